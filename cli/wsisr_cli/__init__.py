@@ -1,0 +1,1 @@
+"""The command line of wsisr: one thin file per command, no logic."""
