@@ -104,6 +104,9 @@ class Layer:
         Level of the slide that is read.
     reduction : float
         How much the read level is reduced: 1.0 means stored pixels, bit for bit.
+    margin_px : int
+        Pixels read in addition on every side: the search region of a registration
+        (1050 = 1024 + 2 x 13). Whatever reads a layer returns `read_size_px` squared.
     """
 
     name: str
@@ -111,6 +114,11 @@ class Layer:
     size_px: int
     level: int
     reduction: float
+    margin_px: int = 0
+
+    @property
+    def read_size_px(self) -> int:
+        return self.size_px + 2 * self.margin_px
 
     @property
     def native(self) -> bool:

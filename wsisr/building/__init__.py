@@ -1,0 +1,51 @@
+"""From slides to a pair store: manifests, scan, plan, extract, finish."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsisr.building.build import BuildRequest as BuildRequest
+    from wsisr.building.build import Prepared as Prepared
+    from wsisr.building.build import build_pairs as build_pairs
+    from wsisr.building.build import finish_parts as finish_parts
+    from wsisr.building.build import prepare as prepare
+    from wsisr.building.dryrun import describe_plan as describe_plan
+    from wsisr.building.finish import BuildSummary as BuildSummary
+    from wsisr.building.finish import Failure as Failure
+    from wsisr.building.manifest import Manifest as Manifest
+    from wsisr.building.manifest import load_manifest as load_manifest
+    from wsisr.building.manifest import manifest_names as manifest_names
+
+_LAZY = {
+    "BuildRequest": "build",
+    "BuildSummary": "finish",
+    "Failure": "finish",
+    "Manifest": "manifest",
+    "Prepared": "build",
+    "build_pairs": "build",
+    "describe_plan": "dryrun",
+    "finish_parts": "build",
+    "load_manifest": "manifest",
+    "manifest_names": "manifest",
+    "prepare": "build",
+}
+
+__all__ = [
+    "BuildRequest",
+    "BuildSummary",
+    "Failure",
+    "Manifest",
+    "Prepared",
+    "build_pairs",
+    "describe_plan",
+    "finish_parts",
+    "load_manifest",
+    "manifest_names",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"wsisr.building.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'wsisr.building' has no attribute {name!r}")

@@ -1,0 +1,82 @@
+"""Open any slide and read its stored pixels exactly.
+
+Names are loaded at first use, so that importing this package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsisr.slides.colour import colour_check as colour_check
+    from wsisr.slides.discovery import SlideSource as SlideSource
+    from wsisr.slides.discovery import find_slides as find_slides
+    from wsisr.slides.discovery import sanitise_id as sanitise_id
+    from wsisr.slides.evidence import LevelEvidence as LevelEvidence
+    from wsisr.slides.evidence import level_evidence as level_evidence
+    from wsisr.slides.extraction import iter_patches as iter_patches
+    from wsisr.slides.opening import open_slide as open_slide
+    from wsisr.slides.protocol import Compression as Compression
+    from wsisr.slides.protocol import Level as Level
+    from wsisr.slides.protocol import Slide as Slide
+    from wsisr.slides.protocol import SlideInfo as SlideInfo
+    from wsisr.slides.reading import read_layer as read_layer
+    from wsisr.slides.reading import read_layer_validity as read_layer_validity
+    from wsisr.slides.resample import read_resampled as read_resampled
+    from wsisr.slides.resample import reduce_image as reduce_image
+    from wsisr.slides.selfcheck import SelfCheck as SelfCheck
+    from wsisr.slides.selfcheck import open_checked_slide as open_checked_slide
+    from wsisr.slides.selfcheck import self_check as self_check
+
+_HOME = {
+    "Compression": "protocol",
+    "Level": "protocol",
+    "LevelEvidence": "evidence",
+    "SelfCheck": "selfcheck",
+    "Slide": "protocol",
+    "SlideInfo": "protocol",
+    "SlideSource": "discovery",
+    "colour_check": "colour",
+    "find_slides": "discovery",
+    "iter_patches": "extraction",
+    "level_evidence": "evidence",
+    "open_checked_slide": "selfcheck",
+    "open_slide": "opening",
+    "read_layer": "reading",
+    "read_layer_validity": "reading",
+    "read_resampled": "resample",
+    "reduce_image": "resample",
+    "sanitise_id": "discovery",
+    "self_check": "selfcheck",
+}
+
+__all__ = [
+    "Compression",
+    "Level",
+    "LevelEvidence",
+    "SelfCheck",
+    "Slide",
+    "SlideInfo",
+    "SlideSource",
+    "colour_check",
+    "find_slides",
+    "iter_patches",
+    "level_evidence",
+    "open_checked_slide",
+    "open_slide",
+    "read_layer",
+    "read_layer_validity",
+    "read_resampled",
+    "reduce_image",
+    "sanitise_id",
+    "self_check",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"wsisr.slides.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'wsisr.slides' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,65 @@
+"""Slides with known truth, and the suites that a third-party part can be checked with.
+
+- `SlideSpec`, `write_slide`, `SlideTruth`: one synthetic H&E slide (`wsisr.testing.slides`);
+- `write_camelyon16_like`: a whole CAMELYON16-like folder (`wsisr.testing.camelyon`);
+- `BackendTests`: what every slide backend must pass (`wsisr.testing.conformance`).
+
+Names are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsisr.testing.camelyon import write_camelyon16_like as write_camelyon16_like
+    from wsisr.testing.conformance import BackendTests as BackendTests
+    from wsisr.testing.levels import LevelShift as LevelShift
+    from wsisr.testing.scene import Pen as Pen
+    from wsisr.testing.scene import Scene as Scene
+    from wsisr.testing.slides import write_slide as write_slide
+    from wsisr.testing.spec import SlideSpec as SlideSpec
+    from wsisr.testing.spec import pen_stroke as pen_stroke
+    from wsisr.testing.spec import sparse_spec as sparse_spec
+    from wsisr.testing.stored import StoredSlide as StoredSlide
+    from wsisr.testing.truth import LevelTruth as LevelTruth
+    from wsisr.testing.truth import SlideTruth as SlideTruth
+
+_LAZY = {
+    "BackendTests": "wsisr.testing.conformance",
+    "LevelShift": "wsisr.testing.levels",
+    "LevelTruth": "wsisr.testing.truth",
+    "Pen": "wsisr.testing.scene",
+    "Scene": "wsisr.testing.scene",
+    "SlideSpec": "wsisr.testing.spec",
+    "SlideTruth": "wsisr.testing.truth",
+    "StoredSlide": "wsisr.testing.stored",
+    "pen_stroke": "wsisr.testing.spec",
+    "sparse_spec": "wsisr.testing.spec",
+    "write_camelyon16_like": "wsisr.testing.camelyon",
+    "write_slide": "wsisr.testing.slides",
+}
+
+__all__ = [
+    "BackendTests",
+    "LevelShift",
+    "LevelTruth",
+    "Pen",
+    "Scene",
+    "SlideSpec",
+    "SlideTruth",
+    "StoredSlide",
+    "pen_stroke",
+    "sparse_spec",
+    "write_camelyon16_like",
+    "write_slide",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'wsisr.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,90 @@
+"""`wsisr build-pairs`: a folder of slides becomes a store of LR-HR pairs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsisr_cli.progress import console_reporter
+
+
+def command(
+    source: Annotated[Path, typer.Argument(help="A folder of slides, or one slide.")],
+    manifest: Annotated[
+        str | None,
+        typer.Option(help="Name (see `wsisr manifests list`) or YAML file; default: what fits."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")] = Path(
+        "pairs.zarr"
+    ),
+    hr: Annotated[str | None, typer.Option(help="Magnification of HR, e.g. 40x.")] = None,
+    lr: Annotated[str | None, typer.Option(help="Magnifications of LR, e.g. 20x,10x.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Physical resolution of HR in um/px; resamples.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of an HR patch in HR pixels.")] = None,
+    icc: Annotated[
+        str | None, typer.Option(help="keep or srgb: convert LR and HR alike by the profile.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one per core.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: this run's share, e.g. 3/8 in a job array.")
+    ] = None,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Close a build whose parts have all run.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan per slide and write nothing.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing store.")
+    ] = False,
+    mpp_override: Annotated[
+        Path | None,
+        typer.Option(help="CSV with slide and any of mpp, patient, group, label, split."),
+    ] = None,
+    codec: Annotated[str | None, typer.Option(help="raw (default), small or zstd.")] = None,
+) -> None:
+    """Build aligned LR-HR pairs from slides. Run the same command again to resume."""
+    from wsisr.building import BuildRequest, build_pairs, describe_plan, finish_parts, prepare
+    from wsisr.building.doctor import usable_cores
+
+    overrides: dict[str, Any] = {
+        key: value
+        for key, value in {"hr": hr, "lr": lr, "mpp": mpp, "size": size, "icc": icc}.items()
+        if value is not None
+    }
+    request = BuildRequest(
+        source=source,
+        output=output,
+        manifest=manifest,
+        overrides=overrides,
+        workers=workers or usable_cores(),
+        part=_part(part),
+        overwrite=overwrite,
+        mpp_override=mpp_override,
+        codec=codec,
+    )
+    prepared = prepare(request)
+    typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
+    with console_reporter() as report:
+        if dry_run:
+            plan = describe_plan(prepared, report)
+            typer.echo(plan.text)
+            raise typer.Exit(plan.exit_code)
+        summary = finish_parts(prepared, report) if finish else build_pairs(prepared, report)
+    if summary is None:
+        return
+    typer.echo(summary.text())
+    raise typer.Exit(summary.exit_code)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise typer.BadParameter(f"{text!r} is no share; write I/N with 1 <= I <= N, e.g. 3/8.")

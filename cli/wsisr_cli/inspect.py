@@ -1,0 +1,37 @@
+"""`wsisr inspect`: what a slide or a store is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    path: Annotated[Path, typer.Argument(help="A slide, a folder of slides or a store.")],
+    backend: Annotated[
+        str | None, typer.Option(help="direct, dicom, tiffslide, openslide or image.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option(help="Resolution override in um/px.")] = None,
+) -> None:
+    """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
+    from wsisr.building.inspection import describe_slide, slides_below
+    from wsisr.errors import WsisrError
+
+    if (path / "zarr.json").is_file():
+        from wsisr.store import describe_store
+
+        typer.echo(describe_store(path))
+        return
+    paths = slides_below(path) if path.is_dir() else [path]
+    if len(paths) == 1:
+        typer.echo(describe_slide(paths[0], backend, mpp))
+        return
+    failed = 0
+    for one in paths:
+        try:
+            typer.echo(describe_slide(one, backend, mpp))
+        except WsisrError as error:
+            failed += 1
+            typer.echo(f"{one}\n  FAULT       {error}")
+    if failed or not paths:
+        raise typer.Exit(2 if failed == len(paths) else 1)

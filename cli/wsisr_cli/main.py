@@ -1,0 +1,95 @@
+"""`wsisr`: the commands, and the one place where errors become words and exit codes.
+
+Exit codes: 0 all done; 1 finished, some slides failed; 2 nothing done or bad usage; 130
+interrupted.
+"""
+
+import importlib
+import importlib.util
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="wsisr",
+    help="Whole-slide images in, trustworthy super-resolution pairs, models and slides out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+COMMANDS: dict[str, str] = {
+    "build-pairs": "build_pairs",
+    "keep": "keep",
+    "inspect": "inspect",
+    "verify": "verify",
+    "export": "export",
+    "doctor": "doctor",
+    "demo": "demo",
+    "bench": "bench",
+}
+"""Single commands: name -> module of this package with a function `command`."""
+
+GROUPS: dict[str, str] = {
+    "manifests": "manifests",
+    "tissue": "tissue",
+    "register": "register",
+    "degrade": "degrade",
+    "models": "models",
+}
+"""Groups of commands: name -> module with a Typer `app`."""
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the log of the library.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    if version:
+        import wsisr
+
+        typer.echo(wsisr.__version__)
+        raise typer.Exit
+
+
+def _mount() -> None:
+    for name, module in COMMANDS.items():
+        if not importlib.util.find_spec(f"wsisr_cli.{module}"):
+            continue
+        app.command(name)(importlib.import_module(f"wsisr_cli.{module}").command)
+    for name, module in GROUPS.items():
+        if not importlib.util.find_spec(f"wsisr_cli.{module}"):
+            continue
+        app.add_typer(importlib.import_module(f"wsisr_cli.{module}").app, name=name)
+
+
+_mount()
+
+
+def main() -> None:
+    """Entry point of the `wsisr` script."""
+    from wsisr.errors import WsisrError
+
+    try:
+        app()
+    except WsisrError as error:
+        typer.echo(f"wsisr: {error}", err=True)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "wsisr: interrupted. What was finished is kept; run the same command again to go on.",
+            err=True,
+        )
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(141) from None

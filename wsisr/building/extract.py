@@ -1,0 +1,284 @@
+"""One slide's pairs: read, register, fill its own share from its own reserve, commit.
+
+The rows of a slide are a function of the slide, the manifest and its share alone, so any worker
+on any machine writes the same bytes.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.building.layout import SlideTask
+from wsisr.building.manifest import Manifest
+from wsisr.building.plan import ANY, SlideShare
+from wsisr.building.records import ScanRecord, load_mask, load_scan
+from wsisr.building.resolve import lr_origin
+from wsisr.errors import BuildError
+from wsisr.geometry import Layer
+from wsisr.registration import PairCertificate, register_pair
+from wsisr.slides import iter_patches, open_slide
+from wsisr.store import ArraySpec, StoreWriter
+from wsisr.store.writer import SlideWriter
+
+NO_REASON = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractResult:
+    """What one slide gave.
+
+    Attributes
+    ----------
+    slide_id : str
+    stored, kept : int
+        Pairs in the store, and those that readers see.
+    shortfall : int
+        Pairs that its share wanted and its reserve could not fill.
+    funnel : dict of str to int
+    """
+
+    slide_id: str
+    stored: int
+    kept: int
+    shortfall: int
+    funnel: dict[str, int]
+
+
+@dataclass
+class _Rows:
+    """Rows of a slide while they are being written."""
+
+    index: list[int] = field(default_factory=list)
+    kept: list[bool] = field(default_factory=list)
+    certificates: list[PairCertificate] = field(default_factory=list)
+    unscanned: int = 0
+
+    def kept_labels(self, record: ScanRecord) -> Counter[int]:
+        labels = record.candidates.label
+        return Counter(labels[i] for i, kept in zip(self.index, self.kept, strict=True) if kept)
+
+
+def extract_slide(
+    task: SlideTask,
+    manifest: Manifest,
+    share: SlideShare,
+    scan_folder: Path,
+    store: Path,
+) -> ExtractResult:
+    """Extract and commit one slide.
+
+    Raises
+    ------
+    BuildError
+        If the scan is gone or the slide has changed since.
+    SlideError, StoreError
+        From reading and writing; nothing of the slide is then in the store.
+    """
+    record = load_scan(scan_folder, task.slide_id)
+    if record is None:
+        raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
+    slide = open_slide(
+        task.source.path, backend=record.info.backend, mpp=task.mpp, icc=manifest.icc
+    )
+    with closing(slide):
+        if slide.info.fingerprint != record.info.fingerprint:
+            raise BuildError(
+                f"{task.slide_id}: {task.source.path} has changed since it was scanned; "
+                "run the build again."
+            )
+        specs = [_spec(layer, record, index) for index, layer in enumerate(record.geometry.layers)]
+        writer = StoreWriter.attach(store).slide(task.slide_id, specs)
+        try:
+            rows = _Rows()
+            for batch in _batches(record, share, manifest, rows):
+                _extract_batch(slide, record, manifest, batch, rows, writer)
+            columns = _columns(record, rows)
+            attributes = _attributes(task, record, share, rows, manifest)
+            mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
+            writer.finish(columns, mask, attributes)
+        except BaseException:
+            writer.abort()
+            raise
+    kept = sum(rows.kept)
+    wanted = None if share.wanted is None else sum(share.wanted.values())
+    return ExtractResult(
+        slide_id=task.slide_id,
+        stored=len(rows.index),
+        kept=kept,
+        shortfall=0 if wanted is None else max(0, wanted - kept),
+        funnel=attributes["funnel"],
+    )
+
+
+def _spec(layer: Layer, record: ScanRecord, index: int) -> ArraySpec:
+    mpp = record.info.mpp
+    return ArraySpec(
+        name=layer.name,
+        size_px=layer.size_px,
+        factor=layer.factor,
+        native=layer.native,
+        origin=lr_origin(layer) if index else "stored-level",
+        level=layer.level,
+        reduction=layer.reduction,
+        um_per_px=None if mpp is None else mpp.value * layer.factor,
+        extra={} if layer.native else {"kernel": "bicubic-antialias", "a": -0.5},
+    )
+
+
+def _batches(
+    record: ScanRecord, share: SlideShare, manifest: Manifest, rows: _Rows
+) -> Iterator[NDArray[np.int64]]:
+    """Indices of candidates to read next, until the share is full or the reserve empty.
+
+    Each batch asks for just what is missing, so a slide whose pairs all pass reads nothing in
+    vain and one whose pairs fail goes down its ranked list.
+    """
+    total = len(record.candidates)
+    if share.wanted is None:
+        if total:
+            yield np.arange(total, dtype=np.int64)
+        return
+    labels = np.asarray(record.candidates.label, np.int64)
+    names = manifest.labels.classes
+    pools = {
+        name: np.arange(total) if name == ANY else np.flatnonzero(labels == names.index(name))
+        for name in share.wanted
+    }
+    used = dict.fromkeys(pools, 0)
+    while True:
+        kept = rows.kept_labels(record)
+        chosen: list[NDArray[np.int64]] = []
+        for name, pool in pools.items():
+            have = sum(kept.values()) if name == ANY else kept[names.index(name)]
+            take = pool[used[name] : used[name] + max(0, share.wanted[name] - have)]
+            used[name] += len(take)
+            chosen.append(take)
+        batch = np.unique(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
+        if not len(batch):
+            return
+        yield batch
+
+
+def _extract_batch(
+    slide: Any,
+    record: ScanRecord,
+    manifest: Manifest,
+    batch: NDArray[np.int64],
+    rows: _Rows,
+    writer: SlideWriter,
+) -> None:
+    geometry = record.geometry
+    origins = record.candidates.origins()[batch]
+    method = manifest.registration.method
+    for position, arrays, valid in iter_patches(slide, geometry, origins):
+        if not valid:
+            rows.unscanned += 1
+            continue
+        kept = True
+        if method != "none":
+            hr, lr = geometry.layers[0], geometry.layers[-1]
+            certificate = register_pair(
+                arrays[lr.name], arrays[hr.name], scale=hr.size_px // lr.size_px, method=method
+            )
+            arrays = {**arrays, hr.name: _crop(arrays[hr.name], certificate, hr)}
+            rows.certificates.append(certificate)
+            kept = certificate.accepted
+        writer.append({name: array[np.newaxis] for name, array in arrays.items()})
+        rows.index.append(int(batch[position]))
+        rows.kept.append(kept)
+
+
+def _crop(region: NDArray[np.uint8], certificate: PairCertificate, hr: Layer) -> NDArray[np.uint8]:
+    """The HR patch that the certificate points to; the centre where the match failed."""
+    room = region.shape[0] - hr.size_px
+    x, y = certificate.offset_x, certificate.offset_y
+    if not (0 <= x <= room and 0 <= y <= room):
+        x = y = hr.margin_px
+    return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
+
+
+def _columns(record: ScanRecord, rows: _Rows) -> dict[str, NDArray[Any]]:
+    index = np.asarray(rows.index, np.int64)
+    table = record.candidates
+    columns: dict[str, NDArray[Any]] = {
+        "x": np.asarray(table.x, np.int64)[index],
+        "y": np.asarray(table.y, np.int64)[index],
+        "label": np.asarray(table.label, np.int8)[index],
+        "tissue": np.asarray(table.tissue, np.float32)[index],
+        "texture": np.asarray(table.texture, np.float32)[index],
+        "kept": np.asarray(rows.kept, bool),
+    }
+    if rows.certificates:
+        columns.update(certificate_columns(rows.certificates))
+    return columns
+
+
+def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, NDArray[Any]]:
+    """Certificates of one slide as store columns; reasons are numbers into `reasons_of`."""
+    reasons = reasons_of(certificates)
+    columns: dict[str, NDArray[Any]] = {}
+    for name in ("offset_x", "offset_y"):
+        columns[name] = np.array([getattr(c, name) for c in certificates], np.int32)
+    for name in ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "sharpness"):
+        columns[name] = np.array([getattr(c, name) for c in certificates], np.float32)
+    affine = np.array([c.affine for c in certificates], np.float32)
+    for row in (0, 1):
+        for column in (0, 1, 2):
+            columns[f"affine_{row}{column}"] = affine[:, row, column]
+    columns["verdict"] = np.array([c.accepted for c in certificates]).astype(np.int8)
+    columns["reason"] = np.array(
+        [reasons.index(c.reason) if c.reason else NO_REASON for c in certificates], np.int16
+    )
+    return columns
+
+
+def reasons_of(certificates: Sequence[PairCertificate]) -> list[str]:
+    """Every reason of rejection on a slide, sorted."""
+    return sorted({c.reason for c in certificates if c.reason})
+
+
+def _attributes(
+    task: SlideTask, record: ScanRecord, share: SlideShare, rows: _Rows, manifest: Manifest
+) -> dict[str, Any]:
+    """What the store says of the slide (design 5)."""
+    info = record.info
+    funnel = dict(record.funnel)
+    funnel["read"] = len(rows.index) + rows.unscanned
+    funnel["whole"] = len(rows.index)
+    if rows.certificates:
+        funnel["registered"] = len(rows.certificates)
+        funnel["accepted"] = sum(c.accepted for c in rows.certificates)
+    funnel["kept"] = sum(rows.kept)
+    return {
+        "source": task.source.relative,
+        "bytes": info.bytes,
+        "fingerprint": info.fingerprint,
+        "vendor": info.vendor,
+        "backend": info.backend,
+        "mpp": None if info.mpp is None else asdict(info.mpp),
+        "objective_power": info.objective_power,
+        "levels": [
+            {**asdict(level), "used": any(la.level == level.index for la in record.geometry.layers)}
+            for level in info.levels
+        ],
+        "evidence": list(record.evidence),
+        "icc_sha256": info.icc_sha256,
+        "icc": record.icc,
+        "quirks": list(info.quirks),
+        "notes": list(record.notes),
+        "tissue": record.tissue,
+        "patient": task.patient,
+        "group": task.group,
+        "site": task.site or None,
+        "label": task.label or None,
+        "labels": list(manifest.labels.classes),
+        "reasons": reasons_of(rows.certificates),
+        "split": share.split,
+        "funnel": funnel,
+    }

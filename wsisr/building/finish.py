@@ -1,0 +1,259 @@
+"""Closing a build: splits, and a summary that a person reads first."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisr.building.layout import Layout, SlideTask
+from wsisr.building.manifest import Manifest
+from wsisr.building.plan import SPLITS, resolved_quotas
+from wsisr.store import PairStore, StoreWriter, open_pairs
+from wsisr.store.files import replace_file
+
+FUNNEL_WORDS = {
+    "candidates": "candidates",
+    "scanned": "scanned, no pen",
+    "tissue": "enough tissue",
+    "label": "one class",
+    "texture": "enough texture",
+    "colour": "usual colour",
+    "overlap": "no overlap",
+    "read": "read",
+    "whole": "whole",
+    "registered": "registered",
+    "accepted": "accepted",
+    "kept": "kept",
+}
+"""Steps of the funnel in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One slide that gave nothing, and why."""
+
+    slide_id: str
+    path: str
+    stage: str
+    kind: str
+    error: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary:
+    """What a finished build holds.
+
+    Attributes
+    ----------
+    store, report : Path
+        The store, and the folder with `summary.md`, `failures.csv` and the pictures.
+    slides : int
+        Slides in the store.
+    pairs : dict of str to int
+        Kept pairs per split.
+    failures : tuple of Failure
+    warnings : tuple of str
+    """
+
+    store: Path
+    report: Path
+    slides: int
+    pairs: dict[str, int]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some slides failed, 2 no pairs at all."""
+        if not sum(self.pairs.values()):
+            return 2
+        return 1 if self.failures else 0
+
+    def text(self) -> str:
+        """The last lines of a build."""
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.pairs.items())
+        total = sum(self.pairs.values())
+        lines = [f"{self.store}: {total:,} pairs ({counts}) from {self.slides} slides."]
+        lines += [f"Warning: {text}" for text in self.warnings]
+        if self.failures:
+            lines.append(f"{len(self.failures)} slides failed: {self.report / 'failures.csv'}")
+        lines.append(f"Summary: {self.report / 'summary.md'}")
+        return "\n".join(lines)
+
+
+def report_folder(store: Path) -> Path:
+    """`pairs.zarr` -> `pairs.report`."""
+    return store.with_name(store.name.removesuffix(".zarr") + ".report")
+
+
+def finish_store(
+    path: Path,
+    manifest: Manifest,
+    layout: Layout,
+    tasks: Sequence[SlideTask],
+    failures: tuple[Failure, ...],
+    writer: StoreWriter,
+) -> BuildSummary:
+    """Write the splits and the summary of everything that is committed."""
+    rows = split_rows(open_pairs(path))
+    writer.commit_splits(rows)
+    store = open_pairs(path)
+    warnings = _warnings(store, manifest, rows)
+    pairs = {str(name): len(rows[name]) for name in SPLITS}
+    folder = report_folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _summary(store, manifest, layout, pairs, failures, warnings)
+    replace_file(folder / "summary.md", text.encode())
+    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+    return BuildSummary(
+        store=path,
+        report=folder,
+        slides=len(store.slides),
+        pairs=pairs,
+        failures=failures,
+        warnings=warnings,
+    )
+
+
+def split_rows(store: PairStore) -> dict[str, Any]:
+    """Kept rows of every committed slide under the slide's split: arrays (m, 2) int32."""
+    position = {slide_id: index for index, slide_id in enumerate(store.attributes["slides"])}
+    rows: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in SPLITS}
+    for slide_id in store.slides:
+        kept = np.flatnonzero(store.slides[slide_id].column("kept"))
+        split = str(store.slides[slide_id].attributes["split"])
+        place = np.full(len(kept), position[slide_id])
+        rows[split].append(np.stack([place, kept], axis=1).astype(np.int32))
+    empty = np.empty((0, 2), np.int32)
+    return {name: np.concatenate([empty, *parts]) for name, parts in rows.items()}
+
+
+def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a person should know before training on this."""
+    notes = []
+    for split, counts in resolved_quotas(manifest).items():
+        for name, wanted in counts.items():
+            have = _count(store, split, name, manifest)
+            if have < wanted:
+                notes.append(f"{split}/{name}: {have:,} of {wanted:,} wanted pairs.")
+    empty = [name for name in SPLITS if not len(rows[name])]
+    if empty and any(len(rows[name]) for name in SPLITS):
+        notes.append(
+            f"No pairs in {' and '.join(empty)}: there are too few patients, or their slides gave "
+            "nothing."
+        )
+    return tuple(notes)
+
+
+def _count(store: PairStore, split: str, name: str, manifest: Manifest) -> int:
+    total = 0
+    for slide_id in store.slides:
+        if store.slides[slide_id].attributes["split"] == split:
+            labels = store.table(slide_id)["label"]
+            if name == "any":
+                total += len(labels)
+            else:
+                total += int((labels == manifest.labels.classes.index(name)).sum())
+    return total
+
+
+def _failures_csv(failures: Sequence[Failure]) -> str:
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["slide", "file", "stage", "kind", "error"])
+    for failure in sorted(failures, key=lambda item: item.slide_id):
+        table.writerow([failure.slide_id, failure.path, failure.stage, failure.kind, failure.error])
+    return out.getvalue()
+
+
+def _summary(
+    store: PairStore,
+    manifest: Manifest,
+    layout: Layout,
+    pairs: Mapping[str, int],
+    failures: Sequence[Failure],
+    warnings: Sequence[str],
+) -> str:
+    sizes = ", ".join(_arrays(store)) or f"{manifest.hr} and {', '.join(manifest.lr)}"
+    lines = [
+        f"# {store.path.name}",
+        "",
+        f"{sum(pairs.values()):,} pairs from {len(store.slides)} slides; "
+        f"{len(failures)} slides failed.",
+        "",
+        f"- Source: {layout.sentence}",
+        f"- Manifest: `{manifest.name}` version {manifest.version}, "
+        f"sha256 `{manifest.sha256()[:16]}`",
+        f"- Arrays: {sizes}",
+        f"- Splits: {', '.join(f'{name} {count:,}' for name, count in pairs.items())}",
+        "",
+    ]
+    if warnings:
+        lines += ["## Warnings", "", *(f"- {text}" for text in warnings), ""]
+    lines += ["## Slides", "", *_slide_table(store), ""]
+    if failures:
+        lines += ["## Failed", "", "| slide | stage | why |", "|---|---|---|"]
+        lines += [
+            f"| {f.slide_id} | {f.stage} | {_cell(f.error)} |"
+            for f in sorted(failures, key=lambda item: item.slide_id)
+        ]
+        lines.append("")
+    notes = [
+        (slide_id, note)
+        for slide_id in store.slides
+        for note in _attributes(store, slide_id).get("notes", [])
+    ]
+    if notes:
+        lines += ["## Notes", "", *(f"- {slide_id}: {note}" for slide_id, note in notes), ""]
+    if manifest.readings:
+        lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
+    return "\n".join(lines)
+
+
+def _arrays(store: PairStore) -> list[str]:
+    """Each magnification with its size and the origins that occur."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    for slide_id in store.slides:
+        view = store.slides[slide_id]
+        for spec in map(view.spec, view.arrays):
+            _, origins = found.setdefault(spec.name, (spec.size_px, set()))
+            origins.add(spec.origin)
+    hr = store.attributes["magnifications"][0]
+    return [
+        f"{name} {size} px" + ("" if name == hr else f" ({' / '.join(sorted(origins))})")
+        for name, (size, origins) in found.items()
+    ]
+
+
+def _slide_table(store: PairStore) -> list[str]:
+    present = {step for s in store.slides for step in _attributes(store, s).get("funnel", {})}
+    steps = [step for step in FUNNEL_WORDS if step in present]
+    head = [
+        "slide",
+        "patient",
+        "split",
+        "um/px",
+        "reader",
+        *(FUNNEL_WORDS.get(s, s) for s in steps),
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for slide_id in store.slides:
+        attrs = _attributes(store, slide_id)
+        mpp = f"{attrs['mpp']['value']:.4f}" if attrs.get("mpp") else ""
+        row = [slide_id, attrs["patient"], attrs["split"], mpp, attrs.get("backend", "")]
+        row += [attrs.get("funnel", {}).get(step, "") for step in steps]
+        lines.append("| " + " | ".join(_cell(str(cell)) for cell in row) + " |")
+    return lines
+
+
+def _attributes(store: PairStore, slide_id: str) -> dict[str, Any]:
+    return dict(store.slides[slide_id].attributes)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

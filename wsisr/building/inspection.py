@@ -1,0 +1,105 @@
+"""What `wsisr inspect` says of a slide."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from wsisr.magnification import magnification_name, nominal_magnification
+from wsisr.slides import (
+    Level,
+    SlideInfo,
+    colour_check,
+    find_slides,
+    level_evidence,
+    open_slide,
+    self_check,
+)
+
+
+def describe_slide(path: Path, backend: str | None = None, mpp: float | None = None) -> str:
+    """Vendor, reader, resolution with its source, levels with their evidence, and quirks.
+
+    A folder is described slide by slide; what cannot be opened is named with its fault.
+
+    Raises
+    ------
+    SlideError
+        If `path` is one slide and cannot be read.
+    """
+    slide = open_slide(path, backend=backend, mpp=mpp)
+    with closing(slide):
+        info = slide.info
+        evidence = {item.level: item for item in level_evidence(slide)} if _several(info) else {}
+        check = self_check(slide, seed=0)
+        lines = [
+            str(path),
+            f"  vendor      {info.vendor}",
+            f"  reader      {info.backend}",
+            f"  check       {'' if check.agrees else 'READERS DISAGREE: '}{check.detail}",
+            f"  resolution  {_resolution(info)}",
+            f"  objective   {_objective(info)}",
+            f"  file        {info.bytes / 1e6:,.1f} MB, fingerprint {info.fingerprint[:16]}",
+            f"  colour      {_icc(info)}",
+            "  levels",
+        ]
+        for level in info.levels:
+            lines.append("    " + _level_line(level, info))
+            if level.index in evidence:
+                lines.append(f"       {evidence[level.index].verdict}")
+        quirks = list(info.quirks)
+        fault = colour_check(slide)
+        if fault is not None:
+            quirks.append(fault)
+        lines += [f"  note        {quirk}" for quirk in quirks]
+        return "\n".join(lines)
+
+
+def slides_below(path: Path) -> Sequence[Path]:
+    """The slides of a folder (a DICOM series is one)."""
+    return [source.path for source in find_slides(path)]
+
+
+def _several(info: SlideInfo) -> bool:
+    return len(info.levels) > 1
+
+
+def _resolution(info: SlideInfo) -> str:
+    if info.mpp is None:
+        return f"UNKNOWN: {info.mpp_problem}"
+    nominal = nominal_magnification(info.mpp.value)
+    name = "no nominal magnification" if nominal is None else magnification_name(nominal)
+    return (
+        f"{info.mpp.value:.5f} um/px ({info.mpp.source}, {info.mpp.quality}), so {name} at level 0"
+    )
+
+
+def _objective(info: SlideInfo) -> str:
+    if info.objective_power is None:
+        return "not stated (magnification follows from the resolution)"
+    return f"{info.objective_power:g}x as stated (informative only)"
+
+
+def _icc(info: SlideInfo) -> str:
+    if info.icc_sha256 is None:
+        return "no ICC profile"
+    return f"ICC profile {info.icc_sha256[:16]} (not applied; --icc srgb converts)"
+
+
+def _level_line(level: Level, info: SlideInfo) -> str:
+    factor = "no exact downsample" if level.factor is None else f"1/{level.factor}"
+    mpp = (
+        ""
+        if info.mpp is None or level.factor is None
+        else f", {info.mpp.value * level.factor:.4f} um/px"
+    )
+    how = level.compression
+    details = [how.codec, how.photometric]
+    if how.quality is not None:
+        details.append(f"Q{how.quality}")
+    if how.subsampling:
+        details.append(how.subsampling)
+    exact = "read bit for bit" if level.exact else "NOT exactly readable: never used for pairs"
+    return (
+        f"{level.index}: {level.width_px} x {level.height_px} px, {factor}{mpp}, tiles "
+        f"{level.tile_width_px} x {level.tile_height_px}, {' '.join(details)}; {exact}"
+    )

@@ -1,0 +1,224 @@
+"""What each slide gives to a data set: splits and quotas, pure, before any pixel is extracted.
+
+Nothing here depends on the order of files or on who ran the scan; slides that a store holds
+already keep their split, and what they gave counts against the quotas.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from wsisr.building.layout import SlideTask
+from wsisr.building.manifest import Manifest
+from wsisr.building.records import ScanRecord
+from wsisr.errors import ManifestError
+from wsisr.selection.hashing import hash_key
+from wsisr.selection.splits import VALIDATION_SHARE, plan_splits
+
+ANY = "any"
+SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideShare:
+    """What one slide is asked for.
+
+    Attributes
+    ----------
+    slide_id : str
+    split : str
+    wanted : dict of str to int, or None
+        Pairs to keep per class name (or `any`); None: all that pass the rules.
+    """
+
+    slide_id: str
+    split: str
+    wanted: dict[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """Shares by slide id, and what a person should know."""
+
+    shares: dict[str, SlideShare]
+    warnings: tuple[str, ...] = ()
+
+
+def decide_splits(
+    tasks: Sequence[SlideTask], manifest: Manifest, existing: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Slide id -> split for every planned slide, failed ones included, and warnings.
+
+    Official splits (of the source's layout) count where the manifest says `official`; a tenth of
+    the official training patients validates. A split in the override table always counts.
+    """
+    official = manifest.split.kind == "official"
+    fixed = dict(existing)
+    for task in tasks:
+        if task.split_is_override or (official and task.split in ("val", "test")):
+            fixed.setdefault(task.slide_id, task.split)
+    training = [t for t in tasks if official and t.split == "train" and not t.split_is_override]
+    rest = [t for t in tasks if t not in training]
+    splits: dict[str, str] = {}
+    notes: list[str] = []
+    weights: dict[str, float] = {str(name): w for name, w in manifest.split.weights.items()}
+    for members, shares in ((training, {"train": 1.0}), (rest, weights)):
+        known = {t.slide_id: fixed[t.slide_id] for t in members if t.slide_id in fixed}
+        if len(known) == len(members):
+            splits.update(known)
+            continue
+        plan = plan_splits(
+            {t.slide_id: t.patient for t in members},
+            shares,
+            manifest.seed,
+            {t.slide_id: t.site for t in members} if manifest.split.stratify else None,
+            {t.slide_id: t.group for t in members},
+            known,
+            exact=True if manifest.split.exact else None,
+        )
+        splits.update(plan.splits)
+        notes.extend(plan.notes)
+    _refuse_straddling(tasks, splits)
+    return {t.slide_id: splits[t.slide_id] for t in tasks}, tuple(notes)
+
+
+def _refuse_straddling(tasks: Sequence[SlideTask], splits: Mapping[str, str]) -> None:
+    """A user's or an official split may not tear a patient or a glass apart."""
+    for what in ("patient", "group"):
+        seen: dict[str, SlideTask] = {}
+        for task in tasks:
+            key = getattr(task, what)
+            first = seen.setdefault(key, task)
+            a, b = splits[first.slide_id], splits[task.slide_id]
+            if a != b:
+                raise ManifestError(
+                    f"{what} {key!r} would lie in two splits: {first.slide_id} in {a}, "
+                    f"{task.slide_id} in {b}. Give them one split (--mpp-override CSV, column "
+                    "split), or leave one out."
+                )
+
+
+def plan_build(
+    records: Mapping[str, ScanRecord],
+    splits: Mapping[str, str],
+    manifest: Manifest,
+    patients: Mapping[str, str],
+    kept_before: Mapping[str, Mapping[str, int]] | None = None,
+) -> BuildPlan:
+    """Divide the quotas among the slides.
+
+    Parameters
+    ----------
+    records : mapping of slide id to ScanRecord
+        Slides still to be extracted.
+    splits : mapping of slide id to split
+    manifest : Manifest
+    patients : mapping of slide id to patient
+    kept_before : mapping of split to mapping of class to count, optional
+        What the store holds already.
+
+    Returns
+    -------
+    BuildPlan
+        A quota is spread as evenly as the candidates of its slides allow; where there are too
+        few, a warning says how many.
+    """
+    quotas = resolved_quotas(manifest)
+    limits = slide_limits(records, patients, manifest)
+    if not quotas:
+        shares = {
+            slide_id: SlideShare(
+                slide_id=slide_id,
+                split=splits[slide_id],
+                wanted=None if limits[slide_id] is None else {ANY: limits[slide_id] or 0},
+            )
+            for slide_id in sorted(records)
+        }
+        return BuildPlan(shares=shares)
+    wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in sorted(records)}
+    warnings = []
+    for split, counts in quotas.items():
+        members = [slide_id for slide_id in sorted(records) if splits[slide_id] == split]
+        supplies = {s: _supplies(records[s], manifest, list(counts), limits[s]) for s in members}
+        for name, total in counts.items():
+            missing = max(0, total - (kept_before or {}).get(split, {}).get(name, 0))
+            supply = {s: supplies[s][name] for s in members}
+            share = fill_evenly(supply, missing, manifest.seed)
+            for slide_id, count in share.items():
+                wanted[slide_id][name] = count
+            if sum(share.values()) < missing:
+                warnings.append(
+                    f"{split}/{name}: {missing:,} pairs are wanted and {sum(supply.values()):,} "
+                    f"candidates exist on {len(members)} slides; the set will be smaller."
+                )
+    shares = {
+        slide_id: SlideShare(slide_id=slide_id, split=splits[slide_id], wanted=wanted[slide_id])
+        for slide_id in sorted(records)
+    }
+    return BuildPlan(shares=shares, warnings=tuple(warnings))
+
+
+def slide_limits(
+    records: Mapping[str, ScanRecord], patients: Mapping[str, str], manifest: Manifest
+) -> dict[str, int | None]:
+    """Most pairs that each slide may give under the manifest's caps; None: no cap."""
+    sampling = manifest.sampling
+    if sampling.max_per_slide is None and sampling.max_per_patient is None:
+        return dict.fromkeys(records)
+    limits = {
+        slide_id: min(len(record.candidates), sampling.max_per_slide or len(record.candidates))
+        for slide_id, record in records.items()
+    }
+    if sampling.max_per_patient is not None:
+        for patient in sorted({patients[slide_id] for slide_id in records}):
+            own = {s: limits[s] for s in records if patients[s] == patient}
+            limits.update(fill_evenly(own, sampling.max_per_patient, manifest.seed))
+    return dict(limits)
+
+
+def resolved_quotas(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """Quotas per split; without one for `val`, a tenth of the training quota is its."""
+    quotas: dict[str, dict[str, int]] = {
+        str(split): manifest.quotas[split].counts for split in SPLITS if split in manifest.quotas
+    }
+    if "train" in quotas and "val" not in quotas:
+        val = {name: round(count * VALIDATION_SHARE) for name, count in quotas["train"].items()}
+        quotas["train"] = {name: count - val[name] for name, count in quotas["train"].items()}
+        quotas["val"] = val
+    return quotas
+
+
+def _supplies(
+    record: ScanRecord, manifest: Manifest, names: Sequence[str], limit: int | None
+) -> dict[str, int]:
+    """Candidates per wanted class, a slide's cap divided among its classes."""
+    labels = Counter(record.candidates.label)
+    have = {
+        name: len(record.candidates) if name == ANY else labels[manifest.labels.classes.index(name)]
+        for name in names
+    }
+    return have if limit is None else fill_evenly(have, limit, manifest.seed)
+
+
+def fill_evenly(supply: Mapping[str, int], total: int, seed: int) -> dict[str, int]:
+    """Divide `total` as evenly as supplies allow; the remainder goes in a seeded order.
+
+    >>> fill_evenly({"a": 1, "b": 10, "c": 10}, 9, 0)
+    {'a': 1, 'b': 4, 'c': 4}
+    """
+    share = dict.fromkeys(sorted(supply), 0)
+    left = min(total, sum(supply.values()))
+    open_slides = [s for s in share if supply[s] > 0]
+    while left and open_slides:
+        each = left // len(open_slides)
+        if each == 0:
+            for slide_id in sorted(open_slides, key=lambda s: hash_key("quota", seed, s))[:left]:
+                share[slide_id] += 1
+            break
+        for slide_id in open_slides:
+            step = min(each, supply[slide_id] - share[slide_id])
+            share[slide_id] += step
+            left -= step
+        open_slides = [s for s in open_slides if share[s] < supply[s]]
+    return share

@@ -1,0 +1,138 @@
+"""What a scan found on a slide, as a JSON file that later phases and later days read.
+
+The file is written last and by rename, so a scan that exists is whole.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from wsisr.errors import BuildError
+from wsisr.geometry import PatchGeometry
+from wsisr.slides.protocol import SlideInfo
+from wsisr.store.files import replace_file
+
+SCAN_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedCandidates:
+    """Places that passed every rule of the scan, best rank first.
+
+    Attributes
+    ----------
+    x, y : tuple of int
+        Level-0 origin of the field of view.
+    label : tuple of int
+        Index into the manifest's classes; -1 for none or a mixture.
+    label_fraction : tuple of float
+        Share of the labelled class in the field.
+    tissue : tuple of float
+        Share of tissue in the field.
+    texture : tuple of float
+        Structure of the tissue overview in the field.
+    """
+
+    x: tuple[int, ...] = ()
+    y: tuple[int, ...] = ()
+    label: tuple[int, ...] = ()
+    label_fraction: tuple[float, ...] = ()
+    tissue: tuple[float, ...] = ()
+    texture: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def origins(self) -> NDArray[np.int64]:
+        """Shape (n, 2): x, y."""
+        return np.array([self.x, self.y], np.int64).T.reshape(-1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanRecord:
+    """One slide after the scan.
+
+    Attributes
+    ----------
+    slide_id : str
+    identity : str
+        Hash of what the scan depends on; another one makes the record void.
+    info : SlideInfo
+        As the chosen backend reports it.
+    geometry : PatchGeometry
+    icc : str
+        ``"keep"`` or ``"srgb"``.
+    evidence : tuple of dict
+        What each stored level is against a reduced level 0 (design 3.7).
+    tissue : dict
+        Health numbers of the mask.
+    tissue_um_per_px : float
+    funnel : dict of str to int
+        How many places were left after each rule, in order.
+    candidates : RankedCandidates
+    notes : tuple of str
+        Sentences for the summary.
+    """
+
+    slide_id: str
+    identity: str
+    info: SlideInfo
+    geometry: PatchGeometry
+    icc: str
+    evidence: tuple[dict[str, Any], ...] = ()
+    tissue: dict[str, Any] = field(default_factory=dict)
+    tissue_um_per_px: float = 8.0
+    funnel: dict[str, int] = field(default_factory=dict)
+    candidates: RankedCandidates = RankedCandidates()
+    notes: tuple[str, ...] = ()
+    format: int = SCAN_FORMAT
+
+
+_ADAPTER = TypeAdapter(ScanRecord)
+
+
+def scan_path(folder: Path, slide_id: str) -> Path:
+    return folder / f"{slide_id}.json"
+
+
+def mask_path(folder: Path, slide_id: str) -> Path:
+    return folder / f"{slide_id}.tissue.png"
+
+
+def save_scan(folder: Path, record: ScanRecord, mask: NDArray[np.bool_]) -> None:
+    """Write the mask, then the record that vouches for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoded, png = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    if not encoded:
+        raise BuildError(f"{record.slide_id}: the tissue mask could not be encoded.")
+    replace_file(mask_path(folder, record.slide_id), png.tobytes())
+    replace_file(scan_path(folder, record.slide_id), _ADAPTER.dump_json(record, warnings="error"))
+
+
+def load_scan(folder: Path, slide_id: str) -> ScanRecord | None:
+    """The record of an earlier scan, or None where there is none or it is of another format."""
+    path = scan_path(folder, slide_id)
+    try:
+        text = path.read_bytes()
+        if json.loads(text).get("format") != SCAN_FORMAT:
+            return None
+        return _ADAPTER.validate_json(text)
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError, AttributeError):
+        return None
+
+
+def load_mask(folder: Path, slide_id: str) -> NDArray[np.bool_]:
+    path = mask_path(folder, slide_id)
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise BuildError(f"{path}: the tissue mask of the scan is gone; run the build again.")
+    kept: NDArray[np.bool_] = mask > 127
+    return kept

@@ -1,0 +1,243 @@
+"""One slide's scan: open it, check it, find its tissue and rank its candidates.
+
+Nothing is extracted here, and nothing that is decided depends on other slides.
+"""
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.building.layout import SlideTask
+from wsisr.building.manifest import Manifest
+from wsisr.building.records import RankedCandidates, ScanRecord, save_scan
+from wsisr.building.resolve import plan_geometry
+from wsisr.errors import BuildError, SlideError
+from wsisr.geometry import PatchGeometry
+from wsisr.selection import (
+    TissueMap,
+    grid_candidates,
+    point_candidates,
+    random_candidates,
+    tissue_of,
+)
+from wsisr.selection.annotations import Annotations, load_annotations
+from wsisr.selection.points import load_points
+from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
+from wsisr.slides import Slide, colour_check, level_evidence, open_checked_slide
+
+UNLABELLED = -1
+
+
+def scan_identity(task: SlideTask, manifest: Manifest) -> str:
+    """Hash of everything outside the slide's pixels that a scan depends on, and of the files'
+    sizes and times, so that a repaired file or annotation is scanned again."""
+    parts: dict[str, Any] = {
+        "manifest": manifest.sha256(),
+        "mpp": task.mpp,
+        "label": task.label,
+        "files": [_stamp(path) for path in task.source.files],
+        "annotation": None if task.annotation is None else _stamp(task.annotation),
+    }
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return [path.name]
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) -> ScanRecord:
+    """Scan one slide and save the record in `folder`.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, or shows something that no pair should be made of: false
+        colour, fluorescence.
+    MppError, MagnificationError
+        If it has no usable resolution or not what is asked for.
+    """
+    identity = scan_identity(task, manifest)
+    notes: list[str] = []
+    slide, check = open_checked_slide(
+        task.source.path, seed=manifest.seed, mpp=task.mpp, icc=manifest.icc
+    )
+    if not check.agrees:
+        notes.append(f"{check.detail}; {slide.info.backend} is used.")
+    with closing(slide):
+        geometry = plan_geometry(slide.info, manifest, task.slide_id)
+        fault = colour_check(slide)
+        if fault is not None:
+            raise SlideError(f"{task.slide_id}: {fault}")
+        tissue = tissue_of(slide, manifest.tissue.um_per_px, method=manifest.tissue.method)
+        if tissue.kind == "fluorescence":
+            raise SlideError(
+                f"{task.slide_id}: this is a fluorescence slide (bright structures on a dark "
+                "background); tissue is found on brightfield slides only, so it gives no pairs."
+            )
+        notes.extend(tissue.health.flags)
+        evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
+        notes.extend(item.verdict for item in evidence if item.warning)
+        candidates, funnel = choose_candidates(
+            slide, geometry, tissue, _annotations(task, slide), task, manifest, source
+        )
+        record = ScanRecord(
+            slide_id=task.slide_id,
+            identity=identity,
+            info=slide.info,
+            geometry=geometry,
+            icc=manifest.icc,
+            evidence=tuple(_plain(asdict(item)) for item in evidence),
+            tissue=_health(tissue),
+            tissue_um_per_px=tissue.um_per_px,
+            funnel=funnel,
+            candidates=candidates,
+            notes=tuple(notes),
+        )
+        save_scan(folder, record, tissue.mask)
+        return record
+
+
+def _annotations(task: SlideTask, slide: Slide) -> Annotations | None:
+    if task.annotation is None:
+        return None
+    return load_annotations(task.annotation, slide.info)
+
+
+def choose_candidates(
+    slide: Slide,
+    geometry: PatchGeometry,
+    tissue: TissueMap,
+    annotations: Annotations | None,
+    task: SlideTask,
+    manifest: Manifest,
+    source: Path,
+) -> tuple[RankedCandidates, dict[str, int]]:
+    """Places that pass every rule, best rank first, and the funnel of counts."""
+    # Shares are measured on all that registration may crop from: a paper's 1050-px region.
+    margin = round(geometry.hr.margin_px * geometry.hr.factor)
+    region_px = geometry.field_px + 2 * margin
+    labels, other = _classes(annotations, task, manifest)
+    measured = describe_candidates(
+        _places(slide, geometry, task, manifest, source) - margin,
+        region_px,
+        tissue,
+        seed=manifest.seed,
+        slide_id=task.slide_id,
+        annotations=annotations,
+        labels=labels,
+        other_label=other,
+    )
+    table, funnel = apply_rules(
+        measured, selection_rules(manifest), region_px, white_rgb=tissue.health.white_rgb
+    )
+    classes = manifest.labels.classes
+    names = [str(name) for name in table["label"]]
+    pure = np.asarray(table["label_share"], np.float64) > manifest.labels.min_fraction
+    if not manifest.tissue.strict:
+        pure |= np.isclose(
+            np.asarray(table["label_share"], np.float64), manifest.labels.min_fraction
+        )
+    ranked = RankedCandidates(
+        x=tuple((table.origins[:, 0] + margin).tolist()),
+        y=tuple((table.origins[:, 1] + margin).tolist()),
+        label=tuple(
+            classes.index(name) if name in classes and ok else UNLABELLED
+            for name, ok in zip(names, pure.tolist(), strict=True)
+        ),
+        label_fraction=_rounded(table["label_share"]),
+        tissue=_rounded(table["tissue"]),
+        texture=_rounded(table["texture"]),
+    )
+    return ranked, funnel.as_dict()
+
+
+def selection_rules(manifest: Manifest) -> SelectionRules:
+    """A manifest's rules in the terms of `wsisr.selection`."""
+    least = manifest.tissue.min_fraction
+    return SelectionRules(
+        min_tissue=float(np.nextafter(least, 2.0)) if manifest.tissue.strict else least,
+        min_label_share=manifest.labels.min_fraction if manifest.labels.required else 0.0,
+        min_texture=manifest.filters.min_texture,
+        max_overlap=manifest.sampling.max_overlap,
+        max_pen=0.0,
+        rgb_outliers=manifest.filters.rgb_outlier_sd or 0.0,
+    )
+
+
+def _classes(
+    annotations: Annotations | None, task: SlideTask, manifest: Manifest
+) -> tuple[tuple[str, ...], str]:
+    """Classes to look for in the outlines, and the class of what they leave.
+
+    On a positive slide without outlines nobody knows where the class lies: nothing has one.
+    """
+    background = manifest.labels.background or ""
+    outlined = tuple(name for name in manifest.labels.classes if name != background)
+    if annotations is None:
+        return (), "" if task.label in outlined else background
+    return outlined, background
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """For JSON: an infinite or undefined number becomes null (its sentence says which)."""
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def _rounded(values: Any) -> tuple[float, ...]:
+    """Six digits: what a share is worth, and the same text on every machine."""
+    return tuple(np.round(np.asarray(values, np.float64), 6).tolist())
+
+
+def _places(
+    slide: Slide, geometry: PatchGeometry, task: SlideTask, manifest: Manifest, source: Path
+) -> NDArray[np.int64]:
+    sampling = manifest.sampling
+    margin = round(geometry.hr.margin_px * geometry.hr.factor)
+    if sampling.kind == "grid":
+        stride = round(geometry.field_px * sampling.stride)
+        return grid_candidates(geometry, slide.info, stride, margin_px=margin)
+    if sampling.kind == "random":
+        assert sampling.per_slide is not None
+        return random_candidates(
+            geometry,
+            slide.info,
+            count=sampling.per_slide,
+            seed=manifest.seed,
+            slide_id=task.slide_id,
+            margin_px=margin,
+        )
+    assert sampling.points is not None
+    path = (source if source.is_dir() else source.parent) / sampling.points
+    if not path.is_file():
+        raise BuildError(f"{path}: the list of points that the manifest names is not there.")
+    points = load_points(path).get(task.source.path.stem, np.empty((0, 2)))
+    return point_candidates(geometry, slide.info, points, margin_px=margin)
+
+
+def _health(tissue: TissueMap) -> dict[str, Any]:
+    """Numbers of the mask for the store: plain, rounded, stable."""
+    health = tissue.health
+    return {
+        "kind": tissue.kind,
+        "um_per_px": tissue.um_per_px,
+        "tissue_mm2": round(health.tissue_mm2, 4),
+        "scanned_mm2": round(health.scanned_mm2, 4),
+        "pen_mm2": round(health.pen_mm2, 4),
+        "components": health.components,
+        "stability": round(health.stability, 4),
+        "pen_colours": list(health.pen_colours),
+        "flags": list(health.flags),
+    }

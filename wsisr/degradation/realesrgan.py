@@ -1,0 +1,226 @@
+"""Real-ESRGAN's second-order degradation, batched with every parameter drawn per sample.
+
+The authors draw one resize factor per batch because tensors of different sizes do not stack.
+Here the random resizes are per-sample weight matrices on a common grid whose unused part
+repeats the last pixel, which is also how libjpeg fills its blocks.
+
+References
+----------
+Wang, Xie, Dong and Shan, Real-ESRGAN, ICCVW 2021 (arXiv 2107.10833); defaults of its release.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from wsisr.degradation.blur import convolve
+from wsisr.degradation.draws import Draws
+from wsisr.degradation.jpeg import jpeg
+from wsisr.degradation.parameters import Amount, RealEsrgan2
+from wsisr.degradation.resize import to_grey
+
+_TAPS = 21
+_SINC_TAPS = 21
+
+
+def realesrgan2(
+    stage: RealEsrgan2, x: Tensor, size: tuple[int, int], scale: float, draws: Draws
+) -> Tensor:
+    """Two rounds of blur, resize, noise and JPEG.
+
+    Parameters
+    ----------
+    x : Tensor, float32, shape (B, 3, H, W)
+        Grey levels.
+    size : (int, int)
+        LR height and width.
+
+    Returns
+    -------
+    Tensor, float32, shape (B, 3, *size)
+    """
+    height, width = int(x.shape[-2]), int(x.shape[-1])
+    unit = scale if stage.sigma_unit == "lr-px" else 1.0
+    here = draws.within("first")
+    x = convolve(x, _blur_kernel(here, stage.sigma_1, stage.sinc, unit, None))
+    factor = _draw(here, stage.resize_1, "resize")
+    rows, columns = _sizes(factor, height), _sizes(factor, width)
+    grid = _grid(stage.resize_1, (height, width))
+    x = _random_resize(x, (height, width), rows, columns, grid, here)
+    x = _noise(here, x, stage.noise_1, stage.poisson_1, stage.grey_noise)
+    x = jpeg(to_grey(x), _draw(here, stage.quality_1, "quality")).float()
+
+    here = draws.within("second")
+    # After the first resize the unit of blur is that of the shrunken image, about one LR px.
+    unit_2 = max(1.0, scale * float(torch.as_tensor(stage.resize_1).mean())) if unit > 1 else 1.0
+    x = convolve(x, _blur_kernel(here, stage.sigma_2, stage.sinc, unit_2, stage.second_blur))
+    factor = _draw(here, stage.resize_2, "resize")
+    rows_2, columns_2 = _sizes(factor, size[0]), _sizes(factor, size[1])
+    grid = _grid(stage.resize_2, size)
+    x = _random_resize(x, (rows, columns), rows_2, columns_2, grid, here)
+    x = _noise(here, x, stage.noise_2, stage.poisson_2, stage.grey_noise)
+
+    last = _sinc_kernel(here, stage.final_sinc)
+    quality = _draw(here, stage.quality_2, "quality")
+    # The order of the last two steps is drawn; both are computed and one is taken.
+    kind = here.uniform("order") < 0.5
+    first_resized = convolve(_to_size(x, (rows_2, columns_2), size, here), last)
+    first_resized = jpeg(to_grey(first_resized), quality).float()
+    first_coded = jpeg(to_grey(x), quality).float()
+    first_coded = convolve(_to_size(first_coded, (rows_2, columns_2), size, here), last)
+    return torch.where(kind[:, None, None, None], first_resized, first_coded)
+
+
+def _draw(draws: Draws, value: Amount, name: str) -> Tensor:
+    low, high = value if isinstance(value, tuple) else (value, value)
+    return draws.uniform(name, low, high)
+
+
+def _grid(value: Amount, size: tuple[int, int]) -> tuple[int, int]:
+    # The largest possible size, not the largest drawn one: results must not depend on the batch.
+    high = value[1] if isinstance(value, tuple) else value
+    return max(2, math.ceil(high * size[0])), max(2, math.ceil(high * size[1]))
+
+
+def _sizes(factor: Tensor, side: int) -> Tensor:
+    return (factor * side).round().clamp_min(2.0)
+
+
+def _blur_kernel(
+    draws: Draws, sigma: Amount, sinc: Amount, unit: float, probability: Amount | None
+) -> Tensor:
+    """Isotropic, anisotropic, generalised, plateau or sinc kernels, shape (B, 1, k, k)."""
+    largest = (sigma[1] if isinstance(sigma, tuple) else sigma) * unit
+    half = max(_TAPS // 2, math.ceil(3.0 * largest)) if unit > 1.0 else _TAPS // 2
+    first = _draw(draws, sigma, "sigma")[:, None, None] * unit
+    kind = draws.uniform("kind")[:, None, None]
+    # Shares of the release: iso .45, aniso .25, generalised .12 + .03, plateau .12 + .03.
+    round_ = (kind < 0.45) | ((kind >= 0.70) & (kind < 0.82)) | ((kind >= 0.85) & (kind < 0.97))
+    second = torch.where(round_, first, _draw(draws, sigma, "sigma-2")[:, None, None] * unit)
+    angle = draws.uniform("angle", -math.pi, math.pi)[:, None, None]
+    offset = torch.arange(-half, half + 1, device=kind.device, dtype=torch.float32)
+    u = torch.cos(angle) * offset[None, None, :] + torch.sin(angle) * offset[None, :, None]
+    v = torch.cos(angle) * offset[None, :, None] - torch.sin(angle) * offset[None, None, :]
+    q = (u / first.clamp_min(1e-3)) ** 2 + (v / second.clamp_min(1e-3)) ** 2
+    shape = draws.uniform("beta")[:, None, None]
+    general = torch.exp(-0.5 * q.clamp_min(1e-12) ** _skewed(shape, 0.5, 4.0))
+    plateau = 1.0 / (1.0 + q.clamp_min(1e-12) ** _skewed(shape, 1.0, 2.0))
+    kernel = torch.where(
+        kind < 0.70, torch.exp(-0.5 * q), torch.where(kind < 0.85, general, plateau)
+    )
+    kernel = _normalised(kernel)
+    is_sinc = draws.uniform("sinc")[:, None, None] < _draw(draws, sinc, "sinc-p")[:, None, None]
+    mixed = kernel if sinc == 0.0 else torch.where(is_sinc, _sinc(draws, half), kernel)
+    if probability is not None:
+        skip = draws.uniform("blur") >= _draw(draws, probability, "blur-p")
+        mixed = torch.where(skip[:, None, None], _delta(half, mixed), mixed)
+    return mixed[:, None]
+
+
+def _skewed(u: Tensor, low: float, high: float) -> Tensor:
+    # Half of the draws lie on each side of 1, as in the release.
+    below = low + 2.0 * u * (1.0 - low)
+    above = 1.0 + (2.0 * u - 1.0) * (high - 1.0)
+    return torch.where(u < 0.5, below, above) if low < 1.0 else 1.0 + u * (high - 1.0)
+
+
+def _sinc_kernel(draws: Draws, probability: Amount) -> Tensor:
+    half = _SINC_TAPS // 2
+    kernel = _sinc(draws.within("final"), half)
+    use = draws.uniform("final-sinc") < _draw(draws, probability, "final-sinc-p")
+    return torch.where(use[:, None, None], kernel, _delta(half, kernel))[:, None]
+
+
+def _sinc(draws: Draws, half: int) -> Tensor:
+    """Circular low-pass of cutoff pi/3..pi, shape (B, k, k)."""
+    cutoff = draws.uniform("cutoff", math.pi / 3.0, math.pi)[:, None, None]
+    offset = torch.arange(-half, half + 1, device=cutoff.device, dtype=torch.float32)
+    radius = torch.sqrt(offset[None, :] ** 2 + offset[:, None] ** 2)
+    safe = radius.clamp_min(1e-6)
+    kernel = cutoff * torch.special.bessel_j1(cutoff * safe) / (2.0 * math.pi * safe)
+    kernel = torch.where(radius == 0.0, cutoff**2 / (4.0 * math.pi), kernel)
+    return _normalised(kernel)
+
+
+def _normalised(kernel: Tensor) -> Tensor:
+    return kernel / kernel.sum((-1, -2), keepdim=True)
+
+
+def _delta(half: int, like: Tensor) -> Tensor:
+    kernel = torch.zeros(2 * half + 1, 2 * half + 1, device=like.device, dtype=like.dtype)
+    kernel[half, half] = 1.0
+    return kernel
+
+
+def _random_resize(
+    x: Tensor,
+    source: tuple[Tensor, Tensor] | tuple[int, int],
+    rows: Tensor,
+    columns: Tensor,
+    grid: tuple[int, int],
+    draws: Draws,
+) -> Tensor:
+    return _by_matrices(x, source, rows, columns, grid, draws.uniform("filter"))
+
+
+def _to_size(
+    x: Tensor, source: tuple[Tensor, Tensor], size: tuple[int, int], draws: Draws
+) -> Tensor:
+    mode = draws.uniform("last-filter")
+    ones = torch.ones_like(mode)
+    return _by_matrices(x, source, ones * size[0], ones * size[1], size, mode)
+
+
+def _by_matrices(
+    x: Tensor,
+    source: tuple[Tensor, Tensor] | tuple[int, int],
+    rows: Tensor,
+    columns: Tensor,
+    grid: tuple[int, int],
+    mode: Tensor,
+) -> Tensor:
+    heights = torch.as_tensor(source[0], device=x.device).expand(len(x))
+    widths = torch.as_tensor(source[1], device=x.device).expand(len(x))
+    vertical = _weights(int(x.shape[-2]), heights, grid[0], rows, mode)
+    horizontal = _weights(int(x.shape[-1]), widths, grid[1], columns, mode)
+    return vertical[:, None] @ x @ horizontal.mT[:, None]
+
+
+def _weights(grid: int, in_px: Tensor, count: int, out_px: Tensor, mode: Tensor) -> Tensor:
+    """Per-sample weights (B, count, grid): area, bilinear or bicubic by `mode` in [0, 1).
+
+    Rows beyond a sample's output size repeat its last row; columns beyond its input size are 0.
+    """
+    in_px, out_px = in_px.float()[:, None, None], out_px.float()[:, None, None]
+    out = torch.arange(count, device=mode.device, dtype=torch.float32)[None, :, None]
+    out = torch.minimum(out, out_px - 1.0)
+    tap = torch.arange(grid, device=mode.device, dtype=torch.float32)[None, None, :]
+    ratio = in_px / out_px
+    shrink = ratio.clamp_min(1.0)
+    away = ((out + 0.5) * ratio - 0.5 - tap).abs()
+    overlap = (0.5 * ratio.clamp_min(1.0) + 0.5 - away).clamp(0.0, 1.0)
+    d = away / shrink
+    triangle = (1.0 - d).clamp_min(0.0)
+    near = (1.5 * d - 2.5) * d * d + 1.0
+    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    cubic = torch.where(d <= 1.0, near, torch.where(d < 2.0, far, torch.zeros_like(d)))
+    kind = mode[:, None, None]
+    weight = torch.where(kind < 1 / 3, overlap, torch.where(kind < 2 / 3, triangle, cubic))
+    weight = torch.where(tap < in_px, weight, torch.zeros_like(weight))
+    return weight / weight.sum(-1, keepdim=True)
+
+
+def _noise(draws: Draws, x: Tensor, normal: Amount, poisson: Amount, grey: Amount) -> Tensor:
+    """Normal noise of one deviation, or Poisson noise, each with probability one half."""
+    x = x.clamp(0.0, 255.0)
+    field = draws.normals("noise", tuple(x.shape[1:]))
+    together = draws.uniform("grey") < _draw(draws, grey, "grey-p")
+    if grey != 0.0:
+        field = torch.where(together[:, None, None, None], field[:, :1], field)
+    sigma = _draw(draws, normal, "sigma-n")[:, None, None, None]
+    factor = _draw(draws, poisson, "factor")[:, None, None, None]
+    is_normal = (draws.uniform("which") < 0.5)[:, None, None, None]
+    # Poisson counts at 256 levels: a variance of x in grey levels, times the factor squared.
+    deviation = torch.where(is_normal, sigma, factor * torch.sqrt(x))
+    return x + field * deviation

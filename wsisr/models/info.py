@@ -1,0 +1,69 @@
+"""What a model is: the record that travels with every network."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """Immutable description of one built model.
+
+    Attributes
+    ----------
+    name, family, preset : str
+        Registry name, family (``"mihatp"``, ``"baseline"``, ...) and preset it was built from.
+    kind : {"fixed", "arbitrary"}
+        ``"fixed"``: ``model(lr)``; ``"arbitrary"``: ``model(lr, scale=...)``.
+    scale : int or None
+        Magnification of a fixed-scale model; None for arbitrary-scale models.
+    scale_range : tuple of float
+        Smallest and largest scale the design covers (training range for arbitrary models;
+        larger ones work but are out of distribution).
+    multiple_of_px : int
+        Side multiple (LR px) that inputs are padded to inside; any size may be given.
+    halo_px : int
+        LR px of real context around a tile beyond which the output hardly changes. Exact
+        for purely local networks (`global_context` False), a recommendation otherwise.
+    tile_px : int
+        Recommended side (LR px) of an inference tile, halo not included.
+    global_context : bool
+        True where something sees the whole input (global pooling, global attention, texture
+        retrieval): then no halo makes tiles exact, and tiles near the training size are best.
+    dtypes : tuple of str
+        Element types that inference and autocast support.
+    channels_last : bool
+        True where ``memory_format=torch.channels_last`` pays.
+    takes_reference : bool
+        True if ``model(lr, reference=...)`` accepts a finer image of the same field.
+    citation : str
+        The paper that defines the network.
+    """
+
+    name: str
+    family: str
+    preset: str
+    kind: Literal["fixed", "arbitrary"]
+    scale: int | None
+    scale_range: tuple[float, float]
+    multiple_of_px: int = 1
+    halo_px: int
+    tile_px: int
+    global_context: bool = False
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    channels_last: bool = False
+    takes_reference: bool = False
+    citation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """The part of `ModelInfo` that an architecture's builder knows; see there for the fields."""
+
+    multiple_of_px: int = 1
+    halo_px: int
+    tile_px: int = 64
+    global_context: bool = False
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    channels_last: bool = False
+    takes_reference: bool = False
+    scale_range: tuple[float, float] | None = None

@@ -1,0 +1,157 @@
+"""Deformable attention over the whole map (DAT).
+
+Xia, Pan, Song, Li, Huang. Vision transformer with deformable attention. CVPR 2022
+(arXiv 2201.00520), and its successor DAT++ (arXiv 2309.01430). Parameter names follow the
+released networks.
+
+Mechanics here: strided keys, a position table of the query's size, offsets added to the
+reference points and clamped to [-1, 1] (no tanh). Reference points are symmetric (`v1`, so
+that flips of the input flip the output when the table allows it) or those of DAT++ (`dat++`,
+kept for parity: its grid runs past 1 and breaks that symmetry).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsisr.models.layers.attention import attend
+
+ReferencePoints = Literal["v1", "dat++"]
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of (B, C, h, w)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+def reference_axis(count: int, rule: ReferencePoints, like: Tensor) -> Tensor:
+    """Reference positions of `count` keys along an axis in [-1, 1]."""
+    centres = torch.arange(count, device=like.device, dtype=like.dtype) + 0.5
+    # With one key DAT++'s formula divides by zero; the centre is the only sensible place.
+    if rule == "v1" or count == 1:
+        return centres / count * 2 - 1
+    return centres / (count - 1) * 2 - 1
+
+
+def query_axis(count: int, like: Tensor) -> Tensor:
+    """Positions of pixels with -1 and 1 at the outermost centres (align_corners=True)."""
+    if count == 1:
+        return torch.zeros(1, device=like.device, dtype=like.dtype)
+    return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)
+
+
+def grid_of(rows: Tensor, cols: Tensor) -> Tensor:
+    """(h,), (w,) -> (h, w, 2) as (row, column)."""
+    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1)
+
+
+class DeformableAttention(nn.Module):
+    """Every pixel attends to keys sampled at learned places.
+
+    Parameters
+    ----------
+    width, heads, groups : int
+        Channels, attention heads, and groups that share one offset network.
+    stride_px, kernel_px : int
+        Stride (input side over key side) and kernel of the offset network.
+    table_px : int
+        Input side that the position table has one entry per displacement for (the training LR
+        side). Other sides sample the same continuous table.
+    reference_points : {"v1", "dat++"}
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        groups: int,
+        stride_px: int,
+        kernel_px: int,
+        table_px: int,
+        reference_points: ReferencePoints,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.groups = groups
+        self.reference_points = reference_points
+        per_group = width // groups
+        self.conv_offset = nn.Sequential(
+            nn.Conv2d(
+                per_group,
+                per_group,
+                kernel_px,
+                stride=stride_px,
+                padding=kernel_px // 2,
+                groups=per_group,
+            ),
+            ChannelNorm(per_group),
+            nn.GELU(),
+            nn.Conv2d(per_group, 2, 1, bias=False),
+        )
+        self.proj_q = nn.Conv2d(width, width, 1)
+        self.proj_k = nn.Conv2d(width, width, 1)
+        self.proj_v = nn.Conv2d(width, width, 1)
+        self.proj_out = nn.Conv2d(width, width, 1)
+        side = 2 * table_px - 1
+        self.rpe_table = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(heads, side, side), std=0.01)
+        )
+
+    def key_positions(self, q: Tensor) -> Tensor:
+        """(B, C, h, w) queries -> (B G, hk, wk, 2) positions in [-1, 1], at least float32."""
+        b, _, height, width = q.shape
+        offset = self.conv_offset(q.reshape(b * self.groups, -1, height, width))
+        offset = offset.permute(0, 2, 3, 1)
+        offset = offset if offset.dtype == torch.float64 else offset.float()
+        reference = grid_of(
+            reference_axis(offset.shape[1], self.reference_points, offset),
+            reference_axis(offset.shape[2], self.reference_points, offset),
+        )
+        return (offset + reference).clamp(-1, 1)
+
+    def position_bias(self, positions: Tensor, size: tuple[int, int]) -> Tensor:
+        """Scores from the table, (B, heads, h w, keys)."""
+        queries = grid_of(query_axis(size[0], positions), query_axis(size[1], positions))
+        keys = positions.flatten(1, 2)
+        shift = (queries.reshape(1, -1, 1, 2) - keys[:, None]) * 0.5
+        side = self.rpe_table.shape[-1]
+        table = self.rpe_table.to(positions.dtype).reshape(self.groups, -1, side, side)
+        batch = keys.shape[0] // self.groups
+        table = table.expand(batch, -1, -1, -1, -1).flatten(0, 1)
+        bias = F.grid_sample(table, shift.flip(-1), mode="bilinear", align_corners=True)
+        return bias.reshape(batch, self.heads, *bias.shape[2:])
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, h, w, C) -> (B, h, w, C)."""
+        x = tokens.permute(0, 3, 1, 2)
+        b, c, height, width = x.shape
+        q = self.proj_q(x)
+        positions = self.key_positions(q)
+        source = x.reshape(b * self.groups, -1, height, width).to(positions.dtype)
+        sampled = F.grid_sample(
+            source, positions.flip(-1), mode="bilinear", align_corners=True
+        ).reshape(b, c, *positions.shape[1:3])
+        sampled = sampled.to(x.dtype)
+
+        def heads_of(t: Tensor) -> Tensor:
+            return t.reshape(b, self.heads, c // self.heads, -1).transpose(2, 3)
+
+        out = attend(
+            heads_of(q),
+            heads_of(self.proj_k(sampled)),
+            heads_of(self.proj_v(sampled)),
+            self.position_bias(positions, (height, width)),
+            pad_head=x.is_cuda,
+        )
+        out = out.transpose(2, 3).reshape(b, c, height, width)
+        return self.proj_out(out).permute(0, 2, 3, 1)

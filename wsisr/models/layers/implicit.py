@@ -1,0 +1,90 @@
+"""Decoders from features and relative coordinates to RGB, and the encoders they stand on."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from wsisr.models.edsr import EdsrBody, EdsrSettings
+from wsisr.models.edsr import body_reach_px as edsr_reach_px
+from wsisr.models.layers.coordinates import as_rows, gather_cells
+from wsisr.models.rdn import RdnBody, RdnSettings
+from wsisr.models.rdn import body_reach_px as rdn_reach_px
+from wsisr.models.swinir import SwinirBody, SwinirSettings
+
+Encoder = Literal["swinir", "edsr", "rdn"]
+EncoderSize = Literal["full", "tiny"]
+
+
+class Decoder(nn.Module):
+    """Fully connected network: hidden layers with an activation, then a linear layer.
+
+    Keys are ``layers.0``, ``layers.2`` ... as in the released code of LIIF and its kin.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: tuple[int, ...], act: type[nn.Module] = nn.ReLU
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [nn.Linear(inputs, width), act()]
+            inputs = width
+        layers.append(nn.Linear(inputs, outputs))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+    def first(self) -> nn.Linear:
+        """The first linear layer, which fast forms split between cells and queries."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Everything behind the first linear layer."""
+        out: Tensor = self.layers[1:](x)
+        return out
+
+
+def build_encoder(kind: Encoder, size: EncoderSize, drop_path: float = 0.0) -> nn.Module:
+    """A body without upsampler; ``out_channels`` features at the input's size.
+
+    `full`: SwinIR (180 channels, 64 out), EDSR baseline (64) or RDN (64), as in the papers.
+    """
+    if kind == "swinir":
+        if size == "full":
+            return SwinirBody(SwinirSettings(drop_path=drop_path))
+        return SwinirBody(SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32))
+    if kind == "edsr":
+        return EdsrBody(EdsrSettings() if size == "full" else EdsrSettings(width=32, blocks=4))
+    return RdnBody(
+        RdnSettings() if size == "full" else RdnSettings(width=32, blocks=2, layers=3, growth=16)
+    )
+
+
+def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
+    """LR px of context that a tile needs around it, decoder included."""
+    if kind == "edsr":
+        return edsr_reach_px(EdsrSettings() if size == "full" else EdsrSettings(blocks=4)) + 3
+    if kind == "rdn":
+        return (
+            rdn_reach_px(RdnSettings() if size == "full" else RdnSettings(blocks=2, layers=3)) + 3
+        )
+    return 32
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return (rgb - 0.5) / 0.5
+
+
+def denormalise(rgb: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1]."""
+    return rgb * 0.5 + 0.5
+
+
+def at_cells(feature: Tensor, index: Tensor) -> Tensor:
+    """Nearest sampling: (N, C, h, w) at (N, Q) -> (N, Q, C)."""
+    return gather_cells(as_rows(feature), index)

@@ -1,0 +1,141 @@
+"""LTE: local texture in the Fourier domain.
+
+Lee, Jin. Local texture estimator for implicit representation function. CVPR 2022
+(arXiv 2111.08918).
+
+Amplitudes and frequencies are estimated on the LR grid, phases from the output pixel's size;
+the decoder adds to a bilinear enlargement. `paper` stands on SwinIR (12,096,871 parameters).
+Deviation: features are cropped to the input before decoding (see `swinir`).
+"""
+
+from dataclasses import dataclass
+from math import pi
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsisr.models.info import Traits
+from wsisr.models.layers.blocks import conv3
+from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
+from wsisr.models.layers.implicit import (
+    Decoder,
+    at_cells,
+    build_encoder,
+    denormalise,
+    encoder_halo_px,
+    normalise,
+)
+from wsisr.models.registry import ModelSpec, register
+from wsisr.models.settings import require
+from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+
+
+@dataclass(frozen=True, kw_only=True)
+class LteSettings:
+    """Encoder and decoder.
+
+    Attributes
+    ----------
+    encoder : {"swinir", "edsr", "rdn"}
+    encoder_size : {"full", "tiny"}
+    hidden : int
+        Channels of amplitudes and frequencies, and width of the decoder's hidden layers.
+    cell_clip : bool
+        Hold the cell at the trained range's end for larger scales (as the released tester does).
+    """
+
+    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
+    encoder_size: Literal["full", "tiny"] = "full"
+    hidden: int = 256
+    cell_clip: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            self.hidden >= 2 and self.hidden % 2 == 0, "lte: hidden must be even and at least 2"
+        )
+
+
+def bilinear_at(lr: Tensor, coord: Tensor) -> Tensor:
+    """Bilinear enlargement of (N, 3, h, w) at (N, Q, 2), edges extended -> (N, Q, 3)."""
+    grid = coord.flip(-1).unsqueeze(1)
+    out = F.grid_sample(
+        lr.to(grid.dtype), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return out[:, :, 0].transpose(1, 2).to(lr.dtype)
+
+
+class Lte(nn.Module):
+    """Encoder, texture estimator, decoder."""
+
+    def __init__(self, s: LteSettings) -> None:
+        super().__init__()
+        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+        self.coef = conv3(channels, s.hidden)
+        self.freq = conv3(channels, s.hidden)
+        self.phase = nn.Linear(2, s.hidden // 2, bias=False)
+        self.imnet = Decoder(s.hidden, 3, (s.hidden,) * 3)
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+        """Amplitudes and frequencies, two maps (N, hidden, h, w)."""
+        features = self.encoder(normalise(lr))
+        return self.coef(features), self.freq(features)
+
+    def decode(
+        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
+    ) -> Tensor:
+        """RGB at coordinates, (N, Q, 3)."""
+        coef, freq = features
+        size = (coef.shape[-2], coef.shape[-1])
+        corners = [corner_of(coord, size, shift) for shift in CORNERS]
+        weights = ensemble_weights(corners)
+        phase = self.phase(scaled_cell(cell, size).to(coef.dtype))
+        out = coef.new_zeros(())
+        for corner, weight in zip(corners, weights, strict=True):
+            # Channels 2k and 2k + 1 are the row and column frequency of wave k.
+            waves = at_cells(freq, corner.index)
+            waves = waves.reshape(*waves.shape[:2], -1, 2)
+            angle = (waves * corner.rel.to(waves.dtype).unsqueeze(-2)).sum(dim=-1) + phase
+            basis = torch.cat(((pi * angle).cos(), (pi * angle).sin()), dim=-1)
+            texture = at_cells(coef, corner.index) * basis
+            out = out + self.imnet(texture) * weight.unsqueeze(-1).to(texture.dtype)
+        return denormalise(out + bilinear_at(normalise(lr), coord))
+
+    def render(
+        self,
+        features: tuple[Tensor, ...],
+        lr: Tensor,
+        size: tuple[int, int],
+        cell: tuple[float, float],
+        chunk_px: int,
+    ) -> Tensor:
+        """The whole image."""
+        return render_in_chunks(self, features, lr, size, cell, chunk_px)
+
+
+def _build(settings: LteSettings, scale: int | None) -> ArbitraryScaleModel:
+    s = settings
+    traits = Traits(
+        halo_px=encoder_halo_px(s.encoder, s.encoder_size), tile_px=96, scale_range=(1.0, 4.0)
+    )
+    return ArbitraryScaleModel(Lte(s), traits, s.cell_clip, trained_to=4.0)
+
+
+SPEC = register(
+    ModelSpec(
+        name="lte",
+        family="baseline",
+        kind="arbitrary",
+        summary="local texture estimator in the Fourier domain; any scale",
+        citation="Lee and Jin, Local texture estimator, CVPR 2022",
+        settings=LteSettings,
+        presets={
+            "paper": lambda scale: LteSettings(),
+            "recommended": lambda scale: LteSettings(),
+            "tiny": lambda scale: LteSettings(encoder="edsr", encoder_size="tiny", hidden=64),
+        },
+        build=_build,
+    )
+)

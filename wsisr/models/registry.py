@@ -1,0 +1,205 @@
+"""Names to networks: the table of architectures and the one way to build them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from wsisr.errors import ModelError
+from wsisr.models.info import ModelInfo
+from wsisr.models.layers.upsample import upsample_factors
+from wsisr.models.settings import closest, override
+from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
+
+PRESETS = ("paper", "official", "recommended", "tiny")
+MAX_SCALE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One architecture: how it is described and how it is built.
+
+    Attributes
+    ----------
+    name, family, summary, citation : str
+        `summary` is one line for lists; `citation` names authors, title, venue, year.
+    kind : {"fixed", "arbitrary"}
+        Whether one network serves one scale or all.
+    settings : type
+        The frozen dataclass of its settings.
+    presets : mapping of str to callable
+        ``preset(scale) -> settings``; `scale` is None for arbitrary-scale architectures.
+    build : callable
+        ``build(settings, scale) -> SRModel``.
+    """
+
+    name: str
+    family: str
+    kind: Literal["fixed", "arbitrary"]
+    summary: str
+    citation: str
+    settings: type
+    presets: Mapping[str, Callable[[int | None], Any]]
+    build: Callable[[Any, int | None], SRModel]
+
+
+_SPECS: dict[str, ModelSpec] = {}
+
+NOT_BUILT = {
+    "lmi": "ISTE's tables; no public source defines the network",
+    "srmfenet": "ISTE's tables; no public source defines the network",
+    "ignn": "MASRGAN's table 1",
+    "spsr": "MASRGAN's table 1",
+    "qegan": "MASRGAN's table 1",
+    "wa-srgan": "MASRGAN's table 1",
+    "shisrcnet": "MiHATP's table 1",
+    "ldm": "MiHATP's table 1 (diffusion)",
+    "idm": "MiHATP's table 1 (diffusion)",
+    "resshift": "MiHATP's table 1 (diffusion)",
+}
+"""Networks of the papers' tables that are not built: name -> where it stands."""
+
+
+def register(spec: ModelSpec) -> ModelSpec:
+    """Add an architecture; a name may be taken once."""
+    if spec.name in _SPECS:
+        raise ModelError(f"two architectures are named {spec.name!r}; rename one")
+    for preset in spec.presets:
+        if preset not in PRESETS:
+            raise ModelError(f"{spec.name}: unknown preset {preset!r}; {closest(preset, PRESETS)}")
+    _SPECS[spec.name] = spec
+    return spec
+
+
+def list_models() -> tuple[str, ...]:
+    """Names of all architectures, sorted."""
+    return tuple(sorted(_SPECS))
+
+
+def model_spec(name: str) -> ModelSpec:
+    """The registry entry of a name.
+
+    Raises
+    ------
+    ModelError
+        If the name is unknown; the message has the closest one.
+    """
+    if name in _SPECS:
+        return _SPECS[name]
+    if name.lower() in NOT_BUILT:
+        raise ModelError(
+            f"{name!r} is not built ({NOT_BUILT[name.lower()]}); built: {', '.join(list_models())}"
+        )
+    raise ModelError(f"no model is named {name!r}; {closest(name, _SPECS)}")
+
+
+def resolve_settings(name: str, scale: int | None, preset: str, changes: Mapping[str, Any]) -> Any:
+    """Settings of a preset at a scale with some fields changed; checks all of them."""
+    spec = model_spec(name)
+    check_scale(spec, scale)
+    if preset not in spec.presets:
+        raise ModelError(f"{name} has no preset {preset!r}; {closest(preset, spec.presets)}")
+    return override(spec.presets[preset](scale), changes, name)
+
+
+def check_scale(spec: ModelSpec, scale: int | None) -> None:
+    """Raise `ModelError` unless the scale fits the kind of model."""
+    if spec.kind == "arbitrary":
+        if scale is not None:
+            raise ModelError(
+                f"{spec.name} takes its scale at each call: model(lr, scale={scale}); "
+                "build it without scale="
+            )
+        return
+    if scale is None:
+        raise ModelError(f"{spec.name} is built for one scale: give scale=2, 3, 4, 6 or 8")
+    if isinstance(scale, bool) or int(scale) != scale or not 2 <= scale <= MAX_SCALE:
+        raise ModelError(f"{spec.name}: scale={scale}; give a whole number from 2 to {MAX_SCALE}")
+    upsample_factors(int(scale))
+
+
+def create_model(
+    name: str, *, scale: int | None = None, preset: str = "recommended", **settings: Any
+) -> SRModel:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_models`.
+    scale : int, optional
+        Magnification of a fixed-scale model (a product of 2s and 3s); leave it out for
+        arbitrary-scale models.
+    preset : {"recommended", "paper", "official", "tiny"}
+        Where the settings come from. Not every model has every preset.
+    **settings
+        Single settings to change; every one is a field of the model's settings dataclass.
+
+    Returns
+    -------
+    SRModel
+        With ``.info`` (`ModelInfo`) and ``.settings``. Weights come from torch's global
+        random generator: seed it first for a reproducible start.
+
+    Raises
+    ------
+    ModelError
+        Unknown name, preset or setting (with a suggestion), or a value out of range.
+    """
+    spec = model_spec(name)
+    resolved = resolve_settings(name, scale, preset, settings)
+    return build_from_settings(spec, resolved, None if scale is None else int(scale), preset)
+
+
+def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, preset: str) -> SRModel:
+    """Build a network from complete settings (as a checkpoint stores them)."""
+    check_scale(spec, scale)
+    model = spec.build(settings, scale)
+    traits = model.traits
+    model.settings = settings
+    model.info = ModelInfo(
+        name=spec.name,
+        family=spec.family,
+        preset=preset,
+        kind=spec.kind,
+        scale=scale,
+        scale_range=traits.scale_range or (float(scale or 1), float(scale or 4)),
+        multiple_of_px=traits.multiple_of_px,
+        halo_px=traits.halo_px,
+        tile_px=traits.tile_px,
+        global_context=traits.global_context,
+        dtypes=traits.dtypes,
+        channels_last=traits.channels_last,
+        takes_reference=traits.takes_reference,
+        citation=spec.citation,
+    )
+    return model
+
+
+def settings_dict(settings: Any) -> dict[str, Any]:
+    """Settings as plain values for config.json."""
+    return dataclasses.asdict(settings)
+
+
+def live_parameters(module: nn.Module) -> int:
+    """Scalar parameters of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+__all__ = [
+    "NOT_BUILT",
+    "PRESETS",
+    "ArbitraryScaleModel",
+    "FixedScaleModel",
+    "ModelSpec",
+    "SRModel",
+    "build_from_settings",
+    "create_model",
+    "list_models",
+    "model_spec",
+    "register",
+    "resolve_settings",
+    "settings_dict",
+]

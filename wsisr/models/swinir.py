@@ -1,0 +1,239 @@
+"""SwinIR: residual groups of shifted-window transformer layers.
+
+Liang, Cao, Sun, Zhang, Van Gool, Timofte. SwinIR: image restoration using Swin transformer.
+ICCVW 2021 (arXiv 2108.10257).
+
+Parameter names are those of the released networks, so their weights load (also the files of
+LTE and ISTE, whose encoder is this body without the upsampler). Readings and deviations:
+padding inside is cropped from the *features*, so an encoder's features always belong to the
+pixels they stand on (the released code returns padded features); stochastic depth 0.1 only in
+`official`; the mean is a buffer; the shift mask is built on the device each forward pass.
+`upsampler="direct"` is the lightweight head (one convolution and pixel shuffle).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from wsisr.models.info import Traits
+from wsisr.models.layers.attention import (
+    DropPath,
+    Mlp,
+    PatchNorm,
+    WindowAttention,
+    init_transformer,
+    relative_index,
+    shift_mask,
+)
+from wsisr.models.layers.blocks import conv3, run
+from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.foreign import drop_suffixes
+from wsisr.models.layers.padding import pad_to_multiple
+from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.registry import ModelSpec, register
+from wsisr.models.settings import require
+from wsisr.models.wrapper import FixedScaleModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinirSettings:
+    """Shape of the network.
+
+    Attributes
+    ----------
+    width : int
+        Channels of the tokens.
+    groups, depth, heads : int
+        Residual groups, layers in each, attention heads.
+    window_px : int
+        Side of an attention window in LR px.
+    mlp_ratio : float
+        Hidden width of each MLP over `width`.
+    drop_path : float
+        Largest probability of stochastic depth, reached linearly at the last layer.
+    head_width : int
+        Channels between trunk and upsampler.
+    upsampler : {"classical", "direct"}
+        Pixel shuffle in steps with convolutions between, or in one step.
+    rgb_mean : tuple of float
+        Subtracted before and added after.
+    """
+
+    width: int = 180
+    groups: int = 6
+    depth: int = 6
+    heads: int = 6
+    window_px: int = 8
+    mlp_ratio: float = 2.0
+    drop_path: float = 0.0
+    head_width: int = 64
+    upsampler: Literal["classical", "direct"] = "classical"
+    rgb_mean: tuple[float, float, float] = DIV2K_MEAN
+
+    def __post_init__(self) -> None:
+        require(
+            self.width % self.heads == 0,
+            f"swinir: width {self.width} is not a multiple of heads {self.heads}",
+        )
+        require(
+            min(self.groups, self.depth) >= 1 and self.window_px >= 2,
+            "swinir: groups and depth must be at least 1, window_px at least 2",
+        )
+
+
+class SwinLayer(nn.Module):
+    """Window attention and MLP, each with pre-norm and residual, on (B, H, W, C)."""
+
+    def __init__(self, s: SwinirSettings, shifted: bool, drop: float) -> None:
+        super().__init__()
+        self.shift = s.window_px // 2 if shifted else 0
+        self.norm1 = nn.LayerNorm(s.width)
+        self.attn = WindowAttention(s.width, s.heads, s.window_px)
+        self.drop_path = DropPath(drop)
+        self.norm2 = nn.LayerNorm(s.width)
+        self.mlp = Mlp(s.width, int(s.width * s.mlp_ratio))
+
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        y = self.norm1(x)
+        if self.shift:
+            y = y.roll((-self.shift, -self.shift), dims=(1, 2))
+            y = self.attn(y, index, mask).roll((self.shift, self.shift), dims=(1, 2))
+        else:
+            y = self.attn(y, index, None)
+        x = x + self.drop_path(y)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class SwinLayers(nn.Module):
+    """The layers of one group."""
+
+    checkpointing = False
+
+    def __init__(self, s: SwinirSettings, drops: list[float]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            SwinLayer(s, shifted=i % 2 == 1, drop=drop) for i, drop in enumerate(drops)
+        )
+
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = run(block, self.checkpointing, x, index, mask)
+        return x
+
+
+class SwinGroup(nn.Module):
+    """Layers, a convolution, plus the input (RSTB)."""
+
+    def __init__(self, s: SwinirSettings, drops: list[float]) -> None:
+        super().__init__()
+        self.residual_group = SwinLayers(s, drops)
+        self.conv = conv3(s.width, s.width)
+
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        y = self.residual_group(x, index, mask)
+        return x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class SwinirBody(nn.Module):
+    """(N, 3, h, w) -> features (N, head_width, h, w), any h, w; encoder of LIIF, LTE, ISTE."""
+
+    index: Tensor
+
+    def __init__(self, settings: SwinirSettings) -> None:
+        super().__init__()
+        s = settings
+        self.window_px = s.window_px
+        self.out_channels = s.head_width
+        self.conv_first = conv3(3, s.width)
+        self.patch_embed = PatchNorm(s.width)
+        total = s.groups * s.depth
+        drops = [s.drop_path * i / max(1, total - 1) for i in range(total)]
+        self.layers = nn.ModuleList(
+            SwinGroup(s, drops[g * s.depth : (g + 1) * s.depth]) for g in range(s.groups)
+        )
+        self.norm = nn.LayerNorm(s.width)
+        self.conv_after_body = conv3(s.width, s.width)
+        if s.upsampler == "classical":
+            self.conv_before_upsample = nn.Sequential(
+                conv3(s.width, s.head_width), nn.LeakyReLU(0.01)
+            )
+        self.register_buffer("index", relative_index(s.window_px), persistent=False)
+        self.apply(init_transformer)
+
+    def trunk(self, rgb: Tensor) -> Tensor:
+        """(N, 3, H, W), sides multiples of the window -> (N, width, H, W)."""
+        shallow = self.conv_first(rgb)
+        x = self.patch_embed(shallow.permute(0, 2, 3, 1))
+        mask = shift_mask(x.shape[1], x.shape[2], self.window_px, x)
+        for layer in self.layers:
+            x = layer(x, self.index, mask)
+        return shallow + self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        height, width = rgb.shape[-2:]
+        x = self.conv_before_upsample(self.trunk(pad_to_multiple(rgb, self.window_px)))
+        return x[..., :height, :width]
+
+    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return drop_suffixes(state, "relative_position_index", "attn_mask", "mean")
+
+
+class Swinir(SwinirBody):
+    """The whole network; input sides must be multiples of the window (the shell pads)."""
+
+    def __init__(self, settings: SwinirSettings, scale: int) -> None:
+        super().__init__(settings)
+        s = settings
+        self.rgb = RgbMean(s.rgb_mean)
+        self.direct = s.upsampler == "direct"
+        if self.direct:
+            self.upsample = nn.Sequential(conv3(s.width, 3 * scale * scale), nn.PixelShuffle(scale))
+        else:
+            self.upsample = nn.Sequential(*pixel_shuffle_steps(s.head_width, scale))
+            self.conv_last = conv3(s.head_width, 3)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        x = self.trunk(self.rgb.remove(lr))
+        if self.direct:
+            return self.rgb.restore(self.upsample(x))
+        return self.rgb.restore(self.conv_last(self.upsample(self.conv_before_upsample(x))))
+
+
+def _build(settings: SwinirSettings, scale: int | None) -> FixedScaleModel:
+    assert scale is not None
+    traits = Traits(multiple_of_px=settings.window_px, halo_px=32, tile_px=192)
+    return FixedScaleModel(Swinir(settings, scale), traits, scale)
+
+
+def tiny_settings() -> SwinirSettings:
+    """A SwinIR that a CPU trains in seconds."""
+    return SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32)
+
+
+SPEC = register(
+    ModelSpec(
+        name="swinir",
+        family="baseline",
+        kind="fixed",
+        summary="residual groups of shifted-window transformer layers",
+        citation="Liang et al., SwinIR: image restoration using Swin transformer, ICCVW 2021",
+        settings=SwinirSettings,
+        presets={
+            "paper": lambda scale: SwinirSettings(),
+            "official": lambda scale: SwinirSettings(drop_path=0.1),
+            "recommended": lambda scale: SwinirSettings(),
+            "tiny": lambda scale: tiny_settings(),
+        },
+        build=_build,
+    )
+)
+
+
+def features_of(rgb: Tensor, body: nn.Module) -> Tensor:
+    """Encode RGB in [0, 1] normalised to [-1, 1], as LIIF, LTE and ISTE do."""
+    out: Tensor = body((rgb - 0.5) / 0.5)
+    return out
+
+
+__all__ = ["SPEC", "Swinir", "SwinirBody", "SwinirSettings", "features_of"]

@@ -1,0 +1,284 @@
+"""Weights on disk: our checkpoints, and other projects' state dicts.
+
+A saved model is a folder of two files: ``model.safetensors`` (tensors, with the specification in
+its header too) and ``config.json`` (the same specification, to be read by people). Neither can
+run code. Other projects' pickles are read with ``weights_only=True``.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wsisr import __version__
+from wsisr.errors import ModelError
+from wsisr.models.registry import build_from_settings, model_spec, settings_dict
+from wsisr.models.settings import override
+from wsisr.models.wrapper import SRModel
+
+FORMAT_VERSION = 1
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "sd")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def model_config(model: SRModel, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The specification that rebuilds a model, as plain values.
+
+    `extra` is the caller's own record (data, degradation, training step, ...), kept as it is.
+    """
+    info = model.info
+    return {
+        "format": "wsisr-model",
+        "format_version": FORMAT_VERSION,
+        "created_with": f"wsisr {__version__}",
+        "name": info.name,
+        "preset": info.preset,
+        "scale": info.scale,
+        "settings": settings_dict(model.settings),
+        "parameters": model.parameter_count,
+        "extra": dict(extra or {}),
+    }
+
+
+def save_model(model: SRModel, folder: Path | str, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write a model into a folder (made if missing); returns the folder.
+
+    Each file is written under another name and then moved into place, so that a reader never
+    sees half a file; the specification in the weights' header tells a half-replaced pair.
+    Training-only branches are not part of the model and are not saved.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(model_config(model, extra), indent=2, sort_keys=True)
+    tensors = {
+        key: value.detach().to("cpu").contiguous().clone()
+        for key, value in model.state_dict().items()
+    }
+    partial = folder / (WEIGHTS_NAME + ".partial")
+    save_file(tensors, partial, metadata={"wsisr": text})
+    os.replace(partial, folder / WEIGHTS_NAME)
+    partial = folder / (CONFIG_NAME + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, folder / CONFIG_NAME)
+    return folder
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> SRModel:
+    """Rebuild a saved model, in eval mode.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, or one of its two files.
+    device : torch.device
+        Where its tensors go.
+
+    Raises
+    ------
+    ModelError
+        Missing or broken files, an unknown architecture or setting, a file pair that does not
+        belong together.
+    """
+    model, _ = load_model_and_config(path, device)
+    return model
+
+
+def load_model_and_config(
+    path: Path | str, device: torch.device | str = "cpu"
+) -> tuple[SRModel, dict[str, Any]]:
+    """As `load_model`, with the whole config (``extra`` is the saver's own record)."""
+    folder = Path(path)
+    folder = folder.parent if folder.name in (WEIGHTS_NAME, CONFIG_NAME) else folder
+    config = read_config(folder)
+    spec = model_spec(config["name"])
+    missing = {f.name for f in dataclasses.fields(spec.settings)} - set(config["settings"])
+    if missing:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} lacks the settings {', '.join(sorted(missing))} of "
+            f"{spec.name}; it was written by {config.get('created_with', 'an unknown version')}"
+        )
+    settings = override(spec.settings(), config["settings"], spec.name)
+    # The fresh weights are overwritten: the caller's random state must not notice them.
+    with torch.random.fork_rng(devices=[]):
+        model = build_from_settings(spec, settings, config["scale"], config["preset"])
+    tensors = _read_safetensors(folder / WEIGHTS_NAME)
+    _load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
+    return model.to(device).eval(), config
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The checked specification of a saved model."""
+    folder = Path(folder)
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} holds no {name}; give the folder that a training run wrote")
+    try:
+        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+        config = json.loads(text)
+        with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
+            header = (file.metadata() or {}).get("wsisr")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != "wsisr-model":
+        raise ModelError(f"{folder / CONFIG_NAME} does not describe a wsisr model")
+    if config.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} has format version {config.get('format_version')}, this "
+            f"program reads {FORMAT_VERSION}; use the version that wrote it "
+            f"({config.get('created_with', 'unknown')})"
+        )
+    if header is None or json.loads(header) != config:
+        raise ModelError(
+            f"{folder}: {CONFIG_NAME} and the header of {WEIGHTS_NAME} differ; the two files do "
+            "not belong together, copy both from one save"
+        )
+    return config
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """Tensors of a foreign checkpoint, unwrapped.
+
+    Reads safetensors, and pickles with ``weights_only=True``. Looks into the wrappers
+    ``params_ema``, ``params``, ``state_dict``, ``model`` and ``sd`` (in that order of preference)
+    and strips the prefixes that DistributedDataParallel and torch.compile add.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such weights file")
+    content: Any
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise ModelError(
+                f"{path} is no plain file of weights ({str(error).splitlines()[0]}); only tensors "
+                "are read, never code: save its state dict alone, best as safetensors"
+            ) from error
+    content = _unwrap(content)
+    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if not state:
+        raise ModelError(f"{path} holds no tensors by name")
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def load_foreign(model: SRModel, path: Path | str) -> None:
+    """Fill a model with another project's weights; every tensor must find its place.
+
+    Names of the released networks (SwinIR, HAT, EDSR, RCAN, RDN, ISTE ...) are mapped.
+
+    Raises
+    ------
+    ModelError
+        Naming tensors that are missing, left over or of another shape.
+    """
+    state = model.foreign_state(read_state(path))
+    own = model.net.state_dict()
+    if not all(key in own for key in state) and all(key.startswith("net.") for key in state):
+        state = {key.removeprefix("net."): value for key, value in state.items()}
+    _load_exactly(model, {f"net.{key}": value for key, value in state.items()}, str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartReport:
+    """What `start_from` did: keys copied, position tables resampled, keys left as they were."""
+
+    copied: tuple[str, ...]
+    resampled: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+
+def start_from(model: SRModel, path: Path | str) -> StartReport:
+    """Start a model from another scale's or preset's weights, as far as they fit.
+
+    The upsampler of another scale stays fresh; position tables of another size
+    (``rpe_table``) are resampled bilinearly.
+
+    Raises
+    ------
+    ModelError
+        If nothing fits.
+    """
+    path = Path(path)
+    source = path / WEIGHTS_NAME if path.is_dir() else path
+    state = read_state(source)
+    own = model.state_dict()
+    if not any(key in own for key in state):
+        state = {f"net.{key}": value for key, value in model.foreign_state(state).items()}
+    merged: dict[str, Tensor] = {}
+    resampled = []
+    for key, value in state.items():
+        if key in own and own[key].shape == value.shape:
+            merged[key] = value
+        elif key in own and key.endswith("rpe_table"):
+            table = F.interpolate(
+                value[None].float(), own[key].shape[-2:], mode="bilinear", align_corners=True
+            )
+            merged[key] = table[0].to(own[key].dtype)
+            resampled.append(key)
+    if not merged:
+        raise ModelError(f"{path}: no tensor fits {model.info.name}; is it another architecture?")
+    model.load_state_dict({**own, **merged})
+    return StartReport(
+        copied=tuple(sorted(set(merged) - set(resampled))),
+        resampled=tuple(sorted(resampled)),
+        fresh=tuple(sorted(set(own) - set(merged))),
+    )
+
+
+def _unwrap(content: Any) -> dict[Any, Any]:
+    while isinstance(content, dict):
+        inner = next(
+            (content[k] for k in _WRAPPERS if isinstance(content.get(k), dict) and content[k]),
+            None,
+        )
+        if inner is None:
+            return content
+        content = inner
+    return {}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _load_exactly(model: SRModel, state: Mapping[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    faults = [
+        ("missing", sorted(set(own) - set(state))),
+        ("left over", sorted(set(state) - set(own))),
+        (
+            "of another shape",
+            [
+                f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+                for k in sorted(set(own) & set(state))
+                if own[k].shape != state[k].shape
+            ],
+        ),
+    ]
+    found = [f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in faults if keys]
+    if found:
+        raise ModelError(
+            f"{source} does not fit {model.info.name} ({model.info.preset}, scale "
+            f"{model.info.scale}): tensors {'; '.join(found)}"
+        )
+    model.load_state_dict(dict(state))

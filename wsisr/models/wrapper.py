@@ -1,0 +1,167 @@
+"""The shell around every network: any input size in, exactly the asked-for size out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsisr.errors import ModelError
+from wsisr.models.info import ModelInfo, Traits
+from wsisr.models.layers.coordinates import cell_size, output_size, pixel_centres
+from wsisr.models.layers.padding import pad_to_multiple
+
+
+class SRModel(nn.Module):
+    """Base of both shells: a network with its record.
+
+    Parameters
+    ----------
+    net : nn.Module
+        The architecture itself; its parameters appear under ``net.`` in the state dict.
+    traits : Traits
+        What the architecture's builder knows about the network.
+    """
+
+    info: ModelInfo
+    settings: Any
+
+    def __init__(self, net: nn.Module, traits: Traits) -> None:
+        super().__init__()
+        self.net = net
+        self.traits = traits
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of scalar parameters, exact."""
+        return sum(p.numel() for p in self.parameters())
+
+    def set_checkpointing(self, on: bool = True) -> "SRModel":
+        """Recompute each block in the backward pass instead of keeping its activations.
+
+        Exact: the same gradients for less memory and about a third more time. Networks
+        without blocks to recompute ignore it.
+        """
+        for module in self.modules():
+            if hasattr(module, "checkpointing"):
+                setattr(module, "checkpointing", on)  # noqa: B010 - modules are not typed by attribute
+        return self
+
+    def foreign_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map another project's state dict onto this model's keys (without ``net.``)."""
+        mapper = getattr(self.net, "map_foreign_state", None)
+        return dict(state) if mapper is None else mapper(dict(state))
+
+
+def check_batch(lr: Tensor, name: str) -> None:
+    """Raise `ModelError` unless `lr` is a float batch (N, 3, h, w) with h, w >= 1."""
+    if lr.ndim != 4 or lr.shape[1] != 3 or lr.shape[-1] < 1 or lr.shape[-2] < 1:
+        raise ModelError(
+            f"{name}: input of shape {tuple(lr.shape)}; give a batch (N, 3, height, width) of RGB"
+        )
+    if not lr.is_floating_point():
+        raise ModelError(f"{name}: input of type {lr.dtype}; give floats in [0, 1] (uint8 / 255)")
+
+
+class FixedScaleModel(SRModel):
+    """``model(lr)``: (N, 3, h, w) in [0, 1] -> (N, 3, s h, s w), any h, w >= 1.
+
+    The input is padded on the right and bottom (reflection, edge values where the pad is not
+    smaller than the side) to the network's multiple, and the output is cropped back.
+    The output is not clamped: training needs its gradient outside [0, 1].
+    """
+
+    def __init__(self, net: nn.Module, traits: Traits, scale: int) -> None:
+        super().__init__(net, traits)
+        self.scale = scale
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Super-resolve a batch; see the class."""
+        check_batch(lr, type(self.net).__name__)
+        height, width = lr.shape[-2:]
+        padded = pad_to_multiple(lr, self.traits.multiple_of_px)
+        sr: Tensor = self.net(padded)
+        return sr[..., : height * self.scale, : width * self.scale]
+
+
+class ArbitraryScaleModel(SRModel):
+    """``model(lr, scale=2.4)`` or ``model(lr, size=(H, W))`` -> (N, 3, H, W), any h, w >= 1.
+
+    The wrapped network offers ``encode(lr) -> features`` (a tuple of maps of the input's own
+    size), ``decode(features, lr, coord, cell) -> (N, Q, 3)``, and ``render(features, lr, size,
+    cell, chunk) -> (N, 3, H, W)``. It never sees padding: encoders pad and crop inside.
+
+    Attributes
+    ----------
+    chunk_px : int
+        Output pixels decoded at once in ``forward``; bounds memory and changes nothing else.
+    """
+
+    def __init__(self, net: nn.Module, traits: Traits, cell_clip: bool, trained_to: float) -> None:
+        super().__init__(net, traits)
+        self.cell_clip = cell_clip
+        self.trained_to = trained_to
+        self.chunk_px = 65_536
+
+    def forward(
+        self, lr: Tensor, scale: float | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Super-resolve a batch to a scale (sides rounded) or to an exact size in px.
+
+        With `cell_clip`, the cell of scales beyond the trained range is held at the range's
+        end (times max(s/4, 1), as LTE does), which is part of the protocol of a result.
+        """
+        check_batch(lr, type(self.net).__name__)
+        height, width = output_size(lr.shape[-2:], scale, size)
+        rows, cols = cell_size((height, width))
+        if self.cell_clip:
+            rows *= max(height / lr.shape[-2] / self.trained_to, 1.0)
+            cols *= max(width / lr.shape[-1] / self.trained_to, 1.0)
+        features = self.net.encode(lr)  # type: ignore[operator]
+        return self.net.render(  # type: ignore[operator]
+            features, lr, (height, width), (rows, cols), self.chunk_px
+        )
+
+    def query(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """RGB at coordinates, for training on sampled pixels.
+
+        Parameters
+        ----------
+        lr : Tensor
+            (N, 3, h, w) in [0, 1].
+        coord : Tensor
+            (N, Q, 2) pixel centres (row, column) in [-1, 1] over the image, float32.
+        cell : Tensor
+            (N, Q, 2) or (N, 1, 2): size of an output pixel in the same units (2 / H, 2 / W).
+
+        Returns
+        -------
+        Tensor
+            (N, Q, 3), nominally in [0, 1], not clamped.
+        """
+        check_batch(lr, type(self.net).__name__)
+        return self.net.decode(self.net.encode(lr), lr, coord, cell)  # type: ignore[operator]
+
+
+def render_in_chunks(
+    net: nn.Module,
+    features: tuple[Tensor, ...],
+    lr: Tensor,
+    size: tuple[int, int],
+    cell: tuple[float, float],
+    chunk_px: int,
+) -> Tensor:
+    """Decode every pixel of an image chunk by chunk; pixels must not depend on one another."""
+    coord = pixel_centres(size, device=lr.device, dtype=coordinate_dtype(lr))
+    cells = torch.tensor(cell, device=lr.device, dtype=coord.dtype)
+    parts = []
+    for start in range(0, coord.shape[0], chunk_px):
+        part = coord[start : start + chunk_px].expand(lr.shape[0], -1, -1)
+        parts.append(net.decode(features, lr, part, cells.expand(lr.shape[0], 1, 2)))  # type: ignore[operator]
+    out = torch.cat(parts, dim=1)
+    return out.transpose(1, 2).reshape(lr.shape[0], 3, *size)
+
+
+def coordinate_dtype(lr: Tensor) -> torch.dtype:
+    """Coordinates stay in float32 (float64 for float64 input): bf16 is off by up to 0.1 px."""
+    return torch.float64 if lr.dtype == torch.float64 else torch.float32

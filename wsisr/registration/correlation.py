@@ -1,0 +1,257 @@
+"""Numerical core of registration: whitening, correlation peaks and scores on the LR grid.
+
+All images here are grey float32 of shape (height, width), rows first.
+"""
+
+from functools import lru_cache
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+FloatImage = NDArray[np.float32]
+FloatPlane = NDArray[np.float64]
+
+LOG_SIGMA_PX = 1.0
+"""Width of the Laplacian of Gaussian in LR px: it whitens the spectrum of tissue and leaves
+the aliased band near Nyquist out."""
+
+BAND_SIGMAS_PX = (0.8, 4.0)
+"""Difference of Gaussians of the band-passed correlation, LR px."""
+
+FLAT = 1e-6
+"""Standard deviation in grey levels below which an image has no content at all."""
+
+
+def grey(rgb: NDArray[np.uint8]) -> FloatImage:
+    """Luma (BT.601) of an RGB image, float32 in grey levels."""
+    return cast(FloatImage, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32))
+
+
+def box_reduce(image: FloatImage, scale: int) -> FloatImage:
+    """Mean of `scale` x `scale` blocks: what an ideal pixel aperture sees."""
+    height, width = image.shape[0] // scale, image.shape[1] // scale
+    cut = image[: height * scale, : width * scale]
+    return cast(FloatImage, cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
+
+
+def box_reduce_at(
+    image: FloatImage, x: float, y: float, width: int, height: int, scale: int
+) -> FloatImage:
+    """Block means of a crop at a fractional place.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), float32
+    x, y : float
+        Top-left corner, px of `image`, pixel edges. Moved inside where the crop would leave
+        the image.
+    width, height : int
+        Size of the result.
+    scale : int
+        Block size.
+
+    Notes
+    -----
+    A box at a fractional place is the weighted mean of the boxes at its whole neighbours.
+    """
+    x = min(max(x, 0.0), float(image.shape[1] - width * scale))
+    y = min(max(y, 0.0), float(image.shape[0] - height * scale))
+    x0, y0 = int(x), int(y)
+    fx, fy = x - x0, y - y0
+    cut = image[y0 : y0 + height * scale + (fy > 0), x0 : x0 + width * scale + (fx > 0)]
+    if fx > 0:
+        cut = (1 - fx) * cut[:, :-1] + fx * cut[:, 1:]
+    if fy > 0:
+        cut = (1 - fy) * cut[:-1] + fy * cut[1:]
+    return box_reduce(np.ascontiguousarray(cut, dtype=np.float32), scale)
+
+
+def laplacian_of_gaussian(image: FloatImage, sigma_px: float = LOG_SIGMA_PX) -> FloatImage:
+    """Whitened image; constant and linear parts vanish."""
+    smooth = cv2.GaussianBlur(image, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
+    return cast(FloatImage, cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REFLECT))
+
+
+def band_pass(image: FloatImage) -> FloatImage:
+    """Difference of Gaussians: what is neither noise nor slow shading."""
+    fine, coarse = (
+        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        for sigma in BAND_SIGMAS_PX
+    )
+    return cast(FloatImage, fine - coarse)
+
+
+def ncc(a: FloatImage, b: FloatImage) -> float:
+    """Normalised cross-correlation of two images of one size; 0 where one of them is flat."""
+    da = a - a.mean(dtype=np.float64)
+    db = b - b.mean(dtype=np.float64)
+    norm = float(np.sqrt(np.mean(da * da) * np.mean(db * db)))
+    if not norm > FLAT * FLAT:
+        return 0.0
+    return float(np.clip(np.mean(da * db) / norm, -1.0, 1.0))
+
+
+def texture(image: FloatImage) -> float:
+    """Root of the smaller eigenvalue of the mean structure tensor, grey levels per px.
+
+    Small where the image is flat or has edges of one direction only: then its shift along
+    them cannot be known.
+    """
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT)
+    gy, gx = np.gradient(smooth.astype(np.float64))
+    xx, yy, xy = float(np.mean(gx * gx)), float(np.mean(gy * gy)), float(np.mean(gx * gy))
+    smaller = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)
+    return float(np.sqrt(max(smaller, 0.0)))
+
+
+def sharpness(lr: FloatImage, reference: FloatImage) -> float:
+    """Fine against coarse structure of `lr`, relative to the same of `reference`."""
+
+    def fine_share(image: FloatImage) -> float:
+        coarse = float(np.var(band_pass(image)))
+        return float(np.var(cv2.Laplacian(image, cv2.CV_32F))) / coarse if coarse > FLAT else 0.0
+
+    ours, theirs = fine_share(lr), fine_share(reference)
+    return ours / theirs if theirs > FLAT else 0.0
+
+
+@lru_cache(maxsize=16)
+def hann(height: int, width: int) -> FloatImage:
+    """Separable Hann window."""
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
+    return window.astype(np.float32)
+
+
+class _Plane:
+    """Frequencies of the half-plane of a real FFT: angles, multiplicity, radial rings."""
+
+    RINGS = 32
+
+    def __init__(self, height: int, width: int) -> None:
+        self.wy = 2 * np.pi * fft.fftfreq(height)[:, None]
+        self.wx = 2 * np.pi * fft.rfftfreq(width)[None, :]
+        multiplicity = np.full((height, self.wx.shape[1]), 2.0)
+        multiplicity[:, 0] = 1.0
+        # The sign of a shift is not defined at Nyquist itself.
+        if height % 2 == 0:
+            multiplicity[height // 2] = 0.0
+        if width % 2 == 0:
+            multiplicity[:, -1] = 0.0
+        self.multiplicity = multiplicity
+        radius = np.hypot(self.wx, self.wy) / np.pi
+        self.ring = np.minimum((radius * self.RINGS).astype(np.intp), self.RINGS)
+
+    def over_rings(self, values: FloatPlane) -> FloatPlane:
+        """Sum over each ring; the last one holds the corners beyond Nyquist."""
+        weighted = (values * self.multiplicity).ravel()
+        return np.bincount(self.ring.ravel(), weighted, self.RINGS + 1).astype(np.float64)
+
+
+@lru_cache(maxsize=16)
+def _plane(height: int, width: int) -> _Plane:
+    return _Plane(height, width)
+
+
+def correlation_peak(
+    a: FloatImage, b: FloatImage, max_shift_px: float = np.inf
+) -> tuple[float, float]:
+    """Shift at which two whitened, windowed images correlate best.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (h, w), float32
+        ``a(x) ~ b(x + shift)``. Any windowing and filtering is done already.
+    max_shift_px : float
+        Largest shift on either axis that the whole-pixel search considers.
+
+    Returns
+    -------
+    (float, float)
+        Shift in x and y, px; (0, 0) where there is no peak.
+
+    Notes
+    -----
+    The cross-correlation is a finite Fourier series; its whole-pixel maximum is refined on
+    that series by Newton's method, so there is no grid. It is what scikit-image's
+    `phase_cross_correlation(normalization=None)` tends to with a growing upsampling factor
+    (Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008)). Dividing by the magnitude, that
+    function's default, amplifies noise and aliased frequencies and costs a factor of 30.
+    With the shift known, the coherence of both images is measured ring by ring and the peak
+    refined once more under the maximum-likelihood weights that follow from it (Knapp and
+    Carter, IEEE Trans. ASSP 24, 320 (1976)): frequencies that noise, JPEG or aliasing have
+    spoiled lose their say. That halves the error on one scan's levels and on pale tissue.
+    """
+    height, width = a.shape
+    plane = _plane(height, width)
+    fa, fb = fft.rfft2(a.astype(np.float64)), fft.rfft2(b.astype(np.float64))
+    cross = fa * np.conj(fb)
+    surface = fft.irfft2(np.conj(cross), s=(height, width))
+    shift_y = fft.fftfreq(height, 1 / height)
+    shift_x = fft.fftfreq(width, 1 / width)
+    allowed = (np.abs(shift_y) <= max_shift_px)[:, None] & (np.abs(shift_x) <= max_shift_px)
+    surface[~allowed] = -np.inf
+    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    if not np.isfinite(surface[row, column]) or surface[row, column] <= 0:
+        return 0.0, 0.0
+    cross *= plane.multiplicity
+    first = _climb(plane, cross, (float(shift_x[column]), float(shift_y[row])))
+    weights = _likelihood_weights(plane, fa, fb, cross, first)
+    return _climb(plane, cross * weights, first)
+
+
+def _climb(
+    plane: _Plane, cross: NDArray[np.complex128], start: tuple[float, float]
+) -> tuple[float, float]:
+    """Newton's method to the top of the correlation near a start; the start if there is none."""
+    ux, uy = start
+    for _ in range(12):
+        turned = cross * (np.exp(-1j * plane.wy * uy) * np.exp(-1j * plane.wx * ux))
+        along_x, along_y = turned.sum(axis=0), turned.sum(axis=1)
+        wx, wy = plane.wx[0], plane.wy[:, 0]
+        gx, gy = float(along_x.imag @ wx), float(along_y.imag @ wy)
+        hxx, hyy = -float(along_x.real @ wx**2), -float(along_y.real @ wy**2)
+        hxy = -float(wy @ turned.real @ wx)
+        determinant = hxx * hyy - hxy * hxy
+        if determinant <= 0 or hxx >= 0:
+            return start  # not on a hill
+        step_x = float(np.clip(-(hyy * gx - hxy * gy) / determinant, -0.5, 0.5))
+        step_y = float(np.clip(-(hxx * gy - hxy * gx) / determinant, -0.5, 0.5))
+        ux, uy = ux + step_x, uy + step_y
+        if abs(ux - start[0]) > 1 or abs(uy - start[1]) > 1:
+            return start
+        if abs(step_x) < 1e-5 and abs(step_y) < 1e-5:
+            break
+    return ux, uy
+
+
+def _likelihood_weights(
+    plane: _Plane,
+    fa: NDArray[np.complex128],
+    fb: NDArray[np.complex128],
+    cross: NDArray[np.complex128],
+    shift: tuple[float, float],
+) -> FloatPlane:
+    """Weights ``coherence / (1 - coherence) / |cross spectrum|`` of each ring."""
+    turn = np.exp(-1j * plane.wy * shift[1]) * np.exp(-1j * plane.wx * shift[0])
+    aligned = (cross * turn).real.ravel()  # `cross` carries the multiplicity already
+    together = np.bincount(plane.ring.ravel(), aligned, plane.RINGS + 1)
+    power = np.sqrt(plane.over_rings(np.abs(fa) ** 2) * plane.over_rings(np.abs(fb) ** 2))
+    coherence = np.clip(together, 0, None) ** 2 / np.maximum(power, 1e-30) ** 2
+    coherence = np.minimum(coherence, 0.9999)
+    count = plane.over_rings(np.ones(plane.ring.shape))
+    weights = coherence / (1 - coherence) * count / np.maximum(power, 1e-30)
+    weights[0] = weights[-1] = 0.0  # the mean, and what lies beyond Nyquist
+    return cast(FloatPlane, weights[plane.ring])
+
+
+def whitened_shift(
+    a: FloatImage, b: FloatImage, max_shift_px: float = np.inf
+) -> tuple[float, float]:
+    """`correlation_peak` of two plain images after whitening and windowing."""
+    window = hann(*a.shape)
+    return correlation_peak(
+        laplacian_of_gaussian(a) * window, laplacian_of_gaussian(b) * window, max_shift_px
+    )

@@ -1,0 +1,332 @@
+"""Registration of one LR patch against a slightly larger HR region.
+
+The LR patch is compared on its own grid with block means of the HR region, because that is
+how a camera pixel sees the tissue: the aliasing of the LR is then part of the model and not
+an error. The LR itself is never resampled.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import RegistrationError
+from wsisr.registration import affine as aff
+from wsisr.registration import correlation as corr
+from wsisr.registration.certificate import (
+    ONE_SLIDE,
+    TWO_SCANS,
+    Affine,
+    Gate,
+    Method,
+    PairCertificate,
+    Verdict,
+    translation_affine,
+)
+from wsisr.registration.correlation import FloatImage
+
+UInt8Array = NDArray[np.uint8]
+
+MIN_LR_PX = 16
+"""Smallest side of an LR patch that can be registered."""
+
+
+def register_pair(
+    lr: UInt8Array,
+    hr_region: UInt8Array,
+    scale: int = 4,
+    method: str = "subpixel",
+    *,
+    gate: Gate | None = None,
+    initial: Affine | None = None,
+) -> PairCertificate:
+    """Find an LR patch in an HR region that is slightly larger than its field of view.
+
+    Parameters
+    ----------
+    lr : ndarray, shape (h, w, 3), uint8, RGB
+        At least 16 px a side.
+    hr_region : ndarray, shape (H, W, 3), uint8, RGB
+        ``H > scale * h`` and ``W > scale * w``; the rest is the search range.
+    scale : int
+        HR px per LR px, 2 or more.
+    method : {"subpixel", "ncc-integer", "affine"}
+        See `Method`.
+    gate : Gate, optional
+        Thresholds; by default `ONE_SLIDE`, for ``"affine"`` `TWO_SCANS`.
+    initial : 2x3 nested tuple, optional
+        First guess of the map LR px -> HR px (pixel edges); ``"affine"`` only. Without it the
+        translation is found first.
+
+    Returns
+    -------
+    PairCertificate
+        Always; a pair that cannot be matched has ``verdict == "reject"`` and a reason.
+
+    Raises
+    ------
+    RegistrationError
+        Wrong shapes, types, scale or method. Never for what the pixels show.
+
+    Notes
+    -----
+    ``subpixel``: block means of the region at the LR scale, band-passed normalised
+    correlation for the whole-pixel place, then the peak of the Hann-windowed,
+    Laplacian-of-Gaussian-whitened cross-correlation, repeated at the place that was found.
+    ``ncc-integer``: bicubic enlargement of the LR and `TM_CCOEFF_NORMED` over the region
+    (PathImgSR); the crop is its argmax, and the residual is what ``subpixel`` finds from there.
+    """
+    method = _check(lr, hr_region, scale, method, initial)
+    gate = gate or (TWO_SCANS if method == Method.AFFINE else ONE_SLIDE)
+    lr_grey, hr_grey = corr.grey(lr), corr.grey(hr_region)
+    texture = corr.texture(lr_grey)
+    if texture < gate.min_texture or float(np.std(hr_grey)) < corr.FLAT:
+        reason = f"too little texture to match ({texture:.2f} grey levels per LR px)"
+        return _blank(lr_grey, hr_grey, scale, method, texture, reason)
+    try:
+        if method == Method.AFFINE:
+            return _affine(lr_grey, hr_grey, scale, texture, gate, initial)
+        return _translation(lr_grey, hr_grey, scale, method, texture, gate)
+    except cv2.error as error:
+        return _blank(lr_grey, hr_grey, scale, method, texture, _opencv_reason(error))
+
+
+def _check(
+    lr: UInt8Array, hr: UInt8Array, scale: int, method: str, initial: Affine | None
+) -> Method:
+    for name, image in (("LR", lr), ("HR", hr)):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise RegistrationError(
+                f"The {name} image must be uint8 RGB of shape (height, width, 3), "
+                f"not {image.dtype} of shape {image.shape}."
+            )
+    if int(scale) != scale or scale < 2:
+        raise RegistrationError(f"The scale must be a whole number of 2 or more, not {scale}.")
+    if min(lr.shape[:2]) < MIN_LR_PX:
+        raise RegistrationError(
+            f"An LR patch of {lr.shape[1]} x {lr.shape[0]} px is too small: "
+            f"{MIN_LR_PX} px a side are needed."
+        )
+    if initial is None and (
+        hr.shape[0] <= scale * lr.shape[0] or hr.shape[1] <= scale * lr.shape[1]
+    ):
+        raise RegistrationError(
+            f"The HR region of {hr.shape[1]} x {hr.shape[0]} px leaves nothing to search: it must "
+            f"be larger than {scale} x the LR patch of {lr.shape[1]} x {lr.shape[0]} px."
+        )
+    try:
+        chosen = Method(method)
+    except ValueError:
+        names = ", ".join(Method)
+        raise RegistrationError(f"{method!r} is no registration method; use {names}.") from None
+    if initial is not None and chosen != Method.AFFINE:
+        raise RegistrationError("A first guess of the map is for the affine method only.")
+    return chosen
+
+
+def _opencv_reason(error: cv2.error) -> str:
+    text = " ".join(str(error).split())
+    return f"OpenCV gave up: {text[:160]}"
+
+
+def _blank(
+    lr: FloatImage, hr: FloatImage, scale: int, method: str, texture: float, reason: str
+) -> PairCertificate:
+    """The certificate of a pair without a match: the middle of the search range."""
+    x = max(0, (hr.shape[1] - scale * lr.shape[1]) // 2)
+    y = max(0, (hr.shape[0] - scale * lr.shape[0]) // 2)
+    return PairCertificate(
+        method=method,
+        scale=scale,
+        dx=float(x),
+        dy=float(y),
+        offset_x=x,
+        offset_y=y,
+        residual_x=0.0,
+        residual_y=0.0,
+        ncc=0.0,
+        ncc_band=0.0,
+        spread=0.0,
+        sharpness=0.0,
+        texture=texture,
+        affine=translation_affine(scale, x, y),
+        verdict=Verdict.REJECT,
+        reason=reason,
+    )
+
+
+def coarse_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int]:
+    """Whole-LR-pixel place of the LR patch in the region, HR px (x, y)."""
+    height, width = lr.shape
+    range_x, range_y = hr.shape[1] - scale * width, hr.shape[0] - scale * height
+    # Centre the coarse grid in the range, so that its ends are equally far from the borders.
+    phase_x, phase_y = (range_x % scale) // 2, (range_y % scale) // 2
+    reduced = corr.box_reduce(np.ascontiguousarray(hr[phase_y:, phase_x:]), scale)
+    surface = cv2.matchTemplate(corr.band_pass(reduced), corr.band_pass(lr), cv2.TM_CCOEFF_NORMED)
+    surface = np.nan_to_num(surface, nan=-1.0, posinf=-1.0, neginf=-1.0)
+    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    return phase_x + scale * int(column), phase_y + scale * int(row)
+
+
+def integer_ncc_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int, float]:
+    """Argmax of the paper's normalised cross-correlation and its value: x, y (HR px), NCC.
+
+    Whole grey levels on both sides and OpenCV's bicubic enlargement, as a straightforward
+    reading of PathImgSR has them.
+    """
+    size = (lr.shape[1] * scale, lr.shape[0] * scale)
+    enlarged = cv2.resize(lr, size, interpolation=cv2.INTER_CUBIC)
+    surface = cv2.matchTemplate(hr, enlarged, cv2.TM_CCOEFF_NORMED)
+    surface = np.nan_to_num(surface, nan=-1.0, posinf=-1.0, neginf=-1.0)
+    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    return int(column), int(row), float(np.clip(surface[row, column], -1.0, 1.0))
+
+
+def refine_translation(
+    lr: FloatImage, hr: FloatImage, scale: int, x: float, y: float, iterations: int = 3
+) -> tuple[float, float]:
+    """Sub-pixel place of the LR patch near a first guess, HR px.
+
+    The estimate may lie outside the search range, where the patch is cut off; the caller
+    decides what that means.
+    """
+    height, width = lr.shape
+    range_x, range_y = hr.shape[1] - scale * width, hr.shape[0] - scale * height
+    window = corr.hann(height, width)
+    white = corr.laplacian_of_gaussian(lr) * window
+    max_shift = max(4.0, min(height, width) / 8)
+    for _ in range(iterations):
+        at_x, at_y = min(max(x, 0.0), float(range_x)), min(max(y, 0.0), float(range_y))
+        reduced = corr.box_reduce_at(hr, at_x, at_y, width, height, scale)
+        shift_x, shift_y = corr.correlation_peak(
+            white, corr.laplacian_of_gaussian(reduced) * window, max_shift
+        )
+        new_x, new_y = at_x + scale * shift_x, at_y + scale * shift_y
+        moved = max(abs(new_x - x), abs(new_y - y))
+        x, y = new_x, new_y
+        if moved < 0.02:
+            break
+        max_shift = 2.0  # the place is known; only the neighbourhood counts now
+    return x, y
+
+
+def part_shifts(lr: FloatImage, reduced: FloatImage, scale: int) -> NDArray[np.float64]:
+    """Shift that each part of a patch asks for against its aligned HR, HR px.
+
+    Returns
+    -------
+    ndarray, shape (5, 2), float64
+        x and y shifts; rows: top left, top right, bottom left, bottom right quarter, and the
+        middle of the patch, which a bend moves although the quarters agree.
+    """
+    height, width = lr.shape[0] // 2, lr.shape[1] // 2
+    corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
+    shifts = []
+    for top, left in corners:
+        part = (slice(top, top + height), slice(left, left + width))
+        shifts.append(corr.whitened_shift(lr[part], reduced[part], 4.0))
+    return scale * np.asarray(shifts)
+
+
+def _spread(shifts: NDArray[np.float64]) -> float:
+    return float(np.max(np.ptp(shifts, axis=0)))
+
+
+def _translation(
+    lr: FloatImage, hr: FloatImage, scale: int, method: Method, texture: float, gate: Gate
+) -> PairCertificate:
+    range_x = hr.shape[1] - scale * lr.shape[1]
+    range_y = hr.shape[0] - scale * lr.shape[0]
+    plain: float | None = None
+    if method == Method.NCC_INTEGER:
+        offset_x, offset_y, plain = integer_ncc_offset(lr, hr, scale)
+        dx, dy = refine_translation(lr, hr, scale, offset_x, offset_y)
+    else:
+        dx, dy = refine_translation(lr, hr, scale, *coarse_offset(lr, hr, scale))
+        offset_x = min(max(round(dx), 0), range_x)
+        offset_y = min(max(round(dy), 0), range_y)
+    reduced = corr.box_reduce_at(hr, dx, dy, lr.shape[1], lr.shape[0], scale)
+    if plain is None:
+        plain = corr.ncc(lr, reduced)
+    band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
+    spread = _spread(part_shifts(lr, reduced, scale))
+    outside = max(-dx, -dy, dx - range_x, dy - range_y)
+    verdict, reason = _judge(band, spread, outside, gate)
+    return PairCertificate(
+        method=method,
+        scale=scale,
+        dx=dx,
+        dy=dy,
+        offset_x=offset_x,
+        offset_y=offset_y,
+        residual_x=dx - offset_x,
+        residual_y=dy - offset_y,
+        ncc=plain,
+        ncc_band=band,
+        spread=spread,
+        sharpness=corr.sharpness(lr, reduced),
+        texture=texture,
+        affine=translation_affine(scale, dx, dy),
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verdict, str]:
+    """The gate, most telling fault first."""
+    if band < gate.min_ncc_band and outside <= gate.max_edge_px:
+        text = f"the patches do not show the same place (band NCC {band:.2f})"
+    elif outside > gate.max_edge_px:
+        text = f"the match lies {outside:.1f} px outside the search region (band NCC {band:.2f})"
+    elif spread > gate.max_spread_px:
+        text = f"parts of the patch disagree by {spread:.2f} px: not one shift"
+    else:
+        return Verdict.ACCEPT, ""
+    return Verdict.REJECT, text
+
+
+def _affine(
+    lr: FloatImage,
+    hr: FloatImage,
+    scale: int,
+    texture: float,
+    gate: Gate,
+    initial: Affine | None,
+) -> PairCertificate:
+    height, width = lr.shape
+    if initial is None:
+        dx, dy = refine_translation(lr, hr, scale, *coarse_offset(lr, hr, scale))
+        first = aff.to_matrix(translation_affine(scale, dx, dy))
+    else:
+        reach = max(4.0, min(height, width) / 8)
+        first = aff.prealign(lr, hr, scale, aff.to_matrix(initial), reach)
+    matrix = aff.refine_affine(lr, hr, scale, first)
+    if not np.isfinite(matrix).all():
+        return _blank(lr, hr, scale, Method.AFFINE, texture, "the affine map did not converge")
+    sampled = aff.sample_through(hr, scale, matrix, width, height)
+    band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
+    spread = _spread(part_shifts(lr, sampled, scale))
+    # The crop whose centre is the image of the LR patch's centre.
+    centre = aff.apply(matrix, np.array([width / 2, height / 2]))
+    dx, dy = float(centre[0] - scale * width / 2), float(centre[1] - scale * height / 2)
+    offset_x = min(max(round(dx), 0), max(0, hr.shape[1] - scale * width))
+    offset_y = min(max(round(dy), 0), max(0, hr.shape[0] - scale * height))
+    outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
+    verdict, reason = _judge(band, spread, outside, gate)
+    return PairCertificate(
+        method=Method.AFFINE,
+        scale=scale,
+        dx=dx,
+        dy=dy,
+        offset_x=offset_x,
+        offset_y=offset_y,
+        residual_x=dx - offset_x,
+        residual_y=dy - offset_y,
+        ncc=corr.ncc(lr, sampled),
+        ncc_band=band,
+        spread=spread,
+        sharpness=corr.sharpness(lr, sampled),
+        texture=texture,
+        affine=aff.to_affine(matrix),
+        verdict=verdict,
+        reason=reason,
+    )

@@ -1,0 +1,381 @@
+"""Two scans of one glass: where every patch of the coarse one lies in the fine one.
+
+The overview gives the rough map, whatever the turn and mirroring; nodes all over the tissue,
+matched at full resolution, give the exact one with its drift and seams; each patch is then
+registered on its own (`register_pair(..., "affine", initial=plan.initial)`).
+
+"Moving" is the coarse scan (the LR), "fixed" the fine one. Positions are level-0 px of either
+scan, pixel edges.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, floor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import RegistrationError
+from wsisr.geometry import Box
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.registration import affine as aff
+from wsisr.registration import correlation as corr
+from wsisr.registration.certificate import TWO_SCANS, Affine
+from wsisr.registration.field import ResidualField, Seam, split_pieces
+from wsisr.registration.orientation import D4, nearest_orientation
+from wsisr.registration.overview import (
+    OverviewMatch,
+    least_squares_affine,
+    overview_um_per_px,
+    read_overview,
+    register_overviews,
+)
+from wsisr.slides.protocol import Slide
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+NODE_PX = 160
+"""Side of a node's patch, moving px."""
+NODE_SPACING_UM = 500.0
+MAX_NODES = 400
+MIN_NODES = 8
+NODE_REACH_PX = 20.0
+"""How far the overview's map may be off at a node, moving px."""
+NODE_NCC_BAND = 0.6
+"""Nodes of one glass measure 0.8 and more; of neighbouring sections 0.3 and less."""
+SAME_GLASS_SHARE = 0.5
+PATCH_MARGIN_PX = 12
+"""Room around a patch for its own registration, moving px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchPlan:
+    """What to read of the fixed scan for one patch of the moving scan.
+
+    Attributes
+    ----------
+    box : Box
+        Fixed level-0 px.
+    orientation : D4
+        To be applied to the pixels of `box`; it brings them into the moving scan's
+        orientation without resampling. The LR stays as it is.
+    initial : 2x3 nested tuple
+        Predicted map, LR px of the patch -> px of the oriented region, pixel edges.
+    straddles_seam : bool
+        Whether a seam of the stitching may run through the patch.
+    """
+
+    box: Box
+    orientation: D4
+    initial: Affine
+    straddles_seam: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScanRegistration:
+    """The map between two scans.
+
+    Attributes
+    ----------
+    matrix : 2x3 nested tuple
+        Affine part, moving level-0 px -> fixed level-0 px, pixel edges.
+    mirrored : bool
+    scale : int
+        Whole number nearest to the fixed px per moving px: the SR scale of its pairs.
+    rotation_deg, stretch : float
+        Of the affine part: turn (after undoing a mirroring) and measured scale / `scale`.
+    positions : ndarray, shape (n, 2)
+        Centres of the nodes, moving px.
+    residuals : ndarray, shape (n, 2)
+        Measured minus affine place of the nodes, fixed px.
+    ncc_band : ndarray, shape (n,)
+    piece : ndarray, shape (n,), int64
+        Smooth piece that a node belongs to; -1 for nodes that are not used.
+    spacing_px : float
+        Node spacing, moving px.
+    seams : tuple of Seam
+    field_rms_px : float
+        Distance of the used nodes from the smooth field, fixed px, root mean square.
+    same_glass : bool
+        Whether both scans show the same section: else they are no pairs for SR.
+    reason : str
+        Why not, or empty.
+    overview : OverviewMatch
+    """
+
+    matrix: Affine
+    mirrored: bool
+    scale: int
+    rotation_deg: float
+    stretch: float
+    positions: FloatArray
+    residuals: FloatArray
+    ncc_band: FloatArray
+    piece: IntArray
+    spacing_px: float
+    seams: tuple[Seam, ...]
+    field_rms_px: float
+    same_glass: bool
+    reason: str
+    overview: OverviewMatch
+
+    @cached_property
+    def field(self) -> ResidualField:
+        """Smooth residual of the map, moving px -> fixed px."""
+        return ResidualField(self.positions, self.residuals, self.piece, self.spacing_px)
+
+    def place(self, points: FloatArray) -> FloatArray:
+        """Fixed level-0 places of moving level-0 points, both (n, 2)."""
+        return aff.apply(aff.to_matrix(self.matrix), points) + self.field(points)
+
+    def predict(self, x: float, y: float) -> Affine:
+        """Local affine map around a moving level-0 point, moving px -> fixed px."""
+        step = self.spacing_px / 8
+        offsets = step * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=float)
+        here, right, left, down, up = self.place(np.array([x, y]) + offsets)
+        linear = np.column_stack([(right - left) / (2 * step), (down - up) / (2 * step)])
+        return aff.to_affine(np.column_stack([linear, here - linear @ [x, y]]))
+
+    def plan_patch(
+        self, x: int, y: int, width: int, height: int, margin_px: int = PATCH_MARGIN_PX
+    ) -> PatchPlan:
+        """What to read for the LR patch ``[x, x + width) x [y, y + height)`` (moving px)."""
+        local = aff.to_matrix(self.predict(x + width / 2, y + height / 2))
+        corners = _corners(
+            x - margin_px, y - margin_px, width + 2 * margin_px, height + 2 * margin_px
+        )
+        box, turned, initial = _oriented_region(local, corners, x, y)
+        return PatchPlan(
+            box=box,
+            orientation=turned,
+            initial=initial,
+            straddles_seam=any(
+                seam.left < x + width
+                and x < seam.right
+                and seam.top < y + height
+                and y < seam.bottom
+                for seam in self.seams
+            ),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for the store and for `inspect`."""
+        return {
+            "matrix": self.matrix,
+            "mirrored": self.mirrored,
+            "scale": self.scale,
+            "rotation_deg": self.rotation_deg,
+            "stretch": self.stretch,
+            "nodes": len(self.positions),
+            "nodes_used": int(np.sum(self.piece >= 0)),
+            "ncc_band": float(np.median(self.ncc_band)) if len(self.ncc_band) else 0.0,
+            "seams": len(self.seams),
+            "field_rms_px": self.field_rms_px,
+            "residual_rms_px": _rms(self.residuals[self.piece >= 0]),
+            "same_glass": self.same_glass,
+            "reason": self.reason,
+            "overview_inliers": self.overview.inliers,
+            "overview_rms_px": self.overview.rms_px,
+        }
+
+
+def register_scans(
+    moving: Slide,
+    fixed: Slide,
+    seed: int = 0,
+    *,
+    spacing_um: float = NODE_SPACING_UM,
+    report: Reporter = silent,
+) -> ScanRegistration:
+    """Register a coarse scan of a glass to a fine scan of it.
+
+    Parameters
+    ----------
+    moving, fixed : Slide
+        Coarse and fine scan; both need a resolution. Any turn, mirrored or not, up to 3 %
+        error of scale, drift of the stage.
+    seed : int
+    spacing_um : float
+        Distance of the nodes.
+    report : Reporter
+
+    Raises
+    ------
+    RegistrationError
+        If a resolution is missing, the scans have no whole scale between them, or they have
+        nothing in common. Neighbouring sections of one block are no error: the map is
+        returned with ``same_glass=False``.
+    """
+    um_per_px = max(overview_um_per_px(moving), overview_um_per_px(fixed))
+    report(ProgressEvent(stage="overview", message=f"overviews at {um_per_px:.1f} um/px"))
+    moving_image, moving_factor = read_overview(moving, um_per_px)
+    fixed_image, fixed_factor = read_overview(fixed, um_per_px)
+    match = register_overviews(moving_image, fixed_image, seed)
+    matrix = match.matrix * fixed_factor
+    matrix[:, :2] /= moving_factor
+    scale = _whole_scale(moving, fixed)
+    spacing_px, candidates = _node_grid(moving, moving_image, moving_factor, spacing_um)
+    places, bands = [], []
+    for done, (x, y) in enumerate(candidates, start=1):
+        found = _node(moving, fixed, matrix, scale, int(x), int(y))
+        if found is not None:
+            places.append((x + NODE_PX / 2, y + NODE_PX / 2, *found[:2]))
+            bands.append(found[2])
+        report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
+    table = np.asarray(places, dtype=np.float64).reshape(-1, 4)
+    return _assemble(table, np.asarray(bands, np.float64), matrix, scale, spacing_px, match)
+
+
+def _whole_scale(moving: Slide, fixed: Slide) -> int:
+    first, second = moving.info.mpp, fixed.info.mpp
+    if first is None or second is None:
+        raise RegistrationError("Both scans need a resolution.")
+    ratio = first.value / second.value
+    scale = round(ratio)
+    if scale < 2 or abs(ratio / scale - 1) > 0.1:
+        raise RegistrationError(
+            f"{moving.info.path.name} ({first.value:g} um/px) is {ratio:.2f} times as coarse as "
+            f"{fixed.info.path.name} ({second.value:g} um/px): that is no scale of 2, 3, 4, ... "
+            "MOVING must be the coarse scan."
+        )
+    return scale
+
+
+def _node_grid(
+    moving: Slide, overview: NDArray[np.uint8], factor: float, spacing_um: float
+) -> tuple[float, IntArray]:
+    """Spacing (moving px) and top-left corners of patches with structure on a regular grid."""
+    info = moving.info
+    assert info.mpp is not None
+    base = info.levels[0]
+    area = base.width_px * base.height_px
+    # Small scans get enough nodes for a field, large ones not more than it needs.
+    spacing = min(spacing_um / info.mpp.value, (area / 64) ** 0.5)
+    contrast = np.abs(corr.band_pass(corr.grey(overview)))
+    while True:
+        xs = np.arange(spacing / 2, base.width_px, spacing) - NODE_PX / 2
+        ys = np.arange(spacing / 2, base.height_px, spacing) - NODE_PX / 2
+        grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).round().astype(np.int64)
+        grid = np.clip(grid, 0, np.maximum([base.width_px - NODE_PX, base.height_px - NODE_PX], 0))
+        strength = np.array([_mean_over(contrast, corner, factor) for corner in grid])
+        textured = grid[strength > max(1.0, 0.25 * float(np.percentile(strength, 90)))]
+        if len(textured) <= MAX_NODES:
+            return float(spacing), np.unique(textured, axis=0)
+        spacing *= (len(textured) / MAX_NODES) ** 0.5 * 1.02
+
+
+def _mean_over(image: NDArray[np.float32], corner: IntArray, factor: float) -> float:
+    left, top = (floor(value / factor) for value in corner)
+    side = max(1, ceil(NODE_PX / factor))
+    cut = image[top : top + side, left : left + side]
+    return float(cut.mean()) if cut.size else 0.0
+
+
+def _corners(x: float, y: float, width: float, height: float) -> FloatArray:
+    return np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], float)
+
+
+def _oriented_region(
+    local: FloatArray, corners: FloatArray, x: int, y: int
+) -> tuple[Box, D4, Affine]:
+    """Box of the fixed scan around mapped corners, its orientation and the map into it."""
+    mapped = aff.apply(local, corners)
+    left, top = (floor(value) for value in mapped.min(axis=0))
+    right, bottom = (ceil(value) for value in mapped.max(axis=0))
+    box = Box(x=left, y=top, width=right - left, height=bottom - top)
+    turn = nearest_orientation(local[:, :2]).inverse()
+    to_patch = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+    to_box = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
+    to_region = aff.to_matrix(turn.matrix(box.width, box.height))
+    initial = aff.compose(to_region, aff.compose(to_box, aff.compose(local, to_patch)))
+    return box, turn, aff.to_affine(initial)
+
+
+def _node(
+    moving: Slide, fixed: Slide, matrix: FloatArray, scale: int, x: int, y: int
+) -> tuple[float, float, float] | None:
+    """Fixed place of the centre of a node's patch and its band NCC; None without texture."""
+    lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
+    if corr.texture(lr) < TWO_SCANS.min_texture:
+        return None
+    reach = int(NODE_REACH_PX)
+    corners = _corners(x - reach, y - reach, NODE_PX + 2 * reach, NODE_PX + 2 * reach)
+    box, turn, initial = _oriented_region(matrix, corners, x, y)
+    pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
+    hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
+    found = aff.prealign(lr, hr, scale, aff.to_matrix(initial), NODE_REACH_PX)
+    sampled = aff.sample_through(hr, scale, found, NODE_PX, NODE_PX)
+    band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
+    centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
+    back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
+    place = aff.apply(back, centre) + [box.x, box.y]
+    return float(place[0]), float(place[1]), band
+
+
+def _assemble(
+    table: FloatArray,
+    bands: FloatArray,
+    rough: FloatArray,
+    scale: int,
+    spacing_px: float,
+    match: OverviewMatch,
+) -> ScanRegistration:
+    good = bands >= NODE_NCC_BAND
+    same, reason = True, ""
+    if good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
+        same = False
+        median = float(np.median(bands)) if len(bands) else 0.0
+        reason = (
+            f"not the same glass: only {int(good.sum())} of {len(bands)} places match in detail "
+            f"(median band NCC {median:.2f}); sections of one block hold other cells"
+        )
+    matrix = rough
+    if same:
+        matrix = _robust_affine(table[good, :2], table[good, 2:])
+    residuals = table[:, 2:] - aff.apply(matrix, table[:, :2])
+    piece = np.full(len(table), -1, np.int64)
+    seams: tuple[Seam, ...] = ()
+    if same:
+        pieces = split_pieces(table[good, :2], residuals[good], spacing_px)
+        piece[good], seams = pieces.label, pieces.seams
+    field = ResidualField(table[:, :2], residuals, piece, spacing_px)
+    used = piece >= 0
+    determinant = float(np.linalg.det(matrix[:, :2]))
+    linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
+    return ScanRegistration(
+        matrix=aff.to_affine(matrix),
+        mirrored=determinant < 0,
+        scale=scale,
+        rotation_deg=float(
+            np.degrees(np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1]))
+        ),
+        stretch=float(np.sqrt(abs(determinant)) / scale),
+        positions=table[:, :2],
+        residuals=residuals,
+        ncc_band=bands,
+        piece=piece,
+        spacing_px=spacing_px,
+        seams=seams,
+        field_rms_px=_rms(residuals[used] - field(table[used, :2])),
+        same_glass=same,
+        reason=reason,
+        overview=match,
+    )
+
+
+def _robust_affine(source: FloatArray, target: FloatArray) -> FloatArray:
+    """Affine map by reweighted least squares (Cauchy weights): drift and seams stay out."""
+    weights = np.ones(len(source))
+    matrix = least_squares_affine(source, target)
+    for _ in range(20):
+        matrix = least_squares_affine(source, target, weights)
+        distance = np.linalg.norm(aff.apply(matrix, source) - target, axis=1)
+        unit = max(float(np.median(distance)), 0.05)
+        weights = 1 / (1 + (distance / (2 * unit)) ** 2)
+    return matrix
+
+
+def _rms(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(np.sum(values**2, axis=-1)))) if len(values) else 0.0

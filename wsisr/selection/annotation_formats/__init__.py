@@ -1,0 +1,1 @@
+"""One file per annotation format; all give `ParsedShape` in level-0 pixels."""

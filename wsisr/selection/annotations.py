@@ -1,0 +1,275 @@
+"""What people drew on a slide: areas and points with labels, from any format, and back out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
+
+from wsisr.errors import AnnotationError
+from wsisr.geometry import Box
+from wsisr.selection.annotation_formats.asap import TUMOR, parse_asap
+from wsisr.selection.annotation_formats.geojson import feature, is_geojson, parse_geojson
+from wsisr.selection.annotation_formats.labelmask import DEFAULT_LABELS, parse_label_mask
+from wsisr.selection.annotation_formats.ncrf import NORMAL, is_ncrf, parse_ncrf
+from wsisr.selection.annotation_formats.sectra import is_sectra, parse_sectra
+from wsisr.selection.annotation_formats.shapes import (
+    UNLABELLED,
+    ParsedShape,
+    parse_json,
+    read_bytes,
+)
+from wsisr.selection.label_area import LabelArea
+from wsisr.selection.regions import polygon_parts
+from wsisr.slides.protocol import SlideInfo
+
+__all__ = [
+    "NORMAL",
+    "TUMOR",
+    "UNLABELLED",
+    "Annotations",
+    "LabelledPoints",
+    "Region",
+    "load_annotations",
+    "load_label_mask",
+]
+
+Float64Array = NDArray[np.float64]
+Format = Literal["asap", "geojson", "ncrf", "sectra", "mask"]
+ANNOTATION_SUFFIXES = (".xml", ".json", ".geojson")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A labelled area.
+
+    Attributes
+    ----------
+    label : str
+    polygon : shapely Polygon or MultiPolygon
+        Valid, level-0 pixels, holes cut out.
+    name : str
+        As drawn; may be empty.
+    """
+
+    label: str
+    polygon: BaseGeometry
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledPoints:
+    """Points of one label; `xy` has shape (n, 2), level-0 pixels."""
+
+    label: str
+    xy: Float64Array
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Annotations:
+    """Everything in one annotation file.
+
+    Attributes
+    ----------
+    regions : tuple of Region
+    points : tuple of LabelledPoints
+    source_format : str
+    notes : tuple of str
+        What was repaired or left out, in words.
+    """
+
+    regions: tuple[Region, ...]
+    points: tuple[LabelledPoints, ...] = ()
+    source_format: Format
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the areas, sorted."""
+        return tuple(sorted({region.label for region in self.regions}))
+
+    @overload
+    def label_fraction(self, box: Box, label: str) -> float: ...
+    @overload
+    def label_fraction(self, box: ArrayLike, label: str) -> Float64Array: ...
+    def label_fraction(self, box: Box | ArrayLike, label: str) -> float | Float64Array:
+        """Exact share of level-0 boxes covered by a label.
+
+        Parameters
+        ----------
+        box : Box, or array of shape (n, 4)
+            x, y, width, height.
+        label : str
+            A label without areas has share 0.
+
+        Returns
+        -------
+        float, or ndarray of shape (n,)
+            Polygon areas, not raster counts; overlapping regions of one label count once.
+        """
+        if isinstance(box, Box):
+            boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
+            return float(self._shares(boxes, label)[0])
+        return self._shares(np.asarray(box, np.float64).reshape(-1, 4), label)
+
+    def contains(self, points: ArrayLike, label: str) -> NDArray[np.bool_]:
+        """Whether level-0 points (n, 2) lie in an area of a label."""
+        return self.area(label).contains(points)
+
+    def area(self, label: str) -> LabelArea:
+        """The union of a label's areas."""
+        if label not in self._areas:
+            members = [region.polygon for region in self.regions if region.label == label]
+            self._areas[label] = LabelArea(shapely.union_all(members))
+        return self._areas[label]
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A FeatureCollection that QuPath opens; coordinates are level-0 pixels."""
+        features = [feature(r.polygon, r.label, r.name) for r in self.regions]
+        features += [
+            feature(shapely.multipoints(p.xy), p.label, p.name) for p in self.points if len(p.xy)
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    @cached_property
+    def _areas(self) -> dict[str, LabelArea]:
+        return {}
+
+    def _shares(self, boxes: Float64Array, label: str) -> Float64Array:
+        size = boxes[:, 2] * boxes[:, 3]
+        share = np.divide(
+            self.area(label).areas(boxes), size, out=np.zeros(len(boxes)), where=size > 0
+        )
+        return np.where(share > 1 - 1e-9, 1.0, share)
+
+
+def load_annotations(
+    path: Path | str, slide_hint: SlideInfo | tuple[int, int] | None = None
+) -> Annotations:
+    """Read an annotation file; its format is told by its content.
+
+    Parameters
+    ----------
+    path : Path
+        ASAP XML, QuPath GeoJSON, NCRF JSON or Sectra JSON.
+    slide_hint : SlideInfo or (width, height), optional
+        The slide: needed for formats with relative coordinates.
+
+    Raises
+    ------
+    AnnotationError
+        Unreadable, hostile or of an unknown format; the message names the file.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    source_format: Format
+    if head.startswith(b"<"):
+        return _assemble(parse_asap(path, data), "asap")
+    if not head.startswith((b"{", b"[")):
+        raise AnnotationError(
+            f"{path}: is neither XML nor JSON; known are ASAP XML, QuPath GeoJSON, NCRF and "
+            "Sectra JSON (masks are read with load_label_mask)."
+        )
+    document = parse_json(path, data)
+    if document in ([], {}):
+        return Annotations(regions=(), source_format="geojson", notes=("the file is empty",))
+    if is_geojson(document):
+        source_format, shapes = "geojson", parse_geojson(path, document)
+    elif is_ncrf(document):
+        source_format, shapes = "ncrf", parse_ncrf(path, document)
+    elif is_sectra(document):
+        size, mpp = _hint(slide_hint)
+        source_format, shapes = "sectra", parse_sectra(path, document, size, mpp)
+    else:
+        raise AnnotationError(
+            f"{path}: is JSON, but neither GeoJSON, NCRF (positive, negative) nor Sectra (content)."
+        )
+    return _assemble(shapes, source_format)
+
+
+def load_label_mask(
+    path: Path | str,
+    px_per_mask_px: float,
+    labels: Mapping[int, str] = DEFAULT_LABELS,
+) -> Annotations:
+    """Read a label mask (PNG or TIFF with one channel).
+
+    Parameters
+    ----------
+    px_per_mask_px : float
+        Level-0 pixels per mask pixel, e.g. 32.
+    labels : mapping of grey level to label
+    """
+    if not (np.isfinite(px_per_mask_px) and px_per_mask_px > 0):
+        raise AnnotationError(f"{path}: a mask scale of {px_per_mask_px} px is not positive.")
+    path = Path(path)
+    return _assemble(parse_label_mask(path, read_bytes(path), px_per_mask_px, labels), "mask")
+
+
+def save_geojson(path: Path, collection: Mapping[str, Any]) -> None:
+    """Write GeoJSON compactly, the same bytes for the same content."""
+    path.write_text(json.dumps(collection, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def _hint(slide: SlideInfo | tuple[int, int] | None) -> tuple[tuple[int, int] | None, float | None]:
+    if isinstance(slide, SlideInfo):
+        base = slide.levels[0]
+        return (base.width_px, base.height_px), slide.mpp.value if slide.mpp else None
+    return slide, None
+
+
+def _assemble(shapes: list[ParsedShape], source_format: Format) -> Annotations:
+    """Repair areas, cut holes out, sort points from areas."""
+    notes = []
+    repaired = empty = 0
+    areas: list[tuple[ParsedShape, BaseGeometry]] = []
+    holes: list[BaseGeometry] = []
+    for shape in shapes:
+        if shape.geometry is None:
+            continue
+        area = shape.geometry
+        if not area.is_valid:
+            area, repaired = shapely.make_valid(area), repaired + 1
+        area = _area_of(area)
+        if area is None:
+            empty += 1
+        elif shape.hole:
+            holes.append(area)
+        else:
+            areas.append((shape, area))
+    cut = shapely.union_all(holes) if holes else None
+    regions = []
+    for shape, area in areas:
+        left = area if cut is None else _area_of(shapely.difference(area, cut))
+        if left is None:
+            empty += 1
+        else:
+            regions.append(Region(label=shape.label, polygon=left, name=shape.name))
+    if repaired:
+        notes.append(f"{repaired} outline(s) crossed themselves and were repaired")
+    if empty:
+        notes.append(f"{empty} outline(s) without area were left out")
+    return Annotations(
+        regions=tuple(regions),
+        points=tuple(
+            LabelledPoints(label=s.label, xy=s.points, name=s.name) for s in shapes if len(s.points)
+        ),
+        source_format=source_format,
+        notes=tuple(notes),
+    )
+
+
+def _area_of(geometry: BaseGeometry) -> Polygon | MultiPolygon | None:
+    parts = [part for part in polygon_parts(geometry) if part.area > 0]
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)

@@ -1,0 +1,161 @@
+"""What tells tissue from glass: the white point, optical density and three cues.
+
+Which channel is thresholded matters more than how (Foucart et al., SIPAIM 2023), and no
+single one serves every stain: a purple hue misses brown IHC, saturation misses pale fat and
+grey stains, texture misses smooth mucus. So three are computed, and two must agree.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.slides.protocol import BoolArray, UInt8Array
+
+Float32Array = NDArray[np.float32]
+Int16Array = NDArray[np.int16]
+
+STRIP_PX = 256
+"""Rows worked through at a time."""
+TEXTURE_WINDOW_UM = 48.0
+SAMPLE = 1_000_000
+"""Statistics look at no more pixels than about this, evenly spaced."""
+DEFAULT_WHITE = (243.0, 243.0, 243.0)
+GLASS_LUMINANCE = 170.0
+"""Nothing darker is taken for bare glass."""
+GLASS_CHROMA = 28.0
+"""Nothing more colourful is taken for bare glass, tinted or yellowed."""
+GLASS_PURITY = 0.6
+"""Least share of the pixels of the mode's brightness that are as colourless as glass."""
+GLASS_SHARE = 0.002
+"""Least share of the pixels within the mode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhitePoint:
+    """The colour of bare glass.
+
+    Attributes
+    ----------
+    rgb : (float, float, float)
+        Grey levels, 0-255.
+    noise : float
+        Robust standard deviation of the glass's luminance, grey levels.
+    found : bool
+        False where no glass was seen and a usual white was taken.
+    """
+
+    rgb: tuple[float, float, float]
+    noise: float
+    found: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cues:
+    """Three independent signs of tissue; all are 0 on glass. Shapes (h, w), float32.
+
+    Attributes
+    ----------
+    hue : ndarray
+        ``max(0, min(R - G, B - G))`` after white balance, grey levels: pink and purple
+        (Schreiber et al., Sci Rep 2024, with the minimum in place of the product, so that
+        pale tissue is kept).
+    chroma : ndarray
+        ``max - min`` of the optical density over the channels.
+    texture : ndarray
+        Root mean square gradient of the optical density per pixel in a 48 um window.
+    density : ndarray
+        Mean optical density, for the second pass.
+    """
+
+    hue: Float32Array
+    chroma: Float32Array
+    texture: Float32Array
+    density: Float32Array
+
+
+def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
+    """Colour of the brightest mode of a slide, if it can be glass."""
+    pixels = rgb[valid]
+    if not len(pixels):
+        return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
+    pixels = pixels[:: -(-len(pixels) // SAMPLE)]
+    luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    spread = pixels.max(axis=1).astype(np.int16) - pixels.min(axis=1)
+    glassy = (luma >= GLASS_LUMINANCE) & (spread <= GLASS_CHROMA)
+    if glassy.sum() < max(16, GLASS_SHARE * len(pixels)):
+        return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
+    histogram = np.bincount(np.rint(luma[glassy]).astype(np.int64), minlength=256)[:256]
+    smooth = cv2.GaussianBlur(
+        histogram.astype(np.float32)[None], (0, 0), 2.0, borderType=cv2.BORDER_CONSTANT
+    )[0]
+    # The brightest local maximum that carries weight: glare and paper dust do not.
+    peaks = np.flatnonzero(
+        (smooth >= np.roll(smooth, 1)) & (smooth >= np.roll(smooth, -1)) & (smooth > 0)
+    )
+    heavy = peaks[smooth[peaks] >= 0.1 * smooth.max()]
+    mode = int(heavy.max())
+    level = np.abs(luma - mode) <= 5
+    near = glassy & level
+    if near.sum() < GLASS_PURITY * level.sum():
+        # The bright tail of pink tissue, not a mode of its own.
+        return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
+    red, green, blue = (float(v) for v in np.median(pixels[near], axis=0))
+    noise = 1.4826 * float(np.median(np.abs(luma[near] - np.median(luma[near]))))
+    return WhitePoint(rgb=(red, green, blue), noise=noise, found=True)
+
+
+def balanced(rgb: UInt8Array, white: WhitePoint) -> Int16Array:
+    """Grey levels scaled so that glass is 255 in every channel. Shape (..., 3), int16."""
+    grey = np.arange(256, dtype=np.float32)
+    result = np.empty(rgb.shape, np.int16)
+    for channel, level in enumerate(white.rgb):
+        table = np.rint(grey * (255.0 / level)).astype(np.int16)
+        result[..., channel] = table[rgb[..., channel]]
+    return result
+
+
+def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
+    """Compute the cues of an overview.
+
+    Parameters
+    ----------
+    rgb : ndarray, shape (h, w, 3), uint8
+    white : WhitePoint
+    um_per_px : float
+
+    Notes
+    -----
+    Optical density is ``-log10((I + 1) / (white + 1))``, not below 0. Colours are worked through
+    in strips, so that memory holds the four maps and little else.
+    """
+    grey = np.arange(256, dtype=np.float32)
+    tables = [
+        np.maximum(0, -np.log10((grey + 1) / np.float32(level + 1))).astype(np.float32)
+        for level in white.rgb
+    ]
+    hue, chroma, density = (np.empty(rgb.shape[:2], np.float32) for _ in range(3))
+    for top in range(0, rgb.shape[0], STRIP_PX):
+        rows = slice(top, top + STRIP_PX)
+        red, green, blue = np.moveaxis(balanced(rgb[rows], white), 2, 0)
+        hue[rows] = np.maximum(0, np.minimum(red, blue) - green)
+        planes = [table[rgb[rows, :, channel]] for channel, table in enumerate(tables)]
+        high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
+        chroma[rows] = high - np.minimum(np.minimum(planes[0], planes[1]), planes[2])
+        density[rows] = (planes[0] + planes[1] + planes[2]) / 3
+    return Cues(hue=hue, chroma=chroma, texture=texture_energy(density, um_per_px), density=density)
+
+
+def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
+    """Root mean square of the density's gradient in a 48 um window."""
+    dx = cv2.Scharr(density, cv2.CV_32F, 1, 0) / 32
+    dy = cv2.Scharr(density, cv2.CV_32F, 0, 1) / 32
+    side = odd_px(TEXTURE_WINDOW_UM, um_per_px)
+    energy = cv2.blur(dx * dx + dy * dy, (side, side), borderType=cv2.BORDER_REFLECT_101)
+    return np.sqrt(np.maximum(energy, 0, dtype=np.float32), dtype=np.float32)
+
+
+def odd_px(length_um: float, um_per_px: float) -> int:
+    """Nearest odd number of pixels, at least 3, of a length."""
+    return max(3, 2 * round((length_um / um_per_px - 1) / 2) + 1)

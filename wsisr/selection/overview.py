@@ -1,0 +1,213 @@
+"""A slide at a fixed physical resolution: exact area averages, read in bounded memory.
+
+Tissue is found at 8 um/px whatever levels a slide has. A level index or a pixel budget would
+make the mask depend on the scanner or on free memory. Each overview pixel ``j`` covers
+level-0 ``[j f, (j + 1) f)`` with ``f = 8 / mpp`` (a real number, e.g. 16.03), and its value is
+the area-weighted mean of the stored pixels under it.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from wsisr.errors import MppError, SlideError
+from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
+
+OVERVIEW_UM_PER_PX = 8.0
+BLOCK_PX = 2048
+"""Side of the blocks that are read: 12 MiB of RGB at a time."""
+
+MAX_OVERVIEW_PX = 400_000_000
+"""Refuse overviews beyond this many pixels: a wrong resolution, not a slide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewPlan:
+    """How an overview is read.
+
+    Attributes
+    ----------
+    level : int
+        Level that is read.
+    factor : float
+        Level-0 pixels per overview pixel.
+    reduction : float
+        Pixels of the read level per overview pixel, at least 1.
+    um_per_px : float
+        Resolution of the overview; the slide's own where that is coarser than asked for.
+    width_px, height_px : int
+        Size of the overview; the last column and row may lie partly outside the slide.
+    """
+
+    level: int
+    factor: float
+    reduction: float
+    um_per_px: float
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A slide at a fixed resolution.
+
+    Attributes
+    ----------
+    rgb : ndarray, shape (h, w, 3), uint8
+        Area means, white where nothing was scanned.
+    valid : ndarray, shape (h, w), bool
+        At least half of the pixel was scanned.
+    factor : float
+        Level-0 pixels per pixel.
+    um_per_px : float
+    """
+
+    rgb: UInt8Array
+    valid: BoolArray
+    factor: float
+    um_per_px: float
+
+
+def plan_overview(info: SlideInfo, um_per_px: float = OVERVIEW_UM_PER_PX) -> OverviewPlan:
+    """Choose the coarsest stored exact level that is no coarser than `um_per_px`.
+
+    Raises
+    ------
+    MppError
+        If the slide has no resolution.
+    SlideError
+        If the overview would be absurdly large.
+    """
+    if info.mpp is None:
+        reason = info.mpp_problem or "the file states no resolution"
+        raise MppError(
+            f"{info.path}: tissue needs um per px and {reason}; give it with --mpp-override "
+            "(a CSV with the columns slide,mpp) or --mpp."
+        )
+    mpp = info.mpp.value
+    target = max(um_per_px, mpp)
+    usable: list[tuple[int, Level]] = [
+        (level.factor, level)
+        for level in info.levels
+        if level.exact and level.factor is not None and level.factor * mpp <= target * (1 + 1e-9)
+    ]
+    if not usable:
+        usable = [(1, info.levels[0])]
+    level_factor, level = max(usable, key=lambda item: item[0])
+    factor = target / mpp
+    base = info.levels[0]
+    width, height = ceil(base.width_px / factor - 1e-9), ceil(base.height_px / factor - 1e-9)
+    if width * height > MAX_OVERVIEW_PX:
+        raise SlideError(
+            f"{info.path}: {base.width_px} x {base.height_px} px at {mpp:g} um/px would make an "
+            f"overview of {width} x {height} px; the resolution is probably wrong, give the "
+            "true one with --mpp-override."
+        )
+    return OverviewPlan(
+        level=level.index,
+        factor=factor,
+        reduction=factor / level_factor,
+        um_per_px=target,
+        width_px=width,
+        height_px=height,
+    )
+
+
+def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overview:
+    """Read a slide at a fixed resolution by exact area averaging.
+
+    Memory holds one block of `BLOCK_PX` and the overview itself, whatever the slide's size.
+    Never-scanned pixels take no part in the averages.
+    """
+    info = slide.info
+    plan = plan_overview(info, um_per_px)
+    level = info.levels[plan.level]
+    total = np.zeros((plan.height_px, plan.width_px, 3), np.float32)
+    weight = np.zeros((plan.height_px, plan.width_px), np.float32)
+    step_x = _snap_block(level.tile_width_px)
+    step_y = _snap_block(level.tile_height_px)
+    for y0 in range(0, level.height_px, step_y):
+        height = min(step_y, level.height_px - y0)
+        row0, rows = _area_weights(y0, height, plan.reduction, plan.height_px)
+        for x0 in range(0, level.width_px, step_x):
+            width = min(step_x, level.width_px - x0)
+            column0, columns = _area_weights(x0, width, plan.reduction, plan.width_px)
+            valid = slide.read_validity(plan.level, x0, y0, width, height)
+            if not valid.any():
+                continue
+            block = slide.read_level(plan.level, x0, y0, width, height)
+            target = (
+                slice(row0, row0 + rows.shape[0]),
+                slice(column0, column0 + columns.shape[0]),
+            )
+            if valid.all():
+                share = np.outer(rows.sum(axis=1), columns.sum(axis=1)).astype(np.float32)
+            else:
+                block = np.where(valid[..., None], block, np.uint8(0))
+                share = _reduce(valid.astype(np.float32)[..., None], rows, columns)[..., 0]
+            weight[target] += share
+            total[target] += _reduce(block, rows, columns)
+    rgb = np.full(total.shape, 255, np.uint8)
+    scanned = weight > 1e-6
+    rgb[scanned] = np.clip(np.rint(total[scanned] / weight[scanned][:, None]), 0, 255)
+    return Overview(
+        rgb=rgb,
+        valid=weight >= 0.5 * _covered(level, plan),
+        factor=plan.factor,
+        um_per_px=plan.um_per_px,
+    )
+
+
+def _snap_block(tile_px: int) -> int:
+    """Whole tiles per block, so that each tile is decoded once."""
+    return max(1, BLOCK_PX // max(1, tile_px)) * tile_px if tile_px <= BLOCK_PX else BLOCK_PX
+
+
+def _area_weights(
+    start: int, count: int, reduction: float, limit: int
+) -> tuple[int, sparse.csr_array]:
+    """Shares of source pixels ``start .. start + count`` in each overview pixel they touch.
+
+    Returns the first overview pixel and a sparse (overview pixels, source pixels) matrix whose
+    entries are overlaps in units of one overview pixel.
+    """
+    edges = np.arange(start, start + count, dtype=np.float64)
+    first = np.minimum(np.floor(edges / reduction), limit - 1).astype(np.int64)
+    cut = np.clip((first + 1) * reduction - edges, 0.0, 1.0)
+    cut[first == limit - 1] = 1.0
+    second = np.minimum(first + 1, limit - 1)
+    offset = int(first[0])
+    size = int(second[-1]) - offset + 1
+    index = np.arange(count)
+    matrix = sparse.coo_array(
+        (
+            np.concatenate([cut, 1.0 - cut]).astype(np.float32) / np.float32(reduction),
+            (np.concatenate([first, second]) - offset, np.concatenate([index, index])),
+        ),
+        shape=(size, count),
+    )
+    return offset, matrix.tocsr()
+
+
+def _reduce(
+    block: NDArray[np.generic], rows: sparse.csr_array, columns: sparse.csr_array
+) -> NDArray[np.float32]:
+    height, width, channels = block.shape
+    half = rows @ block.reshape(height, width * channels).astype(np.float32)
+    half = half.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
+    full = columns @ half
+    result: NDArray[np.float32] = full.reshape(columns.shape[0], -1, channels).transpose(1, 0, 2)
+    return result
+
+
+def _covered(level: Level, plan: OverviewPlan) -> NDArray[np.float32]:
+    """Share of each overview pixel that lies on the read level (1 except at the far edges)."""
+
+    def share(size: int, count: int) -> NDArray[np.float32]:
+        start = np.arange(count) * plan.reduction
+        return np.clip((size - start) / plan.reduction, 1e-3, 1.0).astype(np.float32)
+
+    return np.outer(share(level.height_px, plan.height_px), share(level.width_px, plan.width_px))

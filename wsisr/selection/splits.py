@@ -1,0 +1,350 @@
+"""Which slide goes to train, validation or test: by patient and glass, seeded, append-only.
+
+Neighbouring patches are near-duplicates, and so are two scans of one glass or two blocks of
+one patient. So what is drawn is a *unit*: all slides that are connected by a shared patient or a
+shared group. Units are drawn before any pixel is read, and slides that were assigned before
+never move.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import ManifestError
+from wsisr.selection.candidates import Int64Array
+from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+VALIDATION_SHARE = 0.10
+"""Share of the training units that validate (design 1)."""
+
+MIN_PATIENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitPlan:
+    """Splits and what a person should know about them.
+
+    Attributes
+    ----------
+    splits : dict of slide id to ``"train"``, ``"val"`` or ``"test"``
+        In the order of slide ids.
+    units : dict of slide id to str
+        Name of the unit (patients and groups connected by shared slides) that was drawn.
+    notes : tuple of str
+        Warnings, in words.
+    """
+
+    splits: dict[str, str]
+    units: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def assign_splits(
+    patients: Mapping[str, str],
+    fractions: Mapping[str, float],
+    seed: int,
+    site: Mapping[str, str] | None = None,
+    group: Mapping[str, str] | None = None,
+    existing: Mapping[str, str] | None = None,
+    *,
+    exact: bool | None = None,
+) -> dict[str, str]:
+    """Slide id -> split; see `plan_splits`. Notes are logged as warnings."""
+    plan = plan_splits(patients, fractions, seed, site, group, existing, exact=exact)
+    for note in plan.notes:
+        logger.warning(note)
+    return plan.splits
+
+
+def plan_splits(
+    patients: Mapping[str, str],
+    fractions: Mapping[str, float],
+    seed: int,
+    site: Mapping[str, str] | None = None,
+    group: Mapping[str, str] | None = None,
+    existing: Mapping[str, str] | None = None,
+    *,
+    exact: bool | None = None,
+) -> SplitPlan:
+    """Assign every slide to a split.
+
+    Parameters
+    ----------
+    patients : mapping of slide id to patient
+    fractions : mapping of split to weight
+        E.g. ``{"train": 5, "test": 1}``; normalised. Without an entry ``"val"`` a tenth of the
+        training units validates.
+    seed : int
+        The manifest's.
+    site : mapping of slide id to site, optional
+        Stratifies: every site is divided in the same ratio.
+    group : mapping of slide id to group, optional
+        Slides of the same glass; they stay together like those of one patient.
+    existing : mapping of slide id to split, optional
+        Earlier assignments. They are kept, and new slides of their units follow them.
+    exact : bool, optional
+        True: a seeded order is cut in the exact ratio. False: every unit's hash decides, which
+        needs no memory of earlier ones. By default exact where `site` is given.
+
+    Returns
+    -------
+    SplitPlan
+
+    Raises
+    ------
+    ManifestError
+        Unknown split names or weights, or a new slide that connects units which already lie
+        in different splits.
+
+    Notes
+    -----
+    With fewer than three units all go to train, with a note. With three or more, train and
+    every split of positive weight gets at least one unit: the nearest in the seeded order.
+    """
+    weights = _checked_fractions(fractions)
+    units = _units(patients, group or {})
+    members: dict[str, list[str]] = {}
+    for slide_id, unit in units.items():
+        members.setdefault(unit, []).append(slide_id)
+    fixed = _fixed_units(members, existing or {})
+    notes: list[str] = []
+    if len(members) < MIN_PATIENTS:
+        notes.append(
+            f"{len(members)} independent patient(s): fewer than {MIN_PATIENTS}, so all slides go "
+            "to train and there is no validation or test set."
+        )
+        chosen = {unit: fixed.get(unit, "train") for unit in members}
+    else:
+        draw = {unit: float(_draw(seed, unit)) for unit in members}
+        strata: dict[str, list[str]] = {}
+        for unit, slide_ids in members.items():
+            name = _majority([site.get(s, "") for s in slide_ids]) if site else ""
+            strata.setdefault(name, []).append(unit)
+        if exact if exact is not None else site is not None:
+            chosen = _exact_assignment(strata, draw, weights, fixed)
+        else:
+            chosen = _hash_assignment(members, draw, weights, fixed)
+        chosen = _at_least_one(chosen, draw, weights, fixed)
+    return SplitPlan(
+        splits={slide_id: chosen[units[slide_id]] for slide_id in sorted(patients)},
+        units={slide_id: units[slide_id] for slide_id in sorted(patients)},
+        notes=tuple(notes),
+    )
+
+
+def random_patch_splits(
+    slide_id: str, origins: Int64Array, fractions: Mapping[str, float], seed: int
+) -> NDArray[np.str_]:
+    """`paper-random`: every patch is drawn by itself, as MLCamSR and others do.
+
+    Patches of one slide then stand on both sides (LEAKY; measure it with `overlap_share`).
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+    """
+    weights = _checked_fractions(fractions)
+    place = unit_interval(
+        hash_draws(hash_key("paper-random", seed, slide_id), origins[:, 0], origins[:, 1])
+    )
+    names, edges = _edges(weights)
+    picked: NDArray[np.str_] = np.asarray(names)[np.searchsorted(edges[:-1], place, side="right")]
+    return picked
+
+
+def overlap_share(
+    patches: Int64Array, others: Int64Array, field_px: int, other_field_px: int | None = None
+) -> float:
+    """Share of `patches` that overlap at least one of `others` on the same slide.
+
+    Parameters
+    ----------
+    patches, others : ndarray, shape (n, 2) and (m, 2)
+        Level-0 origins.
+    field_px, other_field_px : int
+        Level-0 sides of their fields of view.
+    """
+    if not len(patches):
+        return 0.0
+    other_field = field_px if other_field_px is None else other_field_px
+    cell = max(field_px, other_field)
+    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for x, y in others.tolist():
+        cells.setdefault((x // cell, y // cell), []).append((x, y))
+    hits = 0
+    for x, y in patches.tolist():
+        hits += any(
+            -field_px < x - ox < other_field and -field_px < y - oy < other_field
+            for i in (-1, 0, 1)
+            for j in (-1, 0, 1)
+            for ox, oy in cells.get((x // cell + i, y // cell + j), ())
+        )
+    return hits / len(patches)
+
+
+def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    unknown = sorted(set(fractions) - set(SPLITS))
+    if unknown:
+        raise ManifestError(f"Unknown split {unknown[0]!r}; there are {', '.join(SPLITS)}.")
+    values = {name: float(fractions.get(name, 0.0)) for name in SPLITS}
+    total = sum(values.values())
+    if not np.isfinite(total) or min(values.values()) < 0 or values["train"] <= 0:
+        raise ManifestError(
+            f"Split weights {dict(fractions)} must be finite, not negative, and positive for train."
+        )
+    weights = {name: value / total for name, value in values.items()}
+    if "val" not in fractions:
+        weights["val"] = weights["train"] * VALIDATION_SHARE
+        weights["train"] -= weights["val"]
+    return weights
+
+
+def _units(patients: Mapping[str, str], group: Mapping[str, str]) -> dict[str, str]:
+    """Connect slides that share a patient or a group; name each unit by its first patient."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for slide_id, patient in patients.items():
+        person = find(("patient", patient))
+        if group.get(slide_id):
+            glass = find(("group", group[slide_id]))
+            parent[max(person, glass)] = min(person, glass)
+    names: dict[tuple[str, str], str] = {}
+    for patient in sorted(set(patients.values())):
+        names.setdefault(find(("patient", patient)), patient)
+    return {s: names[find(("patient", patient))] for s, patient in patients.items()}
+
+
+def _fixed_units(members: Mapping[str, list[str]], existing: Mapping[str, str]) -> dict[str, str]:
+    fixed: dict[str, str] = {}
+    for unit, slide_ids in members.items():
+        earlier = {s: existing[s] for s in sorted(slide_ids) if s in existing}
+        if unknown := sorted(set(earlier.values()) - set(SPLITS)):
+            raise ManifestError(f"Unknown split {unknown[0]!r}; there are {', '.join(SPLITS)}.")
+        if len(set(earlier.values())) > 1:
+            raise ManifestError(
+                f"Patient or glass {unit!r} would connect slides that are already in different "
+                f"splits ({', '.join(f'{s}: {v}' for s, v in earlier.items())}). Slides never "
+                "move: leave the connecting slide out, or build a new store."
+            )
+        if earlier:
+            fixed[unit] = next(iter(earlier.values()))
+    return fixed
+
+
+def _draw(seed: int, unit: str) -> float:
+    return float(unit_interval(hash_draws(hash_key("split", seed, unit), [0]))[0])
+
+
+def _edges(weights: Mapping[str, float]) -> tuple[list[str], NDArray[np.float64]]:
+    # Test first: the share that validates can change without moving a test unit.
+    names = [name for name in ("test", "val", "train") if weights[name] > 0]
+    return names, np.cumsum([weights[name] for name in names])
+
+
+def _hash_assignment(
+    members: Mapping[str, list[str]],
+    draw: Mapping[str, float],
+    weights: Mapping[str, float],
+    fixed: Mapping[str, str],
+) -> dict[str, str]:
+    names, edges = _edges(weights)
+    return {
+        unit: fixed.get(unit, names[int(np.searchsorted(edges[:-1], draw[unit], side="right"))])
+        for unit in members
+    }
+
+
+def _exact_assignment(
+    strata: Mapping[str, list[str]],
+    draw: Mapping[str, float],
+    weights: Mapping[str, float],
+    fixed: Mapping[str, str],
+) -> dict[str, str]:
+    """Seeded order per site; each unit goes to the split that lacks most, over the site first.
+
+    The running deficit over all sites breaks ties, so that many small sites still add up to
+    the asked ratio.
+    """
+    names, _ = _edges(weights)
+    chosen: dict[str, str] = {}
+    overall: Counter[str] = Counter(fixed.values())
+    total = sum(len(units) for units in strata.values())
+    for stratum in sorted(strata):
+        units = sorted(strata[stratum], key=lambda unit: (draw[unit], unit))
+        here: Counter[str] = Counter()
+        for unit in units:
+            if unit in fixed:
+                chosen[unit] = fixed[unit]
+                here[fixed[unit]] += 1
+        quota = _quotas(len(units), total, weights, names, here, overall)
+        for unit in units:
+            if unit not in chosen:
+                name = next(n for n in names if quota[n] > 0)
+                quota[name] -= 1
+                overall[name] += 1
+                chosen[unit] = name
+    return chosen
+
+
+def _quotas(
+    count: int,
+    total: int,
+    weights: Mapping[str, float],
+    names: list[str],
+    here: Mapping[str, int],
+    overall: Mapping[str, int],
+) -> dict[str, int]:
+    """How many new units of a stratum each split gets: largest remainders."""
+    free = count - sum(here.values())
+    quota = dict.fromkeys(names, 0)
+    for _ in range(free):
+        lacking = max(
+            names,
+            key=lambda n: (
+                np.floor(weights[n] * count + 1e-9) > here.get(n, 0) + quota[n],
+                weights[n] * total - overall.get(n, 0) - quota[n],
+                n,
+            ),
+        )
+        quota[lacking] += 1
+    return quota
+
+
+def _at_least_one(
+    chosen: Mapping[str, str],
+    draw: Mapping[str, float],
+    weights: Mapping[str, float],
+    fixed: Mapping[str, str],
+) -> dict[str, str]:
+    result = dict(chosen)
+    names, edges = _edges(weights)
+    for index, name in enumerate(names):
+        if name in result.values():
+            continue
+        counts = Counter(result.values())
+        spare = [u for u in result if u not in fixed and counts[result[u]] > 1]
+        if not spare:
+            continue
+        middle = edges[index] - weights[name] / 2
+        nearest = min(spare, key=lambda unit: (abs(draw[unit] - middle), unit))
+        result[nearest] = name
+    return result
+
+
+def _majority(names: list[str]) -> str:
+    counts = Counter(names)
+    return min(counts, key=lambda name: (-counts[name], name))

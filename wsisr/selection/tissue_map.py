@@ -1,0 +1,199 @@
+"""A slide's tissue as a mask with exact area fractions and its way out to QuPath."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsisr.geometry import Box
+from wsisr.selection.otsu import Threshold
+from wsisr.selection.regions import mask_to_polygons
+from wsisr.slides.protocol import BoolArray, UInt8Array
+
+Float64Array = NDArray[np.float64]
+TissueKind = Literal["brightfield", "fluorescence", "blank"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TissueHealth:
+    """Numbers that tell whether a mask can be trusted.
+
+    Attributes
+    ----------
+    tissue_mm2, scanned_mm2, pen_mm2 : float
+    components : int
+        Separate pieces of tissue.
+    largest_mm2 : float
+        Area of the largest piece.
+    stability : float
+        Smaller IoU of the mask with those at thresholds 10 % lower and higher; 1 is perfect.
+    white_rgb : (float, float, float)
+        Colour of bare glass, grey levels.
+    thresholds : mapping of cue to Threshold
+    pen_colours : tuple of str
+    flags : tuple of str
+        Sentences for a person; empty when nothing is unusual.
+    """
+
+    tissue_mm2: float
+    scanned_mm2: float
+    pen_mm2: float
+    components: int
+    largest_mm2: float
+    stability: float
+    white_rgb: tuple[float, float, float]
+    thresholds: Mapping[str, Threshold]
+    pen_colours: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def tissue_share(self) -> float:
+        """Share of the scanned area that is tissue."""
+        return self.tissue_mm2 / self.scanned_mm2 if self.scanned_mm2 else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TissueMap:
+    """Tissue of one slide.
+
+    Attributes
+    ----------
+    mask : ndarray, shape (h, w), bool
+        Tissue, without pen and never-scanned areas.
+    um_per_px : float
+        Of the mask.
+    factor : float
+        Level-0 pixels per mask pixel: pixel j covers level-0 ``[j factor, (j + 1) factor)``.
+    pen : ndarray, shape (h, w), bool
+    invalid : ndarray, shape (h, w), bool
+        Never scanned, or black filler.
+    health : TissueHealth
+    kind : {"brightfield", "fluorescence", "blank"}
+        Only brightfield slides have tissue in the mask.
+    overview : ndarray, shape (h, w, 3), uint8, optional
+        The picture that the mask was made from.
+    """
+
+    mask: BoolArray
+    um_per_px: float
+    factor: float
+    pen: BoolArray
+    invalid: BoolArray
+    health: TissueHealth
+    kind: TissueKind
+    overview: UInt8Array | None = None
+
+    @overload
+    def fraction(self, box_level0: Box) -> float: ...
+    @overload
+    def fraction(self, box_level0: ArrayLike) -> Float64Array: ...
+    def fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
+        """Exact share of a level-0 box that is tissue at the mask's resolution.
+
+        Parameters
+        ----------
+        box_level0 : Box, or array of shape (n, 4)
+            x, y, width, height in level-0 pixels; fractions of pixels are allowed. What lies
+            outside the slide counts as no tissue.
+
+        Returns
+        -------
+        float, or ndarray of shape (n,)
+        """
+        return self._share(self._tissue_integral, box_level0)
+
+    @overload
+    def invalid_fraction(self, box_level0: Box) -> float: ...
+    @overload
+    def invalid_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
+    def invalid_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
+        """Exact share of a level-0 box that was never scanned or is black filler."""
+        return self._share(self._invalid_integral, box_level0)
+
+    @overload
+    def pen_fraction(self, box_level0: Box) -> float: ...
+    @overload
+    def pen_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
+    def pen_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
+        """Exact share of a level-0 box under pen."""
+        return self._share(self._pen_integral, box_level0)
+
+    def mean_of(self, values: NDArray[np.floating], boxes: ArrayLike) -> Float64Array:
+        """Area mean of any map of the mask's shape over level-0 boxes (n, 4)."""
+        return integral_share(integral_of(values), np.asarray(boxes, np.float64), self.factor)
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A FeatureCollection that QuPath opens: one annotation per piece, class "Tissue".
+
+        Coordinates are level-0 pixels along mask-pixel edges; reading it back with
+        `wsisr.selection.tissue.import_tissue` gives the same mask.
+        """
+        from wsisr.selection.annotation_formats.geojson import feature
+
+        features = [
+            feature(polygon, "Tissue", name=f"Tissue {number}")
+            for number, polygon in enumerate(mask_to_polygons(self.mask, self.factor), 1)
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    @cached_property
+    def _tissue_integral(self) -> Float64Array:
+        return integral_of(self.mask)
+
+    @cached_property
+    def _invalid_integral(self) -> Float64Array:
+        return integral_of(self.invalid)
+
+    @cached_property
+    def _pen_integral(self) -> Float64Array:
+        return integral_of(self.pen)
+
+    def _share(self, integral: Float64Array, box: Box | ArrayLike) -> float | Float64Array:
+        if isinstance(box, Box):
+            boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
+            return float(integral_share(integral, boxes, self.factor)[0])
+        return integral_share(integral, np.asarray(box, np.float64), self.factor)
+
+
+def integral_of(values: NDArray[Any]) -> Float64Array:
+    """Sums of everything above and left of each pixel corner; shape (h + 1, w + 1)."""
+    result = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    np.cumsum(values, axis=0, out=result[1:, 1:], dtype=np.float64)
+    np.cumsum(result[1:, 1:], axis=1, out=result[1:, 1:])
+    return result
+
+
+def integral_share(integral: Float64Array, boxes: Float64Array, factor: float) -> Float64Array:
+    """Mean over level-0 boxes of a map that is constant within its pixels, exactly.
+
+    The integral of such a map is bilinear between pixel corners, so interpolating it there is
+    no approximation.
+    """
+    boxes = boxes.reshape(-1, 4)
+    left, top = boxes[:, 0] / factor, boxes[:, 1] / factor
+    right, bottom = left + boxes[:, 2] / factor, top + boxes[:, 3] / factor
+    total = (
+        _at(integral, right, bottom)
+        - _at(integral, left, bottom)
+        - _at(integral, right, top)
+        + _at(integral, left, top)
+    )
+    area = (right - left) * (bottom - top)
+    # Rounding in the sums can leave -1e-12 or 1 + 1e-12.
+    share: Float64Array = np.divide(total, area, out=np.zeros_like(total), where=area > 0)
+    return np.where(np.abs(share) < 1e-9, 0.0, np.where(np.abs(share - 1) < 1e-9, 1.0, share))
+
+
+def _at(integral: Float64Array, x: Float64Array, y: Float64Array) -> Float64Array:
+    height, width = integral.shape[0] - 1, integral.shape[1] - 1
+    x, y = np.clip(x, 0, width), np.clip(y, 0, height)
+    column = np.minimum(x.astype(np.int64), max(0, width - 1))
+    row = np.minimum(y.astype(np.int64), max(0, height - 1))
+    u, v = x - column, y - row
+    upper = integral[row, column] * (1 - u) + integral[row, column + 1] * u
+    lower = integral[row + 1, column] * (1 - u) + integral[row + 1, column + 1] * u
+    result: Float64Array = upper * (1 - v) + lower * v
+    return result

@@ -1,0 +1,96 @@
+"""Notice slides that open without error in false colour.
+
+A wrong photometric tag makes every decoder show YCbCr as RGB (white glass turns red) or RGB as
+YCbCr (it turns magenta). Empty glass in a brightfield scan is nearly neutral, whatever the stain;
+so colours are called wrong only if the brightest areas are strongly coloured *and* become neutral
+when the mix-up is undone. Fluorescence, pen marks and slides without empty glass pass.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.slides.decode import ycbcr_to_rgb
+from wsisr.slides.protocol import Slide, UInt8Array
+
+BRIGHT_SHARE = 0.05
+STRONG_CHROMA = 60.0
+"""Spread of the channels (grey levels) of the brightest areas that no glass has."""
+NEUTRAL_CHROMA = 30.0
+SAMPLE_PX = 256
+SAMPLES = 25
+MIN_PIXELS = 256
+
+
+def colour_check(slide: Slide) -> str | None:
+    """A sentence if the colours of a slide look wrong, else None.
+
+    Looks at up to 25 regions spread over a coarse level.
+    """
+    pixels = _sample(slide)
+    verdict = judge_colours(pixels)
+    if verdict is None:
+        return None
+    compression = slide.info.levels[0].compression
+    if compression.photometric == "rgb" and compression.subsampling in ("4:2:0", "4:2:2"):
+        verdict += f" The JPEG stream is subsampled {compression.subsampling}, as only YCbCr is."
+    return f"{slide.info.path.name}: {verdict}"
+
+
+def judge_colours(pixels: UInt8Array) -> str | None:
+    """The same for pixels, shape (n, 3) uint8: a sentence or None."""
+    if len(pixels) < MIN_PIXELS:
+        return None
+    shown = _brightest(pixels)
+    if _chroma(shown) < STRONG_CHROMA:
+        return None
+    plane = pixels[None]
+    mixups = (
+        ("YCbCr shown as RGB", ycbcr_to_rgb(plane)[0]),
+        ("RGB shown as YCbCr", rgb_to_ycbcr(plane)[0]),
+    )
+    for name, undone in mixups:
+        bright = _brightest(undone)
+        if _chroma(bright) <= NEUTRAL_CHROMA and bright.mean() >= 150:
+            red, green, blue = (round(float(value)) for value in shown)
+            return (
+                f"colours look wrong: the brightest areas are ({red}, {green}, {blue}) and turn "
+                f"neutral if this is {name}; the photometric tag is probably wrong, correct it in "
+                "the file."
+            )
+    return None
+
+
+def rgb_to_ycbcr(image: UInt8Array) -> UInt8Array:
+    """JFIF RGB to YCbCr, shape (height, width, 3) uint8."""
+    matrix = np.array(
+        [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    )
+    values = image.astype(np.float64) @ matrix.T + np.array([0.0, 128.0, 128.0])
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def _brightest(pixels: UInt8Array) -> NDArray[np.float64]:
+    """Median colour of the brightest 5 % by luma."""
+    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return np.median(pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)], axis=0)
+
+
+def _chroma(colour: NDArray[np.float64]) -> float:
+    return float(colour.max() - colour.min())
+
+
+def _sample(slide: Slide) -> UInt8Array:
+    """Valid pixels of regions on a regular lattice over the coarsest level that is large enough."""
+    levels = [level for level in slide.info.levels if min(level.width_px, level.height_px) >= 256]
+    level = levels[-1] if levels else slide.info.levels[0]
+    side = round(SAMPLES**0.5)
+    width, height = min(SAMPLE_PX, level.width_px), min(SAMPLE_PX, level.height_px)
+    found = []
+    for row in range(side):
+        for column in range(side):
+            x = (level.width_px - width) * column // (side - 1)
+            y = (level.height_px - height) * row // (side - 1)
+            pixels = slide.read_level(level.index, x, y, width, height)
+            valid = slide.read_validity(level.index, x, y, width, height)
+            found.append(pixels[::4, ::4][valid[::4, ::4]])
+    return np.concatenate(found)

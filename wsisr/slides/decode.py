@@ -1,0 +1,206 @@
+"""Decode one stored tile or strip to RGB; the only place that knows codecs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.tiles import MISSING, WHITE, Tile
+
+NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
+APERIO_JP2K_YCBCR, APERIO_JP2K_RGB, JPEG2000 = 33003, 33005, 34712
+ADOBE_DEFLATE, OLD_DEFLATE, ZSTD, WEBP, WEBP_OLD, ZSTD_OLD = 8, 32946, 50000, 50001, 34927, 34926
+JPEG2000_CODES = (APERIO_JP2K_YCBCR, APERIO_JP2K_RGB, JPEG2000, 33004, 34713)
+
+CODEC_NAMES: dict[int, str] = {
+    NONE: "none",
+    LZW: "lzw",
+    JPEG: "jpeg",
+    DEFLATE: "deflate",
+    OLD_DEFLATE: "deflate",
+    PACKBITS: "packbits",
+    ZSTD: "zstd",
+    ZSTD_OLD: "zstd",
+    WEBP: "webp",
+    WEBP_OLD: "webp",
+} | dict.fromkeys(JPEG2000_CODES, "jpeg2000")
+
+PHOTOMETRIC_NAMES: dict[int, str] = {0: "miniswhite", 1: "minisblack", 2: "rgb", 6: "ycbcr"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkFormat:
+    """How the tiles (or strips) of one TIFF level are coded.
+
+    Attributes
+    ----------
+    compression, photometric, predictor, planar : int
+        Values of the TIFF tags.
+    samples : int
+        Samples per pixel: 1, 3 or 4.
+    has_alpha : bool
+        Whether the last sample is opacity.
+    premultiplied : bool
+        Whether colours are already multiplied by it.
+    jpeg_tables : bytes or None
+        Abbreviated stream with the shared JPEG tables.
+    jpeg_header : bytes or None
+        Header that each restart segment of an NDPI level needs.
+    """
+
+    compression: int
+    photometric: int
+    predictor: int = 1
+    planar: int = 1
+    samples: int = 3
+    has_alpha: bool = False
+    premultiplied: bool = False
+    jpeg_tables: bytes | None = None
+    jpeg_header: bytes | None = None
+
+    @property
+    def planes(self) -> int:
+        """Chunks that make one tile: 1, or one a sample where planes are stored apart."""
+        return self.samples if self.planar == 2 else 1
+
+
+def decode_tile(chunks: list[bytes], form: ChunkFormat, width: int, height: int) -> Tile:
+    """Decode the chunks of one tile.
+
+    Parameters
+    ----------
+    chunks : list of bytes
+        One compressed chunk, or one a plane.
+    form : ChunkFormat
+    width, height : int
+        Size that the directory states, pixels. JPEG and JPEG 2000 streams at the edge may be
+        smaller.
+
+    Returns
+    -------
+    Tile
+
+    Raises
+    ------
+    ValueError
+        If the stream is broken or does not have the stated form (imagecodecs' own errors are
+        `RuntimeError` and `ValueError`).
+    """
+    planes = [decode_chunk(chunk, form, width, height) for chunk in chunks]
+    image = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+    return to_rgb(image, form)
+
+
+def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UInt8Array:
+    """One chunk as (height, width, samples) uint8, in the stored colour space except JPEG."""
+    import imagecodecs
+
+    samples = 1 if form.planar == 2 else form.samples
+    code = form.compression
+    if code == JPEG:
+        # The stream's colour space is what the photometric tag says: Aperio's RGB streams carry
+        # no Adobe marker, and libjpeg would guess YCbCr.
+        space, out_space = _jpeg_spaces(form, samples)
+        image: NDArray[Any] = imagecodecs.jpeg_decode(
+            data,
+            bitspersample=8,
+            tables=form.jpeg_tables,
+            header=form.jpeg_header,
+            colorspace=space,
+            outcolorspace=out_space,
+            shape=(height, width),
+        )
+    elif code in JPEG2000_CODES:
+        image = imagecodecs.jpeg2k_decode(data)
+    elif code in (WEBP, WEBP_OLD):
+        image = imagecodecs.webp_decode(data, hasalpha=samples == 4)
+    else:
+        raw = _decompress(data, code, width * height * samples)
+        flat = np.frombuffer(raw, dtype=np.uint8)
+        rows = min(height, flat.size // (width * samples))
+        image = flat[: rows * width * samples].reshape(rows, width, samples)
+        if form.predictor == 2:
+            image = imagecodecs.delta_decode(image, axis=-2)
+        elif form.predictor != 1:
+            raise ValueError(f"predictor {form.predictor} is not for 8-bit samples")
+    if image.dtype != np.uint8:
+        raise ValueError(f"samples are {image.dtype}, not uint8")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] != samples or image.shape[0] < 1:
+        raise ValueError(f"decoded to shape {image.shape}, expected (.., .., {samples})")
+    return image
+
+
+def to_rgb(image: UInt8Array, form: ChunkFormat) -> Tile:
+    """Stored samples to RGB on white, with the validity that alpha tells."""
+    samples = form.samples
+    if samples == 1:
+        grey = WHITE - image if form.photometric == 0 else image
+        return Tile(np.repeat(grey, 3, axis=2))
+    if form.compression == APERIO_JP2K_YCBCR or (
+        form.photometric == 6 and form.compression in (NONE, LZW, DEFLATE, OLD_DEFLATE, ZSTD)
+    ):
+        image = ycbcr_to_rgb(image)
+    if samples == 4:
+        if not form.has_alpha:
+            return Tile(np.ascontiguousarray(image[:, :, :3]))
+        return composite_on_white(image, premultiplied=form.premultiplied)
+    return Tile(image)
+
+
+def composite_on_white(rgba: UInt8Array, *, premultiplied: bool = False) -> Tile:
+    """RGBA on white; alpha 0 means never scanned (design 3.8)."""
+    alpha = rgba[:, :, 3]
+    rgb = rgba[:, :, :3]
+    if bool((alpha == WHITE).all()):
+        return Tile(np.ascontiguousarray(rgb))
+    if not bool(alpha.any()):
+        return MISSING
+    opacity = alpha[:, :, None].astype(np.uint32)
+    colour = rgb.astype(np.uint32) * (255 if premultiplied else opacity)
+    blended = (colour + WHITE * (255 - opacity) + 127) // 255
+    return Tile(np.minimum(blended, 255).astype(np.uint8), alpha > 0)
+
+
+def ycbcr_to_rgb(image: UInt8Array) -> UInt8Array:
+    """JFIF YCbCr to RGB in libjpeg's 16-bit fixed point, as OpenSlide does it."""
+    y = image[:, :, 0].astype(np.int32)
+    cb = image[:, :, 1].astype(np.int32) - 128
+    cr = image[:, :, 2].astype(np.int32) - 128
+    half = 1 << 15
+    red = y + ((91881 * cr + half) >> 16)
+    green = y + ((-22554 * cb - 46802 * cr + half) >> 16)
+    blue = y + ((116130 * cb + half) >> 16)
+    return np.clip(np.stack([red, green, blue], axis=2), 0, 255).astype(np.uint8)
+
+
+def _jpeg_spaces(form: ChunkFormat, samples: int) -> tuple[str | None, str | None]:
+    if samples == 1:
+        return "grayscale", "grayscale"
+    if form.photometric == 6:
+        return "ycbcr", "rgb"
+    if form.photometric == 2 and samples == 3:
+        return "rgb", "rgb"
+    return None, None
+
+
+def _decompress(data: bytes, code: int, size: int) -> bytes | bytearray | memoryview:
+    import imagecodecs
+
+    if code == NONE:
+        if len(data) < size:
+            # The last strip holds only the rows that are left.
+            return data
+        return data[:size]
+    if code == LZW:
+        return imagecodecs.lzw_decode(data, out=size)
+    if code in (DEFLATE, OLD_DEFLATE):
+        return imagecodecs.deflate_decode(data, out=size)
+    if code == PACKBITS:
+        return imagecodecs.packbits_decode(data, out=size)
+    if code in (ZSTD, ZSTD_OLD):
+        return imagecodecs.zstd_decode(data, out=size)
+    raise ValueError(f"compression {code} is not supported")

@@ -1,0 +1,81 @@
+"""Which files make one DICOM slide: light look-ups, no pixel is touched."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from wsisr.errors import SlideError
+from wsisr.slides.faults import RefusedSlideError
+
+WSM_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""VL Whole Slide Microscopy Image Storage."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM mark at byte 128."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def is_dicom_folder(folder: Path) -> bool:
+    """Whether a folder directly holds at least one DICOM file."""
+    return any(is_dicom(file) for file in sorted(folder.iterdir()) if file.is_file())
+
+
+def series_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Whole-slide series of a folder: SeriesInstanceUID -> files, sorted by name.
+
+    Files that are damaged stand under a key of their own, so that they are not lost from sight.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.iterdir()):
+        if not file.is_file() or not is_dicom(file):
+            continue
+        header = read_identity(file)
+        if header is None or not header.get("SOPClassUID"):
+            found[f"damaged:{file.name}"].append(file)
+        elif str(header.get("SOPClassUID", "")) == WSM_CLASS:
+            found[str(header.get("SeriesInstanceUID", ""))].append(file)
+    return {uid: tuple(files) for uid, files in found.items()}
+
+
+def series_of(path: Path) -> tuple[Path, ...]:
+    """All files of the series that a path (a file of it, or its folder) stands for.
+
+    Raises
+    ------
+    SlideError
+        If a folder holds none or several whole-slide series.
+    """
+    if path.is_dir():
+        series = series_in(path)
+        if len(series) == 1:
+            return next(iter(series.values()))
+        if not series:
+            raise SlideError(f"{path}: holds no DICOM whole-slide image; name a slide file.")
+        names = ", ".join(files[0].name for files in series.values())
+        raise SlideError(
+            f"{path}: holds {len(series)} DICOM series; name one file of the wanted one ({names})."
+        )
+    header = read_identity(path)
+    if header is None or not header.get("SOPClassUID"):
+        raise RefusedSlideError(f"{path}: damaged DICOM file; copy it again.")
+    if str(header.get("SOPClassUID", "")) != WSM_CLASS:
+        raise SlideError(f"{path}: a DICOM file, but no whole-slide microscopy image.")
+    uid = str(header.get("SeriesInstanceUID", ""))
+    return series_in(path.parent).get(uid, (path,))
+
+
+def read_identity(path: Path) -> Any:
+    """The few tags that tell what a file is, or None if it is damaged."""
+    import pydicom
+
+    try:
+        return pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID"]
+        )
+    except Exception:  # a damaged file raises whatever the parser met
+        return None

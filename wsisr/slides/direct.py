@@ -1,0 +1,132 @@
+"""TIFF-family slides by tile: positioned reads and imagecodecs, no slide library at run time."""
+
+from pathlib import Path
+
+from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
+from wsisr.slides.compression import tiff_compression
+from wsisr.slides.decode import decode_tile
+from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.handles import PositionedFile
+from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.tiff_directory import TiffDirectory, TiffLevel, read_directory
+from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
+from wsisr.slides.tiles import MISSING, Tile, TileGrid
+
+NOT_DIRECT = ("leica", "ventana")
+"""Vendors whose tiles overlap or lie in regions: OpenSlide's ground."""
+
+
+class DirectStore:
+    """Tiles of a TIFF-family file; implements `TileStore`."""
+
+    def __init__(self, directory: TiffDirectory) -> None:
+        self._directory = directory
+        self._file = PositionedFile(directory.path)
+
+    @property
+    def grids(self) -> tuple[TileGrid, ...]:
+        return tuple(level.grid for level in self._directory.levels)
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        stored = self._directory.levels[level]
+        data = []
+        for index in stored.chunks_of(row, column):
+            count = int(stored.byte_counts[index])
+            if count == 0:
+                return MISSING
+            data.append(self._file.read(int(stored.offsets[index]), count))
+        grid = stored.grid
+        width, height = grid.tile_width_px, grid.tile_height_px
+        try:
+            tile = decode_tile(data, stored.form, width, height)
+        except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
+            raise SlideError(
+                f"{self._directory.path}: tile at row {row}, column {column} of level {level} "
+                f"cannot be decoded ({str(error)[:120]}); the file is damaged, copy it again."
+            ) from error
+        return _covering(tile, stored, row, column, self._directory.path, level)
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        stored = self._directory.levels[level]
+        if any(stored.byte_counts[index] == 0 for index in stored.chunks_of(row, column)):
+            return False
+        return None if stored.form.has_alpha else True
+
+    def first_chunk(self, level: int) -> bytes | None:
+        """The first stored stream of a level (its header tells the compression)."""
+        stored = self._directory.levels[level]
+        used = stored.byte_counts.nonzero()[0]
+        if used.size == 0:
+            return None
+        index = int(used[0])
+        count = min(int(stored.byte_counts[index]), 1 << 16)
+        return self._file.read(int(stored.offsets[index]), count)
+
+    def icc_profile(self) -> bytes | None:
+        return self._directory.icc
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _covering(tile: Tile, stored: TiffLevel, row: int, column: int, path: Path, level: int) -> Tile:
+    """Refuse a decoded tile that does not cover its part of the level."""
+    if tile.pixels is None:
+        return tile
+    grid = stored.grid
+    height = min(grid.tile_height_px, grid.height_px - row * grid.tile_height_px)
+    width = min(grid.tile_width_px, grid.width_px - column * grid.tile_width_px)
+    if tile.pixels.shape[0] < height or tile.pixels.shape[1] < width:
+        raise SlideError(
+            f"{path}: tile at row {row}, column {column} of level {level} decodes to "
+            f"{tile.pixels.shape[1]} x {tile.pixels.shape[0]} px instead of {width} x {height}; "
+            "the file is damaged, copy it again."
+        )
+    return tile
+
+
+def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
+    """Open a TIFF-family slide.
+
+    Raises
+    ------
+    SlideError
+        If it is none, is damaged, or is of a kind that needs OpenSlide.
+    """
+    directory = read_directory(path)
+    if directory.vendor in NOT_DIRECT:
+        raise SlideError(
+            f"{path}: {directory.vendor} slides place their tiles freely; OpenSlide reads them."
+        )
+    store = DirectStore(directory)
+    resolution = tiff_resolution(directory)
+    base = directory.levels[0].grid
+    levels = tuple(
+        Level(
+            index=index,
+            width_px=level.grid.width_px,
+            height_px=level.grid.height_px,
+            factor=level_factor(
+                base.width_px, base.height_px, level.grid.width_px, level.grid.height_px
+            ),
+            tile_width_px=level.grid.tile_width_px,
+            tile_height_px=level.grid.tile_height_px,
+            compression=tiff_compression(directory, index, store),
+        )
+        for index, level in enumerate(directory.levels)
+    )
+    info = SlideInfo(
+        path=path,
+        vendor=directory.vendor,
+        backend="direct",
+        mpp=resolution.mpp,
+        mpp_problem=resolution.problem,
+        objective_power=objective_power(directory),
+        levels=levels,
+        icc_sha256=directory.icc_sha256,
+        bytes=total_bytes((path,)),
+        fingerprint=fingerprint((path,)),
+        quirks=directory.quirks,
+    )
+    return info, store

@@ -1,0 +1,169 @@
+"""Slides that only OpenSlide reads (MRXS, BIF, SCN, VMS), and the oracle for the others.
+
+OpenSlide takes level-0 coordinates and divides them by a downsample that is a ratio of truncated
+sizes; off the exact grid it interpolates, which blurs the level. So a level above 0 counts as
+exact only where the reported downsample *is* the whole factor; otherwise it is not used for
+pairs, and what is missing is made from level 0.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
+from wsisr.magnification import MppQuality, MppSource
+from wsisr.slides.decode import composite_on_white
+from wsisr.slides.dicom_files import series_of
+from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.handles import PerProcess
+from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
+from wsisr.slides.tiles import Tile, TileGrid
+
+BLOCK_PX = 512
+"""Side of the blocks that stand in for tiles, level pixels."""
+MIRAX_SUFFIXES = (".mrxs",)
+
+
+class OpenSlideStore:
+    """Blocks read through OpenSlide; implements `TileStore`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: PerProcess[Any] = PerProcess(self._open, lambda slide: slide.close())
+        slide = self._handle.get()
+        self.properties: dict[str, str] = dict(slide.properties)
+        self._downsamples = tuple(float(value) for value in slide.level_downsamples)
+        self._grids = tuple(
+            TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
+            for w, h in slide.level_dimensions
+        )
+        profile = slide.color_profile
+        self._icc = bytes(profile.tobytes()) if profile is not None else None
+        self.factors = tuple(
+            level_factor(
+                self._grids[0].width_px, self._grids[0].height_px, grid.width_px, grid.height_px
+            )
+            for grid in self._grids
+        )
+        self.exact = tuple(
+            factor is not None and downsample == float(factor)
+            for factor, downsample in zip(self.factors, self._downsamples, strict=True)
+        )
+
+    @property
+    def grids(self) -> tuple[TileGrid, ...]:
+        return self._grids
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        grid = self._grids[level]
+        x, y = column * BLOCK_PX, row * BLOCK_PX
+        width, height = min(BLOCK_PX, grid.width_px - x), min(BLOCK_PX, grid.height_px - y)
+        scale = self.factors[level] if self.exact[level] else self._downsamples[level]
+        assert scale is not None
+        origin = (round(x * scale), round(y * scale))
+        try:
+            region = self._handle.get().read_region(origin, level, (width, height))
+        except Exception as error:
+            raise SlideError(
+                f"{self._path}: OpenSlide cannot read level {level} at {origin} "
+                f"({str(error)[:160]}); the file is damaged, copy it again."
+            ) from error
+        return composite_on_white(np.asarray(region))
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return None
+
+    def icc_profile(self) -> bytes | None:
+        return self._icc
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def _open(self) -> Any:
+        import openslide
+
+        try:
+            return openslide.OpenSlide(self._path)
+        except Exception as error:
+            detail = str(error)[:160] or type(error).__name__
+            raise SlideError(f"{self._path}: OpenSlide cannot open it ({detail}).") from error
+
+
+def companion_files(path: Path) -> tuple[Path, ...]:
+    """The file, and what lies in the folder that MIRAX keeps beside it."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() in MIRAX_SUFFIXES and folder.is_dir():
+        return (path, *sorted(file for file in folder.iterdir() if file.is_file()))
+    return (path,)
+
+
+def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
+    """Open a slide with OpenSlide.
+
+    Raises
+    ------
+    SlideError
+        If OpenSlide does not know the format or the file is damaged.
+    """
+    first = series_of(path)[0] if path.is_dir() else path
+    store = OpenSlideStore(first)
+    properties = store.properties
+    vendor = properties.get("openslide.vendor", "unknown")
+    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    source = {
+        "dicom": MppSource.DICOM,
+        "generic-tiff": MppSource.TIFF,
+        "trestle": MppSource.TIFF,
+    }.get(vendor, MppSource.VENDOR)
+    quality = MppQuality.DERIVED if source is MppSource.TIFF else MppQuality.STATED
+    stated = [((x, y), source, quality)] if x is not None and y is not None else []
+    if stated and source is MppSource.TIFF and max(stated[0][0]) > COARSEST_TIFF_UM_PER_PX:
+        stated = []
+    resolution = choose_resolution(path.name, stated)
+    quirks = []
+    if not all(store.exact):
+        inexact = [str(i) for i, exact in enumerate(store.exact) if not exact]
+        quirks.append(
+            f"OpenSlide interpolates level(s) {', '.join(inexact)} of this file (its downsamples "
+            "are no whole numbers); they are not used for pairs."
+        )
+    if "openslide.bounds-width" in properties:
+        quirks.append("Only a part of the plane was scanned; the rest is invalid.")
+    files = series_of(path) if vendor == "dicom" else companion_files(path)
+    icc = store.icc_profile()
+    info = SlideInfo(
+        path=path,
+        vendor=vendor,
+        backend="openslide",
+        mpp=resolution.mpp,
+        mpp_problem=resolution.problem,
+        objective_power=_number(properties.get("openslide.objective-power")),
+        levels=tuple(
+            Level(
+                index=index,
+                width_px=grid.width_px,
+                height_px=grid.height_px,
+                factor=store.factors[index],
+                tile_width_px=BLOCK_PX,
+                tile_height_px=BLOCK_PX,
+                exact=store.exact[index],
+            )
+            for index, grid in enumerate(store.grids)
+        ),
+        icc_sha256=hashlib.sha256(icc).hexdigest() if icc else None,
+        bytes=total_bytes(files),
+        fingerprint=fingerprint(files),
+        quirks=tuple(quirks),
+    )
+    return info, store
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,414 @@
+"""The directory of a TIFF-family slide: which pages are levels, and where their tiles lie.
+
+tifffile reads the tags; what is kept is plain arrays, so that no tifffile object outlives the
+opening and a slide with 150,000 tiles costs a few megabytes. Everything that a damaged or
+hostile file can claim is checked against the file's size here, before any memory is asked for.
+"""
+
+import hashlib
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
+from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
+from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.tiles import TileGrid
+from wsisr.slides.vendor_xml import philips_spacings_um
+
+MAX_PAGES = 2000
+MAX_TILE_BYTES = 512 << 20
+"""Largest decoded tile or strip that is accepted, bytes."""
+ASPECT_TOLERANCE = 0.02
+REDUCED_IMAGE = 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TiffLevel:
+    """One stored level.
+
+    Attributes
+    ----------
+    page : int
+        Number of the page in the file, or of its parent for a SubIFD.
+    grid : TileGrid
+        Of the true image; `stored_columns` counts what the file stores across.
+    stored_columns, stored_rows : int
+    offsets, byte_counts : ndarray of int64
+        One a chunk, in bytes; a count of 0 means never scanned.
+    form : ChunkFormat
+    """
+
+    page: int
+    grid: TileGrid
+    stored_columns: int
+    stored_rows: int
+    offsets: NDArray[np.int64]
+    byte_counts: NDArray[np.int64]
+    form: ChunkFormat
+
+    def chunks_of(self, row: int, column: int) -> list[int]:
+        """Indices of the chunks that make one tile."""
+        index = row * self.stored_columns + column
+        stride = self.stored_columns * self.stored_rows
+        return [index + plane * stride for plane in range(self.form.planes)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TiffDirectory:
+    """What a TIFF-family file says of itself.
+
+    Attributes
+    ----------
+    vendor : str
+    description, software : str
+        Of the first page.
+    levels : tuple of TiffLevel
+        Finest first.
+    resolution : tuple of float or None
+        Micrometres per pixel (x, y) by the general TIFF tags of the first page.
+    icc : bytes or None
+    tags : dict
+        The few vendor tags that matter, by name.
+    quirks : tuple of str
+    """
+
+    path: Path
+    vendor: str
+    description: str
+    software: str
+    levels: tuple[TiffLevel, ...]
+    resolution: tuple[float, float] | None
+    icc: bytes | None
+    tags: dict[str, float] = field(default_factory=dict)
+    quirks: tuple[str, ...] = ()
+
+    @property
+    def tiled(self) -> bool:
+        grid = self.levels[0].grid
+        return grid.tile_width_px < grid.width_px or grid.tile_height_px < grid.height_px
+
+    @property
+    def icc_sha256(self) -> str | None:
+        return hashlib.sha256(self.icc).hexdigest() if self.icc else None
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether the first bytes are those of a TIFF, BigTIFF or NDPI file."""
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+    except OSError:
+        return False
+    return magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_directory(path: Path) -> TiffDirectory:
+    """Read the directory of a TIFF-family slide.
+
+    Raises
+    ------
+    SlideError
+        If the file is no TIFF, is cut off, contradicts itself, or stores samples that are not
+        8-bit grey, RGB or RGBA.
+    """
+    import tifffile
+
+    size = path.stat().st_size
+    try:
+        with _quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+            return _from_tiff(path, size, tiff)
+    except SlideError:
+        raise
+    except Exception as error:  # tifffile raises what it meets: struct, index, key, value errors
+        detail = str(error).split("\n", 1)[0][:200]
+        raise SlideError(
+            f"{path}: not a readable TIFF ({type(error).__name__}: {detail}); the file is damaged "
+            "or of another kind, copy it again or leave it out."
+        ) from error
+
+
+@contextmanager
+def _quiet_tifffile() -> Iterator[None]:
+    """tifffile logs what it forgives; what matters of it is checked and raised here."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
+
+
+def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
+    pages = _all_pages(path, tiff)
+    base = pages[0][1]
+    vendor = _vendor(tiff, base)
+    description = _text(base, "ImageDescription")
+    true_sizes = _philips_sizes(description) if vendor == "philips" else {}
+    quirks: list[str] = []
+    levels: list[TiffLevel] = []
+    skipped = 0
+    for number, page in pages:
+        if page is not base and not _is_level(base, page, tiff.is_ndpi, vendor):
+            continue
+        width, height = _true_size(base, page, true_sizes, len(levels))
+        if levels:
+            last = levels[-1].grid
+            if width >= last.width_px or height >= last.height_px:
+                skipped += 1
+                continue
+        levels.append(_level(path, size, number, page, width, height))
+    if skipped:
+        quirks.append(f"{skipped} further page(s) as large as a level before them were ignored.")
+    missing = sum(int((level.byte_counts == 0).sum()) for level in levels)
+    if missing:
+        quirks.append(f"{missing} tile(s) were never scanned (byte count 0): white and invalid.")
+    icc = base.tags.get("InterColorProfile")
+    return TiffDirectory(
+        path=path,
+        vendor=vendor,
+        description=description,
+        software=_text(base, "Software"),
+        levels=tuple(levels),
+        resolution=_resolution_um(base),
+        icc=bytes(icc.value) if icc is not None else None,
+        tags=_vendor_tags(base),
+        quirks=tuple(quirks),
+    )
+
+
+def _all_pages(path: Path, tiff: Any) -> list[tuple[int, Any]]:
+    """Top-level pages, each followed by its SubIFDs (where OME-TIFF keeps its pyramid)."""
+    if len(tiff.pages) > MAX_PAGES:
+        raise SlideError(
+            f"{path}: {len(tiff.pages)} pages in one file; this is a stack or a damaged file, "
+            "not a slide."
+        )
+    found: list[tuple[int, Any]] = []
+    for number in range(len(tiff.pages)):
+        page = tiff.pages[number]
+        found.append((number, page))
+        if number == 0 and page.subifds:
+            sub = page.pages
+            found.extend((number, sub[i]) for i in range(min(len(sub), 64)))
+    if not found:
+        raise RefusedSlideError(f"{path}: the TIFF holds no image; it is damaged, copy it again.")
+    _check_chain(path, tiff)
+    return found
+
+
+def _check_chain(path: Path, tiff: Any) -> None:
+    """Refuse a file whose last page points to a further one beyond the end of the file.
+
+    tifffile forgives this; a slide whose lower levels were cut off must not pass for one that
+    never had them.
+    """
+    form, last = tiff.tiff, tiff.pages[len(tiff.pages) - 1]
+    handle = tiff.filehandle
+    handle.seek(last.offset)
+    (count,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+    handle.seek(last.offset + form.tagnosize + count * form.tagsize)
+    pointer = handle.read(form.offsetsize)
+    if len(pointer) < form.offsetsize or struct.unpack(form.offsetformat, pointer)[0] != 0:
+        raise RefusedSlideError(
+            f"{path}: cut off: its list of pages goes on behind the end of the file; copy it again."
+        )
+
+
+def _is_level(base: Any, page: Any, ndpi: bool, vendor: str) -> bool:
+    """Whether a page is a level of the first one, rather than a label, a macro or a thumbnail."""
+    if (page.samplesperpixel, page.bitspersample) != (base.samplesperpixel, base.bitspersample):
+        return False
+    if page.is_tiled != base.is_tiled:
+        return False
+    kind = _text(page, "ImageDescription").lower()
+    names = ("label", "macro", "thumbnail")
+    if vendor in ("aperio", "philips") and kind.lstrip().startswith(names):
+        return False
+    if vendor == "aperio" and any(word in kind for word in ("\nlabel ", "\nmacro ")):
+        return False
+    if not page.is_tiled and not ndpi and not int(page.subfiletype) & REDUCED_IMAGE:
+        return False
+    width, height = page.imagewidth, page.imagelength
+    if level_factor(base.imagewidth, base.imagelength, width, height) is not None:
+        return True
+    ratio = (width / base.imagewidth) / (height / base.imagelength)
+    slack = 1.0 / min(width, height) + ASPECT_TOLERANCE
+    if vendor == "philips":
+        # Stored sizes are padded to whole tiles, which distorts the small levels.
+        slack += max(page.tilewidth / width, page.tilelength / height)
+    return abs(ratio - 1.0) <= slack
+
+
+def _level(path: Path, size: int, number: int, page: Any, width: int, height: int) -> TiffLevel:
+    stored_width, stored_height = int(page.imagewidth), int(page.imagelength)
+    samples = int(page.samplesperpixel)
+    _check_samples(path, number, page)
+    if page.is_tiled:
+        tile_width, tile_height = int(page.tilewidth), int(page.tilelength)
+    else:
+        rows = int(page.rowsperstrip) or stored_height
+        tile_width, tile_height = stored_width, min(rows, stored_height)
+    if min(stored_width, stored_height, tile_width, tile_height) < 1:
+        raise RefusedSlideError(f"{path}: page {number} has a size of 0; the file is damaged.")
+    if tile_width * tile_height * samples > MAX_TILE_BYTES:
+        raise RefusedSlideError(
+            f"{path}: page {number} is stored in pieces of {tile_width} x {tile_height} px, more "
+            f"than {MAX_TILE_BYTES >> 20} MiB each; convert it to a tiled TIFF."
+        )
+    columns, rows = -(-stored_width // tile_width), -(-stored_height // tile_height)
+    planes = samples if int(page.planarconfig) == 2 else 1
+    offsets = np.asarray(page.dataoffsets, dtype=np.int64)
+    counts = np.asarray(page.databytecounts, dtype=np.int64)
+    if columns * rows * planes != offsets.size or offsets.size != counts.size:
+        raise RefusedSlideError(
+            f"{path}: page {number} claims {stored_width} x {stored_height} px but lists "
+            f"{offsets.size} of {columns * rows * planes} tiles; the file is damaged or cut off, "
+            "copy it again."
+        )
+    used = counts > 0
+    end = int((offsets + counts)[used].max()) if bool(used.any()) else 0
+    if end > size or bool((counts < 0).any()) or bool((offsets < 0).any()):
+        raise RefusedSlideError(
+            f"{path}: cut off: it is {size:,} bytes long and its tiles reach to byte {end:,}; "
+            "copy it again."
+        )
+    if not bool(used.any()):
+        raise RefusedSlideError(f"{path}: page {number} has no pixel data; the file is damaged.")
+    return TiffLevel(
+        page=number,
+        grid=TileGrid(
+            width_px=width, height_px=height, tile_width_px=tile_width, tile_height_px=tile_height
+        ),
+        stored_columns=columns,
+        stored_rows=rows,
+        offsets=offsets,
+        byte_counts=counts,
+        form=_chunk_format(page, samples),
+    )
+
+
+def _check_samples(path: Path, number: int, page: Any) -> None:
+    bits = page.bitspersample
+    format_ok = int(page.sampleformat) == 1
+    if bits != 8 or not format_ok or int(page.samplesperpixel) not in (1, 3, 4):
+        raise SlideError(
+            f"{path}: page {number} has {page.samplesperpixel} sample(s) of {bits} bit; only 8-bit "
+            "grey, RGB and RGBA are read, convert it to 8-bit RGB."
+        )
+    if int(page.compression) not in CODEC_NAMES:
+        raise SlideError(
+            f"{path}: page {number} is compressed with TIFF code {int(page.compression)}, which "
+            "is not read here; convert it to JPEG or JPEG 2000."
+        )
+    if int(page.photometric) not in (0, 1, 2, 6):
+        raise SlideError(
+            f"{path}: page {number} has photometric {int(page.photometric)}, neither grey, RGB "
+            "nor YCbCr; convert it to RGB."
+        )
+    image_codec = int(page.compression) == JPEG or int(page.compression) in JPEG2000_CODES
+    subsampled = tuple(getattr(page, "subsampling", None) or (1, 1)) != (1, 1)
+    if int(page.photometric) == 6 and subsampled and not image_codec:
+        raise SlideError(
+            f"{path}: page {number} stores subsampled YCbCr without JPEG; convert it to RGB."
+        )
+
+
+def _chunk_format(page: Any, samples: int) -> ChunkFormat:
+    extra = [int(value) for value in page.extrasamples]
+    header = getattr(page, "jpegheader", None)
+    return ChunkFormat(
+        compression=int(page.compression),
+        photometric=int(page.photometric),
+        predictor=int(page.predictor),
+        planar=int(page.planarconfig) if samples > 1 else 1,
+        samples=samples,
+        has_alpha=samples == 4 and extra[:1] in ([1], [2]),
+        premultiplied=extra[:1] == [1],
+        jpeg_tables=bytes(page.jpegtables) if page.jpegtables else None,
+        jpeg_header=bytes(header) if header else None,
+    )
+
+
+def _vendor(tiff: Any, base: Any) -> str:
+    if tiff.is_ndpi:
+        return "hamamatsu"
+    if tiff.is_svs:
+        return "aperio"
+    if tiff.is_philips:
+        return "philips"
+    if tiff.is_scn:
+        return "leica"
+    if tiff.is_bif:
+        return "ventana"
+    if tiff.is_qpi:
+        return "akoya"
+    if tiff.is_ome:
+        return "ome-tiff"
+    if _text(base, "Software").startswith("Philips"):
+        return "philips"
+    return "generic-tiff"
+
+
+def _text(page: Any, name: str) -> str:
+    tag = page.tags.get(name)
+    value = tag.value if tag is not None else ""
+    return value if isinstance(value, str) else ""
+
+
+def _resolution_um(page: Any) -> tuple[float, float] | None:
+    unit = page.tags.get("ResolutionUnit")
+    um_per_unit = {2: 25400.0, 3: 10000.0}.get(int(unit.value) if unit is not None else 2)
+    values = []
+    for name in ("XResolution", "YResolution"):
+        tag = page.tags.get(name)
+        if tag is None or um_per_unit is None:
+            return None
+        numerator, denominator = tag.value
+        if numerator <= 0 or denominator <= 0:
+            return None
+        values.append(um_per_unit * denominator / numerator)
+    return values[0], values[1]
+
+
+def _vendor_tags(page: Any) -> dict[str, float]:
+    found = {}
+    for name, code in (("magnification", 65421), ("z_offset", 65424)):
+        tag = page.tags.get(code)
+        if tag is not None and isinstance(tag.value, int | float):
+            found[name] = float(tag.value)
+    return found
+
+
+def _philips_sizes(description: str) -> dict[int, int]:
+    """Downsample of every Philips level by the pixel spacings in its XML (index -> factor)."""
+    spacings = philips_spacings_um(description)
+    if not spacings.levels or spacings.levels[0][0] <= 0:
+        return {}
+    base = spacings.levels[0][0]
+    return {index: round(value[0] / base) for index, value in enumerate(spacings.levels)}
+
+
+def _true_size(base: Any, page: Any, factors: dict[int, int], index: int) -> tuple[int, int]:
+    """True size of a level: Philips stores its levels padded to whole tiles.
+
+    The spacings stand in the order of the levels. Matching them by size instead is wrong for
+    small levels: 704 px padded to 1024 look nearer to 1/4 than to 1/8 of 5632 px.
+    """
+    width, height = int(page.imagewidth), int(page.imagelength)
+    factor = factors.get(index, 0)
+    if page is base or factor < 2:
+        return width, height
+    return min(width, base.imagewidth // factor), min(height, base.imagelength // factor)

@@ -1,0 +1,207 @@
+"""TIFF-family slides through tiffslide: the same stored pixels by another road.
+
+The second opinion on the direct reader, and the reader of TIFF variants that it refuses.
+tiffslide takes level-0 coordinates and floors them onto the level; asked for the *ceiling* of
+``level position * downsample`` it returns stored pixels exactly (asked for the naive product it is
+off by one whole level pixel). Blocks are large, because each call has a fixed cost.
+"""
+
+import threading
+import warnings
+from math import ceil, floor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
+from wsisr.magnification import MppQuality, MppSource
+from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.handles import PerProcess
+from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.tiff_directory import TiffDirectory, TiffLevel, read_directory
+from wsisr.slides.tiff_metadata import (
+    COARSEST_TIFF_UM_PER_PX,
+    choose_resolution,
+    objective_power,
+    tiff_resolution,
+)
+from wsisr.slides.tiles import MISSING, Tile, TileGrid
+
+BLOCK_PX = 1024
+
+
+class TiffSlideStore:
+    """Blocks read through tiffslide; implements `TileStore`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._handle: PerProcess[Any] = PerProcess(self._open, lambda slide: slide.close())
+        slide = self._handle.get()
+        self.properties: dict[str, Any] = dict(slide.properties)
+        self._downsamples = tuple(float(value) for value in slide.level_downsamples)
+        self._grids = tuple(
+            TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
+            for w, h in slide.level_dimensions
+        )
+        self._directory = self._tile_directory()
+
+    @property
+    def grids(self) -> tuple[TileGrid, ...]:
+        return self._grids
+
+    @property
+    def directory(self) -> TiffDirectory | None:
+        """The tags of the same file, where its levels are the ones that tiffslide shows."""
+        return self._directory
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        grid = self._grids[level]
+        x, y = column * BLOCK_PX, row * BLOCK_PX
+        width, height = min(BLOCK_PX, grid.width_px - x), min(BLOCK_PX, grid.height_px - y)
+        valid = self._scanned_block(level, x, y, width, height)
+        if valid is not None and not bool(valid.any()):
+            return MISSING
+        downsample = self._downsamples[level]
+        origin = (_level0(x, downsample), _level0(y, downsample))
+        try:
+            # fsspec files have one cursor: one read at a time.
+            with self._lock:
+                region = self._handle.get().read_region(
+                    origin, level, (width, height), as_array=True
+                )
+        except Exception as error:
+            raise SlideError(
+                f"{self._path}: tiffslide cannot read level {level} at ({x}, {y}) "
+                f"({str(error)[:160]}); the file is damaged, copy it again."
+            ) from error
+        pixels = np.asarray(region)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        if pixels.dtype != np.uint8 or pixels.shape[2] < 3:
+            raise SlideError(f"{self._path}: pixels are {pixels.dtype} {pixels.shape}, not RGB.")
+        pixels = np.array(pixels[:, :, :3])
+        if valid is not None:
+            pixels[~valid] = 255
+        return Tile(pixels, valid)
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return None
+
+    def icc_profile(self) -> bytes | None:
+        return self._directory.icc if self._directory is not None else None
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def _open(self) -> Any:
+        import tiffslide
+
+        try:
+            with warnings.catch_warnings():
+                # It warns that it reads only some vendors' metadata; ours come from the tags.
+                warnings.simplefilter("ignore")
+                return tiffslide.TiffSlide(self._path)
+        except Exception as error:
+            detail = str(error)[:160] or type(error).__name__
+            raise SlideError(f"{self._path}: tiffslide cannot open it ({detail}).") from error
+
+    def _tile_directory(self) -> TiffDirectory | None:
+        try:
+            directory = read_directory(self._path)
+        except SlideError:
+            return None
+        sizes = [(level.grid.width_px, level.grid.height_px) for level in directory.levels]
+        own = [(grid.width_px, grid.height_px) for grid in self._grids]
+        return directory if sizes[: len(own)] == own else None
+
+    def _scanned_block(
+        self, level: int, x: int, y: int, width: int, height: int
+    ) -> np.ndarray | None:
+        """Mask of a block with missing tiles (tiffslide paints them black); None without any."""
+        if self._directory is None:
+            return None
+        stored = self._directory.levels[level]
+        if bool((stored.byte_counts > 0).all()):
+            return None
+        return _scanned_mask(stored, x, y, width, height)
+
+
+def _scanned_mask(stored: TiffLevel, x: int, y: int, width: int, height: int) -> np.ndarray | None:
+    from wsisr.slides.tiles import overlap
+
+    mask = np.ones((height, width), dtype=np.bool_)
+    for row, column in stored.grid.touched(x, y, width, height):
+        if any(stored.byte_counts[index] == 0 for index in stored.chunks_of(row, column)):
+            target, _ = overlap(stored.grid, row, column, x, y, width, height)
+            mask[target] = False
+    return None if bool(mask.all()) else mask
+
+
+def _level0(position: int, downsample: float) -> int:
+    """Level-0 coordinate that tiffslide's floor maps back to a level position."""
+    value = ceil(position * downsample)
+    while floor(value / downsample) < position:
+        value += 1
+    return value
+
+
+def open_tiffslide(path: Path) -> tuple[SlideInfo, TiffSlideStore]:
+    """Open a TIFF-family slide with tiffslide.
+
+    Raises
+    ------
+    SlideError
+        If tiffslide does not know it or it is damaged.
+    """
+    from wsisr.slides.compression import tiff_compression
+    from wsisr.slides.direct import DirectStore
+
+    store = TiffSlideStore(path)
+    directory = store.directory
+    properties = store.properties
+    if directory is not None:
+        resolution = tiff_resolution(directory)
+        power = objective_power(directory)
+    else:
+        x, y = properties.get("tiffslide.mpp-x"), properties.get("tiffslide.mpp-y")
+        stated = []
+        if x is not None and y is not None and max(float(x), float(y)) <= COARSEST_TIFF_UM_PER_PX:
+            stated = [((float(x), float(y)), MppSource.TIFF, MppQuality.DERIVED)]
+        resolution = choose_resolution(path.name, stated)
+        stated_power = properties.get("tiffslide.objective-power")
+        power = float(stated_power) if stated_power is not None else None
+    base = store.grids[0]
+    levels = []
+    chunks = DirectStore(directory) if directory is not None else None
+    for index, grid in enumerate(store.grids):
+        level = Level(
+            index=index,
+            width_px=grid.width_px,
+            height_px=grid.height_px,
+            factor=level_factor(base.width_px, base.height_px, grid.width_px, grid.height_px),
+            tile_width_px=BLOCK_PX,
+            tile_height_px=BLOCK_PX,
+        )
+        if directory is not None and chunks is not None:
+            compression = tiff_compression(directory, index, chunks)
+            level = Level(**{**vars(level), "compression": compression})
+        levels.append(level)
+    if chunks is not None:
+        chunks.close()
+    info = SlideInfo(
+        path=path,
+        vendor=directory.vendor if directory is not None else "unknown-tiff",
+        backend="tiffslide",
+        mpp=resolution.mpp,
+        mpp_problem=resolution.problem,
+        objective_power=power,
+        levels=tuple(levels),
+        icc_sha256=directory.icc_sha256 if directory is not None else None,
+        bytes=total_bytes((path,)),
+        fingerprint=fingerprint((path,)),
+        quirks=directory.quirks if directory is not None else (),
+    )
+    return info, store

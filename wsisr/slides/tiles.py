@@ -1,0 +1,273 @@
+"""One slide class for every format: tiles come from a store, pixels from an assembly in numpy.
+
+A backend is a `TileStore`: it knows the tile grid of each level and decodes one tile at a time.
+`TiledSlide` adds the rest once for all of them: the bounded cache of decoded tiles, the assembly
+of a region, white where nothing was scanned, and the validity of every pixel. OpenSlide paints
+tiles with a general 2-D library, which costs more than decoding them; copying rows between
+arrays does not, and changes no pixel.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from wsisr.errors import SlideError
+from wsisr.slides.protocol import BoolArray, SlideInfo, UInt8Array
+
+WHITE = 255
+MAX_READ_BYTES = 4 << 30
+"""A single read larger than this is a mistake of the caller, not a read."""
+
+
+class Tile(NamedTuple):
+    """One decoded tile.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (height, width, 3), uint8, or None
+        RGB, alpha composited on white; None where nothing was scanned.
+    valid : ndarray of bool, shape (height, width), or None
+        Which pixels were scanned; None means all of them.
+    """
+
+    pixels: UInt8Array | None
+    valid: BoolArray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        pixels = 0 if self.pixels is None else self.pixels.nbytes
+        return pixels + (0 if self.valid is None else self.valid.nbytes) + 64
+
+
+MISSING = Tile(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileGrid:
+    """How one level is cut into tiles; a tile may be cut off at the right and bottom edge."""
+
+    width_px: int
+    height_px: int
+    tile_width_px: int
+    tile_height_px: int
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width_px // self.tile_width_px)
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height_px // self.tile_height_px)
+
+    def touched(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int]]:
+        """Rows and columns of the tiles that a region of the level touches, row by row."""
+        left, top = max(0, x), max(0, y)
+        right, bottom = min(self.width_px, x + width), min(self.height_px, y + height)
+        if left >= right or top >= bottom:
+            return
+        columns = range(left // self.tile_width_px, (right - 1) // self.tile_width_px + 1)
+        for row in range(top // self.tile_height_px, (bottom - 1) // self.tile_height_px + 1):
+            for column in columns:
+                yield row, column
+
+
+class TileStore(Protocol):
+    """What a backend provides; every method may be called from several threads at once."""
+
+    @property
+    def grids(self) -> tuple[TileGrid, ...]: ...
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        """Decode one tile (at least as large as the part of it inside the level)."""
+        ...
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        """Whether all of a tile was scanned, if that is known without decoding it."""
+        ...
+
+    def icc_profile(self) -> bytes | None: ...
+
+    def close(self) -> None: ...
+
+
+class TileCache:
+    """Least recently used decoded tiles, bounded in bytes; safe to share between threads."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._tiles: OrderedDict[tuple[int, int, int], Tile] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[int, int, int]) -> Tile | None:
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, key: tuple[int, int, int], tile: Tile) -> None:
+        with self._lock:
+            old = self._tiles.pop(key, None)
+            self._bytes += tile.nbytes - (0 if old is None else old.nbytes)
+            self._tiles[key] = tile
+            while self._bytes > self._limit_bytes and len(self._tiles) > 1:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tiles.clear()
+            self._bytes = 0
+
+
+class TiledSlide:
+    """An open slide over a `TileStore`; implements `wsisr.slides.Slide`.
+
+    Pickling one ships how it was opened, not its handles: the copy opens the file again.
+    """
+
+    def __init__(
+        self,
+        info: SlideInfo,
+        store: TileStore,
+        *,
+        cache_mib: float = 64,
+        convert: Callable[[UInt8Array], UInt8Array] | None = None,
+        reopen: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+    ) -> None:
+        self._info = info
+        self._store = store
+        self._cache = TileCache(int(cache_mib * 2**20))
+        self._convert = convert
+        self._reopen = reopen
+        self._closed = False
+
+    @property
+    def info(self) -> SlideInfo:
+        return self._info
+
+    def __repr__(self) -> str:
+        level = self._info.levels[0]
+        size = f"{level.width_px} x {level.height_px} px"
+        return f"<slide {self._info.path.name!r} {size}, {self._info.backend}>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        if self._reopen is None:
+            raise TypeError("This slide was not opened by open_slide and cannot be pickled.")
+        return self._reopen
+
+    def grid(self, level: int) -> TileGrid:
+        """The tile grid of a level."""
+        self._check(level)
+        return self._store.grids[level]
+
+    def decode_tile(self, level: int, row: int, column: int) -> Tile:
+        """One tile, decoded now and not kept (`wsisr.slides.iter_patches` keeps its own)."""
+        self._check(level)
+        tile = self._store.fetch(level, row, column)
+        if self._convert is None or tile.pixels is None:
+            return tile
+        pixels = self._convert(tile.pixels)
+        if tile.valid is not None:
+            pixels[~tile.valid] = WHITE
+        return Tile(pixels, tile.valid)
+
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> UInt8Array:
+        """Stored pixels of a level, in that level's own pixels: see `Slide.read_level`."""
+        self._check(level, width, height)
+        grid = self._store.grids[level]
+        keys = list(grid.touched(x, y, width, height))
+        tiles = ((row, column, self._tile(level, row, column)) for row, column in keys)
+        return assemble_pixels(grid, tiles, x, y, width, height)
+
+    def read_validity(self, level: int, x: int, y: int, width: int, height: int) -> BoolArray:
+        """Which of the same pixels were scanned: see `Slide.read_validity`."""
+        self._check(level, width, height)
+        grid = self._store.grids[level]
+        out = np.zeros((height, width), dtype=np.bool_)
+        for row, column in grid.touched(x, y, width, height):
+            scanned = self._store.scanned(level, row, column)
+            if scanned is False:
+                continue
+            target, source = overlap(grid, row, column, x, y, width, height)
+            tile = Tile(None) if scanned else self._tile(level, row, column)
+            if scanned or (tile.valid is None and tile.pixels is not None):
+                out[target] = True
+            elif tile.valid is not None:
+                out[target] = tile.valid[source]
+        return out
+
+    def icc_profile(self) -> bytes | None:
+        """The embedded ICC profile, if any."""
+        return self._store.icc_profile()
+
+    def close(self) -> None:
+        """Let go of handles and memory; closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self._cache.clear()
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _tile(self, level: int, row: int, column: int) -> Tile:
+        key = (level, row, column)
+        tile = self._cache.get(key)
+        if tile is None:
+            tile = self.decode_tile(level, row, column)
+            self._cache.put(key, tile)
+        return tile
+
+    def _check(self, level: int, width: int = 1, height: int = 1) -> None:
+        if self._closed:
+            raise SlideError(f"{self._info.path} is closed; open it again to read.")
+        if not 0 <= level < len(self._store.grids):
+            raise SlideError(
+                f"{self._info.path} has no level {level}; it has {len(self._store.grids)}."
+            )
+        if width < 1 or height < 1 or width * height * 3 > MAX_READ_BYTES:
+            raise SlideError(
+                f"{self._info.path}: cannot read {width} x {height} px at once; read at least "
+                f"1 x 1 px and at most {MAX_READ_BYTES >> 30} GiB, in blocks."
+            )
+
+
+def overlap(
+    grid: TileGrid, row: int, column: int, x: int, y: int, width: int, height: int
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a tile lands in a region, and which part of the tile it is (row and column slices)."""
+    tile_x, tile_y = column * grid.tile_width_px, row * grid.tile_height_px
+    left, top = max(x, tile_x), max(y, tile_y)
+    right = min(x + width, tile_x + grid.tile_width_px, grid.width_px)
+    bottom = min(y + height, tile_y + grid.tile_height_px, grid.height_px)
+    return (
+        (slice(top - y, bottom - y), slice(left - x, right - x)),
+        (slice(top - tile_y, bottom - tile_y), slice(left - tile_x, right - tile_x)),
+    )
+
+
+def assemble_pixels(
+    grid: TileGrid,
+    tiles: Iterator[tuple[int, int, Tile]],
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+) -> UInt8Array:
+    """Copy tiles into a region of their level; white outside the level and where missing."""
+    inside = x >= 0 and y >= 0 and x + width <= grid.width_px and y + height <= grid.height_px
+    out = np.empty((height, width, 3), dtype=np.uint8)
+    if not inside:
+        out.fill(WHITE)
+    for row, column, tile in tiles:
+        target, source = overlap(grid, row, column, x, y, width, height)
+        out[target] = WHITE if tile.pixels is None else tile.pixels[source]
+    return out

@@ -1,0 +1,152 @@
+"""What a slide's tissue looks like, in a form that survives recompression, shifts and turns.
+
+Each sampled patch is brought to one common resolution and described by SIFT keypoints (Lowe,
+IJCV 2004, doi:10.1023/B:VISI.0000029664.99615.94). Descriptors do not depend on where the patch was
+cut or how it was turned; those of a mirrored patch are a permutation of the original's, so
+mirrored copies are found without looking at more pixels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.store.reader import PairStore
+
+FloatArray = NDArray[np.float32]
+UInt8Array = NDArray[np.uint8]
+
+RESOLUTIONS_UM_PER_PX = (4.0, 2.0, 1.0, 0.5, 0.25)
+MIN_SIDE_PX = 96
+"""Smaller patches hold too few keypoints; a finer resolution is taken for them."""
+KEYPOINTS_PER_PATCH = 32
+MIN_PATCHES = 64
+PATCHES_PER_ROOT = 3.0
+"""Sampled patches are this times the square root of their number: two complete copies cut on
+different grids then share about 4 * 3^2 overlapping sampled patches, however large they are."""
+FLAT_SD = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideFeatures:
+    """Keypoints of sampled patches of one slide.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (p,), int
+        Which patches.
+    images : ndarray, shape (p, s, s), uint8
+        Grey patches at `um_per_px`.
+    patch : ndarray, shape (k,), int
+        Place of each keypoint's patch in `rows`.
+    xy_px : ndarray, shape (k, 2), float32
+        Where it lies in its image, pixel edges.
+    angle_deg : ndarray, shape (k,), float32
+    descriptors : ndarray, shape (k, 128), uint8
+    um_per_px : float
+    """
+
+    rows: NDArray[np.int64]
+    images: UInt8Array
+    patch: NDArray[np.int64]
+    xy_px: FloatArray
+    angle_deg: FloatArray
+    descriptors: UInt8Array
+    um_per_px: float
+
+
+def common_resolution(fields_um: Sequence[float]) -> float:
+    """Coarsest resolution (um/px) at which the smallest field still has 96 pixels a side."""
+    smallest = min(fields_um)
+    for um_per_px in RESOLUTIONS_UM_PER_PX:
+        if smallest / um_per_px >= MIN_SIDE_PX:
+            return um_per_px
+    return RESOLUTIONS_UM_PER_PX[-1]
+
+
+def sample_rows(rows: NDArray[np.int64], budget: int | None = None) -> NDArray[np.int64]:
+    """Evenly spread rows: all of a small slide, about 3 sqrt(n) of a large one."""
+    count = len(rows)
+    wanted = min(count, max(MIN_PATCHES, ceil(PATCHES_PER_ROOT * sqrt(count))))
+    if budget is not None:
+        wanted = min(wanted, budget)
+    return rows[np.linspace(0, count - 1, wanted).round().astype(np.int64)] if count else rows
+
+
+def field_um(store: PairStore, slide_id: str) -> float:
+    """Side of a slide's field of view in um; pixels where no resolution is known."""
+    view = store.slides[slide_id]
+    spec = view.spec(view.arrays[0])
+    return spec.factor * spec.size_px * _mpp(view.attributes)
+
+
+def describe_slide(
+    store: PairStore, slide_id: str, rows: NDArray[np.int64], um_per_px: float
+) -> SlideFeatures:
+    """Read the given patches and find their keypoints.
+
+    Parameters
+    ----------
+    store : PairStore
+    slide_id : str
+    rows : ndarray, shape (p,), int
+    um_per_px : float
+        Resolution to compare at; the coarsest array that is not coarser is read and reduced.
+    """
+    view = store.slides[slide_id]
+    mpp = _mpp(view.attributes)
+    specs = [view.spec(name) for name in view.arrays]
+    fine = [spec for spec in specs if spec.factor * mpp <= um_per_px * 1.1]
+    spec = max(fine, key=lambda s: s.factor) if fine else min(specs, key=lambda s: s.factor)
+    side = max(16, round(spec.size_px * spec.factor * mpp / um_per_px))
+    reader = store.reader(slide_id, spec.name)
+    images = np.empty((len(rows), side, side), np.uint8)
+    finder: Any = getattr(cv2, "SIFT_create")(nfeatures=KEYPOINTS_PER_PATCH)  # noqa: B009
+    places: list[NDArray[Any]] = []
+    points: list[NDArray[Any]] = []
+    angles: list[NDArray[Any]] = []
+    descriptors: list[NDArray[Any]] = []
+    for at, row in enumerate(rows.tolist()):
+        grey = cv2.cvtColor(reader.read([row])[0], cv2.COLOR_RGB2GRAY)
+        shrink = side <= spec.size_px
+        kind = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+        images[at] = cv2.resize(grey, (side, side), interpolation=kind)
+        if images[at].std() < FLAT_SD:
+            continue
+        found, described = finder.detectAndCompute(images[at], None)
+        if described is None or not len(found):
+            continue
+        # OpenCV counts from pixel centres, this package from pixel edges.
+        points.append(np.array([k.pt for k in found], np.float32) + 0.5)
+        angles.append(np.array([k.angle for k in found], np.float32))
+        descriptors.append(described.astype(np.uint8))
+        places.append(np.full(len(found), at))
+    return SlideFeatures(
+        rows=rows,
+        images=images,
+        patch=np.concatenate([np.empty(0, np.int64), *places]).astype(np.int64),
+        xy_px=np.concatenate([np.empty((0, 2), np.float32), *points]),
+        angle_deg=np.concatenate([np.empty(0, np.float32), *angles]),
+        descriptors=np.concatenate([np.empty((0, 128), np.uint8), *descriptors]),
+        um_per_px=um_per_px,
+    )
+
+
+def mirrored(descriptors: UInt8Array) -> UInt8Array:
+    """Descriptors of the image mirrored about the keypoint's own axis, shape (k, 128).
+
+    A SIFT descriptor is 4 x 4 cells (across, along the keypoint's direction) of 8 directions;
+    mirroring across the direction turns the rows of cells round and negates the directions.
+    """
+    cells = descriptors.reshape(-1, 4, 4, 8)
+    turned = cells[:, ::-1, :, :][..., (-np.arange(8)) % 8]
+    return np.ascontiguousarray(turned.reshape(-1, 128))
+
+
+def _mpp(attributes: Any) -> float:
+    mpp = attributes.get("mpp")
+    return float(mpp["value"]) if mpp else 1.0

@@ -1,0 +1,136 @@
+"""Small file operations that survive a crash: write, sync, swap, remove.
+
+A name appears only when its content is complete (write beside, sync, rename). Full disks are
+told apart from every other fault, because they end a build instead of a slide.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsisr.errors import StoreError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class DiskFullError(StoreError):
+    """The disk that holds the store is full; what is committed so far stays valid."""
+
+
+@contextmanager
+def disk_full_is_clear(where: Path) -> Iterator[None]:
+    """Turn "no space left" inside the block into one `DiskFullError` with the remedy."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        folder = next((p for p in (where, *where.parents) if p.exists()), Path("/"))
+        free = shutil.disk_usage(folder).free / 1e6
+        quota = " (quota)" if err.errno == errno.EDQUOT else ""
+        raise DiskFullError(
+            f"{where}: the disk is full{quota}, {free:.0f} MB are free. Slides that are committed "
+            "are safe. Make room (or write to another disk with -o) and run the same command "
+            "again: it goes on where it stopped."
+        ) from err
+
+
+def write_buffers(path: Path, buffers: Iterable[bytes | memoryview]) -> int:
+    """Write a new file from parts, without syncing; returns its size in bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with open(path, "wb", buffering=0) as file:
+        for buffer in buffers:
+            view = memoryview(buffer)
+            while view:
+                written = file.write(view)
+                size += written
+                view = view[written:]
+    return size
+
+
+def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
+    """Atomically create or replace one small file; synced when this returns.
+
+    The new content is staged beside the file, or in the folder `staging` of the same file system.
+    """
+    folder = path.parent if staging is None else staging
+    staged = folder / f".{path.name}.{os.getpid()}.partial"
+    with disk_full_is_clear(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(staged, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, path)
+        finally:
+            staged.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable; a no-op where directories cannot be opened."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_tree(root: Path) -> None:
+    """Make every file and name below a directory durable, innermost first."""
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            fd = os.open(os.path.join(folder, name), os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_directory(Path(folder))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory tree if it is there."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def swap_in(staged: Path, final: Path, aside: Path) -> None:
+    """Put a complete directory in the place of another one.
+
+    Move the old aside, rename the new, delete the old. A kill after the first step is undone by
+    `recover_swap`, a kill after the second is finished by it.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        remove_tree(aside)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(final, aside)
+        sync_directory(final.parent)
+    os.rename(staged, final)
+    sync_directory(final.parent)
+    remove_tree(aside)
+
+
+def recover_swap(final: Path, aside: Path) -> None:
+    """Bring an interrupted `swap_in` to one of its two clean ends."""
+    if not aside.exists():
+        return
+    if final.exists():
+        remove_tree(aside)
+    else:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(aside, final)
+        sync_directory(final.parent)

@@ -1,0 +1,50 @@
+"""What `verify` says: findings with a severity, a place and a sentence."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that is wrong, or that a person should know.
+
+    Attributes
+    ----------
+    severity : "error" or "warning"
+        Errors make `verify` fail.
+    check : str
+        What was checked: ``"files"``, ``"metadata"``, ``"checksum"``, ``"digest"``, ``"counts"``,
+        ``"geometry"``, ``"splits"``, ``"patients"``, ``"footprint"``, ``"duplicates"``.
+    slide : str
+        Slide id; empty where the store as a whole is meant.
+    array : str
+        Array or column; may be empty.
+    text : str
+    """
+
+    severity: Severity
+    check: str
+    text: str
+    slide: str = ""
+    array: str = ""
+
+    def __str__(self) -> str:
+        place = "/".join(part for part in (self.slide, self.array) if part)
+        return f"{self.severity.upper()} {self.check}{f' {place}' if place else ''}: {self.text}"
+
+
+def error(check: str, text: str, slide: str = "", array: str = "") -> Finding:
+    return Finding(severity="error", check=check, text=text, slide=slide, array=array)
+
+
+def warning(check: str, text: str, slide: str = "", array: str = "") -> Finding:
+    return Finding(severity="warning", check=check, text=text, slide=slide, array=array)
+
+
+def shorten(names: list[str], limit: int = 5) -> str:
+    """``a, b, c and 4 more``."""
+    if len(names) <= limit:
+        return ", ".join(names)
+    return f"{', '.join(names[:limit])} and {len(names) - limit} more"

@@ -1,0 +1,137 @@
+"""`keep`: decide anew which registered pairs count, without reading a slide or a pixel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import StoreError
+from wsisr.store.columns import with_crc
+from wsisr.store.digests import root_json
+from wsisr.store.files import replace_file
+from wsisr.store.lock import BuildLock
+from wsisr.store.reader import PairStore, open_pairs
+from wsisr.store.rules import Rule, parse_rule
+from wsisr.store.schema import COLUMNS, DIGEST, KEPT, SPLIT_NAMES
+from wsisr.store.splits import split_rows
+from wsisr.store.writer import StoreWriter
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepResult:
+    """What a rule left.
+
+    Attributes
+    ----------
+    rule : str
+    before, kept, stored : int
+        Pairs that counted before, that count now, and that are stored.
+    splits : dict of str to int
+        Kept pairs of each split.
+    """
+
+    rule: str
+    before: int
+    kept: int
+    stored: int
+    splits: dict[str, int]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {count:,}" for name, count in self.splits.items())
+        return (
+            f"{self.rule!r} keeps {self.kept:,} of {self.stored:,} stored pairs "
+            f"(before: {self.before:,}); {parts}."
+        )
+
+
+def keep_pairs(path: Path, rule: str) -> KeepResult:
+    """Rewrite the column ``kept`` and the splits from a rule over the certificate columns.
+
+    Nothing else of the store changes, and the digests of its slides stay valid. The rule and
+    what it kept are recorded in the root attributes. A kill in the middle is seen by `verify`
+    and repaired by running the same rule again.
+
+    Parameters
+    ----------
+    path : Path
+    rule : str
+        E.g. ``"spread<0.25 and ncc_band>0.85"``; all stored pairs are judged anew.
+
+    Returns
+    -------
+    KeepResult
+
+    Raises
+    ------
+    StoreError
+        If the rule is none, names an unknown column, or the store is not finished.
+    """
+    with BuildLock(path, command=f"wsisr keep {path} {rule!r}"):
+        store = open_pairs(path)
+        if not store.split_names():
+            raise StoreError(f"{path}: its build is not finished; run the same command again.")
+        have = [set(store.slides[slide].columns()) for slide in store.slides]
+        usable = sorted(set.intersection(*have) - {DIGEST, KEPT}) if have else []
+        parsed = parse_rule(rule, usable)
+        chosen = {slide: _judge(store, slide, parsed) for slide in store.slides}
+        before = sum(int(store.slides[s].column(KEPT).sum()) for s in store.slides)
+        splits = _splits(store, chosen)
+        _record(store, {"rule": parsed.text, "state": "applying"})
+        for slide, kept in chosen.items():
+            _write_kept(store, slide, kept)
+        StoreWriter.attach(path).commit_splits(splits)
+        counts = {slide: int(kept.sum()) for slide, kept in chosen.items()}
+        _record(store, {"rule": parsed.text, "state": "complete", "kept": counts})
+    return KeepResult(
+        rule=parsed.text,
+        before=before,
+        kept=sum(counts.values()),
+        stored=sum(len(kept) for kept in chosen.values()),
+        splits={name: len(rows) for name, rows in splits.items()},
+    )
+
+
+def _judge(store: PairStore, slide: str, rule: Rule) -> NDArray[np.bool_]:
+    view = store.slides[slide]
+    columns = {name: view.column(name) for name in rule.columns}
+    return rule.apply(columns, len(view))
+
+
+def _splits(
+    store: PairStore, chosen: Mapping[str, NDArray[np.bool_]]
+) -> dict[str, NDArray[np.int32]]:
+    """Splits of the kept rows: by slide, or by patch where the store says so."""
+    members: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in SPLIT_NAMES}
+    members |= {name: {} for name in store.split_names()}
+    for slide, kept in chosen.items():
+        view = store.slides[slide]
+        declared = view.attributes.get("split")
+        if declared is not None:
+            members.setdefault(declared, {})[slide] = np.flatnonzero(kept)
+            continue
+        if "split" not in view.columns():
+            raise StoreError(
+                f"{store.path}: {slide} belongs to no split and has no column 'split', so it "
+                "cannot be said where newly kept pairs belong."
+            )
+        numbers = view.column("split")
+        for number, name in enumerate(SPLIT_NAMES):
+            members[name][slide] = np.flatnonzero(kept & (numbers == number))
+    return split_rows(store.attributes["slides"], members)
+
+
+def _record(store: PairStore, keep: dict[str, Any]) -> None:
+    attributes = {**store.attributes, "keep": keep}
+    replace_file(store.paths.meta, root_json(attributes), staging=store.paths.partial)
+
+
+def _write_kept(store: PairStore, slide: str, kept: NDArray[np.bool_]) -> None:
+    if not len(kept):
+        return
+    path = store.paths.slide(slide).column(KEPT) / "c" / "0"
+    data = with_crc(kept.astype(COLUMNS[KEPT].dtype).tobytes())
+    if path.read_bytes() != data:
+        replace_file(path, data, staging=store.paths.partial)

@@ -1,0 +1,130 @@
+"""Where everything of a store lies: the only place that knows paths.
+
+A store is a directory today. Object stores (fsspec URLs) would come in here and in
+`wsisr.store.files`, and nowhere else.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsisr.errors import StoreError
+
+META = "zarr.json"
+SLIDES = "slides"
+SPLITS = "splits"
+PATCHES = "patches"
+TISSUE = "tissue"
+RESERVED_ARRAYS = frozenset({PATCHES, TISSUE, "c", META})
+
+_SLIDE_ID = re.compile(r"(?!__)[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_slide_id(slide_id: str) -> str:
+    """The id itself, if it can be a group's name in a Zarr v3 store.
+
+    Raises
+    ------
+    StoreError
+        Where it is empty, has a separator or control character, starts with ``.`` or ``__``, or is
+        longer than 200 characters.
+    """
+    if not _SLIDE_ID.fullmatch(slide_id):
+        raise StoreError(
+            f"{slide_id!r} cannot be a slide id: use 1 to 200 characters without / or \\, "
+            "and no . or __ at the start."
+        )
+    return slide_id
+
+
+def check_array_name(name: str) -> str:
+    """The name itself, if it can be an image array's name beside `patches` and `tissue`."""
+    if not _ARRAY_NAME.fullmatch(name) or name in RESERVED_ARRAYS:
+        raise StoreError(f"{name!r} cannot be the name of an image array; use one like 40x.")
+    return name
+
+
+@dataclass(frozen=True)
+class SlidePaths:
+    """Paths of one slide's group, staged or committed."""
+
+    root: Path
+
+    @property
+    def meta(self) -> Path:
+        return self.root / META
+
+    def array(self, name: str) -> Path:
+        return self.root / name
+
+    def shard(self, name: str, index: int) -> Path:
+        return self.root / name / "c" / str(index) / "0" / "0" / "0"
+
+    @property
+    def columns(self) -> Path:
+        return self.root / PATCHES
+
+    def column(self, name: str) -> Path:
+        return self.root / PATCHES / name
+
+    @property
+    def tissue(self) -> Path:
+        return self.root / TISSUE
+
+
+@dataclass(frozen=True)
+class StorePaths:
+    """Paths of a store and of its staging sibling ``<name>.partial``."""
+
+    root: Path
+
+    @property
+    def meta(self) -> Path:
+        return self.root / META
+
+    @property
+    def slides(self) -> Path:
+        return self.root / SLIDES
+
+    def slide(self, slide_id: str) -> SlidePaths:
+        return SlidePaths(self.root / SLIDES / check_slide_id(slide_id))
+
+    @property
+    def splits(self) -> Path:
+        return self.root / SPLITS
+
+    @property
+    def partial(self) -> Path:
+        return self.root.with_name(self.root.name + ".partial")
+
+    @property
+    def staged_roots(self) -> Path:
+        return self.partial / "roots"
+
+    @property
+    def replaced_root(self) -> Path:
+        return self.partial / "replaced-root"
+
+    @property
+    def staged_slides(self) -> Path:
+        return self.partial / SLIDES
+
+    def staged_slide(self, slide_id: str) -> SlidePaths:
+        return SlidePaths(self.partial / SLIDES / check_slide_id(slide_id))
+
+    @property
+    def replaced_slides(self) -> Path:
+        return self.partial / "replaced-slides"
+
+    @property
+    def staged_splits(self) -> Path:
+        return self.partial / SPLITS
+
+    @property
+    def replaced_splits(self) -> Path:
+        return self.partial / "replaced-splits"
+
+    @property
+    def locks(self) -> Path:
+        return self.partial / "locks"

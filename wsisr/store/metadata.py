@@ -1,0 +1,129 @@
+"""Zarr v3 metadata documents, written the same way every time.
+
+zarr-python reads these; it is not asked to write them, because its field order, and so the
+bytes, change between versions, and because workers then need not import it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisr.errors import CorruptStoreError, StoreError
+from wsisr.store.layout import META
+
+Json = dict[str, Any]
+
+BYTES: Json = {"name": "bytes"}
+BYTES_LITTLE: Json = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC32C: Json = {"name": "crc32c"}
+GZIP: Json = {"name": "gzip", "configuration": {"level": 6}}
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """Canonical bytes of a document: sorted keys, two spaces, no NaN, final newline."""
+    try:
+        text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as err:
+        raise StoreError(f"Attributes cannot be written as JSON: {err}.") from err
+    return (text + "\n").encode()
+
+
+def group_document(attributes: Mapping[str, Any]) -> Json:
+    """``zarr.json`` of a group; wsisr's attributes lie under the key ``"wsisr"``."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {"wsisr": dict(attributes)} if attributes else {},
+    }
+
+
+def array_document(
+    *,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    chunk_shape: Sequence[int],
+    codecs: Sequence[Json],
+    attributes: Mapping[str, Any],
+    dimensions: Sequence[str],
+) -> Json:
+    """``zarr.json`` of an array."""
+    fill: Any = 0.0 if dtype.kind == "f" else False if dtype.kind == "b" else 0
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [int(n) for n in shape],
+        "data_type": dtype.name,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [int(n) for n in chunk_shape]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": list(codecs),
+        "storage_transformers": [],
+        "dimension_names": list(dimensions),
+        "attributes": {"wsisr": dict(attributes)} if attributes else {},
+    }
+
+
+def sharding_codec(inner_shape: Sequence[int], inner_codecs: Sequence[Json]) -> Json:
+    """The sharding codec: inner chunks, index with CRC-32C at the end of the file."""
+    return {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [int(n) for n in inner_shape],
+            "codecs": list(inner_codecs),
+            "index_codecs": [BYTES_LITTLE, CRC32C],
+            "index_location": "end",
+        },
+    }
+
+
+def plain_codecs(dtype: np.dtype[Any]) -> list[Json]:
+    """Codecs of a small unsharded array: little-endian bytes with a CRC-32C."""
+    return [BYTES if dtype.itemsize == 1 else BYTES_LITTLE, CRC32C]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A parsed ``zarr.json``."""
+
+    path: Path
+    document: Json
+
+    @property
+    def is_group(self) -> bool:
+        return self.document.get("node_type") == "group"
+
+    @property
+    def attributes(self) -> Json:
+        """The attributes under ``"wsisr"``; empty where there are none."""
+        value = self.document.get("attributes", {}).get("wsisr", {})
+        return dict(value) if isinstance(value, dict) else {}
+
+
+def read_node(folder: Path) -> Node:
+    """Read and check one ``zarr.json``.
+
+    Raises
+    ------
+    StoreError
+        Where there is none.
+    CorruptStoreError
+        Where it is no Zarr v3 document.
+    """
+    try:
+        document = json.loads((folder / META).read_bytes())
+    except FileNotFoundError as err:
+        raise StoreError(f"{folder}: no {META} here, so this is no Zarr v3 node.") from err
+    except NotADirectoryError as err:
+        raise StoreError(f"{folder} is not a directory, so it is no Zarr v3 node.") from err
+    except ValueError as err:
+        raise CorruptStoreError(f"{folder / META} is no JSON document: {err}.") from err
+    if not isinstance(document, dict) or document.get("zarr_format") != 3:
+        raise CorruptStoreError(f"{folder / META} is no Zarr v3 document.")
+    return Node(folder, document)

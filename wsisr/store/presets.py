@@ -1,0 +1,117 @@
+"""Codec presets: always lossless, a CRC-32C on every inner chunk.
+
+`raw` is the default: any Zarr v3 library reads it, and general compressors gain 5 to 15 % on
+stained tissue for half of the speed (measured). `small` stores reversible HTJ2K (ratio 1.5 to 2.1);
+`zstd` is for tools that must stay with common codecs but want the few per cent.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import StoreError
+from wsisr.store.metadata import BYTES, CRC32C, Json
+from wsisr.store.shards import ChunkEncoder
+
+HTJ2K_NAME: Final = "wsisr.htj2k"
+ZSTD_LEVEL: Final = 1
+
+UInt8Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecPreset:
+    """How the inner chunks of image arrays are encoded.
+
+    Attributes
+    ----------
+    name : str
+        ``"raw"``, ``"small"`` or ``"zstd"``.
+    max_tile_px : int
+        Largest side of an inner chunk: small tiles make training crops cheap, larger ones
+        compress better.
+    chunk_codecs : tuple of dict
+        Zarr codec documents without the final checksum.
+    """
+
+    name: str
+    max_tile_px: int
+    chunk_codecs: tuple[Json, ...]
+
+    @property
+    def inner_codecs(self) -> list[Json]:
+        return [*self.chunk_codecs, CRC32C]
+
+    def encoder(self) -> ChunkEncoder | None:
+        """Encoder of one inner chunk, without the checksum; None for raw bytes."""
+        return _ENCODERS[self.name]
+
+
+def encode_htj2k(tile: UInt8Array) -> bytes:
+    """Reversible HTJ2K of an RGB tile, shape (h, w, 3), uint8."""
+    import imagecodecs
+
+    return bytes(imagecodecs.htj2k_encode(tile, reversible=True))
+
+
+def decode_htj2k(data: Any, shape: tuple[int, int, int]) -> UInt8Array:
+    """Back from `encode_htj2k`.
+
+    Raises
+    ------
+    ValueError
+        Where the stream is broken or is no 8-bit RGB image of this shape.
+    """
+    import imagecodecs
+
+    try:
+        tile = np.asarray(imagecodecs.htj2k_decode(data))
+    except Exception as err:
+        raise ValueError(f"broken HTJ2K stream: {err}") from err
+    if tile.shape != shape or tile.dtype != np.uint8:
+        raise ValueError(f"HTJ2K stream holds {tile.shape} {tile.dtype}, not {shape} uint8")
+    return tile
+
+
+def encode_zstd(tile: UInt8Array) -> bytes:
+    """Zstandard of the raw bytes, as the Zarr codec of that name writes it."""
+    from numcodecs.zstd import Zstd
+
+    return bytes(Zstd(level=ZSTD_LEVEL, checksum=False).encode(tile.reshape(-1)))
+
+
+_ENCODERS: Final[dict[str, ChunkEncoder | None]] = {
+    "raw": None,
+    "small": encode_htj2k,
+    "zstd": encode_zstd,
+}
+
+PRESETS: Final = {
+    "raw": CodecPreset(name="raw", max_tile_px=256, chunk_codecs=(BYTES,)),
+    "small": CodecPreset(
+        name="small", max_tile_px=512, chunk_codecs=({"name": HTJ2K_NAME, "configuration": {}},)
+    ),
+    "zstd": CodecPreset(
+        name="zstd",
+        max_tile_px=256,
+        chunk_codecs=(
+            BYTES,
+            {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}},
+        ),
+    ),
+}
+
+
+def codec_preset(name: str) -> CodecPreset:
+    """The preset of a name.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    if name not in PRESETS:
+        raise StoreError(f"{name!r} is no codec; choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,371 @@
+"""Reading a store: slides, tables, splits and patches, with numpy alone."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wsisr.errors import StoreError
+from wsisr.store.columns import read_plain
+from wsisr.store.layout import META, StorePaths
+from wsisr.store.metadata import read_node
+from wsisr.store.schema import (
+    COLUMNS,
+    KEPT,
+    ArraySpec,
+    RootAttributes,
+    SlideAttributes,
+    find_column,
+    read_root_attributes,
+)
+from wsisr.store.shard_files import ShardFiles
+from wsisr.store.shard_reader import ShardReader
+from wsisr.store.table import Table, concatenate, empty_column
+
+UInt8Array = NDArray[np.uint8]
+
+
+class SlideView:
+    """One committed slide of a store."""
+
+    def __init__(self, store: "PairStore", slide_id: str, index: int) -> None:
+        self.slide_id = slide_id
+        self.index = index
+        self._store = store
+        self._paths = store.paths.slide(slide_id)
+        self.attributes = cast(SlideAttributes, read_node(self._paths.root).attributes)
+        if self.attributes.get("state") != "complete":
+            raise StoreError(f"{self._paths.root}: this slide is not complete; run wsisr verify.")
+
+    def __len__(self) -> int:
+        return int(self.attributes["patches"])
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the image arrays, finest first."""
+        return tuple(self.attributes["arrays"])
+
+    def spec(self, array: str) -> ArraySpec:
+        """What is known of an image array: size, factor, origin, native or made."""
+        return ArraySpec.from_attributes(self.reader(array).attributes)
+
+    def reader(self, array: str) -> ShardReader:
+        """The reader of one image array."""
+        return self._store.reader(self.slide_id, array)
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns that this slide has."""
+        return tuple(sorted(e.name for e in self._paths.columns.iterdir() if (e / META).is_file()))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column, shape (n,), all rows.
+
+        Raises
+        ------
+        StoreError
+            If the slide has no such column.
+        """
+        folder = self._paths.column(name)
+        if not (folder / META).is_file():
+            raise StoreError(
+                f"{self._paths.root} has no column {name!r}; it has {', '.join(self.columns())}."
+            )
+        return read_plain(folder)
+
+    def tissue(self) -> UInt8Array:
+        """Tissue mask, shape (h, w), uint8, 8 um/px; 0 is none."""
+        return cast(UInt8Array, read_plain(self._paths.tissue))
+
+
+class _Slides(Mapping[str, SlideView]):
+    """Committed slides by id, opened when first used."""
+
+    def __init__(self, store: "PairStore", ids: Sequence[str]) -> None:
+        self._store = store
+        self._ids = tuple(ids)
+        self._open: dict[str, SlideView] = {}
+
+    def __getitem__(self, slide_id: str) -> SlideView:
+        if slide_id not in self._open:
+            if slide_id not in self._ids:
+                raise KeyError(slide_id)
+            index = self._store.slide_index(slide_id)
+            self._open[slide_id] = SlideView(self._store, slide_id, index)
+        return self._open[slide_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} slides>"
+
+
+class PairStore:
+    """A pair store opened for reading; made by `open_pairs`.
+
+    Attributes
+    ----------
+    path : Path
+    attributes : RootAttributes
+        Manifest, magnifications, every planned slide id.
+    slides : mapping of str to SlideView
+        The committed ones, sorted by id.
+    """
+
+    def __init__(self, path: Path, *, verify: bool = True, threads: int = 1) -> None:
+        self.paths = StorePaths(Path(path))
+        self.path = self.paths.root
+        node = read_node(self.path)
+        self.attributes: RootAttributes = read_root_attributes(node.attributes, str(self.path))
+        self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
+        present = [s for s in self._index if (self.paths.slide(s).root / META).is_file()]
+        self.slides: Mapping[str, SlideView] = _Slides(self, present)
+        self._verify = verify
+        self._threads = max(1, threads)
+        self._files = ShardFiles()
+        self._readers: dict[tuple[str, str], ShardReader] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "verify": self._verify, "threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], verify=state["verify"], threads=state["threads"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.attributes["magnifications"])
+        return f"<PairStore {self.path}: {len(self.slides)} slides, {names}>"
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the image arrays, finest first."""
+        return tuple(self.attributes["magnifications"])
+
+    def slide_index(self, slide: str | int) -> int:
+        """Place of a slide in the root attributes' list.
+
+        Raises
+        ------
+        StoreError
+            If the store does not list it.
+        """
+        if isinstance(slide, str):
+            if slide not in self._index:
+                raise StoreError(f"{self.path} lists no slide {slide!r}.")
+            return self._index[slide]
+        if not 0 <= slide < len(self._index):
+            raise StoreError(f"{self.path} lists {len(self._index)} slides; there is no {slide}.")
+        return int(slide)
+
+    def table(
+        self,
+        slide: str | int | None = None,
+        *,
+        kept: bool = True,
+        columns: Sequence[str] | None = None,
+    ) -> Table:
+        """Per-patch columns of one slide or of all.
+
+        Parameters
+        ----------
+        slide : str, int or None
+            Id or index; None for all committed slides.
+        kept : bool
+            Only pairs that count (the default); False for every stored one.
+        columns : sequence of str or None
+            Only these (cheaper on large stores); None for all that any slide has.
+
+        Returns
+        -------
+        Table
+            With the columns ``slide`` (index) and ``row`` first. Values that a slide lacks
+            are NaN, -1, 0 (unsigned) or False.
+        """
+        ids = list(self.slides) if slide is None else [self._id(slide)]
+        parts = [self._slide_table(self.slides[name], kept, columns) for name in ids]
+        return concatenate(parts, self.arrays)
+
+    def split(self, name: str) -> NDArray[np.int32]:
+        """Pairs of a split, shape (m, 2): slide index, row.
+
+        Raises
+        ------
+        StoreError
+            If the build is not finished or has no such split.
+        """
+        if not self.paths.splits.is_dir():
+            raise StoreError(
+                f"{self.path} has no splits yet: its build is not finished. Run the same "
+                "wsisr build-pairs command again."
+            )
+        folder = self.paths.splits / name
+        if not (folder / META).is_file():
+            names = ", ".join(self.split_names())
+            raise StoreError(f"{self.path} has no split {name!r}; it has {names}.")
+        rows = read_plain(folder)
+        if rows.ndim != 2 or rows.shape[1] != 2:
+            raise StoreError(f"{folder} is no split.")
+        return cast(NDArray[np.int32], rows)
+
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits; empty while a build is not finished."""
+        if not self.paths.splits.is_dir():
+            return ()
+        return tuple(sorted(e.name for e in self.paths.splits.iterdir() if (e / META).is_file()))
+
+    def patch(self, slide: str | int, row: int, array: str) -> UInt8Array:
+        """One patch, shape (s, s, 3), uint8."""
+        return self.reader(self._id(slide), array).read([row])[0]
+
+    def read(
+        self,
+        rows: ArrayLike,
+        array: str,
+        *,
+        y: ArrayLike = 0,
+        x: ArrayLike = 0,
+        h: int | None = None,
+        w: int | None = None,
+        out: UInt8Array | None = None,
+    ) -> UInt8Array:
+        """Patches of any slides as one batch.
+
+        Parameters
+        ----------
+        rows : int array, shape (k, 2)
+            Slide index and row, e.g. part of a `split`.
+        array : str
+            ``"40x"``.
+        y, x, h, w, out
+            Crop and target as in `ShardReader.read`.
+
+        Returns
+        -------
+        ndarray, shape (k, h, w, 3), uint8
+        """
+        pairs = np.asarray(rows)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise StoreError("rows must have the shape (k, 2): slide index, row.")
+        count = len(pairs)
+        tops = np.broadcast_to(np.asarray(y), (count,))
+        lefts = np.broadcast_to(np.asarray(x), (count,))
+        names = self.attributes["slides"]
+        groups = [
+            (self.reader(names[self.slide_index(int(index))], array), pairs[:, 0] == index)
+            for index in np.unique(pairs[:, 0])
+        ]
+        sizes = {reader.shape[1] for reader, _ in groups}
+        if len(sizes) > 1 and (h is None or w is None):
+            raise StoreError(f"{array} has patches of several sizes; say h and w.")
+        size = max(sizes, default=0)
+        height = size - int(tops.max(initial=0)) if h is None else int(h)
+        width = size - int(lefts.max(initial=0)) if w is None else int(w)
+        if out is None:
+            out = np.empty((count, height, width, 3), np.uint8)
+        elif out.shape != (count, height, width, 3) or out.dtype != np.uint8:
+            raise StoreError(f"out must be uint8 of shape {(count, height, width, 3)}.")
+        jobs = []
+        for reader, members in groups:
+            reader.check(pairs[members, 1], tops[members], lefts[members], height, width)
+            for at in np.flatnonzero(members).tolist():
+                jobs.append((reader, int(pairs[at, 1]), int(tops[at]), int(lefts[at]), out[at]))
+        _run(jobs, self._executor() if self._threads > 1 else None, self._threads)
+        return out
+
+    def reader(self, slide_id: str, array: str) -> ShardReader:
+        """The reader of one image array of one slide."""
+        key = (slide_id, array)
+        if key not in self._readers:
+            if slide_id not in self.slides:
+                raise StoreError(f"{self.path} has no pairs of slide {slide_id!r}.")
+            if array not in self.slides[slide_id].arrays:
+                have = ", ".join(self.slides[slide_id].arrays)
+                raise StoreError(f"{self.path}: {slide_id} has no {array}; it has {have}.")
+            self._readers[key] = ShardReader(
+                self.paths.slide(slide_id).array(array), verify=self._verify, files=self._files
+            )
+        return self._readers[key]
+
+    def _id(self, slide: str | int) -> str:
+        name = self.attributes["slides"][self.slide_index(slide)]
+        if name not in self.slides:
+            raise StoreError(
+                f"{self.path} has no pairs of slide {name!r}: it failed or is to come."
+            )
+        return name
+
+    def _slide_table(self, slide: SlideView, kept: bool, columns: Sequence[str] | None) -> Table:
+        names = slide.columns()
+        wanted = names if columns is None else [c for c in columns if c not in ("slide", "row")]
+        unknown = [c for c in wanted if c not in names and find_column(c, slide.arrays) is None]
+        if unknown:
+            raise StoreError(
+                f"{', '.join(unknown)}: no such column; there are {', '.join(sorted(COLUMNS))}."
+            )
+        chosen = (
+            np.flatnonzero(slide.column(KEPT)) if kept else np.arange(len(slide), dtype=np.int64)
+        )
+        data: dict[str, NDArray[Any]] = {
+            "slide": np.full(len(chosen), slide.index, np.int32),
+            "row": chosen.astype(np.int32),
+        }
+        for name in wanted:
+            if name in names:
+                data[name] = slide.column(name)[chosen]
+            else:
+                data[name] = empty_column(name, slide.arrays, len(chosen))
+        attributes = slide.attributes
+        words = {
+            "label": list(attributes.get("labels") or []),
+            "reason": list(attributes.get("reasons") or []),
+        }
+        return Table(data, words)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool_pid != os.getpid():
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="wsisr-read")
+            self._pool_pid = os.getpid()
+        return self._pool
+
+
+Job = tuple[ShardReader, int, int, int, UInt8Array]
+
+
+def _run(jobs: list[Job], pool: ThreadPoolExecutor | None, threads: int) -> None:
+    def read(part: list[Job]) -> None:
+        for reader, row, y, x, out in part:
+            reader.read_into(row, y, x, out)
+
+    if pool is None or len(jobs) < 2:
+        read(jobs)
+        return
+    step = -(-len(jobs) // threads)
+    list(pool.map(read, [jobs[start : start + step] for start in range(0, len(jobs), step)]))
+
+
+def open_pairs(path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1) -> PairStore:
+    """Open a pair store for reading.
+
+    Parameters
+    ----------
+    path : path
+        ``pairs.zarr``.
+    verify : bool
+        Check the CRC-32C of everything that is read.
+    threads : int
+        Threads that read and decode a batch.
+
+    Raises
+    ------
+    StoreError
+        If there is no pair store, or one of a newer format.
+    """
+    return PairStore(Path(path), verify=verify, threads=threads)

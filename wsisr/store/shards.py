@@ -1,0 +1,266 @@
+"""Zarr v3 shards: how patches are laid out in files, and an encoder for whole shards.
+
+zarr-python's shard writer spends several times the copying cost in bookkeeping, and two
+writers in one shard lose data silently. So a shard has one writer, is written whole and once,
+by this module, and its bytes are those that zarr-python writes (a test compares them).
+
+A shard file is the encoded inner chunks in Morton order, then the index: 16 bytes (offset, length;
+little-endian, 2^64-1 twice where a chunk does not exist) per inner chunk in C order, then its
+CRC-32C. Chunks past the end of the array are not stored.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import CorruptStoreError, StoreError
+from wsisr.store.files import write_buffers
+
+UInt8Array = NDArray[np.uint8]
+ChunkEncoder = Callable[[UInt8Array], bytes]
+
+MIN_SHARD_BYTES = 50_000_000
+"""HR shards hold this much raw data at least and less than twice as much."""
+MAX_PATCHES_PER_SHARD = 4096
+"""Bounds the index (64 KiB) where patches are tiny."""
+ABSENT = 2**64 - 1
+CRC_BYTES = 4
+ENTRY_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardLayout:
+    """How the patches of one image array are cut into inner chunks and shards.
+
+    Attributes
+    ----------
+    size_px : int
+        Side of a patch.
+    tile_px : int
+        Side of an inner chunk.
+    tiles : int
+        Inner chunks along a side; ``tiles * tile_px >= size_px``, and what is over is padding.
+    patches : int
+        Patches per shard.
+    """
+
+    size_px: int
+    tile_px: int
+    tiles: int
+    patches: int
+
+    @property
+    def inner_shape(self) -> tuple[int, int, int, int]:
+        return (1, self.tile_px, self.tile_px, 3)
+
+    @property
+    def shard_shape(self) -> tuple[int, int, int, int]:
+        side = self.tiles * self.tile_px
+        return (self.patches, side, side, 3)
+
+    @property
+    def chunks_per_patch(self) -> int:
+        return self.tiles * self.tiles
+
+    @property
+    def chunk_bytes(self) -> int:
+        return self.tile_px * self.tile_px * 3
+
+    @property
+    def index_bytes(self) -> int:
+        return self.patches * self.chunks_per_patch * ENTRY_BYTES + CRC_BYTES
+
+    def shards(self, patches: int) -> int:
+        """How many shards hold this many patches."""
+        return -(-patches // self.patches)
+
+
+def tile_layout(size_px: int, max_tile_px: int) -> tuple[int, int]:
+    """Tiles along a side and their size: the fewest tiles of at most `max_tile_px`.
+
+    >>> tile_layout(1024, 256), tile_layout(300, 256), tile_layout(64, 256)
+    ((4, 256), (2, 150), (1, 64))
+    """
+    tiles = -(-size_px // max_tile_px)
+    return tiles, -(-size_px // tiles)
+
+
+def plan_shards(sizes_px: Sequence[int], max_tile_px: int) -> tuple[ShardLayout, ...]:
+    """Layouts of the arrays of one slide: the same patches per shard in each.
+
+    Parameters
+    ----------
+    sizes_px : sequence of int
+        Patch sides; the largest decides.
+    max_tile_px : int
+        Largest side of an inner chunk.
+
+    Returns
+    -------
+    tuple of ShardLayout
+        With the power of two of patches that makes a shard of the largest array 50 to 100 MB.
+    """
+    if not sizes_px:
+        raise StoreError("A slide needs at least one image array.")
+    tiles, tile_px = tile_layout(max(sizes_px), max_tile_px)
+    patch_bytes = (tiles * tile_px) ** 2 * 3
+    patches = 1
+    while patches * patch_bytes < MIN_SHARD_BYTES and patches < MAX_PATCHES_PER_SHARD:
+        patches *= 2
+    layouts = []
+    for size_px in sizes_px:
+        tiles, tile_px = tile_layout(size_px, max_tile_px)
+        layouts.append(ShardLayout(size_px=size_px, tile_px=tile_px, tiles=tiles, patches=patches))
+    return tuple(layouts)
+
+
+@lru_cache(maxsize=16)
+def morton_order(grid: tuple[int, ...]) -> NDArray[np.int64]:
+    """C-order numbers of the cells of a grid, sorted along the Morton curve.
+
+    Dimensions take part only with the bits that their extent needs, the last one slowest,
+    as in the sharding codec of zarr-python ("compressed Morton code" of Neuroglancer).
+    """
+    cells = np.indices(grid).reshape(len(grid), -1)
+    codes = np.zeros(cells.shape[1], np.int64)
+    bits = [(extent - 1).bit_length() for extent in grid]
+    position = 0
+    for bit in range(max(bits)):
+        for axis, width in enumerate(bits):
+            if bit < width:
+                codes |= ((cells[axis] >> bit) & 1) << position
+                position += 1
+    return np.argsort(codes, kind="stable")
+
+
+def encode_index(offsets: NDArray[np.uint64], lengths: NDArray[np.uint64]) -> bytes:
+    """The index of a shard from offset and length of each inner chunk in C order."""
+    body = np.stack((offsets, lengths), axis=-1).astype("<u8").tobytes()
+    return body + google_crc32c.value(body).to_bytes(CRC_BYTES, "little")
+
+
+def cut_tiles(patch: UInt8Array, layout: ShardLayout) -> list[UInt8Array]:
+    """Contiguous inner chunks of one patch in C order, padded with the fill value 0."""
+    side = layout.tiles * layout.tile_px
+    if side != layout.size_px:
+        padded = np.zeros((side, side, 3), np.uint8)
+        padded[: layout.size_px, : layout.size_px] = patch
+        patch = padded
+    if layout.tiles == 1:
+        return [np.ascontiguousarray(patch)]
+    t = layout.tile_px
+    return [
+        np.ascontiguousarray(patch[y : y + t, x : x + t])
+        for y in range(0, side, t)
+        for x in range(0, side, t)
+    ]
+
+
+def write_shard(
+    path: Path,
+    patches: UInt8Array,
+    layout: ShardLayout,
+    encode: ChunkEncoder | None,
+    pool: Executor | None = None,
+) -> int:
+    """Write one shard, whole.
+
+    Parameters
+    ----------
+    path : Path
+        The shard's file; its folder is made.
+    patches : ndarray, shape (k, size_px, size_px, 3), uint8
+        At most `layout.patches` of them; fewer only in the last shard of an array.
+    layout : ShardLayout
+    encode : callable or None
+        From a contiguous inner chunk (tile_px, tile_px, 3) to bytes; None for raw bytes.
+    pool : Executor or None
+        Encodes chunks in its threads.
+
+    Returns
+    -------
+    int
+        Size of the file in bytes.
+    """
+    count, side = len(patches), layout.size_px
+    if patches.shape != (count, side, side, 3) or patches.dtype != np.uint8:
+        raise StoreError(f"{path}: patches of shape {patches.shape} do not fit {side} px.")
+    if not 0 < count <= layout.patches:
+        raise StoreError(f"{path}: {count} patches do not fit a shard of {layout.patches}.")
+    tiles = [tile for patch in patches for tile in cut_tiles(patch, layout)]
+    data: list[memoryview]
+    if encode is None:
+        data = [tile.reshape(-1).data for tile in tiles]
+        sums = [google_crc32c.value(tile.reshape(-1)) for tile in tiles]
+    else:
+        encoded = list(pool.map(encode, tiles) if pool else map(encode, tiles))
+        data = [memoryview(chunk) for chunk in encoded]
+        sums = [google_crc32c.value(chunk) for chunk in encoded]
+    # Only the chunks of existing patches are stored; they come first in C order.
+    order = morton_order((layout.patches, layout.tiles, layout.tiles, 1))
+    order = order[order < len(data)]
+    lengths = np.full(layout.patches * layout.chunks_per_patch, ABSENT, np.uint64)
+    offsets = lengths.copy()
+    lengths[: len(data)] = [chunk.nbytes + CRC_BYTES for chunk in data]
+    ends = np.cumsum(lengths[order])
+    offsets[order] = ends - lengths[order]
+    buffers: list[bytes | memoryview] = []
+    for cell in order.tolist():
+        buffers += (data[cell], sums[cell].to_bytes(CRC_BYTES, "little"))
+    buffers.append(encode_index(offsets, lengths))
+    return write_buffers(path, _gather(buffers))
+
+
+def _gather(buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Join small neighbours, so that a shard of many small chunks needs few system calls."""
+    joined: list[bytes | memoryview] = []
+    pending: list[bytes | memoryview] = []
+    size = 0
+    for buffer in buffers:
+        length = len(buffer)
+        if length > 1 << 18:
+            if pending:
+                joined.append(b"".join(pending))
+                pending, size = [], 0
+            joined.append(buffer)
+            continue
+        pending.append(buffer)
+        size += length
+        if size > 1 << 20:
+            joined.append(b"".join(pending))
+            pending, size = [], 0
+    if pending:
+        joined.append(b"".join(pending))
+    return joined
+
+
+def read_index(fd: int, layout_cells: int, where: str) -> NDArray[np.uint64]:
+    """Offset and length of every inner chunk of an open shard, shape (cells, 2), checked.
+
+    Raises
+    ------
+    CorruptStoreError
+        Where the file is too short or its index does not match its checksum.
+    """
+    need = layout_cells * ENTRY_BYTES + CRC_BYTES
+    size = os.fstat(fd).st_size
+    body = os.pread(fd, need, size - need) if size >= need else b""
+    if len(body) != need:
+        raise CorruptStoreError(f"{where}: the shard is cut short ({size} bytes).")
+    if google_crc32c.value(body[:-CRC_BYTES]) != int.from_bytes(body[-CRC_BYTES:], "little"):
+        raise CorruptStoreError(f"{where}: the shard's index does not match its CRC-32C.")
+    index = np.frombuffer(body[:-CRC_BYTES], "<u8").reshape(layout_cells, 2).astype(np.uint64)
+    present = index[:, 0] != ABSENT
+    # Compared without adding, because a sum of hostile values would wrap around.
+    room = np.uint64(size - need)
+    good = (index[:, 0] <= room) & (index[:, 1] <= room - np.minimum(index[:, 0], room))
+    if not bool(np.all(good | ~present)):
+        raise CorruptStoreError(f"{where}: the shard's index points outside the file.")
+    return index

@@ -1,0 +1,72 @@
+"""Splits: which patch belongs to train, val or test."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import StoreError
+from wsisr.store.columns import write_plain
+from wsisr.store.digests import content_digest
+from wsisr.store.files import remove_tree, sync_tree, write_buffers
+from wsisr.store.layout import META
+from wsisr.store.metadata import group_document, to_json
+from wsisr.store.schema import SPLIT_NAMES
+
+
+def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], slides: int) -> None:
+    """Write a complete splits group into a new folder and sync it.
+
+    Parameters
+    ----------
+    folder : Path
+        Replaced if it is there.
+    splits : mapping of str to ndarray, shape (m, 2), integer
+        Rows of (slide index, row); sorted here, so that the order they come in does not matter.
+    slides : int
+        How many slides the store lists.
+    """
+    remove_tree(folder)
+    contents: dict[str, str] = {}
+    for name in (*SPLIT_NAMES, *sorted(set(splits) - set(SPLIT_NAMES))):
+        rows = np.asarray(splits.get(name, np.empty((0, 2), np.int32)))
+        if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu":
+            raise StoreError(f"Split {name}: rows must be an integer array (m, 2).")
+        if len(rows) and not (rows.min() >= 0 and rows[:, 0].max() < slides):
+            raise StoreError(f"Split {name}: rows name slides that the store does not list.")
+        rows = np.unique(rows.astype(np.int32), axis=0).reshape(-1, 2)
+        attributes = {"meaning": "index into the store's slides, row in that slide"}
+        write_plain(folder / name, rows, attributes, ("pair", "slide_row"))
+        contents[name] = split_digest(rows)
+    document = group_document({"state": "complete", "digests": contents})
+    write_buffers(folder / META, [to_json(document)])
+    sync_tree(folder)
+
+
+def split_digest(rows: NDArray[Any]) -> str:
+    """Digest of a split's rows, shape (m, 2)."""
+    return content_digest(np.ascontiguousarray(rows, "<i4").tobytes())
+
+
+def split_rows(
+    slides: list[str], chosen: Mapping[str, Mapping[str, NDArray[Any]]]
+) -> dict[str, NDArray[np.int32]]:
+    """Split arrays from the chosen rows of every slide.
+
+    Parameters
+    ----------
+    slides : list of str
+        The root attributes' slides.
+    chosen : mapping of split name to mapping of slide id to rows, shape (k,)
+    """
+    place = {slide: index for index, slide in enumerate(slides)}
+    result: dict[str, NDArray[np.int32]] = {}
+    for split, members in chosen.items():
+        parts = [
+            np.stack((np.full(len(rows), place[slide]), rows), axis=1)
+            for slide, rows in members.items()
+        ]
+        result[split] = np.concatenate([np.empty((0, 2), np.int32), *parts]).astype(np.int32)
+    return result

@@ -1,0 +1,245 @@
+"""What a store contains, in numbers and in text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.store.layout import META
+from wsisr.store.reader import PairStore, SlideView, open_pairs
+from wsisr.store.schema import KEPT
+
+RESIDUAL_EDGES_PX = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)
+"""Bins of the sub-pixel residual, HR px."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySummary:
+    """One magnification over all slides.
+
+    Attributes
+    ----------
+    name : str
+    sizes_px : tuple of int
+    um_per_px : (float, float) or None
+        Smallest and largest true resolution.
+    origins : dict of str to int
+        Slides per LR origin.
+    native : int
+        Slides whose file stores it.
+    """
+
+    name: str
+    sizes_px: tuple[int, ...]
+    um_per_px: tuple[float, float] | None
+    origins: dict[str, int]
+    native: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSummary:
+    """What `describe_store` prints.
+
+    Attributes
+    ----------
+    path : Path
+    format_version : int
+    codec : str
+    manifest : str
+    planned, slides, patients : int
+    stored, kept : int
+        Pairs.
+    arrays : tuple of ArraySummary
+    splits : dict of str to int
+        Kept pairs; empty while the build is not finished.
+    labels : dict of str to int
+        Kept pairs.
+    funnel : dict of str to int
+        Sums over slides, in the order of the build.
+    residuals : tuple of int or None
+        Kept pairs per bin of `RESIDUAL_EDGES_PX`; None where pairs are not registered.
+    alignment : dict of str to float
+        Medians and 95th percentiles of certificate columns over kept pairs.
+    reasons : dict of str to int
+        Rejected pairs.
+    keep_rule : str
+    """
+
+    path: Path
+    format_version: int
+    codec: str
+    manifest: str
+    planned: int
+    slides: int
+    patients: int
+    stored: int
+    kept: int
+    arrays: tuple[ArraySummary, ...]
+    splits: dict[str, int]
+    labels: dict[str, int]
+    funnel: dict[str, int]
+    residuals: tuple[int, ...] | None
+    alignment: dict[str, float]
+    reasons: dict[str, int]
+    keep_rule: str
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+
+def summarise_store(path: Path) -> StoreSummary:
+    """Count and summarise a store; reads columns, not pixels.
+
+    Raises
+    ------
+    StoreError
+        If there is no pair store.
+    """
+    store = open_pairs(path)
+    views = list(store.slides.values())
+    names = {name for view in views for name in view.columns()}
+    wanted = [
+        name
+        for name in (
+            "label",
+            "reason",
+            "verdict",
+            "residual_x",
+            "residual_y",
+            "ncc",
+            "ncc_band",
+            "spread",
+            "sharpness",
+        )
+        if name in names
+    ]
+    table = store.table(kept=False, columns=[KEPT, *wanted])
+    kept = table[KEPT].astype(bool)
+    funnel: dict[str, int] = {}
+    for view in views:
+        for step, count in (view.attributes.get("funnel") or {}).items():
+            funnel[step] = funnel.get(step, 0) + int(count)
+    residuals = None
+    alignment: dict[str, float] = {}
+    if {"residual_x", "residual_y"} <= names:
+        length = np.hypot(table["residual_x"], table["residual_y"])[kept]
+        length = length[np.isfinite(length)]
+        counts, _ = np.histogram(length, RESIDUAL_EDGES_PX)
+        residuals = tuple(counts.tolist())
+        alignment |= _percentiles("residual", length)
+    for name in ("ncc", "ncc_band", "spread", "sharpness"):
+        if name in names:
+            values = table[name][kept]
+            alignment |= _percentiles(name, values[np.isfinite(values)])
+    manifest = store.attributes["manifest"]
+    return StoreSummary(
+        path=store.path,
+        format_version=store.attributes["format_version"],
+        codec=store.attributes["codec"],
+        manifest=str(manifest.get("name", "")),
+        planned=len(store.attributes["slides"]),
+        slides=len(views),
+        patients=len({view.attributes["patient"] for view in views}),
+        stored=len(kept),
+        kept=int(kept.sum()),
+        arrays=_arrays(store, views),
+        splits={name: len(store.split(name)) for name in store.split_names()},
+        labels=_count(table.names("label"), kept) if "label" in names else {},
+        funnel=funnel,
+        residuals=residuals,
+        alignment=alignment,
+        reasons=_count(table.names("reason"), ~kept) if "reason" in names else {},
+        keep_rule=str((store.attributes.get("keep") or {}).get("rule", "")),
+    )
+
+
+def describe_store(path: Path) -> str:
+    """A store in words: contents, funnel, alignment."""
+    return str(summarise_store(path))
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path looks like a pair store (and not like a slide)."""
+    return (path / META).is_file()
+
+
+def _percentiles(name: str, values: NDArray[Any]) -> dict[str, float]:
+    if not len(values):
+        return {}
+    median, high = np.percentile(values, [50, 95])
+    return {f"{name} median": float(median), f"{name} p95": float(high)}
+
+
+def _count(words: list[str], rows: NDArray[np.bool_]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word, counted in zip(words, rows.tolist(), strict=True):
+        if counted and word:
+            counts[word] = counts.get(word, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _arrays(store: PairStore, views: list[SlideView]) -> tuple[ArraySummary, ...]:
+    found = []
+    for name in store.arrays:
+        specs = [view.spec(name) for view in views if name in view.arrays]
+        scales = [spec.um_per_px for spec in specs if spec.um_per_px is not None]
+        origins: dict[str, int] = {}
+        for spec in specs:
+            origins[spec.origin] = origins.get(spec.origin, 0) + 1
+        found.append(
+            ArraySummary(
+                name=name,
+                sizes_px=tuple(sorted({spec.size_px for spec in specs})),
+                um_per_px=(min(scales), max(scales)) if scales else None,
+                origins=dict(sorted(origins.items())),
+                native=sum(spec.native for spec in specs),
+            )
+        )
+    return tuple(found)
+
+
+def _lines(s: StoreSummary) -> list[str]:
+    lines = [
+        f"{s.path}: {s.kept:,} pairs from {s.slides} slides of {s.patients} patients",
+        f"  format {s.format_version}, codec {s.codec}, manifest {s.manifest or '(unnamed)'}",
+    ]
+    if s.slides < s.planned:
+        lines.append(f"  {s.planned - s.slides} of {s.planned} planned slides are not in it")
+    if s.keep_rule:
+        lines.append(f"  kept by the rule: {s.keep_rule} ({s.kept:,} of {s.stored:,} stored)")
+    for array in s.arrays:
+        size = "/".join(str(px) for px in array.sizes_px) or "-"
+        scale = ""
+        if array.um_per_px:
+            low, high = array.um_per_px
+            text = f"{low:.4g}" if abs(high - low) < 1e-3 * high else f"{low:.4g}-{high:.4g}"
+            scale = f", {text} um/px"
+        origins = ", ".join(f"{name} ({count})" for name, count in array.origins.items())
+        lines.append(f"  {array.name}: {size} px{scale}; {origins}")
+    if s.splits:
+        lines.append("  splits: " + ", ".join(f"{k} {v:,}" for k, v in sorted(s.splits.items())))
+    else:
+        lines.append("  splits: none yet, the build is not finished")
+    if s.labels:
+        lines.append("  labels: " + ", ".join(f"{k} {v:,}" for k, v in s.labels.items()))
+    if s.funnel:
+        lines.append("  funnel: " + " > ".join(f"{k} {v:,}" for k, v in s.funnel.items()))
+    if s.residuals is not None:
+        lines.append("  residual of kept pairs (HR px):")
+        top = max(max(s.residuals), 1)
+        for low, high, count in zip(
+            RESIDUAL_EDGES_PX, RESIDUAL_EDGES_PX[1:], s.residuals, strict=False
+        ):
+            span = f"{low:g} - {high:g}" if np.isfinite(high) else f"{low:g} and more"
+            lines.append(f"    {span:>12}  {count:>9,}  {'#' * round(40 * count / top)}")
+    for name in ("residual", "ncc", "ncc_band", "spread", "sharpness"):
+        if f"{name} median" in s.alignment:
+            lines.append(
+                f"  {name}: median {s.alignment[f'{name} median']:.3f}, "
+                f"95th percentile {s.alignment[f'{name} p95']:.3f}"
+            )
+    if s.reasons:
+        lines.append("  not kept: " + ", ".join(f"{k} {v:,}" for k, v in s.reasons.items()))
+    return lines

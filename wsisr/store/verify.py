@@ -1,0 +1,288 @@
+"""`verify`: is every byte of a store what was written, and do its splits not leak?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wsisr.errors import StoreError
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store.digests import root_digest
+from wsisr.store.duplicates import SameTissue, find_same_tissue
+from wsisr.store.features import (
+    SlideFeatures,
+    common_resolution,
+    describe_slide,
+    field_um,
+    sample_rows,
+)
+from wsisr.store.findings import Finding, error, shorten, warning
+from wsisr.store.layout import META, SLIDES, SPLITS
+from wsisr.store.metadata import group_document, to_json
+from wsisr.store.reader import PairStore, open_pairs
+from wsisr.store.schema import KEPT
+from wsisr.store.verify_slide import verify_slide
+from wsisr.store.verify_splits import (
+    Rows,
+    SlideIdentity,
+    check_identities,
+    check_splits,
+    identities,
+    is_declared_leaky,
+    measured_overlap,
+    read_splits,
+    units_of,
+)
+
+CHOOSING = ("train", "val")
+"""Splits that shape a model; none of their tissue may be in a test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What `verify_store` found.
+
+    Attributes
+    ----------
+    path : Path
+    slides, patches : int
+        What was checked.
+    findings : tuple of Finding
+        Errors first.
+    """
+
+    path: Path
+    slides: int
+    patches: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error; warnings are allowed."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    def __str__(self) -> str:
+        lines = [str(finding) for finding in self.findings]
+        errors = sum(finding.severity == "error" for finding in self.findings)
+        verdict = "no fault found" if self.ok else f"{errors} errors"
+        lines.append(f"{self.path}: {self.slides} slides, {self.patches} patches: {verdict}.")
+        return "\n".join(lines)
+
+
+def verify_store(
+    path: Path,
+    against: Path | None = None,
+    *,
+    deep: bool = True,
+    duplicates: bool = True,
+    reporter: Reporter = silent,
+) -> VerifyReport:
+    """Check a store completely.
+
+    Parameters
+    ----------
+    path : Path
+    against : Path or None
+        A second store: no patient, group, file or tissue of its test split may be in this one's
+        train or val split, nor the other way round.
+    deep : bool
+        Read every pixel: checksums of all chunks and digests of all patches. Without it only names,
+        sizes, metadata and columns are checked.
+    duplicates : bool
+        Look for the same tissue under different patients (reads a sample of patches).
+    reporter : Reporter
+
+    Returns
+    -------
+    VerifyReport
+
+    Raises
+    ------
+    StoreError
+        If there is no readable store at all.
+    """
+    store = open_pairs(path)
+    findings = _check_root(store)
+    patches = 0
+    healthy: list[str] = []
+    for done, slide in enumerate(store.slides):
+        faults = verify_slide(store, slide, deep=deep)
+        findings += faults
+        if not any(fault.severity == "error" for fault in faults):
+            healthy.append(slide)
+            patches += len(store.slides[slide])
+        reporter(
+            ProgressEvent(
+                stage="verify", done=done + 1, total=len(store.slides), unit="slide", item=slide
+            )
+        )
+    # A broken slide is an error already; what it says of itself is not used further.
+    if len(healthy) == len(store.slides):
+        splits, faults = read_splits(store)
+        findings += faults
+        findings += check_splits(store, splits)
+        slides = identities(store, splits)
+        declared = is_declared_leaky(store)
+        findings += check_identities(slides, declared=declared)
+        if declared:
+            findings.append(_declared(store, splits))
+        if duplicates:
+            findings += _check_duplicates(store, slides, reporter)
+        if against is not None:
+            findings += _check_against(store, slides, against, duplicates, reporter)
+    findings.sort(key=lambda finding: finding.severity != "error")
+    return VerifyReport(
+        path=store.path, slides=len(store.slides), patches=patches, findings=tuple(findings)
+    )
+
+
+def _check_root(store: PairStore) -> list[Finding]:
+    findings: list[Finding] = []
+    attributes = store.attributes
+    expected = to_json(group_document(attributes))
+    if root_digest(attributes) != attributes["digest"] or store.paths.meta.read_bytes() != expected:
+        findings.append(error("metadata", f"the root's {META} was edited."))
+    empty = to_json(group_document({}))
+    slides = store.paths.slides
+    if not (slides / META).is_file() or (slides / META).read_bytes() != empty:
+        findings.append(error("metadata", f"{SLIDES}/{META} is missing or was edited."))
+    extra = sorted(e.name for e in store.path.iterdir() if e.name not in {META, SLIDES, SPLITS})
+    listed = set(attributes["slides"])
+    if slides.is_dir():
+        for entry in sorted(slides.iterdir()):
+            if entry.name == META:
+                continue
+            if entry.name not in listed:
+                extra.append(f"{SLIDES}/{entry.name}")
+            elif not (entry / META).is_file():
+                findings.append(error("files", f"{META} is missing.", entry.name))
+    if extra:
+        findings.append(error("files", f"not part of the store: {shorten(extra)}."))
+    if missing := sorted(listed - set(store.slides)):
+        text = f"{len(missing)} planned slides are not in it: {shorten(missing)}."
+        findings.append(warning("counts", text))
+    if attributes["slides"] != sorted(listed):
+        findings.append(error("metadata", "the list of slides is not sorted and unique."))
+    keep = attributes.get("keep")
+    if keep and keep.get("state") != "complete":
+        text = f"wsisr keep was interrupted: run it again with {keep.get('rule')!r}."
+        findings.append(error("counts", text))
+    elif keep:
+        for slide, count in keep.get("kept", {}).items():
+            if slide in store.slides:
+                have = int(np.count_nonzero(store.slides[slide].column(KEPT)))
+                if have != count:
+                    text = f"the rule {keep['rule']!r} kept {count} pairs, the column {have}."
+                    findings.append(error("counts", text, slide, KEPT))
+    return findings
+
+
+def _declared(store: PairStore, splits: dict[str, Rows]) -> Finding:
+    touched, total = measured_overlap(store, splits)
+    share = 100.0 * touched / total if total else 0.0
+    return warning(
+        "footprint",
+        f"LEAKY as declared: the manifest splits patches at random; {touched} of {total} test "
+        f"patches ({share:.1f} %) overlap a training patch.",
+    )
+
+
+def _features(store: PairStore, um_per_px: float, reporter: Reporter) -> dict[str, SlideFeatures]:
+    found = {}
+    for done, slide in enumerate(store.slides):
+        kept = np.flatnonzero(store.slides[slide].column(KEPT))
+        found[slide] = describe_slide(store, slide, sample_rows(kept), um_per_px)
+        reporter(
+            ProgressEvent(
+                stage="duplicates",
+                done=done + 1,
+                total=len(store.slides),
+                unit="slide",
+                item=slide,
+            )
+        )
+    return found
+
+
+def _check_duplicates(
+    store: PairStore, slides: Sequence[SlideIdentity], reporter: Reporter
+) -> list[Finding]:
+    units = units_of(list(slides))
+    if len(set(units.values())) < 2:
+        return []
+    fields = [field_um(store, slide) for slide in store.slides]
+    features = _features(store, common_resolution(fields), reporter)
+    by_name = {slide.slide: slide for slide in slides}
+    findings = []
+    for pair in find_same_tissue(features, units):
+        one, two = by_name[pair.first], by_name[pair.second]
+        splits = sorted({*one.splits, *two.splits})
+        text = _same_tissue(pair, f"patients {one.patient} and {two.patient}")
+        if len(splits) > 1 and not is_declared_leaky(store):
+            findings.append(error("duplicates", f"{text}, in {' and '.join(splits)}."))
+        else:
+            findings.append(
+                warning("duplicates", f"{text}. Give them one patient or group (override CSV).")
+            )
+    return findings
+
+
+def _same_tissue(pair: SameTissue, who: str) -> str:
+    turned = f", turned {pair.rotation_deg:.0f} deg" if abs(pair.rotation_deg) > 5 else ""
+    mirror = ", mirrored" if pair.mirrored else ""
+    return (
+        f"{pair.first} and {pair.second} show the same tissue ({pair.patch_pairs} patch pairs, "
+        f"correlation {pair.ncc:.2f}{turned}{mirror}; {who})"
+    )
+
+
+def _check_against(
+    store: PairStore,
+    slides: Sequence[SlideIdentity],
+    against: Path,
+    duplicates: bool,
+    reporter: Reporter,
+) -> list[Finding]:
+    """Leaks between two stores: what one learns from must not be in the other's test split."""
+    other = open_pairs(against)
+    splits, faults = read_splits(other)
+    if faults:
+        raise StoreError(f"{against}: {faults[0].text} Run wsisr verify on it first.")
+    theirs = identities(other, splits)
+    findings: list[Finding] = []
+    for what in ("patient", "group", "fingerprint"):
+        table: dict[str, list[SlideIdentity]] = {}
+        for slide in theirs:
+            if value := getattr(slide, what):
+                table.setdefault(value, []).append(slide)
+        for slide in slides:
+            for match in table.get(getattr(slide, what), []) if getattr(slide, what) else []:
+                value = getattr(slide, what)
+                name = "the same file" if what == "fingerprint" else f"{what} {value}"
+                text = f"{name}: {slide.slide} here, {match.slide} in {against.name}"
+                findings.append(_crossing(text, slide, match, against.name))
+    if not duplicates:
+        return findings
+    fields = [field_um(s, name) for s in (store, other) for name in s.slides]
+    um_per_px = common_resolution(fields)
+    names = {f"A:{slide.slide}": slide for slide in slides}
+    names |= {f"B:{slide.slide}": slide for slide in theirs}
+    features = {f"A:{k}": v for k, v in _features(store, um_per_px, reporter).items()}
+    features |= {f"B:{k}": v for k, v in _features(other, um_per_px, reporter).items()}
+    for pair in find_same_tissue(features, {name: name[0] for name in features}):
+        one, two = names[pair.first], names[pair.second]
+        if one.fingerprint == two.fingerprint:
+            continue
+        text = _same_tissue(pair, f"A is {store.path.name}, B is {against.name}")
+        findings.append(_crossing(text, one, two, against.name))
+    return findings
+
+
+def _crossing(text: str, one: SlideIdentity, two: SlideIdentity, other: str) -> Finding:
+    ours, theirs = " and ".join(one.splits) or "none", " and ".join(two.splits) or "none"
+    text = f"{text} ({ours} here, {theirs} in {other})."
+    leak = ("test" in two.splits and set(one.splits) & set(CHOOSING)) or (
+        "test" in one.splits and set(two.splits) & set(CHOOSING)
+    )
+    return error("patients", text) if leak else warning("patients", text)

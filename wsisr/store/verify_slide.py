@@ -1,0 +1,295 @@
+"""Checks of one slide's group: files, metadata, checksums, digests, counts, geometry."""
+
+from collections.abc import Mapping
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import CorruptStoreError, StoreError, WsisrError
+from wsisr.store.columns import read_plain
+from wsisr.store.digests import list_files, patch_digests, slide_digest
+from wsisr.store.findings import Finding, error, shorten, warning
+from wsisr.store.layout import META, PATCHES, TISSUE
+from wsisr.store.layouts import KnownLayout, known_layout
+from wsisr.store.metadata import Node, group_document, read_node, to_json
+from wsisr.store.reader import PairStore, SlideView
+from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, find_column
+from wsisr.store.shard_reader import ShardReader
+
+BATCH_BYTES = 32_000_000
+RESOLUTION_TOLERANCE = 0.02
+
+
+def verify_slide(store: PairStore, slide_id: str, *, deep: bool) -> list[Finding]:
+    """All faults of one committed slide.
+
+    Parameters
+    ----------
+    store : PairStore
+    slide_id : str
+    deep : bool
+        Also read every pixel and compare checksums and patch digests.
+    """
+    root = store.paths.slide(slide_id).root
+    try:
+        node = read_node(root)
+        view = store.slides[slide_id]
+        arrays, patches = list(view.arrays), len(view)
+    except (WsisrError, KeyError, TypeError, ValueError) as fault:
+        return [error("metadata", f"{fault}", slide_id)]
+    findings = _check_document(node, slide_id)
+    findings += _check_digest(root, node.attributes, arrays, slide_id)
+    layouts, faults = _layouts(root, arrays, patches, slide_id)
+    findings += faults
+    findings += _check_files(root, layouts, view, slide_id)
+    columns, faults = _read_columns(view, arrays, patches, slide_id)
+    findings += faults
+    findings += _check_tissue(root, slide_id)
+    findings += _check_geometry(view, columns, slide_id)
+    findings += _check_funnel(store, view, columns, slide_id)
+    if deep and layouts and len(layouts) == len(arrays):
+        findings += _check_pixels(root, arrays, patches, columns.get(DIGEST), slide_id)
+    return findings
+
+
+def _check_document(node: Node, slide_id: str) -> list[Finding]:
+    expected = to_json(group_document(node.attributes))
+    if (node.path / META).read_bytes() != expected:
+        text = f"{META} is not as wsisr wrote it: it was edited or written by another program."
+        return [error("metadata", text, slide_id)]
+    return []
+
+
+def _check_digest(
+    root: Path, attributes: Mapping[str, Any], arrays: list[str], slide_id: str
+) -> list[Finding]:
+    if slide_digest(root, attributes, arrays) == attributes.get("digest"):
+        return []
+    text = (
+        "the digest of its files and metadata differs: something was edited, added, removed or cut."
+    )
+    return [error("digest", text, slide_id)]
+
+
+def _layouts(
+    root: Path, arrays: list[str], patches: int, slide_id: str
+) -> tuple[dict[str, KnownLayout], list[Finding]]:
+    layouts: dict[str, KnownLayout] = {}
+    findings: list[Finding] = []
+    for name in arrays:
+        try:
+            document = read_node(root / name).document
+        except StoreError as fault:
+            findings.append(error("metadata", str(fault), slide_id, name))
+            continue
+        layout = known_layout(document)
+        if layout is None:
+            text = "its shard layout is not one that wsisr writes."
+            findings.append(error("metadata", text, slide_id, name))
+        elif layout.patches != patches:
+            text = f"it has {layout.patches} patches, the slide has {patches}."
+            findings.append(error("counts", text, slide_id, name))
+        else:
+            layouts[name] = layout
+    if len({layout.shards.patches for layout in layouts.values()}) > 1:
+        text = "its arrays differ in patches per shard."
+        findings.append(error("metadata", text, slide_id))
+    return layouts, findings
+
+
+def _check_files(
+    root: Path, layouts: Mapping[str, KnownLayout], view: SlideView, slide_id: str
+) -> list[Finding]:
+    """Every file that must be there, and no other."""
+    expected = {META, f"{PATCHES}/{META}", f"{TISSUE}/{META}", f"{TISSUE}/c/0/0"}
+    for name, layout in layouts.items():
+        expected.add(f"{name}/{META}")
+        shards = layout.shards.shards(layout.patches)
+        expected.update(f"{name}/c/{shard}/0/0/0" for shard in range(shards))
+    for name in view.columns():
+        expected.add(f"{PATCHES}/{name}/{META}")
+        if len(view):
+            expected.add(f"{PATCHES}/{name}/c/0")
+    present = set(list_files(root))
+    others = tuple(f"{name}/" for name in view.arrays if name not in layouts)
+    present = {name for name in present if not (others and name.startswith(others))}
+    findings = []
+    if missing := sorted(expected - present):
+        findings.append(error("files", f"missing: {shorten(missing)}.", slide_id))
+    if extra := sorted(present - expected):
+        findings.append(error("files", f"not part of the store: {shorten(extra)}.", slide_id))
+    return findings
+
+
+def _read_columns(
+    view: SlideView, arrays: list[str], patches: int, slide_id: str
+) -> tuple[dict[str, NDArray[Any]], list[Finding]]:
+    columns: dict[str, NDArray[Any]] = {}
+    findings: list[Finding] = []
+    names = view.columns()
+    required = [c.name for c in COLUMNS.values() if c.required] + [DIGEST]
+    if missing := [name for name in required if name not in names]:
+        findings.append(error("metadata", f"no column {', '.join(missing)}.", slide_id))
+    for name in names:
+        column = find_column(name, arrays)
+        try:
+            values = view.column(name)
+        except CorruptStoreError as fault:
+            findings.append(error("checksum", str(fault), slide_id, name))
+            continue
+        if column is None:
+            findings.append(error("metadata", "unknown column.", slide_id, name))
+        elif values.dtype != column.dtype or values.shape != (patches,):
+            text = f"{values.shape} {values.dtype}, expected ({patches},) {column.dtype}."
+            findings.append(error("counts", text, slide_id, name))
+        else:
+            columns[name] = values
+    return columns, findings
+
+
+def _check_tissue(root: Path, slide_id: str) -> list[Finding]:
+    try:
+        read_plain(root / TISSUE)
+    except StoreError as fault:
+        return [error("checksum", str(fault), slide_id, TISSUE)]
+    return []
+
+
+def _check_geometry(
+    view: SlideView, columns: Mapping[str, NDArray[Any]], slide_id: str
+) -> list[Finding]:
+    findings: list[Finding] = []
+    try:
+        specs = [view.spec(name) for name in view.arrays]
+    except StoreError as fault:
+        return [error("metadata", str(fault), slide_id)]
+    mpp = view.attributes.get("mpp")
+    for spec in specs:
+        findings += _check_spec(spec, specs[0], mpp, slide_id)
+        if view.spec(spec.name).size_px != _stored_size(view, spec.name):
+            text = f"its patches are not {spec.size_px} px wide and high."
+            findings.append(error("geometry", text, slide_id, spec.name))
+    if {"x", "y"} <= columns.keys() and len(columns["x"]):
+        x, y = columns["x"], columns["y"]
+        if min(x.min(), y.min()) < 0:
+            findings.append(error("geometry", "patches lie outside the slide.", slide_id, "x, y"))
+        findings += _check_bounds(view, specs[0], x, y, slide_id)
+        for spec in specs:
+            step = spec.factor
+            if float(step).is_integer() and (np.any(x % int(step)) or np.any(y % int(step))):
+                text = f"origins are not whole pixels of {spec.name} (multiples of {step:g})."
+                findings.append(error("geometry", text, slide_id, "x, y"))
+        places = np.unique(np.stack((x, y), axis=1), axis=0)
+        if len(places) < len(x):
+            text = f"{len(x) - len(places)} patches lie where another one lies."
+            findings.append(warning("geometry", text, slide_id, "x, y"))
+    for name, words in (("label", "labels"), ("reason", "reasons")):
+        known: Any = view.attributes.get(words) or []
+        count = len(known)
+        values = columns.get(name)
+        if values is not None and len(values) and (values.min() < -1 or values.max() >= count):
+            text = f"values outside the slide's {count} {words}."
+            findings.append(error("metadata", text, slide_id, name))
+    return findings
+
+
+def _stored_size(view: SlideView, name: str) -> int:
+    return int(view.reader(name).shape[1])
+
+
+def _check_spec(spec: ArraySpec, hr: ArraySpec, mpp: Any, slide_id: str) -> list[Finding]:
+    findings = []
+    field, want = spec.factor * spec.size_px, hr.factor * hr.size_px
+    if not isclose(field, want, rel_tol=1e-6):
+        text = f"its field of view is {field:g} level-0 px, that of {hr.name} is {want:g}."
+        findings.append(error("geometry", text, slide_id, spec.name))
+    if mpp and spec.um_per_px is not None:
+        true = float(mpp["value"]) * spec.factor
+        if not isclose(true, spec.um_per_px, rel_tol=RESOLUTION_TOLERANCE):
+            text = f"{spec.um_per_px:g} um/px, but the slide's mpp and its factor give {true:g}."
+            findings.append(error("geometry", text, slide_id, spec.name))
+    return findings
+
+
+def _check_bounds(
+    view: SlideView, hr: ArraySpec, x: NDArray[Any], y: NDArray[Any], slide_id: str
+) -> list[Finding]:
+    levels = view.attributes.get("levels") or [{}]
+    width, height = levels[0].get("width_px"), levels[0].get("height_px")
+    if not isinstance(width, int) or not isinstance(height, int):
+        return []
+    field = hr.factor * hr.size_px
+    # One pixel of grace: a field of a physical size need not end on a whole pixel.
+    if x.max() + field > width + 1 or y.max() + field > height + 1:
+        text = f"patches reach beyond the slide ({width} x {height} px)."
+        return [error("geometry", text, slide_id, "x, y")]
+    return []
+
+
+def _check_funnel(
+    store: PairStore, view: SlideView, columns: Mapping[str, NDArray[Any]], slide_id: str
+) -> list[Finding]:
+    funnel = view.attributes.get("funnel") or {}
+    kept = columns.get(KEPT)
+    # After `wsisr keep` the funnel still tells of the build.
+    if kept is None or "kept" not in funnel or store.attributes.get("keep"):
+        return []
+    if funnel["kept"] != int(kept.sum()):
+        text = f"the funnel says {funnel['kept']} kept pairs, the column {int(kept.sum())}."
+        return [error("counts", text, slide_id, KEPT)]
+    return []
+
+
+def _check_pixels(
+    root: Path,
+    arrays: list[str],
+    patches: int,
+    stored: NDArray[np.uint64] | None,
+    slide_id: str,
+) -> list[Finding]:
+    """Read every chunk, which checks its CRC-32C, and compare the digest of every patch."""
+    findings: list[Finding] = []
+    readers = [ShardReader(root / name) for name in arrays]
+    patch_bytes = sum(int(np.prod(reader.shape[1:])) for reader in readers)
+    step = max(1, BATCH_BYTES // patch_bytes)
+    wrong: list[int] = []
+    for start in range(0, patches, step):
+        rows = np.arange(start, min(start + step, patches))
+        try:
+            blocks = [reader.read(rows) for reader in readers]
+        except CorruptStoreError:
+            # Something in this batch is broken: find out what, patch by patch.
+            findings += _broken_rows(readers, rows, slide_id)
+            continue
+        if stored is not None:
+            wrong += rows[patch_digests(blocks) != stored[rows]].tolist()
+    if wrong:
+        text = f"{len(wrong)} patches do not match their digest (rows {_some(wrong)})."
+        findings.append(error("digest", text, slide_id))
+    return findings
+
+
+def _broken_rows(
+    readers: list[ShardReader], rows: NDArray[np.int64], slide_id: str
+) -> list[Finding]:
+    findings = []
+    for reader in readers:
+        broken: list[int] = []
+        first = ""
+        for row in rows.tolist():
+            try:
+                reader.read([row])
+            except CorruptStoreError as fault:
+                broken.append(row)
+                first = first or str(fault)
+        if broken:
+            text = f"{len(broken)} patches cannot be read (rows {_some(broken)}): {first}"
+            findings.append(error("checksum", text, slide_id, reader.path.name))
+    return findings
+
+
+def _some(rows: list[int]) -> str:
+    return shorten([str(row) for row in rows])

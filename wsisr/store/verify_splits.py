@@ -1,0 +1,218 @@
+"""Checks of splits: valid, complete, and without leaks between them."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import StoreError
+from wsisr.store.findings import Finding, error, shorten, warning
+from wsisr.store.metadata import read_node
+from wsisr.store.reader import PairStore
+from wsisr.store.schema import KEPT
+from wsisr.store.splits import split_digest
+
+Rows = NDArray[np.int32]
+
+PAPER_RANDOM = "paper-random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideIdentity:
+    """What ties a slide to others.
+
+    Attributes
+    ----------
+    slide : str
+    patient, group, fingerprint : str
+        `group` is empty where none is known.
+    splits : tuple of str
+        In which splits its pairs are.
+    """
+
+    slide: str
+    patient: str
+    group: str
+    fingerprint: str
+    splits: tuple[str, ...]
+
+
+def is_declared_leaky(store: PairStore) -> bool:
+    """Whether the manifest splits patches at random, as some papers do (design 5)."""
+    split = store.attributes["manifest"].get("split")
+    kind = split.get("kind") if isinstance(split, dict) else split
+    return kind == PAPER_RANDOM
+
+
+def read_splits(store: PairStore) -> tuple[dict[str, Rows], list[Finding]]:
+    """All splits that can be read, and what is wrong with them."""
+    findings: list[Finding] = []
+    names = store.split_names()
+    if not names:
+        text = "there are none: the build is not finished; run the same command again."
+        return {}, [error("splits", text)]
+    digests = read_node(store.paths.splits).attributes.get("digests", {})
+    splits: dict[str, Rows] = {}
+    for name in sorted({*names, *digests}):
+        try:
+            rows = store.split(name)
+        except StoreError as fault:
+            findings.append(error("splits", str(fault), array=name))
+            continue
+        if split_digest(rows) != digests.get(name):
+            findings.append(error("splits", "its rows were changed.", array=name))
+        splits[name] = rows
+    return splits, findings
+
+
+def check_splits(store: PairStore, splits: Mapping[str, Rows]) -> list[Finding]:
+    """Indices are valid, and every kept pair is in exactly one split."""
+    findings: list[Finding] = []
+    slides = store.attributes["slides"]
+    seen: dict[str, NDArray[np.int64]] = {}
+    for name in store.slides:
+        try:
+            seen[name] = np.zeros(len(store.slides[name].column(KEPT)), np.int64)
+        except StoreError:
+            continue  # `verify_slide` says what is wrong with it.
+    for split, rows in splits.items():
+        for index in np.unique(rows[:, 0]).tolist():
+            members = rows[rows[:, 0] == index, 1]
+            slide = slides[index] if 0 <= index < len(slides) else ""
+            if slide not in seen:
+                what = f"slide {slide or index}, which is not in the store"
+                findings.append(error("splits", f"it names {what}.", array=split))
+            elif members.min() < 0 or members.max() >= len(seen[slide]):
+                findings.append(error("splits", "rows beyond the slide's.", slide, split))
+            else:
+                np.add.at(seen[slide], members, 1)
+                findings += _check_declared(store, slide, split)
+    for slide, times in seen.items():
+        kept = store.slides[slide].column(KEPT)
+        for rows_, text in (
+            (kept & (times == 0), "kept pairs are in no split"),
+            (kept & (times > 1), "pairs are in more than one split"),
+            (~kept & (times > 0), "pairs that are not kept are in a split"),
+        ):
+            if rows_.any():
+                findings.append(error("splits", f"{int(rows_.sum())} {text}.", slide))
+    return findings
+
+
+def _check_declared(store: PairStore, slide: str, split: str) -> list[Finding]:
+    declared = store.slides[slide].attributes.get("split")
+    if declared is None or declared == split or is_declared_leaky(store):
+        return []
+    return [error("splits", f"pairs are in {split}, its slide is of {declared}.", slide, split)]
+
+
+def identities(store: PairStore, splits: Mapping[str, Rows]) -> list[SlideIdentity]:
+    """Identity of every committed slide, sorted by id."""
+    members: dict[int, set[str]] = defaultdict(set)
+    for split, rows in splits.items():
+        for index in np.unique(rows[:, 0]).tolist():
+            members[index].add(split)
+    found = []
+    for slide in store.slides:
+        attributes: Mapping[str, Any] = store.slides[slide].attributes
+        found.append(
+            SlideIdentity(
+                slide=slide,
+                patient=str(attributes["patient"]),
+                group=str(attributes.get("group") or ""),
+                fingerprint=str(attributes["fingerprint"]),
+                splits=tuple(sorted(members[store.slide_index(slide)])),
+            )
+        )
+    return found
+
+
+def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Finding]:
+    """No patient, group or file crosses splits; no file belongs to two patients.
+
+    Parameters
+    ----------
+    slides : list of SlideIdentity
+    declared : bool
+        Whether the manifest declares that patients cross splits.
+    """
+    findings: list[Finding] = []
+    for what in ("patient", "group", "fingerprint"):
+        groups: dict[str, list[SlideIdentity]] = defaultdict(list)
+        for slide in slides:
+            if value := getattr(slide, what):
+                groups[value].append(slide)
+        for value, members in sorted(groups.items()):
+            names = shorten([m.slide for m in members])
+            crossed = sorted({split for m in members for split in m.splits})
+            if len(crossed) > 1 and not declared:
+                name = "the same file" if what == "fingerprint" else f"{what} {value}"
+                text = f"{name} is in {' and '.join(crossed)}: {names}."
+                findings.append(error("footprint" if "file" in name else "patients", text))
+            patients = sorted({m.patient for m in members})
+            if what != "patient" and len(patients) > 1 and len(crossed) < 2:
+                name = "the same file" if what == "fingerprint" else f"group {value}"
+                text = f"{name} belongs to patients {shorten(patients)}: {names}."
+                findings.append(warning("patients", text))
+    return findings
+
+
+def units_of(slides: list[SlideIdentity]) -> dict[str, str]:
+    """Slides that are known to belong together: by patient, group or file, transitively."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for slide in slides:
+        for what in ("patient", "group", "fingerprint"):
+            if value := getattr(slide, what):
+                parent[root(f"{what}:{value}")] = root(f"slide:{slide.slide}")
+    return {slide.slide: root(f"slide:{slide.slide}") for slide in slides}
+
+
+def measured_overlap(store: PairStore, splits: Mapping[str, Rows]) -> tuple[int, int]:
+    """How many pairs of test overlap one of train on the same slide, and how many there are."""
+    train, test = splits.get("train"), splits.get("test")
+    if train is None or test is None:
+        return 0, 0
+    touched = 0
+    for index in np.unique(test[:, 0]).tolist():
+        slide = store.attributes["slides"][index]
+        view = store.slides[slide]
+        spec = view.spec(view.arrays[0])
+        field = spec.factor * spec.size_px
+        place = np.stack((view.column("x"), view.column("y")), axis=1)
+        ours = place[test[test[:, 0] == index, 1]]
+        theirs = place[train[train[:, 0] == index, 1]]
+        touched += int(overlapping(ours, theirs, field).sum())
+    return touched, len(test)
+
+
+def overlapping(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], field_px: float
+) -> NDArray[np.bool_]:
+    """Which squares of one set share area with any of another.
+
+    Parameters
+    ----------
+    ours, theirs : ndarray, shape (a, 2) and (b, 2), int
+        Top left corners in level-0 px.
+    field_px : float
+        Side of all squares.
+    """
+    hit = np.zeros(len(ours), bool)
+    if not len(theirs):
+        return hit
+    theirs = theirs[np.argsort(theirs[:, 0], kind="stable")]
+    low = np.searchsorted(theirs[:, 0], ours[:, 0] - field_px, side="right")
+    high = np.searchsorted(theirs[:, 0], ours[:, 0] + field_px, side="left")
+    for at in range(len(ours)):
+        near = theirs[low[at] : high[at], 1]
+        hit[at] = bool(np.any(np.abs(near - ours[at, 1]) < field_px))
+    return hit

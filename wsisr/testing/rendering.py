@@ -1,0 +1,163 @@
+"""Rendering of a scene as a coarser camera sees it, in the Fourier domain: the truth is exact."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage, special
+
+UInt8Array = NDArray[np.uint8]
+FloatArray = NDArray[np.float64]
+Displacement = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+
+HR_UM_PER_PX = 0.25
+WAVELENGTHS_UM = (0.62, 0.55, 0.45)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optics:
+    """A low-power objective in front of the LR camera.
+
+    Attributes
+    ----------
+    na : float
+        Numerical aperture.
+    defocus_um : float
+    sigma_px : float
+        Extra Gaussian blur, HR px.
+    """
+
+    na: float
+    defocus_um: float
+    sigma_px: float
+
+    def transfer(self, frequency: FloatArray, wavelength_um: float) -> FloatArray:
+        """Incoherent transfer function; Stokseth's approximation of defocus (1969).
+
+        Parameters
+        ----------
+        frequency : ndarray
+            Cycles per HR px.
+        wavelength_um : float
+        """
+        rho = np.clip(frequency / HR_UM_PER_PX * wavelength_um / (2 * self.na), 0, 1)
+        focused = 2 / np.pi * (np.arccos(rho) - rho * np.sqrt(1 - rho**2))
+        path_um = 0.5 * self.defocus_um * self.na**2
+        argument = 8 * np.pi * path_um / wavelength_um * rho * (1 - rho)
+        near = np.abs(argument) < 1e-9
+        safe = np.where(near, 1.0, argument)
+        defocus = np.where(near, 1.0, 2 * special.j1(safe) / safe)
+        blur = np.exp(-2 * (np.pi * self.sigma_px * frequency) ** 2)
+        return focused * defocus * blur
+
+
+def render(
+    scene: FloatArray,
+    linear: FloatArray,
+    centre: tuple[float, float],
+    width: int,
+    height: int,
+    optics: Optics | None = None,
+    displacement: Displacement | None = None,
+) -> FloatArray:
+    """What a coarser camera sees of a periodic, band-limited scene.
+
+    Parameters
+    ----------
+    scene : ndarray, shape (H, W, 3), float64
+        HR samples, 0-255.
+    linear : ndarray, shape (2, 2)
+        Columns are the sides of one LR pixel in HR px.
+    centre : (float, float)
+        Where the LR image's centre lies in the scene, HR px, pixel edges.
+    width, height : int
+        Size of the LR image.
+    optics : Optics, optional
+    displacement : callable, optional
+        HR px added to the mapped places, as a function of LR coordinates about the centre.
+
+    Returns
+    -------
+    ndarray, shape (height, width, 3), float64
+
+    Notes
+    -----
+    The scene's samples already contain the HR pixel, so the LR pixel enters as the ratio of
+    both apertures. For an upright pixel of whole `scale` that ratio is exactly the mean of
+    ``scale x scale`` HR samples.
+    """
+    rows, columns = scene.shape[:2]
+    fy, fx = fft.fftfreq(rows)[:, None], fft.rfftfreq(columns)[None, :]
+    radius = np.hypot(fx, fy)
+    aperture = np.sinc(linear[0, 0] * fx + linear[1, 0] * fy)
+    aperture = aperture * np.sinc(linear[0, 1] * fx + linear[1, 1] * fy)
+    aperture = aperture / (np.sinc(fx) * np.sinc(fy))
+    step = int(linear[0, 0])
+    upright = displacement is None and np.array_equal(linear, step * np.eye(2))
+    # Index coordinates of the first LR sample, where it is upright.
+    x0 = centre[0] - step * width / 2 + step / 2 - 0.5
+    y0 = centre[1] - step * height / 2 + step / 2 - 0.5
+    result = np.empty((height, width, 3))
+    for channel, wavelength in enumerate(WAVELENGTHS_UM):
+        spectrum = fft.rfft2(scene[..., channel]) * aperture
+        if optics is not None:
+            spectrum *= optics.transfer(radius, wavelength)
+        if upright:
+            ix, iy = int(np.floor(x0)), int(np.floor(y0))
+            spectrum *= np.exp(2j * np.pi * (fx * (x0 - ix) + fy * (y0 - iy)))
+            seen = fft.irfft2(spectrum, s=(rows, columns))
+            iy_all = (iy + step * np.arange(height)) % rows
+            ix_all = (ix + step * np.arange(width)) % columns
+            result[..., channel] = seen[np.ix_(iy_all, ix_all)]
+        else:
+            result[..., channel] = _evaluate(
+                spectrum, (rows, columns), linear, centre, width, height, displacement
+            )
+    return result
+
+
+def _evaluate(
+    spectrum: NDArray[np.complex128],
+    shape: tuple[int, int],
+    linear: FloatArray,
+    centre: tuple[float, float],
+    width: int,
+    height: int,
+    displacement: Displacement | None,
+) -> FloatArray:
+    """A periodic band-limited function at mapped places: twofold zero padding, then splines."""
+    rows, columns = shape
+    padded = np.zeros((2 * rows, columns + 1), np.complex128)
+    half = rows // 2
+    padded[:half, : spectrum.shape[1]] = spectrum[:half]
+    padded[-(rows - half) :, : spectrum.shape[1]] = spectrum[half:]
+    fine = 4 * fft.irfft2(padded, s=(2 * rows, 2 * columns))
+    u, v = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+    x = centre[0] + linear[0, 0] * u + linear[0, 1] * v
+    y = centre[1] + linear[1, 0] * u + linear[1, 1] * v
+    if displacement is not None:
+        move_x, move_y = displacement(u, v)
+        x, y = x + move_x, y + move_y
+    places = [2 * (y - 0.5), 2 * (x - 0.5)]
+    return cast(FloatArray, ndimage.map_coordinates(fine, places, order=5, mode="grid-wrap"))
+
+
+def jpeg(rgb: UInt8Array, quality: int, full_chroma: bool = False) -> UInt8Array:
+    """The image after one JPEG pass (4:2:0, or 4:4:4 with `full_chroma`)."""
+    sampling = (
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+        if full_chroma
+        else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+    )
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), flags)
+    decoded = cast(UInt8Array, cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return cast(UInt8Array, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+
+
+def to_uint8(image: FloatArray) -> UInt8Array:
+    """Rounded and clipped to 0-255."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
