@@ -1,6 +1,9 @@
 """Fixtures that every test may use."""
 
+import fcntl
 import os
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,3 +20,49 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real slides are not here ({folder}); set WSISR_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a folder once for all worker processes of a test run: ``made_once(name, make)``."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / name
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = root / f"{name}.done"
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def small_camelyon(made_once: Callable[..., Path]) -> Path:
+    """Six generated slides of about 2500 px in CAMELYON16's flat layout, with their truth."""
+    from wsisr.testing.camelyon import write_camelyon16_like
+
+    return made_once(
+        "small-camelyon",
+        lambda folder: write_camelyon16_like(
+            folder, normals=2, tumours=2, tests=2, side_px=2560, seed=5
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def tree_digest() -> Callable[[Path], str]:
+    """Hash of every file of a tree with its name: two trees are the same, or they are not."""
+
+    def digest(root: Path) -> str:
+        total = sha256()
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            total.update(path.relative_to(root).as_posix().encode() + b"\0")
+            total.update(sha256(path.read_bytes()).digest())
+        return total.hexdigest()
+
+    return digest

@@ -71,7 +71,8 @@ def test_the_table_overrides_by_name_or_id_and_empty_cells_keep(official: Path) 
     tasks = recognise(official, find_slides(official)).tasks
     table = override(
         official,
-        "slide, mpp, patient, split\nnormal_001.tif,0.25,p1,\ntesting/images/test_001.tif,,p1,val\n",
+        "slide, mpp, patient, split\nnormal_001.tif,0.25,p1,\n"
+        "testing/images/test_001.tif,,p1,val\n",
     )
     changed = {t.source.path.stem: t for t in apply_overrides(tasks, table)}
     assert (changed["normal_001"].mpp, changed["normal_001"].patient) == (0.25, "p1")

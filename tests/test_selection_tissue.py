@@ -45,12 +45,36 @@ def test_tinted_and_dim_glass_change_nothing(colour):
     assert np.abs(np.asarray(found.health.white_rgb) - colour).max() <= 2
 
 
+def test_pure_white_filler_is_not_taken_for_the_glass():
+    picture, truth = _two_pieces((226, 221, 229))
+    picture[:, :30] = 255
+    picture[220:] = 255
+    found = segment(picture, UM)
+    assert np.abs(np.asarray(found.health.white_rgb) - (226, 221, 229)).max() <= 1
+    assert mask_agreement(found.mask, truth, UM).iou > 0.96
+    assert not segment(np.full((*SHAPE, 3), 255, np.uint8), UM).mask.any()
+
+
 def test_pale_and_brown_tissue_are_found():
     for colour, contrast in (((228, 208, 222), 6.0), ((190, 160, 120), 20.0)):
         truth = disk(SHAPE, 150, 130, 80)
         picture = glass(SHAPE)
         paint_tissue(picture, truth, colour=colour, contrast=contrast)
         assert mask_agreement(segment(picture, UM).mask, truth, UM).iou > 0.9, colour
+
+
+def test_grey_counterstain_is_found_and_blurred_dirt_is_not():
+    truth = disk(SHAPE, 90, 130, 70)
+    picture = glass(SHAPE)
+    paint_tissue(picture, truth, colour=(216, 217, 224), contrast=12.0)
+    dirt = np.zeros(SHAPE, np.float32)
+    for x, y in ((230, 60), (270, 180), (220, 220)):
+        dirt[y, x] = 1.0
+    dirt = cv2.GaussianBlur(dirt, (0, 0), 9.0)
+    picture = (picture * (1 - 0.35 * dirt / dirt.max())[..., None]).astype(np.uint8)
+    found = segment(picture, UM)
+    assert mask_agreement(found.mask[:, :180], truth[:, :180], UM).iou > 0.93
+    assert not found.mask[:, 180:].any()
 
 
 @pytest.mark.parametrize("noise_seed", range(4))
@@ -188,7 +212,7 @@ def test_slide_coarser_than_the_mask_is_used_as_it_is_with_a_flag():
 
 def test_slide_without_resolution_is_refused_with_the_remedy():
     picture, _ = _two_pieces()
-    with pytest.raises(MppError, match="memory.tif.*--mpp-override"):
+    with pytest.raises(MppError, match=r"memory\.tif.*--mpp-override"):
         tissue_of(ArraySlide([picture], None))
 
 

@@ -8,14 +8,16 @@ after an interruption; a failed slide is a row in `failures.csv`, never the end 
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from wsisr.building.extract import ExtractResult, extract_slide
-from wsisr.building.finish import BuildSummary, Failure, finish_store
+from wsisr.building.finish import BuildSummary, Failure, finish_store, report_failures
 from wsisr.building.layout import Layout, SlideTask, apply_overrides, recognise
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
@@ -149,8 +151,12 @@ def build_pairs(
         if request.part is not None:
             _run_part(prepared, runner, report)
             return None
-        writer = _open_store(prepared)
-        _scan(prepared, prepared.tasks, writer.committed(), runner, report)
+        writer = _resume(prepared)
+        _scan(prepared, prepared.tasks, writer.committed() if writer else set(), runner, report)
+        if writer is None:
+            if not any(_valid_scan(prepared, task) for task in prepared.tasks):
+                return _nothing_done(prepared)
+            writer = _create(prepared)
         _extract(prepared, prepared.tasks, writer, runner, report)
         return _finish(prepared, writer, report)
 
@@ -188,14 +194,12 @@ def part_of(slide_id: str, parts: int) -> int:
 def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
     """First its share of scans; once all scans exist, its share of extraction.
 
-    Part 1 makes the store. No part cleans the staging area, where others may be at work.
+    The first part that gets there makes the store. No part cleans the staging area, where others
+    may be at work.
     """
     assert prepared.request.part is not None
     index, parts = prepared.request.part
     exists = prepared.paths.meta.is_file()
-    if index == 1 and not exists:
-        _create(prepared)
-        exists = True
     committed = _attach(prepared).committed() if exists else set()
     mine = [t for t in prepared.tasks if part_of(t.slide_id, parts) == index]
     _scan(prepared, mine, committed, runner, report)
@@ -207,19 +211,41 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
         and t.slide_id not in failed
         and _valid_scan(prepared, t) is None
     ]
-    if waiting or not exists:
-        missing = sorted(
-            {part_of(slide_id, parts) for slide_id in waiting} | (set() if exists else {1})
-        )
+    if waiting:
+        missing = sorted({part_of(slide_id, parts) for slide_id in waiting})
         message = (
             f"Part {index}/{parts} has scanned its {len(mine)} slides. Part(s) "
             f"{', '.join(map(str, missing))} have not: when they have, run every part once more "
             "to extract, then --finish."
         )
     else:
+        _create_once(prepared)
         _extract(prepared, mine, _attach(prepared), runner, report)
         message = f"Part {index}/{parts} is extracted; when all parts are, run --finish."
     report(ProgressEvent(stage="part", message=message))
+
+
+def _create_once(prepared: Prepared, patience_s: float = 60.0) -> None:
+    """Make the store if no other part has: parts of a job array get here together.
+
+    Making a directory is atomic on shared disks too, so it decides who creates; whoever died
+    while at it is replaced after a minute.
+    """
+    turn = prepared.paths.partial / "creating"
+    while not prepared.paths.meta.is_file():
+        try:
+            turn.mkdir()
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if time.time() - turn.stat().st_mtime > patience_s:
+                    turn.rmdir()
+            time.sleep(0.1)
+            continue
+        try:
+            if not prepared.paths.meta.is_file():
+                _create(prepared)
+        finally:
+            turn.rmdir()
 
 
 def _scan(
@@ -276,19 +302,23 @@ def _extract(
     _run(prepared, "extract", extract_slide, jobs, runner, report)
 
 
-def make_plan(prepared: Prepared, writer: StoreWriter | None) -> BuildPlan:
+def make_plan(prepared: Prepared, writer: StoreWriter) -> BuildPlan:
     """Splits and shares of every scanned slide, the same in every part and after every restart.
 
     Shares are divided over all scans, also of slides that are committed already in this
-    build; what earlier, finished builds of the store kept counts against the quotas.
+    build; what earlier, finished builds of the store kept counts against the quotas. Splits are
+    drawn among the slides that can be used and written down before the first is extracted.
     """
-    frozen, kept = ({}, {}) if writer is None else _earlier(prepared, writer)
-    splits, notes = decide_splits(prepared.tasks, prepared.manifest, frozen)
+    frozen, kept = _earlier(prepared, writer)
     records: dict[str, ScanRecord] = {}
     for task in prepared.tasks:
         record = _valid_scan(prepared, task)
         if record is not None:
             records[task.slide_id] = record
+    usable = [t for t in prepared.tasks if t.slide_id in records or t.slide_id in frozen]
+    splits, notes = decide_splits(usable, prepared.manifest, frozen)
+    if frozen | splits != frozen:
+        writer.set_root({"assigned": frozen | splits})
     patients = {task.slide_id: task.patient for task in prepared.tasks}
     plan = plan_build(records, splits, prepared.manifest, patients, kept)
     return BuildPlan(shares=plan.shares, warnings=(*notes, *plan.warnings))
@@ -315,6 +345,14 @@ def _earlier(
         for index, name in enumerate(classes):
             counts[name] = counts.get(name, 0) + int((labels == index).sum())
     return frozen, kept
+
+
+def _nothing_done(prepared: Prepared) -> BuildSummary:
+    """No slide can be used: no store is made, so that the next try may ask for something else."""
+    summary = report_failures(prepared.paths.root, tuple(_failed(prepared).values()))
+    shutil.rmtree(prepared.scans, ignore_errors=True)
+    shutil.rmtree(prepared.errors, ignore_errors=True)
+    return summary
 
 
 def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSummary:
@@ -395,26 +433,24 @@ def _valid_scan(prepared: Prepared, task: SlideTask) -> ScanRecord | None:
     return record
 
 
-def _open_store(prepared: Prepared) -> StoreWriter:
-    """The store of a whole build: made, or gone on with."""
-    request = prepared.request
-    if not prepared.paths.meta.is_file() or request.overwrite:
-        if request.overwrite:
-            shutil.rmtree(prepared.scans, ignore_errors=True)
-            shutil.rmtree(prepared.errors, ignore_errors=True)
-        return _create(prepared)
+def _resume(prepared: Prepared) -> StoreWriter | None:
+    """The store to go on with; None where there is none yet, or it is to be replaced."""
+    if prepared.request.overwrite:
+        shutil.rmtree(prepared.scans, ignore_errors=True)
+        shutil.rmtree(prepared.errors, ignore_errors=True)
+        return None
+    if not prepared.paths.meta.is_file():
+        return None
     writer = StoreWriter.resume(prepared.paths.root, _root(prepared))
     _check_codec(prepared, writer)
-    _freeze_splits(prepared, writer)
     return writer
 
 
 def _create(prepared: Prepared) -> StoreWriter:
     request = prepared.request
-    splits, _ = decide_splits(prepared.tasks, prepared.manifest, {})
     return StoreWriter.create(
         prepared.paths.root,
-        _root(prepared) | {"assigned": splits},
+        _root(prepared),
         codec=request.codec or "raw",
         overwrite=request.overwrite,
     )
@@ -440,15 +476,6 @@ def _check_codec(prepared: Prepared, writer: StoreWriter) -> None:
             f"{prepared.paths.root} is written with --codec {writer.codec}; go on with that, or "
             "build another store with -o."
         )
-
-
-def _freeze_splits(prepared: Prepared, writer: StoreWriter) -> None:
-    """Splits of slides that came since are drawn once and then never move."""
-    stored = dict(read_store_attributes(prepared.paths.root))
-    before = dict(stored.get("assigned", {}))  # type: ignore[call-overload]
-    splits, _ = decide_splits(prepared.tasks, prepared.manifest, before)
-    if before | splits != before:
-        writer.set_root({"assigned": before | splits})
 
 
 def _root(prepared: Prepared) -> dict[str, Any]:

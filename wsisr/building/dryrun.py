@@ -55,12 +55,13 @@ def describe_plan(
                     stage="scan", done=done, total=len(jobs), unit="slide", item=outcome.key
                 )
             )
-    splits, notes = decide_splits(prepared.tasks, prepared.manifest, {})
+    usable = [task for task in prepared.tasks if task.slide_id in records]
+    splits, notes = decide_splits(usable, prepared.manifest, {})
     patients = {task.slide_id: task.patient for task in prepared.tasks}
     plan = plan_build(records, splits, prepared.manifest, patients)
     by_id = {task.slide_id: task for task in prepared.tasks}
     seconds = _seconds_per_pair(records, by_id, prepared)
-    lines = [f"Manifest {prepared.manifest.name}: {prepared.manifest.to_dict()}", ""]
+    lines = [f"Manifest {prepared.manifest.name} (wsisr manifests show prints it whole)", ""]
     pairs = raw_bytes = 0
     for slide_id in sorted(records):
         record = records[slide_id]

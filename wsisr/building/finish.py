@@ -76,13 +76,18 @@ class BuildSummary:
 
     def text(self) -> str:
         """The last lines of a build."""
+        if not self.slides:
+            return (
+                f"No slide could be used, so no store was made; {len(self.failures)} slides "
+                f"failed: {self.report / 'failures.csv'}"
+            )
         counts = ", ".join(f"{name} {count:,}" for name, count in self.pairs.items())
         total = sum(self.pairs.values())
         lines = [f"{self.store}: {total:,} pairs ({counts}) from {self.slides} slides."]
         lines += [f"Warning: {text}" for text in self.warnings]
         if self.failures:
             lines.append(f"{len(self.failures)} slides failed: {self.report / 'failures.csv'}")
-        lines.append(f"Summary: {self.report / 'summary.md'}")
+        lines.append(f"Summary: {self.report / 'summary.md'}; look at it with wsisr inspect.")
         return "\n".join(lines)
 
 
@@ -117,6 +122,21 @@ def finish_store(
         pairs=pairs,
         failures=failures,
         warnings=warnings,
+    )
+
+
+def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
+    """The report of a build in which no slide could be used, and so no store was made."""
+    folder = report_folder(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+    return BuildSummary(
+        store=path,
+        report=folder,
+        slides=0,
+        pairs={},
+        failures=failures,
+        warnings=(),
     )
 
 

@@ -34,8 +34,9 @@ def plan_geometry(info: SlideInfo, manifest: Manifest, slide_id: str) -> PatchGe
     """
     if info.mpp is None:
         raise MppError(
-            f"{slide_id}: {info.mpp_problem or 'the file states no resolution'}. Give it with "
-            "--mpp-override CSV (columns slide,mpp) if you know it."
+            info.mpp_problem
+            or f"{slide_id}: the file states no resolution. Give it with --mpp-override CSV "
+            "(columns slide,mpp)."
         )
     hr_power = parse_magnification(manifest.hr)
     if manifest.mpp is not None:

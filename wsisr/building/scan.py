@@ -77,7 +77,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         geometry = plan_geometry(slide.info, manifest, task.slide_id)
         fault = colour_check(slide)
         if fault is not None:
-            raise SlideError(f"{task.slide_id}: {fault}")
+            raise SlideError(fault)
         tissue = tissue_of(slide, manifest.tissue.um_per_px, method=manifest.tissue.method)
         if tissue.kind == "fluorescence":
             raise SlideError(
@@ -86,7 +86,8 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             )
         notes.extend(tissue.health.flags)
         evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
-        notes.extend(item.verdict for item in evidence if item.warning)
+        used = {layer.level for layer in geometry.layers}
+        notes.extend(item.verdict for item in evidence if item.warning and item.level in used)
         candidates, funnel = choose_candidates(
             slide, geometry, tissue, _annotations(task, slide), task, manifest, source
         )

@@ -15,7 +15,7 @@ from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
 
-_CPU_CHUNK_PX = 1 << 18
+_CPU_CHUNK_PX = 1 << 17
 
 
 def degrade(

@@ -8,7 +8,7 @@ for a uniform draw. Lengths say their unit: ``px`` is a pixel of the image that 
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Amount = float | tuple[float, float]
 Triple = tuple[float, float, float]
@@ -316,13 +316,29 @@ class Fitted(Stage):
     kernel: tuple[tuple[tuple[float, ...], ...], ...] = Field(
         description="taps (1 or 3, k, k) on HR pixels; each plane sums to 1"
     )
-    gain: Triple = (1.0, 1.0, 1.0)
-    offset: Triple = (0.0, 0.0, 0.0)
-    gamma: float = Field(default=1.0, gt=0.1, lt=10.0)
+    tone: tuple[tuple[float, ...], ...] = Field(
+        description="(3, 10): 1, R, G, B, RR, GG, BB, RG, GB, BR (units of 255) to grey levels"
+    )
     shot: float = Field(default=0.0, ge=0.0, description="noise variance per grey level")
     read_variance: float = Field(default=0.0, ge=0.0, description="noise variance at zero")
     quality: int | None = Field(default=None, ge=1, le=100, description="JPEG, none if null")
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"
+
+    @model_validator(mode="after")
+    def _check_shapes(self) -> "Fitted":
+        side = len(self.kernel[0]) if self.kernel else 0
+        square = all(
+            len(plane) == side and all(len(r) == side for r in plane) for plane in self.kernel
+        )
+        if len(self.kernel) not in (1, 3) or not square or side < self.scale:
+            raise ValueError("kernel must be (1 or 3, k, k) with k at least the scale")
+        if (side - self.scale) % 2:
+            raise ValueError("kernel side and scale must both be even or both odd")
+        if any(abs(sum(map(sum, plane)) - 1.0) > 1e-3 for plane in self.kernel):
+            raise ValueError("each plane of the kernel must sum to 1")
+        if len(self.tone) != 3 or any(len(row) != 10 for row in self.tone):
+            raise ValueError("tone must be (3, 10)")
+        return self
 
 
 STAGES: dict[str, type[Stage]] = {

@@ -156,7 +156,8 @@ def _fitted(stage: p.Fitted, x: Tensor, context: SamplingContext) -> Tensor:
             f"{context.scale:g}; fit it to pairs of that scale."
         )
     kernel = torch.tensor(stage.kernel, dtype=x.dtype, device=x.device)
-    tone = colour(fitted_linear(x, kernel, stage.scale), stage.gain, stage.offset, stage.gamma)
+    weights = torch.tensor(stage.tone, dtype=x.dtype, device=x.device)
+    tone = torch.einsum("ct,bthw->bchw", weights, tone_curve(fitted_linear(x, kernel, stage.scale)))
     if stage.shot > 0 or stage.read_variance > 0:
         variance = stage.shot * tone.clamp(0, 255) + stage.read_variance
         shape = tuple(tone.shape[1:])
@@ -185,6 +186,13 @@ def fitted_linear(x: Tensor, kernel: Tensor, scale: int) -> Tensor:
     wide = pad_mirror(x, pad, pad, pad, pad)
     weight = kernel.expand(channels, side, side)[:, None]
     return F.conv2d(wide, weight, stride=scale, groups=channels)
+
+
+def tone_curve(x: Tensor) -> Tensor:
+    """1, R, G, B, RR, GG, BB, RG, GB, BR of grey levels in units of 255: (B, 10, H, W)."""
+    x = x / 255.0
+    r, g, b = x.unbind(1)
+    return torch.stack((torch.ones_like(r), r, g, b, r * r, g * g, b * b, r * g, g * b, b * r), 1)
 
 
 def colour(x: Tensor, gain: p.Triple, offset: p.Triple, gamma: float) -> Tensor:

@@ -152,7 +152,8 @@ class HybridNetwork(nn.Module):
         """Rename and roll what the released HAT names and wraps differently."""
         state = drop_prefixes(state, "relative_position_index", "mean")
         state = drop_suffixes(state, "relative_position_index", "attn_mask")
-        roll = released_roll(self.window_px, self.extended_px)
+        released = any(".cab.3.attention.1." in key for key in state)
+        roll = released_roll(self.window_px, self.extended_px) if released else 0
         mapped = {}
         for key, value in state.items():
             key = key.replace(".cab.3.attention.1.", ".cab.3.conv_du.0.")

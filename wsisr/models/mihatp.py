@@ -7,8 +7,8 @@ There is no public code. `paper` is the literal reading, `recommended` deviates 
 
 | what | `paper` | `recommended` | why |
 |---|---|---|---|
-| block's output (eq. 4) | adds LN(X) once more | `residual="hat"`: does not | features grow by one |
-| | | | standard deviation a block, and late groups get little gradient |
+| block's output (eq. 4) | adds LN(X) once more | does not (`residual="hat"`) | features grow by |
+| | | | one sd a block, and late groups get little gradient |
 | position table | side 192 / s px | 48 px at every scale | the count then hardly varies with s |
 
 Readings in both: six groups of six blocks (the text's "six M-HAT" per branch); HAT's sizes

@@ -33,6 +33,8 @@ class ModelSpec:
         ``preset(scale) -> settings``; `scale` is None for arbitrary-scale architectures.
     build : callable
         ``build(settings, scale) -> SRModel``.
+    scales : tuple of int or None
+        The only scales a fixed-scale architecture is defined for; None: any product of 2 and 3.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ModelSpec:
     settings: type
     presets: Mapping[str, Callable[[int | None], Any]]
     build: Callable[[Any, int | None], SRModel]
+    scales: tuple[int, ...] | None = None
 
 
 _SPECS: dict[str, ModelSpec] = {}
@@ -117,6 +120,9 @@ def check_scale(spec: ModelSpec, scale: int | None) -> None:
         raise ModelError(f"{spec.name} is built for one scale: give scale=2, 3, 4, 6 or 8")
     if isinstance(scale, bool) or int(scale) != scale or not 2 <= scale <= MAX_SCALE:
         raise ModelError(f"{spec.name}: scale={scale}; give a whole number from 2 to {MAX_SCALE}")
+    if spec.scales is not None and scale not in spec.scales:
+        defined = ", ".join(f"x{s}" for s in spec.scales)
+        raise ModelError(f"{spec.name} is defined for {defined} alone; x{scale} was asked for")
     upsample_factors(int(scale))
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import Affine
 from wsisr.registration.correlation import FloatImage
 
@@ -17,6 +18,8 @@ FloatArray = NDArray[np.float64]
 
 BLUR_SIGMA_PX = 1.0
 """Blur of both sides before ECC, LR px: without it a difference in sharpness shifts the answer."""
+RING_PX = 3
+"""Border of the LR that ECC does not look at, LR px."""
 MAX_ITERATIONS = 60
 EPSILON = 1e-5
 
@@ -99,13 +102,19 @@ def refine_affine(lr: FloatImage, hr: FloatImage, scale: int, first: FloatArray)
     box, origin = _box(hr, scale)
     blurred = cv2.GaussianBlur(box, (0, 0), BLUR_SIGMA_PX * scale, borderType=cv2.BORDER_REFLECT)
     template = cv2.GaussianBlur(lr, (0, 0), BLUR_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
+    # The blur near the border of the LR has no true context; the HR's has. Left in, this
+    # ring makes the scale come out small.
+    ring = RING_PX
+    template = np.ascontiguousarray(template[ring:-ring, ring:-ring])
+    inner = np.array([[1.0, 0.0, ring], [0.0, 1.0, ring]])
+    first = compose(first, inner)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, MAX_ITERATIONS, EPSILON)
     warp = _index_map(first, origin).astype(np.float32)
     everywhere = np.ones(hr.shape, np.uint8)
     _, found = cv2.findTransformECC(
         template, blurred, warp, cv2.MOTION_AFFINE, criteria, everywhere, 1
     )
-    return _edge_map(np.asarray(found, np.float64), origin)
+    return compose(_edge_map(np.asarray(found, np.float64), origin), invert(inner))
 
 
 def sample_through(

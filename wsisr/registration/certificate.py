@@ -29,6 +29,16 @@ class Method(StrEnum):
     """Translation, then an affine refinement: pairs from two scans."""
 
 
+class Reason(StrEnum):
+    """Why a pair was rejected: few fixed sentences, so that drops can be counted."""
+
+    TEXTURE = "too little texture to match"
+    PLACE = "the patches do not show the same place (band NCC too low)"
+    OUTSIDE = "the match lies outside the search region"
+    SPREAD = "parts of the patch ask for different shifts"
+    NO_CONVERGENCE = "the affine map did not converge"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """Thresholds of acceptance.
@@ -89,7 +99,8 @@ class PairCertificate:
         4 LR px): the value that separates right from wrong.
     spread : float
         Largest difference, on either axis, between the shifts that the four quarters and the
-        middle of the patch ask for, HR px (affine: after the map). It follows the true error.
+        middle of the patch ask for, HR px (affine: after the map), or twice the middle's own
+        shift where that is more: the middle is where the crop is. It follows the true error.
     sharpness : float
         Fine detail of the LR against that of the box-averaged HR (ratio of band variances,
         each relative to its coarse structure): 1 = as sharp as an ideal pixel aperture,
@@ -100,7 +111,7 @@ class PairCertificate:
         LR px -> HR px of the search region, pixel edges on both sides.
     verdict : Verdict
     reason : str
-        Empty, or the sentence that says why the pair was rejected.
+        Empty, or a `Reason`; the numbers behind it are in the other fields.
     """
 
     method: str

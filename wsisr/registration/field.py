@@ -23,7 +23,7 @@ LONELY = 0.75
 """Share of jumping neighbours that makes a node a mistake."""
 MIN_PIECE = 5
 """Fewest nodes of a piece of the field."""
-SMOOTHING = 0.05
+SMOOTHING = 0.5
 """Of the thin plates, with positions in units of the node spacing."""
 NEIGHBOURS = 40
 
@@ -37,6 +37,11 @@ class Seam:
     right: float
     bottom: float
     jump_px: float
+
+    def touches(self, x: float, y: float, width: float, height: float) -> bool:
+        """Whether a patch of the moving scan may hold the seam."""
+        beside = self.left >= x + width or self.right <= x
+        return not (beside or self.top >= y + height or self.bottom <= y)
 
 
 @dataclass(frozen=True, kw_only=True)

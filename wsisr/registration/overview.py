@@ -26,7 +26,9 @@ MAX_SIDE_PX = 2400
 """Longest side of an overview."""
 MIN_UM_PER_PX = 4.0
 MIN_INLIERS = 12
-MAX_FEATURES = 12_000
+MAX_FEATURES = 8_000
+MATCH_ROWS = 1024
+"""Descriptors compared at once: bounds memory."""
 BLOCK_PX = 512
 MAX_SCALE_ERROR = 0.1
 """Two scans whose stated resolutions are right differ by less."""
@@ -139,14 +141,25 @@ def _features(image: UInt8Array, effort: _Effort) -> _Features:
 
 
 def _match(moving: _Features, fixed: _Features, effort: _Effort) -> tuple[FloatArray, FloatArray]:
-    """Pairs of points that pass the ratio test."""
+    """Pairs of points that pass the ratio test.
+
+    Descriptors have unit length, so that all distances are one matrix product: several times
+    faster than OpenCV's brute-force matcher.
+    """
     if len(moving[0]) < 2 or len(fixed[0]) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
-    found = cv2.BFMatcher(cv2.NORM_L2).knnMatch(moving[1], fixed[1], k=2)
-    good = [pair[0] for pair in found if pair[0].distance < effort.ratio * pair[1].distance]
-    source = moving[0][[m.queryIdx for m in good]]
-    target = fixed[0][[m.trainIdx for m in good]]
-    return source, target
+    source, target = [], []
+    for start in range(0, len(moving[0]), MATCH_ROWS):
+        likeness = moving[1][start : start + MATCH_ROWS] @ fixed[1].T
+        rows = np.arange(len(likeness))
+        best = np.argmax(likeness, axis=1)
+        nearest = 2 - 2 * likeness[rows, best]
+        likeness[rows, best] = -1.0
+        second = 2 - 2 * likeness.max(axis=1)
+        good = nearest < effort.ratio**2 * second
+        source.append(moving[0][start : start + MATCH_ROWS][good])
+        target.append(fixed[0][best[good]])
+    return np.concatenate(source), np.concatenate(target)
 
 
 def _estimate(

@@ -19,15 +19,24 @@ from wsisr.registration.certificate import (
     Gate,
     Method,
     PairCertificate,
+    Reason,
     Verdict,
     translation_affine,
 )
 from wsisr.registration.correlation import FloatImage
+from wsisr.registration.orientation import D4
 
 UInt8Array = NDArray[np.uint8]
 
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
+
+MIN_PART_PX = 48
+"""Smallest side of a part of a patch whose own shift says something; parts may overlap."""
+MIDDLE = 4
+"""Row of the middle part in `part_shifts`."""
+UNRELATED_NCC_BAND = 0.3
+"""Unrelated patches measured 0.14 or less."""
 
 
 def register_pair(
@@ -80,14 +89,14 @@ def register_pair(
     lr_grey, hr_grey = corr.grey(lr), corr.grey(hr_region)
     texture = corr.texture(lr_grey)
     if texture < gate.min_texture or float(np.std(hr_grey)) < corr.FLAT:
-        reason = f"too little texture to match ({texture:.2f} grey levels per LR px)"
-        return _blank(lr_grey, hr_grey, scale, method, texture, reason)
+        return _blank(lr_grey, hr_grey, scale, method, texture, Reason.TEXTURE)
     try:
         if method == Method.AFFINE:
             return _affine(lr_grey, hr_grey, scale, texture, gate, initial)
         return _translation(lr_grey, hr_grey, scale, method, texture, gate)
-    except cv2.error as error:
-        return _blank(lr_grey, hr_grey, scale, method, texture, _opencv_reason(error))
+    except cv2.error:
+        # OpenCV raises where its iteration finds no correlation to climb.
+        return _blank(lr_grey, hr_grey, scale, method, texture, Reason.NO_CONVERGENCE)
 
 
 def _check(
@@ -121,11 +130,6 @@ def _check(
     if initial is not None and chosen != Method.AFFINE:
         raise RegistrationError("A first guess of the map is for the affine method only.")
     return chosen
-
-
-def _opencv_reason(error: cv2.error) -> str:
-    text = " ".join(str(error).split())
-    return f"OpenCV gave up: {text[:160]}"
 
 
 def _blank(
@@ -165,6 +169,37 @@ def coarse_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int]
     surface = np.nan_to_num(surface, nan=-1.0, posinf=-1.0, neginf=-1.0)
     row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
     return phase_x + scale * int(column), phase_y + scale * int(row)
+
+
+def find_orientation(
+    lr: UInt8Array, hr_region: UInt8Array, scale: int = 4, *, gate: Gate | None = None
+) -> tuple[D4, PairCertificate]:
+    """Which flip or quarter turn of the LR fits the HR region, and the pair's certificate.
+
+    Parameters
+    ----------
+    lr, hr_region, scale, gate
+        As for `register_pair`; both images are square, or orientations that do not fit the
+        region are left out.
+
+    Returns
+    -------
+    (D4, PairCertificate)
+        The operation to apply to the LR; the certificate is that of the turned LR. Where
+        nothing fits, the most alike orientation with its rejected certificate.
+    """
+    best: tuple[float, D4, PairCertificate] | None = None
+    for op in D4:
+        turned = np.ascontiguousarray(op.apply(lr))
+        if any(hr_region.shape[i] <= scale * turned.shape[i] for i in (0, 1)):
+            continue
+        certificate = register_pair(turned, hr_region, scale, gate=gate)
+        score = certificate.ncc_band + certificate.accepted
+        if best is None or score > best[0]:
+            best = (score, op, certificate)
+    if best is None:
+        raise RegistrationError("The HR region is too small for every orientation of the LR.")
+    return best[1], best[2]
 
 
 def integer_ncc_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int, float]:
@@ -218,8 +253,9 @@ def part_shifts(lr: FloatImage, reduced: FloatImage, scale: int) -> NDArray[np.f
         x and y shifts; rows: top left, top right, bottom left, bottom right quarter, and the
         middle of the patch, which a bend moves although the quarters agree.
     """
-    height, width = lr.shape[0] // 2, lr.shape[1] // 2
-    corners = [(0, 0), (0, width), (height, 0), (height, width), (height // 2, width // 2)]
+    height, width = (min(size, max(size // 2, MIN_PART_PX)) for size in lr.shape)
+    down, right = lr.shape[0] - height, lr.shape[1] - width
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
     shifts = []
     for top, left in corners:
         part = (slice(top, top + height), slice(left, left + width))
@@ -228,7 +264,9 @@ def part_shifts(lr: FloatImage, reduced: FloatImage, scale: int) -> NDArray[np.f
 
 
 def _spread(shifts: NDArray[np.float64]) -> float:
-    return float(np.max(np.ptp(shifts, axis=0)))
+    """See `PairCertificate.spread`."""
+    middle = float(np.abs(shifts[MIDDLE]).max())
+    return max(float(np.max(np.ptp(shifts, axis=0))), 2 * middle)
 
 
 def _translation(
@@ -273,15 +311,14 @@ def _translation(
 
 def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verdict, str]:
     """The gate, most telling fault first."""
-    if band < gate.min_ncc_band and outside <= gate.max_edge_px:
-        text = f"the patches do not show the same place (band NCC {band:.2f})"
-    elif outside > gate.max_edge_px:
-        text = f"the match lies {outside:.1f} px outside the search region (band NCC {band:.2f})"
-    elif spread > gate.max_spread_px:
-        text = f"parts of the patch disagree by {spread:.2f} px: not one shift"
-    else:
-        return Verdict.ACCEPT, ""
-    return Verdict.REJECT, text
+    if outside > gate.max_edge_px:
+        # Cut-off patches still correlate; unrelated ones land anywhere.
+        return Verdict.REJECT, Reason.OUTSIDE if band > UNRELATED_NCC_BAND else Reason.PLACE
+    if band < gate.min_ncc_band:
+        return Verdict.REJECT, Reason.PLACE
+    if spread > gate.max_spread_px:
+        return Verdict.REJECT, Reason.SPREAD
+    return Verdict.ACCEPT, ""
 
 
 def _affine(
@@ -301,7 +338,7 @@ def _affine(
         first = aff.prealign(lr, hr, scale, aff.to_matrix(initial), reach)
     matrix = aff.refine_affine(lr, hr, scale, first)
     if not np.isfinite(matrix).all():
-        return _blank(lr, hr, scale, Method.AFFINE, texture, "the affine map did not converge")
+        return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, scale, matrix, width, height)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
     spread = _spread(part_shifts(lr, sampled, scale))

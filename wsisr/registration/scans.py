@@ -8,7 +8,7 @@ registered on its own (`register_pair(..., "affine", initial=plan.initial)`).
 scan, pixel edges.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import ceil, floor
 from typing import Any
@@ -151,13 +151,40 @@ class ScanRegistration:
             box=box,
             orientation=turned,
             initial=initial,
-            straddles_seam=any(
-                seam.left < x + width
-                and x < seam.right
-                and seam.top < y + height
-                and y < seam.bottom
-                for seam in self.seams
-            ),
+            straddles_seam=any(seam.touches(x, y, width, height) for seam in self.seams),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings from which `from_json` makes the same registration."""
+        return {
+            "matrix": self.matrix,
+            "scale": self.scale,
+            "places": np.column_stack([self.positions, self.residuals]).tolist(),
+            "ncc_band": self.ncc_band.tolist(),
+            "piece": self.piece.tolist(),
+            "spacing_px": self.spacing_px,
+            "seams": [asdict(seam) for seam in self.seams],
+            "same_glass": self.same_glass,
+            "reason": self.reason,
+            "overview": {**asdict(self.overview), "matrix": self.overview.matrix.tolist()},
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "ScanRegistration":
+        """The registration that `to_json` wrote."""
+        table = np.asarray(values["places"], dtype=np.float64).reshape(-1, 4)
+        overview = values["overview"]
+        return _finish(
+            matrix=np.asarray(values["matrix"], dtype=np.float64),
+            scale=int(values["scale"]),
+            positions=table[:, :2],
+            residuals=table[:, 2:],
+            ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
+            piece=np.asarray(values["piece"], dtype=np.int64),
+            spacing_px=float(values["spacing_px"]),
+            seams=tuple(Seam(**seam) for seam in values["seams"]),
+            reason=str(values["reason"]),
+            overview=OverviewMatch(**{**overview, "matrix": np.asarray(overview["matrix"])}),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -248,7 +275,8 @@ def _node_grid(
 ) -> tuple[float, IntArray]:
     """Spacing (moving px) and top-left corners of patches with structure on a regular grid."""
     info = moving.info
-    assert info.mpp is not None
+    if info.mpp is None:
+        raise RegistrationError(f"{info.path.name}: no resolution.")
     base = info.levels[0]
     area = base.width_px * base.height_px
     # Small scans get enough nodes for a field, large ones not more than it needs.
@@ -310,7 +338,7 @@ def _node(
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
     centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
     back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
-    place = aff.apply(back, centre) + [box.x, box.y]
+    place = aff.apply(back, centre) + np.array([box.x, box.y])
     return float(place[0]), float(place[1]), band
 
 
@@ -322,46 +350,71 @@ def _assemble(
     spacing_px: float,
     match: OverviewMatch,
 ) -> ScanRegistration:
+    """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed."""
     good = bands >= NODE_NCC_BAND
-    same, reason = True, ""
+    reason = ""
     if good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
-        same = False
         median = float(np.median(bands)) if len(bands) else 0.0
         reason = (
             f"not the same glass: only {int(good.sum())} of {len(bands)} places match in detail "
             f"(median band NCC {median:.2f}); sections of one block hold other cells"
         )
-    matrix = rough
-    if same:
-        matrix = _robust_affine(table[good, :2], table[good, 2:])
+    matrix = rough if reason else _robust_affine(table[good, :2], table[good, 2:])
     residuals = table[:, 2:] - aff.apply(matrix, table[:, :2])
     piece = np.full(len(table), -1, np.int64)
     seams: tuple[Seam, ...] = ()
-    if same:
+    if not reason:
         pieces = split_pieces(table[good, :2], residuals[good], spacing_px)
         piece[good], seams = pieces.label, pieces.seams
-    field = ResidualField(table[:, :2], residuals, piece, spacing_px)
-    used = piece >= 0
-    determinant = float(np.linalg.det(matrix[:, :2]))
-    linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
-    return ScanRegistration(
-        matrix=aff.to_affine(matrix),
-        mirrored=determinant < 0,
+    return _finish(
+        matrix=matrix,
         scale=scale,
-        rotation_deg=float(
-            np.degrees(np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1]))
-        ),
-        stretch=float(np.sqrt(abs(determinant)) / scale),
         positions=table[:, :2],
         residuals=residuals,
         ncc_band=bands,
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
-        field_rms_px=_rms(residuals[used] - field(table[used, :2])),
-        same_glass=same,
         reason=reason,
         overview=match,
+    )
+
+
+def _finish(
+    *,
+    matrix: FloatArray,
+    scale: int,
+    positions: FloatArray,
+    residuals: FloatArray,
+    ncc_band: FloatArray,
+    piece: IntArray,
+    spacing_px: float,
+    seams: tuple[Seam, ...],
+    reason: str,
+    overview: OverviewMatch,
+) -> ScanRegistration:
+    """The registration with everything that follows from its nodes."""
+    field = ResidualField(positions, residuals, piece, spacing_px)
+    used = piece >= 0
+    determinant = float(np.linalg.det(matrix[:, :2]))
+    linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
+    turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
+    return ScanRegistration(
+        matrix=aff.to_affine(matrix),
+        mirrored=determinant < 0,
+        scale=scale,
+        rotation_deg=float(np.degrees(turn)),
+        stretch=float(np.sqrt(abs(determinant)) / scale),
+        positions=positions,
+        residuals=residuals,
+        ncc_band=ncc_band,
+        piece=piece,
+        spacing_px=spacing_px,
+        seams=seams,
+        field_rms_px=_rms(residuals[used] - field(positions[used])),
+        same_glass=not reason,
+        reason=reason,
+        overview=overview,
     )
 
 

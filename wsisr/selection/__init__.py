@@ -32,6 +32,7 @@ from wsisr.selection.splits import (
     SplitPlan,
     assign_splits,
     overlap_share,
+    patch_draws,
     plan_splits,
     random_patch_splits,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "nuclei_map",
     "overlap_share",
     "overlay_picture",
+    "patch_draws",
     "plan_splits",
     "point_candidates",
     "random_candidates",

@@ -26,6 +26,8 @@ GLASS_LUMINANCE = 170.0
 """Nothing darker is taken for bare glass."""
 GLASS_CHROMA = 28.0
 """Nothing more colourful is taken for bare glass, tinted or yellowed."""
+FILLER_SHARE = 0.05
+"""Least share of other glass among all, for pure white to count as filler."""
 GLASS_PURITY = 0.6
 """Least share of the pixels of the mode's brightness that are as colourless as glass."""
 GLASS_SHARE = 0.002
@@ -53,11 +55,11 @@ class WhitePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Cues:
-    """Three independent signs of tissue; all are 0 on glass. Shapes (h, w), float32.
+    """Three independent signs of tissue; all are about 0 on glass. Shapes (h, w), float32.
 
     Attributes
     ----------
-    hue : ndarray
+    hue : ndarray of uint8
         ``max(0, min(R - G, B - G))`` after white balance, grey levels: pink and purple
         (Schreiber et al., Sci Rep 2024, with the minimum in place of the product, so that
         pale tissue is kept).
@@ -69,22 +71,34 @@ class Cues:
         Mean optical density, for the second pass.
     """
 
-    hue: Float32Array
+    hue: UInt8Array
     chroma: Float32Array
     texture: Float32Array
     density: Float32Array
 
 
+def sample_pixels(rgb: UInt8Array, valid: BoolArray) -> UInt8Array:
+    """Valid pixels, shape (n, 3): all of a small picture, evenly spaced ones of a large."""
+    # An odd step runs through all columns of the usual even widths.
+    step = valid.size // SAMPLE | 1
+    chosen: UInt8Array = rgb.reshape(-1, 3)[::step][valid.ravel()[::step]]
+    return chosen
+
+
 def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
     """Colour of the brightest mode of a slide, if it can be glass."""
-    pixels = rgb[valid]
+    pixels = sample_pixels(rgb, valid)
     if not len(pixels):
         return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
-    pixels = pixels[:: -(-len(pixels) // SAMPLE)]
     luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     spread = pixels.max(axis=1).astype(np.int16) - pixels.min(axis=1)
     glassy = (luma >= GLASS_LUMINANCE) & (spread <= GLASS_CHROMA)
-    if glassy.sum() < max(16, GLASS_SHARE * len(pixels)):
+    least = max(16, GLASS_SHARE * len(pixels))
+    # Scanners fill what they skip with pure white, brighter than the glass they saw.
+    filler = pixels.min(axis=1) == 255
+    if (glassy & ~filler).sum() >= max(least, FILLER_SHARE * glassy.sum()):
+        glassy &= ~filler
+    if glassy.sum() < least:
         return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
     histogram = np.bincount(np.rint(luma[glassy]).astype(np.int64), minlength=256)[:256]
     smooth = cv2.GaussianBlur(
@@ -135,11 +149,12 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
         np.maximum(0, -np.log10((grey + 1) / np.float32(level + 1))).astype(np.float32)
         for level in white.rgb
     ]
-    hue, chroma, density = (np.empty(rgb.shape[:2], np.float32) for _ in range(3))
+    hue = np.empty(rgb.shape[:2], np.uint8)
+    chroma, density = (np.empty(rgb.shape[:2], np.float32) for _ in range(2))
     for top in range(0, rgb.shape[0], STRIP_PX):
         rows = slice(top, top + STRIP_PX)
         red, green, blue = np.moveaxis(balanced(rgb[rows], white), 2, 0)
-        hue[rows] = np.maximum(0, np.minimum(red, blue) - green)
+        hue[rows] = np.clip(np.minimum(red, blue) - green, 0, 255)
         planes = [table[rgb[rows, :, channel]] for channel, table in enumerate(tables)]
         high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
         chroma[rows] = high - np.minimum(np.minimum(planes[0], planes[1]), planes[2])
@@ -149,11 +164,17 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
 
 def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
     """Root mean square of the density's gradient in a 48 um window."""
-    dx = cv2.Scharr(density, cv2.CV_32F, 1, 0) / 32
-    dy = cv2.Scharr(density, cv2.CV_32F, 0, 1) / 32
+    # In place: an overview of 20 Mpx is 80 MiB per map.
+    energy = np.asarray(cv2.Scharr(density, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
+    energy *= energy
+    down = np.asarray(cv2.Scharr(density, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
+    down *= down
+    energy += down
+    del down
     side = odd_px(TEXTURE_WINDOW_UM, um_per_px)
-    energy = cv2.blur(dx * dx + dy * dy, (side, side), borderType=cv2.BORDER_REFLECT_101)
-    return np.sqrt(np.maximum(energy, 0, dtype=np.float32), dtype=np.float32)
+    mean = cv2.blur(energy, (side, side), borderType=cv2.BORDER_REFLECT_101)
+    result: Float32Array = np.maximum(mean, 0).astype(np.float32, copy=False)
+    return np.sqrt(result, out=result)
 
 
 def odd_px(length_um: float, um_per_px: float) -> int:

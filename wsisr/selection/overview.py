@@ -16,6 +16,8 @@ from scipy import sparse
 from wsisr.errors import MppError, SlideError
 from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
 
+Float32Array = NDArray[np.float32]
+
 OVERVIEW_UM_PER_PX = 8.0
 BLOCK_PX = 2048
 """Side of the blocks that are read: 12 MiB of RGB at a time."""
@@ -125,40 +127,75 @@ def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overvi
     info = slide.info
     plan = plan_overview(info, um_per_px)
     level = info.levels[plan.level]
-    total = np.zeros((plan.height_px, plan.width_px, 3), np.float32)
-    weight = np.zeros((plan.height_px, plan.width_px), np.float32)
-    step_x = _snap_block(level.tile_width_px)
+    rgb = np.full((plan.height_px, plan.width_px, 3), 255, np.uint8)
+    valid = np.zeros((plan.height_px, plan.width_px), np.bool_)
     step_y = _snap_block(level.tile_height_px)
+    carried: tuple[int, Float32Array] | None = None
     for y0 in range(0, level.height_px, step_y):
         height = min(step_y, level.height_px - y0)
-        row0, rows = _area_weights(y0, height, plan.reduction, plan.height_px)
-        for x0 in range(0, level.width_px, step_x):
-            width = min(step_x, level.width_px - x0)
-            column0, columns = _area_weights(x0, width, plan.reduction, plan.width_px)
-            valid = slide.read_validity(plan.level, x0, y0, width, height)
-            if not valid.any():
-                continue
-            block = slide.read_level(plan.level, x0, y0, width, height)
-            target = (
-                slice(row0, row0 + rows.shape[0]),
-                slice(column0, column0 + columns.shape[0]),
-            )
-            if valid.all():
-                share = np.outer(rows.sum(axis=1), columns.sum(axis=1)).astype(np.float32)
+        first, sums = _read_band(slide, plan, level, y0, height)
+        if carried is not None:
+            # Two bands can share one row of overview pixels.
+            if carried[0] == first:
+                sums[0] += carried[1]
             else:
-                block = np.where(valid[..., None], block, np.uint8(0))
-                share = _reduce(valid.astype(np.float32)[..., None], rows, columns)[..., 0]
-            weight[target] += share
-            total[target] += _reduce(block, rows, columns)
-    rgb = np.full(total.shape, 255, np.uint8)
-    scanned = weight > 1e-6
-    rgb[scanned] = np.clip(np.rint(total[scanned] / weight[scanned][:, None]), 0, 255)
-    return Overview(
-        rgb=rgb,
-        valid=weight >= 0.5 * _covered(level, plan),
-        factor=plan.factor,
-        um_per_px=plan.um_per_px,
-    )
+                _finish(rgb, valid, carried[0], carried[1][None], level, plan)
+        _finish(rgb, valid, first, sums[:-1], level, plan)
+        carried = first + len(sums) - 1, sums[-1]
+    if carried is not None:
+        _finish(rgb, valid, carried[0], carried[1][None], level, plan)
+    return Overview(rgb=rgb, valid=valid, factor=plan.factor, um_per_px=plan.um_per_px)
+
+
+def _read_band(
+    slide: Slide, plan: OverviewPlan, level: Level, y0: int, height: int
+) -> tuple[int, Float32Array]:
+    """Sums of colour (0-2) and of scanned area (3) of the overview rows under a band of blocks.
+
+    Returns the first row and an array of shape (rows, width, 4).
+    """
+    row0, rows = _area_weights(y0, height, plan.reduction, plan.height_px)
+    sums = np.zeros((rows.shape[0], plan.width_px, 4), np.float32)
+    step_x = _snap_block(level.tile_width_px)
+    for x0 in range(0, level.width_px, step_x):
+        width = min(step_x, level.width_px - x0)
+        scanned = slide.read_validity(plan.level, x0, y0, width, height)
+        if not scanned.any():
+            continue
+        column0, columns = _area_weights(x0, width, plan.reduction, plan.width_px)
+        block = slide.read_level(plan.level, x0, y0, width, height)
+        target = sums[:, column0 : column0 + columns.shape[0]]
+        if scanned.all():
+            target[..., 3] += np.outer(rows.sum(axis=1), columns.sum(axis=1))
+        else:
+            block = np.where(scanned[..., None], block, np.uint8(0))
+            target[..., 3:] += _reduce(scanned[..., None], rows, columns)
+        target[..., :3] += _reduce(block, rows, columns)
+    return row0, sums
+
+
+def _finish(
+    rgb: UInt8Array,
+    valid: BoolArray,
+    first: int,
+    sums: Float32Array,
+    level: Level,
+    plan: OverviewPlan,
+) -> None:
+    """Turn sums into means, white where nothing was scanned."""
+    rows = slice(first, first + len(sums))
+    start_y = np.arange(first, first + len(sums)) * plan.reduction
+    start_x = np.arange(plan.width_px) * plan.reduction
+    # Share of a pixel that lies on the level: less than 1 only at the far edges, where the last
+    # pixel can be a sliver.
+    share_y = np.clip((level.height_px - start_y) / plan.reduction, 1e-9, 1.0)
+    share_x = np.clip((level.width_px - start_x) / plan.reduction, 1e-9, 1.0)
+    covered = np.outer(share_y, share_x)
+    weight = sums[..., 3]
+    scanned = weight > 1e-4 * covered
+    means = sums[..., :3] / np.where(scanned, weight, 1)[..., None]
+    rgb[rows][scanned] = np.clip(np.rint(means), 0, 255).astype(np.uint8)[scanned]
+    valid[rows] = weight >= 0.5 * covered
 
 
 def _snap_block(tile_px: int) -> int:
@@ -177,8 +214,9 @@ def _area_weights(
     edges = np.arange(start, start + count, dtype=np.float64)
     first = np.minimum(np.floor(edges / reduction), limit - 1).astype(np.int64)
     cut = np.clip((first + 1) * reduction - edges, 0.0, 1.0)
-    cut[first == limit - 1] = 1.0
-    second = np.minimum(first + 1, limit - 1)
+    # Rounding must not make a pixel touch a row that the next band will not start with.
+    cut[(cut > 1 - 1e-9) | (first == limit - 1)] = 1.0
+    second = np.where(cut < 1, first + 1, first)
     offset = int(first[0])
     size = int(second[-1]) - offset + 1
     index = np.arange(count)
@@ -201,13 +239,3 @@ def _reduce(
     full = columns @ half
     result: NDArray[np.float32] = full.reshape(columns.shape[0], -1, channels).transpose(1, 0, 2)
     return result
-
-
-def _covered(level: Level, plan: OverviewPlan) -> NDArray[np.float32]:
-    """Share of each overview pixel that lies on the read level (1 except at the far edges)."""
-
-    def share(size: int, count: int) -> NDArray[np.float32]:
-        start = np.arange(count) * plan.reduction
-        return np.clip((size - start) / plan.reduction, 1e-3, 1.0).astype(np.float32)
-
-    return np.outer(share(level.height_px, plan.height_px), share(level.width_px, plan.width_px))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsisr.errors import ManifestError
 from wsisr.selection.candidates import Int64Array
-from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
+from wsisr.selection.hashing import UInt64Array, hash_draws, hash_key, unit_interval
 
 logger = logging.getLogger(__name__)
 
@@ -139,24 +139,38 @@ def plan_splits(
     )
 
 
-def random_patch_splits(
-    slide_id: str, origins: Int64Array, fractions: Mapping[str, float], seed: int
-) -> NDArray[np.str_]:
-    """`paper-random`: every patch is drawn by itself, as MLCamSR and others do.
+def patch_draws(slide_id: str, origins: Int64Array, seed: int) -> UInt64Array:
+    """The draw of every patch of a slide for `paper-random`: a hash of its place."""
+    return hash_draws(hash_key("paper-random", seed, slide_id), origins[:, 0], origins[:, 1])
+
+
+def random_patch_splits(draws: UInt64Array, fractions: Mapping[str, float]) -> NDArray[np.str_]:
+    """`paper-random`: patches are divided one by one, as MLCamSR and others do.
 
     Patches of one slide then stand on both sides (LEAKY; measure it with `overlap_share`).
+
+    Parameters
+    ----------
+    draws : ndarray of uint64, shape (n,)
+        `patch_draws` of all patches of the data set, slides one after another in any order.
+    fractions : mapping of split to weight
+        The counts are exact to rounding.
 
     Returns
     -------
     ndarray of str, shape (n,)
     """
     weights = _checked_fractions(fractions)
-    place = unit_interval(
-        hash_draws(hash_key("paper-random", seed, slide_id), origins[:, 0], origins[:, 1])
-    )
     names, edges = _edges(weights)
-    picked: NDArray[np.str_] = np.asarray(names)[np.searchsorted(edges[:-1], place, side="right")]
-    return picked
+    ends = np.rint(edges * len(draws)).astype(np.int64)
+    ends[-1] = len(draws)
+    result = np.empty(len(draws), f"<U{max(len(name) for name in names)}")
+    order = np.argsort(draws, kind="stable")
+    start = 0
+    for name, end in zip(names, ends.tolist(), strict=True):
+        result[order[start:end]] = name
+        start = max(start, end)
+    return result
 
 
 def overlap_share(
@@ -274,49 +288,43 @@ def _exact_assignment(
     weights: Mapping[str, float],
     fixed: Mapping[str, str],
 ) -> dict[str, str]:
-    """Seeded order per site; each unit goes to the split that lacks most, over the site first.
+    """Cut the seeded order of every site in the asked ratio.
 
-    The running deficit over all sites breaks ties, so that many small sites still add up to
-    the asked ratio.
+    What a site cannot divide (two units by 8:1:1) goes where the sites so far fall short, so that
+    many small sites add up to the ratio as well.
     """
     names, _ = _edges(weights)
     chosen: dict[str, str] = {}
-    overall: Counter[str] = Counter(fixed.values())
-    total = sum(len(units) for units in strata.values())
+    given: Counter[str] = Counter()
     for stratum in sorted(strata):
         units = sorted(strata[stratum], key=lambda unit: (draw[unit], unit))
-        here: Counter[str] = Counter()
+        here = Counter(fixed[unit] for unit in units if unit in fixed)
+        quota = _quotas(len(units), weights, names, here, given)
         for unit in units:
-            if unit in fixed:
-                chosen[unit] = fixed[unit]
-                here[fixed[unit]] += 1
-        quota = _quotas(len(units), total, weights, names, here, overall)
-        for unit in units:
-            if unit not in chosen:
-                name = next(n for n in names if quota[n] > 0)
+            name = fixed.get(unit) or next(n for n in names if quota[n] > 0)
+            if unit not in fixed:
                 quota[name] -= 1
-                overall[name] += 1
-                chosen[unit] = name
+            given[name] += 1
+            chosen[unit] = name
     return chosen
 
 
 def _quotas(
     count: int,
-    total: int,
     weights: Mapping[str, float],
     names: list[str],
     here: Mapping[str, int],
-    overall: Mapping[str, int],
+    given: Mapping[str, int],
 ) -> dict[str, int]:
-    """How many new units of a stratum each split gets: largest remainders."""
-    free = count - sum(here.values())
+    """How many new units of a site each split gets: whole shares first, then shortfalls."""
     quota = dict.fromkeys(names, 0)
-    for _ in range(free):
+    so_far = sum(given.values()) + count
+    for _ in range(count - sum(here.values())):
         lacking = max(
             names,
             key=lambda n: (
                 np.floor(weights[n] * count + 1e-9) > here.get(n, 0) + quota[n],
-                weights[n] * total - overall.get(n, 0) - quota[n],
+                round(weights[n] * so_far - given.get(n, 0) - here.get(n, 0) - quota[n], 9),
                 n,
             ),
         )

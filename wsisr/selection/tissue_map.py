@@ -14,6 +14,7 @@ from wsisr.selection.regions import mask_to_polygons
 from wsisr.slides.protocol import BoolArray, UInt8Array
 
 Float64Array = NDArray[np.float64]
+Integral = NDArray[np.float64] | NDArray[np.int32]
 TissueKind = Literal["brightfield", "fluorescence", "blank"]
 
 
@@ -140,33 +141,37 @@ class TissueMap:
         return {"type": "FeatureCollection", "features": features}
 
     @cached_property
-    def _tissue_integral(self) -> Float64Array:
+    def _tissue_integral(self) -> Integral:
         return integral_of(self.mask)
 
     @cached_property
-    def _invalid_integral(self) -> Float64Array:
+    def _invalid_integral(self) -> Integral:
         return integral_of(self.invalid)
 
     @cached_property
-    def _pen_integral(self) -> Float64Array:
+    def _pen_integral(self) -> Integral:
         return integral_of(self.pen)
 
-    def _share(self, integral: Float64Array, box: Box | ArrayLike) -> float | Float64Array:
+    def _share(self, integral: Integral, box: Box | ArrayLike) -> float | Float64Array:
         if isinstance(box, Box):
             boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
             return float(integral_share(integral, boxes, self.factor)[0])
         return integral_share(integral, np.asarray(box, np.float64), self.factor)
 
 
-def integral_of(values: NDArray[Any]) -> Float64Array:
-    """Sums of everything above and left of each pixel corner; shape (h + 1, w + 1)."""
-    result = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    np.cumsum(values, axis=0, out=result[1:, 1:], dtype=np.float64)
+def integral_of(values: NDArray[Any]) -> Integral:
+    """Sums of everything above and left of each pixel corner; shape (h + 1, w + 1).
+
+    Masks are summed in int32 (overviews stay far below 2^31 pixels), other maps in float64.
+    """
+    kind = np.int32 if values.dtype == np.bool_ else np.float64
+    result: NDArray[Any] = np.zeros((values.shape[0] + 1, values.shape[1] + 1), kind)
+    np.cumsum(values, axis=0, out=result[1:, 1:], dtype=kind)
     np.cumsum(result[1:, 1:], axis=1, out=result[1:, 1:])
     return result
 
 
-def integral_share(integral: Float64Array, boxes: Float64Array, factor: float) -> Float64Array:
+def integral_share(integral: Integral, boxes: Float64Array, factor: float) -> Float64Array:
     """Mean over level-0 boxes of a map that is constant within its pixels, exactly.
 
     The integral of such a map is bilinear between pixel corners, so interpolating it there is
@@ -187,7 +192,7 @@ def integral_share(integral: Float64Array, boxes: Float64Array, factor: float) -
     return np.where(np.abs(share) < 1e-9, 0.0, np.where(np.abs(share - 1) < 1e-9, 1.0, share))
 
 
-def _at(integral: Float64Array, x: Float64Array, y: Float64Array) -> Float64Array:
+def _at(integral: Integral, x: Float64Array, y: Float64Array) -> Float64Array:
     height, width = integral.shape[0] - 1, integral.shape[1] - 1
     x, y = np.clip(x, 0, width), np.clip(y, 0, height)
     column = np.minimum(x.astype(np.int64), max(0, width - 1))

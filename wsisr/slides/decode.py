@@ -100,6 +100,7 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
     samples = 1 if form.planar == 2 else form.samples
     code = form.compression
     if code == JPEG:
+        _check_stated_size(jpeg_size(data), width, height)
         # The stream's colour space is what the photometric tag says: Aperio's RGB streams carry
         # no Adobe marker, and libjpeg would guess YCbCr.
         space, out_space = _jpeg_spaces(form, samples)
@@ -112,7 +113,10 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
             outcolorspace=out_space,
             shape=(height, width),
         )
+        if form.jpeg_header is None and _was_cut_off(data, image):
+            raise ValueError("the JPEG stream ends before the image does")
     elif code in JPEG2000_CODES:
+        _check_stated_size(jpeg2000_size(data), width, height)
         image = imagecodecs.jpeg2k_decode(data)
     elif code in (WEBP, WEBP_OLD):
         image = imagecodecs.webp_decode(data, hasalpha=samples == 4)
@@ -166,15 +170,53 @@ def composite_on_white(rgba: UInt8Array, *, premultiplied: bool = False) -> Tile
 
 
 def ycbcr_to_rgb(image: UInt8Array) -> UInt8Array:
-    """JFIF YCbCr to RGB in libjpeg's 16-bit fixed point, as OpenSlide does it."""
+    """JFIF YCbCr to RGB in 16-bit fixed point, equal to OpenSlide's to the bit."""
     y = image[:, :, 0].astype(np.int32)
-    cb = image[:, :, 1].astype(np.int32) - 128
-    cr = image[:, :, 2].astype(np.int32) - 128
-    half = 1 << 15
-    red = y + ((91881 * cr + half) >> 16)
-    green = y + ((-22554 * cb - 46802 * cr + half) >> 16)
-    blue = y + ((116130 * cb + half) >> 16)
+    cb, cr = image[:, :, 1], image[:, :, 2]
+    red = y + _RED_OF_CR[cr]
+    green = y + ((_GREEN_OF_CB[cb] + _GREEN_OF_CR[cr] + (1 << 15)) >> 16)
+    blue = y + _BLUE_OF_CB[cb]
     return np.clip(np.stack([red, green, blue], axis=2), 0, 255).astype(np.uint8)
+
+
+_CHROMA = np.arange(256) - 128
+_RED_OF_CR = np.floor(1.402 * _CHROMA + 0.5).astype(np.int32)
+_BLUE_OF_CB = np.floor(1.772 * _CHROMA + 0.5).astype(np.int32)
+_GREEN_OF_CB = np.rint(-0.34414 * 65536 * _CHROMA).astype(np.int32)
+_GREEN_OF_CR = np.rint(-0.71414 * 65536 * _CHROMA).astype(np.int32)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a JPEG stream states; None if its frame header is not found."""
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height = int.from_bytes(data[position + 5 : position + 7], "big")
+            return int.from_bytes(data[position + 7 : position + 9], "big"), height
+        if marker == 0xDA:
+            return None
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def jpeg2000_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a JPEG 2000 codestream states; None if it does not start with one."""
+    if data[:4] != b"\xff\x4f\xff\x51" or len(data) < 24:
+        return None
+    right, bottom, left, top = (int.from_bytes(data[i : i + 4], "big") for i in (8, 12, 16, 20))
+    return right - left, bottom - top
+
+
+def _check_stated_size(stated: tuple[int, int] | None, width: int, height: int) -> None:
+    # The decoder allocates what the stream states, so a hostile one is stopped before.
+    if stated is not None and stated[0] * stated[1] > 4 * width * height + (1 << 16):
+        raise ValueError(f"its stream states {stated[0]} x {stated[1]} px")
+
+
+def _was_cut_off(data: bytes, image: NDArray[Any]) -> bool:
+    """libjpeg fills what is missing with mid-grey and does not complain."""
+    return b"\xff\xd9" not in data[-512:] and bool((image[-8:, -8:] == 128).all())
 
 
 def _jpeg_spaces(form: ChunkFormat, samples: int) -> tuple[str | None, str | None]:

@@ -1,8 +1,9 @@
 """What a stored level really is: a reduction of level 0, a recompression of one, or its own scan.
 
 ``native`` means *stored in the file*. Most scanners compute their levels in software, and a level
-that was compressed a second time can be worse than a fresh reduction (design 3.7). So each level
-is compared with level 0 reduced by the two kernels that scanners use.
+that was compressed a second time, or made by leaving pixels out, can be worse than a fresh
+reduction (design 3.7). So each level is compared with level 0 reduced in the three ways that are
+in use.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from wsisr.slides.resample import read_resampled
 
 WARNING_DB = 35.0
 PLACES = 8
-CANDIDATES = 48
+CANDIDATES = 32
 MAX_SIDE_PX = 128
-MAX_SOURCE_PX = 2048
+MAX_SOURCE_PX = 1024
 MIN_SIDE_PX = 16
 MIN_TEXTURE = 2.0
 """Standard deviation (grey levels) below which a place tells nothing."""
@@ -32,17 +33,18 @@ class LevelEvidence:
     level : int
     factor : int
     kernel : str
-        ``"area"`` or ``"bicubic"``: the reduction that is nearer; empty if nothing was compared.
+        The reduction that is nearest: ``"area"`` (block means), ``"bicubic"`` (antialiased) or
+        ``"decimated"`` (every n-th pixel); empty if nothing was compared.
     psnr_db : float
         RGB PSNR of the level against it over all places, dB; inf for identical pixels, nan if
         nothing was compared.
     detail_ratio : float
-        Energy of the finest details (Laplacian of green) of the level over that of the reduction:
-        below 1 blurred, above 1 sharpened or noisier.
+        Energy of the finest details (Laplacian of grey) of the level over that of block means:
+        below 1 softer, above 1 sharpened, aliased or noisier.
     places : int
         Textured places that were compared.
     warning : bool
-        Below 35 dB: a reduction may be the better LR.
+        Below 35 dB, or decimated (aliased): a reduction may be the better LR.
     verdict : str
         The same in words.
     """
@@ -93,27 +95,29 @@ def _judge(slide: Slide, level: Level, seed: int) -> LevelEvidence:
             warning=False,
             verdict=f"Level {level.index}: too little texture or too small to be judged.",
         )
-    errors = {"area": 0.0, "bicubic": 0.0}
-    details = {"area": 0.0, "bicubic": 0.0}
+    errors = dict.fromkeys(("area", "bicubic", "decimated"), 0.0)
+    details = dict.fromkeys(errors, 0.0)
     stored_detail = 0.0
     for x, y in places:
         stored = slide.read_level(level.index, x, y, side, side)
         stored_detail += _detail(stored)
+        source = slide.read_level(0, x * factor, y * factor, side * factor, side * factor)
         made = {
-            "area": _area(slide, x, y, side, factor),
+            "area": _area(source, factor),
+            "decimated": _decimated(source, stored, factor),
             "bicubic": read_resampled(
                 slide, 0, float(x * factor), float(y * factor), float(factor), side, side
             ),
         }
         for name, image in made.items():
-            difference = stored.astype(np.float64) - image.astype(np.float64)
-            errors[name] += float(np.mean(difference**2))
+            errors[name] += _mse(stored, image)
             details[name] += _detail(image)
     kernel = min(errors, key=lambda name: errors[name])
     mse = errors[kernel] / len(places)
     psnr = float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
-    ratio = stored_detail / max(details[kernel], 1e-9)
-    warning = psnr < WARNING_DB
+    # Details are weighed against an antialiased reduction, whatever the level is nearest to.
+    ratio = stored_detail / max(details["area"], 1e-9)
+    warning = psnr < WARNING_DB or kernel == "decimated"
     return LevelEvidence(
         level=level.index,
         factor=factor,
@@ -128,6 +132,8 @@ def _judge(slide: Slide, level: Level, seed: int) -> LevelEvidence:
 
 def _verdict(level: int, kernel: str, psnr: float, ratio: float, warning: bool) -> str:
     start = f"Level {level}: {psnr:.1f} dB from level 0 reduced ({kernel}), details x{ratio:.2f}; "
+    if kernel == "decimated":
+        return start + "pixels were left out without antialiasing: a reduction is the better LR."
     if not warning:
         return start + "made from level 0 in software."
     if ratio < 0.8:
@@ -148,26 +154,33 @@ def _textured_places(slide: Slide, level: Level, side: int, seed: int) -> list[t
         x, y = int(rng.integers(0, right + 1)), int(rng.integers(0, bottom + 1))
         if not slide.read_validity(level.index, x, y, side, side).all():
             continue
-        texture = float(slide.read_level(level.index, x, y, side, side)[:, :, 1].std())
+        texture = float(slide.read_level(level.index, x, y, side, side).std(axis=(0, 1)).max())
         if texture >= MIN_TEXTURE:
             found[x, y] = texture
     return sorted(found, key=lambda place: (-found[place], place))[:PLACES]
 
 
-def _area(slide: Slide, x: int, y: int, side: int, factor: int) -> UInt8Array:
-    size = side * factor
-    pixels = slide.read_level(0, x * factor, y * factor, size, size)
-    blocks = pixels.reshape(side, factor, side, factor, 3).astype(np.float32)
+def _area(source: UInt8Array, factor: int) -> UInt8Array:
+    side = len(source) // factor
+    blocks = source.reshape(side, factor, side, factor, 3).astype(np.float32)
     return np.floor(blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
 
 
+def _decimated(source: UInt8Array, stored: UInt8Array, factor: int) -> UInt8Array:
+    """Every n-th pixel, from the phase that is nearest: writers start anew in every tile."""
+    phases = sorted({0, factor // 4, factor // 2, factor - 1})
+    choices = [source[y::factor, x::factor] for y in phases for x in phases]
+    return min(choices, key=lambda image: _mse(stored, image))
+
+
+def _mse(first: UInt8Array, second: UInt8Array) -> float:
+    return float(np.mean((first.astype(np.float32) - second.astype(np.float32)) ** 2))
+
+
 def _detail(image: UInt8Array) -> float:
-    green: NDArray[np.float64] = image[:, :, 1].astype(np.float64)
+    """Mean energy of the Laplacian of the mean of the channels."""
+    grey: NDArray[np.float64] = image.mean(axis=2)
     laplacian = (
-        4 * green[1:-1, 1:-1]
-        - green[:-2, 1:-1]
-        - green[2:, 1:-1]
-        - green[1:-1, :-2]
-        - green[1:-1, 2:]
+        4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     )
     return float(np.mean(laplacian**2))

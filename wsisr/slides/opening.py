@@ -10,6 +10,7 @@ from typing import Literal
 from wsisr.errors import SlideError
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.dicom_files import is_dicom, is_dicom_folder
+from wsisr.slides.discovery import TIFF_SUFFIXES
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.icc import srgb_converter
 from wsisr.slides.protocol import Slide, SlideInfo
@@ -142,9 +143,13 @@ def _first_that_opens(path: Path, names: tuple[str, ...]) -> tuple[SlideInfo, Ti
         return info, store
     if len(faults) == 1:
         raise SlideError(f"{path}: {faults[0].split(': ', 1)[1]}")
+    suffix = path.suffix.lower()
+    kind = "the file is damaged or of an unknown kind"
+    if suffix in TIFF_SUFFIXES and not is_tiff(path):
+        kind = f"it is named {suffix} but is no TIFF file"
     raise SlideError(
-        f"{path}: not a slide that can be read, the file is damaged or of an unknown kind; copy it "
-        f"again or leave it out. ({' '.join(faults)})"
+        f"{path}: not a slide that can be read, {kind}; copy it again or leave it out. "
+        f"({' '.join(faults)})"
     )
 
 

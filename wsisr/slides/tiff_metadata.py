@@ -101,7 +101,7 @@ def _vendor_um(directory: TiffDirectory) -> tuple[float, float] | None:
         return (value, value) if value else None
     if directory.vendor == "philips":
         spacings = philips_spacings_um(directory.description)
-        return spacings.levels[0] if spacings.levels else spacings.image
+        return spacings.image
     if directory.vendor == "hamamatsu":
         return directory.resolution
     return None

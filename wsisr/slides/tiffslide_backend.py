@@ -17,6 +17,7 @@ import numpy as np
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
+from wsisr.slides.decode import APERIO_JP2K_YCBCR
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess
 from wsisr.slides.protocol import Level, SlideInfo
@@ -40,13 +41,17 @@ class TiffSlideStore:
         self._lock = threading.Lock()
         self._handle: PerProcess[Any] = PerProcess(self._open, lambda slide: slide.close())
         slide = self._handle.get()
-        self.properties: dict[str, Any] = dict(slide.properties)
+        with warnings.catch_warnings():
+            # It warns that it reads only some vendors' metadata; ours come from the tags.
+            warnings.simplefilter("ignore")
+            self.properties: dict[str, Any] = dict(slide.properties)
         self._downsamples = tuple(float(value) for value in slide.level_downsamples)
         self._grids = tuple(
             TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
             for w, h in slide.level_dimensions
         )
         self._directory = self._tile_directory()
+        self._check_form()
 
     @property
     def grids(self) -> tuple[TileGrid, ...]:
@@ -79,7 +84,9 @@ class TiffSlideStore:
             ) from error
         pixels = np.asarray(region)
         if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+            pixels = pixels[:, :, None]
+        if pixels.shape[2] == 1:
+            pixels = np.repeat(pixels, 3, axis=2)
         if pixels.dtype != np.uint8 or pixels.shape[2] < 3:
             raise SlideError(f"{self._path}: pixels are {pixels.dtype} {pixels.shape}, not RGB.")
         pixels = np.array(pixels[:, :, :3])
@@ -100,10 +107,7 @@ class TiffSlideStore:
         import tiffslide
 
         try:
-            with warnings.catch_warnings():
-                # It warns that it reads only some vendors' metadata; ours come from the tags.
-                warnings.simplefilter("ignore")
-                return tiffslide.TiffSlide(self._path)
+            return tiffslide.TiffSlide(self._path)
         except Exception as error:
             detail = str(error)[:160] or type(error).__name__
             raise SlideError(f"{self._path}: tiffslide cannot open it ({detail}).") from error
@@ -116,6 +120,18 @@ class TiffSlideStore:
         sizes = [(level.grid.width_px, level.grid.height_px) for level in directory.levels]
         own = [(grid.width_px, grid.height_px) for grid in self._grids]
         return directory if sizes[: len(own)] == own else None
+
+    def _check_form(self) -> None:
+        """Refuse what tiffslide shows without converting it to RGB on white."""
+        if self._directory is None:
+            return
+        form = self._directory.levels[0].form
+        if form.compression == APERIO_JP2K_YCBCR or form.has_alpha or form.photometric == 0:
+            self.close()
+            raise SlideError(
+                f"{self._path}: tiffslide does not convert its samples (YCbCr, inverted or with "
+                "alpha) to RGB."
+            )
 
     def _scanned_block(
         self, level: int, x: int, y: int, width: int, height: int

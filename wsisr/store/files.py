@@ -7,6 +7,7 @@ told apart from every other fault, because they end a build instead of a slide.
 import errno
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,8 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
     The new content is staged beside the file, or in the folder `staging` of the same file system.
     """
     folder = path.parent if staging is None else staging
-    staged = folder / f".{path.name}.{os.getpid()}.partial"
+    # Parts of one build may run on several hosts with one file system between them.
+    staged = folder / f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial"
     with disk_full_is_clear(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wsisr.errors import StoreLockedError
+from wsisr.store.files import disk_full_is_clear
 from wsisr.store.layout import StorePaths
 
 try:
@@ -62,7 +63,8 @@ class BuildLock:
         return self._store.locks / f"{self._name}.lock"
 
     def __enter__(self) -> Self:
-        self._acquire()
+        with disk_full_is_clear(self._store.root):
+            self._acquire()
         try:
             self._refuse_others()
         except StoreLockedError:

@@ -5,6 +5,7 @@ bytes, change between versions, and because workers then need not import it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,29 @@ def to_json(document: Mapping[str, Any]) -> bytes:
     try:
         text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as err:
-        raise StoreError(f"Attributes cannot be written as JSON: {err}.") from err
+        place = _unwritable(document)
+        raise StoreError(f"Attributes cannot be written as JSON: {place or err}.") from err
     return (text + "\n").encode()
+
+
+def plain_json(document: Mapping[str, Any]) -> Json:
+    """The document as it reads back: tuples are lists, keys are strings."""
+    return dict(json.loads(to_json(document)))
+
+
+def _unwritable(value: Any, place: str = "") -> str:
+    """Where in a document the first value lies that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        parts = [_unwritable(item, f"{place}.{key}".lstrip(".")) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [_unwritable(item, f"{place}[{at}]") for at, item in enumerate(value)]
+    elif value is None or isinstance(value, str | bool | int):
+        return ""
+    elif isinstance(value, float):
+        return "" if math.isfinite(value) else f"{place} is {value}"
+    else:
+        return f"{place} is a {type(value).__name__}"
+    return next((part for part in parts if part), "")
 
 
 def group_document(attributes: Mapping[str, Any]) -> Json:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.store.schema import COLUMNS
 
 AnyArray = NDArray[Any]
 
@@ -79,7 +80,7 @@ def parse_rule(text: str, columns: Sequence[str]) -> Rule:
     if len(text) > MAX_LENGTH:
         raise StoreError(f"The rule is longer than {MAX_LENGTH} characters.")
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(" ".join(text.split()), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
         what = err.msg if isinstance(err, SyntaxError) else "not readable"
         raise StoreError(
@@ -101,7 +102,7 @@ def _check(node: ast.expr, text: str, known: Sequence[str], used: set[str]) -> b
             raise StoreError(f"In {text!r}: {ast.unparse(part)!r} is a comparison, not a number.")
 
     def truth(part: ast.expr) -> None:
-        if not _check(part, text, known, used) and not isinstance(part, ast.Name):
+        if not _check(part, text, known, used):
             raise StoreError(f"In {text!r}: {ast.unparse(part)!r} compares nothing.")
 
     match node:
@@ -134,10 +135,19 @@ def _check(node: ast.expr, text: str, known: Sequence[str], used: set[str]) -> b
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
                 raise StoreError(f"In {text!r}: no column {node.id!r}; {hint}")
             used.add(node.id)
-            return False
+            return _is_truth(node.id)
     raise StoreError(
         f"In {text!r}: {ast.unparse(node)!r} is not allowed. A rule has columns, numbers, "
         "comparisons, and, or, not, + - * /, abs()."
+    )
+
+
+def _is_truth(name: str) -> bool:
+    """Whether a column holds true or false; it may then stand alone."""
+    return any(
+        name == column.name or name.startswith(f"{column.name}_")
+        for column in COLUMNS.values()
+        if column.dtype.kind == "b"
     )
 
 

@@ -21,6 +21,23 @@ SPLIT_NAMES: Final = ("train", "val", "test")
 LR_ORIGINS: Final = ("rescan", "stored-level", "reduced", "simulated")
 VERDICTS: Final = ("reject", "accept")
 
+FUNNEL_STEPS: Final = (
+    "grid",
+    "candidates",
+    "scanned",
+    "tissue",
+    "label",
+    "texture",
+    "colour",
+    "overlap",
+    "read",
+    "whole",
+    "registered",
+    "accepted",
+    "kept",
+)
+"""Steps of the funnel in the order of a build; JSON keys are sorted and do not keep it."""
+
 AnyArray = NDArray[Any]
 Columns = Mapping[str, AnyArray]
 

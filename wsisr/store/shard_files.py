@@ -60,10 +60,11 @@ class ShardFiles:
             entry = self._files.get(path)
             if entry is None:
                 entry = self._files[path] = _Entry(os.open(path, os.O_RDONLY))
-                self._evict()
             else:
                 self._files.move_to_end(path)
+            # Counted before others are evicted, so that it is not itself the one to go.
             entry.users += 1
+            self._evict()
         try:
             yield entry.fd
         finally:

@@ -11,7 +11,7 @@ from wsisr.errors import StoreError
 from wsisr.store.columns import write_plain
 from wsisr.store.digests import content_digest
 from wsisr.store.files import remove_tree, sync_tree, write_buffers
-from wsisr.store.layout import META
+from wsisr.store.layout import META, check_array_name
 from wsisr.store.metadata import group_document, to_json
 from wsisr.store.schema import SPLIT_NAMES
 
@@ -31,7 +31,10 @@ def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], s
     remove_tree(folder)
     contents: dict[str, str] = {}
     for name in (*SPLIT_NAMES, *sorted(set(splits) - set(SPLIT_NAMES))):
-        rows = np.asarray(splits.get(name, np.empty((0, 2), np.int32)))
+        check_array_name(name)
+        rows = np.asarray(splits.get(name, ()))
+        if not rows.size:
+            rows = np.empty((0, 2), np.int32)
         if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu":
             raise StoreError(f"Split {name}: rows must be an integer array (m, 2).")
         if len(rows) and not (rows.min() >= 0 and rows[:, 0].max() < slides):
@@ -39,15 +42,20 @@ def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], s
         rows = np.unique(rows.astype(np.int32), axis=0).reshape(-1, 2)
         attributes = {"meaning": "index into the store's slides, row in that slide"}
         write_plain(folder / name, rows, attributes, ("pair", "slide_row"))
-        contents[name] = split_digest(rows)
-    document = group_document({"state": "complete", "digests": contents})
-    write_buffers(folder / META, [to_json(document)])
+        contents[name] = split_digest(folder / name, rows)
+    write_buffers(folder / META, [splits_json(contents)])
     sync_tree(folder)
 
 
-def split_digest(rows: NDArray[Any]) -> str:
-    """Digest of a split's rows, shape (m, 2)."""
-    return content_digest(np.ascontiguousarray(rows, "<i4").tobytes())
+def split_digest(folder: Path, rows: NDArray[Any]) -> str:
+    """Digest of a split's metadata and rows, shape (m, 2)."""
+    content = np.ascontiguousarray(rows, "<i4").tobytes()
+    return content_digest((folder / META).read_bytes() + content)
+
+
+def splits_json(digests: Mapping[str, str]) -> bytes:
+    """``zarr.json`` of the splits group."""
+    return to_json(group_document({"state": "complete", "digests": dict(digests)}))
 
 
 def split_rows(

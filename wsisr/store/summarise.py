@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsisr.store.layout import META
 from wsisr.store.reader import PairStore, SlideView, open_pairs
-from wsisr.store.schema import KEPT
+from wsisr.store.schema import FUNNEL_STEPS, KEPT
 
 RESIDUAL_EDGES_PX = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)
 """Bins of the sub-pixel residual, HR px."""
@@ -121,6 +121,8 @@ def summarise_store(path: Path) -> StoreSummary:
     for view in views:
         for step, count in (view.attributes.get("funnel") or {}).items():
             funnel[step] = funnel.get(step, 0) + int(count)
+    order = {step: place for place, step in enumerate(FUNNEL_STEPS)}
+    funnel = dict(sorted(funnel.items(), key=lambda item: order.get(item[0], len(order))))
     residuals = None
     alignment: dict[str, float] = {}
     if {"residual_x", "residual_y"} <= names:

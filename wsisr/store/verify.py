@@ -62,12 +62,16 @@ class VerifyReport:
         """Whether there is no error; warnings are allowed."""
         return not any(finding.severity == "error" for finding in self.findings)
 
-    def __str__(self) -> str:
+    def text(self) -> str:
+        """One line per finding and a verdict."""
         lines = [str(finding) for finding in self.findings]
         errors = sum(finding.severity == "error" for finding in self.findings)
-        verdict = "no fault found" if self.ok else f"{errors} errors"
+        verdict = "no fault found" if self.ok else f"{errors} error{'s' * (errors > 1)}"
         lines.append(f"{self.path}: {self.slides} slides, {self.patches} patches: {verdict}.")
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text()
 
 
 def verify_store(
@@ -105,32 +109,31 @@ def verify_store(
     store = open_pairs(path)
     findings = _check_root(store)
     patches = 0
-    healthy: list[str] = []
+    readable: list[str] = []
     for done, slide in enumerate(store.slides):
-        faults = verify_slide(store, slide, deep=deep)
-        findings += faults
-        if not any(fault.severity == "error" for fault in faults):
-            healthy.append(slide)
+        findings += verify_slide(store, slide, deep=deep)
+        try:
             patches += len(store.slides[slide])
+            readable.append(slide)
+        except (StoreError, KeyError, TypeError, ValueError):
+            pass  # `verify_slide` has said what is wrong with it.
         reporter(
             ProgressEvent(
                 stage="verify", done=done + 1, total=len(store.slides), unit="slide", item=slide
             )
         )
-    # A broken slide is an error already; what it says of itself is not used further.
-    if len(healthy) == len(store.slides):
-        splits, faults = read_splits(store)
-        findings += faults
-        findings += check_splits(store, splits)
-        slides = identities(store, splits)
-        declared = is_declared_leaky(store)
-        findings += check_identities(slides, declared=declared)
-        if declared:
-            findings.append(_declared(store, splits))
-        if duplicates:
-            findings += _check_duplicates(store, slides, reporter)
-        if against is not None:
-            findings += _check_against(store, slides, against, duplicates, reporter)
+    splits, faults = read_splits(store)
+    findings += faults
+    findings += check_splits(store, readable, splits)
+    slides = identities(store, readable, splits)
+    declared = is_declared_leaky(store)
+    findings += check_identities(slides, declared=declared)
+    if declared:
+        findings.append(_declared(store, splits))
+    if duplicates:
+        findings += _check_duplicates(store, slides, reporter)
+    if against is not None:
+        findings += _check_against(store, slides, against, duplicates, reporter)
     findings.sort(key=lambda finding: finding.severity != "error")
     return VerifyReport(
         path=store.path, slides=len(store.slides), patches=patches, findings=tuple(findings)
@@ -188,18 +191,19 @@ def _declared(store: PairStore, splits: dict[str, Rows]) -> Finding:
     )
 
 
-def _features(store: PairStore, um_per_px: float, reporter: Reporter) -> dict[str, SlideFeatures]:
+def _features(
+    store: PairStore, slides: Sequence[SlideIdentity], um_per_px: float, reporter: Reporter
+) -> dict[str, SlideFeatures]:
     found = {}
-    for done, slide in enumerate(store.slides):
-        kept = np.flatnonzero(store.slides[slide].column(KEPT))
-        found[slide] = describe_slide(store, slide, sample_rows(kept), um_per_px)
+    for done, slide in enumerate(one.slide for one in slides):
+        try:
+            kept = np.flatnonzero(store.slides[slide].column(KEPT))
+            found[slide] = describe_slide(store, slide, sample_rows(kept), um_per_px)
+        except StoreError:
+            continue  # Its pixels cannot be read; `verify_slide` has said so.
         reporter(
             ProgressEvent(
-                stage="duplicates",
-                done=done + 1,
-                total=len(store.slides),
-                unit="slide",
-                item=slide,
+                stage="duplicates", done=done + 1, total=len(slides), unit="slide", item=slide
             )
         )
     return found
@@ -211,8 +215,8 @@ def _check_duplicates(
     units = units_of(list(slides))
     if len(set(units.values())) < 2:
         return []
-    fields = [field_um(store, slide) for slide in store.slides]
-    features = _features(store, common_resolution(fields), reporter)
+    fields = [field_um(store, slide.slide) for slide in slides]
+    features = _features(store, slides, common_resolution(fields), reporter)
     by_name = {slide.slide: slide for slide in slides}
     findings = []
     for pair in find_same_tissue(features, units):
@@ -249,7 +253,7 @@ def _check_against(
     splits, faults = read_splits(other)
     if faults:
         raise StoreError(f"{against}: {faults[0].text} Run wsisr verify on it first.")
-    theirs = identities(other, splits)
+    theirs = identities(other, list(other.slides), splits)
     findings: list[Finding] = []
     for what in ("patient", "group", "fingerprint"):
         table: dict[str, list[SlideIdentity]] = {}
@@ -264,12 +268,15 @@ def _check_against(
                 findings.append(_crossing(text, slide, match, against.name))
     if not duplicates:
         return findings
-    fields = [field_um(s, name) for s in (store, other) for name in s.slides]
+    fields = [field_um(store, slide.slide) for slide in slides]
+    fields += [field_um(other, slide.slide) for slide in theirs]
+    if not slides or not theirs:
+        return findings
     um_per_px = common_resolution(fields)
     names = {f"A:{slide.slide}": slide for slide in slides}
     names |= {f"B:{slide.slide}": slide for slide in theirs}
-    features = {f"A:{k}": v for k, v in _features(store, um_per_px, reporter).items()}
-    features |= {f"B:{k}": v for k, v in _features(other, um_per_px, reporter).items()}
+    features = {f"A:{k}": v for k, v in _features(store, slides, um_per_px, reporter).items()}
+    features |= {f"B:{k}": v for k, v in _features(other, theirs, um_per_px, reporter).items()}
     for pair in find_same_tissue(features, {name: name[0] for name in features}):
         one, two = names[pair.first], names[pair.second]
         if one.fingerprint == two.fingerprint:

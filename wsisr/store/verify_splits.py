@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.store.digests import list_files
 from wsisr.store.findings import Finding, error, shorten, warning
-from wsisr.store.metadata import read_node
+from wsisr.store.layout import META
 from wsisr.store.reader import PairStore
 from wsisr.store.schema import KEPT
-from wsisr.store.splits import split_digest
+from wsisr.store.splits import split_digest, splits_json
 
 Rows = NDArray[np.int32]
 
@@ -54,26 +55,41 @@ def read_splits(store: PairStore) -> tuple[dict[str, Rows], list[Finding]]:
     if not names:
         text = "there are none: the build is not finished; run the same command again."
         return {}, [error("splits", text)]
-    digests = read_node(store.paths.splits).attributes.get("digests", {})
     splits: dict[str, Rows] = {}
-    for name in sorted({*names, *digests}):
+    digests: dict[str, str] = {}
+    for name in names:
         try:
             rows = store.split(name)
         except StoreError as fault:
             findings.append(error("splits", str(fault), array=name))
             continue
-        if split_digest(rows) != digests.get(name):
-            findings.append(error("splits", "its rows were changed.", array=name))
+        digests[name] = split_digest(store.paths.splits / name, rows)
         splits[name] = rows
+    expected = {META, *(f"{name}/{META}" for name in names)}
+    expected |= {f"{name}/c/0/0" for name, rows in splits.items() if len(rows)}
+    if extra := sorted(set(list_files(store.paths.splits)) - expected):
+        findings.append(error("files", f"not part of the splits: {shorten(extra)}."))
+    if not findings and (store.paths.splits / META).read_bytes() != splits_json(digests):
+        findings.append(error("splits", "they were changed since the build or wsisr keep."))
     return splits, findings
 
 
-def check_splits(store: PairStore, splits: Mapping[str, Rows]) -> list[Finding]:
-    """Indices are valid, and every kept pair is in exactly one split."""
+def check_splits(
+    store: PairStore, readable: list[str], splits: Mapping[str, Rows]
+) -> list[Finding]:
+    """Indices are valid, and every kept pair is in exactly one split.
+
+    Parameters
+    ----------
+    store : PairStore
+    readable : list of str
+        Slides whose attributes can be read.
+    splits : mapping of str to ndarray, shape (m, 2), int
+    """
     findings: list[Finding] = []
     slides = store.attributes["slides"]
     seen: dict[str, NDArray[np.int64]] = {}
-    for name in store.slides:
+    for name in readable:
         try:
             seen[name] = np.zeros(len(store.slides[name].column(KEPT)), np.int64)
         except StoreError:
@@ -82,6 +98,8 @@ def check_splits(store: PairStore, splits: Mapping[str, Rows]) -> list[Finding]:
         for index in np.unique(rows[:, 0]).tolist():
             members = rows[rows[:, 0] == index, 1]
             slide = slides[index] if 0 <= index < len(slides) else ""
+            if slide in store.slides and slide not in seen:
+                continue  # `verify_slide` says what is wrong with it.
             if slide not in seen:
                 what = f"slide {slide or index}, which is not in the store"
                 findings.append(error("splits", f"it names {what}.", array=split))
@@ -109,21 +127,23 @@ def _check_declared(store: PairStore, slide: str, split: str) -> list[Finding]:
     return [error("splits", f"pairs are in {split}, its slide is of {declared}.", slide, split)]
 
 
-def identities(store: PairStore, splits: Mapping[str, Rows]) -> list[SlideIdentity]:
-    """Identity of every committed slide, sorted by id."""
+def identities(
+    store: PairStore, readable: list[str], splits: Mapping[str, Rows]
+) -> list[SlideIdentity]:
+    """Identity of every readable slide, in the given order."""
     members: dict[int, set[str]] = defaultdict(set)
     for split, rows in splits.items():
         for index in np.unique(rows[:, 0]).tolist():
             members[index].add(split)
     found = []
-    for slide in store.slides:
+    for slide in readable:
         attributes: Mapping[str, Any] = store.slides[slide].attributes
         found.append(
             SlideIdentity(
                 slide=slide,
-                patient=str(attributes["patient"]),
+                patient=str(attributes.get("patient", "")),
                 group=str(attributes.get("group") or ""),
-                fingerprint=str(attributes["fingerprint"]),
+                fingerprint=str(attributes.get("fingerprint", "")),
                 splits=tuple(sorted(members[store.slide_index(slide)])),
             )
         )

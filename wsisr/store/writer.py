@@ -32,6 +32,7 @@ from wsisr.store.layout import META, SLIDES, StorePaths
 from wsisr.store.metadata import (
     array_document,
     group_document,
+    plain_json,
     read_node,
     sharding_codec,
     to_json,
@@ -142,7 +143,7 @@ class SlideWriter:
         self._check_open()
         names = [spec.name for spec in self._specs]
         checked = check_columns(columns, names, self.patches)
-        attributes = check_slide_attributes(attrs, self.slide_id)
+        attributes = plain_json(check_slide_attributes(attrs, self.slide_id))
         with disk_full_is_clear(self._paths.root):
             if self._filled:
                 assert self._buffers is not None
@@ -282,7 +283,7 @@ class StoreWriter:
         """
         writer = cls(path, codec, threads)
         paths = writer.paths
-        attributes = root_attributes(root, writer.codec)
+        attributes = plain_json(root_attributes(root, writer.codec))
         with disk_full_is_clear(paths.root):
             writer._recover()
             if paths.root.exists():
@@ -331,7 +332,7 @@ class StoreWriter:
             writer = cls(path, stored["codec"], threads)
             if not shared:
                 writer._clean_staging()
-            given = root_attributes(root, stored["codec"])
+            given = cast(RootAttributes, plain_json(root_attributes(root, stored["codec"])))
             for key, what in (("manifest_sha256", "manifest"), ("magnifications", "layers")):
                 if given.get(key) != stored.get(key):
                     raise StoreError(
@@ -386,9 +387,20 @@ class StoreWriter:
             remove_tree(aside)
 
     def set_root(self, changes: Mapping[str, Any]) -> None:
-        """Add or replace keys of the root attributes at once, e.g. the splits of new slides."""
-        stored = dict(read_store_attributes(self.paths.root)) | dict(changes)
-        replace_file(self.paths.meta, to_json(group_document(stored)))
+        """Add or replace keys of the root attributes at once, e.g. the splits of new slides.
+
+        Raises
+        ------
+        StoreError
+            For keys that identify the store (format, manifest, slides, ...).
+        """
+        fixed = {*RootAttributes.__required_keys__, "keep"} & set(changes)
+        if fixed:
+            raise StoreError(f"Root attributes {', '.join(sorted(fixed))} cannot be changed.")
+        stored = read_store_attributes(self.paths.root)
+        merged = dict(stored) | plain_json(changes)
+        if merged != stored:
+            replace_file(self.paths.meta, root_json(merged), staging=self.paths.partial)
 
     def commit_splits(self, splits: Mapping[str, NDArray[np.integer[Any]]]) -> None:
         """Write all splits, replacing earlier ones at once.

@@ -114,6 +114,7 @@ def _spec(seed: int, tumour: bool, side_px: int) -> SlideSpec:
         width_px=width,
         height_px=height,
         um_per_px=UM_PER_PX,
+        factors=(1, 2, 4, 8, 16),
         tissue=(outline(tissue),),
         holes=tuple(outline(h) for h in holes),
         tumour=tuple(areas),

@@ -245,10 +245,11 @@ def _written(case: str, factory: pytest.TempPathFactory) -> StoredSlide:
 
 
 def _regions(stored: StoredSlide, count: int, seed: int = 0) -> Iterator[Region]:
-    """Random regions of every level, then the corners and the whole last tile."""
+    """The whole of every level, random parts of it, the corners and the last tile."""
     rng = np.random.default_rng(seed)
     for level in stored.truth.levels:
         w, h = level.width_px, level.height_px
+        yield level.index, 0, 0, w, h
         for _ in range(count):
             width, height = (int(rng.integers(1, min(300, n) + 1)) for n in (w, h))
             x, y = int(rng.integers(0, w - width + 1)), int(rng.integers(0, h - height + 1))

@@ -122,7 +122,8 @@ def _resample(
     """Box means along axis 0 at fractional positions."""
     position = f * np.arange(start, start + length) * (1 + slope) + shift
     whole = np.floor(position).astype(np.int64)
-    phase = position - whole
+    # Without a slope every pixel has the same phase, and the weights are found once.
+    phase = (position - whole)[: None if slope else 1]
     first = whole - source_start
     out = np.zeros((length, *source.shape[1:]), np.float32)
     for tap in range(-HALF_TAPS + 1, f + HALF_TAPS):

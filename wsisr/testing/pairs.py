@@ -45,6 +45,9 @@ SUITES = {
 MARGIN_PX = 48
 """Scene beyond the search region on every side; its outer part is faded so that it is periodic."""
 FADE_PX = 24
+PALE = 0.45
+"""Contrast of low-texture tissue: its LR has a texture of about 3 grey levels per px, where the
+palest 256-px crop of the real slides looked at has 3.9 and ordinary tissue 6 to 10."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,36 +182,25 @@ def make_pair(
     if suite not in SUITES:
         raise ConfigError(f"{suite!r} is no suite of pairs; there are {', '.join(SUITES)}.")
     rng = np.random.default_rng([seed, list(SUITES).index(suite)])
-    region_px = scale * lr_px + search_px
-    size = scene_px(lr_px, scale, search_px)
-    tile = _tile(scene, size, seed, rng, 0.25 if suite == "L" else 1.0)
-    reach = min(10.0, search_px / 2 - 2)
-    offset = search_px / 2 + rng.uniform(-reach, reach, 2)
-    if suite in ("A0", "W", "N"):
-        offset = np.round(offset)
-    if suite == "P":
-        beyond = rng.uniform(1.5, MARGIN_PX - FADE_PX - 2)
-        offset[rng.integers(2)] = -beyond if rng.random() < 0.5 else search_px + beyond
-    linear = scale * np.eye(2)
-    displacement: Displacement | None = None
-    if suite in ("B2", "B3"):
-        angle, stretch = np.deg2rad(rng.uniform(-0.35, 0.35)), 1 + rng.uniform(-0.006, 0.006)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = scale * stretch * turn
-        displacement = _bend(rng, lr_px / 2, drift=suite == "B3")
-    hr = to_uint8(tile[MARGIN_PX : MARGIN_PX + region_px, MARGIN_PX : MARGIN_PX + region_px])
+    offset = _offset(suite, search_px, rng)
     centre = offset + scale * lr_px / 2
+    linear, displacement = _geometry(suite, scale, lr_px, rng)
+    region_px = scale * lr_px + search_px
     if suite == "N":
-        lr, hr = (_glass(rng, n) for n in (lr_px, region_px))
+        lr, hr = (_glass(rng, size) for size in (lr_px, region_px))
     else:
+        tile = _tile(
+            scene, scene_px(lr_px, scale, search_px), seed, rng, PALE if suite == "L" else 1.0
+        )
+        hr = to_uint8(tile[MARGIN_PX : MARGIN_PX + region_px, MARGIN_PX : MARGIN_PX + region_px])
         source = np.ascontiguousarray(np.rot90(tile, 2)) if suite == "W" else tile
         seen = (float(centre[0] + MARGIN_PX), float(centre[1] + MARGIN_PX))
         optics = None if suite.startswith("A") else _random_optics(rng)
-        lr_float = render(source, linear, seen, lr_px, lr_px, optics, displacement)
-        lr = _photograph(lr_float, suite, rng)
+        image = render(source, linear, seen, lr_px, lr_px, optics, displacement)
+        lr = _photograph(image, suite, rng)
     if displacement is not None:
-        moved = displacement(np.zeros(1), np.zeros(1))
-        centre = centre + np.array([moved[0][0], moved[1][0]])
+        moved_x, moved_y = displacement(np.zeros(1), np.zeros(1))
+        centre = centre + np.array([moved_x[0], moved_y[0]])
     if suite != "A0":
         low = 70 if suite == "A1" else 75
         hr = jpeg(hr, int(rng.integers(low, 96)), bool(rng.random() < 0.5))
@@ -229,6 +221,29 @@ def make_pair(
         accept={"W": False, "N": False, "P": False, "B3": None}.get(suite, True),
         orientation=orientation,
     )
+
+
+def _offset(suite: str, search_px: int, rng: np.random.Generator) -> FloatArray:
+    """Corner of the LR footprint in the region, HR px; outside it in suite P."""
+    reach = min(10.0, search_px / 2 - 2)
+    offset = search_px / 2 + rng.uniform(-reach, reach, 2)
+    if suite in ("A0", "W", "N"):
+        return np.round(offset)
+    if suite == "P":
+        beyond = rng.uniform(1.5, MARGIN_PX - FADE_PX - 2)
+        offset[rng.integers(2)] = -beyond if rng.random() < 0.5 else search_px + beyond
+    return offset
+
+
+def _geometry(
+    suite: str, scale: int, lr_px: int, rng: np.random.Generator
+) -> tuple[FloatArray, Displacement | None]:
+    """Linear part (LR px -> HR px) and bend."""
+    if suite not in ("B2", "B3"):
+        return scale * np.eye(2), None
+    angle, stretch = np.deg2rad(rng.uniform(-0.35, 0.35)), 1 + rng.uniform(-0.006, 0.006)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return scale * stretch * turn, _bend(rng, lr_px / 2, drift=suite == "B3")
 
 
 def scene_px(lr_px: int, scale: int = 4, search_px: int = 26) -> int:

@@ -132,12 +132,16 @@ class Scene:
 
     def is_background(self, x: int, y: int, width: int, height: int) -> bool:
         """Whether a level-0 region is surely nothing but empty glass (by bounding boxes)."""
-        box = (x, y, x + width, y + height)
-        if self.frame is not None and not _contains(self.frame, box):
+        if self.frame is not None and not _contains(self.frame, (x, y, x + width, y + height)):
             return False
-        return not any(
-            len(self._sets[name].touching(box)) for name in ("tissue", *PEN_RGB) if name != "folds"
-        )
+        # Tissue out of focus reaches a little over its outline.
+        reach = self._blur_margin_px if self.blurs else 0
+        box = (x - reach, y - reach, x + width + reach, y + height + reach)
+        return not any(len(self._sets[name].touching(box)) for name in ("tissue", *PEN_RGB))
+
+    @property
+    def _blur_margin_px(self) -> int:
+        return int(4 * BLUR_SIGMA_UM / self.um_per_px) + 1
 
     def render(self, x: int, y: int, width: int, height: int) -> UInt8Array:
         """Level-0 pixels of a region, which may reach outside the slide.
@@ -196,7 +200,7 @@ class Scene:
             stains = self._stains(x, y, width, height)
         else:
             sigma = BLUR_SIGMA_UM / self.um_per_px
-            margin = int(4 * sigma) + 1
+            margin = self._blur_margin_px
             wide = self._stains(x - margin, y - margin, width + 2 * margin, height + 2 * margin)
             if wide is None:
                 return None

@@ -5,7 +5,7 @@
 >>> truth.levels[2].shift, truth.tissue_fraction([(512, 512, 1024, 1024)])  # doctest: +SKIP
 
 `SlideSpec` says what to make; `write_slide` writes it in one pass over blocks of about 2,048 px,
-with memory bounded by a row of blocks' tiles, and returns the `SlideTruth`. Empty glass is never
+with memory bounded by a few blocks' tiles, and returns the `SlideTruth`. Empty glass is never
 rendered, so a 100,000 x 100,000 px slide with some islands of tissue takes seconds.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ UInt8Array = NDArray[np.uint8]
 BLOCK_PX = 2048
 
 __all__ = [
+    "Picture",
     "SlideSpec",
     "codec_of",
     "make_scene",
@@ -35,6 +37,7 @@ __all__ = [
     "plan_truth",
     "render_level",
     "sparse_spec",
+    "write_picture",
     "write_slide",
 ]
 
@@ -79,6 +82,42 @@ def write_slide(path: Path, spec: SlideSpec | None = None) -> SlideTruth:
     """
     spec = spec or SlideSpec()
     truth = plan_truth(spec, path.name)
+    write_picture(path, truth, truth.scene, icc=spec.icc, big_tiff=spec.big_tiff)
+    return truth
+
+
+class Picture(Protocol):
+    """Anything that can be rendered region by region: a `Scene`, or a second scan of one."""
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int]: ...
+
+    def is_background(self, x: int, y: int, width: int, height: int) -> bool: ...
+
+    def render(self, x: int, y: int, width: int, height: int) -> UInt8Array: ...
+
+
+def write_picture(
+    path: Path,
+    truth: SlideTruth,
+    picture: Picture,
+    *,
+    icc: bytes | None = None,
+    big_tiff: bool | None = None,
+) -> None:
+    """Write any picture as the slide that a truth describes.
+
+    Parameters
+    ----------
+    path : Path
+    truth : SlideTruth
+        Sizes, levels, codec.
+    picture : Picture
+        Level-0 pixels; the levels are made from them.
+    icc : bytes, optional
+    big_tiff : bool, optional
+        None decides by size.
+    """
     pages = [
         Page(
             width_px=level.stored_width_px,
@@ -88,19 +127,15 @@ def write_slide(path: Path, spec: SlideSpec | None = None) -> SlideTruth:
         )
         for level in truth.levels
     ]
-    big = spec.big_tiff
-    if big is None:
-        big = truth.width_px * truth.height_px > CLASSIC_LIMIT
+    big = truth.width_px * truth.height_px > CLASSIC_LIMIT if big_tiff is None else big_tiff
     with TiffWriter(path, big=big) as writer:
-        for page in vendors.dress(truth, pages, spec.icc, writer):
+        for page in vendors.dress(truth, pages, icc, writer):
             writer.add_page(page)
-        store = _TileStore(writer, truth, pages)
-        for y, row in _rows(truth):
-            for block in row:
-                store.paste(block)
-            store.flush(y)
+        store = _TileStore(writer, truth, pages, picture.background_rgb)
+        for right, bottom, block in _blocks(truth, picture):
+            store.paste(block)
+            store.flush(right, bottom)
         store.finish()
-    return truth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,19 +153,19 @@ def _block_px(truth: SlideTruth) -> int:
     return max(1, round(BLOCK_PX / unit)) * unit
 
 
-def _rows(truth: SlideTruth) -> Iterator[tuple[int, Iterator[list[_Piece]]]]:
-    """Rows of blocks, each as the pieces of all levels; empty blocks are left out."""
+def _blocks(truth: SlideTruth, picture: Picture) -> Iterator[tuple[int, int, list[_Piece]]]:
+    """Blocks row by row: right and bottom edge (level-0 px) and the pieces of all levels."""
     size = _block_px(truth)
     for top in range(0, truth.height_px, size):
-        height = min(size, truth.height_px - top)
-        row = (
-            _render_block(truth, x, top, min(size, truth.width_px - x), height)
-            for x in range(0, truth.width_px, size)
-        )
-        yield top + height, row
+        for left in range(0, truth.width_px, size):
+            width, height = min(size, truth.width_px - left), min(size, truth.height_px - top)
+            pieces = _render_block(truth, picture, left, top, width, height)
+            yield left + width, top + height, pieces
 
 
-def _render_block(truth: SlideTruth, x: int, y: int, width: int, height: int) -> list[_Piece]:
+def _render_block(
+    truth: SlideTruth, picture: Picture, x: int, y: int, width: int, height: int
+) -> list[_Piece]:
     """All levels' pixels whose boxes start in a block, from one rendering of level 0."""
     wanted = []
     spans = []
@@ -152,9 +187,9 @@ def _render_block(truth: SlideTruth, x: int, y: int, width: int, height: int) ->
             )
     x0, x1 = min(s[0] for s in spans), max(s[1] for s in spans)
     y0, y1 = min(s[2] for s in spans), max(s[3] for s in spans)
-    if truth.scene.is_background(x0, y0, x1 - x0, y1 - y0):
+    if picture.is_background(x0, y0, x1 - x0, y1 - y0):
         return []
-    source = truth.scene.render(x0, y0, x1 - x0, y1 - y0)
+    source = picture.render(x0, y0, x1 - x0, y1 - y0)
     return [
         _Piece(
             level=level.index,
@@ -169,13 +204,19 @@ def _render_block(truth: SlideTruth, x: int, y: int, width: int, height: int) ->
 class _TileStore:
     """Collects pieces into tiles and writes each tile once it is complete."""
 
-    def __init__(self, writer: TiffWriter, truth: SlideTruth, pages: list[Page]) -> None:
+    def __init__(
+        self,
+        writer: TiffWriter,
+        truth: SlideTruth,
+        pages: list[Page],
+        glass_rgb: tuple[int, int, int],
+    ) -> None:
         self._writer = writer
         self._truth = truth
         self._pages = pages
         self._open: list[dict[tuple[int, int], UInt8Array]] = [{} for _ in pages]
         self._written: list[set[tuple[int, int]]] = [set(level.missing) for level in truth.levels]
-        glass = np.array(truth.scene.background_rgb, np.uint8)
+        glass = np.array(glass_rgb, np.uint8)
         self._empty = [np.tile(glass, (page.tile_px, page.tile_px, 1)) for page in pages]
 
     def paste(self, pieces: list[_Piece]) -> None:
@@ -199,11 +240,14 @@ class _TileStore:
             y0 - piece.y : y1 - piece.y, x0 - piece.x : x1 - piece.x
         ]
 
-    def flush(self, bottom_px: int) -> None:
-        """Write the tiles that nothing below a level-0 row can change any more."""
+    def flush(self, right_px: int, bottom_px: int) -> None:
+        """Write the tiles that no block after the one with this far corner can change."""
+        endless = 1 << 60
+        right = right_px if right_px < self._truth.width_px else endless
+        bottom = bottom_px if bottom_px < self._truth.height_px else endless
         for level, tiles in zip(self._truth.levels, self._open, strict=True):
-            done = bottom_px if bottom_px < self._truth.height_px else 1 << 60
-            ready = [k for k in tiles if (k[1] + 1) * level.tile_px * level.factor <= done]
+            side = level.tile_px * level.factor
+            ready = [k for k in tiles if (k[1] + 1) * side <= bottom and (k[0] + 1) * side <= right]
             for key in sorted(ready, key=lambda k: (k[1], k[0])):
                 self._write(level.index, key, tiles.pop(key))
 

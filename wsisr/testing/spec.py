@@ -6,7 +6,8 @@ from math import ceil
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import shapely
+from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import ConfigError
 from wsisr.testing import vendors
@@ -144,13 +145,62 @@ def sparse_spec(
     )
 
 
+def spec_around(
+    points: ArrayLike,
+    *,
+    tumour: Sequence[Outline] = (),
+    exclusions: Sequence[Outline] = (),
+    reach_px: float = 700.0,
+    margin_px: int = 2000,
+    seed: int = 0,
+    layout: Layout = "philips",
+) -> SlideSpec:
+    """A slide just large enough for given coordinates, with tissue wherever one of them lies.
+
+    For published point lists and annotations whose slides are not at hand.
+
+    Parameters
+    ----------
+    points : array-like, shape (n, 2)
+        Places that must be tissue, level-0 px.
+    tumour, exclusions : sequence of outline
+        Annotation, taken as it is.
+    reach_px : float
+        Tissue reaches at least so far around every point.
+    margin_px : int
+        Empty glass beyond the largest coordinate.
+    seed, layout
+        As `SlideSpec`.
+    """
+    xy = np.asarray(points, np.float64).reshape(-1, 2)
+    # Thinned to a grid first: thousands of discs of nearly the same place are one disc.
+    grid = np.unique(np.rint(xy / (reach_px / 4)), axis=0) * (reach_px / 4)
+    discs = shapely.buffer(shapely.points(grid), 1.2 * reach_px, quad_segs=6)
+    area = shapely.simplify(shapely.union_all(discs), reach_px / 50)
+    pieces = [p for p in shapely.get_parts(area) if not p.is_empty]
+    tissue = [outline(np.asarray(p.exterior.coords)[:-1]) for p in pieces]
+    holes = [outline(np.asarray(r.coords)[:-1]) for p in pieces for r in p.interiors]
+    far = np.max([xy.max(0), *(np.max(ring, axis=0) for ring in tumour)], axis=0)
+    return SlideSpec(
+        seed=seed,
+        layout=layout,
+        width_px=int(far[0] + reach_px) + margin_px,
+        height_px=int(far[1] + reach_px) + margin_px,
+        tissue=tuple(tissue),
+        holes=tuple(holes),
+        tumour=tuple(tumour),
+        exclusions=tuple(exclusions),
+        background="shared",
+    )
+
+
 def outline(ring: NDArray[np.float64]) -> Outline:
     """A ring as plain tuples, rounded to 1/16 px (exact in JSON and in XML)."""
     return tuple((float(x), float(y)) for x, y in np.rint(np.asarray(ring) * 16) / 16)
 
 
 def pen_stroke(colour: PenColour, points: Sequence[tuple[float, float]], width_px: float) -> Pen:
-    """Ink drawn along points (level-0 px) with a round pen of a given width."""
+    """Ink drawn along points (level-0 px) with a round pen; real tips are 500-1,000 um wide."""
     return Pen(colour=colour, outline=outline(stroke(points, width_px)))
 
 

@@ -84,10 +84,19 @@ def corner_of(coord: Tensor, size: tuple[int, int], shift: tuple[int, int]) -> C
     """
     height, width = size
     eps = _EPS if shift != (0, 0) else 0.0
+    return cell_near(
+        coord,
+        coord[..., 0] + (shift[0] / height + eps),
+        coord[..., 1] + (shift[1] / width + eps),
+        size,
+    )
+
+
+def cell_near(coord: Tensor, row: Tensor, col: Tensor, size: tuple[int, int]) -> Corner:
+    """The LR cell at (row, col), clamped into the image, seen from the queries `coord`."""
+    height, width = size
     low, high = -1 + _EPS, 1 - _EPS
-    row = (coord[..., 0] + (shift[0] / height + eps)).clamp(low, high)
-    col = (coord[..., 1] + (shift[1] / width + eps)).clamp(low, high)
-    i, j = _nearest(row, height), _nearest(col, width)
+    i, j = _nearest(row.clamp(low, high), height), _nearest(col.clamp(low, high), width)
     rel_row = (coord[..., 0] - ((2 * i + 1) / height - 1)) * height
     rel_col = (coord[..., 1] - ((2 * j + 1) / width - 1)) * width
     return Corner(

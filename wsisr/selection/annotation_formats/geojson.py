@@ -28,6 +28,8 @@ GEOMETRIES = (
     "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
     "GeometryCollection",
 )  # fmt: skip
+NUCLEUS = "Nucleus"
+"""Label of the second outline that QuPath gives to a cell."""
 COLOURS = {"tumor": (200, 0, 0), "Tissue": (0, 140, 90), "normal": (0, 110, 200)}
 OTHER_COLOUR = (140, 90, 180)
 
@@ -57,6 +59,9 @@ def parse_geojson(path: Path, document: Any) -> list[ParsedShape]:
         for geometry in _geometries(path, feature_dict.get("geometry"), depth=0):
             budget.shape()
             shapes.extend(_parse(path, geometry, label, name, budget))
+        for geometry in _geometries(path, feature_dict.get("nucleusGeometry"), depth=0):
+            budget.shape()
+            shapes.extend(_parse(path, geometry, NUCLEUS, name, budget))
     return shapes
 
 

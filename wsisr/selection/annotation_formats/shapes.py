@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError
 
-MAX_FILE_BYTES = 512 * 1024**2
+MAX_FILE_BYTES = 256 * 1024**2
 MAX_VERTICES = 5_000_000
 MAX_SHAPES = 2_000_000
 MAX_COORDINATE_PX = 10_000_000.0

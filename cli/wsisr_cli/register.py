@@ -1,0 +1,76 @@
+"""`wsisr register`: how two images or two scans lie on each other, with a certificate."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsisr_cli.progress import console_reporter
+
+app = typer.Typer(
+    no_args_is_help=True, help="Register a pair of images, or two scans of one glass."
+)
+
+
+@app.command("pair")
+def pair(
+    lr: Annotated[Path, typer.Argument(help="LR image file.")],
+    hr: Annotated[Path, typer.Argument(help="HR image file, a little larger than SCALE x LR.")],
+    scale: Annotated[int, typer.Option(min=2, help="HR pixels per LR pixel.")] = 4,
+    method: Annotated[str, typer.Option(help="subpixel, ncc-integer or affine.")] = "subpixel",
+    any_orientation: Annotated[
+        bool, typer.Option("--any-orientation", help="Also try flips and quarter turns of LR.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write an overlay (PNG) here.")
+    ] = None,
+) -> None:
+    """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
+    from wsisr.registration.figures import save_png
+    from wsisr.registration.showing import read_image, register_images
+
+    result = register_images(read_image(lr), read_image(hr), scale, method, any_orientation)
+    typer.echo(
+        json.dumps(
+            {"orientation": result.orientation.name.lower(), **result.certificate.columns()},
+            indent=1,
+        )
+    )
+    if output is not None:
+        save_png(output, result.figure)
+    raise typer.Exit(0 if result.certificate.accepted else 1)
+
+
+@app.command("scans")
+def scans(
+    moving: Annotated[Path, typer.Argument(help="The coarse scan (LR).")],
+    fixed: Annotated[Path, typer.Argument(help="The fine scan (HR) of the same glass.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the transform and the figures.")
+    ] = Path("registration"),
+    mpp_moving: Annotated[
+        float | None, typer.Option(help="Resolution of MOVING in um/px, if its file is wrong.")
+    ] = None,
+    mpp_fixed: Annotated[
+        float | None, typer.Option(help="Resolution of FIXED in um/px, if its file is wrong.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Patches to register as a proof.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Register two scans of one glass: any turn, mirrored or not; sections are told apart."""
+    from wsisr.registration.figures import save_png
+    from wsisr.registration.scans import register_scans
+    from wsisr.registration.showing import sample_pairs, sample_table, scan_figures
+    from wsisr.slides import open_slide
+
+    output.mkdir(parents=True, exist_ok=True)
+    with open_slide(moving, mpp=mpp_moving) as coarse, open_slide(fixed, mpp=mpp_fixed) as fine:
+        with console_reporter() as report:
+            found = register_scans(coarse, fine, seed, report=report)
+        proof = sample_table(sample_pairs(found, coarse, fine, samples, seed))
+        for name, image in scan_figures(found, coarse, fine).items():
+            save_png(output / name, image)
+    (output / "transform.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
+    typer.echo(json.dumps({**found.summary(), "samples": proof}, indent=1))
+    raise typer.Exit(0 if found.same_glass else 1)

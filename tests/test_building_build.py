@@ -1,0 +1,360 @@
+"""A build from slides to a verified store: truth, restarts, workers, parts, faults."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wsisr import open_pairs
+from wsisr.building import BuildRequest, BuildSummary, build_pairs, finish_parts, prepare
+from wsisr.building import extract as extraction
+from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
+from wsisr.errors import BuildError, StoreError
+from wsisr.progress import ProgressEvent
+from wsisr.slides import open_slide
+from wsisr.store import DiskFullError, verify_store
+from wsisr.testing.camelyon import load_truths
+
+Digest = Callable[[Path], str]
+
+SMALL: dict[str, Any] = {
+    "size": 256,
+    "registration.region_px": 282,
+    "quotas": {"train": {"normal": 40, "tumor": 20}, "test": {"normal": 12, "tumor": 8}},
+}
+"""PathImgSR with small patches, so that small slides give dozens."""
+
+
+def build(
+    source: Path,
+    output: Path,
+    overrides: dict[str, Any] | None = None,
+    runner: Runner | None = None,
+    **more: Any,
+) -> BuildSummary:
+    request = BuildRequest(
+        source=source, output=output, overrides=SMALL if overrides is None else overrides, **more
+    )
+    summary = build_pairs(prepare(request), runner=runner or SerialRunner())
+    assert summary is not None
+    return summary
+
+
+@pytest.fixture(scope="module")
+def reference(
+    small_camelyon: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, BuildSummary]:
+    store = tmp_path_factory.mktemp("reference") / "pairs.zarr"
+    return store, build(small_camelyon, store)
+
+
+def test_every_planted_shift_is_found_to_the_pixel(
+    reference: tuple[Path, BuildSummary], small_camelyon: Path
+) -> None:
+    store = open_pairs(reference[0])
+    truths = load_truths(small_camelyon)
+    assert len(store.slides) == 6
+    for slide_id in store.slides:
+        table = store.table(slide_id)
+        shift = next(v.shift for v in truths[slide_id].levels if v.factor == 4)
+        assert table.rows > 0
+        assert set(table["offset_x"].tolist()) == {13 + int(shift.x_px)}
+        assert set(table["offset_y"].tolist()) == {13 + int(shift.y_px)}
+        assert np.abs(table["residual_x"]).max() < 0.1
+
+
+def test_pixels_are_the_files_own(
+    reference: tuple[Path, BuildSummary], small_camelyon: Path
+) -> None:
+    store = open_pairs(reference[0])
+    for slide_id in list(store.slides)[:3]:
+        table = store.table(slide_id)
+        with open_slide(small_camelyon / f"{slide_id}.tif") as slide:
+            for row in range(min(4, table.rows)):
+                x = int(table["x"][row] - 13 + table["offset_x"][row])
+                y = int(table["y"][row] - 13 + table["offset_y"][row])
+                stored = int(table["row"][row])
+                hr = store.patch(slide_id, stored, "40x")
+                lr = store.patch(slide_id, stored, "10x")
+                assert np.array_equal(hr, slide.read_level(0, x, y, 256, 256))
+                lx, ly = int(table["x"][row]) // 4, int(table["y"][row]) // 4
+                assert np.array_equal(lr, slide.read_level(2, lx, ly, 64, 64))
+
+
+def test_kept_patches_are_what_the_truth_allows(
+    reference: tuple[Path, BuildSummary], small_camelyon: Path
+) -> None:
+    store = open_pairs(reference[0])
+    truths = load_truths(small_camelyon)
+    for slide_id in store.slides:
+        table = store.table(slide_id)
+        boxes = np.stack([table["x"] - 13, table["y"] - 13], axis=1)
+        boxes = np.concatenate([boxes, np.full_like(boxes, 282)], axis=1)
+        tumour = truths[slide_id].tumour_fraction(boxes)
+        named = np.array(table.names("label"))
+        assert (tumour[named == "tumor"] > 0.8).all()
+        assert (tumour[named == "normal"] < 0.2).all()
+        # The mask is drawn at 8 um/px: a border pixel of 33 level-0 px may fall either way.
+        assert (truths[slide_id].tissue_fraction(boxes) > 0.7).all()
+
+
+def test_official_splits_quotas_and_summary(reference: tuple[Path, BuildSummary]) -> None:
+    path, summary = reference
+    store = open_pairs(path)
+    assert {s: v.attributes["split"] for s, v in store.slides.items() if s[:4] == "test"} == {
+        "test_001": "test",
+        "test_002": "test",
+    }
+    assert summary.exit_code == 0
+    test = store.split("test")
+    labels = [store.slides[store.attributes["slides"][i]].column("label")[r] for i, r in test]
+    assert labels.count(0) <= 12
+    assert labels.count(1) <= 8
+    text = (summary.report / "summary.md").read_text()
+    assert "CAMELYON16 in the flat layout" in text
+    assert "tumor_001" in text
+    assert (summary.report / "failures.csv").read_text().count("\n") == 1
+
+
+def test_a_fresh_store_verifies(reference: tuple[Path, BuildSummary]) -> None:
+    report = verify_store(reference[0])
+    assert report.ok, [finding.text for finding in report.findings]
+
+
+def test_nothing_but_the_store_and_the_report_is_left(
+    reference: tuple[Path, BuildSummary],
+) -> None:
+    assert sorted(p.name for p in reference[0].parent.iterdir()) == ["pairs.report", "pairs.zarr"]
+
+
+class Shuffled(SerialRunner):
+    """Slides in another order, as a scheduler might have them."""
+
+    def __call__(self, function: Any, tasks: Any) -> Any:
+        order = list(tasks)
+        random.Random(3).shuffle(order)
+        return super().__call__(function, order)
+
+
+@pytest.mark.parametrize("runner", [Shuffled(), ProcessRunner(workers=2)])
+def test_order_and_workers_do_not_change_a_byte(
+    reference: tuple[Path, BuildSummary],
+    small_camelyon: Path,
+    tmp_path: Path,
+    tree_digest: Digest,
+    runner: Runner,
+) -> None:
+    build(small_camelyon, tmp_path / "pairs.zarr", runner=runner)
+    assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(reference[0])
+    assert tree_digest(tmp_path / "pairs.report") == tree_digest(reference[1].report)
+
+
+def test_three_parts_make_the_same_bytes(
+    reference: tuple[Path, BuildSummary], small_camelyon: Path, tmp_path: Path, tree_digest: Digest
+) -> None:
+    requests = [
+        prepare(
+            BuildRequest(
+                source=small_camelyon,
+                output=tmp_path / "pairs.zarr",
+                overrides=SMALL,
+                part=(index, 3),
+            )
+        )
+        for index in (2, 1, 3)
+    ]
+    said: list[str] = []
+
+    def listen(event: ProgressEvent) -> None:
+        said.append(event.message)
+
+    for prepared in requests:
+        build_pairs(prepared, listen, SerialRunner())
+    whole = prepare(
+        BuildRequest(source=small_camelyon, output=tmp_path / "pairs.zarr", overrides=SMALL)
+    )
+    assert any("have not" in text for text in said)
+    for prepared in sorted(requests, key=lambda p: p.request.part or (0, 0))[:2]:
+        build_pairs(prepared, listen, SerialRunner())
+    with pytest.raises(BuildError, match="not done yet"):
+        finish_parts(whole)
+    for prepared in requests:
+        build_pairs(prepared, listen, SerialRunner())
+    finish_parts(whole)
+    assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(reference[0])
+
+
+def run_cli(source: Path, store: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "wsisr_cli", "build-pairs", str(source), "-o", str(store)]
+    command += ["--hr", "40x", "--lr", "10x", "--size", "256", "--manifest", "default"]
+    return subprocess.Popen(
+        [*command, "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def test_kill_9_at_any_moment_and_a_rerun_give_the_same_bytes(
+    small_camelyon: Path, tmp_path: Path, tree_digest: Digest
+) -> None:
+    whole = tmp_path / "whole.zarr"
+    start = time.monotonic()
+    assert run_cli(small_camelyon, whole).wait() == 0
+    length = time.monotonic() - start
+    chance = random.Random(11)
+    store = tmp_path / "killed.zarr"
+    for _ in range(3):
+        process = run_cli(small_camelyon, store)
+        time.sleep(length * chance.uniform(0.3, 0.98))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert run_cli(small_camelyon, store).wait() == 0
+    assert tree_digest(store) == tree_digest(whole)
+    assert not store.with_name("killed.zarr.partial").exists()
+
+
+def test_ctrl_c_leaves_a_store_that_goes_on(
+    small_camelyon: Path, tmp_path: Path, tree_digest: Digest
+) -> None:
+    store = tmp_path / "pairs.zarr"
+    process = run_cli(small_camelyon, store)
+    while process.poll() is None and not list(tmp_path.glob("pairs.zarr.partial/scan/*.json")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"run the same command again" in told
+    assert b"Traceback" not in told
+    assert run_cli(small_camelyon, store).wait() == 0
+    assert verify_store(store).ok
+
+
+def test_a_full_disk_is_one_clear_error_and_the_store_goes_on(
+    reference: tuple[Path, BuildSummary],
+    small_camelyon: Path,
+    tmp_path: Path,
+    tree_digest: Digest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = {"left": 3}
+    real = extraction._extract_batch
+
+    def filling(*arguments: Any) -> None:
+        calls["left"] -= 1
+        if calls["left"] == 0:
+            raise DiskFullError("the disk is full; make room and run the same command again")
+        real(*arguments)
+
+    monkeypatch.setattr(extraction, "_extract_batch", filling)
+    with pytest.raises(DiskFullError, match="same command again"):
+        build(small_camelyon, tmp_path / "pairs.zarr")
+    assert len(open_pairs(tmp_path / "pairs.zarr").slides) == 2
+    monkeypatch.undo()
+    build(small_camelyon, tmp_path / "pairs.zarr")
+    assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(reference[0])
+
+
+def test_bad_slides_are_rows_and_the_rest_is_built(small_camelyon: Path, tmp_path: Path) -> None:
+    source = tmp_path / "study"
+    source.mkdir()
+    for name in ("normal_001", "tumor_001", "test_001"):
+        shutil.copy(small_camelyon / f"{name}.tif", source)
+    (source / "normal_002.tif").write_bytes(b"not a slide at all")
+    whole = (small_camelyon / "normal_002.tif").read_bytes()
+    (source / "normal_003.tif").write_bytes(whole[: len(whole) // 3])
+    (source / "tumor_001.xml").write_text("<broken")
+    summary = build(source, tmp_path / "pairs.zarr")
+    assert summary.exit_code == 1
+    found = {failure.slide_id: failure.error for failure in summary.failures}
+    assert set(found) == {"normal_002", "normal_003", "tumor_001"}
+    assert all(
+        "Traceback" not in text and text.strip().endswith((".", ")")) for text in found.values()
+    )
+    assert sorted(open_pairs(tmp_path / "pairs.zarr").slides) == ["normal_001", "test_001"]
+    shutil.copy(small_camelyon / "normal_002.tif", source)
+    again = build(source, tmp_path / "pairs.zarr")
+    assert {failure.slide_id for failure in again.failures} == {"normal_003", "tumor_001"}
+    assert verify_store(tmp_path / "pairs.zarr").ok
+
+
+def test_new_slides_append_and_old_ones_do_not_move(
+    small_camelyon: Path, tmp_path: Path, tree_digest: Digest
+) -> None:
+    source = tmp_path / "study"
+    source.mkdir()
+    overrides = {"size": 256, "lr": "10x", "split.exact": True}
+    for number, name in enumerate(("normal_001", "normal_002", "test_002", "tumor_001")):
+        shutil.copy(small_camelyon / f"{name}.tif", source / f"case_{number}.tif")
+    build(source, tmp_path / "pairs.zarr", overrides)
+    before = {
+        slide_id: (view.attributes["split"], view.attributes["digest"])
+        for slide_id, view in open_pairs(tmp_path / "pairs.zarr").slides.items()
+    }
+    for number, name in enumerate(("tumor_002", "test_001")):
+        shutil.copy(small_camelyon / f"{name}.tif", source / f"added_{number}.tif")
+    build(source, tmp_path / "pairs.zarr", overrides)
+    after = {
+        slide_id: (view.attributes["split"], view.attributes["digest"])
+        for slide_id, view in open_pairs(tmp_path / "pairs.zarr").slides.items()
+    }
+    assert len(after) == 6
+    assert {slide_id: after[slide_id] for slide_id in before} == before
+    assert verify_store(tmp_path / "pairs.zarr").ok
+
+
+def test_another_manifest_is_refused_and_overwrite_replaces(
+    small_camelyon: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "pairs.zarr"
+    overrides = {"size": 512, "lr": "10x"}
+    build(small_camelyon, store, overrides, manifest="default")
+    with pytest.raises(StoreError, match="another manifest"):
+        build(small_camelyon, store, {"size": 256, "lr": "10x"}, manifest="default")
+    with pytest.raises(BuildError, match="--codec raw"):
+        build(small_camelyon, store, overrides, manifest="default", codec="small")
+    build(small_camelyon, store, {"size": 256, "lr": "10x"}, manifest="default", overwrite=True)
+    assert open_pairs(store).reader("normal_001", "40x").shape[1] == 256
+
+
+def test_no_usable_slide_makes_no_store(tmp_path: Path) -> None:
+    source = tmp_path / "study"
+    source.mkdir()
+    (source / "a.svs").write_bytes(b"nothing")
+    summary = build(source, tmp_path / "pairs.zarr", {})
+    assert summary.exit_code == 2
+    assert not (tmp_path / "pairs.zarr").exists()
+    assert not (tmp_path / "pairs.zarr.partial").exists()
+    with pytest.raises(BuildError, match="no such file"):
+        prepare(BuildRequest(source=tmp_path / "nowhere", overrides={}))
+
+
+def test_a_changed_file_is_scanned_again(small_camelyon: Path, tmp_path: Path) -> None:
+    """A slide that is replaced between its scan and its extraction is not cut by old places."""
+    source = tmp_path / "study"
+    source.mkdir()
+    shutil.copy(small_camelyon / "normal_001.tif", source / "a.tif")
+    overrides = {"size": 256, "lr": "10x"}
+    prepared = prepare(
+        BuildRequest(source=source, output=tmp_path / "p.zarr", overrides=overrides, part=(1, 1))
+    )
+    from wsisr.building.build import _scan
+
+    _scan(prepared, prepared.tasks, set(), SerialRunner(), lambda event: None)
+    first = json.loads((prepared.scans / "a.json").read_text())["identity"]
+    shutil.copy(small_camelyon / "normal_002.tif", source / "a.tif")
+    build(source, tmp_path / "p.zarr", overrides)
+    store = open_pairs(tmp_path / "p.zarr")
+    with open_slide(source / "a.tif") as slide:
+        assert store.slides["a"].attributes["fingerprint"] == slide.info.fingerprint
+    assert first

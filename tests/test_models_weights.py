@@ -1,0 +1,160 @@
+"""Checkpoints and foreign weights."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from wsisr.errors import ModelError
+from wsisr.models import create_model, load_foreign, load_model, save_model, start_from
+from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME, load_model_and_config, read_state
+
+torch.set_num_threads(1)
+TINY = {"width": 8, "blocks": 1}
+
+
+def tiny(**settings: object):  # type: ignore[no-untyped-def]
+    return create_model("edsr", scale=2, preset="tiny", **{**TINY, **settings})
+
+
+def test_config_states_what_rebuilds_the_model(tmp_path: Path) -> None:
+    model = tiny(res_scale=0.5)
+    folder = save_model(model, tmp_path / "run", extra={"degradation": "bicubic", "step": 7})
+    again, config = load_model_and_config(folder)
+    assert config["extra"] == {"degradation": "bicubic", "step": 7}
+    assert config["settings"]["res_scale"] == 0.5 and config["parameters"] == model.parameter_count
+    assert again.settings == model.settings and not again.training
+    assert sorted(p.name for p in folder.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
+    for path in (folder / CONFIG_NAME, folder / WEIGHTS_NAME):
+        assert load_model(path).info == model.info
+
+
+def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    folder = save_model(tiny(), tmp_path)
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    load_model(folder)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_saving_over_an_older_model_replaces_it(tmp_path: Path) -> None:
+    save_model(tiny(), tmp_path)
+    newer = tiny(width=12)
+    save_model(newer, tmp_path)
+    assert load_model(tmp_path).settings == newer.settings
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    a, b = save_model(tiny(), tmp_path / "a"), save_model(tiny(width=12), tmp_path / "b")
+    (a / CONFIG_NAME).write_bytes((b / CONFIG_NAME).read_bytes())
+    with pytest.raises(ModelError, match="belong together"):
+        load_model(a)
+
+
+def test_broken_or_foreign_folders_are_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no"):
+        load_model(tmp_path)
+    folder = save_model(tiny(), tmp_path / "m")
+    (folder / WEIGHTS_NAME).write_bytes(b"\x00" * 20)
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(folder)
+    folder = save_model(tiny(), tmp_path / "n")
+    (folder / CONFIG_NAME).write_text(json.dumps({"format": "other"}))
+    with pytest.raises(ModelError, match="does not describe"):
+        load_model(folder)
+
+
+def test_a_newer_format_or_missing_setting_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tiny(), tmp_path / "m")
+    config = json.loads((folder / CONFIG_NAME).read_text())
+
+    def rewrite(changed: dict[str, object]) -> None:
+        (folder / CONFIG_NAME).write_text(json.dumps(changed))
+        tensors = {f"{k}": v.clone() for k, v in tiny().state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_NAME, metadata={"wsisr": json.dumps(changed)})
+
+    rewrite({**config, "format_version": 99})
+    with pytest.raises(ModelError, match="format version 99"):
+        load_model(folder)
+    settings = {k: v for k, v in config["settings"].items() if k != "width"}
+    rewrite({**config, "settings": settings})
+    with pytest.raises(ModelError, match="width"):
+        load_model(folder)
+    rewrite({**config, "settings": {**config["settings"], "wings": 2}})
+    with pytest.raises(ModelError, match="wings"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model", None])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_foreign_wrappers_and_prefixes(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    state = {f"{prefix}a.weight": torch.ones(2), f"{prefix}b": torch.zeros(1)}
+    content = {wrapper: state, "epoch": 3} if wrapper else state
+    torch.save(content, tmp_path / "w.pth")
+    assert set(read_state(tmp_path / "w.pth")) == {"a.weight", "b"}
+
+
+def test_averaged_weights_are_preferred_and_nested_wrappers_opened(tmp_path: Path) -> None:
+    content = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
+    torch.save(content, tmp_path / "w.pth")
+    assert float(read_state(tmp_path / "w.pth")["a"]) == 1
+    torch.save({"model": {"name": "x", "sd": {"a": torch.ones(1)}}}, tmp_path / "n.pth")
+    assert float(read_state(tmp_path / "n.pth")["a"]) == 1
+
+
+def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (mark,))  # type: ignore[return-value]
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
+    torch.save({"a": Evil()}, tmp_path / "evil2.pth")
+    for name in ("evil.pth", "evil2.pth"):
+        with pytest.raises(ModelError, match="never code"):
+            read_state(tmp_path / name)
+    assert not mark.exists()
+
+
+def test_foreign_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    model = tiny()
+    state = dict(model.net.state_dict())
+    state["extra.weight"] = torch.zeros(1)
+    state["head.0.bias"] = torch.zeros(3)
+    del state["tail.1.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"missing .*tail.1.bias.*left over .*extra.*head.0.bias"):
+        load_foreign(model, tmp_path / "w.pth")
+
+
+def test_released_mean_shift_layers_are_dropped(tmp_path: Path) -> None:
+    model = tiny()
+    state = {**model.net.state_dict(), "sub_mean.weight": torch.eye(3).view(3, 3, 1, 1)}
+    torch.save(state, tmp_path / "w.pth")
+    load_foreign(model, tmp_path / "w.pth")
+
+
+def test_starting_from_another_scale_keeps_the_new_upsampler(tmp_path: Path) -> None:
+    small = {
+        "width": 12,
+        "groups": 1,
+        "depth": 2,
+        "heads": 3,
+        "offset_groups": 3,
+        "window_px": 4,
+        "squeeze": 3,
+        "head_width": 8,
+    }
+    x2 = create_model("mihatp", scale=2, preset="tiny", **small, table_px=16)
+    x4 = create_model("mihatp", scale=4, preset="tiny", **small, table_px=8)
+    report = start_from(x4, save_model(x2, tmp_path))
+    assert any("rpe_table" in key for key in report.resampled)
+    assert report.fresh and all("upsample" in key for key in report.fresh)
+    assert torch.equal(x4.net.conv_first.weight, x2.net.conv_first.weight)
+    with pytest.raises(ModelError, match="no tensor fits"):
+        start_from(create_model("srcnn", scale=2, preset="tiny"), tmp_path)

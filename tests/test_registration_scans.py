@@ -1,0 +1,284 @@
+"""Two scans of one glass: overview, nodes, field, seams, patches; sections are refused."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from wsisr.errors import RegistrationError
+from wsisr.magnification import MppSource, make_mpp
+from wsisr.registration import ScanRegistration, register_pair, register_scans, take_hr
+from wsisr.registration import affine as aff
+from wsisr.registration.field import ResidualField, split_pieces
+from wsisr.registration.orientation import D4, nearest_orientation
+from wsisr.registration.output import crop_residual_px
+from wsisr.registration.overview import register_overviews
+from wsisr.registration.showing import sample_pairs, sample_table, scan_figures
+from wsisr.slides import open_slide
+from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.testing.pair_scenes import synthetic_tissue
+from wsisr.testing.pairs import make_pair
+from wsisr.testing.registration_suite import make_overviews, overview_error_px
+from wsisr.testing.rendering import render, to_uint8
+
+
+class ArraySlide:
+    """One level in memory with a resolution."""
+
+    def __init__(self, image, um_per_px):
+        self.image = image
+        height, width = image.shape[:2]
+        level = Level(
+            index=0,
+            width_px=width,
+            height_px=height,
+            factor=1,
+            tile_width_px=256,
+            tile_height_px=256,
+        )
+        self.info = SlideInfo(
+            path=type("P", (), {"name": "memory"})(),
+            vendor="none",
+            backend="memory",
+            mpp=make_mpp(um_per_px, um_per_px, MppSource.OVERRIDE) if um_per_px else None,
+            levels=(level,),
+            bytes=0,
+            fingerprint="",
+        )
+
+    def read_level(self, level, x, y, width, height):
+        out = np.full((height, width, 3), 255, np.uint8)
+        top, left = max(y, 0), max(x, 0)
+        bottom = min(y + height, self.image.shape[0])
+        right = min(x + width, self.image.shape[1])
+        if bottom > top and right > left:
+            out[top - y : bottom - y, left - x : right - x] = self.image[top:bottom, left:right]
+        return out
+
+    def read_validity(self, level, x, y, width, height):
+        return np.ones((height, width), bool)
+
+
+@pytest.fixture(scope="module")
+def rescan():
+    """A fine scan and a mirrored, turned, bent and stitched coarse scan of it."""
+    side = 1440
+    scene = synthetic_tissue(side, side, seed=31)
+    angle, stretch, scale = np.deg2rad(93.0), 1.012, 2
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = scale * stretch * turn @ np.diag([-1.0, 1.0])
+    size = 640
+
+    def displacement(u, v):
+        drift_x, drift_y = 2.5 * np.sin(u / 150), 2 * np.cos(v / 140)
+        return drift_x + np.where(v > 60, 6.0, 0.0), drift_y
+
+    lr = to_uint8(render(scene, linear, (side / 2, side / 2), size, size, None, displacement))
+
+    def true_place(points):
+        u = points - size / 2
+        return u @ linear.T + side / 2 + np.column_stack(displacement(u[:, 0], u[:, 1]))
+
+    return ArraySlide(lr, 2.0), ArraySlide(to_uint8(scene), 1.0), true_place, size
+
+
+@pytest.fixture(scope="module")
+def registration(rescan):
+    moving, fixed, _, _ = rescan
+    return register_scans(moving, fixed, seed=0, spacing_um=130.0)
+
+
+def test_turn_mirror_and_stretch_are_found(registration):
+    assert registration.same_glass
+    assert registration.mirrored
+    assert registration.scale == 2
+    assert registration.rotation_deg == pytest.approx(93.0, abs=0.3)
+    assert registration.stretch == pytest.approx(1.012, abs=5e-3)  # drift has a share in it
+
+
+def test_drift_is_followed_and_the_seam_is_found(registration, rescan):
+    _, _, true_place, size = rescan
+    assert registration.seams
+    assert all(seam.top < size / 2 + 60 < seam.bottom for seam in registration.seams)
+    nodes = registration.positions[registration.piece >= 0]
+    off = np.linalg.norm(registration.place(nodes) - true_place(nodes), axis=1)
+    assert np.median(off) < 0.15
+    assert registration.field_rms_px < 0.3
+
+
+def test_patches_register_inside_the_field(registration, rescan):
+    moving, fixed, true_place, _ = rescan
+    for x, y in ((120, 150), (400, 460)):
+        plan = registration.plan_patch(x, y, 128, 128)
+        assert not plan.straddles_seam
+        box = plan.box
+        region = plan.orientation.apply(fixed.read_level(0, box.x, box.y, box.width, box.height))
+        lr = moving.read_level(0, x, y, 128, 128)
+        region = np.ascontiguousarray(region)
+        found = register_pair(lr, region, 2, "affine", initial=plan.initial)
+        assert found.accepted, found.reason
+        centre = aff.apply(aff.to_matrix(found.affine), np.array([64.0, 64.0]))
+        back = aff.invert(aff.to_matrix(plan.orientation.matrix(box.width, box.height)))
+        place = aff.apply(back, centre) + np.array([box.x, box.y])
+        truth = true_place(np.array([[x + 64.0, y + 64.0]]))[0]
+        assert np.linalg.norm(place - truth) < 0.3
+        hr = take_hr(region, found, 128, 128)
+        assert hr.pixels.shape == (256, 256, 3)
+        assert hr.resampled  # 1.2 % of stretch is more than half a pixel over the patch
+    assert registration.plan_patch(280, 320, 128, 128).straddles_seam
+
+
+def test_registrations_survive_json(registration):
+    again = ScanRegistration.from_json(json.loads(json.dumps(registration.to_json())))
+    assert again.predict(300, 300) == registration.predict(300, 300)
+    assert again.summary() == registration.summary()
+    assert again.seams == registration.seams
+
+
+def test_other_glass_is_no_pair(rescan):
+    moving, _, _, _ = rescan
+    other = ArraySlide(to_uint8(synthetic_tissue(900, 900, seed=99)), 1.0)
+    with pytest.raises(RegistrationError, match="too little in common"):
+        register_scans(moving, other)
+
+
+def test_roles_and_resolutions_are_checked(rescan):
+    moving, fixed, _, _ = rescan
+    with pytest.raises(RegistrationError, match="MOVING must be the coarse scan"):
+        register_scans(fixed, moving)
+    with pytest.raises(RegistrationError, match="resolution"):
+        register_scans(ArraySlide(moving.image, None), fixed)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_overviews_at_any_turn_and_mirrored(seed):
+    rms, mirror_right = overview_error_px(make_overviews(seed, side_px=480))
+    assert mirror_right
+    assert rms < 0.05
+
+
+def test_pieces_separate_seams_from_mistakes():
+    x, y = np.meshgrid(np.arange(8) * 100.0, np.arange(6) * 100.0)
+    positions = np.stack([x, y], axis=-1).reshape(-1, 2)
+    residuals = np.column_stack([positions[:, 0] / 500, np.zeros(48)])
+    residuals[positions[:, 1] > 250] += [4.0, 0.0]
+    mistake = 9
+    residuals[mistake] += [30.0, -10.0]
+    pieces = split_pieces(positions, residuals, 100.0)
+    assert pieces.label[mistake] == -1
+    assert set(pieces.label[np.arange(48) != mistake]) == {0, 1}
+    assert pieces.seams
+    assert all(seam.top == 200 and seam.bottom == 300 for seam in pieces.seams)
+    field = ResidualField(positions, residuals, pieces.label, 100.0)
+    above, below = field(np.array([[350.0, 120.0], [350.0, 420.0]]))
+    assert above == pytest.approx([0.7, 0.0], abs=0.05)
+    assert below == pytest.approx([4.7, 0.0], abs=0.05)
+    nothing = split_pieces(np.zeros((0, 2)), np.zeros((0, 2)), 100.0)
+    assert nothing.seams == ()
+    empty = ResidualField(np.zeros((0, 2)), np.zeros((0, 2)), nothing.label, 100.0)
+    assert empty(np.array([[1.0, 2.0]])).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("op", list(D4))
+def test_orientations_move_pixels_as_their_matrix_says(op):
+    image = np.arange(12).reshape(3, 4)
+    turned = op.apply(image)
+    matrix = aff.to_matrix(op.matrix(4, 3))
+    for row in range(3):
+        for column in range(4):
+            x, y = aff.apply(matrix, np.array([column + 0.5, row + 0.5]))
+            assert turned[int(y), int(x)] == image[row, column]
+    np.testing.assert_array_equal(op.inverse().apply(turned), image)
+    tilt = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    assert nearest_orientation(1.7 * tilt @ matrix[:, :2]) == op
+
+
+def test_exact_shifts_are_cut_out_and_turned_ones_resampled_once():
+    exact = make_pair("A0", 1, lr_px=64)
+    found = register_pair(exact.lr, exact.hr_region)
+    crop = take_hr(exact.hr_region, found, 64, 64)
+    assert not crop.resampled
+    assert crop.max_residual_px < 0.05
+    x, y = found.offset_x, found.offset_y
+    np.testing.assert_array_equal(crop.pixels, exact.hr_region[y : y + 256, x : x + 256])
+    turned = make_pair("B2", 2, lr_px=96)
+    map_found = register_pair(turned.lr, turned.hr_region, 4, "affine")
+    assert crop_residual_px(map_found, 96, 96) > 0.5
+    assert not take_hr(turned.hr_region, map_found, 96, 96, allow_resampling=False).resampled
+
+
+def test_resampling_is_exact_on_a_smooth_image():
+    case = make_pair("A0", 1, lr_px=32)
+    found = register_pair(case.lr, case.hr_region)
+    y, x = np.mgrid[0:154, 0:154] + 0.5
+    smooth = np.repeat((128 + 60 * np.sin(x / 9) * np.cos(y / 11))[..., None], 3, axis=2)
+    affine = ((4.03, 0.05, 9.3), (-0.04, 3.98, 12.7))
+    turned = type(found)(**{**vars(found), "affine": affine})
+    hr = take_hr(to_uint8(smooth), turned, 32, 32)
+    u, v = np.meshgrid((np.arange(128) + 0.5) / 4, (np.arange(128) + 0.5) / 4)
+    px, py = 4.03 * u + 0.05 * v + 9.3, -0.04 * u + 3.98 * v + 12.7
+    expected = 128 + 60 * np.sin(px / 9) * np.cos(py / 11)
+    assert hr.resampled
+    # Half a grey level of rounding before and after, the first a little amplified by splines.
+    assert np.abs(hr.pixels[..., 0] - expected).max() < 1.5
+
+
+def test_simulated_second_scan_of_a_real_slide(shared_data):
+    folder = shared_data / "registration" / "second_scan_cmu"
+    truth = json.loads((folder / "truth.json").read_text())
+    truth = truth["p_fixed = A p_moving + b, (x,y) pixel indices"]
+    linear, shift = np.array(truth["A"]), np.array(truth["b"])
+    with (
+        open_slide(folder / "moving_10x.tif") as moving,
+        open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as fixed,
+    ):
+        found = register_scans(moving, fixed)
+        samples = sample_pairs(found, moving, fixed, 4)
+        figures = scan_figures(found, moving, fixed)
+    nodes = found.positions
+    # The truth is in pixel indices: centres at whole numbers; ours is in pixel edges.
+    expected = (nodes - 0.5) @ linear.T + shift + 0.5
+    assert np.abs(found.place(nodes) - expected).max() < 0.05
+    assert np.abs(aff.apply(aff.to_matrix(found.matrix), nodes) - expected).max() < 0.05
+    assert not found.mirrored
+    assert found.rotation_deg == pytest.approx(3.0, abs=0.01)
+    assert sample_table(samples)["accepted"] == 4
+    assert set(figures) == {"overlay.png", "residual-field.png", "residual-histogram.png"}
+
+
+def landmarks(path):
+    return np.loadtxt(path, delimiter=",", skiprows=1)[:, 1:] + 0.5
+
+
+def test_serial_sections_are_placed_but_refused_as_pairs(shared_data):
+    folder = shared_data / "registration" / "rat-kidney_5pc"
+    he, ck = (
+        cv2.cvtColor(cv2.imread(str(folder / name)), cv2.COLOR_BGR2RGB)
+        for name in ("Rat-Kidney_HE.jpg", "Rat-Kidney_PanCytokeratin.jpg")
+    )
+    # The sections come at one scale: the fixed one is enlarged, as a finer scan would be.
+    fine = cv2.resize(ck, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    found = register_scans(ArraySlide(he, 5.0), ArraySlide(fine, 2.5), spacing_um=600.0)
+    source = landmarks(folder / "Rat-Kidney_HE.csv")
+    target = 2 * landmarks(folder / "Rat-Kidney_PanCytokeratin.csv")
+    count = min(len(source), len(target))
+    off = np.linalg.norm(found.place(source[:count]) - target[:count], axis=1)
+    assert np.median(off) < 12  # the best affine map of the landmarks leaves 7.0 of these px
+    assert found.overview.loose
+    assert not found.same_glass
+    assert "not the same glass" in found.reason
+
+
+@pytest.mark.parametrize(("name", "limit"), [("rigid", 4.0), ("affine", 2.5), ("elastic", 12.0)])
+def test_artificial_images(shared_data, name, limit):
+    folder = shared_data / "registration" / "artificial"
+    moving, fixed = (
+        cv2.cvtColor(cv2.imread(str(folder / f"artificial_{part}.jpg")), cv2.COLOR_BGR2RGB)
+        for part in (f"moving-{name}", "reference")
+    )
+    match = register_overviews(moving, fixed)
+    source = landmarks(folder / f"artificial_moving-{name}.csv")
+    target = landmarks(folder / "artificial_reference.csv")
+    off = np.linalg.norm(aff.apply(match.matrix, source) - target, axis=1)
+    assert np.median(off) < limit

@@ -1,0 +1,62 @@
+"""False colour is noticed, real stains are not accused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slides_samples import picture, write_dicom
+
+from wsisr.slides import colour_check, find_slides, open_slide
+from wsisr.slides.colour import judge_colours, rgb_to_ycbcr
+from wsisr.slides.decode import ycbcr_to_rgb
+
+
+def test_the_real_false_colour_series_is_flagged_and_its_twin_is_not(shared_data: Path) -> None:
+    slides = shared_data / "slides"
+    with open_slide(slides / "cmu-1-small-region_dicom_wrongcolour") as slide:
+        verdict = colour_check(slide)
+    assert verdict is not None
+    assert "YCbCr shown as RGB" in verdict and "4:2:0" in verdict and "wrongcolour" in verdict
+    with open_slide(slides / "cmu-1-small-region_dicom") as slide:
+        assert colour_check(slide) is None
+
+
+def test_no_other_real_image_is_flagged(shared_data: Path) -> None:
+    sources = [s for s in find_slides(shared_data / "slides") if "wrong" not in s.slide_id]
+    sources += find_slides(shared_data / "patches") + find_slides(shared_data / "registration")
+    assert len(sources) > 40
+    for source in sources:
+        if source.slide_id == "broken":
+            continue
+        with open_slide(source.path) as slide:
+            assert colour_check(slide) is None, source.relative
+
+
+@pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "kidney-48-5_ihc_flat.tif"])
+def test_both_mixups_of_real_tissue_with_glass_are_seen(shared_data: Path, name: str) -> None:
+    with open_slide(shared_data / "slides" / name) as slide:
+        level = slide.info.levels[0]
+        image = slide.read_level(0, 0, 0, level.width_px, level.height_px)[::8, ::8]
+    flat = np.ascontiguousarray(image).reshape(-1, 3)
+    assert judge_colours(flat) is None
+    shown_as_rgb = judge_colours(rgb_to_ycbcr(image).reshape(-1, 3))
+    assert shown_as_rgb is not None and "YCbCr shown as RGB" in shown_as_rgb
+    shown_as_ycbcr = judge_colours(ycbcr_to_rgb(image).reshape(-1, 3))
+    assert shown_as_ycbcr is not None and "RGB shown as YCbCr" in shown_as_ycbcr
+
+
+def test_colour_conversions_invert_each_other() -> None:
+    image = picture(64, 64)
+    back = ycbcr_to_rgb(rgb_to_ycbcr(image))
+    assert np.abs(back.astype(int) - image).max() <= 2
+
+
+def test_blank_tiny_and_dark_slides_pass(tmp_path: Path) -> None:
+    assert judge_colours(np.zeros((10, 3), np.uint8)) is None
+    assert judge_colours(np.full((999, 3), 255, np.uint8)) is None
+    dark = np.zeros((5000, 3), np.uint8)
+    dark[:, 2] = np.arange(5000) % 200
+    assert judge_colours(dark) is None
+    path = write_dicom(tmp_path / "a.dcm", picture(64, 64))
+    with open_slide(path) as slide:
+        assert colour_check(slide) is None

@@ -1,0 +1,450 @@
+"""Fit a scanner's degradation to registered real pairs, with JPEG in the loop.
+
+Steps (physics first, statistics last):
+
+1. HR is moved by each pair's stored residual, so that LR pixel ``i`` covers HR
+   ``[s i, s (i + 1))``; the LR is never resampled. Pairs are cut to the LR's 8 x 8 JPEG grid.
+2. Kernel families (Gaussian; objective with NA, defocus and extra blur), each times the pixel
+   aperture, are fitted by analysis by synthesis: render, tone, compress at the file's own
+   quality, compare. The tone (a quadratic map of RGB) is linear least squares within each trial.
+3. The best family gets a free correction of its taps (Tikhonov on the gradient); the luma before
+   JPEG is its expectation given the simulation and the quantisation intervals.
+4. Noise is read off places without structure, as it was before JPEG.
+5. Pairs held out from all of this score it, beside bicubic, area and the best Gaussian, every
+   one with its own fitted tone.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import optimize
+from torch import Tensor
+
+from wsisr.degradation import scanner_kernel as kernels
+from wsisr.degradation.blur import pad_mirror
+from wsisr.degradation.jpeg import jpeg as compress
+from wsisr.degradation.profile import FittedProfile, build_profile
+from wsisr.degradation.resize import Kernel, resize, to_grey
+from wsisr.degradation.sampling import fitted_linear, tone_curve
+from wsisr.degradation.scanner_jpeg import (
+    JpegSettings,
+    compress_luma,
+    estimate_jpeg,
+    expected_before_jpeg,
+    luma_of,
+)
+from wsisr.degradation.scanner_noise import fit_noise
+from wsisr.errors import DegradationError
+from wsisr.progress import ProgressEvent, Reporter, silent
+
+_LOG = logging.getLogger(__name__)
+FloatArray = NDArray[np.float64]
+UInt8Array = NDArray[np.uint8]
+_MAX_EQUATIONS = 24_000
+_STRENGTHS = ((3e-2, 3e-3), (3e-3, 3e-4))
+"""Smoothness and ridge of the free correction, strong first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealPair:
+    """A registered pair.
+
+    Attributes
+    ----------
+    lr : ndarray, shape (h, w, 3), uint8
+    hr : ndarray, shape (s h, s w, 3), uint8
+        The integer crop of the certificate.
+    residual_px : (float, float)
+        ``residual_x, residual_y``: where the LR's footprint begins in the crop, HR px.
+    grid_px : (int, int)
+        Place (x, y) of the LR's first pixel on its file's JPEG grid; only the remainder by 16
+        matters.
+    """
+
+    lr: UInt8Array
+    hr: UInt8Array
+    residual_px: tuple[float, float] = (0.0, 0.0)
+    grid_px: tuple[int, int] = (0, 0)
+
+    @property
+    def scale(self) -> int:
+        return self.hr.shape[0] // self.lr.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """How to fit.
+
+    Attributes
+    ----------
+    half_px : int
+        Reach of the point spread function beyond the pixel aperture, HR px. Airy tails of a
+        defocused lens need 11 or more.
+    held_out : float
+        Share of the pairs that only score (every n-th pair, at least one).
+    crop_px : int
+        LR px of each pair that are used, a multiple of 16.
+    max_pairs : int
+        Pairs used for the fit.
+    evaluations : int
+        Trials per kernel family.
+    free_taps : bool
+        Whether to correct the family's taps freely.
+    jpeg : "estimate", None or JpegSettings
+        The LR's compression; None fits without JPEG.
+    um_per_px : float
+        HR pixel size, um.
+    """
+
+    half_px: int = 13
+    held_out: float = 0.34
+    crop_px: int = 96
+    max_pairs: int = 16
+    evaluations: int = 120
+    free_taps: bool = True
+    jpeg: JpegSettings | Literal["estimate"] | None = "estimate"
+    um_per_px: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aligned:
+    """Pairs as tensors: HR moved by the residual, with a margin of context around the LR's part.
+
+    Attributes
+    ----------
+    hr : Tensor, float32, shape (B, 3, s (h + 2 m), s (w + 2 m))
+    lr : Tensor, uint8, shape (B, 3, h, w)
+    scale : int
+    margin_lr_px : int
+        m.
+    """
+
+    hr: Tensor
+    lr: Tensor
+    scale: int
+    margin_lr_px: int
+
+    def linear(self, taps: FloatArray) -> Tensor:
+        """The LR before tone, noise and JPEG under a kernel (1 or 3, k, k)."""
+        kernel = torch.as_tensor(taps, dtype=self.hr.dtype)
+        return self.inner(fitted_linear(self.hr, kernel, self.scale))
+
+    def inner(self, lr_grid: Tensor) -> Tensor:
+        """Drop the margin of an image on the LR grid."""
+        m = self.margin_lr_px
+        return lr_grid[..., m : m + self.lr.shape[-2], m : m + self.lr.shape[-1]]
+
+
+def fit_degradation(
+    pairs: Iterable[RealPair],
+    settings: FitSettings | None = None,
+    *,
+    name: str = "fitted",
+    report: Reporter = silent,
+) -> FittedProfile:
+    """Fit kernel, tone, noise and JPEG to registered pairs.
+
+    Parameters
+    ----------
+    pairs : iterable of RealPair
+        At least two, of one scanner and one whole-number scale.
+    settings : FitSettings, optional
+    name : str
+        Name of the degradation, which becomes part of ``simulated:<name>``.
+    report : Reporter
+        Gets one event per step.
+
+    Returns
+    -------
+    FittedProfile
+        The degradation (usable wherever a name is) and the held-out report.
+
+    Raises
+    ------
+    DegradationError
+        Too few or too small pairs, scales that differ, or pairs that do not match at all.
+    """
+    settings = settings or FitSettings()
+    used = list(pairs)
+    if len(used) < 2:
+        raise DegradationError(f"A fit needs at least 2 pairs, one to hold out; got {len(used)}.")
+    every = max(2, round(1.0 / max(settings.held_out, 1e-3)))
+    test = used[every - 1 :: every]
+    fit = [pair for i, pair in enumerate(used) if (i + 1) % every][: settings.max_pairs]
+    train, held = align(fit, settings), align(test[: settings.max_pairs], settings)
+    jpeg = estimate_jpeg(train.lr) if settings.jpeg == "estimate" else settings.jpeg
+    quality = None if jpeg is None else jpeg.quality
+    candidates = {
+        family: _fit_family(family, train, quality, settings) for family in ("gaussian", "optics")
+    }
+    for i, family in enumerate(candidates):
+        report(ProgressEvent(stage="fit", done=i + 1, total=4, unit="step", item=family))
+    chosen = min(candidates, key=lambda k: loss(train, candidates[k], quality))
+    taps = candidates[chosen]
+    if settings.free_taps:
+        taps = _correct_taps(train, taps, quality)
+    report(ProgressEvent(stage="fit", done=3, total=4, unit="step", item="taps"))
+    tone = fit_tone(train.linear(taps), train.lr)
+    noise = fit_noise(apply_tone(train.linear(taps), tone), train.lr, jpeg)
+    report(ProgressEvent(stage="fit", done=4, total=4, unit="step", item="noise"))
+    _LOG.info("fitted %s (%s) to %d pairs", name, chosen, len(fit))
+
+    def by_taps(kernel: FloatArray) -> Tensor:
+        return apply_tone(held.linear(kernel), fit_tone(train.linear(kernel), train.lr))
+
+    def by_resize(kernel: Kernel) -> Tensor:
+        return apply_tone(_resized(held, kernel), fit_tone(_resized(train, kernel), train.lr))
+
+    return build_profile(
+        name=name,
+        family=chosen,
+        taps=taps,
+        tone=tone,
+        noise=noise,
+        jpeg=jpeg,
+        held=held,
+        expected={
+            "fitted": _compressed(apply_tone(held.linear(taps), tone), jpeg),
+            "fitted without JPEG": apply_tone(held.linear(taps), tone),
+            "bicubic": by_resize("matlab"),
+            "area": by_resize("area"),
+            "best gaussian": by_taps(candidates["gaussian"]),
+        },
+        pairs=(len(fit), len(test)),
+    )
+
+
+def _compressed(expected: Tensor, jpeg: JpegSettings | None) -> Tensor:
+    if jpeg is None:
+        return expected
+    return compress(to_grey(expected), jpeg.quality, jpeg.subsampling).float()
+
+
+def _resized(pairs: Aligned, kernel: Kernel) -> Tensor:
+    height, width = (int(n) // pairs.scale for n in pairs.hr.shape[-2:])
+    return pairs.inner(resize(pairs.hr, (height, width), kernel=kernel))
+
+
+def align(pairs: Sequence[RealPair], settings: FitSettings) -> Aligned:
+    """Cut pairs to the JPEG grid and move their HR by the residual."""
+    scales = {pair.scale for pair in pairs}
+    if len(scales) != 1:
+        raise DegradationError(
+            f"Pairs of one fit must share one scale; these have {sorted(scales)}."
+        )
+    scale = scales.pop()
+    margin = -(-settings.half_px // scale) + 1
+    smallest = min(min(pair.lr.shape[:2]) for pair in pairs)
+    side = min(settings.crop_px, (smallest - 2 * margin - 15) // 16 * 16)
+    if side < 32:
+        raise DegradationError(
+            f"LR patches of {smallest} px are too small for a kernel of {settings.half_px} HR px; "
+            f"{48 + 2 * margin} px are needed."
+        )
+    highs, lows = [], []
+    for pair in pairs:
+        if pair.hr.shape[:2] != tuple(scale * n for n in pair.lr.shape[:2]):
+            raise DegradationError(
+                f"HR {pair.hr.shape[:2]} is not {scale} times LR {pair.lr.shape[:2]}."
+            )
+        left = margin + (-pair.grid_px[0] - margin) % 16
+        top = margin + (-pair.grid_px[1] - margin) % 16
+        lr = torch.as_tensor(pair.lr[top : top + side, left : left + side].copy())
+        hr = torch.as_tensor(pair.hr.copy()).permute(2, 0, 1)[None].float()
+        hr = _moved(hr, pair.residual_px)
+        rows = slice(scale * (top - margin), scale * (top + side + margin))
+        columns = slice(scale * (left - margin), scale * (left + side + margin))
+        highs.append(hr[0, :, rows, columns])
+        lows.append(lr.permute(2, 0, 1))
+    return Aligned(hr=torch.stack(highs), lr=torch.stack(lows), scale=scale, margin_lr_px=margin)
+
+
+def _moved(hr: Tensor, residual_px: tuple[float, float]) -> Tensor:
+    """HR sampled at ``x + residual`` by a phase ramp on mirrored lines (no low-pass)."""
+    for axis, shift in ((-1, residual_px[0]), (-2, residual_px[1])):
+        if abs(shift) > 1e-3:
+            line = torch.cat((hr, hr.flip(axis)), axis)
+            spectrum = torch.fft.rfft(line, dim=axis)
+            f = torch.fft.rfftfreq(line.shape[axis])
+            ramp = torch.exp(2j * torch.pi * f * shift)
+            spectrum = spectrum * (ramp if axis == -1 else ramp[:, None])
+            hr = torch.fft.irfft(spectrum, n=line.shape[axis], dim=axis)
+            hr = hr.narrow(axis, 0, line.shape[axis] // 2)
+    return hr
+
+
+def tone_terms(x: Tensor) -> Tensor:
+    """Constant, linear and quadratic terms of RGB in units of 255, shape (B, 10, H, W)."""
+    return tone_curve(x)
+
+
+def fit_tone(simulated: Tensor, real: Tensor) -> FloatArray:
+    """Quadratic map of RGB from the simulated to the real LR, shape (3, 10), by least squares."""
+    terms = tone_terms(simulated).double().permute(0, 2, 3, 1).reshape(-1, 10)
+    values = real.double().permute(0, 2, 3, 1).reshape(-1, 3)
+    normal = terms.mT @ terms
+    # A trace of ridge towards "no change": flat pairs do not determine ten numbers.
+    weight = 1e-6 * float(normal.trace())
+    neutral = torch.zeros(10, 3, dtype=torch.float64)
+    neutral[1:4] = 255.0 * torch.eye(3, dtype=torch.float64)
+    right = terms.mT @ values + weight * neutral
+    solved = torch.linalg.solve(normal + weight * torch.eye(10, dtype=torch.float64), right)
+    return np.asarray(solved.mT.numpy())
+
+
+def apply_tone(simulated: Tensor, tone: FloatArray) -> Tensor:
+    """The map of `fit_tone` applied to grey levels (B, 3, H, W)."""
+    weights = torch.as_tensor(tone, dtype=simulated.dtype)
+    return torch.einsum("ct,bthw->bchw", weights, tone_terms(simulated))
+
+
+def loss(pairs: Aligned, taps: FloatArray, quality: int | None) -> float:
+    """Mean squared error of luma after tone and JPEG."""
+    linear = pairs.linear(taps)
+    return _luma_error(linear, pairs, quality)
+
+
+def _luma_error(linear: Tensor, pairs: Aligned, quality: int | None) -> float:
+    luma = luma_of(apply_tone(linear, fit_tone(linear, pairs.lr)).double())
+    if quality is not None:
+        luma = compress_luma(luma, quality)
+    return float((luma - luma_of(pairs.lr.double())).square().mean())
+
+
+def _fit_family(
+    family: str, pairs: Aligned, quality: int | None, settings: FitSettings
+) -> FloatArray:
+    scale, half = pairs.scale, settings.half_px
+
+    def gaussian(p: FloatArray) -> FloatArray:
+        return kernels.gaussian_taps(p[0] * np.exp(p[1]), p[0] * np.exp(-p[1]), p[2], scale, half)
+
+    def optics(p: FloatArray) -> FloatArray:
+        na = 0.05 + 0.9 / (1.0 + np.exp(-p[0]))
+        return kernels.optics_taps(na, p[1], p[2], scale, half, settings.um_per_px)
+
+    # Coarse grids first: defocus against aperture has narrow, curved valleys.
+    if family == "gaussian":
+        build, steps = gaussian, (0.15 * scale, 0.15, 0.5)
+        starts = [(sigma * scale, 0.0, 0.0) for sigma in (0.15, 0.3, 0.45, 0.6)]
+    else:
+        build, steps = optics, (0.3, 0.6, 0.3)
+        starts = [(na, z, 0.6) for na in (-1.2, -0.7, -0.2) for z in (0.0, 1.5, 3.0, 5.0)]
+    ranked = sorted(starts, key=lambda start: loss(pairs, build(np.array(start)), quality))
+    first = np.array(ranked[0])
+    simplex = np.stack([first, *(first + np.diag(steps))])
+    found = optimize.minimize(
+        lambda p: loss(pairs, build(p), quality),
+        first,
+        method="Nelder-Mead",
+        options={
+            "maxfev": max(8, settings.evaluations - len(starts)),
+            "initial_simplex": simplex,
+            "xatol": 2e-3,
+            "fatol": 1e-4,
+        },
+    )
+    return build(found.x)
+
+
+def _correct_taps(pairs: Aligned, taps: FloatArray, quality: int | None) -> FloatArray:
+    """Gauss-Newton on all taps about a family's kernel; kept only if it predicts better.
+
+    A third of the pairs judges, so that the correction's strength is chosen on other pixels.
+    """
+    count = len(pairs.lr)
+    if count < 2:
+        return taps
+    judge = torch.arange(count) % 3 == 2 if count > 2 else torch.arange(count) == 1
+    learn, other = _subset(pairs, ~judge), _subset(pairs, judge)
+    # It must earn its freedom: half a percent on pixels that it has not seen.
+    best, best_loss = taps, 0.995 * loss(other, taps, quality)
+    for smoothness, ridge in _STRENGTHS:
+        current = taps
+        for _ in range(2):
+            current = _newton_step(learn, current, quality, smoothness, ridge)
+        value = loss(other, current, quality)
+        if value < best_loss:
+            best, best_loss = current, value
+    return best
+
+
+def _subset(pairs: Aligned, which: Tensor) -> Aligned:
+    return Aligned(
+        hr=pairs.hr[which],
+        lr=pairs.lr[which],
+        scale=pairs.scale,
+        margin_lr_px=pairs.margin_lr_px,
+    )
+
+
+def _newton_step(
+    pairs: Aligned, taps: FloatArray, quality: int | None, smoothness: float, ridge: float
+) -> FloatArray:
+    """One Gauss-Newton step: a plane per colour without JPEG, else one plane from the luma."""
+    linear = pairs.linear(taps)
+    tone = fit_tone(linear, pairs.lr)
+    toned = apply_tone(linear, tone)
+    # Derivatives of the tone by differences: it is smooth.
+    slopes = torch.zeros(3, *linear.shape[:1], 3, *linear.shape[2:])
+    for channel in range(3):
+        nudge = torch.zeros(1, 3, 1, 1)
+        nudge[0, channel] = 1.0
+        slopes[channel] = apply_tone(linear + nudge, tone) - toned
+    if quality is None:
+        error = pairs.lr.float() - toned
+        steps = [
+            _solve_step(pairs, taps, slopes[c : c + 1, :, c], error[:, c], (c,), smoothness, ridge)
+            for c in range(3)
+        ]
+    else:
+        luma, real = luma_of(toned.double()), luma_of(pairs.lr.double())
+        deviation = float((compress_luma(luma, quality) - real).square().mean().sqrt())
+        wanted = expected_before_jpeg(luma, real, quality, deviation)
+        slope = torch.stack([luma_of(s) for s in slopes])
+        error = (wanted - luma).float()
+        steps = [_solve_step(pairs, taps, slope, error, (0, 1, 2), smoothness, ridge)]
+    result = taps + np.stack(steps)
+    total: FloatArray = result / result.sum((-1, -2), keepdims=True)
+    return total
+
+
+def _solve_step(
+    pairs: Aligned,
+    taps: FloatArray,
+    slope: Tensor,
+    error: Tensor,
+    channels: tuple[int, ...],
+    smoothness: float,
+    ridge: float,
+) -> FloatArray:
+    """Taps that explain `error` (B, h, w), seen through `slope` (channels, B, h, w)."""
+    side, scale = int(taps.shape[-1]), pairs.scale
+    pad = (side - scale) // 2
+    height, width = (int(n) for n in pairs.lr.shape[-2:])
+    per_pair = max(1, min(height * width, _MAX_EQUATIONS // len(pairs.lr)))
+    generator = torch.Generator().manual_seed(0)
+    first = pairs.margin_lr_px * scale
+    wide = pad_mirror(pairs.hr[:, list(channels)], pad, pad, pad, pad)[..., first:, first:]
+    designs, targets = [], []
+    for i in range(len(pairs.lr)):
+        chosen = torch.randperm(height * width, generator=generator)[:per_pair]
+        views = wide[i].unfold(1, side, scale).unfold(2, side, scale)
+        patches = views[:, chosen // width, chosen % width].flatten(2)
+        weights = slope[:, i].flatten(1)[:, chosen].float()
+        designs.append(torch.einsum("cn,cnt->nt", weights, patches))
+        targets.append(error[i].flatten()[chosen])
+    return kernels.solve_taps(
+        torch.cat(designs), torch.cat(targets), side, smoothness=smoothness, ridge=ridge
+    )
+
+
+def mean_psnr(simulated: Tensor, real: Tensor) -> float:
+    """Mean over pairs of the RGB PSNR, dB, of unrounded simulated LR."""
+    error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
+    return float((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).mean())

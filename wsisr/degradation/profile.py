@@ -1,0 +1,181 @@
+"""A fitted scanner: its degradation, and what the fit was worth on pairs held out from it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsisr.degradation.parameters import Fitted
+from wsisr.degradation.scanner_jpeg import JpegSettings
+from wsisr.degradation.scanner_kernel import kernel_shape
+from wsisr.degradation.scanner_noise import Noise
+from wsisr.degradation.spec import Degradation
+from wsisr.errors import DegradationError
+
+if TYPE_CHECKING:
+    from wsisr.degradation.fitting import Aligned
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """How well a fitted degradation predicts real LR that it has not seen.
+
+    Attributes
+    ----------
+    pairs, held_out_pairs : int
+    family : str
+        Kernel family that the taps began from.
+    psnr_db : dict
+        Held-out PSNR (RGB) of ``fitted`` (kernel, tone and JPEG, no noise), ``fitted without
+        JPEG``, ``rendered`` (noise drawn too, as used), ``bicubic``, ``area`` and ``best
+        gaussian`` (none of the three with JPEG, each with its own fitted tone).
+    spectrum_error : dict
+        Mean |difference of log10 power| of luma to the real LR, for the same.
+    centroid_x_px, centroid_y_px, width_px : float
+        Of the green kernel about the LR pixel's centre, HR px.
+    noise_at_200 : float
+        Standard deviation at grey level 200, before JPEG.
+    quality : int or None
+    subsampling : str or None
+    """
+
+    pairs: int
+    held_out_pairs: int
+    family: str
+    psnr_db: dict[str, float]
+    spectrum_error: dict[str, float]
+    centroid_x_px: float
+    centroid_y_px: float
+    width_px: float
+    noise_at_200: float
+    quality: int | None
+    subsampling: str | None
+
+    @property
+    def gain_over_bicubic_db(self) -> float:
+        """Held-out PSNR of the fit above bicubic."""
+        return self.psnr_db["fitted"] - self.psnr_db["bicubic"]
+
+    def lines(self) -> list[str]:
+        """The report as lines of a Markdown table and three facts."""
+        out = ["| simulator | held-out PSNR, dB | log-spectrum distance |", "|---|---|---|"]
+        for name, value in self.psnr_db.items():
+            out.append(f"| {name} | {value:.2f} | {self.spectrum_error[name]:.3f} |")
+        jpeg = "none found" if self.quality is None else f"Q{self.quality} {self.subsampling}"
+        return [
+            *out,
+            "",
+            f"{self.pairs} pairs fitted, {self.held_out_pairs} held out; kernel family "
+            f"{self.family}, width {self.width_px:.2f} HR px, centroid "
+            f"({self.centroid_x_px:+.3f}, {self.centroid_y_px:+.3f}) HR px.",
+            f"Noise {self.noise_at_200:.2f} grey levels at 200; LR JPEG {jpeg}.",
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedProfile:
+    """A fitted degradation with its report."""
+
+    degradation: Degradation
+    report: FitReport
+
+    @property
+    def stage(self) -> Fitted:
+        """The fitted parameters."""
+        stage = self.degradation.stages[0]
+        assert isinstance(stage, Fitted)
+        return stage
+
+    def kernel(self) -> FloatArray:
+        """Taps on HR pixels, shape (C, k, k)."""
+        return np.asarray(self.stage.kernel, dtype=np.float64)
+
+    def write(self, path: Path) -> None:
+        """Write ``scanner.json``, which works wherever a degradation's name does."""
+        self.degradation.write(path)
+
+    def write_picture(self, path: Path, magnify: int = 12) -> None:
+        """Write the kernel as a PNG: planes side by side, white = largest tap, red = negative."""
+        import cv2
+
+        taps = self.kernel()
+        parts = []
+        for plane in taps:
+            positive = np.clip(plane / plane.max(), 0, 1) ** 0.5
+            negative = np.clip(-plane / plane.max(), 0, 1) ** 0.5
+            shown = np.stack((positive, positive, np.maximum(positive, negative)), -1)
+            parts.append(
+                np.pad(np.kron(shown, np.ones((magnify, magnify, 1))), ((4, 4), (4, 4), (0, 0)))
+            )
+        image = (np.concatenate(parts, axis=1) * 255).round().astype(np.uint8)
+        if not cv2.imwrite(str(path), image):
+            raise DegradationError(f"{path}: the kernel's picture could not be written.")
+
+
+def build_profile(
+    *,
+    name: str,
+    family: str,
+    taps: FloatArray,
+    tone: FloatArray,
+    noise: Noise,
+    jpeg: JpegSettings | None,
+    held: "Aligned",
+    expected: Mapping[str, torch.Tensor],
+    pairs: tuple[int, int],
+) -> FittedProfile:
+    """Put a fit together and score it on held-out pairs.
+
+    Parameters
+    ----------
+    expected : mapping of str to Tensor (B, 3, h, w)
+        LR of the held-out pairs under each simulator, without noise; ``fitted`` and ``fitted
+        without JPEG`` must be among them.
+    """
+    from wsisr.degradation.fitting import mean_psnr
+    from wsisr.degradation.jpeg import jpeg as compress
+    from wsisr.degradation.resize import to_grey
+    from wsisr.degradation.scanner_noise import with_noise
+    from wsisr.metrics.texture import spectrum_error
+
+    rendered = to_grey(with_noise(expected["fitted without JPEG"], noise, seed=1))
+    if jpeg is not None:
+        rendered = compress(rendered, jpeg.quality, jpeg.subsampling)
+    simulated = {**expected, "rendered": rendered.float()}
+    psnr = {key: mean_psnr(value, held.lr) for key, value in simulated.items()}
+    spectra = {
+        key: float(np.mean(spectrum_error(value.clamp(0, 255) / 255.0, held.lr)))
+        for key, value in simulated.items()
+    }
+    shape = kernel_shape(taps)
+    report = FitReport(
+        pairs=pairs[0],
+        held_out_pairs=pairs[1],
+        family=family,
+        psnr_db={key: round(value, 3) for key, value in psnr.items()},
+        spectrum_error={key: round(value, 4) for key, value in spectra.items()},
+        centroid_x_px=round(shape.centroid_x_px, 4),
+        centroid_y_px=round(shape.centroid_y_px, 4),
+        width_px=round(shape.width_px, 4),
+        noise_at_200=round(noise.deviation(200.0), 3),
+        quality=None if jpeg is None else jpeg.quality,
+        subsampling=None if jpeg is None else jpeg.subsampling,
+    )
+    stage: dict[str, Any] = {
+        "kind": "fitted",
+        "scale": held.scale,
+        "kernel": np.round(taps, 9).tolist(),
+        "tone": np.round(tone, 6).tolist(),
+        "shot": noise.shot,
+        "read_variance": noise.read_variance,
+    }
+    if jpeg is not None:
+        stage |= {"quality": jpeg.quality, "subsampling": jpeg.subsampling}
+    degradation = Degradation(name=name, stages=(Fitted(**stage),), report=asdict(report))
+    return FittedProfile(degradation=degradation, report=report)

@@ -1,0 +1,157 @@
+"""How an image was compressed, seen from its decoded pixels."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import erf
+from torch import Tensor
+
+from wsisr.degradation.jpeg import (
+    Subsampling,
+    forward_dct,
+    inverse_dct,
+    jpeg,
+    quality_tables,
+)
+
+_CANDIDATES = tuple(range(30, 98))
+_DIP = 0.5
+"""A quality is believed where its misfit is below this share of its neighbours'."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JpegSettings:
+    """Quality and chroma subsampling of a compressed image."""
+
+    quality: int
+    subsampling: Subsampling
+
+
+def luma_of(rgb: Tensor) -> Tensor:
+    """libjpeg's luma of float RGB grey levels (B, 3, H, W), unrounded, shape (B, H, W)."""
+    weights = torch.tensor((0.299, 0.587, 0.114), dtype=rgb.dtype, device=rgb.device)
+    return torch.einsum("c,bchw->bhw", weights, rgb)
+
+
+def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
+    """Quality and subsampling of decoded images whose 8 x 8 grid starts at their corner.
+
+    Parameters
+    ----------
+    rgb : Tensor, uint8, shape (B, 3, H, W)
+
+    Returns
+    -------
+    JpegSettings or None
+        None where no quality stands out: never compressed, above 97, or on another grid.
+
+    Notes
+    -----
+    Coefficients that were quantised lie near multiples of their step. For every quality the
+    distance to the nearest multiple is measured in units of what unquantised coefficients have
+    (a quarter of the step), over steps of at least 3 and coefficients of at least one step.
+    """
+    height, width = (int(n) // 16 * 16 for n in rgb.shape[-2:])
+    if min(height, width) < 16:
+        return None
+    rgb = rgb[..., :height, :width]
+    values = (forward_dct(torch.floor(luma_of(rgb.double()) + 0.5)) / 8.0).reshape(-1, 8, 8)
+    misfit = np.array([_misfit(values, quality) for quality in _CANDIDATES])
+    best = int(np.argmin(misfit))
+    near = [misfit[i] for i in (best - 2, best - 1, best + 1, best + 2) if 0 <= i < len(misfit)]
+    if not misfit[best] < _DIP * float(np.median(near)) or misfit[best] > 0.6:
+        return None
+    quality = _CANDIDATES[best]
+    choices: tuple[Subsampling, ...] = ("4:4:4", "4:2:2", "4:2:0")
+    change = [
+        float((jpeg(rgb, quality, s).int() - rgb.int()).square().double().mean()) for s in choices
+    ]
+    return JpegSettings(quality=quality, subsampling=choices[int(np.argmin(change))])
+
+
+def _misfit(values: Tensor, quality: int) -> float:
+    step = quality_tables(quality)[0, 0]
+    used = step >= 3
+    used[0, 0] = False
+    level = values[:, used] / step[used]
+    big = level.abs() >= 0.75
+    if int(big.sum()) < 50:
+        return 1.0
+    distance = (level - level.round()).abs()[big]
+    return float(distance.mean() / 0.25)
+
+
+def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviation: float) -> Tensor:
+    """Luma that a real image had before JPEG, as expected from a simulation of it.
+
+    Every coefficient of the real image tells an interval. Within it the simulated coefficient,
+    known to `deviation`, gives the mean of a normal distribution cut to the interval (the
+    expectation step; without it quantisation acts as one more low-pass on a fitted kernel).
+
+    Parameters
+    ----------
+    simulated : Tensor, float, shape (B, H, W)
+        Luma before JPEG, H and W multiples of 8.
+    real : Tensor, float, shape (B, H, W)
+        Decoded luma.
+    quality : int
+    deviation : float
+        Standard deviation of noise and misfit, grey levels.
+
+    Returns
+    -------
+    Tensor, float64, shape (B, H, W)
+    """
+    step = quality_tables(quality)[0, 0]
+    guess = _plain_dct(simulated.double())
+    level = (_plain_dct(real.double()) / step).round()
+    sd = max(deviation, 1e-3)
+    low, high = ((level - 0.5) * step - guess) / sd, ((level + 0.5) * step - guess) / sd
+    shift = torch.as_tensor(_cut_normal_mean(low.numpy(), high.numpy()))
+    # Where the guess is many deviations outside, the nearest end of the interval is the mean.
+    return _plain_dct_inverse(guess + sd * shift)
+
+
+def _cut_normal_mean(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    def density(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return cast(NDArray[np.float64], np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi))
+
+    mass = 0.5 * (erf(high / np.sqrt(2)) - erf(low / np.sqrt(2)))
+    inside = (density(low) - density(high)) / np.maximum(mass, 1e-9)
+    far = np.clip(0.0, low, high)
+    result: NDArray[np.float64] = np.clip(np.where(mass > 1e-6, inside, far), low, high)
+    return result
+
+
+def _basis() -> Tensor:
+    k, n = np.mgrid[:8, :8]
+    basis = np.cos(np.pi * (2 * n + 1) * k / 16) * np.where(k == 0, np.sqrt(1 / 8), 0.5)
+    return torch.as_tensor(basis)
+
+
+def _plain_dct(plane: Tensor) -> Tensor:
+    batch, height, width = plane.shape
+    blocks = (plane - 128).reshape(batch, height // 8, 8, width // 8, 8).transpose(2, 3)
+    basis = _basis()
+    return basis @ blocks @ basis.mT
+
+
+def _plain_dct_inverse(values: Tensor) -> Tensor:
+    basis = _basis()
+    blocks = basis.mT @ values @ basis
+    batch, rows, columns = blocks.shape[:3]
+    return blocks.transpose(2, 3).reshape(batch, rows * 8, columns * 8) + 128
+
+
+def compress_luma(plane: Tensor, quality: int) -> Tensor:
+    """Luma planes (B, H, W) through JPEG alone: rounded, coded, decoded; float64 0..255."""
+    height, width = (int(n) for n in plane.shape[-2:])
+    step = quality_tables(quality)[0, 0]
+    grey = torch.floor(plane.double() + 0.5).clamp(0, 255)
+    right, bottom = -width % 8, -height % 8
+    wide = torch.nn.functional.pad(grey[:, None], (0, right, 0, bottom), mode="replicate")[:, 0]
+    level = (forward_dct(wide) / (8.0 * step)).round()
+    return inverse_dct(level * step)[:, :height, :width].double()

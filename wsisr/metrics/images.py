@@ -1,0 +1,98 @@
+"""What every metric accepts: arrays or tensors, one image or a batch, uint8 or float in [0, 1]."""
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsisr.errors import WsisrError
+
+Images: TypeAlias = "Tensor | NDArray[Any]"
+Scores: TypeAlias = NDArray[np.float64]
+Channel = Literal["rgb", "y", "y-rounded", "each"]
+
+_Y_WEIGHTS = (65.481, 128.553, 24.966)
+
+
+class MetricError(WsisrError, ValueError):
+    """Images that cannot be scored, or a metric that lacks what it needs."""
+
+
+def as_batch(images: Images, name: str = "images") -> tuple[Tensor, bool]:
+    """A batch (N, 3, H, W) of float64 grey levels 0..255, and whether one image was given.
+
+    uint8 is taken as it is; floats are taken as [0, 1] and clamped. Nothing is rounded here. NaN
+    stays NaN.
+
+    Raises
+    ------
+    MetricError
+        Neither (N, 3, H, W), (3, H, W) nor (H, W, 3); neither uint8 nor floating.
+    """
+    x = images if isinstance(images, Tensor) else torch.as_tensor(np.ascontiguousarray(images))
+    single = x.ndim == 3
+    if single:
+        if isinstance(images, Tensor) and x.shape[0] == 3:
+            x = x[None]
+        elif x.shape[-1] == 3:
+            x = x.permute(2, 0, 1)[None]
+        elif x.shape[0] == 3:
+            x = x[None]
+    elif x.ndim == 4 and x.shape[1] != 3 and x.shape[-1] == 3:
+        x = x.permute(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1:
+        raise MetricError(
+            f"The {name} must be RGB: (N, 3, H, W), (3, H, W) or (H, W, 3), not {tuple(x.shape)}."
+        )
+    if x.dtype == torch.uint8:
+        return x.double(), single
+    if not x.is_floating_point():
+        raise MetricError(f"The {name} must be uint8 or floating in [0, 1], not {x.dtype}.")
+    return x.double().clamp(0.0, 1.0) * 255.0, single
+
+
+def as_pair(
+    sr: Images, hr: Images, *, channel: Channel = "rgb", crop: int = 0, rounding: bool = True
+) -> tuple[Tensor, Tensor, bool]:
+    """Both images as float64 (N, C, H, W) on one device, rounded, converted and cropped."""
+    first, single = as_batch(sr, "SR images")
+    second, _ = as_batch(hr, "HR images")
+    if first.shape != second.shape:
+        raise MetricError(
+            f"SR {tuple(first.shape)} and HR {tuple(second.shape)} differ in shape; crop HR to "
+            "round(h * scale) before it is degraded (wsisr.degradation.crop_to_scale)."
+        )
+    second = second.to(first.device)
+    pair = []
+    for x in (first, second):
+        if rounding:
+            x = torch.floor(x + 0.5)
+        x = to_channel(x, channel)
+        pair.append(crop_border(x, crop))
+    return pair[0], pair[1], single
+
+
+def to_channel(x: Tensor, channel: Channel) -> Tensor:
+    """RGB grey levels -> RGB, or luma Y (BT.601 studio swing, 16..235), shape (N, 1, H, W)."""
+    if channel in ("rgb", "each"):
+        return x
+    if channel not in ("y", "y-rounded"):
+        raise MetricError(f"No channel {channel!r}; there are rgb, each, y and y-rounded.")
+    weights = torch.tensor(_Y_WEIGHTS, dtype=x.dtype, device=x.device)
+    luma = 16.0 + (x * weights[:, None, None]).sum(1, keepdim=True) / 255.0
+    return torch.floor(luma + 0.5) if channel == "y-rounded" else luma
+
+
+def crop_border(x: Tensor, crop: int) -> Tensor:
+    """Drop `crop` px at each side."""
+    if crop < 0 or 2 * crop >= min(x.shape[-2:]):
+        raise MetricError(f"A crop of {crop} px leaves nothing of {tuple(x.shape[-2:])} px.")
+    return x[..., crop : x.shape[-2] - crop, crop : x.shape[-1] - crop]
+
+
+def scores(values: Tensor, single: bool) -> Any:
+    """Per-image scores: float for one image, float64 array (N,) for a batch."""
+    array = values.detach().double().cpu().numpy()
+    return float(array[0]) if single else array

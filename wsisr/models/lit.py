@@ -1,0 +1,204 @@
+"""LIT: local implicit transformer; any scale.
+
+Chen, Xu, Hong, Tsai, Kuo, Lee. Cascaded local implicit transformer for arbitrary-scale
+super-resolution. CVPR 2023 (arXiv 2303.16513); the network of one stage.
+
+Each pixel attends to the 7x7 LR cells around it with a learned bias of the relative position; the
+49 weighted values, unsummed, and the cell go through the decoder, whose output is added to the
+bilinear enlargement. Readings: sizes of the authors' SwinIR configuration (256 channels, 8 heads;
+16,931,695 parameters), cells outside the image are zero keys and values, as grid_sample gives
+them. Features are cropped to the input before decoding (see `swinir`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from wsisr.models.info import Traits
+from wsisr.models.layers.blocks import conv3
+from wsisr.models.layers.coordinates import corner_of, scaled_cell
+from wsisr.models.layers.implicit import (
+    Decoder,
+    build_encoder,
+    denormalise,
+    encoder_halo_px,
+    normalise,
+)
+from wsisr.models.lte import bilinear_at
+from wsisr.models.registry import ModelSpec, register
+from wsisr.models.settings import require
+from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+
+MAX_CHUNK_PX = 4096
+"""49 cells are gathered for each pixel: more at once only costs memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LitSettings:
+    """Encoder, attention and decoder.
+
+    Attributes
+    ----------
+    encoder : {"swinir", "edsr", "rdn"}
+    encoder_size : {"full", "tiny"}
+    width, heads : int
+        Channels and heads of the attention.
+    reach_px : int
+        Cells to each side (3: 7x7).
+    waves : int
+        Features of the position encoding.
+    hidden : int
+        Width of the decoder's four hidden layers.
+    cell_clip : bool
+        Hold the cell at the trained range's end for larger scales.
+    """
+
+    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
+    encoder_size: Literal["full", "tiny"] = "full"
+    width: int = 256
+    heads: int = 8
+    reach_px: int = 3
+    waves: int = 64
+    hidden: int = 256
+    cell_clip: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.width % self.heads == 0, "lit: width must be a multiple of heads")
+        require(self.waves % 4 == 0, "lit: waves must be a multiple of 4")
+        require(self.reach_px >= 0 and self.hidden >= 1, "lit: reach_px >= 0 and hidden >= 1")
+
+
+class PositionBias(nn.Module):
+    """Relative coordinates (..., 2) -> bias for each head (..., heads)."""
+
+    frequencies: Tensor
+
+    def __init__(self, waves: int, heads: int) -> None:
+        super().__init__()
+        frequencies = 2.0 ** torch.linspace(0, 10, waves // 4) - 1
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.proj = nn.Linear(waves, heads)
+
+    def forward(self, rel: Tensor) -> Tensor:
+        angle = torch.cat((rel[..., :1] * self.frequencies, rel[..., 1:] * self.frequencies), -1)
+        return self.proj(torch.cat((angle.sin(), angle.cos()), dim=-1).to(self.proj.weight.dtype))
+
+
+class Lit(nn.Module):
+    """Encoder, local attention, decoder."""
+
+    def __init__(self, s: LitSettings) -> None:
+        super().__init__()
+        self.heads, self.reach = s.heads, s.reach_px
+        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        self.conv_ch = conv3(int(self.encoder.out_channels), s.width)  # type: ignore[arg-type]
+        self.conv_q = conv3(s.width, s.width)
+        self.conv_k = conv3(s.width, s.width)
+        self.conv_v = conv3(s.width, s.width)
+        self.bias = PositionBias(s.waves, s.heads)
+        area = (2 * s.reach_px + 1) ** 2
+        self.imnet = Decoder(s.width * area + 2, 3, (s.hidden,) * 4, nn.GELU)
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values on the LR grid."""
+        x = self.conv_ch(self.encoder(normalise(lr)))
+        return self.conv_q(x), self.conv_k(x), self.conv_v(x)
+
+    def decode(
+        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
+    ) -> Tensor:
+        """RGB at coordinates, (N, Q, 3)."""
+        parts = [
+            self._decode(features, lr, part, cell_part)
+            for part, cell_part in _chunks(coord, cell, MAX_CHUNK_PX)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _decode(
+        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
+    ) -> Tensor:
+        q_map, k_map, v_map = features
+        size = (q_map.shape[-2], q_map.shape[-1])
+        n, count = coord.shape[:2]
+        here = corner_of(coord, size, (0, 0))
+        reach, width = self.reach, size[1]
+        row = torch.div(here.index, width, rounding_mode="floor")
+        col = here.index - row * width
+        steps = torch.arange(-reach, reach + 1, device=coord.device)
+        dy, dx = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
+        # Keys and values live in a frame of zeros that is `reach` wide.
+        place = (row[..., None] + reach + dy) * (width + 2 * reach) + col[..., None] + reach + dx
+        rel = here.rel[:, :, None] - 2 * torch.stack((dy, dx), dim=-1).to(coord.dtype)
+        k, v = (self._neighbours(m, place) for m in (k_map, v_map))
+        q = _bilinear_zeros(q_map, coord).view(n, count, 1, self.heads, -1)
+        scores = (q * k).sum(dim=-1) / k.shape[-1] ** 0.5 + self.bias(rel)
+        weighted = v * scores.softmax(dim=2).unsqueeze(-1).to(v.dtype)
+        rel_cell = scaled_cell(cell, size).to(v.dtype).expand(n, count, 2)
+        out = self.imnet(torch.cat((weighted.reshape(n, count, -1), rel_cell), dim=-1))
+        return denormalise(out + bilinear_at(normalise(lr), coord))
+
+    def _neighbours(self, feature: Tensor, place: Tensor) -> Tensor:
+        """(N, C, h, w) at (N, Q, 49) -> (N, Q, 49, heads, C / heads)."""
+        r = self.reach
+        rows = nn.functional.pad(feature, (r, r, r, r)).flatten(2).transpose(1, 2)
+        n, count, area = place.shape
+        index = place.reshape(n, -1, 1).expand(-1, -1, rows.shape[-1])
+        return rows.gather(1, index).view(n, count, area, self.heads, -1)
+
+    def render(
+        self,
+        features: tuple[Tensor, ...],
+        lr: Tensor,
+        size: tuple[int, int],
+        cell: tuple[float, float],
+        chunk_px: int,
+    ) -> Tensor:
+        """The whole image."""
+        return render_in_chunks(self, features, lr, size, cell, chunk_px)
+
+
+def _bilinear_zeros(feature: Tensor, coord: Tensor) -> Tensor:
+    """Bilinear sampling with zeros outside, (N, C, h, w) at (N, Q, 2) -> (N, Q, C)."""
+    grid = coord.flip(-1).unsqueeze(1)
+    out = nn.functional.grid_sample(
+        feature.to(grid.dtype), grid, mode="bilinear", align_corners=False
+    )
+    return out[:, :, 0].transpose(1, 2).to(feature.dtype)
+
+
+def _chunks(coord: Tensor, cell: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+    starts = range(0, coord.shape[1], count)
+    one = cell.shape[1] == 1
+    return [(coord[:, i : i + count], cell if one else cell[:, i : i + count]) for i in starts]
+
+
+def _build(settings: LitSettings, scale: int | None) -> ArbitraryScaleModel:
+    s = settings
+    traits = Traits(
+        halo_px=encoder_halo_px(s.encoder, s.encoder_size) + s.reach_px + 2,
+        tile_px=96,
+        scale_range=(1.0, 4.0),
+    )
+    return ArbitraryScaleModel(Lit(s), traits, s.cell_clip, trained_to=4.0)
+
+
+SPEC = register(
+    ModelSpec(
+        name="lit",
+        family="baseline",
+        kind="arbitrary",
+        summary="local implicit transformer; any scale",
+        citation="Chen et al., Cascaded local implicit transformer, CVPR 2023",
+        settings=LitSettings,
+        presets={
+            "paper": lambda scale: LitSettings(),
+            "recommended": lambda scale: LitSettings(),
+            "tiny": lambda scale: LitSettings(
+                encoder="edsr", encoder_size="tiny", width=32, heads=4, reach_px=1, hidden=64
+            ),
+        },
+        build=_build,
+    )
+)

@@ -1,0 +1,210 @@
+"""What the command line shows of a registration: values to print and figures to save."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsisr.errors import RegistrationError
+from wsisr.registration import affine as aff
+from wsisr.registration import figures
+from wsisr.registration.certificate import PairCertificate
+from wsisr.registration.orientation import D4
+from wsisr.registration.output import crop_residual_px, take_hr
+from wsisr.registration.overview import overview_um_per_px, read_overview
+from wsisr.registration.pair import find_orientation, register_pair
+from wsisr.registration.scans import ScanRegistration
+from wsisr.slides.protocol import Slide
+
+UInt8Array = NDArray[np.uint8]
+
+SAMPLE_PX = 256
+"""Side of the sample patches of two scans, moving px (less on small scans)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairResult:
+    """A registered pair of image files.
+
+    Attributes
+    ----------
+    certificate : PairCertificate
+    orientation : D4
+        Operation that was applied to the LR.
+    figure : ndarray, uint8 RGB
+        LR, HR, checkerboard and red/cyan side by side.
+    """
+
+    certificate: PairCertificate
+    orientation: D4
+    figure: UInt8Array
+
+
+def read_image(path: Path) -> UInt8Array:
+    """An image file as RGB.
+
+    Raises
+    ------
+    RegistrationError
+        If it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise RegistrationError(f"{path} cannot be read as an image: {error}") from error
+
+
+def register_images(
+    lr: UInt8Array,
+    hr_region: UInt8Array,
+    scale: int,
+    method: str = "subpixel",
+    any_orientation: bool = False,
+) -> PairResult:
+    """Register two images and draw the result; `any_orientation` tries flips and turns."""
+    orientation = D4.IDENTITY
+    if any_orientation:
+        orientation, _ = find_orientation(lr, hr_region, scale)
+    turned = np.ascontiguousarray(orientation.apply(lr))
+    certificate = register_pair(turned, hr_region, scale, method)
+    return PairResult(
+        certificate=certificate,
+        orientation=orientation,
+        figure=pair_figure(turned, hr_region, certificate),
+    )
+
+
+def pair_figure(lr: UInt8Array, region: UInt8Array, certificate: PairCertificate) -> UInt8Array:
+    """LR and HR of a pair before (crop in the middle of the region) and after registration."""
+    height, width = lr.shape[:2]
+    scale = certificate.scale
+    left, top = ((region.shape[i] - scale * lr.shape[i]) // 2 for i in (1, 0))
+    left, top = max(left, 0), max(top, 0)
+    before = region[top : top + scale * height, left : left + scale * width]
+    crop = take_hr(region, certificate, width, height, allow_resampling=False).pixels
+    return figures.side_by_side(
+        [
+            figures.red_cyan(lr, before),
+            figures.red_cyan(lr, crop),
+            figures.checkerboard(lr, crop),
+        ],
+        ["before: middle of the region", f"after: {certificate.verdict}", "LR and HR in turn"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSample:
+    """One patch of two registered scans.
+
+    Attributes
+    ----------
+    x, y : int
+        Moving level-0 px.
+    certificate : PairCertificate
+    residual_px : float
+        Largest displacement that a whole-pixel crop would leave, HR px.
+    straddles_seam : bool
+    """
+
+    x: int
+    y: int
+    certificate: PairCertificate
+    residual_px: float
+    straddles_seam: bool
+
+
+def sample_pairs(
+    registration: ScanRegistration, moving: Slide, fixed: Slide, count: int, seed: int = 0
+) -> list[ScanSample]:
+    """Register some patches of two scans on their own: proof of what pairs will be like."""
+    base = moving.info.levels[0]
+    size = min(SAMPLE_PX, base.width_px // 4, base.height_px // 4)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(np.flatnonzero(registration.piece >= 0))[:count]
+    if not registration.same_glass:
+        order = rng.permutation(len(registration.positions))[:count]
+    samples = []
+    for index in order:
+        limit = np.array([base.width_px - size, base.height_px - size])
+        corner = np.clip(registration.positions[index] - size / 2, 0, limit).round().astype(int)
+        x, y = int(corner[0]), int(corner[1])
+        plan = registration.plan_patch(x, y, size, size)
+        box = plan.box
+        region = plan.orientation.apply(fixed.read_level(0, box.x, box.y, box.width, box.height))
+        certificate = register_pair(
+            moving.read_level(0, x, y, size, size),
+            np.ascontiguousarray(region),
+            registration.scale,
+            "affine",
+            initial=plan.initial,
+        )
+        samples.append(
+            ScanSample(
+                x=x,
+                y=y,
+                certificate=certificate,
+                residual_px=crop_residual_px(certificate, size, size),
+                straddles_seam=plan.straddles_seam,
+            )
+        )
+    return samples
+
+
+def scan_overlay(registration: ScanRegistration, moving: Slide, fixed: Slide) -> UInt8Array:
+    """The fixed scan, brought to the moving one's place, under it in red and cyan."""
+    um_per_px = max(overview_um_per_px(moving), overview_um_per_px(fixed))
+    moving_image, moving_factor = read_overview(moving, um_per_px)
+    fixed_image, fixed_factor = read_overview(fixed, um_per_px)
+    matrix = aff.to_matrix(registration.matrix) / fixed_factor
+    matrix[:, :2] *= moving_factor
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # between pixel indices
+    warped = cv2.warpAffine(
+        fixed_image,
+        matrix,
+        (moving_image.shape[1], moving_image.shape[0]),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(255, 255, 255),
+    )
+    return figures.red_cyan(moving_image, np.asarray(warped, dtype=np.uint8))
+
+
+def scan_figures(
+    registration: ScanRegistration, moving: Slide, fixed: Slide
+) -> dict[str, UInt8Array]:
+    """Overlay, residual field and histogram, by file name."""
+    base = moving.info.levels[0]
+    used = registration.piece >= 0
+    return {
+        "overlay.png": scan_overlay(registration, moving, fixed),
+        "residual-field.png": figures.residual_field(
+            registration.positions,
+            registration.residuals,
+            (base.width_px, base.height_px),
+            title="residual of the affine map at the nodes",
+            unused=~used,
+        ),
+        "residual-histogram.png": figures.residual_histogram(
+            registration.residuals[used], title="residual of the affine map at the nodes"
+        ),
+    }
+
+
+def sample_table(samples: list[ScanSample]) -> dict[str, Any]:
+    """How the sample patches came out."""
+    accepted = [sample for sample in samples if sample.certificate.accepted]
+    bands = [sample.certificate.ncc_band for sample in samples]
+    spreads = [sample.certificate.spread for sample in accepted]
+    return {
+        "patches": len(samples),
+        "accepted": len(accepted),
+        "ncc_band": float(np.median(bands)) if bands else 0.0,
+        "spread_px": float(np.median(spreads)) if spreads else 0.0,
+        "whole_pixel_crops": sum(sample.residual_px < 0.5 for sample in accepted),
+        "reasons": sorted({s.certificate.reason for s in samples if s.certificate.reason}),
+    }

@@ -1,0 +1,255 @@
+"""Three votes to a mask: thresholds, two of three, the border's second pass, morphology in um."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.selection.cues import SAMPLE, Cues, Float32Array, WhitePoint, odd_px
+from wsisr.selection.otsu import Threshold, Verdict, guarded_threshold
+from wsisr.selection.overview import OVERVIEW_UM_PER_PX
+from wsisr.slides.protocol import BoolArray, UInt8Array
+
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "hue": (5.0, 18.0),
+    "chroma": (0.025, 0.09),
+    "texture": (0.004, 0.016),
+    "density": (0.03, 0.10),
+}
+"""Physical limits of the thresholds: noise of glass below, certain tissue above."""
+
+
+RIM_UM = 100.0
+"""A piece that lies almost whole within this distance of ink is its blurred edge."""
+
+
+GREY_WINDOW_UM = 24.0
+GREY_TEXTURE = 0.2
+"""Least gradient per density of grey tissue: out-of-focus dirt and glue stay below."""
+STABILITY_PX = 2_000_000
+"""Stability is measured on every second (third, ...) pixel of larger overviews."""
+LOCAL_UM = 400.0
+"""Side of the window of the second pass's local means."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TissueSettings:
+    """Everything that a mask depends on besides the pixels.
+
+    Attributes
+    ----------
+    min_area_mm2 : float
+        Smaller pieces are dropped.
+    max_hole_mm2 : float
+        Holes up to this size are filled: fat is tissue, and SR's texture rule drops it later.
+    close_um, open_um : float
+        Radii of closing and opening.
+    border_um : float
+        Half width of the band that the second pass decides anew.
+    """
+
+    min_area_mm2: float = 0.02
+    max_hole_mm2: float = 0.5
+    close_um: float = 24.0
+    open_um: float = 8.0
+    border_um: float = 40.0
+
+
+DEFAULT_SETTINGS = TissueSettings()
+
+
+def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str, Threshold]:
+    """A guarded threshold per cue; the glass's own noise raises the lower limits."""
+    result = {}
+    for name, (floor, ceiling) in LIMITS.items():
+        values = getattr(cues, name)[usable]
+        values = values[:: -(-max(1, len(values)) // SAMPLE)]
+        noisy = floor * max(1.0, white.noise / 2.0)
+        result[name] = guarded_threshold(values, min(noisy, ceiling), ceiling)
+    return result
+
+
+def consensus(
+    cues: Cues,
+    thresholds: Mapping[str, Threshold],
+    usable: BoolArray,
+    um_per_px: float,
+    settings: TissueSettings,
+) -> BoolArray:
+    """Two votes of three (hue; colour or grey stain; texture), second pass, morphology."""
+    passed = {
+        name: getattr(cues, name) > threshold.value
+        if threshold.verdict is not Verdict.NOTHING
+        else np.zeros(usable.shape, np.bool_)
+        for name, threshold in thresholds.items()
+        if name != "density"
+    }
+    votes = passed["hue"].astype(np.uint8)
+    votes += passed["texture"]
+    votes += passed["chroma"] | _grey_stain(cues, thresholds["density"], um_per_px)
+    first = _tidy((votes >= 2) & usable, um_per_px, settings) & usable
+    second = refine_border(cues.density, first, usable, um_per_px, settings.border_um)
+    return _tidy(second, um_per_px, settings) & usable
+
+
+def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray:
+    """Tissue without much colour (pale counterstain): dense, and not as smooth as dirt is."""
+    if threshold.verdict is Verdict.NOTHING:
+        return np.zeros(cues.density.shape, np.bool_)
+    side = odd_px(GREY_WINDOW_UM, um_per_px)
+    local = np.asarray(cv2.blur(cues.density, (side, side)), np.float32)
+    dense: BoolArray = local > threshold.value
+    # A gradient per pixel grows with the pixel, also that of dirt.
+    local *= GREY_TEXTURE * max(1.0, um_per_px / OVERVIEW_UM_PER_PX)
+    return dense & (cues.texture > local)
+
+
+def stability(
+    cues: Cues,
+    thresholds: Mapping[str, Threshold],
+    usable: BoolArray,
+    um_per_px: float,
+    settings: TissueSettings,
+) -> float:
+    """Smaller IoU of the mask with those at thresholds 10 % lower and higher."""
+    step = max(1, ceil(sqrt(usable.size / STABILITY_PX)))
+    thin = Cues(
+        hue=cues.hue[::step, ::step].copy(),
+        chroma=cues.chroma[::step, ::step].copy(),
+        texture=cues.texture[::step, ::step].copy(),
+        density=cues.density[::step, ::step].copy(),
+    )
+    where = usable[::step, ::step].copy()
+    masks = [
+        consensus(thin, _moved(thresholds, by), where, um_per_px * step, settings)
+        for by in (1.0, 0.9, 1.1)
+    ]
+    return min(iou(masks[0], masks[1]), iou(masks[0], masks[2]))
+
+
+def refine_border(
+    density: Float32Array, mask: BoolArray, usable: BoolArray, um_per_px: float, border_um: float
+) -> BoolArray:
+    """Decide a band around the border anew, by the local means of both sides.
+
+    The texture cue spreads by half its window, and a global threshold is too low at dark tissue
+    and too high at pale. Near the border a pixel is tissue if its optical density is at least
+    35 % of the way (and 0.02) from the mean of the glass to the mean of the tissue within
+    200 um. The means are smooth, so they are computed on a coarser grid.
+    """
+    radius = max(1, round(border_um / um_per_px))
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    byte = mask.view(np.uint8)
+    inner = cv2.erode(byte, kernel).view(np.bool_)
+    outer = ~cv2.dilate(byte, kernel).view(np.bool_) & usable
+    band = usable & ~inner & ~outer
+    if not band.any():
+        return mask
+    coarse = max(1, int(LOCAL_UM / um_per_px / 12))
+    side = max(3, 2 * round(LOCAL_UM / um_per_px / coarse / 2) + 1)
+    inside, tissue_near = _local_mean(density, mask, side, coarse)
+    outside, glass_near = _local_mean(density, outer, side, coarse)
+    limit = outside + np.maximum(np.float32(0.35) * (inside - outside), np.float32(0.02))
+    size = (mask.shape[1], mask.shape[0])
+    known = cv2.resize(
+        (tissue_near & glass_near).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
+    ).view(np.bool_)
+    known &= band
+    fine = np.asarray(cv2.resize(limit, size, interpolation=cv2.INTER_LINEAR), np.float32)
+    result = mask.copy()
+    result[known] = density[known] > fine[known]
+    return result
+
+
+def drop_rims(mask: BoolArray, pen: BoolArray, um_per_px: float) -> BoolArray:
+    """Drop pieces that are nothing but the blurred edge of a pen stroke."""
+    if not pen.any() or not mask.any():
+        return mask
+    radius = max(1, round(RIM_UM / um_per_px))
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    near = cv2.dilate(pen.view(np.uint8), kernel).view(np.bool_)
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    area = np.bincount(labels.ravel(), minlength=count)
+    beside = np.bincount(labels[near].ravel(), minlength=count)
+    rim = beside > 0.8 * area
+    rim[0] = True
+    result: BoolArray = mask & ~rim[labels]
+    return result
+
+
+def iou(a: BoolArray, b: BoolArray) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int((a | b).sum())
+    return float((a & b).sum() / union) if union else 1.0
+
+
+def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolArray:
+    byte: UInt8Array = mask.astype(np.uint8)
+    for operation, radius_um in (
+        (cv2.MORPH_CLOSE, settings.close_um),
+        (cv2.MORPH_OPEN, settings.open_um),
+    ):
+        radius = round(radius_um / um_per_px)
+        if radius:
+            # OpenCV's border is neutral for both, so tissue that runs off the slide stays.
+            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+            byte = cv2.morphologyEx(byte, operation, kernel).astype(np.uint8)
+    pixel_mm2 = (um_per_px / 1000) ** 2
+    kept = _drop_small(byte.astype(np.bool_), settings.min_area_mm2 / pixel_mm2, 8)
+    holes = ~kept
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(holes.view(np.uint8), connectivity=4)
+    height, width = mask.shape
+    inside = (
+        (stats[:, cv2.CC_STAT_LEFT] > 0)
+        & (stats[:, cv2.CC_STAT_TOP] > 0)
+        & (stats[:, cv2.CC_STAT_LEFT] + stats[:, cv2.CC_STAT_WIDTH] < width)
+        & (stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT] < height)
+    )
+    fill = inside & (stats[:, cv2.CC_STAT_AREA] <= settings.max_hole_mm2 / pixel_mm2)
+    fill[0] = False
+    result: BoolArray = kept | fill[labels]
+    return result
+
+
+def _drop_small(mask: BoolArray, least_px: float, connectivity: int) -> BoolArray:
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=connectivity
+    )
+    keep = stats[:, cv2.CC_STAT_AREA] >= least_px
+    keep[0] = False
+    result: BoolArray = keep[labels]
+    return result
+
+
+def _local_mean(
+    values: Float32Array, where: BoolArray, side_px: int, coarse: int
+) -> tuple[Float32Array, BoolArray]:
+    """Means of values inside a mask over windows, on a grid `coarse` times as wide."""
+    size = (-(-where.shape[1] // coarse), -(-where.shape[0] // coarse))
+    window = (side_px, side_px)
+
+    def smooth(picture: Float32Array) -> NDArray[np.float32]:
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.blur(small, window, borderType=cv2.BORDER_CONSTANT), np.float32)
+
+    weight = where.astype(np.float32)
+    share = smooth(weight)
+    weight *= values
+    total = smooth(weight)
+    present: BoolArray = share > 0.5 / (side_px * coarse) ** 2
+    return np.divide(total, share, out=np.zeros_like(total), where=present), present
+
+
+def _moved(thresholds: Mapping[str, Threshold], by: float) -> dict[str, Threshold]:
+    return {
+        name: Threshold(
+            value=t.value * by,
+            separability=t.separability,
+            verdict=t.verdict,
+            limited=t.limited,
+        )
+        for name, t in thresholds.items()
+    }

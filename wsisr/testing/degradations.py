@@ -1,0 +1,233 @@
+"""Scanners with known truth, and the suite that a degradation must pass.
+
+`make_scanner` draws one scanner (lens, focus, stain, sensor, compression) and `scan` photographs
+any number of fields with it, rendered in the Fourier domain: what a fit must find is exact.
+`DegradationTests` is a pytest class to be subclassed with the spec of a degradation.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from wsisr.degradation import degrade, lr_size, parse_degradation
+from wsisr.degradation.fitting import RealPair
+from wsisr.errors import DegradationError
+from wsisr.testing.pair_scenes import synthetic_tissue
+from wsisr.testing.rendering import FloatArray, Optics, jpeg, render, to_uint8
+
+_MARGIN_PX = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScannerTruth:
+    """One simulated low-power scanner.
+
+    Attributes
+    ----------
+    scale : int
+    optics : Optics
+    tone_gain : (float, float, float)
+    gamma : float
+    full_well_e, read_levels : float
+        Sensor: variance = x 255 / full well + read^2; no noise where `full_well_e` is 0.
+    quality : int or None
+        JPEG of the LR; None for none.
+    full_chroma : bool
+        4:4:4 instead of 4:2:0.
+    hr_quality : int or None
+        JPEG of the HR.
+    """
+
+    scale: int = 4
+    optics: Optics
+    tone_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    gamma: float = 1.0
+    full_well_e: float = 0.0
+    read_levels: float = 0.0
+    quality: int | None = None
+    full_chroma: bool = False
+    hr_quality: int | None = None
+
+    def kernel(self, half_px: int = 24) -> FloatArray:
+        """True taps on HR pixels, shape (3, k, k), k = 2 half + scale, each plane summing to 1."""
+        side = 256
+        point = np.zeros((side, side, 3))
+        # The LR pixel whose centre is an HR pixel edge (even scale) or centre (odd scale).
+        point[side // 2, side // 2] = 1.0
+        count = 2 * half_px + self.scale
+        taps = np.zeros((3, count, count))
+        f = np.fft.fftfreq(side)
+        radius = np.hypot(f[:, None], f[None, :])
+        box = np.full(self.scale, 1.0 / self.scale)
+        for channel, wavelength in enumerate((0.62, 0.55, 0.45)):
+            spread = np.fft.fftshift(np.fft.ifft2(self.optics.transfer(radius, wavelength)).real)
+            cut = slice(side // 2 - half_px, side // 2 + half_px + 1)
+            plane = np.apply_along_axis(np.convolve, 0, spread[cut, cut], box)
+            plane = np.apply_along_axis(np.convolve, 1, plane, box)
+            taps[channel] = plane / plane.sum()
+        return taps
+
+
+def make_scanner(seed: int, *, clean: bool = False, scale: int = 4) -> ScannerTruth:
+    """Draw a scanner: NA 0.25-0.45, defocus 0-5 um, extra blur 0.4-1.2 px; see `ScannerTruth`.
+
+    `clean` leaves tone, noise and both compressions out.
+    """
+    rng = np.random.default_rng([seed, 77])
+    optics = Optics(
+        na=rng.uniform(0.25, 0.45), defocus_um=rng.uniform(0, 5), sigma_px=rng.uniform(0.4, 1.2)
+    )
+    if clean:
+        return ScannerTruth(scale=scale, optics=optics)
+    gain = rng.uniform(0.9, 1.05, 3)
+    return ScannerTruth(
+        scale=scale,
+        optics=optics,
+        tone_gain=(float(gain[0]), float(gain[1]), float(gain[2])),
+        gamma=rng.uniform(0.88, 1.12),
+        full_well_e=rng.uniform(3000, 12000),
+        read_levels=rng.uniform(0.5, 2.0),
+        quality=int(rng.integers(70, 93)),
+        full_chroma=bool(rng.random() < 0.5),
+        hr_quality=int(rng.integers(75, 96)),
+    )
+
+
+def scan(
+    truth: ScannerTruth,
+    count: int,
+    seed: int,
+    *,
+    lr_px: int = 96,
+    residual_px: float = 0.4,
+    scenes: list[FloatArray] | None = None,
+) -> list[RealPair]:
+    """Photograph fields with a scanner, each with a known sub-pixel residual.
+
+    Parameters
+    ----------
+    truth : ScannerTruth
+    count : int
+    seed : int
+    lr_px : int
+        Side of the LR, LR px.
+    residual_px : float
+        Residuals are uniform within this, HR px.
+    scenes : list of ndarray (H, W, 3), optional
+        HR images to photograph; synthetic tissue by default.
+    """
+    pairs = []
+    side = truth.scale * lr_px
+    for i in range(count):
+        rng = np.random.default_rng([seed, i])
+        scene = _scene(scenes, i, side + 2 * _MARGIN_PX, seed * 1000 + i, rng)
+        shift = rng.uniform(-residual_px, residual_px, 2)
+        centre = (_MARGIN_PX + side / 2 + shift[0], _MARGIN_PX + side / 2 + shift[1])
+        linear = truth.scale * np.eye(2)
+        seen = render(scene, linear, centre, lr_px, lr_px, truth.optics)
+        seen = 255 * np.clip(seen * truth.tone_gain / 255, 0, 1) ** truth.gamma
+        if truth.full_well_e > 0:
+            variance = np.clip(seen, 0, 255) * 255 / truth.full_well_e + truth.read_levels**2
+            seen = seen + rng.standard_normal(seen.shape) * np.sqrt(variance)
+        lr = to_uint8(seen)
+        hr = to_uint8(scene[_MARGIN_PX : _MARGIN_PX + side, _MARGIN_PX : _MARGIN_PX + side])
+        if truth.quality is not None:
+            lr = jpeg(lr, truth.quality, truth.full_chroma)
+        if truth.hr_quality is not None:
+            hr = jpeg(hr, truth.hr_quality, True)
+        pairs.append(RealPair(lr=lr, hr=hr, residual_px=(float(shift[0]), float(shift[1]))))
+    return pairs
+
+
+def _scene(
+    scenes: list[FloatArray] | None, index: int, size: int, seed: int, rng: np.random.Generator
+) -> FloatArray:
+    if scenes is None:
+        tile = synthetic_tissue(size, size, seed)
+    else:
+        source = scenes[index % len(scenes)]
+        top = int(rng.integers(source.shape[0] - size + 1))
+        left = int(rng.integers(source.shape[1] - size + 1))
+        tile = source[top : top + size, left : left + size].astype(np.float64)
+    mean = tile.mean((0, 1))
+    edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
+    ramp = np.concatenate((edge, np.ones(size - 64), edge[::-1]))
+    faded: FloatArray = mean + np.outer(ramp, ramp)[..., None] * (tile - mean)
+    return faded
+
+
+class DegradationTests:
+    """What every named degradation must do; subclass it and set `spec`.
+
+    Attributes
+    ----------
+    spec : str
+    scales : tuple of float
+        Scales to test.
+    keeps_grey : float
+        Largest change of the mean of a flat grey image, grey levels.
+    """
+
+    spec: ClassVar[str] = "bicubic"
+    scales: ClassVar[tuple[float, ...]] = (2.0, 3.0, 4.0)
+    keeps_grey: ClassVar[float] = 1.0
+
+    @staticmethod
+    def _images(count: int, side: int, seed: int = 0) -> torch.Tensor:
+        tiles = [synthetic_tissue(side, side, seed + i) for i in range(count)]
+        grey: NDArray[np.uint8] = to_uint8(np.stack(tiles))
+        return torch.as_tensor(grey).permute(0, 3, 1, 2).contiguous()
+
+    def test_sizes_and_type(self) -> None:
+        hr = self._images(2, 50)
+        for scale in self.scales:
+            lr = degrade(hr, self.spec, scale)
+            assert lr.dtype == torch.uint8
+            assert lr.shape == (2, 3, lr_size(50, scale), lr_size(50, scale))
+
+    def test_draws_depend_on_seed_step_and_slot_alone(self) -> None:
+        hr, scale = self._images(3, 48), self.scales[-1]
+        whole = degrade(hr, self.spec, scale, seed=5, step=7, slots=[4, 9, 2])
+        for i, slot in enumerate((4, 9, 2)):
+            alone = degrade(hr[i], self.spec, scale, seed=5, step=7, slots=[slot])
+            assert torch.equal(alone, whole[i])
+        again = degrade(hr, self.spec, scale, seed=5, step=7, slots=[4, 9, 2])
+        assert torch.equal(again, whole)
+        if parse_degradation(self.spec).random:
+            same = hr[:1].expand(2, -1, -1, -1)
+            drawn = degrade(same, self.spec, scale, seed=5, step=7)
+            assert not torch.equal(drawn[0], drawn[1])
+            assert not torch.equal(drawn[0], degrade(hr[0], self.spec, scale, seed=5, step=8))
+
+    def test_flat_grey_stays_flat_on_average(self) -> None:
+        flat = torch.full((4, 3, 64, 64), 180, dtype=torch.uint8)
+        for scale in self.scales:
+            mean = float(degrade(flat, self.spec, scale).float().mean())
+            assert abs(mean - 180.0) <= self.keeps_grey
+
+    def test_float_input_is_the_same_image(self) -> None:
+        hr, scale = self._images(1, 48), self.scales[0]
+        grey = degrade(hr, self.spec, scale)
+        assert torch.equal(degrade(hr.float() / 255.0, self.spec, scale), grey)
+
+    def test_record_rebuilds_the_same_degradation(self) -> None:
+        first = parse_degradation(self.spec)
+        again = parse_degradation(first.record())
+        assert again.stages == first.stages and again.digest == first.digest
+
+    def test_input_outside_its_range_is_refused(self) -> None:
+        hr = self._images(1, 32)
+        for images, scale in (
+            (hr.float(), 2.0),
+            (hr.float() / 255.0 - 0.5, 2.0),
+            (hr, 0.5),
+            (hr, float("nan")),
+            (hr[:, :2], 2.0),
+            (hr, 40.0),
+        ):
+            with pytest.raises(DegradationError):
+                degrade(images, self.spec, scale)
