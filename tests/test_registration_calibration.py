@@ -111,6 +111,18 @@ def test_a_drifting_reader_is_named(base):
     assert "drift in x" in found.diagnosis
 
 
+def test_tiles_that_were_decimated_one_by_one_are_named(base):
+    # Nearest-neighbour reduction whose phase alternates between tiles, as one converter does it.
+    rows, columns = np.mgrid[0 : 1280 // 2, 0 : 1792 // 2]
+    odd_row, odd_column = (rows // 160) % 2, (columns // 160) % 2
+    level = base[2 * rows + odd_row, 2 * columns + odd_column]
+    (found,) = calibrate_levels(ArraySlide([base, level]), seed=1, wanted=40)
+    assert found.measured
+    assert found.shift_px(900, 600) == (0.0, 0.0)
+    assert "no one shift fits" in found.diagnosis
+    assert "decimated without averaging" in found.diagnosis
+
+
 def test_blank_slides_are_not_measured_and_say_so():
     blank = np.full((600, 600, 3), 244, np.uint8)
     (found,) = calibrate_levels(ArraySlide([blank, box_mean(blank, 4)]))
@@ -163,6 +175,13 @@ def test_odd_two_level_tiff_reads_exactly_and_registers_at_both_ends(tmp_path):
             assert found.accepted
             assert abs(found.dx - 8) < 0.02
             assert abs(found.dy - 8) < 0.02
+
+
+def test_a_real_converter_that_decimates_tile_by_tile_is_caught(shared_data):
+    with open_slide(shared_data / "slides" / "cmu-1-small-region_dicom") as slide:
+        found = calibrate_levels(slide, wanted=30)
+    assert "no one shift fits" in found[0].diagnosis
+    assert "decimated without averaging" in found[0].diagnosis
 
 
 @pytest.mark.parametrize("name", ["test3-DAPI.ndpi", "derived_cmu_generic_3level.tif"])

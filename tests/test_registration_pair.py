@@ -22,7 +22,7 @@ from wsisr.testing.rendering import to_uint8
 
 
 class TestRegisterPairConforms(RegistrationTests):
-    count = 3
+    count = 5
     small_px = 96
 
 

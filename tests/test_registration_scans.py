@@ -153,7 +153,7 @@ def test_roles_and_resolutions_are_checked(rescan):
 
 @pytest.mark.parametrize("seed", [0, 2])
 def test_overviews_at_any_turn_and_mirrored(seed):
-    rms, mirror_right = overview_error_px(make_overviews(seed, side_px=480))
+    rms, mirror_right = overview_error_px(make_overviews(seed, side_px=640))
     assert mirror_right
     assert rms < 0.05
 

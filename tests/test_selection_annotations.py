@@ -120,7 +120,10 @@ def test_ncrf_negative_cuts_holes_in_tumour_slides_and_outlines_tissue_in_normal
 
 
 def test_ncrf_points_fall_into_the_class_that_their_list_says(shared_data):
-    """At least 97 % on every slide whose polygons are here; measured: all but 49 of 16,992."""
+    """At least 97 % on every slide whose polygons are here.
+
+    Measured: all but 48 of 16,992, and those within 37 px of an outline.
+    """
     folder = shared_data / "annotations" / "camelyon16_ncrf_json"
     files = {path.stem: path for path in folder.glob("*/*.json")}
     counted = 0

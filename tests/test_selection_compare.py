@@ -12,10 +12,12 @@ from wsisr.selection.compare import (
     blank_precision,
     boundary_f1,
     compare_sources,
+    load_pair,
     mask_agreement,
     table_text,
     tile_f1,
 )
+from wsisr.selection.compare_sheet import MISSED, disagreement_picture, disagreement_sheet
 from wsisr.selection.mask_files import write_tissue_files
 from wsisr.selection.tissue import segment
 
@@ -129,6 +131,21 @@ def test_single_files_and_geojson_are_compared(folders):
         else:
             rows = compare_sources(pair)
         assert rows[0].agreement.iou == 1.0
+
+
+def test_sheet_shows_the_worst_slide_first(folders):
+    rows = compare_sources([folders / "consensus", folders / "clam-like"])
+    worst = min(rows, key=lambda row: row.agreement.iou)
+    sheet = disagreement_sheet(rows, cell_px=200, columns=2)
+    assert sheet.shape == (200 + 16 + 12, 2 * 206 + 6, 3)
+    first, _ = load_pair(worst.mask_path, worst.reference_path, None)
+    _, reference = load_pair(worst.mask_path, worst.reference_path, None)
+    shown = sheet[22 : 22 + 160, 6:206]
+    assert np.array_equal(shown, disagreement_picture(first.mask, reference))
+    assert (shown == MISSED).all(axis=2).sum() == (reference & ~first.mask).sum()
+    only = compare_sources([folders / "consensus"], annotations=folders / "lesions")
+    with pytest.raises(ConfigError, match="no mask to disagree with"):
+        disagreement_sheet(only)
 
 
 def test_useless_comparisons_are_refused(folders, tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image
 from selection_scenes import ArraySlide, disk, glass, paint_tissue
 
 from wsisr.errors import ConfigError, MppError
+from wsisr.selection import cues
 from wsisr.selection.compare import disturbed_pictures, mask_agreement, stability_under
 from wsisr.selection.tissue import TissueSettings, clam_like, segment, tissue_of
 
@@ -183,6 +184,13 @@ def test_mask_survives_brightness_jpeg_and_blur():
     assert min(stability_under(changed, reference).values()) > 0.95
 
 
+def test_texture_does_not_depend_on_the_strips(monkeypatch):
+    density = np.random.default_rng(0).random((300, 90)).astype(np.float32)
+    whole = cues.texture_energy(density, UM)
+    monkeypatch.setattr(cues, "STRIP_PX", 37)
+    assert np.abs(cues.texture_energy(density, UM) - whole).max() < 1e-5
+
+
 def test_same_pixels_give_the_same_mask():
     picture, _ = _two_pieces()
     first, second = segment(picture, UM), segment(picture.copy(), UM)
@@ -212,7 +220,7 @@ def test_slide_coarser_than_the_mask_is_used_as_it_is_with_a_flag():
 
 def test_slide_without_resolution_is_refused_with_the_remedy():
     picture, _ = _two_pieces()
-    with pytest.raises(MppError, match=r"memory\.tif.*--mpp-override"):
+    with pytest.raises(MppError, match=r"memory\.tif.*states no resolution.*--mpp"):
         tissue_of(ArraySlide([picture], None))
 
 
@@ -248,6 +256,16 @@ def test_real_tiles_are_sorted_into_tissue_and_none(shared_data):
         if (share > 0.0) if empty else (share < 0.08):
             wrong.append((path.name, round(float(share), 3)))
     assert wrong == []
+
+
+def test_real_sections_of_one_kidney_in_two_stains_have_one_piece_each(shared_data):
+    """H&E and a pale IHC of neighbouring sections; about 65 % of either picture is kidney."""
+    for stain in ("HE", "PanCytokeratin"):
+        path = shared_data / "registration" / "rat-kidney_5pc" / f"Rat-Kidney_{stain}.jpg"
+        found = segment(_tile(path), UM)
+        assert found.mask.mean() == pytest.approx(0.65, abs=0.02), stain
+        assert found.health.components == 1
+        assert found.health.stability > 0.97
 
 
 @pytest.mark.parametrize(

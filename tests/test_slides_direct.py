@@ -372,6 +372,17 @@ def test_16_bit_samples_are_refused_with_the_remedy(tmp_path: Path) -> None:
         open_slide(path, backend="direct")
 
 
+def test_slides_with_free_tiles_are_left_to_openslide(tmp_path: Path, image) -> None:
+    path = write_pyramid(
+        tmp_path / "leica.scn",
+        [image],
+        description='<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com"></scn>',
+    )
+    for backend in ("direct", "tiffslide"):
+        with pytest.raises(SlideError, match="leica"):
+            open_slide(path, backend=backend)
+
+
 def test_reads_do_not_depend_on_the_cache(tmp_path: Path, image) -> None:
     path = write_pyramid(tmp_path / "a.tif", [image], compression="lzw")
     rng = np.random.default_rng(0)

@@ -63,6 +63,14 @@ def test_transparent_pixels_are_white_and_invalid(tmp_path: Path, image) -> None
         np.testing.assert_array_equal(valid, alpha > 0)
 
 
+def test_a_tiff_of_several_pages_is_no_plain_image(tmp_path: Path) -> None:
+    path = tmp_path / "stack.tif"
+    pages = [Image.fromarray(picture(40, 30, seed)) for seed in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(SlideError, match="3 pages"):
+        open_slide(path, backend="image")
+
+
 def test_deep_and_broken_images_are_refused(tmp_path: Path) -> None:
     deep = tmp_path / "deep.png"
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(deep)

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from slides_samples import box_level, picture, write_pyramid
+from slides_samples import box_level, picture, write_dicom, write_pyramid
 
 from wsisr.errors import MppError, SlideError
 from wsisr.slides import Slide, open_slide
@@ -111,6 +111,32 @@ def test_a_truncated_slide_never_opens(
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(SlideError, match="copy it again"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "lzw", "dicom"])
+def test_damaged_bytes_are_read_or_refused_never_anything_else(tmp_path: Path, kind: str) -> None:
+    image = picture(300, 200)
+    if kind == "dicom":
+        path = write_dicom(tmp_path / "a.dcm", image)
+    else:
+        path = write_pyramid(tmp_path / "a.tif", [image, box_level(image, 2)], compression=kind)
+    sound = path.read_bytes()
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(40):
+        data = bytearray(sound)
+        for _ in range(3):
+            anywhere = rng.random() < 0.3
+            data[int(rng.integers(0, len(data) if anywhere else 500))] = int(rng.integers(256))
+        path.write_bytes(data)
+        try:
+            with open_slide(path, cache_mib=4) as slide:
+                level = slide.info.levels[0]
+                slide.read_level(0, 0, 0, min(level.width_px, 300), min(level.height_px, 200))
+        except SlideError as error:
+            refused += 1
+            assert path.name in str(error)
+    assert refused > 3
 
 
 def hostile_tiff(path: Path, width: int, height: int, tile: int, count: int) -> Path:

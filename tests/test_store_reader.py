@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,19 @@ def test_chunks_that_zarr_python_left_out_are_its_fill_value(tmp_path: Path) -> 
     reader = ShardReader(tmp_path / "a")
     assert reader.direct
     assert np.array_equal(reader.read(np.arange(6)), array[:])
+
+
+def test_zarr_python_finds_the_codec_without_an_import_of_ours(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", {"a": 3}, codec="small")
+    code = (
+        "import sys, zarr; image = zarr.open_array(sys.argv[1], mode='r')[2];"
+        "sys.stdout.buffer.write(image.tobytes())"
+    )
+    folder = tmp_path / "a.zarr/slides/a/40x"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, check=True
+    )
+    assert done.stdout == patches(0, 3)["40x"][2].tobytes()
 
 
 def test_a_missing_shard_of_ours_is_an_error_and_not_black(tmp_path: Path) -> None:
@@ -285,8 +299,6 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_torch_and_no_slide_library_is_needed() -> None:
-    import subprocess
-
     code = (
         "import sys, wsisr.store.reader, wsisr.store.writer, wsisr.store.verify;"
         "bad = {'torch', 'openslide', 'tiffslide', 'wsidicom', 'pydicom', 'tifffile', 'zarr'};"

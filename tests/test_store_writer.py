@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,15 @@ from store_samples import (
     write_slide,
 )
 
-from wsisr.errors import StoreError
-from wsisr.store import ArraySpec, DiskFullError, StoreWriter, open_pairs, verify_store
+from wsisr.errors import StoreError, StoreLockedError
+from wsisr.store import (
+    ArraySpec,
+    DiskFullError,
+    StoreWriter,
+    open_pairs,
+    slide_writer,
+    verify_store,
+)
 from wsisr.store import files as store_files
 from wsisr.store import shards as store_shards
 
@@ -269,6 +277,75 @@ def test_spawned_workers_write_the_same_bytes_as_one_process(tmp_path: Path) -> 
         writer.commit_splits({"train": rows})
         writer.clean()
     assert tree_bytes(tmp_path / "one.zarr") == tree_bytes(tmp_path / "two.zarr")
+
+
+ORPHAN = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from store_samples import columns, patches, slide_attributes, specs
+    from wsisr.store import StoreWriter
+    slide = StoreWriter.attach(Path(sys.argv[1])).slide("a", specs())
+    data = patches(0, 6)
+    slide.append({name: array[:3] for name, array in data.items()})
+    print("staged", flush=True)
+    sys.stdin.readline()
+    slide.append({name: array[3:] for name, array in data.items()})
+    slide.finish(columns(6), np.ones((12, 10), np.uint8), slide_attributes("a"))
+    """
+)
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
+    """A worker in the middle of slide a, whose build is gone."""
+    StoreWriter.create(tmp_path / "a.zarr", root_attributes(["a"]))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORPHAN, str(tmp_path / "a.zarr")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "staged\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_worker_that_outlives_its_build_and_the_next_run_do_not_mix(
+    tmp_path: Path, orphan: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = StoreWriter.resume(tmp_path / "a.zarr", root_attributes(["a"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(slide_writer, "ORPHAN_WAIT_S", 0.0)
+        with pytest.raises(StoreLockedError, match="another process is writing slide a"):
+            writer.slide("a", specs())
+    orphan.communicate("go on\n", timeout=60)
+    assert orphan.returncode == 0
+    assert writer.committed() == {"a"}
+    orphans = tree_bytes(tmp_path / "a.zarr")
+    write_slide(writer, "a", patches(0, 6))
+    assert tree_bytes(tmp_path / "a.zarr") == orphans
+    writer.clean()
+    assert not (tmp_path / "a.zarr.partial").exists()
+
+
+def test_a_worker_that_outlives_its_store_writes_nothing(
+    tmp_path: Path, orphan: "subprocess.Popen[str]"
+) -> None:
+    root = root_attributes(["a"], manifest_sha256="1" * 64)
+    writer = StoreWriter.create(tmp_path / "a.zarr", root, overwrite=True)
+    _, errors = orphan.communicate("go on\n", timeout=60)
+    assert orphan.returncode != 0
+    assert "was replaced" in errors
+    assert writer.committed() == set()
+    writer.clean()
+    assert not (tmp_path / "a.zarr.partial").exists()
 
 
 BUILD = textwrap.dedent(

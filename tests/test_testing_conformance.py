@@ -12,7 +12,7 @@ from wsisr.geometry import level_factor
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import Compression, Level, SlideInfo
 from wsisr.testing import BackendTests
-from wsisr.testing.conformance import CASES, _written
+from wsisr.testing.conformance import CASES, written_case
 from wsisr.testing.stored import StoredSlide
 from wsisr.testing.truth import SlideTruth
 
@@ -122,7 +122,7 @@ class TestReference(BackendTests):
 
 
 def _remembered(case: str, factory: pytest.TempPathFactory) -> StoredSlide:
-    stored = _written(case, factory)
+    stored = written_case(case, factory)
     TRUTHS[stored.path.name] = stored.truth
     stored.truth.save(stored.path.with_suffix(".json"))
     return stored

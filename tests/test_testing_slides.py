@@ -10,6 +10,7 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 from wsisr.errors import ConfigError
+from wsisr.testing import slides
 from wsisr.testing.levels import LevelShift
 from wsisr.testing.slides import plan_truth, render_level, sparse_spec, write_slide
 from wsisr.testing.spec import SlideSpec, spec_around
@@ -90,6 +91,26 @@ def test_block_size_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for level in truth.levels:
         whole = (level.index, 0, 0, level.width_px, level.height_px)
         np.testing.assert_array_equal(first.read(*whole)[0], second.read(*whole)[0])
+
+
+def test_only_tiles_under_work_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsisr.testing.slides.BLOCK_PX", 256)
+    held: list[list[int]] = []
+    flush = slides._TileStore.flush
+
+    def watched(store: slides._TileStore, right_px: int, bottom_px: int) -> None:
+        flush(store, right_px, bottom_px)
+        held.append([len(tiles) for tiles in store._open])
+
+    monkeypatch.setattr(slides._TileStore, "flush", watched)
+    spec = SlideSpec(
+        layout="generic", width_px=2400, height_px=600, tile_px=64, factors=(1, 4, 16), quality=50
+    )
+    write_slide(tmp_path / "a.tif", spec)
+    most = np.max(held, axis=0)
+    assert most[0] == most[1] == 0  # complete with their block
+    assert 0 < most[2] <= 3  # one row of tiles of 1,024 level-0 px
+    assert held[-1] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("shift", [(3.0, -2.0), (2.37, -1.61), (-0.25, 0.5)])

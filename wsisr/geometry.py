@@ -107,6 +107,9 @@ class Layer:
     margin_px : int
         Pixels read in addition on every side: the search region of a registration
         (1050 = 1024 + 2 x 13). Whatever reads a layer returns `read_size_px` squared.
+    shift_x_px, shift_y_px : int
+        Added to the origin in whole pixels of the level that is read: what the slide's
+        calibration says of the places of its levels.
     """
 
     name: str
@@ -115,6 +118,8 @@ class Layer:
     level: int
     reduction: float
     margin_px: int = 0
+    shift_x_px: int = 0
+    shift_y_px: int = 0
 
     @property
     def read_size_px(self) -> int:

@@ -82,9 +82,19 @@ def compare(
     um_per_px: Annotated[
         float | None, typer.Option(help="um per px of masks that do not say.")
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write a PNG of where the masks disagree, worst slides first."),
+    ] = None,
 ) -> None:
     """Measure how far tissue masks agree: IoU, boundary within 50 um, tiles, lost lesion."""
     from wsisr.selection.compare import compare_sources, table_text
 
     rows = compare_sources(masks, truth=truth, annotations=annotations, um_per_px=um_per_px)
     typer.echo(table_text(rows))
+    if sheet is not None:
+        from wsisr.selection.compare_sheet import disagreement_sheet
+        from wsisr.selection.preview import save_png
+
+        save_png(sheet, disagreement_sheet(rows))
+        typer.echo(f"{sheet}: red is missed, blue is extra")

@@ -177,7 +177,7 @@ def _write(path: Path, origins: NDArray[np.int64], folder: Path) -> None:
             attrs: dict[str, Any] = {
                 "source": "bench",
                 "fingerprint": "",
-                "mpp": {},
+                "mpp": None,
                 "patient": "",
                 "split": None,
             }

@@ -5,7 +5,7 @@ on any machine writes the same bytes.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.building.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
+from wsisr.building.paths import report_folder
 from wsisr.building.plan import ANY, SlideShare
+from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
 from wsisr.building.records import ScanRecord, load_mask, load_scan
 from wsisr.building.resolve import lr_origin
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer
-from wsisr.registration import PairCertificate, register_pair
+from wsisr.registration import LevelTransform, PairCertificate, register_pair
 from wsisr.slides import iter_patches, open_slide
+from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
 from wsisr.store.writer import SlideWriter
 
@@ -57,6 +61,7 @@ class _Rows:
     index: list[int] = field(default_factory=list)
     kept: list[bool] = field(default_factory=list)
     certificates: list[PairCertificate] = field(default_factory=list)
+    samples: list[tuple[UInt8Array, UInt8Array, str]] = field(default_factory=list)
     unscanned: int = 0
 
     def kept_labels(self, record: ScanRecord) -> Counter[int]:
@@ -98,14 +103,15 @@ def extract_slide(
             rows = _Rows()
             for batch in _batches(record, share, manifest, rows):
                 _extract_batch(slide, record, manifest, batch, rows, writer)
-            columns = _columns(record, rows)
-            attributes = _attributes(task, record, share, rows, manifest)
+            columns = _columns(record, rows, manifest)
+            attributes = _attributes(task, record, share, rows, manifest, columns)
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
+            _save_pictures(scan_folder, report_folder(store), record, rows)
             writer.finish(columns, mask, attributes)
         except BaseException:
             writer.abort()
             raise
-    kept = sum(rows.kept)
+    kept = int(columns["kept"].sum())
     wanted = None if share.wanted is None else sum(share.wanted.values())
     return ExtractResult(
         slide_id=task.slide_id,
@@ -176,12 +182,13 @@ def _extract_batch(
     geometry = record.geometry
     origins = record.candidates.origins()[batch]
     method = manifest.registration.method
+    per_pair = manifest.registration.per_pair
     for position, arrays, valid in iter_patches(slide, geometry, origins):
         if not valid:
             rows.unscanned += 1
             continue
         kept = True
-        if method != "none":
+        if per_pair:
             hr, lr = geometry.layers[0], geometry.layers[-1]
             certificate = register_pair(
                 arrays[lr.name], arrays[hr.name], scale=hr.size_px // lr.size_px, method=method
@@ -190,6 +197,9 @@ def _extract_batch(
             rows.certificates.append(certificate)
             kept = certificate.accepted
         writer.append({name: array[np.newaxis] for name, array in arrays.items()})
+        if len(rows.samples) < SHEET_PAIRS and len(geometry.layers) > 1:
+            coarse, fine = arrays[geometry.layers[-1].name], arrays[geometry.layers[0].name]
+            rows.samples.append((coarse, fine, f"row {len(rows.index)}"))
         rows.index.append(int(batch[position]))
         rows.kept.append(kept)
 
@@ -203,7 +213,21 @@ def _crop(region: NDArray[np.uint8], certificate: PairCertificate, hr: Layer) ->
     return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
 
 
-def _columns(record: ScanRecord, rows: _Rows) -> dict[str, NDArray[Any]]:
+def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: _Rows) -> None:
+    origins = record.candidates.origins()[np.asarray(rows.index, np.int64)]
+    save_patches(
+        scans,
+        report,
+        record.slide_id,
+        record.overview_px,
+        origins,
+        rows.kept,
+        record.geometry.field_px,
+    )
+    save_contact_sheet(report, record.slide_id, rows.samples)
+
+
+def _columns(record: ScanRecord, rows: _Rows, manifest: Manifest) -> dict[str, NDArray[Any]]:
     index = np.asarray(rows.index, np.int64)
     table = record.candidates
     columns: dict[str, NDArray[Any]] = {
@@ -216,6 +240,26 @@ def _columns(record: ScanRecord, rows: _Rows) -> dict[str, NDArray[Any]]:
     }
     if rows.certificates:
         columns.update(certificate_columns(rows.certificates))
+    elif manifest.registration.method == "levels":
+        columns.update(_level_columns(record, index))
+        columns["kept"] &= columns["verdict"] == 1
+    return columns
+
+
+def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """What the slide's calibration leaves of each pair: the coarsest stored LR without a
+    suffix, every stored LR with its own where there are several."""
+    transforms = [LevelTransform.from_json(values) for values in record.transforms]
+    left = residuals(record.geometry, transforms, record.candidates.origins()[index])
+    columns: dict[str, NDArray[Any]] = {"verdict": np.ones(len(index), np.int8)}
+    for name, value in left.items():
+        suffixes = [f"_{name}"] if len(left) > 1 else []
+        if name == list(left)[-1]:
+            suffixes.append("")
+        for suffix in suffixes:
+            columns[f"residual_x{suffix}"] = value[:, 0].astype(np.float32)
+            columns[f"residual_y{suffix}"] = value[:, 1].astype(np.float32)
+        columns["verdict"] &= (np.abs(value) <= MAX_RESIDUAL_PX).all(axis=1).astype(np.int8)
     return columns
 
 
@@ -244,7 +288,12 @@ def reasons_of(certificates: Sequence[PairCertificate]) -> list[str]:
 
 
 def _attributes(
-    task: SlideTask, record: ScanRecord, share: SlideShare, rows: _Rows, manifest: Manifest
+    task: SlideTask,
+    record: ScanRecord,
+    share: SlideShare,
+    rows: _Rows,
+    manifest: Manifest,
+    columns: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
     """What the store says of the slide (design 5)."""
     info = record.info
@@ -254,7 +303,7 @@ def _attributes(
     if rows.certificates:
         funnel["registered"] = len(rows.certificates)
         funnel["accepted"] = sum(c.accepted for c in rows.certificates)
-    funnel["kept"] = sum(rows.kept)
+    funnel["kept"] = int(columns["kept"].sum())
     return {
         "source": task.source.relative,
         "bytes": info.bytes,
@@ -267,6 +316,7 @@ def _attributes(
             {**asdict(level), "used": any(la.level == level.index for la in record.geometry.layers)}
             for level in info.levels
         ],
+        "level_transforms": list(record.transforms),
         "evidence": list(record.evidence),
         "icc_sha256": info.icc_sha256,
         "icc": record.icc,

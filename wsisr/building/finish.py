@@ -11,6 +11,7 @@ import numpy as np
 
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
+from wsisr.building.paths import report_folder
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
@@ -89,11 +90,6 @@ class BuildSummary:
             lines.append(f"{len(self.failures)} slides failed: {self.report / 'failures.csv'}")
         lines.append(f"Summary: {self.report / 'summary.md'}; look at it with wsisr inspect.")
         return "\n".join(lines)
-
-
-def report_folder(store: Path) -> Path:
-    """`pairs.zarr` -> `pairs.report`."""
-    return store.with_name(store.name.removesuffix(".zarr") + ".report")
 
 
 def finish_store(
@@ -216,6 +212,11 @@ def _summary(
     if warnings:
         lines += ["## Warnings", "", *(f"- {text}" for text in warnings), ""]
     lines += ["## Slides", "", *_slide_table(store), ""]
+    lines += [
+        "`slides/<slide>.png` shows mask, annotations and patches (blue kept, orange rejected), "
+        "`slides/<slide>-pairs.png` some pairs.",
+        "",
+    ]
     if failures:
         lines += ["## Failed", "", "| slide | stage | why |", "|---|---|---|"]
         lines += [

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from wsisr.magnification import magnification_name, nominal_magnification
+from wsisr.registration import LevelTransform, calibrate_levels
 from wsisr.slides import (
     Level,
     SlideInfo,
@@ -31,6 +32,7 @@ def describe_slide(path: Path, backend: str | None = None, mpp: float | None = N
         info = slide.info
         evidence = {item.level: item for item in level_evidence(slide)} if _several(info) else {}
         check = self_check(slide, seed=0)
+        transforms = {t.level: t for t in calibrate_levels(slide)} if _several(info) else {}
         lines = [
             str(path),
             f"  vendor      {info.vendor}",
@@ -46,6 +48,8 @@ def describe_slide(path: Path, backend: str | None = None, mpp: float | None = N
             lines.append("    " + _level_line(level, info))
             if level.index in evidence:
                 lines.append(f"       {evidence[level.index].verdict}")
+            if level.index in transforms:
+                lines.append(f"       {_place(transforms[level.index], info)}")
         quirks = list(info.quirks)
         fault = colour_check(slide)
         if fault is not None:
@@ -57,6 +61,20 @@ def describe_slide(path: Path, backend: str | None = None, mpp: float | None = N
 def slides_below(path: Path) -> Sequence[Path]:
     """The slides of a folder (a DICOM series is one)."""
     return [source.path for source in find_slides(path)]
+
+
+def _place(transform: LevelTransform, info: SlideInfo) -> str:
+    """Where a level lies against level 0, px and um, as stored and after whole-pixel correction."""
+    if not transform.measured:
+        return f"place {transform.diagnosis}"
+    x, y = transform.shift_px(transform.width_px / 2, transform.height_px / 2)
+    um = info.mpp.value if info.mpp is not None else float("nan")
+    after = (x - round(x), y - round(y))
+    return (
+        f"place ({x:+.3f}, {y:+.3f}) px = ({x * um:+.3f}, {y * um:+.3f}) um of level 0 "
+        f"(after whole pixels {after[0]:+.3f}, {after[1]:+.3f}), rms {transform.rms_px:.3f} px "
+        f"over {transform.places} places: {transform.diagnosis}"
+    )
 
 
 def _several(info: SlideInfo) -> bool:

@@ -50,11 +50,12 @@ class TissueRule(_Strict):
 class Sampling(_Strict):
     """Where candidates lie before any rule has looked at them."""
 
-    kind: Literal["grid", "random", "points"] = "grid"
+    kind: Literal["grid", "random", "texture", "nuclei", "points"] = "grid"
+    """`texture` and `nuclei` draw places with a probability that follows the tissue overview."""
     stride: float = Field(1.0, gt=0.0)
     """Grid pitch in fields of view: 1 touches, 0.5 overlaps by half."""
     per_slide: int | None = Field(None, ge=1)
-    """Random: how many places are drawn on each slide."""
+    """How many places are drawn on each slide (random, texture, nuclei)."""
     max_overlap: Fraction = 0.0
     """Largest share of a field that a chosen patch may share with another one."""
     points: str | None = None
@@ -86,9 +87,16 @@ class Filters(_Strict):
 class Registration(_Strict):
     """How LR and HR of one place are brought together (design 4)."""
 
-    method: Literal["none", "ncc-integer", "subpixel", "affine"] = "none"
+    method: Literal["none", "levels", "ncc-integer", "subpixel", "affine"] = "levels"
+    """`levels`: one measured transform per level of a slide. `ncc-integer` (the paper's),
+    `subpixel` and `affine`: every pair is searched for by itself. `none`: the file is believed."""
     region_px: int | None = Field(None, ge=1)
     """Side of the HR search region; None: the patch and 13 px on every side."""
+
+    @property
+    def per_pair(self) -> bool:
+        """Whether every pair is searched for by itself."""
+        return self.method not in ("none", "levels")
 
 
 class Quota(_Strict):
@@ -175,12 +183,12 @@ class Manifest(_Strict):
         region = self.registration.region_px
         if region is not None and (region < self.size or (region - self.size) % 2):
             raise ValueError(f"region_px must be size ({self.size}) plus an even margin")
-        if self.registration.method != "none" and len(self.lr) != 1:
+        if self.registration.per_pair and len(self.lr) != 1:
             raise ValueError(
                 f"registration {self.registration.method!r} crops HR to match one LR, and lr names "
                 f"{len(self.lr)}"
             )
-        if self.registration.method != "none" and self.mpp is not None:
+        if self.registration.per_pair and self.mpp is not None:
             raise ValueError("with --mpp LR and HR are both made from level 0: nothing to register")
         if self.labels.background and self.labels.background not in self.labels.classes:
             raise ValueError(f"background {self.labels.background!r} is not among the classes")
@@ -188,8 +196,9 @@ class Manifest(_Strict):
             for name in quota.counts:
                 if name not in (*self.labels.classes, "any"):
                     raise ValueError(f"quotas.{split} names {name!r}, which is no class")
-        if self.sampling.kind == "random" and self.sampling.per_slide is None:
-            raise ValueError("random sampling needs sampling.per_slide")
+        drawn = self.sampling.kind in ("random", "texture", "nuclei")
+        if drawn and self.sampling.per_slide is None:
+            raise ValueError(f"{self.sampling.kind} sampling needs sampling.per_slide")
         if self.sampling.kind == "points" and self.sampling.points is None:
             raise ValueError("point sampling needs sampling.points")
         return self
@@ -197,7 +206,7 @@ class Manifest(_Strict):
     @property
     def margin_px(self) -> int:
         """HR pixels that are read around a patch for registration."""
-        if self.registration.method == "none":
+        if not self.registration.per_pair:
             return 0
         region = self.registration.region_px
         return 13 if region is None else (region - self.size) // 2

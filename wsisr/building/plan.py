@@ -58,8 +58,9 @@ def decide_splits(
     for task in tasks:
         if task.split_is_override or (official and task.split in ("val", "test")):
             fixed.setdefault(task.slide_id, task.split)
-    training = [t for t in tasks if official and t.split == "train" and not t.split_is_override]
-    rest = [t for t in tasks if t not in training]
+    is_training = [official and t.split == "train" and not t.split_is_override for t in tasks]
+    training = [t for t, yes in zip(tasks, is_training, strict=True) if yes]
+    rest = [t for t, yes in zip(tasks, is_training, strict=True) if not yes]
     splits: dict[str, str] = {}
     notes: list[str] = []
     weights: dict[str, float] = {str(name): w for name, w in manifest.split.weights.items()}

@@ -68,11 +68,15 @@ class ScanRecord:
     geometry : PatchGeometry
     icc : str
         ``"keep"`` or ``"srgb"``.
+    transforms : tuple of dict
+        Measured place of every level in use (`wsisr.registration.LevelTransform`).
     evidence : tuple of dict
         What each stored level is against a reduced level 0 (design 3.7).
     tissue : dict
         Health numbers of the mask.
     tissue_um_per_px : float
+    overview_px : int
+        Level-0 width that the overview picture spans.
     funnel : dict of str to int
         How many places were left after each rule, in order.
     candidates : RankedCandidates
@@ -85,9 +89,11 @@ class ScanRecord:
     info: SlideInfo
     geometry: PatchGeometry
     icc: str
+    transforms: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
     tissue: dict[str, Any] = field(default_factory=dict)
     tissue_um_per_px: float = 8.0
+    overview_px: int = 0
     funnel: dict[str, int] = field(default_factory=dict)
     candidates: RankedCandidates = RankedCandidates()
     notes: tuple[str, ...] = ()

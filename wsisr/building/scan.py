@@ -13,21 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.building.alignment import aligned, reference_layer
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
+from wsisr.building.preview import save_overview
 from wsisr.building.records import RankedCandidates, ScanRecord, save_scan
 from wsisr.building.resolve import plan_geometry
 from wsisr.errors import BuildError, SlideError
 from wsisr.geometry import PatchGeometry
+from wsisr.registration import LevelTransform, calibrate_levels
 from wsisr.selection import (
     TissueMap,
     grid_candidates,
     point_candidates,
     random_candidates,
     tissue_of,
+    weighted_candidates,
 )
 from wsisr.selection.annotations import Annotations, load_annotations
 from wsisr.selection.points import load_points
+from wsisr.selection.quality import nuclei_map, texture_map
 from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
 from wsisr.slides import Slide, colour_check, level_evidence, open_checked_slide
 
@@ -88,8 +93,14 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
         used = {layer.level for layer in geometry.layers}
         notes.extend(item.verdict for item in evidence if item.warning and item.level in used)
+        annotations = _annotations(task, slide)
+        transforms = _calibrate(slide, geometry, manifest)
+        notes.extend(f"Level {t.level}: {t.diagnosis}" for t in transforms if _worth_a_note(t))
+        if manifest.registration.method == "levels":
+            base = slide.info.levels[0]
+            geometry = aligned(geometry, transforms, base.width_px, base.height_px)
         candidates, funnel = choose_candidates(
-            slide, geometry, tissue, _annotations(task, slide), task, manifest, source
+            slide, geometry, tissue, annotations, task, manifest, source
         )
         record = ScanRecord(
             slide_id=task.slide_id,
@@ -97,15 +108,36 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             info=slide.info,
             geometry=geometry,
             icc=manifest.icc,
+            transforms=tuple(transform.to_json() for transform in transforms),
             evidence=tuple(_plain(asdict(item)) for item in evidence),
             tissue=_health(tissue),
             tissue_um_per_px=tissue.um_per_px,
+            overview_px=round(tissue.mask.shape[1] * tissue.factor),
             funnel=funnel,
             candidates=candidates,
             notes=tuple(notes),
         )
+        save_overview(folder, task.slide_id, tissue, annotations)
         save_scan(folder, record, tissue.mask)
         return record
+
+
+def _calibrate(
+    slide: Slide, geometry: PatchGeometry, manifest: Manifest
+) -> tuple[LevelTransform, ...]:
+    """Where the levels in use lie; nothing to measure where no LR is stored in the file."""
+    if reference_layer(geometry) is None:
+        return ()
+    used = {layer.level for layer in geometry.layers if layer.level > 0}
+    return calibrate_levels(slide, manifest.seed % 2**32, only=used)
+
+
+def _worth_a_note(transform: LevelTransform) -> bool:
+    """Unmeasured, or off by more than a twentieth of a pixel anywhere on the slide."""
+    corners = [
+        transform.shift_px(x, y) for x in (0, transform.width_px) for y in (0, transform.height_px)
+    ]
+    return not transform.measured or max(abs(v) for corner in corners for v in corner) > 0.05
 
 
 def _annotations(task: SlideTask, slide: Slide) -> Annotations | None:
@@ -129,7 +161,7 @@ def choose_candidates(
     region_px = geometry.field_px + 2 * margin
     labels, other = _classes(annotations, task, manifest)
     measured = describe_candidates(
-        _places(slide, geometry, task, manifest, source) - margin,
+        _places(slide, geometry, tissue, task, manifest, source) - margin,
         region_px,
         tissue,
         seed=manifest.seed,
@@ -203,29 +235,43 @@ def _rounded(values: Any) -> tuple[float, ...]:
 
 
 def _places(
-    slide: Slide, geometry: PatchGeometry, task: SlideTask, manifest: Manifest, source: Path
+    slide: Slide,
+    geometry: PatchGeometry,
+    tissue: TissueMap,
+    task: SlideTask,
+    manifest: Manifest,
+    source: Path,
 ) -> NDArray[np.int64]:
+    """Origins before any rule, by the manifest's way of sampling."""
     sampling = manifest.sampling
     margin = round(geometry.hr.margin_px * geometry.hr.factor)
     if sampling.kind == "grid":
         stride = round(geometry.field_px * sampling.stride)
         return grid_candidates(geometry, slide.info, stride, margin_px=margin)
+    if sampling.kind == "points":
+        assert sampling.points is not None
+        path = (source if source.is_dir() else source.parent) / sampling.points
+        if not path.is_file():
+            raise BuildError(f"{path}: the list of points that the manifest names is not there.")
+        points = load_points(path).get(task.source.path.stem, np.empty((0, 2)))
+        return point_candidates(geometry, slide.info, points, margin_px=margin)
+    count = sampling.per_slide or 0
+    seed, slide_id = manifest.seed, task.slide_id
     if sampling.kind == "random":
-        assert sampling.per_slide is not None
         return random_candidates(
-            geometry,
-            slide.info,
-            count=sampling.per_slide,
-            seed=manifest.seed,
-            slide_id=task.slide_id,
-            margin_px=margin,
+            geometry, slide.info, count=count, seed=seed, slide_id=slide_id, margin_px=margin
         )
-    assert sampling.points is not None
-    path = (source if source.is_dir() else source.parent) / sampling.points
-    if not path.is_file():
-        raise BuildError(f"{path}: the list of points that the manifest names is not there.")
-    points = load_points(path).get(task.source.path.stem, np.empty((0, 2)))
-    return point_candidates(geometry, slide.info, points, margin_px=margin)
+    weights = texture_map(tissue) if sampling.kind == "texture" else nuclei_map(tissue)
+    return weighted_candidates(
+        geometry,
+        slide.info,
+        weights,
+        tissue.factor,
+        count=count,
+        seed=seed,
+        slide_id=slide_id,
+        margin_px=margin,
+    )
 
 
 def _health(tissue: TissueMap) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from wsisr.degradation.scanner_jpeg import (
     compress_luma,
     estimate_jpeg,
     expected_before_jpeg,
+    find_grid,
     luma_of,
 )
 from wsisr.degradation.scanner_noise import fit_noise
@@ -46,6 +47,8 @@ _LOG = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 UInt8Array = NDArray[np.uint8]
 _MAX_EQUATIONS = 24_000
+_LEAST_CONTRAST = 2.0
+"""Standard deviation of HR, grey levels, below which there is nothing to fit."""
 _STRENGTHS = ((3e-2, 3e-3), (3e-3, 3e-4))
 """Smoothness and ridge of the free correction, strong first."""
 
@@ -61,15 +64,15 @@ class RealPair:
         The integer crop of the certificate.
     residual_px : (float, float)
         ``residual_x, residual_y``: where the LR's footprint begins in the crop, HR px.
-    grid_px : (int, int)
+    grid_px : (int, int), optional
         Place (x, y) of the LR's first pixel on its file's JPEG grid; only the remainder by 16
-        matters.
+        matters. None where it is not known (then it is looked for).
     """
 
     lr: UInt8Array
     hr: UInt8Array
     residual_px: tuple[float, float] = (0.0, 0.0)
-    grid_px: tuple[int, int] = (0, 0)
+    grid_px: tuple[int, int] | None = None
 
     @property
     def scale(self) -> int:
@@ -179,6 +182,10 @@ def fit_degradation(
     train, held = align(fit, settings), align(test[: settings.max_pairs], settings)
     jpeg = estimate_jpeg(train.lr) if settings.jpeg == "estimate" else settings.jpeg
     quality = None if jpeg is None else jpeg.quality
+    if float(train.hr.std()) < _LEAST_CONTRAST:
+        raise DegradationError(
+            "These pairs show no structure (blank glass?); a kernel cannot be seen in them."
+        )
     candidates = {
         family: _fit_family(family, train, quality, settings) for family in ("gaussian", "optics")
     }
@@ -252,11 +259,14 @@ def align(pairs: Sequence[RealPair], settings: FitSettings) -> Aligned:
             raise DegradationError(
                 f"HR {pair.hr.shape[:2]} is not {scale} times LR {pair.lr.shape[:2]}."
             )
-        left = margin + (-pair.grid_px[0] - margin) % 16
-        top = margin + (-pair.grid_px[1] - margin) % 16
+        grid = pair.grid_px
+        if grid is None:
+            grid = find_grid(pair.lr) if settings.jpeg is not None else (0, 0)
+        left = margin + (-grid[0] - margin) % 16
+        top = margin + (-grid[1] - margin) % 16
         lr = torch.as_tensor(pair.lr[top : top + side, left : left + side].copy())
         hr = torch.as_tensor(pair.hr.copy()).permute(2, 0, 1)[None].float()
-        hr = _moved(hr, pair.residual_px)
+        hr = moved(hr, pair.residual_px)
         rows = slice(scale * (top - margin), scale * (top + side + margin))
         columns = slice(scale * (left - margin), scale * (left + side + margin))
         highs.append(hr[0, :, rows, columns])
@@ -264,7 +274,7 @@ def align(pairs: Sequence[RealPair], settings: FitSettings) -> Aligned:
     return Aligned(hr=torch.stack(highs), lr=torch.stack(lows), scale=scale, margin_lr_px=margin)
 
 
-def _moved(hr: Tensor, residual_px: tuple[float, float]) -> Tensor:
+def moved(hr: Tensor, residual_px: tuple[float, float]) -> Tensor:
     """HR sampled at ``x + residual`` by a phase ramp on mirrored lines (no low-pass)."""
     for axis, shift in ((-1, residual_px[0]), (-2, residual_px[1])):
         if abs(shift) > 1e-3:

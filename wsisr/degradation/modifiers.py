@@ -22,12 +22,12 @@ _HED = np.array(((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)))
 
 def modify(stage: p.Stage, x: Tensor, draws: Draws) -> Tensor:
     """Apply a stage that does not sample: float32 grey levels (B, 3, H, W) in and out."""
-    return _MODIFIERS[str(stage.kind)](stage, x, draws)  # type: ignore[attr-defined]
+    return _MODIFIERS[stage.kind](stage, x, draws)
 
 
 def _stain(stage: p.Stain, x: Tensor, draws: Draws) -> Tensor:
     basis = _HED / np.linalg.norm(_HED, axis=1, keepdims=True)
-    drawn = draws.uniforms("stain", 6) * 2.0 - 1.0
+    drawn = draws.uniforms("stain", 6).to(x.dtype) * 2.0 - 1.0
     gain = 1.0 + stage.gain * drawn[:, :3]
     offset = stage.offset_od * drawn[:, 3:]
     to_stain = torch.as_tensor(np.linalg.inv(basis), dtype=x.dtype, device=x.device)

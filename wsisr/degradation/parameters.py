@@ -54,6 +54,7 @@ class Stage(BaseModel):
     samples: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
+    kind: str = ""
     version: Literal[1] = 1
 
 

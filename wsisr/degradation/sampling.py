@@ -65,7 +65,7 @@ def sample(stage: p.Stage, x: Tensor, context: SamplingContext) -> Tensor:
     -------
     Tensor, float32, shape (B, 3, h, w)
     """
-    return _SAMPLERS[str(stage.kind)](stage, x, context)  # type: ignore[attr-defined]
+    return _SAMPLERS[stage.kind](stage, x, context)
 
 
 def _iste(stage: p.Iste, x: Tensor, context: SamplingContext) -> Tensor:

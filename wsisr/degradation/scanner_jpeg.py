@@ -72,6 +72,57 @@ def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
     return JpegSettings(quality=quality, subsampling=choices[int(np.argmin(change))])
 
 
+def find_grid(lr: NDArray[np.uint8]) -> tuple[int, int]:
+    """Where an image's first pixel lies on its JPEG grid, (x, y) modulo 8 or, with subsampled
+    chroma, modulo 16; (0, 0) where no grid is seen.
+
+    Parameters
+    ----------
+    lr : ndarray, shape (h, w, 3), uint8
+    """
+    rgb = torch.as_tensor(lr[:144, :144].copy()).permute(2, 0, 1)[None]
+    side = min(int(rgb.shape[-2]), int(rgb.shape[-1])) - 7
+    if side < 32:
+        return (0, 0)
+    side = side // 8 * 8
+    luma = torch.floor(luma_of(rgb.double()) + 0.5)
+    best, place = 0.7, None
+    # Steps at block edges name the likely phases; the coefficients decide among them.
+    for top in _likely_phases(luma[0].mT):
+        for left in _likely_phases(luma[0]):
+            part = luma[:, top : top + side, left : left + side]
+            values = (forward_dct(part) / 8.0).reshape(-1, 8, 8)
+            found = min(_misfit(values, quality) for quality in _CANDIDATES[::3])
+            if found < best:
+                best, place = found, (left, top)
+    if place is None:
+        return (0, 0)
+    left, top = place
+    # Subsampled chroma has a grid of 16: of the four phases the one that survives another pass.
+    whole = torch.as_tensor(lr.copy()).permute(2, 0, 1)[None]
+    changes = {}
+    for dy in (0, 8):
+        for dx in (0, 8):
+            part = whole[..., top + dy :, left + dx :]
+            settings = estimate_jpeg(part)
+            if settings is not None:
+                again = jpeg(part, settings.quality, settings.subsampling)
+                changes[dx, dy] = float((again.int() - part.int()).square().double().mean())
+    if not changes:
+        return (0, 0)
+    dx, dy = min(changes, key=lambda key: changes[key])
+    return (-(left + dx) % 16, -(top + dy) % 16)
+
+
+def _likely_phases(luma: Tensor, count: int = 3) -> list[int]:
+    """First columns of blocks, likeliest first: where neighbours differ more than further in."""
+    step = luma.diff(dim=-1).abs().mean(0)
+    excess = step[1:-1] - 0.5 * (step[:-2] + step[2:])
+    # excess[i] belongs to the edge between columns i + 1 and i + 2.
+    score = torch.stack([excess[(phase - 2) % 8 :: 8].mean() for phase in range(8)])
+    return [int(i) for i in score.argsort(descending=True)[:count]]
+
+
 def _misfit(values: Tensor, quality: int) -> float:
     step = quality_tables(quality)[0, 0]
     used = step >= 3

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.pools import draw_symmetries, negatives
 from wsisr.errors import ModelError
+from wsisr.models.layers.precision import full_precision
 from wsisr.models.registry import build_from_settings, model_spec
 from wsisr.models.settings import require
 from wsisr.models.wrapper import SRModel
@@ -168,7 +169,7 @@ def contrastive_loss(
         RGB -> maps, such as `FeatureNet`; None: image space alone.
     settings : ContrastiveSettings
     """
-    with torch.autocast(sr.device.type, enabled=False):
+    with full_precision(sr):
         wide = torch.float64 if sr.dtype == torch.float64 else torch.float32
         images = [sr.to(wide), positives.to(wide), negatives_.to(wide)]
         if not settings.backprop_positive:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3, run
-from wsisr.models.layers.colour import RgbMean
+from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.rcan import RcanSettings
 from wsisr.models.registry import ModelSpec, register
@@ -102,7 +102,9 @@ SPEC = register(
         presets={
             "paper": lambda scale: DcanetSettings(),
             "recommended": lambda scale: DcanetSettings(),
-            "tiny": lambda scale: DcanetSettings(width=32, groups=2, blocks=2, reduction=8),
+            "tiny": lambda scale: DcanetSettings(
+                width=32, groups=2, blocks=2, reduction=8, rgb_mean=STAIN_MEAN
+            ),
         },
         build=_build,
     )

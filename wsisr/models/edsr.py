@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, ResidualBlock, conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.foreign import drop_prefixes
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
@@ -91,7 +91,7 @@ SPEC = register(
         presets={
             "paper": lambda scale: EdsrSettings(width=256, blocks=32, res_scale=0.1),
             "recommended": lambda scale: EdsrSettings(),
-            "tiny": lambda scale: EdsrSettings(width=32, blocks=4),
+            "tiny": lambda scale: EdsrSettings(width=32, blocks=4, rgb_mean=STAIN_MEAN),
         },
         build=_build,
     )

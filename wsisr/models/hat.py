@@ -20,7 +20,7 @@ from wsisr.models.layers.attention import (
     shift_mask,
 )
 from wsisr.models.layers.blocks import conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.foreign import drop_prefixes, drop_suffixes
 from wsisr.models.layers.hybrid import (
     AttentionBlocks,
@@ -217,6 +217,7 @@ SPEC = register(
                 window_px=8,
                 squeeze=8,
                 head_width=32,
+                rgb_mean=STAIN_MEAN,
             ),
         },
         build=_build,

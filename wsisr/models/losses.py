@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.models.cwtnet import CwtOutputs
+from wsisr.models.layers.precision import full_precision
 
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
@@ -19,7 +20,7 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
 
     Computed in at least float32. Sides below 11 px use the largest odd window that fits.
     """
-    with torch.autocast(a.device.type, enabled=False):
+    with full_precision(a):
         wide = torch.float64 if a.dtype == torch.float64 else torch.float32
         a, b = a.to(wide), b.to(wide)
         side = min(SSIM_WINDOW_PX, *a.shape[-2:])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.upsample import deconvolution_steps, pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
@@ -178,7 +178,9 @@ def _build(settings: MasrnetSettings, scale: int | None) -> FixedScaleModel:
 _PRESETS = {
     "paper": lambda scale: MasrnetSettings(),
     "recommended": lambda scale: MasrnetSettings(upsampler="pixelshuffle"),
-    "tiny": lambda scale: MasrnetSettings(width=32, groups=2, blocks=2, upsampler="pixelshuffle"),
+    "tiny": lambda scale: MasrnetSettings(
+        width=32, groups=2, blocks=2, upsampler="pixelshuffle", rgb_mean=STAIN_MEAN
+    ),
 }
 _CITATION = "Chen et al., Pathological image SR using mix-attention GAN, 2023"
 

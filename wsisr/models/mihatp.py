@@ -29,6 +29,7 @@ from torch import nn
 
 from wsisr.models.hat import HatSettings, HybridNetwork, check_hat_shape, drop_schedule
 from wsisr.models.info import Traits
+from wsisr.models.layers.colour import STAIN_MEAN
 from wsisr.models.layers.deformable import DeformableAttention
 from wsisr.models.layers.hybrid import HybridBlock
 from wsisr.models.registry import ModelSpec, register
@@ -163,6 +164,7 @@ def _tiny(scale: int | None) -> MihatpSettings:
         window_px=8,
         squeeze=12,
         head_width=32,
+        rgb_mean=STAIN_MEAN,
         key_stride_px=2,
         offset_kernel_px=5,
         table_px=16,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, ResidualChannelAttentionBlock, conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.foreign import drop_prefixes
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
@@ -92,7 +92,9 @@ SPEC = register(
         presets={
             "paper": lambda scale: RcanSettings(),
             "recommended": lambda scale: RcanSettings(),
-            "tiny": lambda scale: RcanSettings(width=32, groups=2, blocks=2, reduction=8),
+            "tiny": lambda scale: RcanSettings(
+                width=32, groups=2, blocks=2, reduction=8, rgb_mean=STAIN_MEAN
+            ),
         },
         build=_build,
     )

@@ -27,7 +27,7 @@ from wsisr.models.layers.attention import (
     shift_mask,
 )
 from wsisr.models.layers.blocks import conv3, run
-from wsisr.models.layers.colour import DIV2K_MEAN, RgbMean
+from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.foreign import drop_suffixes
 from wsisr.models.layers.padding import pad_to_multiple
 from wsisr.models.layers.upsample import pixel_shuffle_steps
@@ -208,7 +208,7 @@ def _build(settings: SwinirSettings, scale: int | None) -> FixedScaleModel:
 
 def tiny_settings() -> SwinirSettings:
     """A SwinIR that a CPU trains in seconds."""
-    return SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32)
+    return SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32, rgb_mean=STAIN_MEAN)
 
 
 SPEC = register(

@@ -6,6 +6,7 @@ rounded downsample and drifts. So the place of every level is measured on textur
 an offset and a slope per axis, and applied (design 3.6).
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +32,12 @@ MARGIN_LEVEL_PX = 6
 """Search range on every side, level px: readers have been seen to be off by four."""
 NOTABLE_PX = 0.05
 """Smallest systematic offset that is worth a sentence, level-0 px (and 1 % of a level px)."""
+INCONSISTENT_PX = 0.2
+"""Scatter of the places about their line that is no noise, level-0 px."""
+AGREEING = 0.8
+"""Share of the places that must agree where some are far off."""
+POINT_SAMPLED = 1.7
+"""Sharpness that only decimation without averaging reaches (measured: 2.4; box means 1.0)."""
 NOTABLE_DRIFT_PX = 0.1
 """Smallest change over the measured places that counts as drift, level-0 px."""
 
@@ -101,6 +108,7 @@ def calibrate_levels(
     *,
     places: IntArray | None = None,
     wanted: int = WANTED_PLACES,
+    only: Collection[int] | None = None,
     report: Reporter = silent,
 ) -> tuple[LevelTransform, ...]:
     """Measure where every level above 0 lies.
@@ -115,12 +123,15 @@ def calibrate_levels(
         places are looked for on the coarsest level.
     wanted : int
         Places to measure per level.
+    only : collection of int, optional
+        Indices of the levels that matter; by default all above 0. Levels that they are measured
+        against come along.
     report : Reporter
 
     Returns
     -------
     tuple of LevelTransform
-        One for every level above 0 that has an exact factor; empty for a single-level slide.
+        One for every measured level above 0; empty for a single-level slide.
 
     Notes
     -----
@@ -131,18 +142,31 @@ def calibrate_levels(
     """
     levels = [level for level in slide.info.levels if level.factor is not None]
     known: dict[int, LevelTransform] = {}
-    for level in levels[1:]:
+    chosen = [v for v in levels[1:] if only is None or v.index in _with_references(levels, only)]
+    for level in chosen:
         known[level.index] = _measure(slide, level, levels, known, seed, places, wanted)
         report(
             ProgressEvent(
                 stage="calibrate",
                 done=len(known),
-                total=len(levels) - 1,
+                total=len(chosen),
                 unit="level",
                 message=known[level.index].diagnosis,
             )
         )
     return tuple(known.values())
+
+
+def _with_references(levels: list[Level], only: Collection[int]) -> set[int]:
+    """The wanted levels and those that they are measured against, down to level 0."""
+    needed: set[int] = set()
+    for level in reversed(levels):
+        if level.index in only or level.index in needed:
+            needed.add(level.index)
+            reference = _reference(level, levels)
+            if reference is not None:
+                needed.add(reference.index)
+    return needed
 
 
 def _reference(level: Level, levels: list[Level]) -> Level | None:
@@ -191,12 +215,13 @@ def _measure(
         if row is not None:
             rows.append(row)
     if len(rows) < MIN_PLACES:
-        text = f"only {len(rows)} of {len(corners)} places had enough texture to match"
+        text = f"only {len(rows)} of {len(corners)} places could be matched"
         return unmeasured(text, len(corners), len(rows))
     table = np.asarray(rows)
-    line_x = robust_line(table[:, 0], table[:, 2], NOTABLE_DRIFT_PX)
-    line_y = robust_line(table[:, 1], table[:, 3], NOTABLE_DRIFT_PX)
-    misfit = np.concatenate([line_x.residuals[line_x.used], line_y.residuals[line_y.used]])
+    line_x, scatter_x = _consistent_line(table[:, 0], table[:, 2])
+    line_y, scatter_y = _consistent_line(table[:, 1], table[:, 3])
+    misfit = np.concatenate([line_x.residuals, line_y.residuals])
+    sharpness = float(np.median(table[:, 5]))
     return LevelTransform(
         level=level.index,
         factor=factor,
@@ -212,10 +237,29 @@ def _measure(
         width_px=base.width_px,
         height_px=base.height_px,
         ncc_band=float(np.median(table[:, 4])),
-        sharpness=float(np.median(table[:, 5])),
+        sharpness=sharpness,
         measured=True,
-        diagnosis=_diagnose(level, base, line_x, line_y),
+        diagnosis=_diagnose(level, base, line_x, line_y, max(scatter_x, scatter_y), sharpness),
     )
+
+
+def _consistent_line(positions: FloatArray, shifts: FloatArray) -> tuple[Line, float]:
+    """The line of one axis and 0; or no shift and the scatter, where no line fits.
+
+    Some programs make levels tile by tile and round each tile's start on its own: the shift
+    then jumps from tile to tile, and applying its mean would help nobody.
+    """
+    line = robust_line(positions, shifts, NOTABLE_DRIFT_PX)
+    scatter = float(np.sqrt(np.mean(line.residuals**2)))
+    if scatter <= INCONSISTENT_PX or (line.used.mean() >= AGREEING and _core(line) < scatter / 4):
+        return line, 0.0
+    none = np.ones(len(shifts), bool)
+    return Line(offset=0.0, slope=0.0, error=line.error, residuals=shifts, used=none), scatter
+
+
+def _core(line: Line) -> float:
+    """Root mean square of the residuals that are no outliers."""
+    return float(np.sqrt(np.mean(line.residuals[line.used] ** 2)))
 
 
 def _one_place(
@@ -250,7 +294,9 @@ def _one_place(
     )
 
 
-def _diagnose(level: Level, base: Level, line_x: Line, line_y: Line) -> str:
+def _diagnose(
+    level: Level, base: Level, line_x: Line, line_y: Line, scatter_px: float, sharpness: float
+) -> str:
     """A sentence that names a known fault where the numbers fit it."""
     factor = exact_factor(level)
     notable = max(NOTABLE_PX, 0.01 * factor)
@@ -273,4 +319,13 @@ def _diagnose(level: Level, base: Level, line_x: Line, line_y: Line) -> str:
         if all(abs(abs(value) - corner) < max(0.1, 0.1 * corner) for value in middle):
             text += f" = (factor - 1) / 2: pixel corners were taken for pixel centres at 1/{factor}"
         sentences.append(text)
+    if scatter_px:
+        sentences.append(
+            f"no one shift fits: places scatter by {scatter_px:.2f} px, as where tiles were "
+            "reduced one by one; trust each pair's own registration"
+        )
+    if sharpness > POINT_SAMPLED:
+        sentences.append(
+            f"{sharpness:.1f} times the fine detail of averaged pixels: decimated without averaging"
+        )
     return "; ".join(sentences) if sentences else "aligned"

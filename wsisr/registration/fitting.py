@@ -12,6 +12,8 @@ TUKEY = 4.685
 """Cut-off in robust standard deviations: 95 % efficiency on Gaussian data."""
 FLOOR = 1e-4
 """Scatter below which points count as exact, in units of the values."""
+MIN_FOR_SLOPE = 10
+"""Points below which no slope is believed."""
 SIGNIFICANT = 4.0
 """Standard errors that a slope must reach."""
 
@@ -50,7 +52,8 @@ def robust_line(positions: FloatArray, values: FloatArray, min_change: float = 0
     """
     sloped = _fit(positions, values, True)
     change = abs(sloped[1]) * float(np.ptp(positions))
-    if abs(sloped[1]) > SIGNIFICANT * sloped[3] and change > 0 and change >= min_change:
+    enough = len(positions) >= MIN_FOR_SLOPE and change > 0 and change >= min_change
+    if enough and abs(sloped[1]) > SIGNIFICANT * sloped[3]:
         offset, slope, error, _, weights = sloped
     else:
         offset, slope, error, _, weights = _fit(positions, values, False)

@@ -26,12 +26,9 @@ MAX_SIDE_PX = 2400
 """Longest side of an overview."""
 MIN_UM_PER_PX = 4.0
 MIN_INLIERS = 12
-MAX_FEATURES = 8_000
 MATCH_ROWS = 1024
 """Descriptors compared at once: bounds memory."""
 BLOCK_PX = 512
-MAX_SCALE_ERROR = 0.1
-"""Two scans whose stated resolutions are right differ by less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +61,47 @@ class OverviewMatch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Effort:
-    """How features are found and how strictly they must agree."""
+    """How features are found and how strictly they must agree.
+
+    `stretch` is the largest relative difference of scale, along any direction: two scans of
+    one glass differ by how wrong their resolutions are, sections also by how they were laid.
+    """
 
     equalise: bool
+    similarity: bool
+    features: int
     contrast: float
     ratio: float
     reprojection_px: float
+    stretch: float
+    shrink: int = 1
 
 
-SAME_GLASS = _Effort(equalise=False, contrast=0.03, ratio=0.8, reprojection_px=1.5)
-OTHER_SECTION = _Effort(equalise=True, contrast=0.02, ratio=0.9, reprojection_px=8.0)
+SAME_GLASS = _Effort(
+    equalise=False,
+    similarity=False,
+    features=8_000,
+    contrast=0.03,
+    ratio=0.8,
+    reprojection_px=1.5,
+    stretch=0.1,
+)
+OTHER_SECTION = _Effort(
+    equalise=True,
+    similarity=True,
+    features=12_000,
+    contrast=0.02,
+    ratio=0.9,
+    reprojection_px=12.0,
+    stretch=0.2,
+)
+EFFORTS = (
+    SAME_GLASS,
+    OTHER_SECTION,
+    # The finest structures differ most between sections.
+    replace(OTHER_SECTION, shrink=2),
+    replace(OTHER_SECTION, shrink=4),
+)
 
 
 def overview_um_per_px(slide: Slide) -> float:
@@ -125,17 +153,21 @@ def read_overview(slide: Slide, um_per_px: float) -> tuple[UInt8Array, float]:
 def _features(image: UInt8Array, effort: _Effort) -> _Features:
     """Keypoints (pixel edges) and root-SIFT descriptors."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if effort.shrink > 1:
+        width, height = (size // effort.shrink for size in (grey.shape[1], grey.shape[0]))
+        grey = grey[: height * effort.shrink, : width * effort.shrink]
+        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     if effort.equalise:
         grey = cv2.createCLAHE(3.0, (8, 8)).apply(grey)
     sift: Any = cv2.SIFT_create(  # type: ignore[attr-defined]
-        nfeatures=MAX_FEATURES,
+        nfeatures=effort.features,
         contrastThreshold=effort.contrast,
         enable_precise_upscale=True,
     )
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if descriptors is None or len(keypoints) < MIN_INLIERS:
         return np.empty((0, 2)), np.empty((0, 128), np.float32)
-    points = np.array([k.pt for k in keypoints], dtype=np.float64) + 0.5
+    points = effort.shrink * (np.array([k.pt for k in keypoints], dtype=np.float64) + 0.5)
     normal = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6)
     return points, np.sqrt(normal).astype(np.float32)
 
@@ -165,19 +197,33 @@ def _match(moving: _Features, fixed: _Features, effort: _Effort) -> tuple[FloatA
 def _estimate(
     source: FloatArray, target: FloatArray, seed: int, effort: _Effort
 ) -> tuple[FloatArray | None, BoolArray]:
-    """Affine map by MAGSAC, then least squares on its inliers."""
+    """Affine map by random sampling, then least squares on its inliers.
+
+    Where few matches are right, two of them at a time (a similarity) are drawn with far better
+    odds than three (an affine map).
+    """
     none = np.zeros(len(source), bool)
     if len(source) < MIN_INLIERS:
         return None, none
     cv2.setRNGSeed(seed)
-    matrix, mask = cv2.estimateAffine2D(
-        source,
-        target,
-        method=cv2.USAC_MAGSAC,
-        ransacReprojThreshold=effort.reprojection_px,
-        maxIters=20_000,
-        confidence=0.9999,
-    )
+    if effort.similarity:
+        matrix, mask = cv2.estimateAffinePartial2D(
+            source,
+            target,
+            method=cv2.RANSAC,
+            ransacReprojThreshold=effort.reprojection_px,
+            maxIters=20_000,
+            confidence=0.9999,
+        )
+    else:
+        matrix, mask = cv2.estimateAffine2D(
+            source,
+            target,
+            method=cv2.USAC_MAGSAC,
+            ransacReprojThreshold=effort.reprojection_px,
+            maxIters=20_000,
+            confidence=0.9999,
+        )
     if matrix is None or not np.isfinite(matrix).all():
         return None, none
     fitted = np.asarray(matrix, dtype=np.float64)
@@ -205,11 +251,11 @@ def least_squares_affine(
     return np.column_stack([linear, solution[2] - linear @ middle])
 
 
-def _plausible(matrix: FloatArray, mirrored: bool) -> bool:
+def _plausible(matrix: FloatArray, mirrored: bool, stretch_error: float) -> bool:
     """Whether a map is a turn with at most a little stretch: both overviews have one scale."""
     stretch = np.linalg.svd(matrix[:, :2], compute_uv=False)
     upright = bool(np.linalg.det(matrix[:, :2]) > 0)
-    within = stretch[1] >= 1 - MAX_SCALE_ERROR and stretch[0] <= 1 + MAX_SCALE_ERROR
+    within = stretch[1] >= 1 - stretch_error and stretch[0] <= 1 + stretch_error
     return bool(within) and upright != mirrored
 
 
@@ -228,7 +274,7 @@ def register_overviews(moving: UInt8Array, fixed: UInt8Array, seed: int = 0) -> 
     RegistrationError
         If neither the image nor its mirror image has enough features in common.
     """
-    for effort in (SAME_GLASS, OTHER_SECTION):
+    for effort in EFFORTS:
         fixed_features = _features(fixed, effort)
         answers = [
             answer
@@ -240,11 +286,54 @@ def register_overviews(moving: UInt8Array, fixed: UInt8Array, seed: int = 0) -> 
             continue
         other = answers[1].inliers if len(answers) > 1 else 0
         if answers[0].inliers >= 2 * other:
-            return replace(answers[0], other_inliers=other)
+            best = replace(answers[0], other_inliers=other)
+            return _refine_by_intensity(moving, fixed, best) if best.loose else best
     raise RegistrationError(
         "The two scans have too little in common: no map agrees with enough of their features, "
         "neither as they are nor mirrored. Check that both show the same glass."
     )
+
+
+def _refine_by_intensity(
+    moving: UInt8Array, fixed: UInt8Array, match: OverviewMatch
+) -> OverviewMatch:
+    """The map that makes the blurred overviews correlate best (ECC, coarse to fine).
+
+    A few dozen features of two sections lie in a few places, and an affine map through them
+    is far off elsewhere; their outlines and large structures say more.
+    """
+    matrix = match.matrix
+    everything = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 200, 1e-6)
+    for shrink in (4, 2):
+        first, second = _shrunk(moving, shrink), _shrunk(fixed, shrink)
+        warp = matrix.copy()
+        warp[:, 2] = warp[:, 2] / shrink + warp[:, :2] @ [0.5, 0.5] - 0.5
+        try:
+            _, found = cv2.findTransformECC(
+                first,
+                second,
+                warp.astype(np.float32),
+                cv2.MOTION_AFFINE,
+                everything,
+                np.ones(second.shape, np.uint8),
+                1,
+            )
+        except cv2.error:
+            break  # no correlation to climb: the features' map stands
+        refined = np.asarray(found, np.float64)
+        refined[:, 2] = shrink * (refined[:, 2] + 0.5 - refined[:, :2] @ [0.5, 0.5])
+        if not _plausible(refined, match.mirrored, OTHER_SECTION.stretch):
+            break
+        matrix = refined
+    return replace(match, matrix=matrix)
+
+
+def _shrunk(image: UInt8Array, shrink: int) -> NDArray[np.float32]:
+    """Reduced, blurred grey overview."""
+    height, width = (size // shrink for size in image.shape[:2])
+    grey = cv2.cvtColor(image[: height * shrink, : width * shrink], cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return cast(NDArray[np.float32], cv2.GaussianBlur(small, (0, 0), 2.0))
 
 
 def _hypothesis(
@@ -259,7 +348,7 @@ def _hypothesis(
     if mirrored:  # back to the coordinates of the image that was given
         flip = aff.to_matrix(D4.FLIP.matrix(moving.shape[1], moving.shape[0]))
         matrix = aff.compose(matrix, flip)
-    if not _plausible(matrix, mirrored):
+    if not _plausible(matrix, mirrored, effort.stretch):
         return None
     return OverviewMatch(
         matrix=matrix,
@@ -268,5 +357,5 @@ def _hypothesis(
         matches=len(source),
         other_inliers=0,
         rms_px=float(np.sqrt(np.mean(misfit**2))),
-        loose=effort is OTHER_SECTION,
+        loose=effort is not SAME_GLASS,
     )

@@ -255,9 +255,12 @@ def part_shifts(lr: FloatImage, reduced: FloatImage, scale: int) -> NDArray[np.f
     """
     height, width = (min(size, max(size // 2, MIN_PART_PX)) for size in lr.shape)
     down, right = lr.shape[0] - height, lr.shape[1] - width
-    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    parts = [(y, x, height, width) for y in (0, down) for x in (0, right)]
+    # The middle is smaller, so that a bend does not average out in it.
+    height, width = (min(size, max(size // 4, MIN_PART_PX)) for size in lr.shape)
+    parts.append(((lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2, height, width))
     shifts = []
-    for top, left in corners:
+    for top, left, height, width in parts:
         part = (slice(top, top + height), slice(left, left + width))
         shifts.append(corr.whitened_shift(lr[part], reduced[part], 4.0))
     return scale * np.asarray(shifts)

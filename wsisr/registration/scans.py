@@ -10,20 +10,26 @@ scan, pixel edges.
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from math import ceil, floor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.errors import RegistrationError
 from wsisr.geometry import Box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration import affine as aff
-from wsisr.registration import correlation as corr
-from wsisr.registration.certificate import TWO_SCANS, Affine
+from wsisr.registration.certificate import Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
-from wsisr.registration.orientation import D4, nearest_orientation
+from wsisr.registration.nodes import (
+    NODE_PX,
+    NODE_SPACING_UM,
+    corners_of,
+    measure_node,
+    node_grid,
+    oriented_region,
+    whole_scale,
+)
+from wsisr.registration.orientation import D4
 from wsisr.registration.overview import (
     OverviewMatch,
     least_squares_affine,
@@ -36,13 +42,7 @@ from wsisr.slides.protocol import Slide
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-NODE_PX = 160
-"""Side of a node's patch, moving px."""
-NODE_SPACING_UM = 500.0
-MAX_NODES = 400
 MIN_NODES = 8
-NODE_REACH_PX = 20.0
-"""How far the overview's map may be off at a node, moving px."""
 NODE_NCC_BAND = 0.6
 """Nodes of one glass measure 0.8 and more; of neighbouring sections 0.3 and less."""
 SAME_GLASS_SHARE = 0.5
@@ -143,10 +143,10 @@ class ScanRegistration:
     ) -> PatchPlan:
         """What to read for the LR patch ``[x, x + width) x [y, y + height)`` (moving px)."""
         local = aff.to_matrix(self.predict(x + width / 2, y + height / 2))
-        corners = _corners(
+        corners = corners_of(
             x - margin_px, y - margin_px, width + 2 * margin_px, height + 2 * margin_px
         )
-        box, turned, initial = _oriented_region(local, corners, x, y)
+        box, turned, initial = oriented_region(local, corners, x, y)
         return PatchPlan(
             box=box,
             orientation=turned,
@@ -242,104 +242,17 @@ def register_scans(
     match = register_overviews(moving_image, fixed_image, seed)
     matrix = match.matrix * fixed_factor
     matrix[:, :2] /= moving_factor
-    scale = _whole_scale(moving, fixed)
-    spacing_px, candidates = _node_grid(moving, moving_image, moving_factor, spacing_um)
+    scale = whole_scale(moving, fixed)
+    spacing_px, candidates = node_grid(moving, moving_image, moving_factor, spacing_um)
     places, bands = [], []
     for done, (x, y) in enumerate(candidates, start=1):
-        found = _node(moving, fixed, matrix, scale, int(x), int(y))
+        found = measure_node(moving, fixed, matrix, scale, int(x), int(y))
         if found is not None:
             places.append((x + NODE_PX / 2, y + NODE_PX / 2, *found[:2]))
             bands.append(found[2])
         report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
     table = np.asarray(places, dtype=np.float64).reshape(-1, 4)
     return _assemble(table, np.asarray(bands, np.float64), matrix, scale, spacing_px, match)
-
-
-def _whole_scale(moving: Slide, fixed: Slide) -> int:
-    first, second = moving.info.mpp, fixed.info.mpp
-    if first is None or second is None:
-        raise RegistrationError("Both scans need a resolution.")
-    ratio = first.value / second.value
-    scale = round(ratio)
-    if scale < 2 or abs(ratio / scale - 1) > 0.1:
-        raise RegistrationError(
-            f"{moving.info.path.name} ({first.value:g} um/px) is {ratio:.2f} times as coarse as "
-            f"{fixed.info.path.name} ({second.value:g} um/px): that is no scale of 2, 3, 4, ... "
-            "MOVING must be the coarse scan."
-        )
-    return scale
-
-
-def _node_grid(
-    moving: Slide, overview: NDArray[np.uint8], factor: float, spacing_um: float
-) -> tuple[float, IntArray]:
-    """Spacing (moving px) and top-left corners of patches with structure on a regular grid."""
-    info = moving.info
-    if info.mpp is None:
-        raise RegistrationError(f"{info.path.name}: no resolution.")
-    base = info.levels[0]
-    area = base.width_px * base.height_px
-    # Small scans get enough nodes for a field, large ones not more than it needs.
-    spacing = min(spacing_um / info.mpp.value, (area / 64) ** 0.5)
-    contrast = np.abs(corr.band_pass(corr.grey(overview)))
-    while True:
-        xs = np.arange(spacing / 2, base.width_px, spacing) - NODE_PX / 2
-        ys = np.arange(spacing / 2, base.height_px, spacing) - NODE_PX / 2
-        grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).round().astype(np.int64)
-        grid = np.clip(grid, 0, np.maximum([base.width_px - NODE_PX, base.height_px - NODE_PX], 0))
-        strength = np.array([_mean_over(contrast, corner, factor) for corner in grid])
-        textured = grid[strength > max(1.0, 0.25 * float(np.percentile(strength, 90)))]
-        if len(textured) <= MAX_NODES:
-            return float(spacing), np.unique(textured, axis=0)
-        spacing *= (len(textured) / MAX_NODES) ** 0.5 * 1.02
-
-
-def _mean_over(image: NDArray[np.float32], corner: IntArray, factor: float) -> float:
-    left, top = (floor(value / factor) for value in corner)
-    side = max(1, ceil(NODE_PX / factor))
-    cut = image[top : top + side, left : left + side]
-    return float(cut.mean()) if cut.size else 0.0
-
-
-def _corners(x: float, y: float, width: float, height: float) -> FloatArray:
-    return np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], float)
-
-
-def _oriented_region(
-    local: FloatArray, corners: FloatArray, x: int, y: int
-) -> tuple[Box, D4, Affine]:
-    """Box of the fixed scan around mapped corners, its orientation and the map into it."""
-    mapped = aff.apply(local, corners)
-    left, top = (floor(value) for value in mapped.min(axis=0))
-    right, bottom = (ceil(value) for value in mapped.max(axis=0))
-    box = Box(x=left, y=top, width=right - left, height=bottom - top)
-    turn = nearest_orientation(local[:, :2]).inverse()
-    to_patch = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
-    to_box = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
-    to_region = aff.to_matrix(turn.matrix(box.width, box.height))
-    initial = aff.compose(to_region, aff.compose(to_box, aff.compose(local, to_patch)))
-    return box, turn, aff.to_affine(initial)
-
-
-def _node(
-    moving: Slide, fixed: Slide, matrix: FloatArray, scale: int, x: int, y: int
-) -> tuple[float, float, float] | None:
-    """Fixed place of the centre of a node's patch and its band NCC; None without texture."""
-    lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
-    if corr.texture(lr) < TWO_SCANS.min_texture:
-        return None
-    reach = int(NODE_REACH_PX)
-    corners = _corners(x - reach, y - reach, NODE_PX + 2 * reach, NODE_PX + 2 * reach)
-    box, turn, initial = _oriented_region(matrix, corners, x, y)
-    pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
-    hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
-    found = aff.prealign(lr, hr, scale, aff.to_matrix(initial), NODE_REACH_PX)
-    sampled = aff.sample_through(hr, scale, found, NODE_PX, NODE_PX)
-    band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
-    centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
-    back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
-    place = aff.apply(back, centre) + np.array([box.x, box.y])
-    return float(place[0]), float(place[1]), band
 
 
 def _assemble(

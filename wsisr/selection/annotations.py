@@ -128,7 +128,7 @@ class Annotations:
         """The union of a label's areas."""
         if label not in self._areas:
             members = [region.polygon for region in self.regions if region.label == label]
-            self._areas[label] = LabelArea(shapely.union_all(members))
+            self._areas[label] = LabelArea(_union(members))
         return self._areas[label]
 
     def to_geojson(self) -> dict[str, Any]:
@@ -266,6 +266,18 @@ def _assemble(shapes: list[ParsedShape], source_format: Format) -> Annotations:
         source_format=source_format,
         notes=tuple(notes),
     )
+
+
+def _union(members: list[BaseGeometry]) -> BaseGeometry:
+    """Union; areas whose bounds meet no other's (most cells) need no overlay."""
+    parts = np.empty(0, object)
+    if members:
+        parts = shapely.get_parts(np.asarray(members, object))
+    first, second = shapely.STRtree(parts).query(parts)
+    crowded = np.zeros(len(parts), np.bool_)
+    crowded[first[first != second]] = True
+    united = shapely.union_all(parts[crowded])
+    return MultiPolygon([*polygon_parts(united), *parts[~crowded]])
 
 
 def _area_of(geometry: BaseGeometry) -> Polygon | MultiPolygon | None:

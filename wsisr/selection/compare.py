@@ -62,6 +62,8 @@ class ComparisonRow:
     reference: str
     agreement: MaskAgreement | None
     annotation_recall: float | None
+    mask_path: Path
+    reference_path: Path | None
 
 
 def mask_agreement(mask: BoolArray, reference: BoolArray, um_per_px: float) -> MaskAgreement:
@@ -213,7 +215,7 @@ def compare_sources(
     for index, (name, table) in enumerate(zip(names, tables, strict=True)):
         is_reference = truth is None and index == 0 and len(sources) > 1
         for slide in _matched(table, references, drawings, single=len(table) == 1):
-            mask, reference = _load_pair(table[slide], _find(references, slide), um_per_px)
+            mask, reference = load_pair(table[slide], _find(references, slide), um_per_px)
             agreement = None
             if reference is not None and not is_reference:
                 if mask.um_per_px is None:
@@ -236,6 +238,8 @@ def compare_sources(
                         reference=reference_name if agreement else "annotations",
                         agreement=agreement,
                         annotation_recall=recall,
+                        mask_path=table[slide],
+                        reference_path=_find(references, slide) if agreement else None,
                     )
                 )
     if not rows:
@@ -333,7 +337,7 @@ def _find(table: Mapping[str, Path], slide: str) -> Path | None:
     return table.get(slide)
 
 
-def _load_pair(
+def load_pair(
     path: Path, reference_path: Path | None, um_per_px: float | None
 ) -> tuple[MaskFile, BoolArray | None]:
     """A mask and its reference on the mask's grid; outlines take the grid of the other."""

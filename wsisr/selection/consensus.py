@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.selection.cues import SAMPLE, Cues, Float32Array, WhitePoint, odd_px
+from wsisr.selection.cues import SAMPLE, STRIP_PX, Cues, Float32Array, WhitePoint, odd_px
 from wsisr.selection.otsu import Threshold, Verdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
 from wsisr.slides.protocol import BoolArray, UInt8Array
@@ -63,10 +63,11 @@ DEFAULT_SETTINGS = TissueSettings()
 
 def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str, Threshold]:
     """A guarded threshold per cue; the glass's own noise raises the lower limits."""
+    step = usable.size // SAMPLE | 1
+    chosen = usable.ravel()[::step]
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
-        values = getattr(cues, name)[usable]
-        values = values[:: -(-max(1, len(values)) // SAMPLE)]
+        values = getattr(cues, name).ravel()[::step][chosen]
         noisy = floor * max(1.0, white.noise / 2.0)
         result[name] = guarded_threshold(values, min(noisy, ceiling), ceiling)
     return result
@@ -100,11 +101,18 @@ def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray
     if threshold.verdict is Verdict.NOTHING:
         return np.zeros(cues.density.shape, np.bool_)
     side = odd_px(GREY_WINDOW_UM, um_per_px)
-    local = np.asarray(cv2.blur(cues.density, (side, side)), np.float32)
-    dense: BoolArray = local > threshold.value
     # A gradient per pixel grows with the pixel, also that of dirt.
-    local *= GREY_TEXTURE * max(1.0, um_per_px / OVERVIEW_UM_PER_PX)
-    return dense & (cues.texture > local)
+    least = GREY_TEXTURE * max(1.0, um_per_px / OVERVIEW_UM_PER_PX)
+    height = cues.density.shape[0]
+    result = np.empty(cues.density.shape, np.bool_)
+    for top in range(0, height, STRIP_PX):
+        bottom = min(height, top + STRIP_PX)
+        first, last = max(0, top - side), min(height, bottom + side)
+        blurred = np.asarray(cv2.blur(cues.density[first:last], (side, side)), np.float32)
+        local = blurred[top - first : bottom - first]
+        result[top:bottom] = local > threshold.value
+        result[top:bottom] &= cues.texture[top:bottom] > least * local
+    return result
 
 
 def stability(
@@ -194,9 +202,13 @@ def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolAr
     ):
         radius = round(radius_um / um_per_px)
         if radius:
-            # OpenCV's border is neutral for both, so tissue that runs off the slide stays.
+            # The edge goes on outside: tissue that runs off the slide stays, and a strip of glass
+            # between tissue and edge is not closed, as OpenCV's neutral border would.
             kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-            byte = cv2.morphologyEx(byte, operation, kernel).astype(np.uint8)
+            rim = 2 * radius
+            wide = cv2.copyMakeBorder(byte, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+            wide = cv2.morphologyEx(wide, operation, kernel)
+            byte = wide[rim:-rim, rim:-rim].astype(np.uint8)
     pixel_mm2 = (um_per_px / 1000) ** 2
     kept = _drop_small(byte.astype(np.bool_), settings.min_area_mm2 / pixel_mm2, 8)
     holes = ~kept

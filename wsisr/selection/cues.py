@@ -163,18 +163,22 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
 
 
 def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
-    """Root mean square of the density's gradient in a 48 um window."""
-    # In place: an overview of 20 Mpx is 80 MiB per map.
-    energy = np.asarray(cv2.Scharr(density, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
-    energy *= energy
-    down = np.asarray(cv2.Scharr(density, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
-    down *= down
-    energy += down
-    del down
+    """Root mean square of the density's gradient in a 48 um window, strip by strip."""
     side = odd_px(TEXTURE_WINDOW_UM, um_per_px)
-    mean = cv2.blur(energy, (side, side), borderType=cv2.BORDER_REFLECT_101)
-    result: Float32Array = np.maximum(mean, 0).astype(np.float32, copy=False)
-    return np.sqrt(result, out=result)
+    halo = side // 2 + 1
+    height = density.shape[0]
+    result = np.empty(density.shape, np.float32)
+    for top in range(0, height, STRIP_PX):
+        bottom = min(height, top + STRIP_PX)
+        first, last = max(0, top - halo), min(height, bottom + halo)
+        part = density[first:last]
+        across = np.asarray(cv2.Scharr(part, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
+        down = np.asarray(cv2.Scharr(part, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
+        energy = across * across + down * down
+        mean = cv2.blur(energy, (side, side), borderType=cv2.BORDER_REFLECT_101)
+        rows = np.asarray(mean, np.float32)[top - first : bottom - first]
+        np.sqrt(np.maximum(rows, 0), out=result[top:bottom])
+    return result
 
 
 def odd_px(length_um: float, um_per_px: float) -> int:

@@ -42,7 +42,7 @@ class LabelArea:
         """Area (level-0 px2) inside boxes (n, 4) of x, y, width, height."""
         values = np.asarray(boxes, np.float64).reshape(-1, 4)
         result = np.zeros(len(values))
-        pieces, bounds, solid = self._pieces
+        pieces, bounds, sizes, solid = self._pieces
         if not len(pieces) or not len(values):
             return result
         left, top = values[:, 0], values[:, 1]
@@ -64,12 +64,14 @@ class LabelArea:
             & (bottom[box_index] >= piece_bounds[:, 3])
         )
         crossing = ~whole & ~solid[piece_index] & (shared > 0)
-        shared[whole] = shapely.area(pieces[piece_index[whole]])
+        shared[whole] = sizes[piece_index[whole]]
         shared[crossing] = shapely.area(
             shapely.intersection(pieces[piece_index[crossing]], tiles[box_index[crossing]])
         )
-        np.add.at(result, box_index, shared)
-        return result
+        summed: Float64Array = np.bincount(box_index, weights=shared, minlength=len(values)).astype(
+            np.float64
+        )
+        return summed
 
     def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
         """Whether points (n, 2) lie inside (the border counts as outside)."""
@@ -79,7 +81,9 @@ class LabelArea:
         return inside
 
     @cached_property
-    def _pieces(self) -> tuple[NDArray[np.object_], Float64Array, NDArray[np.bool_]]:
+    def _pieces(
+        self,
+    ) -> tuple[NDArray[np.object_], Float64Array, Float64Array, NDArray[np.bool_]]:
         pieces: list[Polygon] = []
         for part in polygon_parts(self.geometry):
             _divide(part, pieces, 0)
@@ -87,8 +91,8 @@ class LabelArea:
         array[:] = pieces
         bounds = shapely.bounds(array).reshape(-1, 4)
         box_area = (bounds[:, 2] - bounds[:, 0]) * (bounds[:, 3] - bounds[:, 1])
-        solid = np.asarray(shapely.area(array) >= box_area * (1 - 1e-12), np.bool_)
-        return array, bounds, solid
+        sizes = np.asarray(shapely.area(array), np.float64)
+        return array, bounds, sizes, sizes >= box_area * (1 - 1e-12)
 
     @cached_property
     def _tree(self) -> shapely.STRtree:

@@ -19,8 +19,8 @@ from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
 Float32Array = NDArray[np.float32]
 
 OVERVIEW_UM_PER_PX = 8.0
-BLOCK_PX = 2048
-"""Side of the blocks that are read: 12 MiB of RGB at a time."""
+BLOCK_PX = 1024
+"""Side of the blocks that are read: 3 MiB of RGB, 12 MiB of floats at a time."""
 
 MAX_OVERVIEW_PX = 400_000_000
 """Refuse overviews beyond this many pixels: a wrong resolution, not a slide."""
@@ -84,10 +84,12 @@ def plan_overview(info: SlideInfo, um_per_px: float = OVERVIEW_UM_PER_PX) -> Ove
         If the overview would be absurdly large.
     """
     if info.mpp is None:
-        reason = info.mpp_problem or "the file states no resolution"
+        reason = info.mpp_problem.rstrip(". ") or (
+            "the file states none; state it with --mpp-override CSV (columns slide, mpp)"
+        )
         raise MppError(
-            f"{info.path}: tissue needs um per px and {reason}; give it with --mpp-override "
-            "(a CSV with the columns slide,mpp) or --mpp."
+            f"{info.path}: tissue needs a resolution, and there is none. {reason}, or open the "
+            "slide with --mpp (um per px)."
         )
     mpp = info.mpp.value
     target = max(um_per_px, mpp)

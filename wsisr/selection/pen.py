@@ -53,7 +53,12 @@ def pen_mask(
     reach = _disk(GROWTH_UM / um_per_px)
     result = np.zeros(valid.shape, np.bool_)
     found = []
-    smooth = (cues.density > SMOOTH_DENSITY) & (cues.texture < SMOOTH_RATIO * cues.density)
+    smooth = np.empty(valid.shape, np.bool_)
+    for top in range(0, len(smooth), STRIP_PX):
+        rows = slice(top, top + STRIP_PX)
+        density = cues.density[rows]
+        smooth[rows] = density > SMOOTH_DENSITY
+        smooth[rows] &= cues.texture[rows] < SMOOTH_RATIO * density
     for colour in PEN_COLOURS:
         core = _large(_by_strips(rgb, white, _CORES[colour]) & valid, least)
         if not core.any():

@@ -176,7 +176,7 @@ def clam_like(
     blurred = cv2.medianBlur(saturation, odd_px(median_um, um_per_px))
     mode = cv2.THRESH_BINARY + (cv2.THRESH_OTSU if use_otsu else 0)
     _, mask = cv2.threshold(blurred, threshold, 255, mode)
-    side = max(1, round(close_um / um_per_px))
+    side = odd_px(close_um, um_per_px)
     closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
     result: BoolArray = closed > 0
     return result

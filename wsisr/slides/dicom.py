@@ -18,8 +18,9 @@ from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.compression import LOSSY, jpeg_quality, parse_jpeg_header
 from wsisr.slides.decode import JPEG, JPEG2000, NONE, ChunkFormat, decode_tile
-from wsisr.slides.dicom_files import series_of
+from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.dicom_frames import FrameTable, frame_table
+from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
@@ -127,6 +128,11 @@ def open_dicom(path: Path) -> tuple[SlideInfo, DicomStore]:
         If a file is damaged or cut off, the series has no volume image, or it is stored in a way
         that is not read here (fluorescence channels in grey, unusual transfer syntaxes).
     """
+    with quiet_pydicom():
+        return _open_series(path)
+
+
+def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
     files = series_of(path)
     headers = [(file, *_read_header(file)) for file in files]
     volume = [item for item in headers if _is_volume(item[1])]
@@ -138,9 +144,9 @@ def open_dicom(path: Path) -> tuple[SlideInfo, DicomStore]:
     ordered = sorted(groups.items(), key=lambda item: -item[0][0] * item[0][1])
     levels = tuple(_level(size, members) for size, members in ordered)
     base_header = ordered[0][1][0][1]
-    icc = _icc_profile(base_header)
+    icc = icc_profile(base_header)
     store = DicomStore(levels, icc)
-    spacing = _spacing_um(base_header)
+    spacing = spacing_um(base_header)
     stated = [(spacing, MppSource.DICOM, MppQuality.STATED)] if spacing is not None else []
     resolution = choose_resolution(path.name, stated)
     base = levels[0].grid
@@ -155,7 +161,7 @@ def open_dicom(path: Path) -> tuple[SlideInfo, DicomStore]:
         backend="dicom",
         mpp=resolution.mpp,
         mpp_problem=resolution.problem,
-        objective_power=_objective(base_header),
+        objective_power=objective_power(base_header),
         levels=tuple(
             Level(
                 index=index,
@@ -350,38 +356,6 @@ def _decode_other(codec: str, data: bytes) -> UInt8Array:
     if image.dtype != np.uint8 or image.shape[2] != 3:
         raise ValueError(f"decoded to {image.dtype} {image.shape}")
     return image
-
-
-def _functional(header: Any, name: str) -> Any:
-    for key in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in (header.get(key) or [])[:1]:
-            inner = group.get(name)
-            if inner:
-                return inner[0]
-    return None
-
-
-def _spacing_um(header: Any) -> tuple[float, float] | None:
-    """(x, y) um per pixel; PixelSpacing is (row distance, column distance) in mm."""
-    measures = _functional(header, "PixelMeasuresSequence")
-    spacing = measures.get("PixelSpacing") if measures is not None else header.get("PixelSpacing")
-    if not spacing or len(spacing) != 2:
-        return None
-    return float(spacing[1]) * 1000.0, float(spacing[0]) * 1000.0
-
-
-def _objective(header: Any) -> float | None:
-    for optics in (header.get("OpticalPathSequence") or [])[:1]:
-        power = optics.get("ObjectiveLensPower")
-        return float(power) if power else None
-    return None
-
-
-def _icc_profile(header: Any) -> bytes | None:
-    for optics in (header.get("OpticalPathSequence") or [])[:1]:
-        profile = optics.get("ICCProfile")
-        return bytes(profile) if profile else None
-    return None
 
 
 def _compression(store: DicomStore, index: int, level: DicomLevel, header: Any) -> Compression:

@@ -1,6 +1,10 @@
 """Which files make one DICOM slide: light look-ups, no pixel is touched."""
 
+import logging
+import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,23 @@ from wsisr.slides.faults import RefusedSlideError
 
 WSM_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """pydicom warns of every value that breaks a rule; what matters is checked and raised here."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger("pydicom")
+    logger.addFilter(drop)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeFilter(drop)
 
 
 def is_dicom(path: Path) -> bool:
@@ -35,7 +56,7 @@ def series_in(folder: Path) -> dict[str, tuple[Path, ...]]:
         if not file.is_file() or not is_dicom(file):
             continue
         header = read_identity(file)
-        if header is None or not header.get("SOPClassUID"):
+        if header is None:
             found[f"damaged:{file.name}"].append(file)
         elif str(header.get("SOPClassUID", "")) == WSM_CLASS:
             found[str(header.get("SeriesInstanceUID", ""))].append(file)
@@ -61,7 +82,7 @@ def series_of(path: Path) -> tuple[Path, ...]:
             f"{path}: holds {len(series)} DICOM series; name one file of the wanted one ({names})."
         )
     header = read_identity(path)
-    if header is None or not header.get("SOPClassUID"):
+    if header is None:
         raise RefusedSlideError(f"{path}: damaged DICOM file; copy it again.")
     if str(header.get("SOPClassUID", "")) != WSM_CLASS:
         raise SlideError(f"{path}: a DICOM file, but no whole-slide microscopy image.")
@@ -73,9 +94,11 @@ def read_identity(path: Path) -> Any:
     """The few tags that tell what a file is, or None if it is damaged."""
     import pydicom
 
+    tags = ["SOPClassUID", "SeriesInstanceUID"]
     try:
-        return pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID"]
-        )
+        with quiet_pydicom():
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            # Values are parsed, and complained about, when they are first looked at.
+            return header if all(header.get(tag) for tag in tags) else None
     except Exception:  # a damaged file raises whatever the parser met
         return None

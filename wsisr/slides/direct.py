@@ -9,12 +9,14 @@ from wsisr.slides.decode import decode_tile
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.protocol import Level, SlideInfo
-from wsisr.slides.tiff_directory import TiffDirectory, TiffLevel, read_directory
+from wsisr.slides.tiff_directory import (
+    PLACED_FREELY,
+    TiffDirectory,
+    TiffLevel,
+    read_directory,
+)
 from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
-
-NOT_DIRECT = ("leica", "ventana")
-"""Vendors whose tiles overlap or lie in regions: OpenSlide's ground."""
 
 
 class DirectStore:
@@ -95,7 +97,7 @@ def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
         If it is none, is damaged, or is of a kind that needs OpenSlide.
     """
     directory = read_directory(path)
-    if directory.vendor in NOT_DIRECT:
+    if directory.vendor in PLACED_FREELY:
         raise SlideError(
             f"{path}: {directory.vendor} slides place their tiles freely; OpenSlide reads them."
         )

@@ -20,8 +20,8 @@ CANDIDATES = 32
 MAX_SIDE_PX = 128
 MAX_SOURCE_PX = 1024
 MIN_SIDE_PX = 16
-MIN_TEXTURE = 2.0
-"""Standard deviation (grey levels) below which a place tells nothing."""
+MIN_TEXTURE = 4.0
+"""Standard deviation (grey levels) below which a place is glass and tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,15 +149,17 @@ def _textured_places(slide: Slide, level: Level, side: int, seed: int) -> list[t
     # The last pixels of a truncated level have no whole block of level 0 behind them.
     right = min(level.width_px, slide.info.levels[0].width_px // factor) - side
     bottom = min(level.height_px, slide.info.levels[0].height_px // factor) - side
-    found: dict[tuple[int, int], float] = {}
+    found: list[tuple[int, int]] = []
     for _ in range(CANDIDATES):
         x, y = int(rng.integers(0, right + 1)), int(rng.integers(0, bottom + 1))
-        if not slide.read_validity(level.index, x, y, side, side).all():
+        if (x, y) in found or not slide.read_validity(level.index, x, y, side, side).all():
             continue
-        texture = float(slide.read_level(level.index, x, y, side, side).std(axis=(0, 1)).max())
-        if texture >= MIN_TEXTURE:
-            found[x, y] = texture
-    return sorted(found, key=lambda place: (-found[place], place))[:PLACES]
+        image = slide.read_level(level.index, x, y, side, side)
+        if float(image.std(axis=(0, 1)).max()) >= MIN_TEXTURE:
+            found.append((x, y))
+        if len(found) == PLACES:
+            break
+    return found
 
 
 def _area(source: UInt8Array, factor: int) -> UInt8Array:

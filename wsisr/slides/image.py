@@ -87,6 +87,7 @@ def open_image(path: Path) -> tuple[SlideInfo, ImageStore]:
             with Image.open(path) as image:
                 width, height, mode = image.width, image.height, image.mode
                 kind = str(image.format)
+                pages = int(getattr(image, "n_frames", 1))
                 dpi = image.info.get("dpi")
                 icc = image.info.get("icc_profile")
     except Exception as error:
@@ -94,6 +95,10 @@ def open_image(path: Path) -> tuple[SlideInfo, ImageStore]:
             f"{path}: no image that can be read ({type(error).__name__}); the file is damaged or "
             "of another kind."
         ) from error
+    if pages > 1:
+        raise SlideError(
+            f"{path}: holds {pages} pages, so it is no plain image; convert it to a tiled TIFF."
+        )
     if width * height > MAX_IMAGE_PX:
         raise SlideError(
             f"{path}: {width} x {height} px is too large for a plain image; convert it to a tiled "

@@ -1,6 +1,7 @@
 """Open any slide: find the kind, choose the best exact reader, say why the others cannot."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -113,6 +114,8 @@ def _reopen(path: Path, backend: str, mpp: float | None, icc: Icc, cache_mib: fl
 def _check_path(path: Path) -> None:
     if not path.exists():
         raise SlideError(f"{path}: there is no such file or folder; check the path.")
+    if not os.access(path, os.R_OK):
+        raise SlideError(f"{path}: may not be read; check its permissions.")
     if path.is_dir():
         if not is_dicom_folder(path):
             raise SlideError(
@@ -144,12 +147,14 @@ def _first_that_opens(path: Path, names: tuple[str, ...]) -> tuple[SlideInfo, Ti
     if len(faults) == 1:
         raise SlideError(f"{path}: {faults[0].split(': ', 1)[1]}")
     suffix = path.suffix.lower()
-    kind = "the file is damaged or of an unknown kind"
     if suffix in TIFF_SUFFIXES and not is_tiff(path):
-        kind = f"it is named {suffix} but is no TIFF file"
+        raise SlideError(
+            f"{path}: not a slide that can be read, it is named {suffix} but is no TIFF file; copy "
+            "it again or leave it out."
+        )
     raise SlideError(
-        f"{path}: not a slide that can be read, {kind}; copy it again or leave it out. "
-        f"({' '.join(faults)})"
+        f"{path}: not a slide that can be read, the file is damaged or of an unknown kind; copy it "
+        f"again or leave it out. ({' '.join(faults)})"
     )
 
 

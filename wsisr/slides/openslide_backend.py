@@ -41,8 +41,7 @@ class OpenSlideStore:
             TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
             for w, h in slide.level_dimensions
         )
-        profile = slide.color_profile
-        self._icc = bytes(profile.tobytes()) if profile is not None else None
+        self._icc = _profile(slide)
         self.factors = tuple(
             level_factor(
                 self._grids[0].width_px, self._grids[0].height_px, grid.width_px, grid.height_px
@@ -91,6 +90,14 @@ class OpenSlideStore:
         except Exception as error:
             detail = str(error)[:160] or type(error).__name__
             raise SlideError(f"{self._path}: OpenSlide cannot open it ({detail}).") from error
+
+
+def _profile(slide: Any) -> bytes | None:
+    try:
+        profile = slide.color_profile
+        return bytes(profile.tobytes()) if profile is not None else None
+    except Exception:  # a profile that no library can parse is as good as none here
+        return None
 
 
 def companion_files(path: Path) -> tuple[Path, ...]:

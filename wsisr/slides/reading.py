@@ -1,5 +1,7 @@
 """Read the layers of a patch: stored pixels where a level has them, antialiased where not."""
 
+from math import ceil
+
 from wsisr.errors import GeometryError
 from wsisr.geometry import Layer, PatchGeometry
 from wsisr.slides.protocol import Slide, UInt8Array
@@ -7,7 +9,7 @@ from wsisr.slides.resample import read_resampled
 
 
 def source_origin_px(geometry: PatchGeometry, layer: Layer, x0: int, y0: int) -> tuple[int, int]:
-    """Origin of a layer's source region, margin included, in whole pixels of the level it reads.
+    """Origin of a layer's source region with margin and shift, in whole pixels of its level.
 
     Raises
     ------
@@ -24,12 +26,15 @@ def source_origin_px(geometry: PatchGeometry, layer: Layer, x0: int, y0: int) ->
             f"{layer.name}: a margin of {layer.margin_px} px is {margin:g} px of level "
             f"{layer.level}, not a whole number."
         )
-    return x0 // factor - int(margin), y0 // factor - int(margin)
+    return (
+        x0 // factor - int(margin) + layer.shift_x_px,
+        y0 // factor - int(margin) + layer.shift_y_px,
+    )
 
 
 def source_size_px(layer: Layer) -> int:
     """Side of the region of the read level that a layer's patch covers with its margin."""
-    return max(1, -int(-layer.read_size_px * layer.reduction // 1))
+    return max(1, ceil(layer.read_size_px * layer.reduction - 1e-6))
 
 
 def read_layer(slide: Slide, geometry: PatchGeometry, layer: Layer, x0: int, y0: int) -> UInt8Array:

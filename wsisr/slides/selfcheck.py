@@ -66,16 +66,23 @@ def self_check(slide: Slide, seed: int = 0, tiles: int = 6) -> SelfCheck:
     SelfCheck
         Levels that either reader cannot read exactly are left out, and so are pixels that either
         holds for not scanned.
+
+    Raises
+    ------
+    SlideError
+        If one of the regions cannot be decoded: the file is damaged.
     """
     info = slide.info
     for name in SECOND_READERS.get(info.backend, ()):
         if name not in backends_for(info.path):
             continue
         try:
-            with open_slide(info.path, backend=name, cache_mib=16) as second:
-                return _compare(slide, second, seed, tiles)
+            second = open_slide(info.path, backend=name, cache_mib=16)
         except SlideError as error:
             logger.debug("%s: no second opinion from %s: %s", info.path.name, name, error)
+            continue
+        with second:
+            return _compare(slide, second, seed, tiles)
     return SelfCheck(
         agrees=True,
         second_backend=None,

@@ -21,6 +21,7 @@ from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
 from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.tiff_tags import resolution_um, text_of, vendor_of, vendor_tags
 from wsisr.slides.tiles import TileGrid
 from wsisr.slides.vendor_xml import philips_spacings_um
 
@@ -28,6 +29,8 @@ MAX_PAGES = 2000
 MAX_TILE_BYTES = 512 << 20
 """Largest decoded tile or strip that is accepted, bytes."""
 ASPECT_TOLERANCE = 0.02
+PLACED_FREELY = ("leica", "ventana")
+"""Vendors whose tiles overlap or lie in regions: OpenSlide's ground."""
 REDUCED_IMAGE = 1
 
 
@@ -124,7 +127,7 @@ def read_directory(path: Path) -> TiffDirectory:
 
     size = path.stat().st_size
     try:
-        with _quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
             return _from_tiff(path, size, tiff)
     except SlideError:
         raise
@@ -137,7 +140,7 @@ def read_directory(path: Path) -> TiffDirectory:
 
 
 @contextmanager
-def _quiet_tifffile() -> Iterator[None]:
+def quiet_tifffile() -> Iterator[None]:
     """tifffile logs what it forgives; what matters of it is checked and raised here."""
 
     def drop(record: logging.LogRecord) -> bool:
@@ -154,8 +157,8 @@ def _quiet_tifffile() -> Iterator[None]:
 def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
     pages = _all_pages(path, tiff)
     base = pages[0][1]
-    vendor = _vendor(tiff, base)
-    description = _text(base, "ImageDescription")
+    vendor = vendor_of(tiff, base)
+    description = text_of(base, "ImageDescription")
     true_sizes = _philips_sizes(description) if vendor == "philips" else {}
     quirks: list[str] = []
     levels: list[TiffLevel] = []
@@ -180,11 +183,11 @@ def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
         path=path,
         vendor=vendor,
         description=description,
-        software=_text(base, "Software"),
+        software=text_of(base, "Software"),
         levels=tuple(levels),
-        resolution=_resolution_um(base),
+        resolution=resolution_um(base),
         icc=bytes(icc.value) if icc is not None else None,
-        tags=_vendor_tags(base),
+        tags=vendor_tags(base),
         quirks=tuple(quirks),
     )
 
@@ -233,7 +236,7 @@ def _is_level(base: Any, page: Any, ndpi: bool, vendor: str) -> bool:
         return False
     if page.is_tiled != base.is_tiled:
         return False
-    kind = _text(page, "ImageDescription").lower()
+    kind = text_of(page, "ImageDescription").lower()
     names = ("label", "macro", "thumbnail")
     if vendor in ("aperio", "philips") and kind.lstrip().startswith(names):
         return False
@@ -340,56 +343,6 @@ def _chunk_format(page: Any, samples: int) -> ChunkFormat:
         jpeg_tables=bytes(page.jpegtables) if page.jpegtables else None,
         jpeg_header=bytes(header) if header else None,
     )
-
-
-def _vendor(tiff: Any, base: Any) -> str:
-    if tiff.is_ndpi:
-        return "hamamatsu"
-    if tiff.is_svs:
-        return "aperio"
-    if tiff.is_philips:
-        return "philips"
-    if tiff.is_scn:
-        return "leica"
-    if tiff.is_bif:
-        return "ventana"
-    if tiff.is_qpi:
-        return "akoya"
-    if tiff.is_ome:
-        return "ome-tiff"
-    if _text(base, "Software").startswith("Philips"):
-        return "philips"
-    return "generic-tiff"
-
-
-def _text(page: Any, name: str) -> str:
-    tag = page.tags.get(name)
-    value = tag.value if tag is not None else ""
-    return value if isinstance(value, str) else ""
-
-
-def _resolution_um(page: Any) -> tuple[float, float] | None:
-    unit = page.tags.get("ResolutionUnit")
-    um_per_unit = {2: 25400.0, 3: 10000.0}.get(int(unit.value) if unit is not None else 2)
-    values = []
-    for name in ("XResolution", "YResolution"):
-        tag = page.tags.get(name)
-        if tag is None or um_per_unit is None:
-            return None
-        numerator, denominator = tag.value
-        if numerator <= 0 or denominator <= 0:
-            return None
-        values.append(um_per_unit * denominator / numerator)
-    return values[0], values[1]
-
-
-def _vendor_tags(page: Any) -> dict[str, float]:
-    found = {}
-    for name, code in (("magnification", 65421), ("z_offset", 65424)):
-        tag = page.tags.get(code)
-        if tag is not None and isinstance(tag.value, int | float):
-            found[name] = float(tag.value)
-    return found
 
 
 def _philips_sizes(description: str) -> dict[int, int]:

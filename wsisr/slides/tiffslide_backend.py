@@ -21,7 +21,13 @@ from wsisr.slides.decode import APERIO_JP2K_YCBCR
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess
 from wsisr.slides.protocol import Level, SlideInfo
-from wsisr.slides.tiff_directory import TiffDirectory, TiffLevel, read_directory
+from wsisr.slides.tiff_directory import (
+    PLACED_FREELY,
+    TiffDirectory,
+    TiffLevel,
+    quiet_tifffile,
+    read_directory,
+)
 from wsisr.slides.tiff_metadata import (
     COARSEST_TIFF_UM_PER_PX,
     choose_resolution,
@@ -107,7 +113,8 @@ class TiffSlideStore:
         import tiffslide
 
         try:
-            return tiffslide.TiffSlide(self._path)
+            with quiet_tifffile():
+                return tiffslide.TiffSlide(self._path)
         except Exception as error:
             detail = str(error)[:160] or type(error).__name__
             raise SlideError(f"{self._path}: tiffslide cannot open it ({detail}).") from error
@@ -123,6 +130,12 @@ class TiffSlideStore:
 
     def _check_form(self) -> None:
         """Refuse what tiffslide shows without converting it to RGB on white."""
+        vendor = str(self.properties.get("tiffslide.vendor", ""))
+        if self._directory is not None:
+            vendor = self._directory.vendor
+        if vendor in PLACED_FREELY:
+            self.close()
+            raise SlideError(f"{self._path}: {vendor} slides overlap their tiles; see OpenSlide.")
         if self._directory is None:
             return
         form = self._directory.levels[0].form

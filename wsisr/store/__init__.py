@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from wsisr.store.reader import open_pairs as open_pairs
     from wsisr.store.schema import ArraySpec as ArraySpec
     from wsisr.store.shard_reader import ShardReader as ShardReader
+    from wsisr.store.slide_writer import SlideWriter as SlideWriter
     from wsisr.store.summarise import describe_store as describe_store
     from wsisr.store.summarise import summarise_store as summarise_store
     from wsisr.store.table import Table as Table
     from wsisr.store.verify import VerifyReport as VerifyReport
     from wsisr.store.verify import verify_store as verify_store
-    from wsisr.store.writer import SlideWriter as SlideWriter
     from wsisr.store.writer import StoreWriter as StoreWriter
 
 _LAZY = {
@@ -32,7 +32,7 @@ _LAZY = {
     "Finding": "findings",
     "PairStore": "reader",
     "ShardReader": "shard_reader",
-    "SlideWriter": "writer",
+    "SlideWriter": "slide_writer",
     "StoreWriter": "writer",
     "Table": "table",
     "VerifyReport": "verify",

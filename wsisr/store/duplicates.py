@@ -167,7 +167,6 @@ def _candidates(
     if not count:
         return []
     bits = max(MIN_BITS, int(np.log2(2 * count)) + 4)
-    both = np.concatenate([descriptors, mirrored(descriptors)])
     owner = np.concatenate([patch, patch])
     flipped = np.repeat([False, True], count)
     centre = descriptors.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -175,7 +174,7 @@ def _candidates(
     shared: list[NDArray[np.int64]] = []
     for _ in range(TABLES):
         planes = rng.standard_normal((128, bits)).astype(np.float32)
-        keys = _keys(both, centre, planes)
+        keys = _keys(descriptors, centre, planes)
         one, two = _bucket_pairs(keys)
         # A mirrored keypoint is compared with unmirrored ones only, and each pair once.
         good = ~flipped[one] & (
@@ -208,12 +207,18 @@ def _candidates(
 def _keys(
     descriptors: NDArray[np.uint8], centre: NDArray[np.float32], planes: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Which side of each random plane through the mean a descriptor lies on, as one number."""
+    """Which side of each random plane through the mean a descriptor lies on, as one number.
+
+    First those of the descriptors as they are, then those of their mirror images.
+    """
     weights = (1 << np.arange(planes.shape[1])).astype(np.int64)
-    keys = np.empty(len(descriptors), np.int64)
-    for start in range(0, len(descriptors), 65536):
-        part = descriptors[start : start + 65536].astype(np.float32) - centre
-        keys[start : start + 65536] = ((part @ planes) > 0) @ weights
+    count = len(descriptors)
+    keys = np.empty(2 * count, np.int64)
+    for start in range(0, count, 65536):
+        part = descriptors[start : start + 65536]
+        for offset, turned in ((0, part), (count, mirrored(part))):
+            sides = ((turned.astype(np.float32) - centre) @ planes) > 0
+            keys[offset + start : offset + start + len(part)] = sides @ weights
     return keys
 
 
@@ -247,9 +252,8 @@ def _compare(
     )
     if len(points) < MIN_INLIERS:
         return None
-    image, side = two.images[place_two], two.images.shape[1]
     if mirror:
-        image = np.ascontiguousarray(image[:, ::-1])
+        side = two.image.side_px
         targets = np.stack((side - targets[:, 0], targets[:, 1]), axis=1)
     transform, inliers = cv2.estimateAffinePartial2D(
         points, targets, method=cv2.RANSAC, ransacReprojThreshold=INLIER_PX, maxIters=500
@@ -259,7 +263,11 @@ def _compare(
     scale = float(np.hypot(transform[0, 0], transform[1, 0]))
     if abs(scale - 1.0) > MAX_SCALE_ERROR:
         return None
-    ncc = _overlap_ncc(one.images[place_one], image, np.asarray(transform, np.float64))
+    image = two.image(int(two.rows[place_two]))
+    if mirror:
+        image = np.ascontiguousarray(image[:, ::-1])
+    ours = one.image(int(one.rows[place_one]))
+    ncc = _overlap_ncc(ours, image, np.asarray(transform, np.float64))
     if ncc is None or ncc < MIN_NCC:
         return None
     angle = float(np.degrees(np.arctan2(transform[1, 0], transform[0, 0])))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.store.reader import PairStore
+from wsisr.store.shard_reader import ShardReader
 
 FloatArray = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
@@ -28,7 +29,33 @@ MIN_PATCHES = 64
 PATCHES_PER_ROOT = 3.0
 """Sampled patches are this times the square root of their number: two complete copies cut on
 different grids then share about 4 * 3^2 overlapping sampled patches, however large they are."""
+MIN_SAMPLE = 16
+PATCH_BUDGET = 100_000
+"""Sampled patches over all slides: about 3 million keypoints, 1 GB."""
 FLAT_SD = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GreyPatches:
+    """Patches of one slide as grey images of one resolution, read when they are asked for.
+
+    Attributes
+    ----------
+    reader : ShardReader
+    side_px : int
+        Side of the images.
+    """
+
+    reader: ShardReader
+    side_px: int
+
+    def __call__(self, row: int) -> UInt8Array:
+        """One patch, shape (side_px, side_px), uint8."""
+        patch = self.reader.read([row])[0]
+        grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
+        kind = cv2.INTER_AREA if self.side_px <= patch.shape[0] else cv2.INTER_CUBIC
+        size = (self.side_px, self.side_px)
+        return np.asarray(cv2.resize(grey, size, interpolation=kind), np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,24 +66,20 @@ class SlideFeatures:
     ----------
     rows : ndarray, shape (p,), int
         Which patches.
-    images : ndarray, shape (p, s, s), uint8
-        Grey patches at `um_per_px`.
+    image : GreyPatches
+        The patches themselves; not kept in memory.
     patch : ndarray, shape (k,), int
         Place of each keypoint's patch in `rows`.
     xy_px : ndarray, shape (k, 2), float32
         Where it lies in its image, pixel edges.
-    angle_deg : ndarray, shape (k,), float32
     descriptors : ndarray, shape (k, 128), uint8
-    um_per_px : float
     """
 
     rows: NDArray[np.int64]
-    images: UInt8Array
+    image: GreyPatches
     patch: NDArray[np.int64]
     xy_px: FloatArray
-    angle_deg: FloatArray
     descriptors: UInt8Array
-    um_per_px: float
 
 
 def common_resolution(fields_um: Sequence[float]) -> float:
@@ -68,12 +91,19 @@ def common_resolution(fields_um: Sequence[float]) -> float:
     return RESOLUTIONS_UM_PER_PX[-1]
 
 
-def sample_rows(rows: NDArray[np.int64], budget: int | None = None) -> NDArray[np.int64]:
-    """Evenly spread rows: all of a small slide, about 3 sqrt(n) of a large one."""
+def sample_rows(rows: NDArray[np.int64], slides: int = 1) -> NDArray[np.int64]:
+    """Evenly spread rows of one slide: all of a small one, about 3 sqrt(n) of a large one.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n,), int
+    slides : int
+        How many slides are compared; beyond a thousand or so each gives fewer, so that memory stays
+        bounded.
+    """
     count = len(rows)
     wanted = min(count, max(MIN_PATCHES, ceil(PATCHES_PER_ROOT * sqrt(count))))
-    if budget is not None:
-        wanted = min(wanted, budget)
+    wanted = min(wanted, max(MIN_SAMPLE, PATCH_BUDGET // max(1, slides)))
     return rows[np.linspace(0, count - 1, wanted).round().astype(np.int64)] if count else rows
 
 
@@ -103,36 +133,28 @@ def describe_slide(
     fine = [spec for spec in specs if spec.factor * mpp <= um_per_px * 1.1]
     spec = max(fine, key=lambda s: s.factor) if fine else min(specs, key=lambda s: s.factor)
     side = max(16, round(spec.size_px * spec.factor * mpp / um_per_px))
-    reader = store.reader(slide_id, spec.name)
-    images = np.empty((len(rows), side, side), np.uint8)
+    image = GreyPatches(reader=store.reader(slide_id, spec.name), side_px=side)
     finder: Any = getattr(cv2, "SIFT_create")(nfeatures=KEYPOINTS_PER_PATCH)  # noqa: B009
     places: list[NDArray[Any]] = []
     points: list[NDArray[Any]] = []
-    angles: list[NDArray[Any]] = []
     descriptors: list[NDArray[Any]] = []
     for at, row in enumerate(rows.tolist()):
-        grey = cv2.cvtColor(reader.read([row])[0], cv2.COLOR_RGB2GRAY)
-        shrink = side <= spec.size_px
-        kind = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
-        images[at] = cv2.resize(grey, (side, side), interpolation=kind)
-        if images[at].std() < FLAT_SD:
+        grey = image(row)
+        if grey.std() < FLAT_SD:
             continue
-        found, described = finder.detectAndCompute(images[at], None)
+        found, described = finder.detectAndCompute(grey, None)
         if described is None or not len(found):
             continue
         # OpenCV counts from pixel centres, this package from pixel edges.
         points.append(np.array([k.pt for k in found], np.float32) + 0.5)
-        angles.append(np.array([k.angle for k in found], np.float32))
         descriptors.append(described.astype(np.uint8))
         places.append(np.full(len(found), at))
     return SlideFeatures(
         rows=rows,
-        images=images,
+        image=image,
         patch=np.concatenate([np.empty(0, np.int64), *places]).astype(np.int64),
         xy_px=np.concatenate([np.empty((0, 2), np.float32), *points]),
-        angle_deg=np.concatenate([np.empty(0, np.float32), *angles]),
         descriptors=np.concatenate([np.empty((0, 128), np.uint8), *descriptors]),
-        um_per_px=um_per_px,
     )
 
 

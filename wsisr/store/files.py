@@ -8,12 +8,14 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from wsisr.errors import StoreError
 
+_MAX_PARTS = 512
+"""Parts of one system call; the common limit is 1024."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -39,17 +41,23 @@ def disk_full_is_clear(where: Path) -> Iterator[None]:
         ) from err
 
 
-def write_buffers(path: Path, buffers: Iterable[bytes | memoryview]) -> int:
-    """Write a new file from parts, without syncing; returns its size in bytes."""
+def write_buffers(path: Path, buffers: Sequence[bytes | memoryview]) -> int:
+    """Write a new file from parts without copying or syncing them; returns its size in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
-    with open(path, "wb", buffering=0) as file:
-        for buffer in buffers:
-            view = memoryview(buffer)
-            while view:
-                written = file.write(view)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        for start in range(0, len(buffers), _MAX_PARTS):
+            parts = [memoryview(part) for part in buffers[start : start + _MAX_PARTS]]
+            while parts:
+                written = os.writev(fd, parts)
                 size += written
-                view = view[written:]
+                while parts and written >= len(parts[0]):
+                    written -= len(parts.pop(0))
+                if parts:
+                    parts[0] = parts[0][written:]
+    finally:
+        os.close(fd)
     return size
 
 

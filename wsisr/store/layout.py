@@ -28,11 +28,11 @@ def check_slide_id(slide_id: str) -> str:
     ------
     StoreError
         Where it is empty, has a separator or control character, starts with ``.`` or ``__``, or is
-        longer than 200 characters.
+        longer than 200 bytes.
     """
-    if not _SLIDE_ID.fullmatch(slide_id):
+    if not _SLIDE_ID.fullmatch(slide_id) or len(slide_id.encode(errors="replace")) > 200:
         raise StoreError(
-            f"{slide_id!r} cannot be a slide id: use 1 to 200 characters without / or \\, "
+            f"{slide_id!r} cannot be a slide id: use 1 to 200 bytes without / or \\, "
             "and no . or __ at the start."
         )
     return slide_id
@@ -112,6 +112,10 @@ class StorePaths:
 
     def staged_slide(self, slide_id: str) -> SlidePaths:
         return SlidePaths(self.partial / SLIDES / check_slide_id(slide_id))
+
+    def slide_lock(self, slide_id: str) -> Path:
+        """Held by the process that stages a slide."""
+        return self.partial / "writing" / f"{check_slide_id(slide_id)}.lock"
 
     @property
     def replaced_slides(self) -> Path:

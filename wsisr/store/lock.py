@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ except ImportError:  # pragma: no cover - not on POSIX
 log = logging.getLogger(__name__)
 
 WHOLE = "build"
+ORPHAN_WAIT_S = 300.0
+"""How long a slide waits for a worker that outlived its killed build."""
 
 
 class BuildLock:
@@ -151,6 +154,60 @@ class BuildLock:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self._command,
         }
+
+
+class SlideLock:
+    """Keeps two processes from staging one slide.
+
+    A worker can outlive its build by a while (kill -9 of the parent): it may finish the slide that
+    it has in hand, and whoever wants the same slide waits for it.
+
+    Parameters
+    ----------
+    file : Path
+        The lock file; it exists while it is held.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._fd: int | None = None
+
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Take the lock, waiting for it for at most `wait_s` seconds; False if it is held."""
+        deadline = time.monotonic() + wait_s
+        said = False
+        while True:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                fd = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+                if _kernel_lock(fd):
+                    if _same_file(fd, self.file):
+                        self._fd = fd
+                        return True
+                    os.close(fd)
+                    continue
+                os.close(fd)
+            if time.monotonic() >= deadline:
+                return False
+            if not said:
+                log.warning("%s: waiting for a worker of an earlier run.", self.file)
+                said = True
+            time.sleep(0.1)
+
+    def release(self) -> None:
+        """Give the lock back; harmless where it is not held."""
+        if self._fd is None:
+            return
+        self.file.unlink(missing_ok=True)
+        os.close(self._fd)
+        self._fd = None
+        with suppress(OSError):
+            self.file.parent.rmdir()
+
+    def __del__(self) -> None:
+        if self._fd is not None:
+            with suppress(OSError):
+                os.close(self._fd)
 
 
 def _kernel_lock(fd: int) -> bool:

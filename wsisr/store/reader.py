@@ -87,15 +87,20 @@ class _Slides(Mapping[str, SlideView]):
     def __init__(self, store: "PairStore", ids: Sequence[str]) -> None:
         self._store = store
         self._ids = tuple(ids)
+        self._present = frozenset(ids)
         self._open: dict[str, SlideView] = {}
 
     def __getitem__(self, slide_id: str) -> SlideView:
         if slide_id not in self._open:
-            if slide_id not in self._ids:
+            if slide_id not in self._present:
                 raise KeyError(slide_id)
             index = self._store.slide_index(slide_id)
             self._open[slide_id] = SlideView(self._store, slide_id, index)
         return self._open[slide_id]
+
+    def __contains__(self, slide_id: object) -> bool:
+        # Answered without opening the slide, which may be broken.
+        return slide_id in self._present
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
@@ -368,4 +373,6 @@ def open_pairs(path: str | os.PathLike[str], *, verify: bool = True, threads: in
     StoreError
         If there is no pair store, or one of a newer format.
     """
+    if "://" in os.fspath(path):
+        raise StoreError(f"{os.fspath(path)}: stores are read from directories; copy it first.")
     return PairStore(Path(path), verify=verify, threads=threads)

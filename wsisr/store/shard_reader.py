@@ -67,7 +67,7 @@ class ShardReader:
         if node.is_group:
             raise StoreError(f"{self.path} is a group, not an image array.")
         self.attributes = node.attributes
-        self.shape: tuple[int, ...] = tuple(int(extent) for extent in node.document["shape"])
+        self.shape: tuple[int, ...] = tuple(node.document.get("shape", ()))
         if len(self.shape) != 4 or node.document.get("data_type") != "uint8":
             raise StoreError(f"{self.path / META}: not an array of uint8 images (n, h, w, 3).")
         self._layout = known_layout(node.document)
@@ -246,7 +246,7 @@ class ShardReader:
         if length != layout.raw_chunk_bytes:
             raise CorruptStoreError(f"{path}: a raw chunk of {length} bytes at {offset}.")
         sums = bytearray(length - len(out))
-        got = os.preadv(fd, [out.data, sums], offset)
+        got = _read_parts(fd, out.data, sums, offset)
         if got != length:
             raise CorruptStoreError(f"{path}: the shard is cut short at {offset + got}.")
         if layout.checksums and self._verify:
@@ -297,6 +297,16 @@ class ShardReader:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="wsisr-read")
             self._pool_pid = os.getpid()
         return self._pool
+
+
+def _read_parts(fd: int, out: memoryview, sums: bytearray, offset: int) -> int:
+    """Fill both buffers from one place of a file; returns how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [out, sums], offset)
+    data = os.pread(fd, len(out) + len(sums), offset)
+    if len(data) == len(out) + len(sums):
+        out[:], sums[:] = data[: len(out)], data[len(out) :]
+    return len(data)
 
 
 def _integers(values: ArrayLike, what: str) -> NDArray[np.int64]:

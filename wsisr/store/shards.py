@@ -215,30 +215,7 @@ def write_shard(
     for cell in order.tolist():
         buffers += (data[cell], sums[cell].to_bytes(CRC_BYTES, "little"))
     buffers.append(encode_index(offsets, lengths))
-    return write_buffers(path, _gather(buffers))
-
-
-def _gather(buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Join small neighbours, so that a shard of many small chunks needs few system calls."""
-    joined: list[bytes | memoryview] = []
-    pending: list[bytes | memoryview] = []
-    size = 0
-    for buffer in buffers:
-        length = len(buffer)
-        if length > 1 << 18:
-            if pending:
-                joined.append(b"".join(pending))
-                pending, size = [], 0
-            joined.append(buffer)
-            continue
-        pending.append(buffer)
-        size += length
-        if size > 1 << 20:
-            joined.append(b"".join(pending))
-            pending, size = [], 0
-    if pending:
-        joined.append(b"".join(pending))
-    return joined
+    return write_buffers(path, buffers)
 
 
 def read_index(fd: int, layout_cells: int, where: str) -> NDArray[np.uint64]:

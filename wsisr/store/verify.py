@@ -1,8 +1,12 @@
 """`verify`: is every byte of a store what was written, and do its splits not leak?"""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,6 +38,10 @@ from wsisr.store.verify_splits import (
     read_splits,
     units_of,
 )
+
+T = TypeVar("T")
+
+THREADS = min(4, os.cpu_count() or 1)
 
 CHOOSING = ("train", "val")
 """Splits that shape a model; none of their tissue may be in a test split."""
@@ -110,18 +118,16 @@ def verify_store(
     findings = _check_root(store)
     patches = 0
     readable: list[str] = []
-    for done, slide in enumerate(store.slides):
-        findings += verify_slide(store, slide, deep=deep)
-        try:
+
+    def check(slide: str) -> list[Finding]:
+        return verify_slide(store, slide, deep=deep)
+
+    for slide, faults in _in_threads(check, list(store.slides), "verify", reporter):
+        findings += faults
+        # Where this fails, `verify_slide` has said what is wrong.
+        with suppress(StoreError, KeyError, TypeError, ValueError):
             patches += len(store.slides[slide])
             readable.append(slide)
-        except (StoreError, KeyError, TypeError, ValueError):
-            pass  # `verify_slide` has said what is wrong with it.
-        reporter(
-            ProgressEvent(
-                stage="verify", done=done + 1, total=len(store.slides), unit="slide", item=slide
-            )
-        )
     splits, faults = read_splits(store)
     findings += faults
     findings += check_splits(store, readable, splits)
@@ -191,22 +197,49 @@ def _declared(store: PairStore, splits: dict[str, Rows]) -> Finding:
     )
 
 
+def _fields(store: PairStore, slides: Sequence[SlideIdentity]) -> list[float]:
+    """Fields of view (um) of every slide whose metadata can be read."""
+    fields = []
+    for slide in slides:
+        with suppress(StoreError):
+            fields.append(field_um(store, slide.slide))
+    return fields
+
+
 def _features(
-    store: PairStore, slides: Sequence[SlideIdentity], um_per_px: float, reporter: Reporter
+    store: PairStore,
+    slides: Sequence[SlideIdentity],
+    um_per_px: float,
+    compared: int,
+    reporter: Reporter,
 ) -> dict[str, SlideFeatures]:
-    found = {}
-    for done, slide in enumerate(one.slide for one in slides):
+    """Features of every slide that can be read; `compared` is how many slides there are in all."""
+
+    def describe(slide: str) -> SlideFeatures | None:
         try:
             kept = np.flatnonzero(store.slides[slide].column(KEPT))
-            found[slide] = describe_slide(store, slide, sample_rows(kept), um_per_px)
+            return describe_slide(store, slide, sample_rows(kept, compared), um_per_px)
         except StoreError:
-            continue  # Its pixels cannot be read; `verify_slide` has said so.
-        reporter(
-            ProgressEvent(
-                stage="duplicates", done=done + 1, total=len(slides), unit="slide", item=slide
-            )
-        )
+            return None  # Its pixels cannot be read; `verify_slide` has said so.
+
+    found = {}
+    names = [slide.slide for slide in slides]
+    for name, features in _in_threads(describe, names, "duplicates", reporter):
+        if features is not None:
+            found[name] = features
     return found
+
+
+def _in_threads(
+    work: Callable[[str], T], names: Sequence[str], stage: str, reporter: Reporter
+) -> Iterator[tuple[str, T]]:
+    """Results in the order of the names; reading, hashing and OpenCV release Python's lock."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done, (name, result) in enumerate(zip(names, pool.map(work, names), strict=True), 1):
+            yield name, result
+            reporter(
+                ProgressEvent(stage=stage, done=done, total=len(names), unit="slide", item=name)
+            )
 
 
 def _check_duplicates(
@@ -215,8 +248,10 @@ def _check_duplicates(
     units = units_of(list(slides))
     if len(set(units.values())) < 2:
         return []
-    fields = [field_um(store, slide.slide) for slide in slides]
-    features = _features(store, slides, common_resolution(fields), reporter)
+    fields = _fields(store, slides)
+    if not fields:
+        return []
+    features = _features(store, slides, common_resolution(fields), len(slides), reporter)
     by_name = {slide.slide: slide for slide in slides}
     findings = []
     for pair in find_same_tissue(features, units):
@@ -268,15 +303,17 @@ def _check_against(
                 findings.append(_crossing(text, slide, match, against.name))
     if not duplicates:
         return findings
-    fields = [field_um(store, slide.slide) for slide in slides]
-    fields += [field_um(other, slide.slide) for slide in theirs]
-    if not slides or not theirs:
+    fields = _fields(store, slides) + _fields(other, theirs)
+    if not fields:
         return findings
     um_per_px = common_resolution(fields)
     names = {f"A:{slide.slide}": slide for slide in slides}
     names |= {f"B:{slide.slide}": slide for slide in theirs}
-    features = {f"A:{k}": v for k, v in _features(store, slides, um_per_px, reporter).items()}
-    features |= {f"B:{k}": v for k, v in _features(other, theirs, um_per_px, reporter).items()}
+    total = len(slides) + len(theirs)
+    ours = _features(store, slides, um_per_px, total, reporter)
+    features = {f"A:{name}": value for name, value in ours.items()}
+    others = _features(other, theirs, um_per_px, total, reporter)
+    features |= {f"B:{name}": value for name, value in others.items()}
     for pair in find_same_tissue(features, {name: name[0] for name in features}):
         one, two = names[pair.first], names[pair.second]
         if one.fingerprint == two.fingerprint:

@@ -7,17 +7,15 @@ at all. The bytes depend on the input alone: no times, no orders of arrival, sor
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
-from wsisr.store.columns import write_column, write_tissue
-from wsisr.store.digests import patch_digests, root_json, slide_digest
+from wsisr.store.digests import root_json
 from wsisr.store.files import (
     disk_full_is_clear,
     recover_swap,
@@ -29,220 +27,22 @@ from wsisr.store.files import (
     write_buffers,
 )
 from wsisr.store.layout import META, SLIDES, StorePaths
+from wsisr.store.lock import SlideLock
 from wsisr.store.metadata import (
-    array_document,
     group_document,
     plain_json,
     read_node,
-    sharding_codec,
     to_json,
 )
-from wsisr.store.presets import CodecPreset, codec_preset
+from wsisr.store.presets import codec_preset
 from wsisr.store.schema import (
-    DIGEST,
     ArraySpec,
-    Columns,
     RootAttributes,
-    check_columns,
-    check_slide_attributes,
-    read_root_attributes,
     root_attributes,
 )
-from wsisr.store.shards import plan_shards, write_shard
+from wsisr.store.slide_writer import SlideWriter as SlideWriter
+from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
 from wsisr.store.splits import stage_splits
-
-UInt8Array = NDArray[np.uint8]
-
-
-class SlideWriter:
-    """Writes the group of one slide; made by `StoreWriter.slide`.
-
-    At most one shard of every array is held in memory (50 to 100 MB for the largest array).
-    """
-
-    def __init__(
-        self,
-        paths: StorePaths,
-        slide_id: str,
-        arrays: Sequence[ArraySpec],
-        preset: CodecPreset,
-        threads: int,
-    ) -> None:
-        names = [spec.name for spec in arrays]
-        if len(set(names)) != len(names):
-            raise StoreError(f"Slide {slide_id}: array names must be unique: {', '.join(names)}.")
-        self.slide_id = slide_id
-        self._paths = paths
-        self._stage = paths.staged_slide(slide_id)
-        self._specs = tuple(arrays)
-        self._preset = preset
-        self._encode = preset.encoder()
-        self._layouts = plan_shards([spec.size_px for spec in arrays], preset.max_tile_px)
-        self._per_shard = self._layouts[0].patches
-        self._buffers: list[UInt8Array] | None = None
-        self._filled = 0
-        self._shards = 0
-        self._digests: list[NDArray[np.uint64]] = []
-        self._pool = (
-            ThreadPoolExecutor(threads) if threads > 1 and self._encode is not None else None
-        )
-        self._open = True
-        with disk_full_is_clear(paths.root):
-            remove_tree(self._stage.root)
-            self._stage.root.mkdir(parents=True)
-
-    @property
-    def patches(self) -> int:
-        """How many patches have been appended."""
-        return self._shards * self._per_shard + self._filled
-
-    @property
-    def patches_per_shard(self) -> int:
-        """How many patches one `append` may best bring: a shard is written when this is full."""
-        return self._per_shard
-
-    def append(self, patches: Mapping[str, UInt8Array]) -> None:
-        """Add patches to the end of every array.
-
-        Parameters
-        ----------
-        patches : mapping of str to ndarray, shape (k, s, s, 3), uint8
-            The same k for every array of the slide; any k.
-        """
-        self._check_open()
-        blocks = self._check_patches(patches)
-        count, start = len(blocks[0]), 0
-        self._digests.append(patch_digests(blocks))
-        while start < count:
-            if self._filled == 0 and count - start >= self._per_shard:
-                stop = start + self._per_shard
-                self._write_shards([block[start:stop] for block in blocks])
-            else:
-                stop = start + min(count - start, self._per_shard - self._filled)
-                self._fill([block[start:stop] for block in blocks])
-            start = stop
-
-    def finish(self, columns: Columns, tissue: NDArray[np.uint8], attrs: Mapping[str, Any]) -> str:
-        """Write what is left, sync everything and commit the slide by one rename.
-
-        Parameters
-        ----------
-        columns : mapping of str to ndarray, shape (n,)
-            See `wsisr.store.schema.COLUMNS`; ``digest`` is computed here.
-        tissue : ndarray, shape (h, w), uint8
-            Tissue mask at 8 um/px.
-        attrs : mapping
-            See `wsisr.store.schema.SlideAttributes`; ``arrays``, ``patches``, ``digest`` and
-            ``state`` are set here.
-
-        Returns
-        -------
-        str
-            Digest of the slide's files and metadata.
-        """
-        self._check_open()
-        names = [spec.name for spec in self._specs]
-        checked = check_columns(columns, names, self.patches)
-        attributes = plain_json(check_slide_attributes(attrs, self.slide_id))
-        with disk_full_is_clear(self._paths.root):
-            if self._filled:
-                assert self._buffers is not None
-                self._write_shards([buffer[: self._filled] for buffer in self._buffers])
-            self._write_metadata(checked)
-            write_tissue(self._stage.tissue, tissue)
-            attributes |= {"arrays": names, "patches": self.patches, "state": "complete"}
-            digest = slide_digest(self._stage.root, attributes, names)
-            group = to_json(group_document(attributes | {"digest": digest}))
-            write_buffers(self._stage.meta, [group])
-            sync_tree(self._stage.root)
-            final = self._paths.slide(self.slide_id).root
-            swap_in(self._stage.root, final, self._paths.replaced_slides / self.slide_id)
-        self._close()
-        return digest
-
-    def abort(self) -> None:
-        """Drop what was staged. Harmless after `finish`."""
-        if self._open:
-            self._close()
-            remove_tree(self._stage.root)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
-
-    def _close(self) -> None:
-        self._open = False
-        self._buffers = None
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreError(f"Slide {self.slide_id}: this writer is finished or aborted.")
-
-    def _check_patches(self, patches: Mapping[str, UInt8Array]) -> list[UInt8Array]:
-        names = [spec.name for spec in self._specs]
-        if sorted(patches) != sorted(names):
-            raise StoreError(
-                f"Slide {self.slide_id}: got arrays {', '.join(sorted(patches))}, "
-                f"need {', '.join(names)}."
-            )
-        count = len(patches[names[0]])
-        for spec in self._specs:
-            block, want = patches[spec.name], (count, spec.size_px, spec.size_px, 3)
-            if block.dtype != np.uint8 or block.shape != want:
-                raise StoreError(
-                    f"Slide {self.slide_id}, {spec.name}: patches are {block.shape} {block.dtype}, "
-                    f"need {want} uint8."
-                )
-        return [patches[name] for name in names]
-
-    def _fill(self, blocks: Sequence[UInt8Array]) -> None:
-        if self._buffers is None:
-            self._buffers = [
-                np.empty((self._per_shard, spec.size_px, spec.size_px, 3), np.uint8)
-                for spec in self._specs
-            ]
-        stop = self._filled + len(blocks[0])
-        for buffer, block in zip(self._buffers, blocks, strict=True):
-            buffer[self._filled : stop] = block
-        self._filled = stop
-        if stop == self._per_shard:
-            self._write_shards(self._buffers)
-
-    def _write_shards(self, blocks: Sequence[UInt8Array]) -> None:
-        with disk_full_is_clear(self._paths.root):
-            for spec, layout, block in zip(self._specs, self._layouts, blocks, strict=True):
-                path = self._stage.shard(spec.name, self._shards)
-                write_shard(path, block, layout, self._encode, self._pool)
-        if len(blocks[0]) == self._per_shard:
-            self._shards += 1
-            self._filled = 0
-
-    def _write_metadata(self, columns: Columns) -> None:
-        count = self.patches
-        for spec, layout in zip(self._specs, self._layouts, strict=True):
-            document = array_document(
-                shape=(count, spec.size_px, spec.size_px, 3),
-                dtype=np.dtype(np.uint8),
-                chunk_shape=layout.shard_shape,
-                codecs=[sharding_codec(layout.inner_shape, self._preset.inner_codecs)],
-                attributes=spec.attributes(),
-                dimensions=("patch", "y", "x", "channel"),
-            )
-            write_buffers(self._stage.array(spec.name) / META, [to_json(document)])
-        write_buffers(self._stage.columns / META, [to_json(group_document({}))])
-        digests = np.concatenate([np.empty(0, np.uint64), *self._digests])
-        names = [spec.name for spec in self._specs]
-        for name, values in {**columns, DIGEST: digests}.items():
-            write_column(self._stage.column(name), name, values, names)
 
 
 class StoreWriter:
@@ -367,7 +167,15 @@ class StoreWriter:
         fields = [spec.factor * spec.size_px for spec in arrays]
         if max(fields) - min(fields) > 1e-6 * fields[0]:
             raise StoreError(f"Slide {slide_id}: its arrays see different fields of view.")
-        return SlideWriter(self.paths, slide_id, arrays, codec_preset(self.codec), self.threads)
+        stored = read_store_attributes(self.paths.root)
+        return SlideWriter(
+            self.paths,
+            slide_id,
+            arrays,
+            codec_preset(self.codec),
+            self.threads,
+            stored["manifest_sha256"],
+        )
 
     def committed(self) -> set[str]:
         """Ids of the slides that are complete in the store."""
@@ -432,27 +240,23 @@ class StoreWriter:
 
     def _clean_staging(self) -> None:
         paths = self.paths
+        if paths.staged_slides.is_dir():
+            for staged in sorted(paths.staged_slides.iterdir()):
+                # A worker that outlived its killed build may finish the slide in hand.
+                lock = SlideLock(paths.slide_lock(staged.name))
+                if lock.acquire():
+                    remove_tree(staged)
+                    lock.release()
+            with suppress(OSError):
+                paths.staged_slides.rmdir()
         for folder in (
             paths.staged_roots,
-            paths.staged_slides,
             paths.staged_splits,
             paths.replaced_slides,
             paths.replaced_splits,
             paths.partial / "removed",
         ):
             remove_tree(folder)
-
-
-def read_store_attributes(path: Path) -> RootAttributes:
-    """Root attributes of a store, checked.
-
-    Raises
-    ------
-    StoreError
-        If there is no pair store at this path, or one of a newer format.
-    """
-    node = read_node(path)
-    return read_root_attributes(node.attributes, str(path))
 
 
 def _resumed(stored: RootAttributes, given: RootAttributes, committed: set[str]) -> RootAttributes:

@@ -54,6 +54,10 @@ CASES: dict[str, SlideSpec] = {
     "aperio-no-mpp": SlideSpec(
         seed=5, layout="aperio", width_px=800, height_px=600, stated_um_per_px=None
     ),
+    # 1443 -> 721: the reported downsample is 2.0014, and dividing by it drifts by a pixel.
+    "aperio-half": SlideSpec(
+        seed=11, layout="aperio", width_px=1443, height_px=603, factors=(1, 2), codec="deflate"
+    ),
     "generic": SlideSpec(
         seed=6,
         layout="generic",
@@ -109,7 +113,7 @@ class BackendTests:
         self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> StoredSlide:
         """A written slide and what it stores."""
-        return _written(request.param, tmp_path_factory)
+        return written_case(request.param, tmp_path_factory)
 
     @pytest.fixture
     def slide(self, stored: StoredSlide) -> Iterator[Slide]:
@@ -139,10 +143,14 @@ class BackendTests:
         assert nominal_magnification(slide.info.mpp.value) == nominal_magnification(stated)
 
     def test_stored_pixels_bit_for_bit(self, slide: Slide, stored: StoredSlide) -> None:
+        """On every level that the reader calls exact; level 0 has to be."""
+        assert slide.info.levels[0].exact
         for region in _regions(stored, self.regions_per_level):
             rgb, valid = stored.read(*region)
             found = slide.read_level(*region)
             assert found.dtype == np.uint8 and found.shape == rgb.shape
+            if not slide.info.levels[region[0]].exact:
+                continue
             np.testing.assert_array_equal(found, rgb, err_msg=f"level, x, y, w, h = {region}")
             found_valid = slide.read_validity(*region)
             assert found_valid.dtype == np.bool_ and found_valid.shape == valid.shape
@@ -151,6 +159,8 @@ class BackendTests:
     def test_outside_is_white_and_invalid(self, slide: Slide, stored: StoredSlide) -> None:
         for level in stored.truth.levels:
             w, h = level.width_px, level.height_px
+            if not slide.info.levels[level.index].exact:
+                continue
             for x, y in ((-40, -30), (w - 25, h - 20), (w + 500, 3), (-900, -900), (5, h)):
                 region = (level.index, x, y, 64, 48)
                 rgb, valid = stored.read(*region)
@@ -174,7 +184,8 @@ class BackendTests:
         np.testing.assert_array_equal(slide.read_level(*region), kept)
 
     def test_threads_may_share_a_slide(self, slide: Slide, stored: StoredSlide) -> None:
-        regions = list(_regions(stored, 3, seed=5)) * 3
+        levels = slide.info.levels
+        regions = [r for r in _regions(stored, 3, seed=5) if levels[r[0]].exact] * 3
         wanted = [stored.read(*region)[0] for region in regions]
         barrier = threading.Barrier(4)
 
@@ -194,8 +205,11 @@ class BackendTests:
         assert (slide.info.icc_sha256 is None) == (stored.truth.icc_bytes == 0)
 
     def test_compression_is_recorded(self, slide: Slide, stored: StoredSlide) -> None:
+        """A reader that cannot know says ``unknown``; it must not say something wrong."""
         truth = stored.truth
         for level in slide.info.levels:
+            if level.compression.codec == "unknown":
+                continue
             assert level.compression.codec == truth.codec
             if truth.codec == "jpeg":
                 assert level.compression.quality == truth.quality
@@ -219,7 +233,7 @@ class BackendTests:
         second.close()
 
     def test_opens_in_a_spawned_process(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        stored = _written(self.cases[0], tmp_path_factory)
+        stored = written_case(self.cases[0], tmp_path_factory)
         region = (0, 700, 400, 200, 150)
         with self.open(stored.path) as slide:
             here = slide.read_level(*region)
@@ -234,8 +248,8 @@ class BackendTests:
 _FILES: dict[str, StoredSlide] = {}
 
 
-def _written(case: str, factory: pytest.TempPathFactory) -> StoredSlide:
-    """Each slide is written once per process."""
+def written_case(case: str, factory: pytest.TempPathFactory) -> StoredSlide:
+    """One of `CASES` on disk with its oracle; each is written once per process."""
     if case not in _FILES:
         spec = CASES[case]
         suffix = ".svs" if spec.layout == "aperio" else ".tif"

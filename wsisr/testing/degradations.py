@@ -139,7 +139,8 @@ def scan(
             lr = jpeg(lr, truth.quality, truth.full_chroma)
         if truth.hr_quality is not None:
             hr = jpeg(hr, truth.hr_quality, True)
-        pairs.append(RealPair(lr=lr, hr=hr, residual_px=(float(shift[0]), float(shift[1]))))
+        residual = (float(shift[0]), float(shift[1]))
+        pairs.append(RealPair(lr=lr, hr=hr, residual_px=residual, grid_px=(0, 0)))
     return pairs
 
 

@@ -10,7 +10,7 @@ arithmetic; for others the picture is interpolated with a Kaiser-windowed sinc o
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Literal
 
 import cv2
@@ -346,7 +346,6 @@ class _Place:
         return upsample(np.asarray(part, np.float32), self.x, self.y, self.width, self.height)
 
 
-@lru_cache(maxsize=8)
 def _ring_set(outlines: tuple[Outline, ...]) -> RingSet:
     return RingSet([np.array(o, np.float64) for o in outlines])
 

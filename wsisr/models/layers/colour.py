@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of the natural-image set that SwinIR, HAT, EDSR and RCAN subtract."""
+STAIN_MEAN = (0.8, 0.65, 0.75)
+"""About the mean RGB of haematoxylin and eosin: `tiny` presets start nearer their data with it."""
 
 
 class RgbMean(nn.Module):

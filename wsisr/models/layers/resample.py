@@ -7,6 +7,8 @@ that torch.compile and torch.export see nothing but tensor arithmetic.
 import torch
 from torch import Tensor
 
+from wsisr.models.layers.precision import full_precision
+
 
 def _keys_kernel(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel, a = -0.5."""
@@ -38,7 +40,7 @@ def bicubic_matrix(in_px: int, out_px: int, like: Tensor) -> Tensor:
 
 def apply_matrices(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """Resample (N, C, h, w) with one matrix for each axis, in at least float32."""
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         work = x if x.dtype == torch.float64 else x.float()
         out = rows.to(work.dtype) @ work @ cols.to(work.dtype).mT
     return out.to(x.dtype)

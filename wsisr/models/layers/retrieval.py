@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.models.layers.coordinates import gather_cells
+from wsisr.models.layers.precision import full_precision
 
 BLOCK_BYTES = 64 * 2**20
 """Upper bound of the similarity block that is alive at a time."""
@@ -21,7 +22,7 @@ def best_match(queries: Tensor, keys: Tensor, block_bytes: int = BLOCK_BYTES) ->
 
     Computed in at least float32 whatever autocast says: a rounded similarity picks other keys.
     """
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries):
         if queries.dtype != torch.float64:
             queries, keys = queries.float(), keys.float()
         unit_keys = F.normalize(keys, dim=-1).transpose(1, 2)

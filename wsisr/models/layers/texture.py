@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.models.layers.coordinates import gather_cells
-from wsisr.models.layers.retrieval import BLOCK_BYTES, best_match
+from wsisr.models.layers.precision import full_precision
+from wsisr.models.layers.retrieval import best_match
 
 OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+BLOCK_BYTES = 128 * 2**20
+"""Upper bound of the similarity blocks that are alive at a time."""
 UNFOLD_UP_TO = 4096
 """Tokens up to which whole patches are compared: on CPUs one large product beats the bands."""
 _EPS = 1e-12
@@ -43,16 +46,16 @@ def best_patch(q: Tensor, k: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
 
 @torch.no_grad()
 def best_patch_banded(q: Tensor, k: Tensor, block_bytes: int = BLOCK_BYTES) -> Tensor:
-    """As `best_patch`, from bands of query rows; memory of about two bands."""
+    """As `best_patch`, from bands of query rows; two blocks of similarities are alive at a time."""
     n, _, height, width = q.shape
     _, _, k_height, k_width = k.shape
     row_bytes = n * width * k_height * k_width * q.element_size()
-    band = max(1, block_bytes // row_bytes - 2)
+    band = max(1, block_bytes // (2 * row_bytes) - 2)
     k_flat = k.flatten(2)
     scale = 1.0 / patch_norms(k).clamp_min(_EPS).flatten(1)
     padded = F.pad(q, (0, 0, 1, 1))
     found = []
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q):
         for top in range(0, height, band):
             rows = padded[:, :, top : min(top + band, height) + 2].flatten(2).transpose(1, 2)
             # (N, rows + 2, w, kh, kw): inner products of single pixels.
@@ -60,12 +63,14 @@ def best_patch_banded(q: Tensor, k: Tensor, block_bytes: int = BLOCK_BYTES) -> T
             across = pixels.clone()
             across[:, :, 1:, :, 1:] += pixels[:, :, :-1, :, :-1]
             across[:, :, :-1, :, :-1] += pixels[:, :, 1:, :, 1:]
+            del pixels
             patches = across[:, 1:-1].clone()
             patches[:, :, :, 1:] += across[:, :-2, :, :-1]
             patches[:, :, :, :-1] += across[:, 2:, :, 1:]
-            flat = patches.flatten(3).flatten(1, 2)
+            del across
             # The query's own norm does not change its argmax.
-            found.append((flat * scale[:, None]).argmax(dim=-1))
+            flat = patches.flatten(3).flatten(1, 2).mul_(scale[:, None])
+            found.append(flat.argmax(dim=-1))
     return torch.cat(found, dim=1)
 
 

@@ -1,0 +1,132 @@
+"""`wsisr degrade`: simulate LR, fit a simulation to a scanner, compare the two."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Simulate LR by a named degradation, fit one to a scanner, compare with native LR.",
+    no_args_is_help=True,
+)
+
+_KIND = typer.Option(
+    help="Degradation: a name (wsisr degrade list), e.g. iste, realesrgan2:mild, "
+    "'optics:na=0.3,defocus_um=0..2+sensor+jpeg:quality=80', or a fitted scanner.json."
+)
+
+
+@app.command("apply")
+def apply(
+    source: Annotated[Path, typer.Argument(help="An image file or a pair store.")],
+    kind: Annotated[str, _KIND],
+    scale: Annotated[float, typer.Option(help="HR over LR, at least 1; real scales for images.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="LR image (PNG, TIFF), or the new store.")
+    ],
+    hr: Annotated[
+        str | None, typer.Option(help="Store: array to degrade; the finest by default.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Store: name of the new array.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+) -> None:
+    """Make LR from HR, and write it with the full parameters.
+
+    A store is copied with one more array; committed stores are never changed.
+    """
+    if source.is_dir():
+        from wsisr.degradation.stores import degrade_store
+        from wsisr_cli.progress import console_reporter
+
+        with console_reporter() as report:
+            made = degrade_store(
+                source,
+                output,
+                kind,
+                scale,
+                hr=hr,
+                name=name,
+                seed=seed,
+                overwrite=overwrite,
+                report=report,
+            )
+        typer.echo(f"{output}: array {made}, simulated:{kind} at x{scale:g}")
+        return
+    from wsisr.degradation.files import degrade_image
+
+    record = degrade_image(source, output, kind, scale, seed=seed, overwrite=overwrite)
+    typer.echo(f"{output}, parameters in {record}")
+
+
+@app.command("fit")
+def fit(
+    store: Annotated[Path, typer.Argument(help="A pair store with registered, native LR.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Profile, e.g. scanner.json.")],
+    hr: Annotated[str | None, typer.Option(help="HR array; the finest by default.")] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="LR array; the coarsest native one by default.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Split to fit on; never the one to be tested.")
+    ] = "train",
+    pairs: Annotated[int, typer.Option(help="Pairs to read; a third of them only scores.")] = 24,
+) -> None:
+    """Fit kernel, tone, noise and JPEG to registered pairs, with JPEG in the loop.
+
+    Writes the profile, which works wherever a degradation's name does, and the kernel as a PNG.
+    """
+    from wsisr.degradation.stores import fit_store
+    from wsisr_cli.progress import console_reporter
+
+    with console_reporter() as report:
+        profile = fit_store(store, output, hr=hr, lr=lr, split=split, limit=pairs, report=report)
+    typer.echo("\n".join(profile.report.lines()))
+    typer.echo(f"Written: {output}, {output.with_suffix('.kernel.png')}")
+
+
+@app.command("compare")
+def compare(
+    store: Annotated[Path, typer.Argument(help="A pair store with registered, native LR.")],
+    kinds: Annotated[
+        str, typer.Option(help="Degradations separated by spaces.")
+    ] = "bicubic area gaussian iste optics",
+    hr: Annotated[str | None, typer.Option(help="HR array; the finest by default.")] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="LR array; the coarsest native one by default.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    pairs: Annotated[int, typer.Option(help="Pairs to read.")] = 8,
+    picture: Annotated[
+        Path | None, typer.Option(help="PNG of one pair: native, then each simulation.")
+    ] = None,
+) -> None:
+    """Hold simulated LR against the native LR of the same HR."""
+    from wsisr.degradation.stores import compare_store
+
+    comparison = compare_store(store, kinds.split(), hr=hr, lr=lr, split=split, limit=pairs)
+    typer.echo(comparison.markdown())
+    if picture is not None:
+        comparison.write_picture(picture)
+
+
+@app.command("list")
+def list_names() -> None:
+    """Name every built-in degradation and preset."""
+    from wsisr.degradation.describe import describe_names
+
+    for name, text in describe_names():
+        typer.echo(f"{name:24} {text}")
+
+
+@app.command("show")
+def show(
+    kind: Annotated[str, typer.Argument(help="A degradation: name, spec string or JSON file.")],
+    json: Annotated[
+        bool, typer.Option("--json", help="The record with all parameters, as JSON.")
+    ] = False,
+) -> None:
+    """Show a degradation's stages, parameters, units and ranges."""
+    from wsisr.degradation.describe import describe, record_json
+
+    typer.echo(record_json(kind) if json else describe(kind))

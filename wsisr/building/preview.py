@@ -1,0 +1,92 @@
+"""Pictures of a build: each slide with its mask, annotations and patches, and some of its pairs.
+
+The scan draws what it saw; the extraction draws its patches into that picture. Both are
+functions of the slide alone, so they are the same whoever made them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.selection.annotations import Annotations
+from wsisr.selection.preview import contact_sheet, overlay_picture, png_bytes
+from wsisr.selection.tissue_map import TissueMap
+from wsisr.slides.protocol import UInt8Array
+from wsisr.store.files import replace_file
+
+MAX_SIDE_PX = 1600
+KEPT = (20, 60, 230)
+REJECTED = (240, 120, 0)
+SHEET_PAIRS = 8
+
+
+def overview_path(scans: Path, slide_id: str) -> Path:
+    """Where the scan leaves its picture."""
+    return scans / f"{slide_id}.overview.png"
+
+
+def save_overview(
+    scans: Path, slide_id: str, tissue: TissueMap, annotations: Annotations | None
+) -> None:
+    """The scan's picture: overview, outline of the tissue, pen, annotations."""
+    picture = overlay_picture(tissue, annotations=annotations, max_side_px=MAX_SIDE_PX)
+    scans.mkdir(parents=True, exist_ok=True)
+    replace_file(overview_path(scans, slide_id), png_bytes(picture))
+
+
+def save_patches(
+    scans: Path,
+    report: Path,
+    slide_id: str,
+    width_px: int,
+    origins: NDArray[np.int64],
+    kept: Sequence[bool],
+    field_px: int,
+) -> None:
+    """The scan's picture with every stored patch: blue where kept, orange where rejected.
+
+    Parameters
+    ----------
+    scans, report : Path
+        Where the scan's picture is, and the folder that gets ``slides/<id>.png``.
+    slide_id : str
+    width_px : int
+        Level-0 width that the picture spans.
+    origins : ndarray, shape (n, 2)
+        Level-0 px.
+    kept : sequence of bool
+    field_px : int
+        Level-0 side of the field of view.
+    """
+    picture = cv2.imread(str(overview_path(scans, slide_id)), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        return
+    drawn = np.asarray(picture, np.uint8)
+    per_px = drawn.shape[1] / width_px
+    line = 2 if max(drawn.shape) > 600 else 1
+    for (x, y), is_kept in zip(origins.tolist(), kept, strict=True):
+        corners = [
+            (round(v * per_px), round(w * per_px))
+            for v, w in ((x, y), (x + field_px, y + field_px))
+        ]
+        cv2.rectangle(drawn, corners[0], corners[1], KEPT if is_kept else REJECTED, line)
+    folder = report / "slides"
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / f"{slide_id}.png", png_bytes(drawn))
+
+
+def save_contact_sheet(
+    report: Path, slide_id: str, pairs: Sequence[tuple[UInt8Array, UInt8Array, str]]
+) -> None:
+    """A few pairs of a slide, LR enlarged beside HR: ``slides/<id>-pairs.png``."""
+    if not pairs:
+        return
+    sheet = contact_sheet(
+        [(lr, hr) for lr, hr, _ in pairs], captions=[text for *_, text in pairs], columns=2
+    )
+    folder = report / "slides"
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / f"{slide_id}-pairs.png", png_bytes(sheet))

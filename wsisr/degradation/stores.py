@@ -1,0 +1,258 @@
+"""Degradations on pair stores: registered pairs out, simulated LR arrays in."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsisr.degradation.apply import degrade
+from wsisr.degradation.comparison import Comparison, compare_with_native
+from wsisr.degradation.fitting import FitSettings, RealPair, fit_degradation
+from wsisr.degradation.profile import FittedProfile
+from wsisr.degradation.resize import check_scale
+from wsisr.degradation.spec import Degradation, parse_degradation
+from wsisr.errors import DegradationError
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store import ArraySpec, PairStore, StoreWriter, open_pairs
+from wsisr.store.schema import DIGEST, layer_column
+
+_BATCH_PX = 1 << 22
+_JPEG_GRID_PX = 16
+
+
+def registered_pairs(
+    store: PairStore,
+    *,
+    hr: str | None = None,
+    lr: str | None = None,
+    split: str = "train",
+    limit: int = 36,
+) -> Iterator[RealPair]:
+    """Kept pairs of a store whose LR is native, spread evenly over its slides and rows.
+
+    Parameters
+    ----------
+    store : PairStore
+    hr, lr : str, optional
+        Array names; the finest, and the coarsest native one, by default.
+    split : str
+        Test slides are never used for fitting; a store without splits gives all its kept pairs.
+    limit : int
+        Largest number of pairs.
+
+    Raises
+    ------
+    DegradationError
+        The store has no such arrays, or its LR is simulated or reduced.
+    """
+    if not store.slides:
+        raise DegradationError(f"{store.path} has no slides.")
+    first = next(iter(store.slides.values()))
+    hr = hr or first.arrays[0]
+    lr = lr or _coarsest_native(store, hr)
+    for name in (hr, lr):
+        if name not in first.arrays:
+            raise DegradationError(
+                f"{store.path} has no array {name!r}; it has {', '.join(first.arrays)}."
+            )
+    origin = first.spec(lr).origin
+    if origin.split(":")[0] not in ("rescan", "stored-level"):
+        raise DegradationError(
+            f"{lr} of {store.path} is {origin}: made by software, so there is no scanner in it to "
+            "fit or to compare with. Name a rescanned or stored array."
+        )
+    rows = store.split(split) if split in store.split_names() else store.table(columns=[]).index
+    kept = store.table(columns=[]).index
+    allowed = {tuple(pair) for pair in kept.tolist()}
+    rows = np.array([pair for pair in rows.tolist() if tuple(pair) in allowed]).reshape(-1, 2)
+    if not len(rows):
+        raise DegradationError(f"{store.path} has no kept pairs in its {split} split.")
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+    for slide, row in chosen.tolist():
+        yield _pair(store, int(slide), int(row), hr, lr)
+
+
+def _coarsest_native(store: PairStore, hr: str) -> str:
+    first = next(iter(store.slides.values()))
+    for name in reversed(first.arrays):
+        if name != hr and first.spec(name).origin.split(":")[0] in ("rescan", "stored-level"):
+            return name
+    raise DegradationError(
+        f"{store.path} has no native LR array (rescan or stored-level); it has "
+        + ", ".join(f"{name} ({first.spec(name).origin})" for name in first.arrays)
+        + "."
+    )
+
+
+def _pair(store: PairStore, slide: int, row: int, hr: str, lr: str) -> RealPair:
+    view = store.slides[store.attributes["slides"][slide]]
+    names = view.columns()
+
+    def value(name: str) -> float:
+        for column in (layer_column(name, lr), name):
+            if column in names:
+                found = float(view.column(column)[row])
+                return found if np.isfinite(found) else 0.0
+        return 0.0
+
+    grid: tuple[int, int] | None = None
+    spec = view.spec(lr)
+    if spec.origin == "stored-level" and spec.native:
+        # The LR lies on its own level's grid at the patch origin (design 3.5).
+        x, y = (round(float(view.column(c)[row]) / spec.factor) for c in ("x", "y"))
+        grid = (x % _JPEG_GRID_PX, y % _JPEG_GRID_PX)
+    return RealPair(
+        lr=store.patch(slide, row, lr),
+        hr=store.patch(slide, row, hr),
+        residual_px=(value("residual_x"), value("residual_y")),
+        grid_px=grid,
+    )
+
+
+def fit_store(
+    path: Path,
+    output: Path,
+    *,
+    hr: str | None = None,
+    lr: str | None = None,
+    split: str = "train",
+    limit: int = 24,
+    settings: FitSettings | None = None,
+    report: Reporter = silent,
+) -> FittedProfile:
+    """Fit a scanner to a store's registered pairs; writes the profile and the kernel's picture.
+
+    The HR pixel size comes from the store.
+    """
+    store = open_pairs(path)
+    pairs = list(registered_pairs(store, hr=hr, lr=lr, split=split, limit=limit))
+    first = next(iter(store.slides.values()))
+    um = first.spec(hr or first.arrays[0]).um_per_px
+    if settings is None:
+        settings = FitSettings(um_per_px=um or FitSettings().um_per_px)
+    profile = fit_degradation(pairs, settings, name=output.stem, report=report)
+    profile.write(output)
+    profile.write_picture(output.with_suffix(".kernel.png"))
+    return profile
+
+
+def compare_store(
+    path: Path,
+    specs: Sequence[str],
+    *,
+    hr: str | None = None,
+    lr: str | None = None,
+    split: str = "train",
+    limit: int = 8,
+) -> Comparison:
+    """`wsisr.degradation.comparison.compare_with_native` on a store's registered pairs."""
+    pairs = registered_pairs(open_pairs(path), hr=hr, lr=lr, split=split, limit=limit)
+    return compare_with_native(pairs, specs)
+
+
+def degrade_store(
+    source: Path,
+    target: Path,
+    spec: "str | Path | Degradation",
+    scale: float,
+    *,
+    hr: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    codec: str | None = None,
+    overwrite: bool = False,
+    report: Reporter = silent,
+) -> str:
+    """Copy a store with one more LR array, simulated from its HR.
+
+    Parameters
+    ----------
+    source, target : Path
+        Committed stores are never changed in place; `target` is a new one.
+    spec : str, Path or Degradation
+    scale : float
+        Must divide the side of the patches.
+    hr : str, optional
+        Array to degrade; the finest by default.
+    name : str, optional
+        Name of the new array; ``x<scale>-<first part of the spec>`` by default.
+    seed : int
+        Draws are a function of it and of the pair's place in the store.
+    codec : str, optional
+        Codec preset of `target`; that of `source` by default.
+
+    Returns
+    -------
+    str
+        Name of the new array. Its attributes hold the whole degradation, scale and seed.
+    """
+    check_scale(scale)
+    degradation = parse_degradation(spec)
+    store = open_pairs(source)
+    hr = hr or store.arrays[0]
+    name = name or _array_name(degradation, scale)
+    if name in store.arrays:
+        raise DegradationError(f"{source} already has an array {name!r}; give another --name.")
+    root: dict[str, Any] = {
+        key: value
+        for key, value in store.attributes.items()
+        if key not in ("format", "format_version", "codec", "digest", "magnifications")
+    }
+    root["magnifications"] = [*store.arrays, name]
+    writer = StoreWriter.create(
+        target, root, codec=codec or store.attributes["codec"], overwrite=overwrite
+    )
+    for done, (slide_id, view) in enumerate(store.slides.items(), start=1):
+        specs = [view.spec(array) for array in view.arrays]
+        source_spec = view.spec(hr)
+        small = source_spec.size_px / scale
+        if abs(small - round(small)) > 1e-9:
+            raise DegradationError(
+                f"Patches of {source_spec.size_px} px do not divide by {scale:g}; a store holds "
+                "whole fractions only. Training and evaluation degrade by any scale on the fly."
+            )
+        um = source_spec.um_per_px
+        made = ArraySpec(
+            name=name,
+            size_px=round(small),
+            factor=source_spec.factor * scale,
+            native=False,
+            origin=f"simulated:{degradation.name}",
+            um_per_px=None if um is None else um * scale,
+            extra={
+                "degradation": degradation.record(),
+                "scale": float(scale),
+                "seed": seed,
+                "hr": hr,
+            },
+        )
+        with writer.slide(slide_id, [*specs, made]) as out:
+            count = max(1, _BATCH_PX // source_spec.size_px**2)
+            for start in range(0, len(view), count):
+                rows = list(range(start, min(start + count, len(view))))
+                block = {array: view.reader(array).read(rows) for array in view.arrays}
+                pixels = torch.as_tensor(block[hr]).permute(0, 3, 1, 2)
+                slots = [(view.index << 32) + row for row in rows]
+                lr = degrade(pixels, degradation, scale, seed=seed, slots=slots)
+                block[name] = np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
+                out.append(block)
+            columns = {c: view.column(c) for c in view.columns() if c != DIGEST}
+            fixed = {"arrays", "patches", "digest", "state"}
+            attrs = {key: value for key, value in view.attributes.items() if key not in fixed}
+            out.finish(columns, view.tissue(), attrs)
+        report(
+            ProgressEvent(
+                stage="degrade", done=done, total=len(store.slides), unit="slide", item=slide_id
+            )
+        )
+    if store.split_names():
+        writer.commit_splits({split: store.split(split) for split in store.split_names()})
+    writer.clean()
+    return name
+
+
+def _array_name(degradation: Degradation, scale: float) -> str:
+    stem = "".join(c if c.isalnum() else "-" for c in degradation.name).strip("-")
+    return f"x{scale:g}-{stem}"[:64]

@@ -1,0 +1,259 @@
+"""Writing the group of one slide: buffer a shard, write it whole, commit by one rename."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import StoreError, StoreLockedError
+from wsisr.store.columns import write_column, write_tissue
+from wsisr.store.digests import patch_digests, slide_digest
+from wsisr.store.files import disk_full_is_clear, remove_tree, swap_in, sync_tree, write_buffers
+from wsisr.store.layout import META, StorePaths
+from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
+from wsisr.store.metadata import (
+    array_document,
+    group_document,
+    plain_json,
+    read_node,
+    sharding_codec,
+    to_json,
+)
+from wsisr.store.presets import CodecPreset
+from wsisr.store.schema import (
+    DIGEST,
+    ArraySpec,
+    Columns,
+    RootAttributes,
+    check_columns,
+    check_slide_attributes,
+    read_root_attributes,
+)
+from wsisr.store.shards import plan_shards, write_shard
+
+UInt8Array = NDArray[np.uint8]
+
+
+class SlideWriter:
+    """Writes the group of one slide; made by `StoreWriter.slide`.
+
+    At most one shard of every array is held in memory (50 to 100 MB for the largest array).
+    """
+
+    def __init__(
+        self,
+        paths: StorePaths,
+        slide_id: str,
+        arrays: Sequence[ArraySpec],
+        preset: CodecPreset,
+        threads: int,
+        manifest_sha256: str,
+    ) -> None:
+        names = [spec.name for spec in arrays]
+        if len(set(names)) != len(names):
+            raise StoreError(f"Slide {slide_id}: array names must be unique: {', '.join(names)}.")
+        self.slide_id = slide_id
+        self._paths = paths
+        self._stage = paths.staged_slide(slide_id)
+        self._specs = tuple(arrays)
+        self._preset = preset
+        self._encode = preset.encoder()
+        self._layouts = plan_shards([spec.size_px for spec in arrays], preset.max_tile_px)
+        self._per_shard = self._layouts[0].patches
+        self._buffers: list[UInt8Array] | None = None
+        self._filled = 0
+        self._shards = 0
+        self._digests: list[NDArray[np.uint64]] = []
+        self._pool = (
+            ThreadPoolExecutor(threads) if threads > 1 and self._encode is not None else None
+        )
+        self._manifest_sha256 = manifest_sha256
+        self._lock = SlideLock(paths.slide_lock(slide_id))
+        self._open = True
+        with disk_full_is_clear(paths.root):
+            if not self._lock.acquire(ORPHAN_WAIT_S):
+                raise StoreLockedError(
+                    f"{paths.root}: another process is writing slide {slide_id}. Wait for it, or "
+                    "stop it, and run the same command again."
+                )
+            remove_tree(self._stage.root)
+            self._stage.root.mkdir(parents=True)
+
+    @property
+    def patches(self) -> int:
+        """How many patches have been appended."""
+        return self._shards * self._per_shard + self._filled
+
+    @property
+    def patches_per_shard(self) -> int:
+        """How many patches one `append` may best bring: a shard is written when this is full."""
+        return self._per_shard
+
+    def append(self, patches: Mapping[str, UInt8Array]) -> None:
+        """Add patches to the end of every array.
+
+        Parameters
+        ----------
+        patches : mapping of str to ndarray, shape (k, s, s, 3), uint8
+            The same k for every array of the slide; any k.
+        """
+        self._check_open()
+        blocks = self._check_patches(patches)
+        count, start = len(blocks[0]), 0
+        self._digests.append(patch_digests(blocks))
+        while start < count:
+            if self._filled == 0 and count - start >= self._per_shard:
+                stop = start + self._per_shard
+                self._write_shards([block[start:stop] for block in blocks])
+            else:
+                stop = start + min(count - start, self._per_shard - self._filled)
+                self._fill([block[start:stop] for block in blocks])
+            start = stop
+
+    def finish(self, columns: Columns, tissue: NDArray[np.uint8], attrs: Mapping[str, Any]) -> str:
+        """Write what is left, sync everything and commit the slide by one rename.
+
+        Parameters
+        ----------
+        columns : mapping of str to ndarray, shape (n,)
+            See `wsisr.store.schema.COLUMNS`; ``digest`` is computed here.
+        tissue : ndarray, shape (h, w), uint8
+            Tissue mask at 8 um/px.
+        attrs : mapping
+            See `wsisr.store.schema.SlideAttributes`; ``arrays``, ``patches``, ``digest`` and
+            ``state`` are set here.
+
+        Returns
+        -------
+        str
+            Digest of the slide's files and metadata.
+        """
+        self._check_open()
+        names = [spec.name for spec in self._specs]
+        checked = check_columns(columns, names, self.patches)
+        attributes = plain_json(check_slide_attributes(attrs, self.slide_id))
+        with disk_full_is_clear(self._paths.root):
+            if self._filled:
+                assert self._buffers is not None
+                self._write_shards([buffer[: self._filled] for buffer in self._buffers])
+            self._write_metadata(checked)
+            write_tissue(self._stage.tissue, tissue)
+            attributes |= {"arrays": names, "patches": self.patches, "state": "complete"}
+            digest = slide_digest(self._stage.root, attributes, names)
+            group = to_json(group_document(attributes | {"digest": digest}))
+            write_buffers(self._stage.meta, [group])
+            sync_tree(self._stage.root)
+            self._check_store()
+            final = self._paths.slide(self.slide_id).root
+            swap_in(self._stage.root, final, self._paths.replaced_slides / self.slide_id)
+        self._close()
+        return digest
+
+    def abort(self) -> None:
+        """Drop what was staged. Harmless after `finish`."""
+        if self._open:
+            remove_tree(self._stage.root)
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _close(self) -> None:
+        self._open = False
+        self._buffers = None
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._lock.release()
+
+    def _check_store(self) -> None:
+        """A worker that outlived its build must not put its slide into another store."""
+        if read_store_attributes(self._paths.root)["manifest_sha256"] != self._manifest_sha256:
+            raise StoreError(
+                f"{self._paths.root} was replaced while slide {self.slide_id} was being written; "
+                "the slide is dropped."
+            )
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreError(f"Slide {self.slide_id}: this writer is finished or aborted.")
+
+    def _check_patches(self, patches: Mapping[str, UInt8Array]) -> list[UInt8Array]:
+        names = [spec.name for spec in self._specs]
+        if sorted(patches) != sorted(names):
+            raise StoreError(
+                f"Slide {self.slide_id}: got arrays {', '.join(sorted(patches))}, "
+                f"need {', '.join(names)}."
+            )
+        count = len(patches[names[0]])
+        for spec in self._specs:
+            block, want = patches[spec.name], (count, spec.size_px, spec.size_px, 3)
+            if block.dtype != np.uint8 or block.shape != want:
+                raise StoreError(
+                    f"Slide {self.slide_id}, {spec.name}: patches are {block.shape} {block.dtype}, "
+                    f"need {want} uint8."
+                )
+        return [patches[name] for name in names]
+
+    def _fill(self, blocks: Sequence[UInt8Array]) -> None:
+        if self._buffers is None:
+            self._buffers = [
+                np.empty((self._per_shard, spec.size_px, spec.size_px, 3), np.uint8)
+                for spec in self._specs
+            ]
+        stop = self._filled + len(blocks[0])
+        for buffer, block in zip(self._buffers, blocks, strict=True):
+            buffer[self._filled : stop] = block
+        self._filled = stop
+        if stop == self._per_shard:
+            self._write_shards(self._buffers)
+
+    def _write_shards(self, blocks: Sequence[UInt8Array]) -> None:
+        with disk_full_is_clear(self._paths.root):
+            for spec, layout, block in zip(self._specs, self._layouts, blocks, strict=True):
+                path = self._stage.shard(spec.name, self._shards)
+                write_shard(path, block, layout, self._encode, self._pool)
+        if len(blocks[0]) == self._per_shard:
+            self._shards += 1
+            self._filled = 0
+
+    def _write_metadata(self, columns: Columns) -> None:
+        count = self.patches
+        for spec, layout in zip(self._specs, self._layouts, strict=True):
+            document = array_document(
+                shape=(count, spec.size_px, spec.size_px, 3),
+                dtype=np.dtype(np.uint8),
+                chunk_shape=layout.shard_shape,
+                codecs=[sharding_codec(layout.inner_shape, self._preset.inner_codecs)],
+                attributes=spec.attributes(),
+                dimensions=("patch", "y", "x", "channel"),
+            )
+            write_buffers(self._stage.array(spec.name) / META, [to_json(document)])
+        write_buffers(self._stage.columns / META, [to_json(group_document({}))])
+        digests = np.concatenate([np.empty(0, np.uint64), *self._digests])
+        names = [spec.name for spec in self._specs]
+        for name, values in {**columns, DIGEST: digests}.items():
+            write_column(self._stage.column(name), name, values, names)
+
+
+def read_store_attributes(path: Path) -> RootAttributes:
+    """Root attributes of a store, checked.
+
+    Raises
+    ------
+    StoreError
+        If there is no pair store at this path, or one of a newer format.
+    """
+    node = read_node(path)
+    return read_root_attributes(node.attributes, str(path))
