@@ -32,7 +32,7 @@ from wsisr.degradation.scanner_noise import Noise, fit_noise, with_noise
 from wsisr.errors import DegradationError
 from wsisr.testing.degradations import ScannerTruth, make_scanner, scan
 
-SMALL = FitSettings(half_px=9, crop_px=48, evaluations=50, held_out=0.34)
+SMALL = FitSettings(half_px=11, crop_px=48, evaluations=60)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_expectation_before_jpeg_undoes_part_of_the_quantisation(photo) -> None:
     guess = luma + torch.randn(luma.shape, generator=torch.Generator().manual_seed(0)) * 2.0
     expected = expected_before_jpeg(guess, real, 60, 2.0)
     errors = [float((x - luma).square().mean()) for x in (expected, guess, real)]
-    assert errors[0] < 0.8 * min(errors[1:])
+    assert errors[0] < 0.95 * errors[1] and errors[0] < 0.5 * errors[2]
 
 
 def test_kernel_families_are_centred_and_sum_to_one() -> None:
@@ -184,6 +184,12 @@ def test_unusable_pairs_are_refused() -> None:
     other = RealPair(lr=lr, hr=hr[:192, :192], grid_px=(0, 0))
     tiny = RealPair(lr=lr[:24, :24], hr=hr[:96, :96], grid_px=(0, 0))
     odd = RealPair(lr=lr, hr=hr[:, :380], grid_px=(0, 0))
-    for pairs in ([pair], [pair, pair, other, pair], [tiny, tiny], [odd, odd]):
-        with pytest.raises(DegradationError):
+    for pairs, says in (
+        ([pair], "at least 2"),
+        ([pair, other, pair, pair], "one scale"),
+        ([tiny, tiny], "too small"),
+        ([odd, odd], "is not"),
+        ([pair, pair], "no structure"),
+    ):
+        with pytest.raises(DegradationError, match=says):
             fit_degradation(pairs, SMALL)

@@ -62,7 +62,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "split": "train" if slide == "a" else "test",
                 },
             )
-    writer.commit_splits({"train": np.array([[0, 0], [0, 1], [0, 2]]), "test": np.array([[1, 0]])})
+    writer.commit_splits(
+        {"train": np.array([[0, 0], [0, 1], [0, 2]]), "test": np.array([[1, 0], [1, 2]])}
+    )
     writer.clean()
     return path
 
@@ -75,7 +77,7 @@ def test_registered_pairs_come_from_one_split_with_their_residuals(store: Path) 
     assert pairs[2].residual_px == pytest.approx(truth[2].residual_px, abs=1e-6)
     assert np.array_equal(pairs[2].lr, truth[2].lr)
     assert len(list(registered_pairs(opened, limit=2))) == 2
-    assert len(list(registered_pairs(opened, split="test"))) == 1
+    assert len(list(registered_pairs(opened, split="test"))) == 2
     with pytest.raises(DegradationError, match="no array"):
         list(registered_pairs(opened, lr="5x"))
 

@@ -250,7 +250,9 @@ def test_nearest_cells_are_those_of_grid_sample() -> None:
     for shift in CORNERS:
         place = coord + torch.tensor(shift, dtype=DOUBLE) / torch.tensor(size) + 1e-6
         place = place.clamp(-1 + 1e-6, 1 - 1e-6)
-        wanted = F.grid_sample(grid, place.flip(-1).unsqueeze(1), mode="nearest")
+        wanted = F.grid_sample(
+            grid, place.flip(-1).unsqueeze(1), mode="nearest", align_corners=False
+        )
         corner = corner_of(coord, size, shift)
         assert torch.equal(corner.index[0], wanted[0, 0, 0].long())
 
@@ -285,7 +287,7 @@ def test_cell_clip_holds_the_cell_beyond_the_trained_range() -> None:
     assert (image - flat).abs().max() < 1e-12
 
 
-def test_plain_liif_lit_and_itsrn_agree_with_their_fast_forms() -> None:
+def test_liif_and_itsrn_agree_with_their_plain_forms() -> None:
     lr = torch.rand(2, 3, 5, 6, dtype=DOUBLE)
     coord, cell = queries(lr, (12, 13))
     liif = build("liif")
@@ -307,16 +309,61 @@ def test_plain_liif_lit_and_itsrn_agree_with_their_fast_forms() -> None:
         step = (1 - cell) / (side - 1)
         place = (coord + torch.tensor(shift, dtype=DOUBLE) * step + 1e-6).clamp(-1 + 1e-6, 1 - 1e-6)
         grid = place.flip(-1).unsqueeze(1)
-        value = F.grid_sample(feature, grid, mode="nearest")[:, :, 0].transpose(1, 2)
+        value = F.grid_sample(feature, grid, mode="nearest", align_corners=False)[
+            :, :, 0
+        ].transpose(1, 2)
         centres = (
             pixel_centres((5, 6), lr.device, DOUBLE).T.reshape(1, 2, 5, 6).expand(2, -1, -1, -1)
         )
-        key = F.grid_sample(centres, grid, mode="nearest")[:, :, 0].transpose(1, 2)
+        key = F.grid_sample(centres, grid, mode="nearest", align_corners=False)[:, :, 0].transpose(
+            1, 2
+        )
         rel = (coord - key) * side
         matrix = net.imnet(torch.cat((rel, cell * side), dim=-1)).view(2, 156, -1, 3)
         preds.append((value.unsqueeze(-2) @ matrix).squeeze(-2) + net.score(rel))
     plain = net.weight(torch.stack(preds, dim=-1)).squeeze(-1)
     assert (itsrn.query(lr, coord, cell) - (plain / 2 + 0.5)).abs().max() < 1e-12
+
+
+def test_lit_agrees_with_its_plain_form() -> None:
+    model = build("lit", width=16, heads=4, reach_px=2)
+    net, lr = model.net, torch.rand(2, 3, 5, 6, dtype=DOUBLE)
+    coord, cell = queries(lr, (7, 9))
+    side = torch.tensor([5, 6], dtype=DOUBLE)
+    x = net.conv_ch(net.encoder(lr * 2 - 1))
+    grids = net.conv_q(x), net.conv_k(x), net.conv_v(x)
+    centres = pixel_centres((5, 6), lr.device, DOUBLE).T.reshape(1, 2, 5, 6).expand(2, -1, -1, -1)
+
+    def sample(feature: Tensor, place: Tensor, mode: str) -> Tensor:
+        out = F.grid_sample(feature, place.flip(-1), mode=mode, align_corners=False)
+        return out.permute(0, 2, 3, 1)
+
+    here = sample(centres, coord[:, :, None], "nearest")
+    steps = torch.arange(-2, 3, dtype=DOUBLE)
+    delta = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), -1).view(1, 1, 25, 2)
+    place = here + delta * 2 / side
+    q = sample(grids[0], coord[:, :, None], "bilinear").view(2, 63, 1, 4, 4)
+    k, v = (sample(g, place, "nearest").view(2, 63, 25, 4, 4) for g in grids[1:])
+    rel = (coord[:, :, None] - place) * side
+    weights = ((q * k).sum(-1) / 2 + net.bias(rel)).softmax(2)
+    token = (v * weights.unsqueeze(-1)).reshape(2, 63, -1)
+    plain = net.imnet(torch.cat((token, cell * side), -1)) + bilinear_at(lr * 2 - 1, coord)
+    assert (model.query(lr, coord, cell) - (plain / 2 + 0.5)).abs().max() < 1e-12
+
+
+def test_swinir_encoder_gives_the_features_of_the_whole_network() -> None:
+    torch.manual_seed(0)
+    whole = create_model("swinir", scale=2, preset="tiny").double().eval()
+    encoder = build("liif", encoder="swinir").net.encoder
+    fitting = {k: v for k, v in whole.net.state_dict().items() if k in encoder.state_dict()}
+    extra = whole.net.state_dict().keys() - fitting.keys()
+    assert {k.split(".")[0] for k in extra} == {"upsample", "conv_last"}
+    encoder.load_state_dict(fitting)
+    lr = torch.rand(1, 3, 24, 40, dtype=DOUBLE)
+    with torch.no_grad():
+        ours = encoder(lr)
+        wanted = whole.net.conv_before_upsample(whole.net.trunk(lr))
+    assert torch.equal(ours, wanted)
 
 
 def test_released_weights_of_iste_load_without_their_dead_layers() -> None:

@@ -222,7 +222,7 @@ def test_random_trunk_is_fixed_by_its_seed_recorded_and_announced(
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_weights_file_is_read_whole_or_cut(tmp_path: Path, whole: bool) -> None:
     source = FeatureNet(RELU2_2, seed=3)
-    state = {k: v for k, v in source.state_dict().items()}
+    state = dict(source.state_dict())
     if whole:
         state["features.10.weight"] = torch.zeros(256, 128, 3, 3)
         state["classifier.0.weight"] = torch.zeros(4, 4)

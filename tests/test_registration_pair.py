@@ -150,6 +150,51 @@ def test_nothing_to_match_is_a_reject_with_finite_values(method):
         assert 0 <= found.offset_y <= 26
 
 
+def odd_image(rng, height, width):
+    """Flat, noise, half empty, one dot, stripes, a cross, or soft noise."""
+    kind = rng.integers(7)
+    noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if kind == 0:
+        return np.full_like(noise, rng.integers(256))
+    if kind == 1:
+        return noise
+    image = np.full_like(noise, 128)
+    if kind == 2:
+        image[: height // 2] = noise[: height // 2]
+    elif kind == 3:
+        image[height // 2, width // 2] = 255
+    elif kind == 4:
+        image[:] = (np.arange(width) % rng.integers(2, 9) * 30).astype(np.uint8)[None, :, None]
+    elif kind == 5:
+        image[rng.integers(height), :], image[:, rng.integers(width)] = 0, 255
+    else:
+        image = cv2.GaussianBlur(noise, (0, 0), float(rng.uniform(0.5, 6)))
+    return image
+
+
+@pytest.mark.parametrize("method", ["subpixel", "ncc-integer", "affine"])
+def test_whatever_the_pixels_are_there_is_a_finite_certificate(method):
+    rng = np.random.default_rng(17)
+    for _ in range(80):
+        scale = int(rng.integers(2, 10))
+        height, width = (int(n) for n in rng.integers(16, 40, 2))
+        room = rng.integers(1, 20, 2)
+        region = (scale * height + int(room[0]), scale * width + int(room[1]))
+        hr = odd_image(rng, *region)
+        lr = odd_image(rng, height, width)
+        if rng.random() < 0.3:
+            crop = hr[: scale * height, : scale * width]
+            lr = np.asarray(Image.fromarray(crop).resize((width, height), Image.Resampling.BOX))
+        initial = None
+        if method == "affine" and rng.random() < 0.5:
+            guess = rng.normal(0, 1, (2, 3)) * [scale, scale, 40]
+            initial = tuple(tuple(row) for row in guess.tolist())
+        found = register_pair(lr, hr, scale, method, initial=initial)
+        assert found.accepted == (found.reason == "")
+        assert 0 <= found.offset_x <= region[1] - scale * width
+        assert 0 <= found.offset_y <= region[0] - scale * height
+
+
 def test_certificates_refuse_nan_and_speak_the_stores_names():
     case = make_pair("A1", 0, lr_px=64)
     found = register_pair(case.lr, case.hr_region)
@@ -197,6 +242,7 @@ def test_a_first_guess_with_any_turn_is_refined():
         ({"scale": 2.5}, "whole number"),
         ({"method": "subpixle"}, "no registration method"),
         ({"initial": ((4.0, 0.0, 0.0), (0.0, 4.0, 0.0))}, "affine method only"),
+        ({"method": "affine", "initial": ((np.nan, 0, 0), (0, 4, 0))}, "finite"),
     ],
 )
 def test_wrong_input_is_refused_in_words(change, text):

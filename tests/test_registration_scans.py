@@ -5,6 +5,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
+from wsisr_cli.register import app
 
 from wsisr.errors import RegistrationError
 from wsisr.magnification import MppSource, make_mpp
@@ -14,8 +17,7 @@ from wsisr.registration.field import ResidualField, split_pieces
 from wsisr.registration.orientation import D4, nearest_orientation
 from wsisr.registration.output import crop_residual_px
 from wsisr.registration.overview import register_overviews
-from wsisr.registration.showing import sample_pairs, sample_table, scan_figures
-from wsisr.slides import open_slide
+from wsisr.registration.showing import sample_pairs, sample_table
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
@@ -129,6 +131,14 @@ def test_patches_register_inside_the_field(registration, rescan):
     assert registration.plan_patch(280, 320, 128, 128).straddles_seam
 
 
+def test_samples_prove_the_pairs(registration, rescan):
+    moving, fixed, _, _ = rescan
+    table = sample_table(sample_pairs(registration, moving, fixed, 4, seed=1))
+    assert table["patches"] == 4
+    assert table["accepted"] >= 2  # patches on the seam are rejected
+    assert table["ncc_band"] > 0.8
+
+
 def test_registrations_survive_json(registration):
     again = ScanRegistration.from_json(json.loads(json.dumps(registration.to_json())))
     assert again.predict(300, 300) == registration.predict(300, 300)
@@ -224,18 +234,17 @@ def test_resampling_is_exact_on_a_smooth_image():
     assert np.abs(hr.pixels[..., 0] - expected).max() < 1.5
 
 
-def test_simulated_second_scan_of_a_real_slide(shared_data):
+def test_simulated_second_scan_of_a_real_slide(shared_data, tmp_path):
     folder = shared_data / "registration" / "second_scan_cmu"
     truth = json.loads((folder / "truth.json").read_text())
     truth = truth["p_fixed = A p_moving + b, (x,y) pixel indices"]
     linear, shift = np.array(truth["A"]), np.array(truth["b"])
-    with (
-        open_slide(folder / "moving_10x.tif") as moving,
-        open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as fixed,
-    ):
-        found = register_scans(moving, fixed)
-        samples = sample_pairs(found, moving, fixed, 4)
-        figures = scan_figures(found, moving, fixed)
+    scans = (folder / "moving_10x.tif", shared_data / "slides" / "CMU-1-Small-Region.svs")
+    arguments = ["scans", *map(str, scans), "-o", str(tmp_path), "--samples", "4"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    transform = json.loads((tmp_path / "transform.json").read_text())
+    found = ScanRegistration.from_json(transform)
     nodes = found.positions
     # The truth is in pixel indices: centres at whole numbers; ours is in pixel edges.
     expected = (nodes - 0.5) @ linear.T + shift + 0.5
@@ -243,8 +252,11 @@ def test_simulated_second_scan_of_a_real_slide(shared_data):
     assert np.abs(aff.apply(aff.to_matrix(found.matrix), nodes) - expected).max() < 0.05
     assert not found.mirrored
     assert found.rotation_deg == pytest.approx(3.0, abs=0.01)
-    assert sample_table(samples)["accepted"] == 4
-    assert set(figures) == {"overlay.png", "residual-field.png", "residual-histogram.png"}
+    assert '"accepted": 4' in result.output
+    overlay = np.asarray(Image.open(tmp_path / "overlay.png")).astype(float)
+    assert np.mean(np.abs(overlay[..., 0] - overlay[..., 1])) < 12  # grey: they lie on each other
+    assert (tmp_path / "residual-field.png").exists()
+    assert (tmp_path / "residual-histogram.png").exists()
 
 
 def landmarks(path):

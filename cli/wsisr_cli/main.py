@@ -5,7 +5,6 @@ interrupted.
 """
 
 import importlib
-import importlib.util
 import logging
 import sys
 from typing import Annotated
@@ -32,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "bench": "bench",
 }
 """Single commands: name -> module of this package with a function `command`."""
+
+INTERRUPTED = 130
 
 GROUPS: dict[str, str] = {
     "manifests": "manifests",
@@ -64,12 +65,8 @@ def _options(
 
 def _mount() -> None:
     for name, module in COMMANDS.items():
-        if not importlib.util.find_spec(f"wsisr_cli.{module}"):
-            continue
         app.command(name)(importlib.import_module(f"wsisr_cli.{module}").command)
     for name, module in GROUPS.items():
-        if not importlib.util.find_spec(f"wsisr_cli.{module}"):
-            continue
         app.add_typer(importlib.import_module(f"wsisr_cli.{module}").app, name=name)
 
 
@@ -85,11 +82,11 @@ def main() -> None:
     except WsisrError as error:
         typer.echo(f"wsisr: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        typer.echo(
-            "wsisr: interrupted. What was finished is kept; run the same command again to go on.",
-            err=True,
-        )
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(141) from None
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo(
+                "wsisr: interrupted. What was finished is kept; run the same command again to "
+                "go on.",
+                err=True,
+            )
+        raise

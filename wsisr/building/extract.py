@@ -28,6 +28,7 @@ from wsisr.registration import LevelTransform, PairCertificate, register_pair
 from wsisr.slides import iter_patches, open_slide
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
+from wsisr.store.schema import layer_column
 from wsisr.store.writer import SlideWriter
 
 NO_REASON = -1
@@ -253,12 +254,11 @@ def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, ND
     left = residuals(record.geometry, transforms, record.candidates.origins()[index])
     columns: dict[str, NDArray[Any]] = {"verdict": np.ones(len(index), np.int8)}
     for name, value in left.items():
-        suffixes = [f"_{name}"] if len(left) > 1 else []
-        if name == list(left)[-1]:
-            suffixes.append("")
-        for suffix in suffixes:
-            columns[f"residual_x{suffix}"] = value[:, 0].astype(np.float32)
-            columns[f"residual_y{suffix}"] = value[:, 1].astype(np.float32)
+        for axis, base in enumerate(("residual_x", "residual_y")):
+            if len(left) > 1:
+                columns[layer_column(base, name)] = value[:, axis].astype(np.float32)
+            if name == list(left)[-1]:
+                columns[base] = value[:, axis].astype(np.float32)
         columns["verdict"] &= (np.abs(value) <= MAX_RESIDUAL_PX).all(axis=1).astype(np.int8)
     return columns
 

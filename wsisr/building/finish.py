@@ -15,6 +15,7 @@ from wsisr.building.paths import report_folder
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
+from wsisr.store.schema import FUNNEL_STEPS
 
 FUNNEL_WORDS = {
     "candidates": "candidates",
@@ -30,7 +31,7 @@ FUNNEL_WORDS = {
     "accepted": "accepted",
     "kept": "kept",
 }
-"""Steps of the funnel in their order."""
+"""Headings of the steps of the funnel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +254,7 @@ def _arrays(store: PairStore) -> list[str]:
 
 def _slide_table(store: PairStore) -> list[str]:
     present = {step for s in store.slides for step in _attributes(store, s).get("funnel", {})}
-    steps = [step for step in FUNNEL_WORDS if step in present]
+    steps = [step for step in FUNNEL_STEPS if step in present]
     head = [
         "slide",
         "patient",

@@ -176,7 +176,7 @@ def fit_degradation(
     used = list(pairs)
     if len(used) < 2:
         raise DegradationError(f"A fit needs at least 2 pairs, one to hold out; got {len(used)}.")
-    every = max(2, round(1.0 / max(settings.held_out, 1e-3)))
+    every = min(max(2, round(1.0 / max(settings.held_out, 1e-3))), len(used))
     test = used[every - 1 :: every]
     fit = [pair for i, pair in enumerate(used) if (i + 1) % every][: settings.max_pairs]
     train, held = align(fit, settings), align(test[: settings.max_pairs], settings)

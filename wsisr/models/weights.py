@@ -59,6 +59,8 @@ def save_model(model: SRModel, folder: Path | str, extra: Mapping[str, Any] | No
     sees half a file; the specification in the weights' header tells a half-replaced pair.
     Training-only branches are not part of the model and are not saved.
     """
+    if model.info.family == "community":
+        raise ModelError(f"{model.info.name} is not our architecture; keep its own weights file")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(model_config(model, extra), indent=2, sort_keys=True)

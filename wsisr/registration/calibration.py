@@ -251,7 +251,10 @@ def _consistent_line(positions: FloatArray, shifts: FloatArray) -> tuple[Line, f
     """
     line = robust_line(positions, shifts, NOTABLE_DRIFT_PX)
     scatter = float(np.sqrt(np.mean(line.residuals**2)))
-    if scatter <= INCONSISTENT_PX or (line.used.mean() >= AGREEING and _core(line) < scatter / 4):
+    # A drifting reader that also rounds leaves half a level pixel of scatter: still a drift.
+    explained = max(abs(line.at(float(end))) for end in (positions.min(), positions.max()))
+    few_wrong = line.used.mean() >= AGREEING and _core(line) < scatter / 4
+    if few_wrong or scatter <= max(INCONSISTENT_PX, 0.25 * explained):
         return line, 0.0
     none = np.ones(len(shifts), bool)
     return Line(offset=0.0, slope=0.0, error=line.error, residuals=shifts, used=none), scatter

@@ -129,6 +129,10 @@ def _check(
         raise RegistrationError(f"{method!r} is no registration method; use {names}.") from None
     if initial is not None and chosen != Method.AFFINE:
         raise RegistrationError("A first guess of the map is for the affine method only.")
+    if initial is not None:
+        first = np.asarray(initial, dtype=np.float64)
+        if first.shape != (2, 3) or not np.isfinite(first).all():
+            raise RegistrationError("A first guess of the map must be 2 x 3 finite numbers.")
     return chosen
 
 

@@ -56,7 +56,7 @@ def textured_places(
         ]
     )
     good = texture >= MIN_TEXTURE
-    return _spread_out(candidates[good], texture[good], level, wanted)
+    return _spread_out(candidates[good], texture[good], level, wanted, rng)
 
 
 def _limits(level: Level, patch_px: int) -> IntArray:
@@ -107,15 +107,21 @@ def _from_overview(
 
 
 def _spread_out(
-    corners: IntArray, texture: NDArray[np.float64], level: Level, wanted: int
+    corners: IntArray,
+    texture: NDArray[np.float64],
+    level: Level,
+    wanted: int,
+    rng: np.random.Generator,
 ) -> IntArray:
-    """Round after round, the best place left of each cell."""
+    """Round after round, the best place left of each cell; cells in random order, so that a
+    small number of places still covers the whole slide."""
     cells: dict[tuple[int, int], list[int]] = {}
     for index in np.argsort(-texture, kind="stable"):
         x, y = corners[index]
         cell = (int(x * CELLS // level.width_px), int(y * CELLS // level.height_px))
         cells.setdefault(cell, []).append(int(index))
-    queues = [cells[key] for key in sorted(cells)]
+    keys = sorted(cells)
+    queues = [cells[keys[index]] for index in rng.permutation(len(keys))]
     chosen: list[int] = []
     depth = 0
     while len(chosen) < min(wanted, len(corners)):
