@@ -1,6 +1,8 @@
 """Degradations: distance to the oracles, kernel recovery, ranking of simulators, throughput.
 
-    python benchmarks/degradation.py [oracles|kernels|ranking|second-scan|throughput] [--scene PNG ...]
+    python benchmarks/degradation.py [PART ...] [--scene PNG ...]
+
+Parts: oracles, kernels, ranking, second-scan, throughput; all by default.
 
 Scenes are HR images (40x H&E of at least 640 px); generated tissue without them. `second-scan`
 needs the folder `registration/second_scan_cmu` and the slide beside it (--data).
@@ -22,7 +24,8 @@ from scipy import ndimage
 
 from wsisr.degradation import degrade, resize
 from wsisr.degradation.files import read_rgb
-from wsisr.degradation.fitting import FitSettings, RealPair, fit_degradation
+from wsisr.degradation.fitting import fit_degradation
+from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.metrics import psnr
 from wsisr.testing.degradations import make_scanner, scan
 

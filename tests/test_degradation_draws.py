@@ -50,3 +50,11 @@ def test_distributions() -> None:
     assert abs(float((n**4).mean()) - 3.0) < 0.1
     low_high = draws.uniform("r", 2.0, 5.0)
     assert bool(((low_high >= 2.0) & (low_high < 5.0)).all())
+
+
+def test_prefetched_numbers_are_the_same_numbers() -> None:
+    draws = Draws(seed=8, step=1, slots=torch.tensor([3, 4])).within("stage")
+    ready = draws.prefetch(("a", "b"))
+    for purpose in ("a", "b", "c"):
+        assert torch.equal(ready.uniform(purpose, 1.0, 3.0), draws.uniform(purpose, 1.0, 3.0))
+    assert not torch.equal(ready.within("x").uniform("a"), draws.uniform("a"))

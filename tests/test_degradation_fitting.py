@@ -8,15 +8,7 @@ import skimage.data
 import torch
 
 from wsisr.degradation import degrade, parse_degradation
-from wsisr.degradation.fitting import (
-    FitSettings,
-    RealPair,
-    align,
-    apply_tone,
-    fit_degradation,
-    fit_tone,
-    moved,
-)
+from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.jpeg import SUBSAMPLINGS, jpeg
 from wsisr.degradation.profile import FittedProfile
 from wsisr.degradation.scanner_jpeg import (
@@ -29,10 +21,12 @@ from wsisr.degradation.scanner_jpeg import (
 )
 from wsisr.degradation.scanner_kernel import gaussian_taps, kernel_shape, optics_taps
 from wsisr.degradation.scanner_noise import Noise, fit_noise, with_noise
+from wsisr.degradation.scanner_pairs import FitSettings, RealPair, align, moved
+from wsisr.degradation.scanner_tone import apply_tone, fit_tone
 from wsisr.errors import DegradationError
 from wsisr.testing.degradations import ScannerTruth, make_scanner, scan
 
-SMALL = FitSettings(half_px=11, crop_px=48, evaluations=60)
+SMALL = FitSettings(half_px=14, crop_px=48, evaluations=60)
 
 
 @pytest.fixture(scope="module")

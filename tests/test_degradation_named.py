@@ -219,6 +219,15 @@ def test_one_pixel_images_work(spec: str) -> None:
     assert degrade(torch.full((1, 3, 4, 4), 130, dtype=torch.uint8), spec, 4).shape == (1, 3, 1, 1)
 
 
+def test_training_settings_do_not_change_the_lr(tissue: Tensor) -> None:
+    wanted = degrade(tissue, "optics:10x+sensor", 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(degrade(tissue, "optics:10x+sensor", 4), wanted)
+        assert torch.equal(degrade(tissue, "bicubic", 4), degrade(tissue, "bicubic", 4))
+    with torch.inference_mode():
+        assert torch.equal(degrade(tissue, "optics:10x+sensor", 4), wanted)
+
+
 def test_a_given_size_takes_hr_as_it_is(tissue: Tensor) -> None:
     lr = degrade(tissue[..., :191, :191], "bicubic", 3.3, size=(58, 58))
     assert torch.equal(lr, degrade(tissue, "bicubic", 3.3))

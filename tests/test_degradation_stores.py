@@ -13,7 +13,7 @@ from wsisr_cli.degrade import app
 from wsisr.degradation import degrade
 from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
-from wsisr.degradation.fitting import FitSettings
+from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import degrade_store, fit_store, registered_pairs
 from wsisr.errors import DegradationError
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from wsisr.errors import ModelError
 from wsisr.models import create_model, load_foreign, load_model, save_model, start_from
+from wsisr.models.layers.colour import DIV2K_MEAN
 from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME, load_model_and_config, read_state
 
 torch.set_num_threads(1)
@@ -113,7 +114,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path.touch, (mark,))  # type: ignore[return-value]
 
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
     torch.save({"a": Evil()}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
         with pytest.raises(ModelError, match="never code"):
@@ -137,6 +138,26 @@ def test_released_mean_shift_layers_are_dropped(tmp_path: Path) -> None:
     state = {**model.net.state_dict(), "sub_mean.weight": torch.eye(3).view(3, 3, 1, 1)}
     torch.save(state, tmp_path / "w.pth")
     load_foreign(model, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["edsr", "rcan"])
+def test_weights_released_for_255_grey_levels_are_made_equivalent(name: str) -> None:
+    torch.manual_seed(0)
+    released = create_model(name, scale=2, preset="tiny", width=8).double().eval()
+    net, mean = released.net, torch.tensor(DIV2K_MEAN).double().view(1, 3, 1, 1)
+    lr = torch.rand(1, 3, 6, 7, dtype=torch.double)
+    with torch.no_grad():
+        shallow = net.head(255 * (lr - mean))
+        wanted = net.tail(shallow + net.body(shallow)) / 255 + mean
+    state = dict(net.state_dict())
+    for prefix, sign in (("sub_mean", -1), ("add_mean", 1)):
+        state[f"{prefix}.weight"] = torch.eye(3, dtype=torch.double).view(3, 3, 1, 1)
+        state[f"{prefix}.bias"] = sign * 255 * mean.flatten()
+    ours = create_model(name, scale=2, preset="tiny", width=8, rgb_mean=DIV2K_MEAN)
+    ours.double().eval().net.load_state_dict(ours.foreign_state(state))
+    with torch.no_grad():
+        # The mean is stored in float32.
+        assert (ours(lr) - wanted).abs().max() < 1e-6
 
 
 def test_starting_from_another_scale_keeps_the_new_upsampler(tmp_path: Path) -> None:

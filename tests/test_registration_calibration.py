@@ -77,6 +77,7 @@ def test_levels_made_by_box_means_are_aligned(base):
         for x, y in ((0, 0), (1792, 1280)):
             assert max(map(abs, transform.shift_px(x, y))) < 0.03
         assert transform.diagnosis == "aligned"
+        assert not transform.notable
         assert transform.ncc_band > 0.99
 
 
@@ -119,6 +120,8 @@ def test_tiles_that_were_decimated_one_by_one_are_named(base):
     (found,) = calibrate_levels(ArraySlide([base, level]), seed=1, wanted=40)
     assert found.measured
     assert found.shift_px(900, 600) == (0.0, 0.0)
+    assert found.scatter_px > 0.2
+    assert found.notable
     assert "no one shift fits" in found.diagnosis
     assert "decimated without averaging" in found.diagnosis
 

@@ -214,6 +214,19 @@ def test_the_gate_decides():
     assert narrow.reason == Reason.SPREAD
 
 
+def test_bare_glass_beside_tissue_has_no_say_in_the_spread():
+    case = make_pair("B1", 5, lr_px=128)
+    rng = np.random.default_rng(1)
+    lr, hr = case.lr.copy(), case.hr_region.copy()
+    x = round(case.dx) + 4 * 64
+    for image, edge in ((lr, 64), (hr, x)):
+        glass = rng.normal(238, 1.5, image[:, edge:].shape)
+        image[:, edge:] = to_uint8(glass)
+    found = register_pair(lr, hr)
+    assert found.accepted, found.reason
+    assert found.spread < 0.5
+
+
 def test_places_outside_are_named_so():
     reasons = set()
     for seed in range(4):

@@ -22,6 +22,7 @@ from wsisr.building.layout import Layout, SlideTask, apply_overrides, recognise
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
 from wsisr.building.records import ScanRecord, load_scan, scan_path
+from wsisr.building.rescan import pair_scans
 from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_identity, scan_slide
 from wsisr.building.versions import package_versions
@@ -112,6 +113,8 @@ def prepare(request: BuildRequest) -> Prepared:
     tasks = layout.tasks
     if request.mpp_override is not None:
         tasks = apply_overrides(tasks, request.mpp_override)
+    if manifest.rescan is not None:
+        tasks = pair_scans(tasks, manifest, request.source)
     return Prepared(
         request=request,
         layout=layout,

@@ -6,7 +6,7 @@ on any machine writes the same bytes.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,20 @@ from wsisr.building.paths import report_folder
 from wsisr.building.plan import ANY, SlideShare
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
 from wsisr.building.records import ScanRecord, load_mask, load_scan
+from wsisr.building.rescan import open_fixed, read_rescan_pairs
 from wsisr.building.resolve import lr_origin
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer
-from wsisr.registration import LevelTransform, PairCertificate, register_pair
-from wsisr.slides import iter_patches, open_slide
+from wsisr.registration import LevelTransform, PairCertificate, ScanRegistration, register_pair
+from wsisr.slides import Slide, SlideInfo, iter_patches, open_slide
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
 from wsisr.store.schema import layer_column
 from wsisr.store.writer import SlideWriter
 
 NO_REASON = -1
+STORED = "stored-level"
+RESCAN = "rescan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,8 @@ class _Rows:
     kept: list[bool] = field(default_factory=list)
     certificates: list[PairCertificate] = field(default_factory=list)
     samples: list[tuple[UInt8Array, UInt8Array, str]] = field(default_factory=list)
-    unscanned: int = 0
+    resampled: list[bool] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def kept_labels(self, record: ScanRecord) -> Counter[int]:
         labels = record.candidates.label
@@ -89,21 +93,21 @@ def extract_slide(
     record = load_scan(scan_folder, task.slide_id)
     if record is None:
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
-    slide = open_slide(
-        task.source.path, backend=record.info.backend, mpp=task.mpp, icc=manifest.icc
-    )
-    with closing(slide):
-        if slide.info.fingerprint != record.info.fingerprint:
-            raise BuildError(
-                f"{task.slide_id}: {task.source.path} has changed since it was scanned; "
-                "run the build again."
-            )
-        specs = [_spec(layer, record, index) for index, layer in enumerate(record.geometry.layers)]
-        writer = StoreWriter.attach(store).slide(task.slide_id, specs)
+    with ExitStack() as stack:
+        slide = open_slide(
+            task.source.path, backend=record.info.backend, mpp=task.mpp, icc=manifest.icc
+        )
+        stack.enter_context(closing(slide))
+        _refuse_changed(task, slide, record.info)
+        fixed = None
+        if record.fixed is not None:
+            fixed = stack.enter_context(closing(open_fixed(task, manifest)))
+            _refuse_changed(task, fixed, record.fixed)
+        writer = StoreWriter.attach(store).slide(task.slide_id, _specs(record, manifest))
         try:
             rows = _Rows()
             for batch in _batches(record, share, manifest, rows):
-                _extract_batch(slide, record, manifest, batch, rows, writer)
+                _extract_batch(slide, fixed, record, manifest, batch, rows, writer)
             columns = _columns(record, rows, manifest)
             attributes = _attributes(task, record, share, rows, manifest, columns)
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
@@ -123,17 +127,46 @@ def extract_slide(
     )
 
 
-def _spec(layer: Layer, record: ScanRecord, index: int) -> ArraySpec:
-    mpp = record.info.mpp
+def _refuse_changed(task: SlideTask, slide: Slide, scanned: SlideInfo) -> None:
+    if slide.info.fingerprint != scanned.fingerprint:
+        raise BuildError(
+            f"{task.slide_id}: {slide.info.path} has changed since it was scanned; run the build "
+            "again."
+        )
+
+
+def _specs(record: ScanRecord, manifest: Manifest) -> list[ArraySpec]:
+    """The image arrays of a slide, HR first."""
+    mpp = None if record.info.mpp is None else record.info.mpp.value
+    layers = record.geometry.layers
+    if record.fixed is None:
+        return [
+            _spec(layer, mpp, lr_origin(layer) if n else STORED) for n, layer in enumerate(layers)
+        ]
+    small = layers[0]
+    scale = manifest.size // small.size_px
+    hr = ArraySpec(
+        name=manifest.hr,
+        size_px=manifest.size,
+        factor=small.factor / scale,
+        origin=RESCAN,
+        level=0,
+        um_per_px=None if mpp is None else mpp / scale,
+        extra={"scan": "fixed"},
+    )
+    return [hr, _spec(small, mpp, RESCAN)]
+
+
+def _spec(layer: Layer, mpp: float | None, origin: str) -> ArraySpec:
     return ArraySpec(
         name=layer.name,
         size_px=layer.size_px,
         factor=layer.factor,
         native=layer.native,
-        origin=lr_origin(layer) if index else "stored-level",
+        origin=origin,
         level=layer.level,
         reduction=layer.reduction,
-        um_per_px=None if mpp is None else mpp.value * layer.factor,
+        um_per_px=None if mpp is None else mpp * layer.factor,
         extra={} if layer.native else {"kernel": "bicubic-antialias", "a": -0.5},
     )
 
@@ -173,36 +206,83 @@ def _batches(
 
 
 def _extract_batch(
-    slide: Any,
+    slide: Slide,
+    fixed: Slide | None,
     record: ScanRecord,
     manifest: Manifest,
     batch: NDArray[np.int64],
     rows: _Rows,
     writer: SlideWriter,
 ) -> None:
+    """Store the pairs of a batch and note what became of each."""
+    coarse, fine = manifest.lr[-1] if manifest.lr else "", manifest.hr
+    for pair in _read_pairs(slide, fixed, record, manifest, batch):
+        if pair.drop:
+            rows.dropped[pair.drop] += 1
+            continue
+        if pair.certificate is not None:
+            rows.certificates.append(pair.certificate)
+            rows.resampled.append(pair.resampled)
+        if len(rows.samples) < SHEET_PAIRS and coarse in pair.arrays:
+            caption = f"row {len(rows.index)}"
+            rows.samples.append((pair.arrays[coarse], pair.arrays[fine], caption))
+        writer.append({name: array[np.newaxis] for name, array in pair.arrays.items()})
+        rows.index.append(int(batch[pair.position]))
+        rows.kept.append(pair.certificate is None or pair.certificate.accepted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """One place that was read; `position` counts in the batch."""
+
+    position: int
+    arrays: dict[str, UInt8Array] = field(default_factory=dict)
+    certificate: PairCertificate | None = None
+    resampled: bool = False
+    drop: str = ""
+
+
+def _read_pairs(
+    slide: Slide,
+    fixed: Slide | None,
+    record: ScanRecord,
+    manifest: Manifest,
+    batch: NDArray[np.int64],
+) -> Iterator[_Pair]:
+    """Read and register places, from the levels of one slide or from two scans."""
     geometry = record.geometry
     origins = record.candidates.origins()[batch]
-    method = manifest.registration.method
-    per_pair = manifest.registration.per_pair
+    if fixed is not None:
+        scans = ScanRegistration.from_json(record.scans or {})
+        for found in read_rescan_pairs(slide, fixed, scans, geometry, origins):
+            arrays = {}
+            if found.hr is not None and found.lr is not None:
+                arrays = {manifest.hr: found.hr, geometry.layers[0].name: found.lr}
+            yield _Pair(
+                position=found.index,
+                arrays=arrays,
+                certificate=found.certificate,
+                resampled=found.resampled,
+                drop=found.drop,
+            )
+        return
+    hr, lr = geometry.layers[0], geometry.layers[-1]
     for position, arrays, valid in iter_patches(slide, geometry, origins):
         if not valid:
-            rows.unscanned += 1
-            continue
-        kept = True
-        if per_pair:
-            hr, lr = geometry.layers[0], geometry.layers[-1]
+            yield _Pair(position=position, drop="unscanned")
+        elif manifest.registration.per_pair:
             certificate = register_pair(
-                arrays[lr.name], arrays[hr.name], scale=hr.size_px // lr.size_px, method=method
+                arrays[lr.name],
+                arrays[hr.name],
+                scale=hr.size_px // lr.size_px,
+                method=manifest.registration.method,
             )
-            arrays = {**arrays, hr.name: _crop(arrays[hr.name], certificate, hr)}
-            rows.certificates.append(certificate)
-            kept = certificate.accepted
-        writer.append({name: array[np.newaxis] for name, array in arrays.items()})
-        if len(rows.samples) < SHEET_PAIRS and len(geometry.layers) > 1:
-            coarse, fine = arrays[geometry.layers[-1].name], arrays[geometry.layers[0].name]
-            rows.samples.append((coarse, fine, f"row {len(rows.index)}"))
-        rows.index.append(int(batch[position]))
-        rows.kept.append(kept)
+            crop = _crop(arrays[hr.name], certificate, hr)
+            yield _Pair(
+                position=position, arrays={**arrays, hr.name: crop}, certificate=certificate
+            )
+        else:
+            yield _Pair(position=position, arrays=arrays)
 
 
 def _crop(region: NDArray[np.uint8], certificate: PairCertificate, hr: Layer) -> NDArray[np.uint8]:
@@ -241,6 +321,12 @@ def _columns(record: ScanRecord, rows: _Rows, manifest: Manifest) -> dict[str, N
     }
     if rows.certificates:
         columns.update(certificate_columns(rows.certificates))
+        if any(rows.resampled):
+            resampled = np.asarray(rows.resampled, bool)
+            columns["hr_resampled"] = resampled
+            # Such an HR lies on the LR's grid: nothing is left over.
+            for name in ("residual_x", "residual_y"):
+                columns[name][resampled] = 0.0
     elif manifest.registration.method == "levels":
         columns.update(_level_columns(record, index))
         columns["kept"] &= columns["verdict"] == 1
@@ -252,15 +338,42 @@ def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, ND
     suffix, every stored LR with its own where there are several."""
     transforms = [LevelTransform.from_json(values) for values in record.transforms]
     left = residuals(record.geometry, transforms, record.candidates.origins()[index])
-    columns: dict[str, NDArray[Any]] = {"verdict": np.ones(len(index), np.int8)}
+    # An LR that is made from the HR level lies on it by construction.
+    columns: dict[str, NDArray[Any]] = {
+        "verdict": np.ones(len(index), np.int8),
+        "residual_x": np.zeros(len(index), np.float32),
+        "residual_y": np.zeros(len(index), np.float32),
+    }
     for name, value in left.items():
         for axis, base in enumerate(("residual_x", "residual_y")):
             if len(left) > 1:
                 columns[layer_column(base, name)] = value[:, axis].astype(np.float32)
             if name == list(left)[-1]:
                 columns[base] = value[:, axis].astype(np.float32)
-        columns["verdict"] &= (np.abs(value) <= MAX_RESIDUAL_PX).all(axis=1).astype(np.int8)
+    if left:
+        # HR was moved to meet the coarsest; the others can only move by pixels of their own.
+        nearest = np.abs(left[list(left)[-1]]) <= MAX_RESIDUAL_PX
+        columns["verdict"] = nearest.all(axis=1).astype(np.int8)
     return columns
+
+
+def _second_scan(task: SlideTask, record: ScanRecord) -> dict[str, Any]:
+    """The HR scan and how it was registered, where there are two."""
+    if record.fixed is None or record.scans is None or task.fixed is None:
+        return {}
+    info = record.fixed
+    summary = ScanRegistration.from_json(record.scans).summary()
+    return {
+        "hr_scan": {
+            "source": task.fixed.relative,
+            "fingerprint": info.fingerprint,
+            "vendor": info.vendor,
+            "backend": info.backend,
+            "mpp": None if info.mpp is None else asdict(info.mpp),
+            "levels": [asdict(level) for level in info.levels],
+            "registration": summary,
+        }
+    }
 
 
 def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, NDArray[Any]]:
@@ -298,7 +411,7 @@ def _attributes(
     """What the store says of the slide (design 5)."""
     info = record.info
     funnel = dict(record.funnel)
-    funnel["read"] = len(rows.index) + rows.unscanned
+    funnel["read"] = len(rows.index) + sum(rows.dropped.values())
     funnel["whole"] = len(rows.index)
     if rows.certificates:
         funnel["registered"] = len(rows.certificates)
@@ -316,6 +429,7 @@ def _attributes(
             {**asdict(level), "used": any(la.level == level.index for la in record.geometry.layers)}
             for level in info.levels
         ],
+        **_second_scan(task, record),
         "level_transforms": list(record.transforms),
         "evidence": list(record.evidence),
         "icc_sha256": info.icc_sha256,

@@ -41,6 +41,10 @@ class SlideTask:
     annotation : Path or None
     mpp : float or None
         The user's override in um/px.
+    fixed : SlideSource or None
+        The HR scan of the same glass, in builds from two scans.
+    fixed_mpp : float or None
+        Override of the HR scan.
     """
 
     source: SlideSource
@@ -52,6 +56,8 @@ class SlideTask:
     split_is_override: bool = False
     annotation: Path | None = None
     mpp: float | None = None
+    fixed: SlideSource | None = None
+    fixed_mpp: float | None = None
 
     @property
     def slide_id(self) -> str:
@@ -110,7 +116,7 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
         found = sum(task.annotation is not None for task in tasks)
         return Layout(
             name="folder",
-            sentence=f"{len(tasks)} slides in a plain folder, {found} with annotations",
+            sentence=f"{_slides(len(tasks))} in a plain folder, {found} with annotations",
             manifest="default",
             tasks=tuple(tasks),
         )
@@ -143,6 +149,10 @@ def _camelyon_task(task: SlideTask, match: re.Match[str], reference: dict[str, s
         label="tumor" if kind == "tumor" else "normal",
         site="RUMC" if first else "UMCU",
     )
+
+
+def _slides(count: int) -> str:
+    return f"{count} slide" + ("" if count == 1 else "s")
 
 
 def _stem(slide: SlideSource) -> str:
@@ -203,7 +213,7 @@ def apply_overrides(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask,
         if None in row:
             raise ManifestError(f"{where}: more cells than columns.")
         cells = {key: (value or "").strip() for key, value in row.items()}
-        task = _find(cells["slide"], tasks, where)
+        task = find_task(cells["slide"], tasks, where)
         if task.slide_id in seen:
             raise ManifestError(
                 f"{where}: {task.slide_id} has a row already ({seen[task.slide_id]})."
@@ -213,7 +223,14 @@ def apply_overrides(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask,
     return tuple(result[task.slide_id] for task in tasks)
 
 
-def _find(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
+def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
+    """The slide that a table means by a file name, a relative path or an id.
+
+    Raises
+    ------
+    ManifestError
+        If none or several fit; `where` names the line.
+    """
     wanted = name.strip().rstrip("/")
     fits = [
         task

@@ -9,6 +9,7 @@ a build.
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -99,6 +100,27 @@ class Registration(_Strict):
         return self.method not in ("none", "levels")
 
 
+class Rescan(_Strict):
+    """How two scans of one glass find each other: a table, else file names."""
+
+    lr: str = r"(?P<glass>.+?)[ ._-]*(10x|5x|lr|low|moving)"
+    """Whole name of an LR scan without suffix; the group `glass` is what both scans share."""
+    hr: str = r"(?P<glass>.+?)[ ._-]*(40x|20x|hr|high|fixed)"
+    table: str = "pairs.csv"
+    """CSV with the columns lr,hr (file names or ids), relative to SOURCE."""
+
+    @field_validator("lr", "hr")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groupindex
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        if "glass" not in groups:
+            raise ValueError(f"{value!r} needs a group (?P<glass>...)")
+        return value
+
+
 class Quota(_Strict):
     """Patches wanted of each class (or in all, under the name `any`) in one split."""
 
@@ -150,6 +172,8 @@ class Manifest(_Strict):
     labels: Labels = Labels()
     filters: Filters = Filters()
     registration: Registration = Registration()
+    rescan: Rescan | None = None
+    """Build pairs from two scans of each glass instead of the levels of one file."""
     quotas: dict[Literal["train", "val", "test"], Quota] = {}
     split: Splits = Splits()
 
@@ -183,6 +207,10 @@ class Manifest(_Strict):
         region = self.registration.region_px
         if region is not None and (region < self.size or (region - self.size) % 2):
             raise ValueError(f"region_px must be size ({self.size}) plus an even margin")
+        if self.rescan is not None and (
+            self.registration.method != "affine" or len(self.lr) != 1 or self.mpp is not None
+        ):
+            raise ValueError("rescan needs registration method affine, one lr and no mpp")
         if self.registration.per_pair and len(self.lr) != 1:
             raise ValueError(
                 f"registration {self.registration.method!r} crops HR to match one LR, and lr names "
@@ -206,7 +234,7 @@ class Manifest(_Strict):
     @property
     def margin_px(self) -> int:
         """HR pixels that are read around a patch for registration."""
-        if not self.registration.per_pair:
+        if not self.registration.per_pair or self.rescan is not None:
             return 0
         region = self.registration.region_px
         return 13 if region is None else (region - self.size) // 2

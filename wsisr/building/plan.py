@@ -58,6 +58,7 @@ def decide_splits(
     for task in tasks:
         if task.split_is_override or (official and task.split in ("val", "test")):
             fixed.setdefault(task.slide_id, task.split)
+    _refuse_straddling(tasks, fixed)
     is_training = [official and t.split == "train" and not t.split_is_override for t in tasks]
     training = [t for t, yes in zip(tasks, is_training, strict=True) if yes]
     rest = [t for t, yes in zip(tasks, is_training, strict=True) if not yes]
@@ -89,6 +90,8 @@ def _refuse_straddling(tasks: Sequence[SlideTask], splits: Mapping[str, str]) ->
     for what in ("patient", "group"):
         seen: dict[str, SlideTask] = {}
         for task in tasks:
+            if task.slide_id not in splits:
+                continue
             key = getattr(task, what)
             first = seen.setdefault(key, task)
             a, b = splits[first.slide_id], splits[task.slide_id]

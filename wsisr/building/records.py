@@ -70,6 +70,10 @@ class ScanRecord:
         ``"keep"`` or ``"srgb"``.
     transforms : tuple of dict
         Measured place of every level in use (`wsisr.registration.LevelTransform`).
+    fixed : SlideInfo or None
+        The HR scan, in builds from two scans.
+    scans : dict or None
+        The registration of the two (`wsisr.registration.ScanRegistration`).
     evidence : tuple of dict
         What each stored level is against a reduced level 0 (design 3.7).
     tissue : dict
@@ -90,6 +94,8 @@ class ScanRecord:
     geometry: PatchGeometry
     icc: str
     transforms: tuple[dict[str, Any], ...] = ()
+    fixed: SlideInfo | None = None
+    scans: dict[str, Any] | None = None
     evidence: tuple[dict[str, Any], ...] = ()
     tissue: dict[str, Any] = field(default_factory=dict)
     tissue_um_per_px: float = 8.0

@@ -4,7 +4,7 @@ Nothing is extracted here, and nothing that is decided depends on other slides.
 """
 
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.preview import save_overview
 from wsisr.building.records import RankedCandidates, ScanRecord, save_scan
+from wsisr.building.rescan import open_fixed, register_glass, rescan_geometry
 from wsisr.building.resolve import plan_geometry
 from wsisr.errors import BuildError, SlideError
 from wsisr.geometry import PatchGeometry
@@ -44,9 +45,14 @@ def scan_identity(task: SlideTask, manifest: Manifest) -> str:
     sizes and times, so that a repaired file or annotation is scanned again."""
     parts: dict[str, Any] = {
         "manifest": manifest.sha256(),
-        "mpp": task.mpp,
+        "mpp": [task.mpp, task.fixed_mpp],
         "label": task.label,
-        "files": [_stamp(path) for path in task.source.files],
+        "files": [
+            _stamp(path)
+            for source in (task.source, task.fixed)
+            if source is not None
+            for path in source.files
+        ],
         "annotation": None if task.annotation is None else _stamp(task.annotation),
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -78,8 +84,14 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
     )
     if not check.agrees:
         notes.append(f"{check.detail}; {slide.info.backend} is used.")
-    with closing(slide):
-        geometry = plan_geometry(slide.info, manifest, task.slide_id)
+    with ExitStack() as stack:
+        stack.enter_context(closing(slide))
+        fixed = None
+        if manifest.rescan is None:
+            geometry = plan_geometry(slide.info, manifest, task.slide_id)
+        else:
+            fixed = stack.enter_context(closing(open_fixed(task, manifest)))
+            geometry = rescan_geometry(slide.info, fixed.info, manifest, task.slide_id)
         fault = colour_check(slide)
         if fault is not None:
             raise SlideError(fault)
@@ -90,6 +102,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
                 "background); tissue is found on brightfield slides only, so it gives no pairs."
             )
         notes.extend(tissue.health.flags)
+        scans = None if fixed is None else register_glass(task, slide, fixed, manifest)
         evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
         used = {layer.level for layer in geometry.layers}
         notes.extend(item.verdict for item in evidence if item.warning and item.level in used)
@@ -109,6 +122,8 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             geometry=geometry,
             icc=manifest.icc,
             transforms=tuple(transform.to_json() for transform in transforms),
+            fixed=None if fixed is None else fixed.info,
+            scans=None if scans is None else scans.to_json(),
             evidence=tuple(_plain(asdict(item)) for item in evidence),
             tissue=_health(tissue),
             tissue_um_per_px=tissue.um_per_px,

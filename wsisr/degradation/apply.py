@@ -1,6 +1,7 @@
 """Degrade batches of HR images by a named degradation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,24 @@ from wsisr.degradation.resize import check_scale, crop_to_scale, lr_size, to_gre
 from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
+
+
+@contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Neither autocast nor TF32: training settings must not change what an LR image is."""
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        try:
+            if device.type == "cuda":
+                for backend in backends:
+                    backend.fp32_precision = "ieee"
+            yield
+        finally:
+            if device.type == "cuda":
+                for backend, value in zip(backends, before, strict=True):
+                    backend.fp32_precision = value
+
 
 _CPU_CHUNK_PX = 1 << 17
 
@@ -58,6 +77,19 @@ def degrade(
     """
     degradation = parse_degradation(spec)
     check_scale(scale)
+    with _full_precision(hr.device):
+        return _degrade(hr, degradation, scale, seed, step, slots, size)
+
+
+def _degrade(
+    hr: Tensor,
+    degradation: Degradation,
+    scale: float,
+    seed: int,
+    step: int,
+    slots: Tensor | list[int] | None,
+    size: tuple[int, int] | None,
+) -> Tensor:
     if hr.ndim == 3:
         return degrade(hr[None], degradation, scale, seed=seed, step=step, slots=slots, size=size)[
             0

@@ -71,17 +71,17 @@ def _extended_box(x: Tensor, box: np.float32, axis: int) -> Tensor:
     size = int(x.shape[axis])
     index = torch.arange(-whole - 1, size + whole + 1, device=x.device).clamp_(0, size - 1)
     wide = x.index_select(axis, index)
-    total = wide.narrow(axis, 1, size)
+    total = wide.narrow(axis, 1, size).clone()
     if whole > 8:
         sums = F.pad(wide.movedim(axis, -1).cumsum(-1, dtype=torch.int32), (1, 0))
         total = (sums[..., 2 * whole + 2 : -1] - sums[..., 1 : -2 * whole - 2]).movedim(-1, axis)
     else:
         for shift in range(2, 2 * whole + 2):
-            total = total + wide.narrow(axis, shift, size)
+            total += wide.narrow(axis, shift, size)
     far = wide.narrow(axis, 0, size) + wide.narrow(axis, 2 * whole + 2, size)
     # The sum is below 2^32: int32 wraps and the mask restores the unsigned result.
-    bulk = total * inner + far * outer + (1 << 23)
-    return (bulk >> 24) & 255
+    total.mul_(inner).add_(far, alpha=outer).add_(1 << 23)
+    return total.bitwise_right_shift_(24).bitwise_and_(255)
 
 
 def gaussian_blur(x: Tensor, sigma_px: Tensor | float, largest: float | None = None) -> Tensor:

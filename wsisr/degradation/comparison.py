@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.degradation.apply import degrade
-from wsisr.degradation.fitting import RealPair, apply_tone, fit_tone, moved
+from wsisr.degradation.scanner_pairs import RealPair, moved
+from wsisr.degradation.scanner_tone import apply_tone, fit_tone, mean_psnr
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
 from wsisr.metrics.images import as_batch, to_channel
@@ -130,18 +131,13 @@ def _row(name: str, made: Tensor, native: Tensor) -> ComparisonRow:
     ratio = np.sqrt((spectra[0] + 1e-9) / (spectra[1] + 1e-9))
     return ComparisonRow(
         name=name,
-        psnr_db=_psnr(a.float(), b),
-        toned_psnr_db=_psnr(toned, b) if name != "native" else float("inf"),
+        psnr_db=mean_psnr(a, b) if name != "native" else float("inf"),
+        toned_psnr_db=mean_psnr(toned, b) if name != "native" else float("inf"),
         spectrum_error=float(np.mean(spectrum_error(a, b))),
         noise_levels=noise_level(a),
         mtf_quarter=float(ratio[int(0.25 * 2 * _BINS)]),
         mtf_high=float(ratio[int(0.4 * 2 * _BINS)]),
     )
-
-
-def _psnr(a: Tensor, b: Tensor) -> float:
-    error = (a.double().clamp(0, 255) - b.double()).square().mean((1, 2, 3))
-    return float((10.0 * torch.log10(255.0**2 / error)).mean())
 
 
 def noise_level(images: Tensor) -> float:

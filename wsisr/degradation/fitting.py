@@ -15,9 +15,7 @@ Steps (physics first, statistics last):
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -30,117 +28,28 @@ from wsisr.degradation.blur import pad_mirror
 from wsisr.degradation.jpeg import jpeg as compress
 from wsisr.degradation.profile import FittedProfile, build_profile
 from wsisr.degradation.resize import Kernel, resize, to_grey
-from wsisr.degradation.sampling import fitted_linear, tone_curve
 from wsisr.degradation.scanner_jpeg import (
     JpegSettings,
     compress_luma,
     estimate_jpeg,
     expected_before_jpeg,
-    find_grid,
     luma_of,
 )
 from wsisr.degradation.scanner_noise import fit_noise
+from wsisr.degradation.scanner_pairs import Aligned, FitSettings, RealPair, align
+from wsisr.degradation.scanner_tone import apply_tone, fit_tone
 from wsisr.errors import DegradationError
 from wsisr.progress import ProgressEvent, Reporter, silent
 
 _LOG = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
-UInt8Array = NDArray[np.uint8]
 _MAX_EQUATIONS = 24_000
+_FREE_HALF_PX = 9
+"""Reach of the free correction beyond the pixel aperture, HR px."""
 _LEAST_CONTRAST = 2.0
 """Standard deviation of HR, grey levels, below which there is nothing to fit."""
 _STRENGTHS = ((3e-2, 3e-3), (3e-3, 3e-4))
 """Smoothness and ridge of the free correction, strong first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RealPair:
-    """A registered pair.
-
-    Attributes
-    ----------
-    lr : ndarray, shape (h, w, 3), uint8
-    hr : ndarray, shape (s h, s w, 3), uint8
-        The integer crop of the certificate.
-    residual_px : (float, float)
-        ``residual_x, residual_y``: where the LR's footprint begins in the crop, HR px.
-    grid_px : (int, int), optional
-        Place (x, y) of the LR's first pixel on its file's JPEG grid; only the remainder by 16
-        matters. None where it is not known (then it is looked for).
-    """
-
-    lr: UInt8Array
-    hr: UInt8Array
-    residual_px: tuple[float, float] = (0.0, 0.0)
-    grid_px: tuple[int, int] | None = None
-
-    @property
-    def scale(self) -> int:
-        return self.hr.shape[0] // self.lr.shape[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How to fit.
-
-    Attributes
-    ----------
-    half_px : int
-        Reach of the point spread function beyond the pixel aperture, HR px. Airy tails of a
-        defocused lens need 11 or more.
-    held_out : float
-        Share of the pairs that only score (every n-th pair, at least one).
-    crop_px : int
-        LR px of each pair that are used, a multiple of 16.
-    max_pairs : int
-        Pairs used for the fit.
-    evaluations : int
-        Trials per kernel family.
-    free_taps : bool
-        Whether to correct the family's taps freely.
-    jpeg : "estimate", None or JpegSettings
-        The LR's compression; None fits without JPEG.
-    um_per_px : float
-        HR pixel size, um.
-    """
-
-    half_px: int = 13
-    held_out: float = 0.34
-    crop_px: int = 96
-    max_pairs: int = 16
-    evaluations: int = 120
-    free_taps: bool = True
-    jpeg: JpegSettings | Literal["estimate"] | None = "estimate"
-    um_per_px: float = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aligned:
-    """Pairs as tensors: HR moved by the residual, with a margin of context around the LR's part.
-
-    Attributes
-    ----------
-    hr : Tensor, float32, shape (B, 3, s (h + 2 m), s (w + 2 m))
-    lr : Tensor, uint8, shape (B, 3, h, w)
-    scale : int
-    margin_lr_px : int
-        m.
-    """
-
-    hr: Tensor
-    lr: Tensor
-    scale: int
-    margin_lr_px: int
-
-    def linear(self, taps: FloatArray) -> Tensor:
-        """The LR before tone, noise and JPEG under a kernel (1 or 3, k, k)."""
-        kernel = torch.as_tensor(taps, dtype=self.hr.dtype)
-        return self.inner(fitted_linear(self.hr, kernel, self.scale))
-
-    def inner(self, lr_grid: Tensor) -> Tensor:
-        """Drop the margin of an image on the LR grid."""
-        m = self.margin_lr_px
-        return lr_grid[..., m : m + self.lr.shape[-2], m : m + self.lr.shape[-1]]
 
 
 def fit_degradation(
@@ -235,82 +144,6 @@ def _compressed(expected: Tensor, jpeg: JpegSettings | None) -> Tensor:
 def _resized(pairs: Aligned, kernel: Kernel) -> Tensor:
     height, width = (int(n) // pairs.scale for n in pairs.hr.shape[-2:])
     return pairs.inner(resize(pairs.hr, (height, width), kernel=kernel))
-
-
-def align(pairs: Sequence[RealPair], settings: FitSettings) -> Aligned:
-    """Cut pairs to the JPEG grid and move their HR by the residual."""
-    scales = {pair.scale for pair in pairs}
-    if len(scales) != 1:
-        raise DegradationError(
-            f"Pairs of one fit must share one scale; these have {sorted(scales)}."
-        )
-    scale = scales.pop()
-    margin = -(-settings.half_px // scale) + 1
-    smallest = min(min(pair.lr.shape[:2]) for pair in pairs)
-    side = min(settings.crop_px, (smallest - 2 * margin - 15) // 16 * 16)
-    if side < 32:
-        raise DegradationError(
-            f"LR patches of {smallest} px are too small for a kernel of {settings.half_px} HR px; "
-            f"{48 + 2 * margin} px are needed."
-        )
-    highs, lows = [], []
-    for pair in pairs:
-        if pair.hr.shape[:2] != tuple(scale * n for n in pair.lr.shape[:2]):
-            raise DegradationError(
-                f"HR {pair.hr.shape[:2]} is not {scale} times LR {pair.lr.shape[:2]}."
-            )
-        grid = pair.grid_px
-        if grid is None:
-            grid = find_grid(pair.lr) if settings.jpeg is not None else (0, 0)
-        left = margin + (-grid[0] - margin) % 16
-        top = margin + (-grid[1] - margin) % 16
-        lr = torch.as_tensor(pair.lr[top : top + side, left : left + side].copy())
-        hr = torch.as_tensor(pair.hr.copy()).permute(2, 0, 1)[None].float()
-        hr = moved(hr, pair.residual_px)
-        rows = slice(scale * (top - margin), scale * (top + side + margin))
-        columns = slice(scale * (left - margin), scale * (left + side + margin))
-        highs.append(hr[0, :, rows, columns])
-        lows.append(lr.permute(2, 0, 1))
-    return Aligned(hr=torch.stack(highs), lr=torch.stack(lows), scale=scale, margin_lr_px=margin)
-
-
-def moved(hr: Tensor, residual_px: tuple[float, float]) -> Tensor:
-    """HR sampled at ``x + residual`` by a phase ramp on mirrored lines (no low-pass)."""
-    for axis, shift in ((-1, residual_px[0]), (-2, residual_px[1])):
-        if abs(shift) > 1e-3:
-            line = torch.cat((hr, hr.flip(axis)), axis)
-            spectrum = torch.fft.rfft(line, dim=axis)
-            f = torch.fft.rfftfreq(line.shape[axis])
-            ramp = torch.exp(2j * torch.pi * f * shift)
-            spectrum = spectrum * (ramp if axis == -1 else ramp[:, None])
-            hr = torch.fft.irfft(spectrum, n=line.shape[axis], dim=axis)
-            hr = hr.narrow(axis, 0, line.shape[axis] // 2)
-    return hr
-
-
-def tone_terms(x: Tensor) -> Tensor:
-    """Constant, linear and quadratic terms of RGB in units of 255, shape (B, 10, H, W)."""
-    return tone_curve(x)
-
-
-def fit_tone(simulated: Tensor, real: Tensor) -> FloatArray:
-    """Quadratic map of RGB from the simulated to the real LR, shape (3, 10), by least squares."""
-    terms = tone_terms(simulated).double().permute(0, 2, 3, 1).reshape(-1, 10)
-    values = real.double().permute(0, 2, 3, 1).reshape(-1, 3)
-    normal = terms.mT @ terms
-    # A trace of ridge towards "no change": flat pairs do not determine ten numbers.
-    weight = 1e-6 * float(normal.trace())
-    neutral = torch.zeros(10, 3, dtype=torch.float64)
-    neutral[1:4] = 255.0 * torch.eye(3, dtype=torch.float64)
-    right = terms.mT @ values + weight * neutral
-    solved = torch.linalg.solve(normal + weight * torch.eye(10, dtype=torch.float64), right)
-    return np.asarray(solved.mT.numpy())
-
-
-def apply_tone(simulated: Tensor, tone: FloatArray) -> Tensor:
-    """The map of `fit_tone` applied to grey levels (B, 3, H, W)."""
-    weights = torch.as_tensor(tone, dtype=simulated.dtype)
-    return torch.einsum("ct,bthw->bchw", weights, tone_terms(simulated))
 
 
 def loss(pairs: Aligned, taps: FloatArray, quality: int | None) -> float:
@@ -434,7 +267,9 @@ def _solve_step(
     ridge: float,
 ) -> FloatArray:
     """Taps that explain `error` (B, h, w), seen through `slope` (channels, B, h, w)."""
-    side, scale = int(taps.shape[-1]), pairs.scale
+    scale = pairs.scale
+    # Only the middle is free: far taps are hardly seen, and the family knows its tails.
+    side = min(int(taps.shape[-1]), 2 * _FREE_HALF_PX + scale)
     pad = (side - scale) // 2
     height, width = (int(n) for n in pairs.lr.shape[-2:])
     per_pair = max(1, min(height * width, _MAX_EQUATIONS // len(pairs.lr)))
@@ -449,12 +284,7 @@ def _solve_step(
         weights = slope[:, i].flatten(1)[:, chosen].float()
         designs.append(torch.einsum("cn,cnt->nt", weights, patches))
         targets.append(error[i].flatten()[chosen])
-    return kernels.solve_taps(
+    step = kernels.solve_taps(
         torch.cat(designs), torch.cat(targets), side, smoothness=smoothness, ridge=ridge
     )
-
-
-def mean_psnr(simulated: Tensor, real: Tensor) -> float:
-    """Mean over pairs of the RGB PSNR, dB, of unrounded simulated LR."""
-    error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
-    return float((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).mean())
+    return np.pad(step, (int(taps.shape[-1]) - side) // 2)

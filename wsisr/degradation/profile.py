@@ -3,21 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsisr.degradation.jpeg import jpeg as compress
 from wsisr.degradation.parameters import Fitted
+from wsisr.degradation.resize import to_grey
 from wsisr.degradation.scanner_jpeg import JpegSettings
 from wsisr.degradation.scanner_kernel import kernel_shape
-from wsisr.degradation.scanner_noise import Noise
+from wsisr.degradation.scanner_noise import Noise, with_noise
+from wsisr.degradation.scanner_pairs import Aligned
+from wsisr.degradation.scanner_tone import mean_psnr
 from wsisr.degradation.spec import Degradation
 from wsisr.errors import DegradationError
-
-if TYPE_CHECKING:
-    from wsisr.degradation.fitting import Aligned
+from wsisr.metrics.texture import spectrum_error
 
 FloatArray = NDArray[np.float64]
 
@@ -126,7 +128,7 @@ def build_profile(
     tone: FloatArray,
     noise: Noise,
     jpeg: JpegSettings | None,
-    held: "Aligned",
+    held: Aligned,
     expected: Mapping[str, torch.Tensor],
     pairs: tuple[int, int],
 ) -> FittedProfile:
@@ -138,12 +140,6 @@ def build_profile(
         LR of the held-out pairs under each simulator, without noise; ``fitted`` and ``fitted
         without JPEG`` must be among them.
     """
-    from wsisr.degradation.fitting import mean_psnr
-    from wsisr.degradation.jpeg import jpeg as compress
-    from wsisr.degradation.resize import to_grey
-    from wsisr.degradation.scanner_noise import with_noise
-    from wsisr.metrics.texture import spectrum_error
-
     rendered = to_grey(with_noise(expected["fitted without JPEG"], noise, seed=1))
     if jpeg is not None:
         rendered = compress(rendered, jpeg.quality, jpeg.subsampling)

@@ -22,6 +22,12 @@ from wsisr.degradation.resize import to_grey
 
 _TAPS = 21
 _SINC_TAPS = 21
+_PURPOSES = (
+    *("sigma", "kind", "sigma-2", "angle", "beta", "sinc", "sinc-p", "blur", "blur-p", "resize"),
+    *("filter", "grey", "grey-p", "sigma-n", "factor", "which", "quality", "final-sinc"),
+    *("final-sinc-p", "last-filter", "order", "cutoff"),
+)
+"""Every single number that one round draws per sample."""
 
 
 def realesrgan2(
@@ -42,7 +48,7 @@ def realesrgan2(
     """
     height, width = int(x.shape[-2]), int(x.shape[-1])
     unit = scale if stage.sigma_unit == "lr-px" else 1.0
-    here = draws.within("first")
+    here = draws.within("first").prefetch(_PURPOSES)
     x = convolve(x, _blur_kernel(here, stage.sigma_1, stage.sinc, unit, None))
     factor = _draw(here, stage.resize_1, "resize")
     rows, columns = _sizes(factor, height), _sizes(factor, width)
@@ -51,7 +57,7 @@ def realesrgan2(
     x = _noise(here, x, stage.noise_1, stage.poisson_1, stage.grey_noise)
     x = jpeg(to_grey(x), _draw(here, stage.quality_1, "quality")).float()
 
-    here = draws.within("second")
+    here = draws.within("second").prefetch(_PURPOSES)
     # After the first resize the unit of blur is that of the shrunken image, about one LR px.
     unit_2 = max(1.0, scale * float(torch.as_tensor(stage.resize_1).mean())) if unit > 1 else 1.0
     x = convolve(x, _blur_kernel(here, stage.sigma_2, stage.sinc, unit_2, stage.second_blur))
@@ -61,20 +67,25 @@ def realesrgan2(
     x = _random_resize(x, (rows, columns), rows_2, columns_2, grid, here)
     x = _noise(here, x, stage.noise_2, stage.poisson_2, stage.grey_noise)
 
-    last = _sinc_kernel(here, stage.final_sinc)
+    last = None if stage.final_sinc == 0.0 else _sinc_kernel(here, stage.final_sinc)
     quality = _draw(here, stage.quality_2, "quality")
     # The order of the last two steps is drawn; both are computed and one is taken.
     kind = here.uniform("order") < 0.5
-    first_resized = convolve(_to_size(x, (rows_2, columns_2), size, here), last)
+    first_resized = _to_size(x, (rows_2, columns_2), size, here)
+    if last is not None:
+        first_resized = convolve(first_resized, last)
     first_resized = jpeg(to_grey(first_resized), quality).float()
     first_coded = jpeg(to_grey(x), quality).float()
-    first_coded = convolve(_to_size(first_coded, (rows_2, columns_2), size, here), last)
+    first_coded = _to_size(first_coded, (rows_2, columns_2), size, here)
+    if last is not None:
+        first_coded = convolve(first_coded, last)
     return torch.where(kind[:, None, None, None], first_resized, first_coded)
 
 
 def _draw(draws: Draws, value: Amount, name: str) -> Tensor:
-    low, high = value if isinstance(value, tuple) else (value, value)
-    return draws.uniform(name, low, high)
+    if isinstance(value, tuple):
+        return draws.uniform(name, value[0], value[1])
+    return torch.full(draws.slots.shape, value, dtype=torch.float32, device=draws.slots.device)
 
 
 def _grid(value: Amount, size: tuple[int, int]) -> tuple[int, int]:

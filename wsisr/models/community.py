@@ -22,7 +22,8 @@ class _Bare(nn.Module):
         self.model = model
 
     def forward(self, lr: Tensor) -> Tensor:
-        out: Tensor = self.model(lr)
+        # Some of these networks scale their input in place.
+        out: Tensor = self.model(lr.clone())
         return out
 
 
@@ -39,9 +40,11 @@ def load_community(path: Path | str, device: torch.device | str = "cpu") -> Fixe
     """
     try:
         from spandrel import ModelLoader
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
+        # RuntimeError: a torchvision that was built for another torch.
         raise ModelError(
-            "community weights need the package spandrel; install it with: pip install spandrel"
+            f"community weights need the package spandrel and a torchvision that fits torch "
+            f"{torch.__version__} ({error}); install them with: pip install spandrel"
         ) from error
     path = Path(path)
     if not path.is_file():

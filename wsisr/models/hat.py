@@ -8,6 +8,7 @@ rolled, see `layers.hybrid`). Deviations: the network pads inside (released: the
 stochastic depth 0.1 only in `official`; the RGB mean is a buffer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -164,37 +165,42 @@ class HybridNetwork(nn.Module):
         return mapped
 
 
-def drop_schedule(s: HatSettings) -> list[list[float]]:
-    """Stochastic depth of each block, growing linearly through the network."""
+def build_groups(
+    s: HatSettings,
+    third: Callable[[], nn.Module | None] = lambda: None,
+    beta: float = 0.0,
+    add_normed: bool = False,
+) -> list[list[HybridBlock]]:
+    """The blocks of all groups; stochastic depth grows linearly through the network.
+
+    `third` makes each block's own further branch, weighted by `beta`.
+    """
     total = s.groups * s.depth
-    return [
-        [s.drop_path * (g * s.depth + d) / max(1, total - 1) for d in range(s.depth)]
-        for g in range(s.groups)
+    blocks = [
+        HybridBlock(
+            width=s.width,
+            heads=s.heads,
+            window=s.window_px,
+            shifted=i % s.depth % 2 == 1,
+            mlp_hidden=int(s.width * s.mlp_ratio),
+            compress=s.compress,
+            squeeze=s.squeeze,
+            alpha=s.alpha,
+            drop=s.drop_path * i / max(1, total - 1),
+            third=third(),
+            beta=beta,
+            add_normed=add_normed,
+        )
+        for i in range(total)
     ]
+    return [blocks[g * s.depth : (g + 1) * s.depth] for g in range(s.groups)]
 
 
 def _build(settings: HatSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
     s = settings
-    blocks = [
-        [
-            HybridBlock(
-                width=s.width,
-                heads=s.heads,
-                window=s.window_px,
-                shifted=d % 2 == 1,
-                mlp_hidden=int(s.width * s.mlp_ratio),
-                compress=s.compress,
-                squeeze=s.squeeze,
-                alpha=s.alpha,
-                drop=drop,
-            )
-            for d, drop in enumerate(group)
-        ]
-        for group in drop_schedule(s)
-    ]
     traits = Traits(multiple_of_px=s.window_px, halo_px=32, tile_px=64, global_context=True)
-    return FixedScaleModel(HybridNetwork(s, blocks, scale), traits, scale)
+    return FixedScaleModel(HybridNetwork(s, build_groups(s), scale), traits, scale)
 
 
 SPEC = register(

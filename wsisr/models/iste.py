@@ -35,7 +35,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import (
     CORNERS,
@@ -53,7 +52,7 @@ from wsisr.models.layers.implicit import (
     at_cells,
     build_encoder,
     denormalise,
-    encoder_halo_px,
+    implicit_model,
     normalise,
 )
 from wsisr.models.layers.interactor import build_interactor
@@ -342,14 +341,12 @@ def scopes(lr_side: int, hr_side: int, tile_px: int) -> list[tuple[int, int]]:
 
 
 def _build(settings: IsteSettings, scale: int | None) -> ArbitraryScaleModel:
-    s = settings
-    traits = Traits(
-        halo_px=encoder_halo_px(s.encoder, s.encoder_size),
-        tile_px=s.stf_tile_px,
-        global_context=s.branches == "both" and s.stf,
-        scale_range=(1.0, 4.0),
+    return implicit_model(
+        Iste(settings),
+        settings,
+        tile_px=settings.stf_tile_px,
+        global_context=settings.branches == "both" and settings.stf,
     )
-    return ArbitraryScaleModel(Iste(s), traits, s.cell_clip, trained_to=4.0)
 
 
 SPEC = register(

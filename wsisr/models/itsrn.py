@@ -18,19 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import CORNERS, cell_near, scaled_cell
 from wsisr.models.layers.implicit import (
     Decoder,
     at_cells,
     build_encoder,
     denormalise,
-    encoder_halo_px,
+    implicit_model,
     normalise,
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,24 +104,9 @@ class Itsrn(nn.Module):
             preds.append(pred + self.score(near.rel.to(cells.dtype)))
         return denormalise(self.weight(torch.stack(preds, dim=-1)).squeeze(-1))
 
-    def render(
-        self,
-        features: tuple[Tensor, ...],
-        lr: Tensor,
-        size: tuple[int, int],
-        cell: tuple[float, float],
-        chunk_px: int,
-    ) -> Tensor:
-        """The whole image."""
-        return render_in_chunks(self, features, lr, size, cell, chunk_px)
-
 
 def _build(settings: ItsrnSettings, scale: int | None) -> ArbitraryScaleModel:
-    s = settings
-    traits = Traits(
-        halo_px=encoder_halo_px(s.encoder, s.encoder_size), tile_px=96, scale_range=(1.0, 4.0)
-    )
-    return ArbitraryScaleModel(Itsrn(s), traits, s.cell_clip, trained_to=4.0)
+    return implicit_model(Itsrn(settings), settings)
 
 
 SPEC = register(

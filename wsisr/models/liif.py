@@ -16,19 +16,18 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
 from wsisr.models.layers.implicit import (
     Decoder,
     at_cells,
     build_encoder,
     denormalise,
-    encoder_halo_px,
+    implicit_model,
     normalise,
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,24 +87,9 @@ class Liif(nn.Module):
             out = out + self.imnet.after_first(x) * weight.unsqueeze(-1).to(x.dtype)
         return denormalise(out)
 
-    def render(
-        self,
-        features: tuple[Tensor, ...],
-        lr: Tensor,
-        size: tuple[int, int],
-        cell: tuple[float, float],
-        chunk_px: int,
-    ) -> Tensor:
-        """The whole image."""
-        return render_in_chunks(self, features, lr, size, cell, chunk_px)
-
 
 def _build(settings: LiifSettings, scale: int | None) -> ArbitraryScaleModel:
-    s = settings
-    traits = Traits(
-        halo_px=encoder_halo_px(s.encoder, s.encoder_size), tile_px=96, scale_range=(1.0, 4.0)
-    )
-    return ArbitraryScaleModel(Liif(s), traits, s.cell_clip, trained_to=4.0)
+    return implicit_model(Liif(settings), settings)
 
 
 SPEC = register(

@@ -16,20 +16,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import corner_of, scaled_cell
 from wsisr.models.layers.implicit import (
     Decoder,
     build_encoder,
     denormalise,
-    encoder_halo_px,
+    implicit_model,
     normalise,
 )
 from wsisr.models.lte import bilinear_at
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 MAX_CHUNK_PX = 4096
 """49 cells are gathered for each pixel: more at once only costs memory."""
@@ -147,17 +146,6 @@ class Lit(nn.Module):
         index = place.reshape(n, -1, 1).expand(-1, -1, rows.shape[-1])
         return rows.gather(1, index).view(n, count, area, self.heads, -1)
 
-    def render(
-        self,
-        features: tuple[Tensor, ...],
-        lr: Tensor,
-        size: tuple[int, int],
-        cell: tuple[float, float],
-        chunk_px: int,
-    ) -> Tensor:
-        """The whole image."""
-        return render_in_chunks(self, features, lr, size, cell, chunk_px)
-
 
 def _bilinear_zeros(feature: Tensor, coord: Tensor) -> Tensor:
     """Bilinear sampling with zeros outside, (N, C, h, w) at (N, Q, 2) -> (N, Q, C)."""
@@ -175,13 +163,7 @@ def _chunks(coord: Tensor, cell: Tensor, count: int) -> list[tuple[Tensor, Tenso
 
 
 def _build(settings: LitSettings, scale: int | None) -> ArbitraryScaleModel:
-    s = settings
-    traits = Traits(
-        halo_px=encoder_halo_px(s.encoder, s.encoder_size) + s.reach_px + 2,
-        tile_px=96,
-        scale_range=(1.0, 4.0),
-    )
-    return ArbitraryScaleModel(Lit(s), traits, s.cell_clip, trained_to=4.0)
+    return implicit_model(Lit(settings), settings, extra_halo_px=settings.reach_px + 2)
 
 
 SPEC = register(

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
 from wsisr.models.layers.implicit import (
@@ -24,12 +23,12 @@ from wsisr.models.layers.implicit import (
     at_cells,
     build_encoder,
     denormalise,
-    encoder_halo_px,
+    implicit_model,
     normalise,
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel, render_in_chunks
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +102,9 @@ class Lte(nn.Module):
             out = out + self.imnet(texture) * weight.unsqueeze(-1).to(texture.dtype)
         return denormalise(out + bilinear_at(normalise(lr), coord))
 
-    def render(
-        self,
-        features: tuple[Tensor, ...],
-        lr: Tensor,
-        size: tuple[int, int],
-        cell: tuple[float, float],
-        chunk_px: int,
-    ) -> Tensor:
-        """The whole image."""
-        return render_in_chunks(self, features, lr, size, cell, chunk_px)
-
 
 def _build(settings: LteSettings, scale: int | None) -> ArbitraryScaleModel:
-    s = settings
-    traits = Traits(
-        halo_px=encoder_halo_px(s.encoder, s.encoder_size), tile_px=96, scale_range=(1.0, 4.0)
-    )
-    return ArbitraryScaleModel(Lte(s), traits, s.cell_clip, trained_to=4.0)
+    return implicit_model(Lte(settings), settings)
 
 
 SPEC = register(

@@ -18,6 +18,7 @@ which cannot make checkerboards by uneven overlap. Discriminators and losses:
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,7 +84,8 @@ class MasrnetSettings:
 class MixAttention(nn.Module):
     """Channel and spatial gates in parallel inside groups of channels, then a shuffle.
 
-    One multiplication, ``x (ca + sa)``, and grouped convolutions in place of a loop over groups.
+    Grouped convolutions in place of a loop over groups; ``x ca + x sa`` with broadcast gates, so
+    that training keeps the input and the small gates, and no map of gates at full width.
     """
 
     def __init__(self, s: MasrnetSettings) -> None:
@@ -105,15 +107,18 @@ class MixAttention(nn.Module):
             self.spatial = nn.Conv2d(s.width, self.groups, k, padding=k // 2, groups=self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate: Tensor | None = None
+        n, _, height, width = x.shape
+        split = (n, self.groups, self.per_group, height, width)
+        parts = x.view(split)
+        out: Tensor | None = None
         if self.channel is not None:
             gate = self.channel(x.mean(dim=(-2, -1), keepdim=True))
+            out = parts * gate.view(n, self.groups, self.per_group, 1, 1)
         if self.spatial is not None:
-            spatial = self.spatial(x).sigmoid()
-            spatial = spatial.repeat_interleave(self.per_group, dim=1)
-            gate = spatial if gate is None else gate + spatial
-        assert gate is not None
-        return F.channel_shuffle(x * gate, self.groups)
+            gate = self.spatial(x).sigmoid().unsqueeze(2)
+            out = parts * gate if out is None else torch.addcmul(out, parts, gate)
+        assert out is not None
+        return F.channel_shuffle(out.flatten(1, 2), self.groups)
 
 
 class MixAttentionBlock(nn.Module):

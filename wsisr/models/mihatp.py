@@ -27,11 +27,10 @@ from typing import Literal
 
 from torch import nn
 
-from wsisr.models.hat import HatSettings, HybridNetwork, check_hat_shape, drop_schedule
+from wsisr.models.hat import HatSettings, HybridNetwork, build_groups, check_hat_shape
 from wsisr.models.info import Traits
 from wsisr.models.layers.colour import STAIN_MEAN
 from wsisr.models.layers.deformable import DeformableAttention
-from wsisr.models.layers.hybrid import HybridBlock
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
 from wsisr.models.wrapper import FixedScaleModel
@@ -103,26 +102,7 @@ def _third_branch(s: MihatpSettings) -> nn.Module | None:
 def _build(settings: MihatpSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
     s = settings
-    blocks = [
-        [
-            HybridBlock(
-                width=s.width,
-                heads=s.heads,
-                window=s.window_px,
-                shifted=d % 2 == 1,
-                mlp_hidden=int(s.width * s.mlp_ratio),
-                compress=s.compress,
-                squeeze=s.squeeze,
-                alpha=s.alpha,
-                drop=drop,
-                third=_third_branch(s),
-                beta=s.beta,
-                add_normed=s.residual == "paper",
-            )
-            for d, drop in enumerate(group)
-        ]
-        for group in drop_schedule(s)
-    ]
+    blocks = build_groups(s, lambda: _third_branch(s), s.beta, s.residual == "paper")
     traits = Traits(
         multiple_of_px=s.window_px,
         halo_px=32,

@@ -88,8 +88,9 @@ class ArbitraryScaleModel(SRModel):
     """``model(lr, scale=2.4)`` or ``model(lr, size=(H, W))`` -> (N, 3, H, W), any h, w >= 1.
 
     The wrapped network offers ``encode(lr) -> features`` (a tuple of maps of the input's own
-    size), ``decode(features, lr, coord, cell) -> (N, Q, 3)``, and ``render(features, lr, size,
-    cell, chunk) -> (N, 3, H, W)``. It never sees padding: encoders pad and crop inside.
+    size) and ``decode(features, lr, coord, cell) -> (N, Q, 3)``; where pixels depend on one
+    another it also has ``render(features, lr, size, cell, chunk) -> (N, 3, H, W)``. It never sees
+    padding: encoders pad and crop inside.
 
     Attributes
     ----------
@@ -118,9 +119,11 @@ class ArbitraryScaleModel(SRModel):
             rows *= max(height / lr.shape[-2] / self.trained_to, 1.0)
             cols *= max(width / lr.shape[-1] / self.trained_to, 1.0)
         features = self.net.encode(lr)  # type: ignore[operator]
-        return self.net.render(  # type: ignore[operator]
-            features, lr, (height, width), (rows, cols), self.chunk_px
-        )
+        size, cell = (height, width), (rows, cols)
+        own = getattr(self.net, "render", None)
+        if own is not None:
+            return own(features, lr, size, cell, self.chunk_px)
+        return render_in_chunks(self.net, features, lr, size, cell, self.chunk_px)
 
     def query(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, for training on sampled pixels.

@@ -36,6 +36,8 @@ INCONSISTENT_PX = 0.2
 """Scatter of the places about their line that is no noise, level-0 px."""
 AGREEING = 0.8
 """Share of the places that must agree where some are far off."""
+ALIGNED = "aligned"
+"""The diagnosis of a level that lies where it should."""
 POINT_SAMPLED = 1.7
 """Sharpness that only decimation without averaging reaches (measured: 2.4; box means 1.0)."""
 NOTABLE_DRIFT_PX = 0.1
@@ -64,6 +66,9 @@ class LevelTransform:
     ncc_band, sharpness : float
         Medians of the certificates: how alike the level is to the block means of the finer
         one, and how sharp.
+    scatter_px : float
+        0, or how far the places of an axis scatter where no one shift fits them (the shift is
+        then 0 as well), level-0 px.
     measured : bool
         False where too few places had texture: the shift is then 0, an assumption.
     diagnosis : str
@@ -86,7 +91,13 @@ class LevelTransform:
     ncc_band: float = 0.0
     sharpness: float = 0.0
     measured: bool = False
+    scatter_px: float = 0.0
     diagnosis: str
+
+    @property
+    def notable(self) -> bool:
+        """Whether a person should hear of the level: anything but measured and aligned."""
+        return self.diagnosis != ALIGNED
 
     def shift_px(self, x: float, y: float) -> tuple[float, float]:
         """Predicted shift at a level-0 position (centre of a patch), level-0 px."""
@@ -239,6 +250,7 @@ def _measure(
         ncc_band=float(np.median(table[:, 4])),
         sharpness=sharpness,
         measured=True,
+        scatter_px=max(scatter_x, scatter_y),
         diagnosis=_diagnose(level, base, line_x, line_y, max(scatter_x, scatter_y), sharpness),
     )
 
@@ -331,4 +343,4 @@ def _diagnose(
         sentences.append(
             f"{sharpness:.1f} times the fine detail of averaged pixels: decimated without averaging"
         )
-    return "; ".join(sentences) if sentences else "aligned"
+    return "; ".join(sentences) if sentences else ALIGNED

@@ -99,8 +99,8 @@ class PairCertificate:
         4 LR px): the value that separates right from wrong.
     spread : float
         Largest difference, on either axis, between the shifts that the four quarters and the
-        middle of the patch ask for, HR px (affine: after the map), or twice the middle's own
-        shift where that is more: the middle is where the crop is. It follows the true error.
+        middle of the patch ask for, HR px. Affine: what is left after the map, or twice the
+        middle's own shift where that is more. It follows the true error.
     sharpness : float
         Fine detail of the LR against that of the box-averaged HR (ratio of band variances,
         each relative to its coarse structure): 1 = as sharp as an ideal pixel aperture,

@@ -33,6 +33,8 @@ MIN_LR_PX = 16
 
 MIN_PART_PX = 48
 """Smallest side of a part of a patch whose own shift says something; parts may overlap."""
+PART_TEXTURE = 0.4
+"""Least texture of a part over that of the whole patch, for its shift to count."""
 MIDDLE = 4
 """Row of the middle part in `part_shifts`."""
 UNRELATED_NCC_BAND = 0.3
@@ -248,32 +250,45 @@ def refine_translation(
     return x, y
 
 
-def part_shifts(lr: FloatImage, reduced: FloatImage, scale: int) -> NDArray[np.float64]:
+def part_shifts(
+    lr: FloatImage, reduced: FloatImage, scale: int, middle_share: int
+) -> NDArray[np.float64]:
     """Shift that each part of a patch asks for against its aligned HR, HR px.
+
+    Parameters
+    ----------
+    lr, reduced : ndarray, shape (h, w), float32
+    scale : int
+    middle_share : int
+        Side of the patch over that of its middle part.
 
     Returns
     -------
     ndarray, shape (5, 2), float64
         x and y shifts; rows: top left, top right, bottom left, bottom right quarter, and the
-        middle of the patch, which a bend moves although the quarters agree.
+        middle of the patch, which a bend moves although the quarters agree. NaN for parts
+        that have too little texture of their own, such as bare glass beside tissue.
     """
     height, width = (min(size, max(size // 2, MIN_PART_PX)) for size in lr.shape)
     down, right = lr.shape[0] - height, lr.shape[1] - width
     parts = [(y, x, height, width) for y in (0, down) for x in (0, right)]
-    # The middle is smaller, so that a bend does not average out in it.
-    height, width = (min(size, max(size // 4, MIN_PART_PX)) for size in lr.shape)
+    height, width = (min(size, max(size // middle_share, MIN_PART_PX)) for size in lr.shape)
     parts.append(((lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2, height, width))
-    shifts = []
-    for top, left, height, width in parts:
+    enough = PART_TEXTURE * corr.texture(lr)
+    shifts = np.full((len(parts), 2), np.nan)
+    for row, (top, left, height, width) in enumerate(parts):
         part = (slice(top, top + height), slice(left, left + width))
-        shifts.append(corr.whitened_shift(lr[part], reduced[part], 4.0))
-    return scale * np.asarray(shifts)
+        if corr.texture(lr[part]) >= enough:
+            shifts[row] = corr.whitened_shift(lr[part], reduced[part], 4.0)
+    return scale * shifts
 
 
 def _spread(shifts: NDArray[np.float64]) -> float:
-    """See `PairCertificate.spread`."""
-    middle = float(np.abs(shifts[MIDDLE]).max())
-    return max(float(np.max(np.ptp(shifts, axis=0))), 2 * middle)
+    """Range of the shifts that are known; of one, its distance from the whole patch's 0."""
+    known = shifts[np.isfinite(shifts).all(axis=1)]
+    if len(known) < 2:
+        known = np.concatenate([known, np.zeros((1, 2))])
+    return float(np.max(np.ptp(known, axis=0)))
 
 
 def _translation(
@@ -293,7 +308,7 @@ def _translation(
     if plain is None:
         plain = corr.ncc(lr, reduced)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
-    spread = _spread(part_shifts(lr, reduced, scale))
+    spread = _spread(part_shifts(lr, reduced, scale, 2))
     outside = max(-dx, -dy, dx - range_x, dy - range_y)
     verdict, reason = _judge(band, spread, outside, gate)
     return PairCertificate(
@@ -348,7 +363,9 @@ def _affine(
         return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, scale, matrix, width, height)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
-    spread = _spread(part_shifts(lr, sampled, scale))
+    # A small middle, so that a bend does not average out in it: the crop is centred there.
+    shifts = part_shifts(lr, sampled, scale, 4)
+    spread = max(_spread(shifts), 2 * float(np.nan_to_num(np.abs(shifts[MIDDLE])).max()))
     # The crop whose centre is the image of the LR patch's centre.
     centre = aff.apply(matrix, np.array([width / 2, height / 2]))
     dx, dy = float(centre[0] - scale * width / 2), float(centre[1] - scale * height / 2)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsisr.degradation import degrade, lr_size, parse_degradation
-from wsisr.degradation.fitting import RealPair
+from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.rendering import FloatArray, Optics, jpeg, render, to_uint8

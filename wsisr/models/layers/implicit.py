@@ -1,15 +1,17 @@
 """Decoders from features and relative coordinates to RGB, and the encoders they stand on."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
 from wsisr.models.edsr import EdsrBody, EdsrSettings
 from wsisr.models.edsr import body_reach_px as edsr_reach_px
+from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import as_rows, gather_cells
 from wsisr.models.rdn import RdnBody, RdnSettings
 from wsisr.models.rdn import body_reach_px as rdn_reach_px
 from wsisr.models.swinir import SwinirBody, SwinirSettings
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 Encoder = Literal["swinir", "edsr", "rdn"]
 EncoderSize = Literal["full", "tiny"]
@@ -73,6 +75,37 @@ def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
             rdn_reach_px(RdnSettings() if size == "full" else RdnSettings(blocks=2, layers=3)) + 3
         )
     return 32
+
+
+class ImplicitSettings(Protocol):
+    """What every arbitrary-scale model's settings have."""
+
+    @property
+    def encoder(self) -> Encoder: ...
+
+    @property
+    def encoder_size(self) -> EncoderSize: ...
+
+    @property
+    def cell_clip(self) -> bool: ...
+
+
+def implicit_model(
+    net: nn.Module,
+    settings: ImplicitSettings,
+    *,
+    extra_halo_px: int = 0,
+    tile_px: int = 96,
+    global_context: bool = False,
+) -> ArbitraryScaleModel:
+    """The shell of an arbitrary-scale network that was designed for x1 to x4."""
+    traits = Traits(
+        halo_px=encoder_halo_px(settings.encoder, settings.encoder_size) + extra_halo_px,
+        tile_px=tile_px,
+        global_context=global_context,
+        scale_range=(1.0, 4.0),
+    )
+    return ArbitraryScaleModel(net, traits, settings.cell_clip, trained_to=4.0)
 
 
 def normalise(rgb: Tensor) -> Tensor:

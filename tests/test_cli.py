@@ -1,0 +1,112 @@
+"""The commands: help, exit codes, and one sentence for every mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def wsisr(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "wsisr_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "build-pairs",
+        "keep",
+        "inspect",
+        "verify",
+        "export",
+        "doctor",
+        "demo",
+        "bench",
+        "manifests",
+        "tissue",
+        "register",
+        "degrade",
+        "models",
+    ],
+)
+def test_every_command_has_help(command: str) -> None:
+    result = wsisr(command, "--help")
+    assert result.returncode == 0
+    assert "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("build-pairs", "nowhere"), "no such file or folder"),
+        (("build-pairs", ".", "--part", "4/3"), "no share"),
+        (("build-pairs", "."), "no slides here"),
+        (("inspect", "nowhere.svs"), "nowhere.svs"),
+        (("verify", "nowhere"), "nowhere"),
+        (("manifests", "show", "pathimgs"), "Did you mean 'pathimgsr'"),
+        (("manifests", "check", "nowhere.yaml"), "no such manifest"),
+        (("no-such-command",), "No such command"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    result = wsisr(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_real_slides_build_with_rows_for_the_unusable_ones(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """The folder of real slides as a user would build it."""
+    table = tmp_path / "one-patient.csv"
+    table.write_text(
+        "slide,patient,group\n"
+        "CMU-1-Small-Region.svs,CMU-1,CMU-1\n"
+        "derived_cmu_generic_3level.tif,CMU-1,CMU-1\n"
+        "cmu-1-small-region_dicom,CMU-1,CMU-1\n"
+    )
+    store = tmp_path / "real.zarr"
+    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", store, "--workers", "2"]
+    result = wsisr("build-pairs", shared_data / "slides", *options, "--mpp-override", table)
+    assert result.returncode == 1
+    failures = (tmp_path / "real.report" / "failures.csv").read_text()
+    for slide, words in {
+        "broken": "not a slide that can be read",
+        "camelyon16_lowres_dicom": "28.97 um/px",
+        "wrongcolour": "colours look wrong",
+        "kidney-48-5_ihc_flat": "--mpp-override",
+        "test3-DAPI": "fluorescence slide",
+    }.items():
+        names = (slide, f"cmu-1-small-region_dicom_{slide}")
+        (row,) = [line for line in failures.splitlines() if line.startswith(names)]
+        assert words in row
+    checked = wsisr("verify", store)
+    assert checked.returncode == 0, checked.stdout
+    dry = wsisr("build-pairs", shared_data / "slides", *options, "--dry-run")
+    assert "5x 128 px made from level 0 / 4" in dry.stdout
+    assert "5x 128 px stored (level 2)" in dry.stdout
+    refused = wsisr("build-pairs", shared_data / "slides" / "CMU-1-Small-Region.svs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is 20x, so 40x does not exist on it; ask for 20x or less" in refused.stderr
+
+
+def test_without_the_table_verify_finds_the_same_tissue_under_three_names(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "leaky.zarr"
+    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", store, "--workers", "2"]
+    wsisr("build-pairs", shared_data / "slides", *options)
+    result = wsisr("verify", store)
+    assert result.returncode == 1
+    assert result.stdout.count("show the same tissue") == 3
