@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -96,11 +97,13 @@ def ranking(arguments: argparse.Namespace) -> None:
     gains = []
     for seed in range(arguments.scanners):
         truth = make_scanner(seed)
-        profile = fit_degradation(
-            scan(truth, 9, seed, lr_px=128, scenes=arguments.scenes), name=f"scanner-{seed}"
-        )
+        pairs = scan(truth, 9, seed, lr_px=128, scenes=arguments.scenes)
+        quiet = scan(replace(truth, full_well_e=0.0), 9, seed, lr_px=128, scenes=arguments.scenes)
+        ceiling = np.mean([psnr(q.lr, p.lr, crop=16) for q, p in zip(quiet, pairs, strict=True)])
+        profile = fit_degradation(pairs, name=f"scanner-{seed}")
         noise = (200 * 255 / truth.full_well_e + truth.read_levels**2) ** 0.5
         print(f"\nscanner {seed}: {truth.optics}, true noise at 200: {noise:.2f}, Q{truth.quality}")
+        print(f"the true scanner without its noise reaches {ceiling:.2f} dB (ceiling)")
         print("\n".join(profile.report.lines()))
         gains.append(profile.report.gain_over_bicubic_db)
     print(f"\ngain over bicubic, dB: {', '.join(f'{g:+.2f}' for g in gains)}")

@@ -220,10 +220,10 @@ def test_one_pixel_images_work(spec: str) -> None:
 
 
 def test_training_settings_do_not_change_the_lr(tissue: Tensor) -> None:
-    wanted = degrade(tissue, "optics:10x+sensor", 4)
+    wanted, plain = (degrade(tissue, spec, 4) for spec in ("optics:10x+sensor", "bicubic"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(degrade(tissue, "optics:10x+sensor", 4), wanted)
-        assert torch.equal(degrade(tissue, "bicubic", 4), degrade(tissue, "bicubic", 4))
+        assert torch.equal(degrade(tissue, "bicubic", 4), plain)
     with torch.inference_mode():
         assert torch.equal(degrade(tissue, "optics:10x+sensor", 4), wanted)
 

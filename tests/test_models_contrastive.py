@@ -227,9 +227,9 @@ def test_kinds_of_branch() -> None:
     separate = ContrastiveBranch(model, ContrastiveSettings())  # type: ignore[arg-type]
     count = sum(p.numel() for p in model.parameters())
     assert sum(p.numel() for p in separate.parameters()) == count
-    shared = ContrastiveBranch(model, ContrastiveSettings(branch="shared"))  # type: ignore[arg-type]
+    shared = ContrastiveBranch(model, ContrastiveSettings(con="shared"))  # type: ignore[arg-type]
     assert shared.network(model) is model and not list(shared.parameters())  # type: ignore[arg-type]
-    settings = ContrastiveSettings(branch="ema", ema_decay=0.5)
+    settings = ContrastiveSettings(con="ema", ema_decay=0.5)
     ema = ContrastiveBranch(model, settings)  # type: ignore[arg-type]
     losses = contrastive_step(model, ema, lr, hr, draws(), None, settings)  # type: ignore[arg-type]
     assert all(p.grad is None for p in ema.parameters()) and float(losses.con) == 0

@@ -14,13 +14,16 @@ def command(
     mpp: Annotated[float | None, typer.Option(help="Resolution override in um/px.")] = None,
 ) -> None:
     """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
-    from wsisr.building.inspection import describe_slide, slides_below
+    from wsisr.building.inspection import describe_alignment, describe_slide, slides_below
     from wsisr.errors import WsisrError
 
     if (path / "zarr.json").is_file():
         from wsisr.store import describe_store
 
         typer.echo(describe_store(path))
+        alignment = describe_alignment(path)
+        if alignment:
+            typer.echo(alignment)
         return
     paths = slides_below(path) if path.is_dir() else [path]
     if len(paths) == 1:

@@ -353,7 +353,7 @@ def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, ND
     if left:
         # HR was moved to meet the coarsest; the others can only move by pixels of their own.
         nearest = np.abs(left[list(left)[-1]]) <= MAX_RESIDUAL_PX
-        columns["verdict"] = nearest.all(axis=1).astype(np.int8)
+        columns["verdict"] = np.asarray(nearest.all(axis=1), np.int8)
     return columns
 
 

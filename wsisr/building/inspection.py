@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
+
 from wsisr.magnification import magnification_name, nominal_magnification
-from wsisr.registration import LevelTransform, calibrate_levels
+from wsisr.registration import LevelTransform, calibrate_levels, luma_power, psnr_ceiling
 from wsisr.slides import (
     Level,
     SlideInfo,
@@ -15,6 +17,7 @@ from wsisr.slides import (
     open_slide,
     self_check,
 )
+from wsisr.store import open_pairs
 
 
 def describe_slide(path: Path, backend: str | None = None, mpp: float | None = None) -> str:
@@ -56,6 +59,27 @@ def describe_slide(path: Path, backend: str | None = None, mpp: float | None = N
             quirks.append(fault)
         lines += [f"  note        {quirk}" for quirk in quirks]
         return "\n".join(lines)
+
+
+def describe_alignment(path: Path, samples: int = 16) -> str:
+    """The PSNR-Y ceiling that a store's residuals imply; empty where nothing was measured.
+
+    Parameters
+    ----------
+    path : Path
+        A pair store.
+    samples : int
+        HR patches that stand for the detail of all.
+    """
+    store = open_pairs(path)
+    table = store.table()
+    if "residual_x" not in table or not table.rows:
+        return ""
+    rows = table.index[np.linspace(0, table.rows - 1, min(samples, table.rows)).astype(int)]
+    side = min(512, *(store.reader(s, store.arrays[0]).shape[1] for s in store.slides))
+    power = luma_power(store.read(rows, store.arrays[0], h=side, w=side))
+    left = np.stack([table["residual_x"], table["residual_y"]], axis=1)
+    return f"  {psnr_ceiling(power, left)}"
 
 
 def slides_below(path: Path) -> Sequence[Path]:

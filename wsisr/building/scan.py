@@ -108,7 +108,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         notes.extend(item.verdict for item in evidence if item.warning and item.level in used)
         annotations = _annotations(task, slide)
         transforms = _calibrate(slide, geometry, manifest)
-        notes.extend(f"Level {t.level}: {t.diagnosis}" for t in transforms if _worth_a_note(t))
+        notes.extend(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable)
         if manifest.registration.method == "levels":
             base = slide.info.levels[0]
             geometry = aligned(geometry, transforms, base.width_px, base.height_px)
@@ -145,14 +145,6 @@ def _calibrate(
         return ()
     used = {layer.level for layer in geometry.layers if layer.level > 0}
     return calibrate_levels(slide, manifest.seed % 2**32, only=used)
-
-
-def _worth_a_note(transform: LevelTransform) -> bool:
-    """Unmeasured, or off by more than a twentieth of a pixel anywhere on the slide."""
-    corners = [
-        transform.shift_px(x, y) for x in (0, transform.width_px) for y in (0, transform.height_px)
-    ]
-    return not transform.measured or max(abs(v) for corner in corners for v in corner) > 0.05
 
 
 def _annotations(task: SlideTask, slide: Slide) -> Annotations | None:

@@ -20,7 +20,8 @@ from wsisr.errors import DegradationError
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: training settings must not change what an LR image is."""
-    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    backends = (convolution, torch.backends.cuda.matmul)
     before = [backend.fp32_precision for backend in backends]
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         try:

@@ -26,7 +26,9 @@ class Bicubic(SRModel):
     """``model(lr, scale=...)`` or ``model(lr, size=(H, W))``; (N, 3, h, w) -> (N, 3, H, W)."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Identity(), Traits(halo_px=4, tile_px=256, scale_range=(1.0, 32.0)))
+        super().__init__(
+            nn.Identity(), Traits(halo_px=4, halo_exact=True, tile_px=256, scale_range=(1.0, 32.0))
+        )
 
     def forward(
         self, lr: Tensor, scale: float | None = None, size: tuple[int, int] | None = None

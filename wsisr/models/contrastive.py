@@ -39,11 +39,11 @@ class ContrastiveSettings:
 
     Attributes
     ----------
-    branch : {"separate", "shared", "ema"}
+    con : {"separate", "shared", "ema"}
         Weights of the contrastive branch: its own (paper), the base branch's, or their
         exponential moving average.
     ema_decay : float
-        Of `branch="ema"`, for each step.
+        Of `con="ema"`, for each step.
     weight : float
         Lambda, the weight of the contrastive term.
     temperature : float
@@ -52,7 +52,7 @@ class ContrastiveSettings:
         K_p and K_n (silent in the paper).
     lr_negative : bool
         Add the enlarged LR as one more negative.
-    similarity : {"flat", "centred", "per_pixel"}
+    sim : {"flat", "centred", "per_pixel"}
         Cosine of whole maps (literal; nearly inert on histology), of maps minus their mean, or
         mean over pixels of the cosine across channels.
     backprop_positive : bool
@@ -65,14 +65,14 @@ class ContrastiveSettings:
         False: positive similarities are set to 1 ("without RTP").
     """
 
-    branch: Literal["separate", "shared", "ema"] = "separate"
+    con: Literal["separate", "shared", "ema"] = "separate"
     ema_decay: float = 0.999
     weight: float = 0.01
     temperature: float = 0.05
     positives: int = 1
     negatives: int = 4
     lr_negative: bool = True
-    similarity: Similarity = "flat"
+    sim: Similarity = "flat"
     backprop_positive: bool = False
     image_space: bool = True
     irreversible: bool = True
@@ -86,8 +86,8 @@ class ContrastiveSettings:
         )
         require(0 <= self.ema_decay < 1, "contrastive: ema_decay must be in [0, 1)")
         require(
-            not (self.backprop_positive and self.branch == "ema"),
-            "contrastive: backprop_positive has no meaning with branch='ema'",
+            not (self.backprop_positive and self.con == "ema"),
+            "contrastive: backprop_positive has no meaning with con='ema'",
         )
 
 
@@ -96,14 +96,14 @@ class ContrastiveBranch(nn.Module):
 
     def __init__(self, base: SRModel, settings: ContrastiveSettings) -> None:
         super().__init__()
-        self.kind = settings.branch
+        self.kind = settings.con
         self.decay = settings.ema_decay
         self.own: SRModel | None = None
-        if settings.branch == "separate":
+        if settings.con == "separate":
             self.own = build_from_settings(
                 model_spec(base.info.name), base.settings, base.info.scale, base.info.preset
             )
-        elif settings.branch == "ema":
+        elif settings.con == "ema":
             self.own = deepcopy(base).requires_grad_(False)
 
     @property
@@ -188,8 +188,8 @@ def contrastive_loss(
             )
         losses = []
         for r, p, n in levels:
-            positive = similarities(r, p, settings.similarity)
-            negative = similarities(r, n, settings.similarity)
+            positive = similarities(r, p, settings.sim)
+            negative = similarities(r, n, settings.sim)
             if not settings.reversible:
                 positive = torch.ones_like(positive)
             if not settings.irreversible:

@@ -116,7 +116,7 @@ class FeatureNet(nn.Module):
                 f"feature network: images of {tuple(rgb.shape[-2:])} px; each pooling halves "
                 f"them, {self.smallest_px} px at least are needed"
             )
-        x = (rgb - self.mean) / self.sd
+        x = (rgb.to(self.mean.dtype) - self.mean) / self.sd
         out = []
         for i, layer in enumerate(self.features):
             x = layer(x)

@@ -22,8 +22,10 @@ class ModelInfo:
     multiple_of_px : int
         Side multiple (LR px) that inputs are padded to inside; any size may be given.
     halo_px : int
-        LR px of real context around a tile beyond which the output hardly changes. Exact
-        for purely local networks (`global_context` False), a recommendation otherwise.
+        LR px of real context that a tile needs around it.
+    halo_exact : bool
+        True if pixels beyond the halo cannot change the output at all (convolutional networks);
+        otherwise the halo is a recommendation.
     tile_px : int
         Recommended side (LR px) of an inference tile, halo not included.
     global_context : bool
@@ -47,6 +49,7 @@ class ModelInfo:
     scale_range: tuple[float, float]
     multiple_of_px: int = 1
     halo_px: int
+    halo_exact: bool = False
     tile_px: int
     global_context: bool = False
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
@@ -61,6 +64,7 @@ class Traits:
 
     multiple_of_px: int = 1
     halo_px: int
+    halo_exact: bool = False
     tile_px: int = 64
     global_context: bool = False
     dtypes: tuple[str, ...] = ("float32", "bfloat16")

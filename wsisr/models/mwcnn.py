@@ -77,6 +77,7 @@ def _build(settings: MwcnnSettings, scale: int | None) -> FixedScaleModel:
     traits = Traits(
         multiple_of_px=8 // gcd(8, scale),
         halo_px=-(-reach_hr // scale) + 2,
+        halo_exact=True,
         tile_px=256,
         channels_last=True,
     )

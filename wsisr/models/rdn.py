@@ -107,7 +107,9 @@ def body_reach_px(settings: RdnSettings) -> int:
 
 def _build(settings: RdnSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
-    traits = Traits(halo_px=body_reach_px(settings) + 2, tile_px=192, channels_last=True)
+    traits = Traits(
+        halo_px=body_reach_px(settings) + 2, halo_exact=True, tile_px=192, channels_last=True
+    )
     return FixedScaleModel(Rdn(settings, scale), traits, scale)
 
 

@@ -174,6 +174,7 @@ def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, prese
         scale_range=traits.scale_range or (float(scale or 1), float(scale or 4)),
         multiple_of_px=traits.multiple_of_px,
         halo_px=traits.halo_px,
+        halo_exact=traits.halo_exact,
         tile_px=traits.tile_px,
         global_context=traits.global_context,
         dtypes=traits.dtypes,

@@ -55,7 +55,7 @@ class Srcnn(nn.Module):
 def _build(settings: SrcnnSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
     reach_hr = settings.kernel1 // 2 + settings.kernel2 // 2 + settings.kernel3 // 2
-    traits = Traits(halo_px=2 + -(-reach_hr // scale), tile_px=256)
+    traits = Traits(halo_px=2 + -(-reach_hr // scale), halo_exact=True, tile_px=256)
     return FixedScaleModel(Srcnn(settings, scale), traits, scale)
 
 

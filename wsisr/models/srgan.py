@@ -150,13 +150,17 @@ class Esrgan(nn.Module):
 
 def _build_srgan(settings: SrganSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
-    traits = Traits(halo_px=2 * settings.blocks + 10, tile_px=192, channels_last=True)
+    traits = Traits(
+        halo_px=2 * settings.blocks + 10, halo_exact=True, tile_px=192, channels_last=True
+    )
     return FixedScaleModel(Srgan(settings, scale), traits, scale)
 
 
 def _build_esrgan(settings: EsrganSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
-    traits = Traits(halo_px=15 * settings.blocks + 5, tile_px=192, channels_last=True)
+    traits = Traits(
+        halo_px=15 * settings.blocks + 5, halo_exact=True, tile_px=192, channels_last=True
+    )
     return FixedScaleModel(Esrgan(settings, scale), traits, scale)
 
 

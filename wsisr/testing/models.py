@@ -156,6 +156,24 @@ class ModelTests:
 class FixedScaleTests(ModelTests):
     """`ModelTests`, and export, which a fixed scale makes possible."""
 
+    def test_an_exact_halo_is_exact(self) -> None:
+        model = self.build().double().eval()
+        info = model.info
+        if not info.halo_exact:
+            return
+        step, scale = info.multiple_of_px, int(info.scale or 1)
+        margin, core = 2 * step, 2 * step
+        # The tile starts on the network's grid, as tiles do in use.
+        halo = -(-info.halo_px // step) * step
+        whole = self.lr(*(2 * (margin + halo) + core,) * 2).double()
+        own = slice(margin, margin + 2 * halo + core)
+        kept = slice((margin + halo) * scale, (margin + halo + core) * scale)
+        inner = slice(halo * scale, (halo + core) * scale)
+        with torch.no_grad():
+            wanted = self.run(model, whole)[..., kept, kept]
+            tile = self.run(model, whole[..., own, own])[..., inner, inner]
+        torch.testing.assert_close(tile, wanted, rtol=0, atol=1e-12)
+
     def test_exports(self) -> None:
         model = self.build().eval()
         lr = self.lr(8, 9)
