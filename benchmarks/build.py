@@ -11,6 +11,7 @@ generated ones are used: A Aperio-like (256-px tiles, RGB JPEG Q70), B Philips-l
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,11 +219,10 @@ def kill(folder: Path, times: int) -> None:
     subprocess.run(command(source, whole, 2, *more, "--overwrite"), check=True)
     length = time.perf_counter() - start
     chance = random.Random(0)
-    for number in range(times):
-        again = ("--overwrite",) if number == 0 else ()
-        process = subprocess.Popen(
-            command(source, killed, 2, *more, *again), start_new_session=True
-        )
+    for leftover in (killed, killed.with_name("killed.zarr.partial")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for _ in range(times):
+        process = subprocess.Popen(command(source, killed, 2, *more), start_new_session=True)
         time.sleep(chance.uniform(0.1, 0.95) * length)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

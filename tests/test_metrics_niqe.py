@@ -8,7 +8,14 @@ import pytest
 import skimage.data
 
 from wsisr.metrics import MetricError
-from wsisr.metrics.niqe import BLOCK_PX, fit_niqe, niqe, niqe_features, read_niqe
+from wsisr.metrics.niqe import (
+    BLOCK_PX,
+    fit_niqe,
+    niqe,
+    niqe_features,
+    perceptual_index,
+    read_niqe,
+)
 
 PHOTO = skimage.data.immunohistochemistry()
 
@@ -64,3 +71,9 @@ def test_broken_models_are_refused(tmp_path: Path) -> None:
             path.write_bytes(content)
         with pytest.raises(MetricError, match=r"none\.safetensors"):
             read_niqe(path)
+
+
+def test_perceptual_index_needs_the_users_nrqm() -> None:
+    assert perceptual_index(4.0, 8.0) == 3.0
+    with pytest.raises(MetricError, match="NRQM"):
+        perceptual_index(4.0)

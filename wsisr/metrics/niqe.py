@@ -114,6 +114,22 @@ def niqe(
     return values[0] if single else np.array(values)
 
 
+def perceptual_index(niqe_mean: float, nrqm_mean: float | None = None) -> float:
+    """PIRM's perceptual index ``(NIQE + 10 - Ma) / 2`` of means over a data set.
+
+    Raises
+    ------
+    MetricError
+        Without the mean NRQM (Ma) score, whose model must come from the user.
+    """
+    if nrqm_mean is None:
+        raise MetricError(
+            "The perceptual index needs the NRQM (Ma) score, whose model is not part of wsisr; "
+            "give the mean score of the official code, or report NIQE alone."
+        )
+    return (niqe_mean + 10.0 - nrqm_mean) / 2.0
+
+
 def fit_niqe(images: Iterable[Images], name: str, crop: int = 0) -> NiqeModel:
     """Model of pristine images, e.g. HR tissue, from their sharpest blocks.
 
