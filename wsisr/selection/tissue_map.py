@@ -159,11 +159,14 @@ class TissueMap:
         return integral_share(integral, np.asarray(box, np.float64), self.factor)
 
 
-def integral_of(values: NDArray[Any]) -> Integral:
+def integral_of(values: NDArray[Any]) -> NDArray[Any]:
     """Sums of everything above and left of each pixel corner; shape (h + 1, w + 1).
 
-    Masks are summed in int32 (overviews stay far below 2^31 pixels), other maps in float64.
+    Counts of a mask are whole numbers in half the memory; a map that is zero everywhere needs
+    only one pixel.
     """
+    if values.dtype == np.bool_ and not values.any():
+        return np.zeros((2, 2), np.int32)
     kind = np.int32 if values.dtype == np.bool_ else np.float64
     result: NDArray[Any] = np.zeros((values.shape[0] + 1, values.shape[1] + 1), kind)
     np.cumsum(values, axis=0, out=result[1:, 1:], dtype=kind)
