@@ -1,10 +1,11 @@
 """`wsisr models`: what can be trained, and what it costs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Networks that are built in: list them, show one.", no_args_is_help=True)
+app = typer.Typer(help="Networks that are built in: list, show, export.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -44,3 +45,19 @@ def show(
     from wsisr.models.describe import describe_model
 
     typer.echo(describe_model(name, scale=scale, preset=preset, lr_px=lr_px, changes=set_ or []))
+
+
+@app.command("export")
+def export(
+    folder: Annotated[Path, typer.Argument(help="A saved model: config.json and its weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    lr_px: Annotated[
+        int, typer.Option("--lr-px", min=1, help="Side of the LR input that the file takes, px.")
+    ] = 64,
+) -> None:
+    """Write a fixed-scale model as ONNX, checked against torch (needs the extra `onnx`)."""
+    from wsisr.models import load_model
+    from wsisr.models.exporting import export_onnx
+
+    difference = export_onnx(load_model(folder), output, lr_px, lr_px)
+    typer.echo(f"{output}: differs from torch by at most {difference:.2g} of the range.")
