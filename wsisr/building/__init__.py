@@ -4,30 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsisr.building.build import BuildRequest as BuildRequest
-    from wsisr.building.build import Prepared as Prepared
     from wsisr.building.build import build_pairs as build_pairs
     from wsisr.building.build import finish_parts as finish_parts
-    from wsisr.building.build import prepare as prepare
     from wsisr.building.dryrun import describe_plan as describe_plan
     from wsisr.building.finish import BuildSummary as BuildSummary
     from wsisr.building.finish import Failure as Failure
     from wsisr.building.manifest import Manifest as Manifest
     from wsisr.building.manifest import load_manifest as load_manifest
     from wsisr.building.manifest import manifest_names as manifest_names
+    from wsisr.building.state import BuildRequest as BuildRequest
+    from wsisr.building.state import Prepared as Prepared
+    from wsisr.building.state import prepare as prepare
 
 _LAZY = {
-    "BuildRequest": "build",
+    "BuildRequest": "state",
     "BuildSummary": "finish",
     "Failure": "finish",
     "Manifest": "manifest",
-    "Prepared": "build",
+    "Prepared": "state",
     "build_pairs": "build",
     "describe_plan": "dryrun",
     "finish_parts": "build",
     "load_manifest": "manifest",
     "manifest_names": "manifest",
-    "prepare": "build",
+    "prepare": "state",
 }
 
 __all__ = [

@@ -6,122 +6,33 @@ and quotas, pure. *extract* (per slide): read, register, commit the slide by one
 after an interruption; a failed slide is a row in `failures.csv`, never the end of the run.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from wsisr.building.extract import ExtractResult, extract_slide
-from wsisr.building.finish import BuildSummary, Failure, finish_store, report_failures
-from wsisr.building.layout import Layout, SlideTask, apply_overrides, recognise
-from wsisr.building.manifest import Manifest, load_manifest
+from wsisr.building.finish import BuildSummary, finish_store, report_failures
+from wsisr.building.layout import SlideTask
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
-from wsisr.building.records import ScanRecord, load_scan, scan_path
-from wsisr.building.rescan import pair_scans
+from wsisr.building.records import ScanRecord, scan_path
 from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
-from wsisr.building.scan import scan_identity, scan_slide
-from wsisr.building.versions import package_versions
+from wsisr.building.scan import scan_slide
+from wsisr.building.state import (
+    Prepared,
+    attach_store,
+    create_store,
+    failed_slides,
+    record_failure,
+    resume_store,
+    root_attributes,
+    valid_scan,
+)
 from wsisr.errors import BuildError
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.slides import find_slides
 from wsisr.store import BuildLock, StoreWriter, open_pairs
-from wsisr.store.files import replace_file
-from wsisr.store.layout import StorePaths
-from wsisr.store.writer import read_store_attributes
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRequest:
-    """What the user asked for.
-
-    Attributes
-    ----------
-    source : Path
-        A folder of slides, or one slide.
-    output : Path
-        The store, e.g. ``pairs.zarr``.
-    manifest : str or Path or None
-        Name or file; None: what the folder's layout suggests.
-    overrides : dict
-        Dotted manifest keys and their values, from the command line.
-    workers : int
-        Processes; 0 works in this process.
-    part : (int, int) or None
-        ``(i, n)``: this run's share of the slides, 1-based.
-    overwrite : bool
-        Replace an existing store.
-    mpp_override : Path or None
-        The user's table (`wsisr.building.layout.apply_overrides`).
-    codec : str or None
-        ``"raw"``, ``"small"`` or ``"zstd"``; None: the store's own, raw for a new one.
-    """
-
-    source: Path
-    output: Path = Path("pairs.zarr")
-    manifest: str | Path | None = None
-    overrides: dict[str, Any]
-    workers: int = 1
-    part: tuple[int, int] | None = None
-    overwrite: bool = False
-    mpp_override: Path | None = None
-    codec: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """A request after the source was listed and the manifest resolved: no slide opened yet."""
-
-    request: BuildRequest
-    layout: Layout
-    manifest: Manifest
-    tasks: tuple[SlideTask, ...]
-    paths: StorePaths
-
-    @property
-    def scans(self) -> Path:
-        return self.paths.partial / "scan"
-
-    @property
-    def errors(self) -> Path:
-        return self.paths.partial / "errors"
-
-
-def prepare(request: BuildRequest) -> Prepared:
-    """List the slides, understand the folder, resolve the manifest.
-
-    Raises
-    ------
-    BuildError
-        If the source does not exist or holds no slide.
-    ManifestError
-        From the manifest or the override table.
-    """
-    if not request.source.exists():
-        raise BuildError(f"{request.source}: no such file or folder.")
-    slides = find_slides(request.source)
-    if not slides:
-        raise BuildError(
-            f"{request.source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
-        )
-    layout = recognise(request.source, slides)
-    manifest = load_manifest(request.manifest or layout.manifest, request.overrides)
-    tasks = layout.tasks
-    if request.mpp_override is not None:
-        tasks = apply_overrides(tasks, request.mpp_override)
-    if manifest.rescan is not None:
-        tasks = pair_scans(tasks, manifest, request.source)
-    return Prepared(
-        request=request,
-        layout=layout,
-        manifest=manifest,
-        tasks=tasks,
-        paths=StorePaths(request.output),
-    )
 
 
 def build_pairs(
@@ -154,12 +65,12 @@ def build_pairs(
         if request.part is not None:
             _run_part(prepared, runner, report)
             return None
-        writer = _resume(prepared)
+        writer = resume_store(prepared)
         _scan(prepared, prepared.tasks, writer.committed() if writer else set(), runner, report)
         if writer is None:
-            if not any(_valid_scan(prepared, task) for task in prepared.tasks):
+            if not any(valid_scan(prepared, task) for task in prepared.tasks):
                 return _nothing_done(prepared)
-            writer = _create(prepared)
+            writer = create_store(prepared)
         _extract(prepared, prepared.tasks, writer, runner, report)
         return _finish(prepared, writer, report)
 
@@ -177,8 +88,8 @@ def finish_parts(prepared: Prepared, report: Reporter = silent) -> BuildSummary:
             raise BuildError(
                 f"{prepared.paths.root}: no part has begun to extract; run them first."
             )
-        writer = StoreWriter.resume(prepared.paths.root, _root(prepared))
-        done = writer.committed() | set(_failed(prepared))
+        writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
+        done = writer.committed() | set(failed_slides(prepared))
         missing = [t.slide_id for t in prepared.tasks if t.slide_id not in done]
         if missing:
             raise BuildError(
@@ -203,16 +114,16 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
     assert prepared.request.part is not None
     index, parts = prepared.request.part
     exists = prepared.paths.meta.is_file()
-    committed = _attach(prepared).committed() if exists else set()
+    committed = attach_store(prepared).committed() if exists else set()
     mine = [t for t in prepared.tasks if part_of(t.slide_id, parts) == index]
     _scan(prepared, mine, committed, runner, report)
-    failed = _failed(prepared)
+    failed = failed_slides(prepared)
     waiting = [
         t.slide_id
         for t in prepared.tasks
         if t.slide_id not in committed
         and t.slide_id not in failed
-        and _valid_scan(prepared, t) is None
+        and valid_scan(prepared, t) is None
     ]
     if waiting:
         missing = sorted({part_of(slide_id, parts) for slide_id in waiting})
@@ -223,7 +134,7 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
         )
     else:
         _create_once(prepared)
-        _extract(prepared, mine, _attach(prepared), runner, report)
+        _extract(prepared, mine, attach_store(prepared), runner, report)
         message = f"Part {index}/{parts} is extracted; when all parts are, run --finish."
     report(ProgressEvent(stage="part", message=message))
 
@@ -246,7 +157,7 @@ def _create_once(prepared: Prepared, patience_s: float = 60.0) -> None:
             continue
         try:
             if not prepared.paths.meta.is_file():
-                _create(prepared)
+                create_store(prepared)
         finally:
             turn.rmdir()
 
@@ -261,20 +172,20 @@ def _scan(
     todo = [
         task
         for task in tasks
-        if task.slide_id not in committed and _valid_scan(prepared, task) is None
+        if task.slide_id not in committed and valid_scan(prepared, task) is None
     ]
     jobs: list[Task] = [
         (task.slide_id, (task, prepared.manifest, prepared.scans, prepared.request.source))
         for task in todo
     ]
     _run(prepared, "scan", scan_slide, jobs, runner, report)
-    failed = _failed(prepared)
+    failed = failed_slides(prepared)
     for task in todo:
         # A record that cannot be read back must not make its slide vanish without a word.
-        if task.slide_id not in failed and _valid_scan(prepared, task) is None:
+        if task.slide_id not in failed and valid_scan(prepared, task) is None:
             error = "its scan could not be read back, or its file changed meanwhile; run again."
             outcome = Outcome(key=task.slide_id, error=error, kind="BuildError")
-            _record_failure(prepared, "scan", task, outcome)
+            record_failure(prepared, "scan", task, outcome)
 
 
 def _extract(
@@ -315,7 +226,7 @@ def make_plan(prepared: Prepared, writer: StoreWriter) -> BuildPlan:
     frozen, kept = _earlier(prepared, writer)
     records: dict[str, ScanRecord] = {}
     for task in prepared.tasks:
-        record = _valid_scan(prepared, task)
+        record = valid_scan(prepared, task)
         if record is not None:
             records[task.slide_id] = record
     usable = [t for t in prepared.tasks if t.slide_id in records or t.slide_id in frozen]
@@ -352,14 +263,14 @@ def _earlier(
 
 def _nothing_done(prepared: Prepared) -> BuildSummary:
     """No slide can be used: no store is made, so that the next try may ask for something else."""
-    summary = report_failures(prepared.paths.root, tuple(_failed(prepared).values()))
+    summary = report_failures(prepared.paths.root, tuple(failed_slides(prepared).values()))
     shutil.rmtree(prepared.scans, ignore_errors=True)
     shutil.rmtree(prepared.errors, ignore_errors=True)
     return summary
 
 
 def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSummary:
-    failures = tuple(_failed(prepared).values())
+    failures = tuple(failed_slides(prepared).values())
     summary = finish_store(
         prepared.paths.root, prepared.manifest, prepared.layout, prepared.tasks, failures, writer
     )
@@ -386,7 +297,7 @@ def _run(
     for done, outcome in enumerate(runner(function, jobs), start=1):
         message = ""
         if outcome.error:
-            _record_failure(prepared, stage, sources[outcome.key], outcome)
+            record_failure(prepared, stage, sources[outcome.key], outcome)
             message = f"{outcome.key}: {outcome.error}"
         elif isinstance(outcome.value, ExtractResult) and outcome.value.shortfall:
             message = (
@@ -403,90 +314,3 @@ def _run(
                 message=message,
             )
         )
-
-
-def _record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Outcome) -> None:
-    failure = Failure(
-        slide_id=task.slide_id,
-        path=task.source.relative,
-        stage=stage,
-        kind=outcome.kind,
-        error=outcome.error,
-        trace=outcome.trace,
-    )
-    prepared.errors.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(asdict(failure), sort_keys=True, indent=1)
-    replace_file(prepared.errors / f"{task.slide_id}.json", text.encode())
-
-
-def _failed(prepared: Prepared) -> dict[str, Failure]:
-    found = {}
-    for task in prepared.tasks:
-        path = prepared.errors / f"{task.slide_id}.json"
-        if path.is_file():
-            found[task.slide_id] = Failure(**json.loads(path.read_text(encoding="utf-8")))
-    return found
-
-
-def _valid_scan(prepared: Prepared, task: SlideTask) -> ScanRecord | None:
-    """The scan of a slide, if it is of this manifest and this override of the resolution."""
-    record = load_scan(prepared.scans, task.slide_id)
-    if record is None or record.identity != scan_identity(task, prepared.manifest):
-        return None
-    return record
-
-
-def _resume(prepared: Prepared) -> StoreWriter | None:
-    """The store to go on with; None where there is none yet, or it is to be replaced."""
-    if prepared.request.overwrite:
-        shutil.rmtree(prepared.scans, ignore_errors=True)
-        shutil.rmtree(prepared.errors, ignore_errors=True)
-        return None
-    if not prepared.paths.meta.is_file():
-        return None
-    writer = StoreWriter.resume(prepared.paths.root, _root(prepared))
-    _check_codec(prepared, writer)
-    return writer
-
-
-def _create(prepared: Prepared) -> StoreWriter:
-    request = prepared.request
-    return StoreWriter.create(
-        prepared.paths.root,
-        _root(prepared),
-        codec=request.codec or "raw",
-        overwrite=request.overwrite,
-    )
-
-
-def _attach(prepared: Prepared) -> StoreWriter:
-    """The store for one part: checked, and left as it is."""
-    stored = read_store_attributes(prepared.paths.root)
-    if stored["manifest_sha256"] != prepared.manifest.sha256():
-        raise BuildError(
-            f"{prepared.paths.root} was begun with another manifest or other settings; use those, "
-            "or write to another place with -o."
-        )
-    writer = StoreWriter.attach(prepared.paths.root)
-    _check_codec(prepared, writer)
-    return writer
-
-
-def _check_codec(prepared: Prepared, writer: StoreWriter) -> None:
-    wanted = prepared.request.codec
-    if wanted not in (None, writer.codec):
-        raise BuildError(
-            f"{prepared.paths.root} is written with --codec {writer.codec}; go on with that, or "
-            "build another store with -o."
-        )
-
-
-def _root(prepared: Prepared) -> dict[str, Any]:
-    manifest = prepared.manifest
-    return {
-        "created_with": package_versions(),
-        "manifest": manifest.to_dict(),
-        "manifest_sha256": manifest.sha256(),
-        "magnifications": [manifest.hr, *manifest.lr],
-        "slides": [task.slide_id for task in prepared.tasks],
-    }

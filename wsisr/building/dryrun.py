@@ -7,12 +7,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsisr.building.build import Prepared
 from wsisr.building.layout import SlideTask
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.records import ScanRecord
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
+from wsisr.building.state import Prepared
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides import iter_patches, open_slide
 

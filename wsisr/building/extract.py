@@ -4,17 +4,14 @@ The rows of a slide are a function of the slide, the manifest and its share alon
 on any machine writes the same bytes.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.building.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.paths import report_folder
@@ -23,16 +20,15 @@ from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
 from wsisr.building.records import ScanRecord, load_mask, load_scan
 from wsisr.building.rescan import open_fixed, read_rescan_pairs
 from wsisr.building.resolve import lr_origin
+from wsisr.building.rows import Rows, row_columns, slide_attributes
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer
-from wsisr.registration import LevelTransform, PairCertificate, ScanRegistration, register_pair
+from wsisr.registration import PairCertificate, ScanRegistration, register_pair
 from wsisr.slides import Slide, SlideInfo, iter_patches, open_slide
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
-from wsisr.store.schema import layer_column
 from wsisr.store.writer import SlideWriter
 
-NO_REASON = -1
 STORED = "stored-level"
 RESCAN = "rescan"
 
@@ -56,22 +52,6 @@ class ExtractResult:
     kept: int
     shortfall: int
     funnel: dict[str, int]
-
-
-@dataclass
-class _Rows:
-    """Rows of a slide while they are being written."""
-
-    index: list[int] = field(default_factory=list)
-    kept: list[bool] = field(default_factory=list)
-    certificates: list[PairCertificate] = field(default_factory=list)
-    samples: list[tuple[UInt8Array, UInt8Array, str]] = field(default_factory=list)
-    resampled: list[bool] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    def kept_labels(self, record: ScanRecord) -> Counter[int]:
-        labels = record.candidates.label
-        return Counter(labels[i] for i, kept in zip(self.index, self.kept, strict=True) if kept)
 
 
 def extract_slide(
@@ -105,11 +85,11 @@ def extract_slide(
             _refuse_changed(task, fixed, record.fixed)
         writer = StoreWriter.attach(store).slide(task.slide_id, _specs(record, manifest))
         try:
-            rows = _Rows()
+            rows = Rows()
             for batch in _batches(record, share, manifest, rows):
                 _extract_batch(slide, fixed, record, manifest, batch, rows, writer)
-            columns = _columns(record, rows, manifest)
-            attributes = _attributes(task, record, share, rows, manifest, columns)
+            columns = row_columns(record, rows, manifest)
+            attributes = slide_attributes(task, record, share, rows, manifest, columns)
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
             _save_pictures(scan_folder, report_folder(store), record, rows)
             writer.finish(columns, mask, attributes)
@@ -172,7 +152,7 @@ def _spec(layer: Layer, mpp: float | None, origin: str) -> ArraySpec:
 
 
 def _batches(
-    record: ScanRecord, share: SlideShare, manifest: Manifest, rows: _Rows
+    record: ScanRecord, share: SlideShare, manifest: Manifest, rows: Rows
 ) -> Iterator[NDArray[np.int64]]:
     """Indices of candidates to read next, until the share is full or the reserve empty.
 
@@ -211,7 +191,7 @@ def _extract_batch(
     record: ScanRecord,
     manifest: Manifest,
     batch: NDArray[np.int64],
-    rows: _Rows,
+    rows: Rows,
     writer: SlideWriter,
 ) -> None:
     """Store the pairs of a batch and note what became of each."""
@@ -294,7 +274,7 @@ def _crop(region: NDArray[np.uint8], certificate: PairCertificate, hr: Layer) ->
     return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
 
 
-def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: _Rows) -> None:
+def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: Rows) -> None:
     origins = record.candidates.origins()[np.asarray(rows.index, np.int64)]
     save_patches(
         scans,
@@ -306,143 +286,3 @@ def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: _Rows) -
         record.geometry.field_px,
     )
     save_contact_sheet(report, record.slide_id, rows.samples)
-
-
-def _columns(record: ScanRecord, rows: _Rows, manifest: Manifest) -> dict[str, NDArray[Any]]:
-    index = np.asarray(rows.index, np.int64)
-    table = record.candidates
-    columns: dict[str, NDArray[Any]] = {
-        "x": np.asarray(table.x, np.int64)[index],
-        "y": np.asarray(table.y, np.int64)[index],
-        "label": np.asarray(table.label, np.int8)[index],
-        "tissue": np.asarray(table.tissue, np.float32)[index],
-        "texture": np.asarray(table.texture, np.float32)[index],
-        "kept": np.asarray(rows.kept, bool),
-    }
-    if rows.certificates:
-        columns.update(certificate_columns(rows.certificates))
-        if any(rows.resampled):
-            resampled = np.asarray(rows.resampled, bool)
-            columns["hr_resampled"] = resampled
-            # Such an HR lies on the LR's grid: nothing is left over.
-            for name in ("residual_x", "residual_y"):
-                columns[name][resampled] = 0.0
-    elif manifest.registration.method == "levels":
-        columns.update(_level_columns(record, index))
-        columns["kept"] &= columns["verdict"] == 1
-    return columns
-
-
-def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """What the slide's calibration leaves of each pair: the coarsest stored LR without a
-    suffix, every stored LR with its own where there are several."""
-    transforms = [LevelTransform.from_json(values) for values in record.transforms]
-    left = residuals(record.geometry, transforms, record.candidates.origins()[index])
-    # An LR that is made from the HR level lies on it by construction.
-    columns: dict[str, NDArray[Any]] = {
-        "verdict": np.ones(len(index), np.int8),
-        "residual_x": np.zeros(len(index), np.float32),
-        "residual_y": np.zeros(len(index), np.float32),
-    }
-    for name, value in left.items():
-        for axis, base in enumerate(("residual_x", "residual_y")):
-            if len(left) > 1:
-                columns[layer_column(base, name)] = value[:, axis].astype(np.float32)
-            if name == list(left)[-1]:
-                columns[base] = value[:, axis].astype(np.float32)
-    if left:
-        # HR was moved to meet the coarsest; the others can only move by pixels of their own.
-        nearest = np.abs(left[list(left)[-1]]) <= MAX_RESIDUAL_PX
-        columns["verdict"] = np.asarray(nearest.all(axis=1), np.int8)
-    return columns
-
-
-def _second_scan(task: SlideTask, record: ScanRecord) -> dict[str, Any]:
-    """The HR scan and how it was registered, where there are two."""
-    if record.fixed is None or record.scans is None or task.fixed is None:
-        return {}
-    info = record.fixed
-    summary = ScanRegistration.from_json(record.scans).summary()
-    return {
-        "hr_scan": {
-            "source": task.fixed.relative,
-            "fingerprint": info.fingerprint,
-            "vendor": info.vendor,
-            "backend": info.backend,
-            "mpp": None if info.mpp is None else asdict(info.mpp),
-            "levels": [asdict(level) for level in info.levels],
-            "registration": summary,
-        }
-    }
-
-
-def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, NDArray[Any]]:
-    """Certificates of one slide as store columns; reasons are numbers into `reasons_of`."""
-    reasons = reasons_of(certificates)
-    columns: dict[str, NDArray[Any]] = {}
-    for name in ("offset_x", "offset_y"):
-        columns[name] = np.array([getattr(c, name) for c in certificates], np.int32)
-    for name in ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "sharpness"):
-        columns[name] = np.array([getattr(c, name) for c in certificates], np.float32)
-    affine = np.array([c.affine for c in certificates], np.float32)
-    for row in (0, 1):
-        for column in (0, 1, 2):
-            columns[f"affine_{row}{column}"] = affine[:, row, column]
-    columns["verdict"] = np.array([c.accepted for c in certificates]).astype(np.int8)
-    columns["reason"] = np.array(
-        [reasons.index(c.reason) if c.reason else NO_REASON for c in certificates], np.int16
-    )
-    return columns
-
-
-def reasons_of(certificates: Sequence[PairCertificate]) -> list[str]:
-    """Every reason of rejection on a slide, sorted."""
-    return sorted({c.reason for c in certificates if c.reason})
-
-
-def _attributes(
-    task: SlideTask,
-    record: ScanRecord,
-    share: SlideShare,
-    rows: _Rows,
-    manifest: Manifest,
-    columns: Mapping[str, NDArray[Any]],
-) -> dict[str, Any]:
-    """What the store says of the slide (design 5)."""
-    info = record.info
-    funnel = dict(record.funnel)
-    funnel["read"] = len(rows.index) + sum(rows.dropped.values())
-    funnel["whole"] = len(rows.index)
-    if rows.certificates:
-        funnel["registered"] = len(rows.certificates)
-        funnel["accepted"] = sum(c.accepted for c in rows.certificates)
-    funnel["kept"] = int(columns["kept"].sum())
-    return {
-        "source": task.source.relative,
-        "bytes": info.bytes,
-        "fingerprint": info.fingerprint,
-        "vendor": info.vendor,
-        "backend": info.backend,
-        "mpp": None if info.mpp is None else asdict(info.mpp),
-        "objective_power": info.objective_power,
-        "levels": [
-            {**asdict(level), "used": any(la.level == level.index for la in record.geometry.layers)}
-            for level in info.levels
-        ],
-        **_second_scan(task, record),
-        "level_transforms": list(record.transforms),
-        "evidence": list(record.evidence),
-        "icc_sha256": info.icc_sha256,
-        "icc": record.icc,
-        "quirks": list(info.quirks),
-        "notes": list(record.notes),
-        "tissue": record.tissue,
-        "patient": task.patient,
-        "group": task.group,
-        "site": task.site or None,
-        "label": task.label or None,
-        "labels": list(manifest.labels.classes),
-        "reasons": reasons_of(rows.certificates),
-        "split": share.split,
-        "funnel": funnel,
-    }

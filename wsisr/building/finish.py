@@ -111,7 +111,7 @@ def finish_store(
     folder.mkdir(parents=True, exist_ok=True)
     text = _summary(store, manifest, layout, pairs, failures, warnings)
     replace_file(folder / "summary.md", text.encode())
-    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+    _write_failures(folder, failures)
     return BuildSummary(
         store=path,
         report=folder,
@@ -126,7 +126,7 @@ def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
     """The report of a build in which no slide could be used, and so no store was made."""
     folder = report_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+    _write_failures(folder, failures)
     return BuildSummary(
         store=path,
         report=folder,
@@ -135,6 +135,16 @@ def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
         failures=failures,
         warnings=(),
     )
+
+
+def _write_failures(folder: Path, failures: Sequence[Failure]) -> None:
+    """The table, and the tracebacks of faults that are ours to mend."""
+    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+    traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
+    if traces:
+        replace_file(folder / "failures.log", "\n".join(traces).encode())
+    else:
+        (folder / "failures.log").unlink(missing_ok=True)
 
 
 def split_rows(store: PairStore) -> dict[str, Any]:
