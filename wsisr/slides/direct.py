@@ -1,6 +1,7 @@
 """TIFF-family slides by tile: positioned reads and imagecodecs, no slide library at run time."""
 
 from pathlib import Path
+from typing import Protocol
 
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
@@ -19,12 +20,20 @@ from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
 
 
+class BytesAt(Protocol):
+    """Something that is read at positions: a file, or an object on a server."""
+
+    def read(self, offset: int, size: int) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
 class DirectStore:
     """Tiles of a TIFF-family file; implements `TileStore`."""
 
-    def __init__(self, directory: TiffDirectory) -> None:
+    def __init__(self, directory: TiffDirectory, file: BytesAt) -> None:
         self._directory = directory
-        self._file = PositionedFile(directory.path)
+        self._file = file
 
     @property
     def grids(self) -> tuple[TileGrid, ...]:
@@ -97,11 +106,27 @@ def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
         If it is none, is damaged, or is of a kind that needs OpenSlide.
     """
     directory = read_directory(path)
+    return describe_tiff(
+        directory, PositionedFile(path), total_bytes((path,)), fingerprint((path,))
+    )
+
+
+def describe_tiff(
+    directory: TiffDirectory, file: BytesAt, size_bytes: int, identity: str
+) -> tuple[SlideInfo, DirectStore]:
+    """What is known of a TIFF-family slide, and its tiles, wherever the bytes are.
+
+    Raises
+    ------
+    SlideError
+        If it is of a kind that needs OpenSlide.
+    """
     if directory.vendor in PLACED_FREELY:
         raise SlideError(
-            f"{path}: {directory.vendor} slides place their tiles freely; OpenSlide reads them."
+            f"{directory.path}: {directory.vendor} slides place their tiles freely; OpenSlide "
+            "reads them."
         )
-    store = DirectStore(directory)
+    store = DirectStore(directory, file)
     resolution = tiff_resolution(directory)
     base = directory.levels[0].grid
     levels = tuple(
@@ -119,7 +144,7 @@ def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
         for index, level in enumerate(directory.levels)
     )
     info = SlideInfo(
-        path=path,
+        path=directory.path,
         vendor=directory.vendor,
         backend="direct",
         mpp=resolution.mpp,
@@ -127,8 +152,8 @@ def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
         objective_power=objective_power(directory),
         levels=levels,
         icc_sha256=directory.icc_sha256,
-        bytes=total_bytes((path,)),
-        fingerprint=fingerprint((path,)),
+        bytes=size_bytes,
+        fingerprint=identity,
         quirks=directory.quirks,
     )
     return info, store

@@ -15,6 +15,7 @@ from wsisr.slides.discovery import TIFF_SUFFIXES
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.icc import srgb_converter
 from wsisr.slides.protocol import Slide, SlideInfo
+from wsisr.slides.remote import is_url, open_remote
 from wsisr.slides.tiff_directory import is_tiff
 from wsisr.slides.tiles import TiledSlide, TileStore
 
@@ -58,6 +59,7 @@ def open_slide(
     ----------
     path : str or Path
         A file, or the folder of one DICOM series. Any file of a DICOM series opens the series.
+        A string with a protocol (``https://``, ``s3://``) opens a TIFF-family slide there.
     backend : str, optional
         ``"direct"``, ``"dicom"``, ``"tiffslide"``, ``"openslide"`` or ``"image"``; by default the
         first exact one that can read it.
@@ -79,14 +81,21 @@ def open_slide(
     MppError
         If `mpp` is implausible.
     """
+    url = str(path) if is_url(path) else ""
     path = Path(path)
     if icc not in ("keep", "srgb"):
         raise SlideError(f"{path}: icc must be 'keep' or 'srgb', not {icc!r}.")
     if backend is not None and backend not in BACKENDS:
         raise SlideError(f"{path}: no reader {backend!r}; there are {', '.join(BACKENDS)}.")
-    _check_path(path)
-    names = (backend,) if backend is not None else backends_for(path)
-    info, store = _first_that_opens(path, names)
+    store: TileStore
+    if url:
+        if backend not in (None, "direct"):
+            raise SlideError(f"{url}: slides on servers are read by 'direct' only.")
+        info, store = open_remote(url)
+    else:
+        _check_path(path)
+        names = (backend,) if backend is not None else backends_for(path)
+        info, store = _first_that_opens(path, names)
     if mpp is not None:
         value = make_mpp(mpp, mpp, MppSource.OVERRIDE)
         info = replace(info, mpp=value, mpp_problem="")
@@ -103,11 +112,11 @@ def open_slide(
         store,
         cache_mib=cache_mib,
         convert=convert,
-        reopen=(_reopen, (path, info.backend, mpp, icc, cache_mib)),
+        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib)),
     )
 
 
-def _reopen(path: Path, backend: str, mpp: float | None, icc: Icc, cache_mib: float) -> Slide:
+def _reopen(path: str | Path, backend: str, mpp: float | None, icc: Icc, cache_mib: float) -> Slide:
     return open_slide(path, backend=backend, mpp=mpp, icc=icc, cache_mib=cache_mib)
 
 

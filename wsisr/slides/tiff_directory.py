@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,12 +123,23 @@ def read_directory(path: Path) -> TiffDirectory:
         If the file is no TIFF, is cut off, contradicts itself, or stores samples that are not
         8-bit grey, RGB or RGBA.
     """
+    with open(path, "rb") as file:
+        return read_directory_of(file, path, path.stat().st_size)
+
+
+def read_directory_of(file: BinaryIO, path: Path, size_bytes: int) -> TiffDirectory:
+    """The same from an open file, local or remote; `path` names it.
+
+    Raises
+    ------
+    SlideError
+        As `read_directory`.
+    """
     import tifffile
 
-    size = path.stat().st_size
     try:
-        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
-            return _from_tiff(path, size, tiff)
+        with quiet_tifffile(), tifffile.TiffFile(file, name=path.name) as tiff:
+            return _from_tiff(path, size_bytes, tiff)
     except SlideError:
         raise
     except Exception as error:  # tifffile raises what it meets: struct, index, key, value errors

@@ -19,7 +19,7 @@ from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import APERIO_JP2K_YCBCR
 from wsisr.slides.fingerprint import fingerprint, total_bytes
-from wsisr.slides.handles import PerProcess
+from wsisr.slides.handles import PerProcess, PositionedFile
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.slides.tiff_directory import (
     PLACED_FREELY,
@@ -204,7 +204,7 @@ def open_tiffslide(path: Path) -> tuple[SlideInfo, TiffSlideStore]:
         power = float(stated_power) if stated_power is not None else None
     base = store.grids[0]
     levels = []
-    chunks = DirectStore(directory) if directory is not None else None
+    chunks = DirectStore(directory, PositionedFile(path)) if directory is not None else None
     for index, grid in enumerate(store.grids):
         level = Level(
             index=index,
