@@ -23,7 +23,7 @@ from wsisr.building.versions import package_versions
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
 from wsisr.selection import boxes_of, grid_candidates, tissue_of
-from wsisr.slides import Slide, iter_patches, open_slide, read_layer
+from wsisr.slides import Slide, iter_patches, open_slide
 from wsisr.slides.tiles import TiledSlide
 from wsisr.store import ArraySpec, StoreWriter
 
@@ -264,20 +264,6 @@ def _four_magnifications(path: Path, origins: NDArray[np.int64]) -> list[Timing]
     with closing(reference):
         jobs.append(measure(PER_PATCH_4, len(chosen), theirs))
     return jobs
-
-
-def check_equal(path: Path, count: int = 8) -> bool:
-    """Whether block extraction returns what single reads return, on a few patches."""
-    with closing(open_slide(path)) as slide:
-        geometry = square_geometry(slide, PATCH_PX, (1,))
-        origins = tissue_origins(slide, geometry, count)
-        return all(
-            np.array_equal(
-                arrays["1"],
-                read_layer(slide, geometry, geometry.layers[0], *origins[index].tolist()),
-            )
-            for index, arrays, _ in iter_patches(slide, geometry, origins)
-        )
 
 
 def ratios(timings: Sequence[Timing]) -> list[str]:
