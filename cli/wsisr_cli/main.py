@@ -5,6 +5,7 @@ interrupted.
 """
 
 import importlib
+import importlib.util
 import logging
 import sys
 from typing import Annotated
@@ -29,6 +30,10 @@ COMMANDS: dict[str, str] = {
     "doctor": "doctor",
     "demo": "demo",
     "bench": "bench",
+    "train": "train",
+    "eval": "eval",
+    "upscale": "upscale",
+    "report": "report",
 }
 """Single commands: name -> module of this package with a function `command`."""
 
@@ -65,6 +70,8 @@ def _options(
 
 def _mount() -> None:
     for name, module in COMMANDS.items():
+        if importlib.util.find_spec(f"wsisr_cli.{module}") is None:
+            continue
         app.command(name)(importlib.import_module(f"wsisr_cli.{module}").command)
     for name, module in GROUPS.items():
         app.add_typer(importlib.import_module(f"wsisr_cli.{module}").app, name=name)
