@@ -18,12 +18,13 @@ from wsisr.building.paths import report_folder
 from wsisr.building.plan import ANY, SlideShare
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
 from wsisr.building.records import ScanRecord, load_mask, load_scan
+from wsisr.building.registering import register_patch
 from wsisr.building.rescan import open_fixed, read_rescan_pairs
 from wsisr.building.resolve import lr_origin
 from wsisr.building.rows import Rows, row_columns, slide_attributes
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer
-from wsisr.registration import PairCertificate, ScanRegistration, register_pair
+from wsisr.registration import PairCertificate, ScanRegistration
 from wsisr.slides import Slide, SlideInfo, iter_patches, open_slide
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
@@ -251,27 +252,19 @@ def _read_pairs(
         if not valid:
             yield _Pair(position=position, drop="unscanned")
         elif manifest.registration.per_pair:
-            certificate = register_pair(
+            certificate, crop = register_patch(
+                slide,
+                geometry,
+                (int(origins[position, 0]), int(origins[position, 1])),
                 arrays[lr.name],
                 arrays[hr.name],
-                scale=hr.size_px // lr.size_px,
-                method=manifest.registration.method,
+                manifest.registration.method,
             )
-            crop = _crop(arrays[hr.name], certificate, hr)
             yield _Pair(
                 position=position, arrays={**arrays, hr.name: crop}, certificate=certificate
             )
         else:
             yield _Pair(position=position, arrays=arrays)
-
-
-def _crop(region: NDArray[np.uint8], certificate: PairCertificate, hr: Layer) -> NDArray[np.uint8]:
-    """The HR patch that the certificate points to; the centre where the match failed."""
-    room = region.shape[0] - hr.size_px
-    x, y = certificate.offset_x, certificate.offset_y
-    if not (0 <= x <= room and 0 <= y <= room):
-        x = y = hr.margin_px
-    return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
 
 
 def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: Rows) -> None:

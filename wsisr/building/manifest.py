@@ -9,145 +9,34 @@ a build.
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from wsisr.building.manifest_parts import (
+    Expected,
+    Filters,
+    Images,
+    Labels,
+    Paper,
+    Quota,
+    Registration,
+    Rescan,
+    Sampling,
+    SplitName,
+    Splits,
+    Strict,
+    TissueRule,
+)
 from wsisr.errors import ManifestError, WsisrError
 from wsisr.magnification import magnification_name, parse_magnification
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Paper(_Strict):
-    """The publication that a data set comes from."""
-
-    title: str
-    authors: str = ""
-    year: int | None = None
-    doi: str = ""
-
-
-class TissueRule(_Strict):
-    """Which part of the glass counts."""
-
-    method: Literal["consensus", "clam-like"] = "consensus"
-    min_fraction: Fraction = 0.5
-    """Smallest share of tissue in the field; a paper's "more than" is `strict`."""
-    strict: bool = False
-    """Whether the shares of tissue and label must be exceeded, not just reached."""
-    um_per_px: float = Field(8.0, gt=0.0, le=64.0)
-
-
-class Sampling(_Strict):
-    """Where candidates lie before any rule has looked at them."""
-
-    kind: Literal["grid", "random", "texture", "nuclei", "points"] = "grid"
-    """`texture` and `nuclei` draw places with a probability that follows the tissue overview."""
-    stride: float = Field(1.0, gt=0.0)
-    """Grid pitch in fields of view: 1 touches, 0.5 overlaps by half."""
-    per_slide: int | None = Field(None, ge=1)
-    """How many places are drawn on each slide (random, texture, nuclei)."""
-    max_overlap: Fraction = 0.0
-    """Largest share of a field that a chosen patch may share with another one."""
-    points: str | None = None
-    """Points: CSV of `slide,x,y` level-0 centres, relative to SOURCE."""
-    max_per_slide: int | None = Field(None, ge=1)
-    max_per_patient: int | None = Field(None, ge=1)
-
-
-class Labels(_Strict):
-    """Classes of the glass and how pure a patch must be."""
-
-    classes: tuple[str, ...] = ()
-    """Names in the order of their numbers, e.g. (normal, tumour); empty: no classes."""
-    background: str | None = None
-    """The class of tissue that no annotation covers."""
-    min_fraction: Fraction = 0.5
-    required: bool = False
-    """Whether patches without a pure class are dropped."""
-
-
-class Filters(_Strict):
-    """Rules on the pixels themselves."""
-
-    min_texture: float = Field(0.0, ge=0.0)
-    rgb_outlier_sd: float | None = Field(None, gt=0.0)
-    """Drop patches whose mean colour lies this many standard deviations off the slide's."""
-
-
-class Registration(_Strict):
-    """How LR and HR of one place are brought together (design 4)."""
-
-    method: Literal["none", "levels", "ncc-integer", "subpixel", "affine"] = "levels"
-    """`levels`: one measured transform per level of a slide. `ncc-integer` (the paper's),
-    `subpixel` and `affine`: every pair is searched for by itself. `none`: the file is believed."""
-    region_px: int | None = Field(None, ge=1)
-    """Side of the HR search region; None: the patch and 13 px on every side."""
-
-    @property
-    def per_pair(self) -> bool:
-        """Whether every pair is searched for by itself."""
-        return self.method not in ("none", "levels")
-
-
-class Rescan(_Strict):
-    """How two scans of one glass find each other: a table, else file names."""
-
-    lr: str = r"(?P<glass>.+?)[ ._-]*(10x|5x|lr|low|moving)"
-    """Whole name of an LR scan without suffix; the group `glass` is what both scans share."""
-    hr: str = r"(?P<glass>.+?)[ ._-]*(40x|20x|hr|high|fixed)"
-    table: str = "pairs.csv"
-    """CSV with the columns lr,hr (file names or ids), relative to SOURCE."""
-
-    @field_validator("lr", "hr")
-    @classmethod
-    def _pattern(cls, value: str) -> str:
-        try:
-            groups = re.compile(value).groupindex
-        except re.error as error:
-            raise ValueError(f"{value!r} is no regular expression: {error}") from None
-        if "glass" not in groups:
-            raise ValueError(f"{value!r} needs a group (?P<glass>...)")
-        return value
-
-
-class Quota(_Strict):
-    """Patches wanted of each class (or in all, under the name `any`) in one split."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    __pydantic_extra__: dict[str, Annotated[int, Field(ge=0)]]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return dict(self.__pydantic_extra__)
-
-
-class Splits(_Strict):
-    """Who is trained on and who is tested."""
-
-    kind: Literal["patient", "official"] = "patient"
-    weights: dict[Literal["train", "val", "test"], Annotated[float, Field(ge=0.0)]] = {
-        "train": 5.0,
-        "test": 1.0,
-    }
-    """Relative shares of patients; without `val` a tenth of the training patients validates.
-    `official`: for slides that the source does not assign itself."""
-    exact: bool = False
-    """Exact counts from one seeded order of the patients, instead of one draw per patient."""
-    stratify: Literal["site"] | None = None
-
-
-class Manifest(_Strict):
+class Manifest(Strict):
     """A whole data set: sizes, sampling, rules, registration, quotas and splits."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -166,6 +55,11 @@ class Manifest(_Strict):
     """Whether an LR that the file does not store may be made (`prefer`), must not (`require`),
     or is always made (`never`)."""
     icc: Literal["keep", "srgb"] = "keep"
+    reduction: Literal["bicubic", "nearest", "bicubic-repeated"] = "bicubic"
+    """How an LR is made that the file does not store: antialiased bicubic from the level's own
+    pixels around the patch; every n-th pixel; or bicubic by 2 over and over on the patch."""
+    degradation: str = Field("bicubic", pattern=r"^[a-z0-9][A-Za-z0-9_:.,=+-]*$")
+    """What training and evaluation simulate LR with where the user does not say."""
     seed: int = Field(0, ge=0, lt=2**63)
     tissue: TissueRule = TissueRule()
     sampling: Sampling = Sampling()
@@ -174,8 +68,12 @@ class Manifest(_Strict):
     registration: Registration = Registration()
     rescan: Rescan | None = None
     """Build pairs from two scans of each glass instead of the levels of one file."""
-    quotas: dict[Literal["train", "val", "test"], Quota] = {}
+    images: Images | None = None
+    """Read ready-made images instead of slides."""
+    quotas: dict[SplitName, Quota] = Field(default_factory=dict)
     split: Splits = Splits()
+    expect: Expected | None = None
+    """What `wsisr manifests check FILE --store` compares a build with."""
 
     @field_validator("hr")
     @classmethod
@@ -229,7 +127,34 @@ class Manifest(_Strict):
             raise ValueError(f"{self.sampling.kind} sampling needs sampling.per_slide")
         if self.sampling.kind == "points" and self.sampling.points is None:
             raise ValueError("point sampling needs sampling.points")
+        self._consistent_images()
+        self._consistent_counts()
         return self
+
+    def _consistent_images(self) -> None:
+        if self.tissue.method == "none" and self.images is None:
+            raise ValueError("tissue method none is for ready-made images: add images")
+        if self.images is None:
+            return
+        if self.rescan is not None or self.registration.per_pair or self.mpp is not None:
+            raise ValueError("images have one level: no rescan, per-pair registration or mpp")
+        if self.images.stack and (self.tissue.method != "none" or self.sampling.kind != "grid"):
+            raise ValueError("a stack of images needs tissue method none and sampling kind grid")
+        if self.tissue.method == "none" and self.sampling.kind not in ("grid", "cover", "random"):
+            raise ValueError(f"without tissue there is no {self.sampling.kind} sampling")
+
+    def _consistent_counts(self) -> None:
+        if self.split.official and self.split.kind != "paper-random":
+            raise ValueError("split.official belongs to split.kind paper-random")
+        if self.expect is None or not self.quotas:
+            return
+        for split, wanted in self.expect.pairs.items():
+            quota = self.quotas.get(split)
+            if quota is not None and sum(quota.counts.values()) != wanted:
+                raise ValueError(
+                    f"expect.pairs.{split} is {wanted} and quotas.{split} add up to "
+                    f"{sum(quota.counts.values())}"
+                )
 
     @property
     def margin_px(self) -> int:
@@ -239,13 +164,58 @@ class Manifest(_Strict):
         region = self.registration.region_px
         return 13 if region is None else (region - self.size) // 2
 
+    def scaled(self, factor: float) -> "Manifest":
+        """The same data set in small (or large): all counts times `factor`, none below 1.
+
+        Quotas, expectations, draws and caps per slide and per patient; sizes, rules and shares
+        stay. For trials and tests of sets of thousands.
+        """
+        if factor == 1.0:
+            return self
+        if not 0.0 < factor < float("inf"):
+            raise ManifestError(f"Counts cannot be scaled by {factor}; use e.g. 0.01.")
+        body = self.to_dict()
+        groups = [*body["quotas"].values(), *(body["expect"] or {}).values()]
+        for group in groups:
+            group.update({k: scaled_count(n, factor) for k, n in group.items()})
+        for split in set(body["quotas"]) & set((body["expect"] or {}).get("pairs", {})):
+            body["expect"]["pairs"][split] = sum(body["quotas"][split].values())
+        for key in ("per_slide", "max_per_slide", "max_per_patient"):
+            if body["sampling"][key] is not None:
+                body["sampling"][key] = scaled_count(body["sampling"][key], factor)
+        return parse_manifest(body, self.name)
+
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
     def sha256(self) -> str:
-        """Identity of the data set: prose (description, readings, paper) does not count."""
-        body = self.model_dump(mode="json", exclude={"description", "readings", "paper"})
+        """Identity of the data set: prose and expectations do not count, and settings that came
+        later count only where they are used, so that older stores can be gone on with."""
+        prose = {"description", "readings", "paper", "expect"}
+        body = self.model_dump(mode="json", exclude=prose)
+        for place, default in _LATER_SETTINGS.items():
+            group, _, key = place.rpartition(".")
+            owner = body[group] if group else body
+            if owner[key] == default:
+                del owner[key]
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+_LATER_SETTINGS: dict[str, Any] = {
+    "reduction": "bicubic",
+    "degradation": "bicubic",
+    "images": None,
+    "tissue.clam": None,
+    "sampling.unlisted": "none",
+    "split.official": False,
+    "split.test_sets": None,
+}
+"""Settings that the first stores did not know, with the value that means what those did."""
+
+
+def scaled_count(count: int, factor: float) -> int:
+    """A count of a manifest at another scale; 0 stays 0, nothing else becomes 0."""
+    return max(1, round(count * factor)) if count else 0
 
 
 def _magnification(text: str) -> float:

@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 
 from wsisr.building.layout import SlideTask, find_task
 from wsisr.building.manifest import Manifest
+from wsisr.building.registering import WIDER
 from wsisr.errors import MagnificationError, ManifestError, RegistrationError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
 from wsisr.magnification import nominal_magnification, parse_magnification
 from wsisr.registration import (
+    PATCH_MARGIN_PX,
     PairCertificate,
+    PatchPlan,
+    Reason,
     ScanRegistration,
     Verdict,
     register_pair,
@@ -209,15 +213,30 @@ def read_rescan_pairs(
             yield RescanPair(index=index, drop="unscanned")
             continue
         small = lr.read_level(0, x, y, size, size)
-        stored = hr.read_level(0, box.x, box.y, box.width, box.height)
-        region = np.ascontiguousarray(plan.orientation.apply(stored))
-        certificate = register_pair(
-            small, region, registration.scale, "affine", initial=plan.initial
-        )
+        region, certificate = _register(hr, registration, plan, small)
+        if certificate.reason == Reason.OUTSIDE:
+            # The field was off by more than the search region: look once more, further out.
+            wide = registration.plan_patch(x, y, size, size, WIDER * PATCH_MARGIN_PX)
+            box = wide.box
+            if hr.read_validity(0, box.x, box.y, box.width, box.height).all():
+                second = _register(hr, registration, wide, small)
+                if second[1].accepted:
+                    region, certificate = second
         pixels, certificate, resampled = _hr_patch(region, certificate, size)
         yield RescanPair(
             index=index, lr=small, hr=pixels, certificate=certificate, resampled=resampled
         )
+
+
+def _register(
+    hr: Slide, registration: ScanRegistration, plan: PatchPlan, small: UInt8Array
+) -> tuple[UInt8Array, PairCertificate]:
+    """The planned region of the HR scan as the LR scan sees it, and the pair's certificate."""
+    box = plan.box
+    stored = hr.read_level(0, box.x, box.y, box.width, box.height)
+    region = np.ascontiguousarray(plan.orientation.apply(stored))
+    found = register_pair(small, region, registration.scale, "affine", initial=plan.initial)
+    return region, found
 
 
 def _hr_patch(

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from wsisr.registration.certificate import Gate as Gate
     from wsisr.registration.certificate import Method as Method
     from wsisr.registration.certificate import PairCertificate as PairCertificate
+    from wsisr.registration.certificate import Reason as Reason
     from wsisr.registration.certificate import Verdict as Verdict
+    from wsisr.registration.certificate import translation_affine as translation_affine
     from wsisr.registration.orientation import D4 as D4
     from wsisr.registration.output import HrPatch as HrPatch
     from wsisr.registration.output import take_hr as take_hr
     from wsisr.registration.pair import find_orientation as find_orientation
     from wsisr.registration.pair import register_pair as register_pair
+    from wsisr.registration.scans import PATCH_MARGIN_PX as PATCH_MARGIN_PX
     from wsisr.registration.scans import PatchPlan as PatchPlan
     from wsisr.registration.scans import ScanRegistration as ScanRegistration
     from wsisr.registration.scans import register_scans as register_scans
@@ -39,7 +42,9 @@ _HOME = {
     "LevelTransform": "calibration",
     "Method": "certificate",
     "PairCertificate": "certificate",
+    "PATCH_MARGIN_PX": "scans",
     "PatchPlan": "scans",
+    "Reason": "certificate",
     "ScanRegistration": "scans",
     "Verdict": "certificate",
     "calibrate_levels": "calibration",
@@ -49,11 +54,13 @@ _HOME = {
     "register_pair": "pair",
     "register_scans": "scans",
     "take_hr": "output",
+    "translation_affine": "certificate",
 }
 
 __all__ = [
     "D4",
     "ONE_SLIDE",
+    "PATCH_MARGIN_PX",
     "TWO_SCANS",
     "Affine",
     "Ceiling",
@@ -63,6 +70,7 @@ __all__ = [
     "Method",
     "PairCertificate",
     "PatchPlan",
+    "Reason",
     "ScanRegistration",
     "Verdict",
     "calibrate_levels",
@@ -72,6 +80,7 @@ __all__ = [
     "register_pair",
     "register_scans",
     "take_hr",
+    "translation_affine",
 ]
 
 
