@@ -1,0 +1,27 @@
+"""`wsisr report`: one self-contained HTML page of a store, a run or an evaluation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A pair store, a training run, a folder of runs, or an evaluation."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="HTML file, or a folder for report.html. Default: pairs.report/report.html beside "
+            "a store, report.html in the folder of a run or an evaluation.",
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML page that needs no network, and its figures as PNG beside it."""
+    from wsisr.reporting.writing import write_report
+
+    typer.echo(f"Written: {write_report(path, output)}")

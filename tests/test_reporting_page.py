@@ -1,0 +1,215 @@
+"""Pages: safe by default, whole in one file, and usable by eye, ear and key."""
+
+import re
+import shutil
+import subprocess
+from base64 import b64decode, b64encode
+from hashlib import sha256
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsisr.errors import ConfigError
+from wsisr.reporting.charts import Series, chart
+from wsisr.reporting.page import (
+    Html,
+    Page,
+    badge,
+    cards,
+    details,
+    facts,
+    figure,
+    flicker,
+    grid,
+    join,
+    note,
+    paragraph,
+    table,
+)
+from wsisr.reporting.pictures import encode
+
+VOID = {"meta", "link", "img", "br"}
+NASTY = "<script>alert('x')</script> & \"more\""
+
+
+class Checker(HTMLParser):
+    """Counts what a page is made of, and that every element is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check(html: str) -> Checker:
+    parser = Checker()
+    parser.feed(html)
+    parser.close()
+    assert not parser.open
+    return parser
+
+
+def pair() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "LR": rng.integers(0, 256, (16, 16, 3), np.uint8),
+        "HR": rng.integers(0, 256, (64, 64, 3), np.uint8),
+    }
+
+
+def whole_page() -> Page:
+    page = Page("A page", "all of it", kind="Test", badges=badge("LEAKY", "bad"), footer="end")
+    page.section("first", "First", cards({"pairs": 1200}), facts({"digest": "abc"}), "plain text")
+    one = chart([Series("a", [1, 2], [3.0, 4.0])], title="t", x_label="x", y_label="y")
+    page.section("second", "Second", figure(one, "t", "a chart"), grid(flicker(pair(), "tissue")))
+    page.section("third", "Third", table(["a", "b"], [["x", 1.5], ["y", None]], sortable=True))
+    return page
+
+
+def test_text_is_escaped_wherever_it_comes_in() -> None:
+    page = Page(NASTY, NASTY, kind=NASTY, badges=badge(NASTY), footer=NASTY)
+    page.section(
+        "s",
+        NASTY,
+        NASTY,
+        note(NASTY, title=NASTY),
+        cards({NASTY: NASTY}),
+        facts({NASTY: NASTY}),
+        details(NASTY, NASTY),
+        table([NASTY], [[NASTY]], caption=NASTY),
+        figure(pair()["HR"], NASTY, NASTY),
+        flicker(pair(), NASTY, NASTY),
+        join([NASTY, paragraph(NASTY)]),
+    )
+    html = page.html()
+    check(html)
+    assert "<script>alert" not in html
+    assert html.count("<script>") == 1
+
+
+def test_only_html_is_markup_and_adding_text_escapes_it() -> None:
+    assert Html("<b>") + "<i>" == "<b>&lt;i&gt;"
+    assert isinstance(Html("<b>") + "x", Html)
+
+
+def test_the_page_asks_nothing_of_the_network() -> None:
+    html = whole_page().html()
+    for tag, attributes in check(html).tags:
+        for name in ("src", "href", "data", "action", "srcset"):
+            value = attributes.get(name)
+            if value is not None and tag not in ("a",):
+                assert value.startswith("data:"), (tag, value)
+            elif value is not None:
+                assert value.startswith("#")
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy and policy.group(1).startswith("default-src 'none'")
+    script = html[html.rindex("<script>") + 8 : html.rindex("</script>")]
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy.group(1)
+
+
+def test_sections_can_be_reached_and_their_names_are_unique() -> None:
+    page = whole_page()
+    tags = check(page.html()).tags
+    links = [a["href"] for tag, a in tags if tag == "a" and a.get("class") != "skip"]
+    ids = [a["id"] for tag, a in tags if tag == "section"]
+    assert links == [f"#{name}" for name in ids] == ["#first", "#second", "#third"]
+    with pytest.raises(ConfigError, match="already"):
+        page.section("first", "Again", "x")
+    with pytest.raises(ConfigError, match="section id"):
+        page.section('x" onload="', "Bad", "x")
+
+
+def test_every_picture_says_what_it_shows() -> None:
+    with pytest.raises(ConfigError, match="alt text"):
+        figure(pair()["HR"], " ")
+    tags = check(whole_page().html()).tags
+    alts = [a["alt"] for tag, a in tags if tag == "img"]
+    assert alts == ["tissue, LR", "tissue, HR"]
+
+
+def test_a_flicker_is_a_button_that_says_what_it_shows() -> None:
+    html = flicker(pair(), "tissue")
+    button = next(a for tag, a in check(html).tags if tag == "button")
+    assert button["type"] == "button"
+    assert button["aria-label"] == "tissue. Shows LR; press to change to HR."
+    assert html.count('class="pixels"') == 1  # the LR, enlarged by nearest neighbour
+    with pytest.raises(ConfigError, match="two pictures"):
+        flicker({"HR": pair()["HR"]}, "tissue")
+
+
+def test_lr_is_embedded_without_loss() -> None:
+    images = pair()
+    html = flicker(images, "tissue")
+    data = re.search(r"data:image/png;base64,([^\"]+)", html)
+    assert data
+    assert np.array_equal(np.asarray(Image.open(BytesIO(b64decode(data.group(1))))), images["LR"])
+
+
+def test_pictures_are_reduced_and_compressed_only_where_it_does_not_hurt(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tissue = rng.integers(0, 256, (400, 300, 3), np.uint8)
+    graphic = np.zeros((400, 300), np.uint8)
+    assert encode(tissue).media_type == "image/jpeg"
+    assert encode(graphic).media_type == "image/png"
+    small = encode(tissue, max_side_px=100)
+    assert (small.width_px, small.height_px) == (75, 100)
+    path = tmp_path / "a.png"
+    Image.fromarray(tissue).save(path)
+    assert encode(path).data == path.read_bytes()
+    assert len(encode(path, max_side_px=400).data) < path.stat().st_size
+    with pytest.raises(ConfigError, match="cannot be read as a picture"):
+        encode(b"no picture")
+    with pytest.raises(ConfigError, match="uint8"):
+        encode(np.zeros((4, 4, 3)))
+
+
+def test_tables_set_numbers_right_and_give_rows_a_heading() -> None:
+    html = table(["slide", "pairs", "um/px"], [["a", 12000, 0.24300001], ["b", None, float("nan")]])
+    assert html.count('<th scope="row">') == 2
+    assert '<td class="n">12,000</td>' in html and '<td class="n">0.243</td>' in html
+    assert html.count("–") == 2
+    assert '<td class="n">' not in table(["a", "b"], [["x", "4x4"]])
+    with pytest.raises(ConfigError, match="another length"):
+        table(["a", "b"], [["x"]])
+
+
+def test_writing_replaces_whole_and_is_the_same_every_time(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "report.html"
+    whole_page().write(target)
+    first = target.read_bytes()
+    whole_page().write(target)
+    assert target.read_bytes() == first
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        whole_page().write(tmp_path / "file" / "report.html")
+
+
+def test_a_browser_runs_it_without_a_complaint(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    path = whole_page().write(tmp_path / "report.html")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert '<html lang="en" class="script"' in done.stdout  # the policy let the script run
+    assert "Theme: auto" in done.stdout
+    assert "CONSOLE" not in done.stderr

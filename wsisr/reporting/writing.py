@@ -1,0 +1,64 @@
+"""`wsisr report PATH`: which page a path gets."""
+
+from pathlib import Path
+
+from wsisr.errors import ConfigError
+from wsisr.training.runs import RUN_NAME
+
+PAGE_NAME = "report.html"
+
+
+def write_report(path: Path, output: Path | None = None) -> Path:
+    """Write the page of a store, a run, a folder of runs or an evaluation.
+
+    Parameters
+    ----------
+    path : Path
+    output : Path, optional
+        A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
+        beside a store, and ``report.html`` in the folder of a run or an evaluation.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    ConfigError
+        If the path is none of these.
+    StoreError
+        If it is a store that cannot be read.
+    """
+    target = output / PAGE_NAME if output is not None and output.is_dir() else output
+    if (path / "zarr.json").is_file():
+        from wsisr.reporting.store_page import write_store_report
+
+        return write_store_report(path, target)
+    if (path / RUN_NAME).is_file():
+        from wsisr.reporting.run_page import write_run_report
+
+        return write_run_report(path, target)
+    if (path / "results.json").is_file():
+        from wsisr.reporting.evaluation_page import write_evaluation_report
+
+        return write_evaluation_report(path, path / PAGE_NAME if target is None else target)
+    if path.is_dir() and any((entry / RUN_NAME).is_file() for entry in path.iterdir()):
+        from wsisr.reporting.runs_page import write_runs_report
+
+        return write_runs_report(path, target)
+    raise ConfigError(_what_else(path))
+
+
+def _what_else(path: Path) -> str:
+    known = (
+        "reports are written of a pair store (pairs.zarr), a training run or a folder of runs "
+        "(runs/), and an evaluation (eval/)"
+    )
+    if not path.exists():
+        return f"{path} does not exist; {known}."
+    if path.is_file():
+        return f"{path} is a file; {known}. To look at a slide, use wsisr inspect."
+    if path.with_name(path.name + ".partial").exists() or path.name.endswith(".partial"):
+        return f"{path} is an unfinished build; run the same wsisr build-pairs command again."
+    return f"{path} is none of these: {known}."
