@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsisr import open_pairs
-from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.building import BuildRequest, build_pairs, prepare, rebuild_from
 from wsisr.building.runners import SerialRunner
 from wsisr.errors import ManifestError
 from wsisr.store import verify_store
@@ -34,7 +34,7 @@ def study(made_once: Callable[..., Path]) -> Path:
 
 
 def test_pairs_of_two_scans_are_accepted_aligned_and_called_rescan(
-    study: Path, tmp_path: Path
+    study: Path, tmp_path: Path, tree_digest: Callable[[Path], str]
 ) -> None:
     request = BuildRequest(
         source=study, output=tmp_path / "p.zarr", manifest="rescan", overrides=OVERRIDES
@@ -58,6 +58,9 @@ def test_pairs_of_two_scans_are_accepted_aligned_and_called_rescan(
         assert np.corrcoef(small.ravel(), lr.ravel())[0, 1] > 0.95
     assert view.attributes["group"] == "case1"
     assert verify_store(tmp_path / "p.zarr").ok
+    again = BuildRequest(source=study, output=tmp_path / "again.zarr", overrides={})
+    rebuild_from(again, tmp_path / "p.report" / "record.json.gz", runner=SerialRunner())
+    assert tree_digest(tmp_path / "again.zarr") == tree_digest(tmp_path / "p.zarr")
 
 
 def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:

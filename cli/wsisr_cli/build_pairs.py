@@ -1,11 +1,14 @@
 """`wsisr build-pairs`: a folder of slides becomes a store of LR-HR pairs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from wsisr_cli.progress import console_reporter
+
+if TYPE_CHECKING:
+    from wsisr.building import BuildRequest
 
 
 def command(
@@ -13,6 +16,10 @@ def command(
     manifest: Annotated[
         str | None,
         typer.Option(help="Name (see `wsisr manifests list`) or YAML file; default: what fits."),
+    ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="record.json.gz of a store: rebuild just that, byte for byte."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")] = Path(
         "pairs.zarr"
@@ -46,6 +53,10 @@ def command(
         typer.Option(help="CSV with slide and any of mpp, patient, group, label, split."),
     ] = None,
     codec: Annotated[str | None, typer.Option(help="raw (default), small or zstd.")] = None,
+    scale_counts: Annotated[
+        float,
+        typer.Option(help="All counts of the manifest times this, e.g. 0.01 for a trial."),
+    ] = 1.0,
 ) -> None:
     """Build aligned LR-HR pairs from slides. Run the same command again to resume."""
     from wsisr.building import BuildRequest, build_pairs, describe_plan, finish_parts, prepare
@@ -66,7 +77,10 @@ def command(
         overwrite=overwrite,
         mpp_override=mpp_override,
         codec=codec,
+        scale_counts=scale_counts,
     )
+    if record is not None:
+        _rebuild(request, record)
     prepared = prepare(request)
     typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
     with console_reporter() as report:
@@ -77,6 +91,15 @@ def command(
         summary = finish_parts(prepared, report) if finish else build_pairs(prepared, report)
     if summary is None:
         return
+    typer.echo(summary.text())
+    raise typer.Exit(summary.exit_code)
+
+
+def _rebuild(request: "BuildRequest", record: Path) -> NoReturn:
+    from wsisr.building import rebuild_from
+
+    with console_reporter() as report:
+        summary = rebuild_from(request, record, report)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
 

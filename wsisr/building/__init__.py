@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wsisr.building.manifest import Manifest as Manifest
     from wsisr.building.manifest import load_manifest as load_manifest
     from wsisr.building.manifest import manifest_names as manifest_names
+    from wsisr.building.rebuild import rebuild_from as rebuild_from
     from wsisr.building.state import BuildRequest as BuildRequest
     from wsisr.building.state import Prepared as Prepared
     from wsisr.building.state import prepare as prepare
@@ -28,6 +29,7 @@ _LAZY = {
     "load_manifest": "manifest",
     "manifest_names": "manifest",
     "prepare": "state",
+    "rebuild_from": "rebuild",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "load_manifest",
     "manifest_names",
     "prepare",
+    "rebuild_from",
 ]
 
 

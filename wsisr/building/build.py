@@ -17,6 +17,7 @@ from wsisr.building.extract import ExtractResult, extract_slide
 from wsisr.building.finish import BuildSummary, finish_store, report_failures
 from wsisr.building.layout import SlideTask
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
+from wsisr.building.record import write_record
 from wsisr.building.records import ScanRecord, scan_path
 from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
@@ -178,7 +179,7 @@ def _scan(
         (task.slide_id, (task, prepared.manifest, prepared.scans, prepared.request.source))
         for task in todo
     ]
-    _run(prepared, "scan", scan_slide, jobs, runner, report)
+    run_phase(prepared, "scan", scan_slide, jobs, runner, report)
     failed = failed_slides(prepared)
     for task in todo:
         # A record that cannot be read back must not make its slide vanish without a word.
@@ -213,7 +214,7 @@ def _extract(
         for task in tasks
         if task.slide_id in plan.shares and task.slide_id not in committed
     ]
-    _run(prepared, "extract", extract_slide, jobs, runner, report)
+    run_phase(prepared, "extract", extract_slide, jobs, runner, report)
 
 
 def make_plan(prepared: Prepared, writer: StoreWriter) -> BuildPlan:
@@ -249,7 +250,7 @@ def _earlier(
     assigned: dict[str, str] = dict(store.attributes).get("assigned", {})  # type: ignore[assignment]
     frozen.update(assigned)
     for slide_id in sorted(writer.committed()):
-        split = str(store.slides[slide_id].attributes["split"])
+        split = str(store.slides[slide_id].attributes["split"] or "")
         frozen[slide_id] = split
         if scan_path(prepared.scans, slide_id).is_file():
             continue
@@ -274,6 +275,7 @@ def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildS
     summary = finish_store(
         prepared.paths.root, prepared.manifest, prepared.layout, prepared.tasks, failures, writer
     )
+    write_record(prepared.paths.root, prepared.scans, prepared.tasks)
     shutil.rmtree(prepared.scans, ignore_errors=True)
     shutil.rmtree(prepared.errors, ignore_errors=True)
     writer.clean()
@@ -281,7 +283,7 @@ def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildS
     return summary
 
 
-def _run(
+def run_phase(
     prepared: Prepared,
     stage: str,
     function: Callable[..., Any],

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsisr.building.layout import SlideTask
+from wsisr.building.opening import open_task
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.records import ScanRecord
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
 from wsisr.building.state import Prepared
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.slides import iter_patches, open_slide
+from wsisr.slides import iter_patches
 
 PROBE_PATCHES = 4
 PROBE_SLIDES = 3
@@ -105,7 +106,7 @@ def slide_line(record: ScanRecord, share: SlideShare, count: int, size: int) -> 
     resolution = "" if mpp is None else f"{mpp.value:.4f} um/px ({mpp.source})"
     return (
         f"{record.slide_id}: {info.vendor} by {info.backend}, {resolution}, {layers}; "
-        f"{steps}; {share.split}: {count:,} pairs, {size / 1e6:,.0f} MB"
+        f"{steps}; {share.split or 'split by patch'}: {count:,} pairs, {size / 1e6:,.0f} MB"
     )
 
 
@@ -123,12 +124,7 @@ def _seconds_per_pair(
 
 
 def _probe(record: ScanRecord, task: SlideTask, prepared: Prepared) -> float:
-    slide = open_slide(
-        task.source.path,
-        backend=record.info.backend,
-        mpp=task.mpp,
-        icc=prepared.manifest.icc,
-    )
+    slide = open_task(task, prepared.manifest, record.info.backend)
     origins = record.candidates.origins()[:PROBE_PATCHES]
     with closing(slide):
         start = time.perf_counter()

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.building.layout import SlideTask
+from wsisr.building.made import from_patch, kernel_of, made_layers, read_geometry
 from wsisr.building.manifest import Manifest
+from wsisr.building.opening import open_task
 from wsisr.building.paths import report_folder
 from wsisr.building.plan import ANY, SlideShare
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
@@ -25,7 +27,7 @@ from wsisr.building.rows import Rows, row_columns, slide_attributes
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer
 from wsisr.registration import PairCertificate, ScanRegistration
-from wsisr.slides import Slide, SlideInfo, iter_patches, open_slide
+from wsisr.slides import Slide, SlideInfo, iter_patches
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
 from wsisr.store.writer import SlideWriter
@@ -75,21 +77,20 @@ def extract_slide(
     if record is None:
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
     with ExitStack() as stack:
-        slide = open_slide(
-            task.source.path, backend=record.info.backend, mpp=task.mpp, icc=manifest.icc
-        )
+        slide = open_task(task, manifest, record.info.backend)
         stack.enter_context(closing(slide))
         _refuse_changed(task, slide, record.info)
         fixed = None
         if record.fixed is not None:
             fixed = stack.enter_context(closing(open_fixed(task, manifest)))
             _refuse_changed(task, fixed, record.fixed)
-        writer = StoreWriter.attach(store).slide(task.slide_id, _specs(record, manifest))
+        specs = array_specs(record, manifest, stacked=task.stack is not None)
+        writer = StoreWriter.attach(store).slide(task.slide_id, specs)
         try:
             rows = Rows()
             for batch in _batches(record, share, manifest, rows):
-                _extract_batch(slide, fixed, record, manifest, batch, rows, writer)
-            columns = row_columns(record, rows, manifest)
+                _extract_batch(task, slide, fixed, record, manifest, batch, rows, writer)
+            columns = row_columns(record, rows, manifest, share)
             attributes = slide_attributes(task, record, share, rows, manifest, columns)
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
             _save_pictures(scan_folder, report_folder(store), record, rows)
@@ -116,13 +117,19 @@ def _refuse_changed(task: SlideTask, slide: Slide, scanned: SlideInfo) -> None:
         )
 
 
-def _specs(record: ScanRecord, manifest: Manifest) -> list[ArraySpec]:
+def array_specs(record: ScanRecord, manifest: Manifest, *, stacked: bool) -> list[ArraySpec]:
     """The image arrays of a slide, HR first."""
-    mpp = None if record.info.mpp is None else record.info.mpp.value
+    mpp = _um_per_px(record)
     layers = record.geometry.layers
     if record.fixed is None:
         return [
-            _spec(layer, mpp, lr_origin(layer) if n else STORED) for n, layer in enumerate(layers)
+            _spec(
+                layer,
+                mpp,
+                lr_origin(layer) if n else STORED,
+                {} if layer.native else kernel_of(layer, manifest, stacked=stacked),
+            )
+            for n, layer in enumerate(layers)
         ]
     small = layers[0]
     scale = manifest.size // small.size_px
@@ -135,10 +142,14 @@ def _specs(record: ScanRecord, manifest: Manifest) -> list[ArraySpec]:
         um_per_px=None if mpp is None else mpp / scale,
         extra={"scan": "fixed"},
     )
-    return [hr, _spec(small, mpp, RESCAN)]
+    return [hr, _spec(small, mpp, RESCAN, {})]
 
 
-def _spec(layer: Layer, mpp: float | None, origin: str) -> ArraySpec:
+def _um_per_px(record: ScanRecord) -> float | None:
+    return None if record.info.mpp is None else record.info.mpp.value
+
+
+def _spec(layer: Layer, mpp: float | None, origin: str, extra: dict[str, object]) -> ArraySpec:
     return ArraySpec(
         name=layer.name,
         size_px=layer.size_px,
@@ -148,7 +159,7 @@ def _spec(layer: Layer, mpp: float | None, origin: str) -> ArraySpec:
         level=layer.level,
         reduction=layer.reduction,
         um_per_px=None if mpp is None else mpp * layer.factor,
-        extra={} if layer.native else {"kernel": "bicubic-antialias", "a": -0.5},
+        extra=extra,
     )
 
 
@@ -187,6 +198,7 @@ def _batches(
 
 
 def _extract_batch(
+    task: SlideTask,
     slide: Slide,
     fixed: Slide | None,
     record: ScanRecord,
@@ -197,7 +209,7 @@ def _extract_batch(
 ) -> None:
     """Store the pairs of a batch and note what became of each."""
     coarse, fine = manifest.lr[-1] if manifest.lr else "", manifest.hr
-    for pair in _read_pairs(slide, fixed, record, manifest, batch):
+    for pair in _read_pairs(task, slide, fixed, record, manifest, batch):
         if pair.drop:
             rows.dropped[pair.drop] += 1
             continue
@@ -224,6 +236,7 @@ class _Pair:
 
 
 def _read_pairs(
+    task: SlideTask,
     slide: Slide,
     fixed: Slide | None,
     record: ScanRecord,
@@ -248,9 +261,14 @@ def _read_pairs(
             )
         return
     hr, lr = geometry.layers[0], geometry.layers[-1]
-    for position, arrays, valid in iter_patches(slide, geometry, origins):
+    made = from_patch(manifest, stacked=task.stack is not None)
+    to_read = read_geometry(geometry) if made else geometry
+    for position, arrays, valid in iter_patches(slide, to_read, origins):
         if not valid:
             yield _Pair(position=position, drop="unscanned")
+        elif made:
+            arrays = {**arrays, **made_layers(arrays[hr.name], geometry, manifest)}
+            yield _Pair(position=position, arrays=arrays)
         elif manifest.registration.per_pair:
             certificate, crop = register_patch(
                 slide,

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsisr.building.layout import Layout, SlideTask
+from wsisr.building.leaks import divide_test_sets, leak_sentence, leak_stamp
 from wsisr.building.manifest import Manifest
 from wsisr.building.paths import report_folder
 from wsisr.building.plan import SPLITS, resolved_quotas
@@ -101,8 +103,10 @@ def finish_store(
     failures: tuple[Failure, ...],
     writer: StoreWriter,
 ) -> BuildSummary:
-    """Write the splits and the summary of everything that is committed."""
-    rows = split_rows(open_pairs(path))
+    """Write the splits, the record and the summary of everything that is committed."""
+    committed = open_pairs(path)
+    rows = split_rows(committed)
+    writer.set_root(_declarations(committed, rows, manifest))
     writer.commit_splits(rows)
     store = open_pairs(path)
     warnings = _warnings(store, manifest, rows)
@@ -120,6 +124,16 @@ def finish_store(
         failures=failures,
         warnings=warnings,
     )
+
+
+def _declarations(store: PairStore, rows: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """What the root says of the splits besides their rows."""
+    found: dict[str, Any] = {}
+    if manifest.split.kind == "paper-random":
+        found["leaky"] = leak_stamp(store, rows)
+    if manifest.split.test_sets is not None:
+        found["test_sets"] = divide_test_sets(store, rows["test"], manifest)
+    return found
 
 
 def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
@@ -148,21 +162,35 @@ def _write_failures(folder: Path, failures: Sequence[Failure]) -> None:
 
 
 def split_rows(store: PairStore) -> dict[str, Any]:
-    """Kept rows of every committed slide under the slide's split: arrays (m, 2) int32."""
+    """Kept rows of every committed slide under the slide's split, or each under its own:
+    arrays (m, 2) int32."""
     position = {slide_id: index for index, slide_id in enumerate(store.attributes["slides"])}
     rows: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in SPLITS}
     for slide_id in store.slides:
         kept = np.flatnonzero(store.slides[slide_id].column("kept"))
-        split = str(store.slides[slide_id].attributes["split"])
-        place = np.full(len(kept), position[slide_id])
-        rows[split].append(np.stack([place, kept], axis=1).astype(np.int32))
+        pairs = np.stack([np.full(len(kept), position[slide_id]), kept], axis=1)
+        for name in SPLITS:
+            rows[name].append(pairs[_belongs(store, slide_id, name)[kept]].astype(np.int32))
     empty = np.empty((0, 2), np.int32)
     return {name: np.concatenate([empty, *parts]) for name, parts in rows.items()}
+
+
+def _belongs(store: PairStore, slide_id: str, split: str) -> NDArray[np.bool_]:
+    """Which stored patches of a slide are of a split, by the slide or by patch."""
+    view = store.slides[slide_id]
+    declared = view.attributes["split"]
+    if declared is not None:
+        return np.full(len(view), declared == split)
+    mine: NDArray[np.bool_] = view.column("split") == SPLITS.index(split)  # type: ignore[arg-type]
+    return mine
 
 
 def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> tuple[str, ...]:
     """What a person should know before training on this."""
     notes = []
+    leaky = dict(store.attributes).get("leaky")
+    if isinstance(leaky, dict):
+        notes.append(leak_sentence(leaky))
     for split, counts in resolved_quotas(manifest).items():
         for name, wanted in counts.items():
             have = _count(store, split, name, manifest)
@@ -180,12 +208,11 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
 def _count(store: PairStore, split: str, name: str, manifest: Manifest) -> int:
     total = 0
     for slide_id in store.slides:
-        if store.slides[slide_id].attributes["split"] == split:
-            labels = store.table(slide_id)["label"]
-            if name == "any":
-                total += len(labels)
-            else:
-                total += int((labels == manifest.labels.classes.index(name)).sum())
+        view = store.slides[slide_id]
+        mine = _belongs(store, slide_id, split) & view.column("kept")
+        if name != "any":
+            mine &= view.column("label") == manifest.labels.classes.index(name)
+        total += int(mine.sum())
     return total
 
 
@@ -277,7 +304,8 @@ def _slide_table(store: PairStore) -> list[str]:
     for slide_id in store.slides:
         attrs = _attributes(store, slide_id)
         mpp = f"{attrs['mpp']['value']:.4f}" if attrs.get("mpp") else ""
-        row = [slide_id, attrs["patient"], attrs["split"], mpp, attrs.get("backend", "")]
+        split = attrs["split"] or "by patch"
+        row = [slide_id, attrs["patient"], split, mpp, attrs.get("backend", "")]
         row += [attrs.get("funnel", {}).get(step, "") for step in steps]
         lines.append("| " + " | ".join(_cell(str(cell)) for cell in row) + " |")
     return lines

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wsisr.building.stack import ImageStack
 from wsisr.errors import ManifestError
 from wsisr.slides import SlideSource
 
@@ -45,6 +46,8 @@ class SlideTask:
         The HR scan of the same glass, in builds from two scans.
     fixed_mpp : float or None
         Override of the HR scan.
+    stack : ImageStack or None
+        The images that are this slide's rows, where it is no file of its own.
     """
 
     source: SlideSource
@@ -58,6 +61,7 @@ class SlideTask:
     mpp: float | None = None
     fixed: SlideSource | None = None
     fixed_mpp: float | None = None
+    stack: ImageStack | None = None
 
     @property
     def slide_id(self) -> str:
@@ -71,7 +75,7 @@ class Layout:
     Attributes
     ----------
     name : str
-        ``"camelyon16-official"``, ``"camelyon16-flat"`` or ``"folder"``.
+        ``"camelyon16-official"``, ``"camelyon16-flat"``, ``"folder"`` or ``"images-..."``.
     sentence : str
         For the person who started the build.
     manifest : str
@@ -106,7 +110,7 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
         stem = _stem(slide)
         task = SlideTask(
             source=slide,
-            patient=_patient(stem, slide.slide_id),
+            patient=patient_of(stem, slide.slide_id),
             group=slide.slide_id,
             annotation=annotations.get(stem.lower()),
         )
@@ -159,7 +163,7 @@ def _stem(slide: SlideSource) -> str:
     return slide.path.name if slide.path.is_dir() else slide.path.stem
 
 
-def _patient(stem: str, slide_id: str) -> str:
+def patient_of(stem: str, slide_id: str) -> str:
     """TCGA barcodes carry the patient; anywhere else a slide is its own patient."""
     match = _TCGA.match(stem)
     return match.group(1).upper() if match else slide_id

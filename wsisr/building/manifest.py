@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -127,6 +128,12 @@ class Manifest(Strict):
             raise ValueError(f"{self.sampling.kind} sampling needs sampling.per_slide")
         if self.sampling.kind == "points" and self.sampling.points is None:
             raise ValueError("point sampling needs sampling.points")
+        for name in self.lr:
+            halvings = np.log2(hr / parse_magnification(name))
+            if self.reduction == "bicubic-repeated" and halvings % 1:
+                raise ValueError(f"lr {name}: halving {self.hr} over and over does not lead there")
+        if self.reduction != "bicubic" and (self.registration.per_pair or self.rescan is not None):
+            raise ValueError(f"reduction {self.reduction} is for LR that nobody registers")
         self._consistent_images()
         self._consistent_counts()
         return self
@@ -225,6 +232,15 @@ def _magnification(text: str) -> float:
         raise ValueError(str(error)) from None
 
 
+def manifest_schema() -> dict[str, Any]:
+    """JSON schema of a manifest file, draft 2020-12 (shipped as ``schema.json`` beside them)."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(mode="validation"),
+        "title": "wsisr manifest",
+    }
+
+
 def manifest_folder() -> Path:
     """Where the built-in manifests are: in the package, else at the repository root."""
     inside = Path(str(files("wsisr"))) / "manifests"
@@ -264,6 +280,9 @@ def load_manifest(name_or_file: str | Path, overrides: dict[str, Any] | None = N
     if not isinstance(body, dict):
         raise ManifestError(f"{path}: a manifest is a YAML mapping with at least a name.")
     for key, value in (overrides or {}).items():
+        if key.partition(".")[0] == "quotas":
+            # Other numbers than the paper's are asked for.
+            body.pop("expect", None)
         _set(body, key.split("."), value)
     return parse_manifest(body, str(path))
 

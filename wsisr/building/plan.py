@@ -6,15 +6,24 @@ already keep their split, and what they gave counts against the quotas.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import ScanRecord
 from wsisr.errors import ManifestError
 from wsisr.selection.hashing import hash_key
-from wsisr.selection.splits import VALIDATION_SHARE, plan_splits
+from wsisr.selection.splits import (
+    VALIDATION_SHARE,
+    divide_patches,
+    patch_draws,
+    plan_splits,
+    random_patch_splits,
+)
 
 ANY = "any"
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
@@ -28,13 +37,17 @@ class SlideShare:
     ----------
     slide_id : str
     split : str
+        Empty where its patches are divided one by one.
     wanted : dict of str to int, or None
         Pairs to keep per class name (or `any`); None: all that pass the rules.
+    by_patch : dict of str to int, or None
+        How many of its pairs each split gets, where patches are divided one by one.
     """
 
     slide_id: str
     split: str
     wanted: dict[str, int] | None = None
+    by_patch: dict[str, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +64,21 @@ def decide_splits(
     """Slide id -> split for every planned slide, failed ones included, and warnings.
 
     Official splits (of the source's layout) count where the manifest says `official`; a tenth of
-    the official training patients validates. A split in the override table always counts.
+    the official training patients validates, unless the source names a validation set itself. A
+    split in the override table always counts. Where patches are divided one by one, no slide
+    has a split: it is the empty text.
     """
-    official = manifest.split.kind == "official"
+    if divides_patches(manifest):
+        return {task.slide_id: "" for task in tasks}, ()
+    official = manifest.split.kind == "official" or manifest.split.official
+    if manifest.split.official:
+        # Declared leaky: an image counts by itself, whatever patient it is of.
+        tasks = [replace(task, patient=task.slide_id, group=task.slide_id) for task in tasks]
+    validated = official and any(task.split == "val" for task in tasks)
+    kept = ("train", "val", "test") if validated else ("val", "test")
     fixed = dict(existing)
     for task in tasks:
-        if task.split_is_override or (official and task.split in ("val", "test")):
+        if task.split_is_override or (official and task.split in kept):
             fixed.setdefault(task.slide_id, task.split)
     _refuse_straddling(tasks, fixed)
     is_training = [official and t.split == "train" and not t.split_is_override for t in tasks]
@@ -128,6 +150,8 @@ def plan_build(
         A quota is spread as evenly as the candidates of its slides allow; where there are too
         few, a warning says how many.
     """
+    if divides_patches(manifest):
+        return _plan_by_patch(records, manifest, patients, kept_before or {})
     quotas = resolved_quotas(manifest)
     limits = slide_limits(records, patients, manifest)
     if not quotas:
@@ -161,6 +185,95 @@ def plan_build(
         for slide_id in sorted(records)
     }
     return BuildPlan(shares=shares, warnings=tuple(warnings))
+
+
+def divides_patches(manifest: Manifest) -> bool:
+    """Whether patches are divided one by one, so that slides belong to no split."""
+    return manifest.split.kind == "paper-random" and not manifest.split.official
+
+
+def _plan_by_patch(
+    records: Mapping[str, ScanRecord],
+    manifest: Manifest,
+    patients: Mapping[str, str],
+    kept_before: Mapping[str, Mapping[str, int]],
+) -> BuildPlan:
+    """Quotas of all splits together over all slides; then every planned patch draws its split."""
+    quotas = resolved_quotas(manifest)
+    limits = slide_limits(records, patients, manifest)
+    names = sorted({name for counts in quotas.values() for name in counts})
+    slides = sorted(records)
+    wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in slides}
+    warnings = []
+    supplies = {s: _supplies(records[s], manifest, names, limits[s]) for s in slides}
+    for name in names:
+        total = sum(counts.get(name, 0) for counts in quotas.values())
+        missing = max(0, total - kept_before.get("", {}).get(name, 0))
+        supply = {s: supplies[s][name] for s in slides}
+        share = fill_evenly(supply, missing, manifest.seed)
+        for slide_id, count in share.items():
+            wanted[slide_id][name] = count
+        if sum(share.values()) < missing:
+            warnings.append(
+                f"{name}: {missing:,} pairs are wanted and {sum(supply.values()):,} candidates "
+                f"exist on {len(slides)} slides; the set will be smaller."
+            )
+    everything = {s: None if limits[s] is None else {ANY: limits[s] or 0} for s in slides}
+    shares = {s: wanted[s] if quotas else everything[s] for s in slides}
+    draws = [_planned_draws(records[s], shares[s], manifest) for s in slides]
+    splits = random_patch_splits(
+        np.concatenate([np.empty(0, np.uint64), *draws]), patch_weights(manifest)
+    )
+    plan: dict[str, SlideShare] = {}
+    start = 0
+    for slide_id, own in zip(slides, draws, strict=True):
+        here = Counter(splits[start : start + len(own)].tolist())
+        start += len(own)
+        plan[slide_id] = SlideShare(
+            slide_id=slide_id,
+            split="",
+            wanted=shares[slide_id],
+            by_patch={str(name): here[name] for name in SPLITS},
+        )
+    return BuildPlan(shares=plan, warnings=tuple(warnings))
+
+
+def patch_weights(manifest: Manifest) -> dict[str, float]:
+    """In which shares patches are divided: the quotas', else the manifest's weights."""
+    quotas = resolved_quotas(manifest)
+    if quotas:
+        return {name: float(sum(counts.values())) for name, counts in quotas.items()}
+    return {str(name): weight for name, weight in manifest.split.weights.items()}
+
+
+def _planned_draws(
+    record: ScanRecord, wanted: Mapping[str, int] | None, manifest: Manifest
+) -> NDArray[np.uint64]:
+    """The draws of the patches that a slide gives if every one of its best candidates is good."""
+    labels = np.asarray(record.candidates.label, np.int64)
+    names = manifest.labels.classes
+    chosen = np.ones(len(labels), np.bool_)
+    if wanted is not None:
+        chosen[:] = False
+        for name, count in wanted.items():
+            fits = np.arange(len(labels))
+            if name != ANY:
+                fits = np.flatnonzero(labels == names.index(name))
+            chosen[fits[:count]] = True
+    return patch_draws(record.slide_id, record.candidates.origins()[chosen], manifest.seed)
+
+
+def patch_numbers(
+    slide_id: str,
+    origins: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    counts: Mapping[str, int],
+    manifest: Manifest,
+) -> NDArray[np.int8]:
+    """The split of every stored patch of a slide, as an index into `SPLITS`."""
+    draws = patch_draws(slide_id, origins, manifest.seed)
+    names = divide_patches(draws, kept, counts, patch_weights(manifest))
+    return np.array([SPLITS.index(name) for name in names.tolist()], np.int8)
 
 
 def slide_limits(

@@ -61,7 +61,9 @@ def save_patches(
     field_px : int
         Level-0 side of the field of view.
     """
-    picture = cv2.imread(str(overview_path(scans, slide_id)), cv2.IMREAD_COLOR_RGB)
+    path = overview_path(scans, slide_id)
+    # Ready-made images have no overview: they are their own.
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
     if picture is None:
         return
     drawn = np.asarray(picture, np.uint8)

@@ -86,6 +86,8 @@ class ScanRecord:
     candidates : RankedCandidates
     notes : tuple of str
         Sentences for the summary.
+    extras : dict
+        More attributes of the slide in the store, and values that replace others.
     """
 
     slide_id: str
@@ -103,6 +105,7 @@ class ScanRecord:
     funnel: dict[str, int] = field(default_factory=dict)
     candidates: RankedCandidates = RankedCandidates()
     notes: tuple[str, ...] = ()
+    extras: dict[str, Any] = field(default_factory=dict)
     format: int = SCAN_FORMAT
 
 

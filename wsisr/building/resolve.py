@@ -32,14 +32,16 @@ def plan_geometry(info: SlideInfo, manifest: Manifest, slide_id: str) -> PatchGe
         If HR would have to be upsampled, a scale is not exact, or a native level is required
         and missing; the message says what the slide has and what to ask for.
     """
-    if info.mpp is None:
+    declared = None if manifest.images is None else manifest.images.magnification
+    if info.mpp is None and declared is None:
         raise MppError(
             info.mpp_problem
             or f"{slide_id}: the file states no resolution. Give it with --mpp-override CSV "
             "(columns slide,mpp)."
         )
     hr_power = parse_magnification(manifest.hr)
-    if manifest.mpp is not None:
+    nominal = _nominal(info, manifest, declared, slide_id)
+    if manifest.mpp is not None and info.mpp is not None:
         hr_factor = manifest.mpp / info.mpp.value
         if hr_factor < 1.0 - UPSAMPLING_TOLERANCE:
             raise MagnificationError(
@@ -49,14 +51,7 @@ def plan_geometry(info: SlideInfo, manifest: Manifest, slide_id: str) -> PatchGe
             )
         hr_factor = 1.0 if abs(hr_factor - 1.0) <= UPSAMPLING_TOLERANCE else hr_factor
     else:
-        nominal = nominal_magnification(info.mpp.value)
-        if nominal is None:
-            raise MagnificationError(
-                f"{slide_id} has {info.mpp.value:.4g} um/px, which is none of 80x, 40x, 20x, 10x "
-                "and 5x (0.125 to 2 um/px, within 20 %); ask for a physical resolution with --mpp, "
-                "or correct it with --mpp-override."
-            )
-        hr_factor = float(downsample_factor(nominal, hr_power, slide_id))
+        hr_factor = float(downsample_factor(nominal or 0, hr_power, slide_id))
     hr = _layer(info, manifest, manifest.hr, hr_factor, manifest.size, None, slide_id)
     layers = [hr]
     for name in manifest.lr:
@@ -69,6 +64,24 @@ def plan_geometry(info: SlideInfo, manifest: Manifest, slide_id: str) -> PatchGe
             )
         )
     return patch_geometry(tuple(layers), tuple(level.factor for level in info.levels))
+
+
+def _nominal(
+    info: SlideInfo, manifest: Manifest, declared: str | None, slide_id: str
+) -> int | None:
+    """What the slide's pixels are called: as the manifest declares its images, or by their size."""
+    if declared is not None:
+        return round(parse_magnification(declared))
+    if manifest.mpp is not None or info.mpp is None:
+        return None
+    nominal = nominal_magnification(info.mpp.value)
+    if nominal is None:
+        raise MagnificationError(
+            f"{slide_id} has {info.mpp.value:.4g} um/px, which is none of 80x, 40x, 20x, 10x "
+            "and 5x (0.125 to 2 um/px, within 20 %); ask for a physical resolution with --mpp, "
+            "or correct it with --mpp-override."
+        )
+    return nominal
 
 
 def _layer(

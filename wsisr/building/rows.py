@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsisr.building.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.plan import SlideShare
+from wsisr.building.plan import SlideShare, patch_numbers
 from wsisr.building.records import ScanRecord
 from wsisr.registration import LevelTransform, PairCertificate, ScanRegistration
 from wsisr.slides.protocol import UInt8Array
@@ -36,7 +36,9 @@ class Rows:
         return Counter(labels[i] for i, kept in zip(self.index, self.kept, strict=True) if kept)
 
 
-def row_columns(record: ScanRecord, rows: Rows, manifest: Manifest) -> dict[str, NDArray[Any]]:
+def row_columns(
+    record: ScanRecord, rows: Rows, manifest: Manifest, share: SlideShare
+) -> dict[str, NDArray[Any]]:
     index = np.asarray(rows.index, np.int64)
     table = record.candidates
     columns: dict[str, NDArray[Any]] = {
@@ -58,6 +60,11 @@ def row_columns(record: ScanRecord, rows: Rows, manifest: Manifest) -> dict[str,
     elif manifest.registration.method == "levels":
         columns.update(_level_columns(record, index))
         columns["kept"] &= columns["verdict"] == 1
+    if share.by_patch is not None:
+        origins = np.stack([columns["x"], columns["y"]], axis=1)
+        columns["split"] = patch_numbers(
+            record.slide_id, origins, columns["kept"], share.by_patch, manifest
+        )
     return columns
 
 
@@ -171,6 +178,7 @@ def slide_attributes(
         "label": task.label or None,
         "labels": list(manifest.labels.classes),
         "reasons": reasons_of(rows.certificates),
-        "split": share.split,
+        "split": share.split or None,
         "funnel": funnel,
+        **record.extras,
     }

@@ -5,7 +5,7 @@ Nothing is extracted here, and nothing that is decided depends on other slides.
 
 import json
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.building.alignment import aligned, reference_layer
+from wsisr.building.image_scan import (
+    cover_origins,
+    image_candidates,
+    image_extras,
+    stack_origins,
+    whole_mask,
+)
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
+from wsisr.building.opening import (
+    declared_attribute,
+    declared_mpp,
+    open_checked_task,
+)
+from wsisr.building.point_lists import points_of
 from wsisr.building.preview import save_overview
 from wsisr.building.records import RankedCandidates, ScanRecord, save_scan
 from wsisr.building.rescan import open_fixed, register_glass, rescan_geometry
 from wsisr.building.resolve import plan_geometry
-from wsisr.errors import BuildError, SlideError
+from wsisr.errors import SlideError
 from wsisr.geometry import PatchGeometry
 from wsisr.registration import LevelTransform, calibrate_levels
 from wsisr.selection import (
@@ -32,10 +45,10 @@ from wsisr.selection import (
     weighted_candidates,
 )
 from wsisr.selection.annotations import Annotations, load_annotations
-from wsisr.selection.points import load_points
+from wsisr.selection.clam import ClamSettings
 from wsisr.selection.quality import nuclei_map, texture_map
 from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
-from wsisr.slides import Slide, colour_check, level_evidence, open_checked_slide
+from wsisr.slides import Slide, colour_check, level_evidence
 
 UNLABELLED = -1
 
@@ -55,6 +68,8 @@ def scan_identity(task: SlideTask, manifest: Manifest) -> str:
         ],
         "annotation": None if task.annotation is None else _stamp(task.annotation),
     }
+    if task.stack is not None:
+        parts["stack"] = [task.stack.dataset, task.stack.rows, task.stack.labels]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -79,13 +94,19 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
     """
     identity = scan_identity(task, manifest)
     notes: list[str] = []
-    slide, check = open_checked_slide(
-        task.source.path, seed=manifest.seed, mpp=task.mpp, icc=manifest.icc
-    )
+    slide, check = open_checked_task(task, manifest)
     if not check.agrees:
         notes.append(f"{check.detail}; {slide.info.backend} is used.")
+    extras: dict[str, Any] = {}
     with ExitStack() as stack:
         stack.enter_context(closing(slide))
+        declared = declared_mpp(slide.info, manifest)
+        if declared is not None:
+            extras["mpp"] = declared_attribute(declared)
+            slide, _ = open_checked_task(replace(task, mpp=declared), manifest)
+            stack.enter_context(closing(slide))
+        if manifest.tissue.method == "none":
+            return _scan_image(task, manifest, slide, folder, source, identity, extras)
         fixed = None
         if manifest.rescan is None:
             geometry = plan_geometry(slide.info, manifest, task.slide_id)
@@ -95,7 +116,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         fault = colour_check(slide)
         if fault is not None:
             raise SlideError(fault)
-        tissue = tissue_of(slide, manifest.tissue.um_per_px, method=manifest.tissue.method)
+        tissue = find_tissue(slide, manifest)
         if tissue.kind == "fluorescence":
             raise SlideError(
                 f"{task.slide_id}: this is a fluorescence slide (bright structures on a dark "
@@ -106,7 +127,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
         used = {layer.level for layer in geometry.layers}
         notes.extend(item.verdict for item in evidence if item.warning and item.level in used)
-        annotations = _annotations(task, slide)
+        annotations = _annotations(task, slide) if manifest.images is None else None
         transforms = _calibrate(slide, geometry, manifest)
         notes.extend(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable)
         if manifest.registration.method == "levels":
@@ -131,10 +152,54 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             funnel=funnel,
             candidates=candidates,
             notes=tuple(notes),
+            extras=extras,
         )
         save_overview(folder, task.slide_id, tissue, annotations)
         save_scan(folder, record, tissue.mask)
         return record
+
+
+def _scan_image(
+    task: SlideTask,
+    manifest: Manifest,
+    image: Slide,
+    folder: Path,
+    source: Path,
+    identity: str,
+    extras: dict[str, Any],
+) -> ScanRecord:
+    """The scan of an image all of whose pixels count: no tissue, no calibration, no picture."""
+    geometry = plan_geometry(image.info, manifest, task.slide_id)
+    if task.stack is not None:
+        origins = stack_origins(geometry, image.info)
+    else:
+        origins = _origins(image, geometry, task, manifest)
+    candidates, funnel = image_candidates(image.info, geometry, origins, task, manifest)
+    mask, mask_um_per_px = whole_mask(image.info, manifest)
+    root = source if source.is_dir() else source.parent
+    record = ScanRecord(
+        slide_id=task.slide_id,
+        identity=identity,
+        info=image.info,
+        geometry=geometry,
+        icc=manifest.icc,
+        tissue={"kind": "image", "um_per_px": mask_um_per_px},
+        tissue_um_per_px=mask_um_per_px,
+        overview_px=image.info.levels[0].width_px,
+        funnel=funnel,
+        candidates=candidates,
+        extras=extras | image_extras(task, root),
+    )
+    save_scan(folder, record, mask)
+    return record
+
+
+def find_tissue(slide: Slide, manifest: Manifest) -> TissueMap:
+    """A slide's tissue by the manifest's rule."""
+    rule = manifest.tissue
+    assert rule.method != "none"
+    clam = ClamSettings() if rule.clam is None else ClamSettings(**rule.clam.model_dump())
+    return tissue_of(slide, rule.um_per_px, method=rule.method, clam=clam)
 
 
 def _calibrate(
@@ -164,7 +229,7 @@ def choose_candidates(
 ) -> tuple[RankedCandidates, dict[str, int]]:
     """Places that pass every rule, best rank first, and the funnel of counts."""
     # Shares are measured on all that registration may crop from: a paper's 1050-px region.
-    margin = round(geometry.hr.margin_px * geometry.hr.factor)
+    margin = _margin_px(geometry)
     region_px = geometry.field_px + 2 * margin
     labels, other = _classes(annotations, task, manifest)
     measured = describe_candidates(
@@ -251,34 +316,51 @@ def _places(
 ) -> NDArray[np.int64]:
     """Origins before any rule, by the manifest's way of sampling."""
     sampling = manifest.sampling
-    margin = round(geometry.hr.margin_px * geometry.hr.factor)
-    if sampling.kind == "grid":
-        stride = round(geometry.field_px * sampling.stride)
-        return grid_candidates(geometry, slide.info, stride, margin_px=margin)
+    margin = _margin_px(geometry)
     if sampling.kind == "points":
         assert sampling.points is not None
-        path = (source if source.is_dir() else source.parent) / sampling.points
-        if not path.is_file():
-            raise BuildError(f"{path}: the list of points that the manifest names is not there.")
-        points = load_points(path).get(task.source.path.stem, np.empty((0, 2)))
-        return point_candidates(geometry, slide.info, points, margin_px=margin)
-    count = sampling.per_slide or 0
-    seed, slide_id = manifest.seed, task.slide_id
-    if sampling.kind == "random":
-        return random_candidates(
-            geometry, slide.info, count=count, seed=seed, slide_id=slide_id, margin_px=margin
-        )
+        root = source if source.is_dir() else source.parent
+        points = points_of(root, sampling.points, task.source.path.stem)
+        if len(points) or sampling.unlisted == "none":
+            return point_candidates(geometry, slide.info, points, margin_px=margin)
+    if sampling.kind not in ("texture", "nuclei"):
+        return _origins(slide, geometry, task, manifest)
     weights = texture_map(tissue) if sampling.kind == "texture" else nuclei_map(tissue)
     return weighted_candidates(
         geometry,
         slide.info,
         weights,
         tissue.factor,
-        count=count,
-        seed=seed,
-        slide_id=slide_id,
+        count=sampling.per_slide or 0,
+        seed=manifest.seed,
+        slide_id=task.slide_id,
         margin_px=margin,
     )
+
+
+def _origins(
+    slide: Slide, geometry: PatchGeometry, task: SlideTask, manifest: Manifest
+) -> NDArray[np.int64]:
+    """Origins that follow from the slide's size alone."""
+    sampling = manifest.sampling
+    if sampling.kind == "cover":
+        return cover_origins(geometry, slide.info)
+    if sampling.kind == "random":
+        return random_candidates(
+            geometry,
+            slide.info,
+            count=sampling.per_slide or 0,
+            seed=manifest.seed,
+            slide_id=task.slide_id,
+            margin_px=_margin_px(geometry),
+        )
+    stride = round(geometry.field_px * sampling.stride)
+    return grid_candidates(geometry, slide.info, stride, margin_px=_margin_px(geometry))
+
+
+def _margin_px(geometry: PatchGeometry) -> int:
+    """Level-0 pixels around a patch that registration may crop from."""
+    return round(geometry.hr.margin_px * geometry.hr.factor)
 
 
 def _health(tissue: TissueMap) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.building.finish import Failure
+from wsisr.building.images import list_images, published_layout
 from wsisr.building.layout import Layout, SlideTask, apply_overrides, recognise
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.records import ScanRecord, load_scan
@@ -46,6 +47,8 @@ class BuildRequest:
         The user's table (`wsisr.building.layout.apply_overrides`).
     codec : str or None
         ``"raw"``, ``"small"`` or ``"zstd"``; None: the store's own, raw for a new one.
+    scale_counts : float
+        All counts of the manifest times this: a trial of a large data set (`Manifest.scaled`).
     """
 
     source: Path
@@ -57,6 +60,7 @@ class BuildRequest:
     overwrite: bool = False
     mpp_override: Path | None = None
     codec: str | None = None
+    scale_counts: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +94,16 @@ def prepare(request: BuildRequest) -> Prepared:
     """
     if not request.source.exists():
         raise BuildError(f"{request.source}: no such file or folder.")
-    slides = find_slides(request.source)
-    if not slides:
-        raise BuildError(
-            f"{request.source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
-        )
-    layout = recognise(request.source, slides)
-    manifest = load_manifest(request.manifest or layout.manifest, request.overrides)
+    layout = None
+    name = request.manifest or published_layout(request.source)
+    if name is None:
+        layout = list_slides(request.source)
+    manifest = load_manifest(name or layout.manifest, request.overrides)  # type: ignore[union-attr]
+    manifest = manifest.scaled(request.scale_counts)
+    if manifest.images is not None:
+        layout = list_images(request.source, manifest)
+    elif layout is None:
+        layout = list_slides(request.source)
     tasks = layout.tasks
     if request.mpp_override is not None:
         tasks = apply_overrides(tasks, request.mpp_override)
@@ -109,6 +116,22 @@ def prepare(request: BuildRequest) -> Prepared:
         tasks=tasks,
         paths=StorePaths(request.output),
     )
+
+
+def list_slides(source: Path) -> Layout:
+    """The slides of a folder, and how it was understood.
+
+    Raises
+    ------
+    BuildError
+        If there are none.
+    """
+    slides = find_slides(source)
+    if not slides:
+        raise BuildError(
+            f"{source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
+        )
+    return recognise(source, slides)
 
 
 def record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Outcome) -> None:

@@ -173,6 +173,44 @@ def random_patch_splits(draws: UInt64Array, fractions: Mapping[str, float]) -> N
     return result
 
 
+def divide_patches(
+    draws: UInt64Array,
+    kept: NDArray[np.bool_],
+    counts: Mapping[str, int],
+    fractions: Mapping[str, float],
+) -> NDArray[np.str_]:
+    """The splits of one slide's patches, when it is known which of them count.
+
+    Parameters
+    ----------
+    draws : ndarray of uint64, shape (n,)
+        `patch_draws`.
+    kept : ndarray of bool, shape (n,)
+        The lowest of their draws go to test, the next to val, as many as `counts` says, all
+        others to train: with `random_patch_splits` over the patches of all slides before, that is
+        its own result wherever no patch was replaced.
+    counts : mapping of split to int
+    fractions : mapping of split to weight
+        Patches that do not count are divided by these, for the case that a rule counts them later.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+    """
+    names, edges = _edges(_checked_fractions(fractions))
+    result = np.asarray(names, "<U5")[
+        np.searchsorted(edges[:-1], unit_interval(draws), side="right")
+    ]
+    order = np.flatnonzero(kept)
+    order = order[np.argsort(draws[order], kind="stable")]
+    result[order] = "train"
+    start = 0
+    for name in ("test", "val"):
+        result[order[start : start + counts.get(name, 0)]] = name
+        start += counts.get(name, 0)
+    return result
+
+
 def overlap_share(
     patches: Int64Array, others: Int64Array, field_px: int, other_field_px: int | None = None
 ) -> float:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from wsisr.errors import ConfigError
+from wsisr.selection.clam import TCGA, ClamSettings, clam_mask
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
     TissueSettings,
@@ -29,7 +30,7 @@ from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
 
 __all__ = ["DEFAULT_SETTINGS", "Method", "TissueSettings", "clam_like", "segment", "tissue_of"]
 
-Method = Literal["consensus", "clam-like"]
+Method = Literal["consensus", "clam-like", "clam"]
 SUSPICIOUS_PEN_SHARE = 0.4
 
 
@@ -39,6 +40,7 @@ def tissue_of(
     *,
     method: Method = "consensus",
     settings: TissueSettings = DEFAULT_SETTINGS,
+    clam: ClamSettings = TCGA,
 ) -> TissueMap:
     """Find a slide's tissue.
 
@@ -48,9 +50,12 @@ def tissue_of(
         With a known resolution.
     um_per_px : float
         Resolution of the mask; a coarser slide is taken as it is, with a flag.
-    method : {"consensus", "clam-like"}
-        ``"clam-like"`` is the common saturation threshold, for comparison.
+    method : {"consensus", "clam-like", "clam"}
+        ``"clam-like"`` is the common saturation threshold, for comparison; ``"clam"`` adds
+        CLAM's rules on areas and holes.
     settings : TissueSettings
+    clam : ClamSettings
+        For the method ``"clam"``.
 
     Returns
     -------
@@ -69,6 +74,7 @@ def tissue_of(
         factor=view.factor,
         method=method,
         settings=settings,
+        clam=clam,
         flags=(f"the slide is coarser than {um_per_px:g} um/px",)
         if view.um_per_px > um_per_px * 1.001
         else (),
@@ -83,6 +89,7 @@ def segment(
     factor: float = 1.0,
     method: Method = "consensus",
     settings: TissueSettings = DEFAULT_SETTINGS,
+    clam: ClamSettings = TCGA,
     flags: tuple[str, ...] = (),
 ) -> TissueMap:
     """Find tissue in a picture.
@@ -119,6 +126,8 @@ def segment(
         notes.append("dark background: a fluorescence slide, not brightfield; no tissue is marked")
     elif method == "clam-like":
         mask = clam_like(rgb, um_per_px) & scanned
+    elif method == "clam":
+        mask = clam_mask(rgb, um_per_px, clam) & scanned
     elif method == "consensus":
         thresholds = cue_thresholds(cues, usable, white)
         mask = consensus(cues, thresholds, usable, um_per_px, settings)
@@ -126,7 +135,7 @@ def segment(
         steady = stability(cues, thresholds, usable, um_per_px, settings)
         notes.extend(_cue_flags(thresholds, white, steady, mask))
     else:
-        raise ConfigError(f"Unknown tissue method {method!r}; choose consensus or clam-like.")
+        raise ConfigError(f"Unknown tissue method {method!r}; choose consensus, clam-like or clam.")
     if pen.sum() > SUSPICIOUS_PEN_SHARE * max(1, scanned.sum()):
         notes.append(
             f"{100 * pen.sum() / scanned.sum():.0f} % of the slide has the colours of pen; "

@@ -1,0 +1,362 @@
+"""`--record`: a store again, byte for byte, from its record and the slides.
+
+Nothing is decided anew: no tissue, no candidates, no registration of patches. Places and crops come
+from the record; every patch is compared with its digest, every slide with that of its group.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.building.build import run_phase
+from wsisr.building.finish import BuildSummary, finish_store
+from wsisr.building.images import list_images
+from wsisr.building.layout import SlideTask
+from wsisr.building.made import from_patch, made_layers, read_geometry
+from wsisr.building.manifest import Manifest, parse_manifest
+from wsisr.building.opening import open_task
+from wsisr.building.paths import record_path
+from wsisr.building.record import (
+    Record,
+    geometry_of,
+    load_record,
+    save_record,
+    unpack_column,
+    unpack_mask,
+)
+from wsisr.building.registering import WIDER
+from wsisr.building.rescan import open_fixed, pair_scans, read_rescan_pairs
+from wsisr.building.runners import ProcessRunner, Runner, Task
+from wsisr.building.state import BuildRequest, Prepared, failed_slides, list_slides
+from wsisr.building.versions import package_versions
+from wsisr.errors import BuildError, WsisrError
+from wsisr.geometry import PatchGeometry
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.registration import ScanRegistration
+from wsisr.slides import Slide, iter_patches, read_layer
+from wsisr.slides.protocol import UInt8Array
+from wsisr.store import ArraySpec, BuildLock, StoreWriter
+from wsisr.store.digests import patch_digests
+from wsisr.store.layout import StorePaths
+from wsisr.store.schema import DIGEST
+from wsisr.store.writer import SlideWriter, read_store_attributes
+
+CHUNK_BYTES = 128 << 20
+"""Pixels of one slide that are held while their rows are put in the recorded order."""
+_SET_BY_STORE = ("format", "format_version", "codec", "digest")
+_SET_BY_WRITER = ("arrays", "patches", "digest", "state")
+
+
+def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
+    """List the slides of a source as the record's manifest understands them.
+
+    Raises
+    ------
+    BuildError
+        If settings are given that the record fixes, or the source holds nothing.
+    """
+    fixed = [
+        name
+        for name, given in (
+            ("--manifest", request.manifest),
+            ("--hr, --lr, --mpp, --size and --icc", request.overrides),
+            ("--mpp-override", request.mpp_override),
+            ("--part", request.part),
+            ("--scale-counts", request.scale_counts != 1.0),
+        )
+        if given
+    ]
+    codec = record.root["codec"]
+    if request.codec not in (None, codec):
+        fixed.append(f"--codec other than {codec}")
+    if fixed:
+        raise BuildError(f"{record.path}: the record fixes everything; leave out {fixed[0]}.")
+    if record.lacking:
+        raise BuildError(
+            f"{record.path}: does not cover {len(record.lacking)} slide(s) of its store (first: "
+            f"{record.lacking[0]}), which were built before it; build the store anew with "
+            "--overwrite for a whole record."
+        )
+    if not request.source.exists():
+        raise BuildError(f"{request.source}: no such file or folder.")
+    manifest = parse_manifest(record.root["manifest"], str(record.path))
+    if manifest.images is not None:
+        layout = list_images(request.source, manifest)
+    else:
+        layout = list_slides(request.source)
+    tasks = layout.tasks
+    if manifest.rescan is not None:
+        tasks = pair_scans(tasks, manifest, request.source)
+    paths = StorePaths(request.output)
+    return Prepared(request=request, layout=layout, manifest=manifest, tasks=tasks, paths=paths)
+
+
+def rebuild_pairs(
+    prepared: Prepared, record: Record, report: Reporter = silent, runner: Runner | None = None
+) -> BuildSummary:
+    """Rebuild a store, or go on with it.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        From `prepare_rebuild`.
+    record : Record
+    report : callable
+        Receives progress events.
+    runner : Runner, optional
+
+    Raises
+    ------
+    BuildError
+        If a slide of the record is missing or has changed (named; nothing is written then), or
+        the place holds another store.
+    """
+    runner = runner or ProcessRunner(workers=max(1, prepared.request.workers))
+    tasks = match_slides(prepared, record)
+    for text in _other_versions(record):
+        report(ProgressEvent(stage="rebuild", message=f"Warning: {text}"))
+    with BuildLock(prepared.paths.root):
+        writer = _store(prepared, record)
+        done = writer.committed()
+        jobs: list[Task] = [
+            (
+                task.slide_id,
+                (task, prepared.manifest, record.slides[task.slide_id], prepared.paths.root),
+            )
+            for task in tasks
+            if task.slide_id not in done
+        ]
+        matched = replace(prepared, tasks=tasks)
+        run_phase(matched, "rebuild", rebuild_slide, jobs, runner, report)
+        failures = tuple(failed_slides(matched).values())
+        summary = finish_store(
+            prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer
+        )
+        if not failures:
+            save_record(record_path(prepared.paths.root), record.root, record.slides)
+        writer.clean()
+        return summary
+
+
+def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
+    """The task of every slide of the record, by its id or, where it was renamed, its content.
+
+    Raises
+    ------
+    BuildError
+        Naming every slide that is missing or has changed.
+    """
+    listed = {str(s) for s in record.root["slides"]}
+    here = {task.slide_id: task for task in prepared.tasks}
+    spare = [task for task in prepared.tasks if task.slide_id not in listed]
+    found, missing, changed = [], [], []
+    renamed: dict[str, SlideTask] | None = None
+    for slide_id, entry in sorted(record.slides.items()):
+        wanted = entry["attributes"]["fingerprint"]
+        task = here.get(slide_id)
+        if task is None:
+            if renamed is None:
+                renamed = {_fingerprint(t, prepared.manifest): t for t in spare}
+            task = renamed.get(wanted)
+            if task is None:
+                missing.append(entry["attributes"]["source"])
+                continue
+            task = replace(task, source=replace(task.source, slide_id=slide_id))
+        elif _fingerprint(task, prepared.manifest) != wanted or _fixed_changed(task, entry):
+            changed.append(entry["attributes"]["source"])
+            continue
+        found.append(task)
+    if missing or changed:
+        parts = [
+            f"{len(names)} slide(s) {what}: {', '.join(names[:5])}" + (" ..." if names[5:] else "")
+            for names, what in ((missing, "are missing"), (changed, "have changed"))
+            if names
+        ]
+        raise BuildError(
+            f"{prepared.request.source} does not hold what {record.path.name} was made from: "
+            f"{'; '.join(parts)}. Put the original files there; nothing was written."
+        )
+    return tuple(found)
+
+
+def _fingerprint(task: SlideTask, manifest: Manifest) -> str:
+    try:
+        with closing(open_task(task, manifest)) as slide:
+            return slide.info.fingerprint
+    except WsisrError:
+        return ""
+
+
+def _fixed_changed(task: SlideTask, entry: Mapping[str, Any]) -> bool:
+    """Whether the HR scan of the same glass is another one, or gone."""
+    recorded = entry["attributes"].get("hr_scan")
+    if recorded is None:
+        return False
+    if task.fixed is None:
+        return True
+    other = replace(task, source=task.fixed, mpp=task.fixed_mpp)
+    manifest = Manifest(name="any")
+    return _fingerprint(other, manifest) != recorded["fingerprint"]
+
+
+def _other_versions(record: Record) -> list[str]:
+    then, now = record.root["created_with"], package_versions()
+    names = [
+        f"{name} {then[name]} (here {now.get(name)})"
+        for name in then
+        if then[name] != now.get(name)
+    ]
+    if not names:
+        return []
+    return [f"the record was made with {', '.join(names)}; every pixel is checked all the same."]
+
+
+def _store(prepared: Prepared, record: Record) -> StoreWriter:
+    """The store to fill: a new one, or one of the same record to go on with."""
+    given = {key: value for key, value in record.root.items() if key not in _SET_BY_STORE}
+    path = prepared.paths.root
+    if prepared.paths.meta.is_file() and not prepared.request.overwrite:
+        stored = read_store_attributes(path)
+        if any(dict(stored).get(key) != value for key, value in given.items()):
+            raise BuildError(
+                f"{path} is another store than the record's; write to another place with -o, or "
+                "replace it with --overwrite."
+            )
+        return StoreWriter.resume(path, given)
+    return StoreWriter.create(
+        path, given, codec=record.root["codec"], overwrite=prepared.request.overwrite
+    )
+
+
+def rebuild_slide(task: SlideTask, manifest: Manifest, entry: dict[str, Any], store: Any) -> int:
+    """Rebuild and commit one slide; returns its number of rows.
+
+    Raises
+    ------
+    BuildError
+        If a patch is not what the record says.
+    """
+    attributes = entry["attributes"]
+    specs = [ArraySpec.from_attributes(spec) for spec in entry["arrays"]]
+    columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
+    digests = columns.pop(DIGEST)
+    writer = StoreWriter.attach(store).slide(task.slide_id, specs)
+    with ExitStack() as stack:
+        slide = stack.enter_context(closing(open_task(task, manifest, attributes["backend"])))
+        fixed = None
+        if entry["scans"] is not None:
+            fixed = stack.enter_context(closing(open_fixed(task, manifest)))
+        stack.enter_context(writer)
+        per_row = sum(3 * spec.size_px**2 for spec in specs)
+        step = max(1, CHUNK_BYTES // (2 * per_row))
+        for start in range(0, len(digests), step):
+            rows = np.arange(start, min(start + step, len(digests)))
+            patches = _read_rows(slide, fixed, task, manifest, entry, columns, rows)
+            for row in rows.tolist():
+                _append(writer, patches, row, int(digests[row]), task, specs)
+        own = {key: value for key, value in attributes.items() if key not in _SET_BY_WRITER}
+        digest = writer.finish(columns, unpack_mask(entry["tissue"]), own)
+    if digest != attributes["digest"]:
+        StoreWriter.attach(store).remove(task.slide_id)
+        raise BuildError(
+            f"{task.slide_id}: its patches are the record's, but not the rest of its group; the "
+            "store was written by another version of wsisr."
+        )
+    return len(digests)
+
+
+def _append(
+    writer: SlideWriter,
+    patches: Mapping[int, Mapping[str, UInt8Array]],
+    row: int,
+    digest: int,
+    task: SlideTask,
+    specs: Sequence[ArraySpec],
+) -> None:
+    arrays = patches.get(row)
+    blocks = None if arrays is None else {spec.name: arrays[spec.name][None] for spec in specs}
+    if blocks is None or int(patch_digests(list(blocks.values()))[0]) != digest:
+        raise BuildError(
+            f"{task.slide_id}: row {row} is not the patch that the record names; the file has "
+            "changed, or another version of a reading library gives other pixels (compare "
+            "created_with in the record with wsisr doctor)."
+        )
+    writer.append(blocks)
+
+
+def _read_rows(
+    slide: Slide,
+    fixed: Slide | None,
+    task: SlideTask,
+    manifest: Manifest,
+    entry: Mapping[str, Any],
+    columns: Mapping[str, NDArray[Any]],
+    rows: NDArray[np.int64],
+) -> dict[int, dict[str, UInt8Array]]:
+    """Patches of some rows by row, in whatever order they are cheapest to read."""
+    geometry = geometry_of(entry)
+    origins = np.stack([columns["x"][rows], columns["y"][rows]], axis=1).astype(np.int64)
+    found: dict[int, dict[str, UInt8Array]] = {}
+    if fixed is not None:
+        scans = ScanRegistration.from_json(entry["scans"])
+        for pair in read_rescan_pairs(slide, fixed, scans, geometry, origins):
+            if pair.hr is not None and pair.lr is not None:
+                name = geometry.layers[0].name
+                found[int(rows[pair.index])] = {manifest.hr: pair.hr, name: pair.lr}
+        return found
+    for position, arrays in _patches(slide, task, manifest, geometry, origins):
+        row = int(rows[position])
+        if manifest.registration.per_pair:
+            place = (int(origins[position, 0]), int(origins[position, 1]))
+            hr = _crop(slide, geometry, arrays[geometry.hr.name], place, columns, row)
+            arrays = {**arrays, geometry.hr.name: hr}
+        found[row] = arrays
+    return found
+
+
+def _patches(
+    slide: Slide,
+    task: SlideTask,
+    manifest: Manifest,
+    geometry: PatchGeometry,
+    origins: NDArray[np.int64],
+) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
+    made = from_patch(manifest, stacked=task.stack is not None)
+    to_read = read_geometry(geometry) if made else geometry
+    for position, arrays, _ in iter_patches(slide, to_read, origins):
+        more = made_layers(arrays[geometry.hr.name], geometry, manifest) if made else {}
+        yield position, {**arrays, **more}
+
+
+def _crop(
+    slide: Slide,
+    geometry: PatchGeometry,
+    region: UInt8Array,
+    origin: tuple[int, int],
+    columns: Mapping[str, NDArray[Any]],
+    row: int,
+) -> UInt8Array:
+    """HR of a registered pair as `wsisr.building.registering.register_patch` cuts it."""
+    hr = geometry.hr
+    x, y = int(columns["offset_x"][row]), int(columns["offset_y"][row])
+    room = region.shape[0] - hr.size_px
+    if not (0 <= x <= room and 0 <= y <= room):
+        if columns["verdict"][row] == 1:
+            wide = replace(hr, margin_px=WIDER * hr.margin_px)
+            region = read_layer(slide, geometry, wide, *origin)
+            x, y = x + wide.margin_px - hr.margin_px, y + wide.margin_px - hr.margin_px
+        else:
+            x = y = hr.margin_px
+    return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
+
+
+def rebuild_from(
+    request: BuildRequest, path: Any, report: Reporter = silent, runner: Runner | None = None
+) -> BuildSummary:
+    """Rebuild a store from the record at `path`; see `rebuild_pairs`."""
+    record = load_record(path)
+    return rebuild_pairs(prepare_rebuild(request, record), record, report, runner)

@@ -1,0 +1,174 @@
+"""Many small images of one size as one slide: its tiles are the images.
+
+A data set of 300,000 patches would be as many slides of one pair each; as a stack, the patches of
+one file, folder or source slide are the rows of one group of the store. The virtual slide has one
+level, whose tile k is image k; nothing is ever resampled across the border of two images.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsisr.errors import SlideError
+from wsisr.slides import SlideInfo, open_slide
+from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.protocol import Compression, Level, UInt8Array
+from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageStack:
+    """The images of a stack, before any is opened; picklable.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        One per image; or the one HDF5 file that holds them all.
+    rows : tuple of int
+        Rows of the HDF5 data set; empty for files.
+    dataset : str
+        Name of the data set, shape (n, h, w, 3), uint8; empty for files.
+    labels : tuple of str
+        Class of each image; empty where unknown.
+    """
+
+    files: tuple[Path, ...]
+    rows: tuple[int, ...] = ()
+    dataset: str = ""
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.dataset else len(self.files)
+
+    @property
+    def columns(self) -> int:
+        """Images in one row of the virtual slide."""
+        return max(1, ceil(sqrt(len(self))))
+
+
+def open_stack(path: Path, stack: ImageStack, size_px: int) -> TiledSlide:
+    """The virtual slide of a stack.
+
+    Parameters
+    ----------
+    path : Path
+        What the stack is called in messages: the folder or the HDF5 file.
+    stack : ImageStack
+    size_px : int
+        Side of every image; another size is an error when that image is read.
+    """
+    columns = stack.columns
+    height = ceil(len(stack) / columns)
+    grid = TileGrid(
+        width_px=columns * size_px,
+        height_px=height * size_px,
+        tile_width_px=size_px,
+        tile_height_px=size_px,
+    )
+    chosen = hashlib.sha256(np.asarray(stack.rows, "<i8").tobytes()).hexdigest()
+    content = fingerprint(stack.files)
+    info = SlideInfo(
+        path=path,
+        vendor="image-stack",
+        backend="stack",
+        mpp=None,
+        mpp_problem=f"{path}: a stack of images states no resolution",
+        levels=(
+            Level(
+                index=0,
+                width_px=grid.width_px,
+                height_px=grid.height_px,
+                factor=1,
+                tile_width_px=size_px,
+                tile_height_px=size_px,
+                compression=Compression(codec="unknown"),
+            ),
+        ),
+        bytes=total_bytes(stack.files),
+        fingerprint=hashlib.sha256((content + chosen).encode()).hexdigest(),
+    )
+    return TiledSlide(
+        info, _StackStore(path, stack, grid), reopen=(open_stack, (path, stack, size_px))
+    )
+
+
+class _StackStore:
+    """Tiles of a stack; implements `TileStore`."""
+
+    def __init__(self, path: Path, stack: ImageStack, grid: TileGrid) -> None:
+        self._path = path
+        self._stack = stack
+        self._grid = grid
+        self._lock = threading.Lock()
+        self._data: Any = None
+        self._file: Any = None
+
+    @property
+    def grids(self) -> tuple[TileGrid, ...]:
+        return (self._grid,)
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        index = row * self._grid.columns + column
+        if index >= len(self._stack):
+            return MISSING
+        pixels = self._row(index) if self._stack.dataset else self._image(index)
+        side = self._grid.tile_width_px
+        if pixels.shape != (side, side, 3) or pixels.dtype != np.uint8:
+            where = (
+                self._stack.files[index] if not self._stack.dataset else f"{self._path}[{index}]"
+            )
+            raise SlideError(
+                f"{where}: is {pixels.shape} {pixels.dtype}, and the manifest's patches are "
+                f"({side}, {side}, 3) uint8; set size to what the images are."
+            )
+        return Tile(pixels)
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return row * self._grid.columns + column < len(self._stack)
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file = self._data = None
+
+    def _image(self, index: int) -> UInt8Array:
+        with open_slide(self._stack.files[index]) as image:
+            level = image.info.levels[0]
+            return image.read_level(0, 0, 0, level.width_px, level.height_px)
+
+    def _row(self, index: int) -> UInt8Array:
+        with self._lock:
+            if self._data is None:
+                self._file = open_hdf5(self._stack.files[0])
+                self._data = self._file[self._stack.dataset]
+            return np.ascontiguousarray(self._data[self._stack.rows[index]])
+
+
+def open_hdf5(path: Path) -> Any:
+    """An HDF5 file for reading.
+
+    Raises
+    ------
+    SlideError
+        If h5py is not installed, or the file is none.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise SlideError(
+            f"{path}: reading HDF5 needs h5py: pip install 'wsisr[hdf5]' (or unpack the patches "
+            "to images)."
+        ) from None
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise SlideError(f"{path}: no HDF5 file that can be read ({error}).") from error
