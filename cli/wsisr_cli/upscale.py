@@ -1,0 +1,140 @@
+"""`wsisr upscale`: a slide or image in, a larger one out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsisr_cli.progress import console_reporter
+
+if TYPE_CHECKING:
+    from wsisr.geometry import Box
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(help="A slide, an image, a DICOM folder, or a folder of them.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="OUT.ome.tiff, a .png/.jpg of an image, or a folder."),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Folder of a run or of a saved model, or bicubic.")
+    ] = "bicubic",
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Output px per input px; default: that of a fixed-scale model."),
+    ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Magnification to read, e.g. 10x; default: the finest level."),
+    ] = None,
+    level_mpp: Annotated[
+        float | None, typer.Option(help="Resolution to read instead, um per px, e.g. 1.0.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution of the finest level, um per px, if not stated.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Only this part: x,y,width,height in level-0 px.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
+    ] = "auto",
+    tile: Annotated[
+        str, typer.Option(help="Side of a tile in input px, or auto: from the free memory.")
+    ] = "auto",
+    halo: Annotated[
+        int | None,
+        typer.Option(help="Context around a tile in input px; default: what the model needs."),
+    ] = None,
+    compression: Annotated[
+        str, typer.Option(help="jpeg, jpegxl, jpeg2000, zstd, deflate or lossless (deflate).")
+    ] = "jpeg",
+    quality: Annotated[
+        int, typer.Option(help="Of lossy compression, 1-100; from 90 JPEG keeps full chroma.")
+    ] = 90,
+    part: Annotated[
+        str | None, typer.Option(help="I/N: this run's share of a folder, e.g. 3/8, one per GPU.")
+    ] = None,
+    mask: Annotated[
+        bool, typer.Option(help="Fill background by bicubic instead of the network.")
+    ] = True,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            help="A finer slide of the same glass (or the input itself): metrics by region, a "
+            "difference map and a viewer in OUT.compare/."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.")
+    ] = False,
+) -> None:
+    """Make a slide or image sharper. Run the same command again to go on after an interruption."""
+    from wsisr.magnification import parse_magnification
+    from wsisr.upscaling import UpscaleOptions, UpscaleRequest, upscale
+
+    request = UpscaleRequest(
+        source=source,
+        output=output,
+        model=model,
+        options=UpscaleOptions(
+            scale=scale,
+            magnification=None if from_ is None else parse_magnification(from_),
+            level_um_per_px=level_mpp,
+            mpp=mpp,
+            region=_region(region),
+            tile_px=_tile(tile),
+            halo_px=halo,
+            compression=compression,
+            quality=quality,
+            mask=mask,
+            overwrite=overwrite,
+        ),
+        device=device,
+        precision=precision,
+        part=_part(part),
+        compare=compare,
+    )
+    try:
+        with console_reporter() as report:
+            summary = upscale(request, report)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    typer.echo(summary.text())
+    raise typer.Exit(summary.exit_code)
+
+
+def _region(text: str | None) -> "Box | None":
+    from wsisr.geometry import Box
+
+    if text is None:
+        return None
+    fields = text.split(",")
+    try:
+        x, y, width, height = (int(field) for field in fields)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no region; write x,y,width,height in level-0 px, e.g. 0,0,4096,4096."
+        ) from None
+    return Box(x=x, y=y, width=width, height=height)
+
+
+def _tile(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is no tile size; write auto or a number of input px.")
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise typer.BadParameter(f"{text!r} is no share; write I/N with 1 <= I <= N, e.g. 3/8.")

@@ -1,0 +1,113 @@
+"""`wsisr upscale` as a user types it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from slides_samples import picture
+from typer.testing import CliRunner
+from upscaling_samples import slide_file
+from wsisr_cli.main import app
+
+from wsisr.errors import ConfigError
+from wsisr.slides import open_slide
+from wsisr.upscaling.batch import is_mine
+from wsisr.upscaling.pyramid import partial_folder
+
+RUN = CliRunner()
+
+
+def _folder(root: Path) -> Path:
+    source = root / "in"
+    source.mkdir()
+    slide_file(source / "a.tiff", 400, 300)
+    slide_file(source / "b.tiff", 400, 300, seed=1)
+    Image.fromarray(picture(60, 50)).save(source / "c.png")
+    return source
+
+
+def test_one_slide(tmp_path: Path) -> None:
+    source = slide_file(tmp_path / "s.tiff", 400, 300)
+    out = tmp_path / "o.ome.tiff"
+    done = RUN.invoke(
+        app, ["upscale", str(source), "--from", "10x", "--scale", "2", "-o", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "400 x 300 px, 0.5 um/px" in done.stdout
+    with open_slide(out) as slide:
+        assert slide.info.levels[0].width_px == 400
+
+
+def test_a_folder_in_parts_with_one_bad_slide(tmp_path: Path) -> None:
+    source = _folder(tmp_path)
+    (source / "bad.svs").write_bytes(b"nothing")
+    out = tmp_path / "out"
+    command = ["upscale", str(source), "--scale", "2", "-o", str(out)]
+    codes = [RUN.invoke(app, [*command, "--part", f"{i}/2"]).exit_code for i in (1, 2)]
+    assert sorted(p.name for p in out.iterdir()) == ["a.ome.tiff", "b.ome.tiff", "c.png"]
+    assert max(codes) >= 1
+    with Image.open(out / "c.png") as made:
+        assert made.size == (120, 100)
+    again = RUN.invoke(app, command)
+    assert again.exit_code == 1
+    assert "3 output(s) were there already" in again.stdout and "FAILED bad.svs" in again.stdout
+
+
+def test_parts_share_out_every_slide_once() -> None:
+    names = [f"slide-{n}" for n in range(200)]
+    counts = [sum(is_mine(name, (i, 3)) for name in names) for i in (1, 2, 3)]
+    assert sum(counts) == 200 and min(counts) > 40
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--scale", "2", "--part", "1/2"], "one input"),
+        (["--scale", "0.5"], "--scale"),
+        (["--scale", "2", "--from", "40x"], "coarser"),
+        (["--scale", "2", "--model", "runs/none"], "no such run"),
+        (["--scale", "2", "--compare", "nothing.svs"], "no such file"),
+    ],
+)
+def test_bad_usage_is_a_sentence(tmp_path: Path, options: list[str], words: str) -> None:
+    source = slide_file(tmp_path / "s.tiff", 300, 200)
+    done = RUN.invoke(app, ["upscale", str(source), "-o", str(tmp_path / "o.ome.tiff"), *options])
+    assert done.exit_code != 0 and words in str(done.exception)
+
+
+@pytest.mark.parametrize("option", ["--region=1,2,3", "--tile=none", "--part=3/2"])
+def test_options_that_cannot_be_read_are_usage_errors(tmp_path: Path, option: str) -> None:
+    done = RUN.invoke(app, ["upscale", "x.svs", "-o", str(tmp_path / "o.tiff"), option])
+    assert done.exit_code == 2 and "write" in done.output
+
+
+def test_a_folder_needs_a_folder(tmp_path: Path) -> None:
+    source = _folder(tmp_path)
+    done = RUN.invoke(app, ["upscale", str(source), "--scale", "2", "-o", str(tmp_path / "o.tiff")])
+    assert isinstance(done.exception, ConfigError)
+
+
+def test_ctrl_c_keeps_the_partial_output_and_exits_130(tmp_path: Path) -> None:
+    source = slide_file(tmp_path / "s.tiff", 6200, 150)
+    out = tmp_path / "o.ome.tiff"
+    command = [sys.executable, "-m", "wsisr_cli", "upscale", str(source), "--scale", "4"]
+    running = subprocess.Popen(
+        [*command, "-o", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    journal = partial_folder(out) / "journal.jsonl"
+    try:
+        while not (journal.is_file() and journal.stat().st_size):
+            assert running.poll() is None, running.stderr.read() if running.stderr else ""
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert "interrupted" in told and "Traceback" not in told
+    assert not out.exists() and np.count_nonzero(list(partial_folder(out).iterdir())) >= 3

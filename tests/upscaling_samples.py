@@ -1,0 +1,90 @@
+"""What several tests of upscaling use: slides, an engine that tiles show on, whole renderings."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from slides_samples import box_level, picture, write_pyramid
+
+from wsisr.geometry import Box
+from wsisr.upscaling.bicubic import enlarge
+from wsisr.upscaling.engines import Needs
+from wsisr.upscaling.inference import Edges, Renderer
+from wsisr.upscaling.models import LoadedModel
+from wsisr.upscaling.tiling import Frame, Window, blocks_of
+
+U8 = NDArray[np.uint8]
+
+
+def slide_file(
+    path: Path, width: int, height: int, um_per_px: float | None = 0.5, seed: int = 0
+) -> Path:
+    """An uncompressed pyramid of two levels (1, 4), one picture over and over."""
+    image = repeated(width, height, seed)
+    levels = [image, box_level(image, 4)]
+    return write_pyramid(path, levels, compression=None, um_per_px=um_per_px)
+
+
+def repeated(width: int, height: int, seed: int = 0) -> U8:
+    """The level-0 pixels of `slide_file`."""
+    piece = picture(300, 260, seed)
+    return np.tile(piece, (-(-height // 260), -(-width // 300), 1))[:height, :width]
+
+
+class MoodyEngine:
+    """Bicubic, plus an offset of its own for every window: tile borders would show."""
+
+    needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4, global_context=True)
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def render(
+        self, frame: Frame, windows: Sequence[Window], lr: Sequence[U8]
+    ) -> list[NDArray[np.float32]]:
+        self.calls += 1
+        found = []
+        for window, pixels in zip(windows, lr, strict=True):
+            mood = (window.core.x * 7 + window.core.y * 13) % 41 - 20
+            values = enlarge(pixels, window.lr, frame, window.reach) * 0.5 + 60 + mood
+            found.append(np.clip(values, 0, 255).astype(np.float32))
+        return found
+
+    def free_bytes(self) -> int:
+        return 1 << 30
+
+    def bytes_per_px(self, scale: float) -> float:
+        return 1000.0
+
+
+def moody_model() -> LoadedModel:
+    return LoadedModel(engine=MoodyEngine(), name="moody", weights_sha256="0" * 64)
+
+
+def render_all(
+    renderer: Renderer,
+    image: U8,
+    block_px: int,
+    wanted: Callable[[Box], bool] = lambda core: True,
+) -> U8:
+    """Every block of a plane that is in memory, edges handed on as the pipeline does."""
+    frame, blend = renderer.frame, renderer.plan.blend_px
+    blocks = blocks_of(frame, block_px)
+    across = -(-frame.region.width // block_px)
+    out = np.zeros((frame.region.height, frame.region.width, 3), np.uint8)
+    edges: dict[int, Edges] = {}
+    for i, block in enumerate(blocks):
+        box = renderer.source_box(block)
+        done = renderer.render(
+            block,
+            image[box.y : box.bottom, box.x : box.right],
+            box,
+            wanted,
+            left=edges[i - 1].right if blend and i % across else None,
+            above=edges[i - across].below if blend and i >= across else None,
+        )
+        if done.edges is not None:
+            edges[i] = done.edges
+        out[block.y : block.bottom, block.x : block.right] = done.pixels
+    return out

@@ -1,0 +1,192 @@
+"""One input or a folder of them: what is to be made, whose share it is, what became of it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsisr.errors import ConfigError, WsisrError
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.slides.dicom_files import is_dicom_folder
+from wsisr.slides.discovery import SlideSource, find_slides
+from wsisr.slides.opening import open_slide
+from wsisr.store.files import DiskFullError
+from wsisr.upscaling.job import UpscaleOptions
+from wsisr.upscaling.models import load
+from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
+
+OUTPUT_SUFFIX = ".ome.tiff"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleRequest:
+    """What the user asked for.
+
+    Attributes
+    ----------
+    source : Path
+        A slide, an image, a DICOM folder, or a folder of them.
+    output : Path
+        A file; a folder where the source is a folder.
+    model : str
+        Folder of a run or of a saved model, or ``"bicubic"``.
+    options : UpscaleOptions
+    device, precision : str
+        See `wsisr.upscaling.load`.
+    part : (int, int) or None
+        ``(2, 3)``: the second of three shares of a folder's slides.
+    compare : Path or None
+        A finer slide of the same glass to measure the output against.
+    """
+
+    source: Path
+    output: Path
+    model: str
+    options: UpscaleOptions = field(default_factory=UpscaleOptions)
+    device: str = "auto"
+    precision: str = "auto"
+    part: tuple[int, int] | None = None
+    compare: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleSummary:
+    """What became of a request.
+
+    Attributes
+    ----------
+    done : tuple of UpscaleResult
+    failed : tuple of (str, str)
+        Input and error.
+    skipped : int
+        Outputs of a folder that were there already.
+    """
+
+    done: tuple[UpscaleResult, ...]
+    failed: tuple[tuple[str, str], ...] = ()
+    skipped: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some failed, 2 all failed."""
+        if not self.failed:
+            return 0
+        return 1 if self.done or self.skipped else 2
+
+    def text(self) -> str:
+        """For the terminal."""
+        lines = [describe(result) for result in self.done]
+        if self.skipped:
+            lines.append(f"{self.skipped} output(s) were there already.")
+        lines += [f"FAILED {name}: {error}" for name, error in self.failed]
+        return "\n".join(lines)
+
+
+def describe(result: UpscaleResult) -> str:
+    """One line on a finished output."""
+    um = "" if result.um_per_px is None else f", {result.um_per_px[0]:.4g} um/px"
+    ratio = result.seams.ratio
+    seams = "" if ratio != ratio else f", seam energy {ratio:.2f} of the interior's"
+    tiles = f", {result.windows} tiles by {result.model}" if result.windows else ""
+    megapixels = result.width_px * result.height_px / 1e6
+    return (
+        f"{result.path}: {result.width_px} x {result.height_px} px{um}, {megapixels:.1f} Mpx in "
+        f"{result.seconds:.0f} s{tiles}{seams}."
+    )
+
+
+def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummary:
+    """Upscale what was asked for.
+
+    A single input that fails raises; of a folder, each failure is recorded and the others go on.
+    In a folder, outputs that exist are skipped unless `overwrite`, so that the same command goes on
+    after an interruption.
+
+    Raises
+    ------
+    WsisrError
+    """
+    source = Path(request.source)
+    one = source.is_file() or (source.is_dir() and is_dicom_folder(source))
+    if not source.exists() or one:
+        if request.part is not None:
+            raise ConfigError("--part shares out the slides of a folder; this is one input.")
+        if request.compare is not None:
+            open_slide(request.compare).close()  # a mistyped name is told now, not hours later
+        model = load(request.model, device=request.device, precision=request.precision)
+        result = upscale_slide(source, request.output, model, request.options, report)
+        if request.compare is not None:
+            from wsisr.upscaling.compare import compare_result
+
+            compare_result(source, result, request.compare, report)
+        return UpscaleSummary(done=(result,))
+    if request.compare is not None:
+        raise ConfigError("--compare needs one slide, not a folder.")
+    return _folder(request, report)
+
+
+def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
+    slides = find_slides(request.source)
+    if not slides:
+        raise ConfigError(f"{request.source}: there is no slide or image in this folder.")
+    if request.output.suffix and not request.output.is_dir():
+        raise ConfigError(
+            f"{request.output}: the input is a folder, so the output is one too; name it without "
+            "a suffix."
+        )
+    mine = [s for s in slides if request.part is None or is_mine(s.slide_id, request.part)]
+    request.output.mkdir(parents=True, exist_ok=True)
+    model = load(request.model, device=request.device, precision=request.precision)
+    done: list[UpscaleResult] = []
+    failed: list[tuple[str, str]] = []
+    skipped = 0
+    for number, slide in enumerate(mine, 1):
+        target = output_of(slide, request.output)
+        if target.exists() and not request.options.overwrite:
+            skipped += 1
+            continue
+        try:
+            done.append(
+                upscale_slide(
+                    slide.path, target, model, request.options, _named(report, slide.slide_id)
+                )
+            )
+        except DiskFullError:
+            raise
+        except WsisrError as error:
+            failed.append((slide.relative, str(error)))
+        report(
+            ProgressEvent(
+                stage="slides", done=number, total=len(mine), unit="slide", item=slide.slide_id
+            )
+        )
+    return UpscaleSummary(done=tuple(done), failed=tuple(failed), skipped=skipped)
+
+
+def output_of(slide: SlideSource, folder: Path) -> Path:
+    """Images keep their type; slides become OME-TIFF."""
+    suffix = slide.path.suffix.lower() if slide.kind == "image" else OUTPUT_SUFFIX
+    return folder / f"{slide.slide_id}{suffix}"
+
+
+def is_mine(slide_id: str, part: tuple[int, int]) -> bool:
+    """Whether a slide belongs to part I of N: the hash of `build-pairs --part`."""
+    digest = hashlib.blake2b(slide_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % part[1] + 1 == part[0]
+
+
+def _named(report: Reporter, name: str) -> Callable[[ProgressEvent], None]:
+    def tell(event: ProgressEvent) -> None:
+        message = f"{name}: {event.message}" if event.message else ""
+        report(
+            ProgressEvent(
+                stage=f"upscale {name}",
+                done=event.done,
+                total=event.total,
+                unit=event.unit,
+                item=event.item,
+                message=message,
+            )
+        )
+
+    return tell

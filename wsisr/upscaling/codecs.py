@@ -1,0 +1,120 @@
+"""How tiles of an output are compressed, and the TIFF tags that say so."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import ConfigError
+
+UInt8Array = NDArray[np.uint8]
+
+JPEG, JPEG_XL, JPEG_2000, DEFLATE, ZSTD = 7, 50002, 34712, 8, 50000
+RGB, YCBCR = 2, 6
+_TIFF_CODE = {
+    "jpeg": JPEG,
+    "jpegxl": JPEG_XL,
+    "jpeg2000": JPEG_2000,
+    "deflate": DEFLATE,
+    "zstd": ZSTD,
+}
+COMPRESSIONS = (*_TIFF_CODE, "lossless")
+FULL_CHROMA_FROM = 90
+"""JPEG quality from which chroma is not subsampled: stain edges are chroma edges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """A compression with its quality.
+
+    Attributes
+    ----------
+    name : {"jpeg", "jpegxl", "jpeg2000", "deflate", "zstd"}
+    quality : int
+        1 to 100. JPEG: libjpeg's; 4:4:4 from 90 up, 4:2:0 below. JPEG XL: its own scale, 100 is
+        lossless. JPEG 2000: half of it is the target PSNR in dB, 100 is lossless. Without
+        meaning for deflate and zstd, which are lossless.
+    """
+
+    name: str = "jpeg"
+    quality: int = 90
+
+    @property
+    def lossless(self) -> bool:
+        return self.name in ("deflate", "zstd") or (self.name != "jpeg" and self.quality == 100)
+
+    @property
+    def tiff_code(self) -> int:
+        return _TIFF_CODE[self.name]
+
+    @property
+    def photometric(self) -> int:
+        return YCBCR if self.name == "jpeg" else RGB
+
+    @property
+    def subsampling(self) -> tuple[int, int] | None:
+        """Chroma subsampling across and down; None where the codec has its own."""
+        if self.name != "jpeg":
+            return None
+        return (1, 1) if self.quality >= FULL_CHROMA_FROM else (2, 2)
+
+    @property
+    def predictor(self) -> int | None:
+        return 2 if self.name in ("deflate", "zstd") else None
+
+    def describe(self) -> str:
+        """For the metadata."""
+        if self.name in ("deflate", "zstd"):
+            return f"{self.name} (lossless)"
+        return f"{self.name} quality {self.quality}" + (" (lossless)" if self.lossless else "")
+
+    def encode(self, rgb: UInt8Array) -> bytes:
+        """Compress a tile, (side, side, 3) uint8; the same pixels give the same bytes."""
+        import imagecodecs
+
+        rgb = np.ascontiguousarray(rgb)
+        if self.name == "jpeg":
+            data = imagecodecs.jpeg8_encode(
+                rgb,
+                level=self.quality,
+                colorspace="RGB",
+                outcolorspace="YCBCR",
+                subsampling="444" if self.subsampling == (1, 1) else "420",
+            )
+        elif self.name == "jpegxl":
+            data = imagecodecs.jpegxl_encode(
+                rgb,
+                level=None if self.lossless else self.quality,
+                lossless=self.lossless,
+                effort=3,
+                numthreads=1,
+            )
+        elif self.name == "jpeg2000":
+            data = imagecodecs.jpeg2k_encode(
+                rgb,
+                level=0 if self.lossless else round(self.quality / 2),
+                codecformat="j2k",
+                reversible=self.lossless,
+                numthreads=1,
+            )
+        else:
+            differences = np.ascontiguousarray(imagecodecs.delta_encode(rgb, axis=1))
+            if self.name == "zstd":
+                data = imagecodecs.zstd_encode(differences.tobytes(), level=3)
+            else:
+                data = imagecodecs.zlib_encode(differences.tobytes(), level=6)
+        return bytes(data)
+
+
+def make_codec(name: str, quality: int) -> Codec:
+    """Check what the user asked for; ``"lossless"`` is deflate.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if name not in COMPRESSIONS:
+        raise ConfigError(f"--compression {name!r}: there are {', '.join(COMPRESSIONS)}.")
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"--quality {quality} is not between 1 and 100.")
+    return Codec(name="deflate" if name == "lossless" else name, quality=quality)

@@ -1,0 +1,370 @@
+"""An output against the real thing: metrics by region, a difference map, a viewer.
+
+The finer slide has to show the same glass in the same place: the slide that the input was reduced
+from, or one registered to it. What is compared are whole output pixels; the finer slide is read at
+the output's own grid (stored pixels where the resolutions agree, else antialiased reduction).
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import MppError, SlideError
+from wsisr.geometry import Box
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.slides.opening import open_slide
+from wsisr.slides.protocol import Slide, SlideInfo, UInt8Array
+from wsisr.slides.resample import read_resampled
+from wsisr.upscaling import bicubic
+from wsisr.upscaling.pipeline import UpscaleResult
+from wsisr.upscaling.source import Plane, read_plane
+from wsisr.upscaling.tiling import Frame, lr_box
+from wsisr.upscaling.viewer_folder import Picture, write_viewer
+
+REGION_PX = 512
+MAP_PX = 1600
+"""Longest side of the difference map."""
+VIEW_PX = 6144
+"""Longest side of what the viewer shows; of a larger output, its part with most texture."""
+MAX_SCORED = 400
+SIZE_TOLERANCE = 0.02
+
+FIELDS = (
+    "x",
+    "y",
+    "width",
+    "height",
+    "mean_abs_difference",
+    "psnr_rgb",
+    "ssim_rgb",
+    "bicubic_psnr_rgb",
+    "bicubic_ssim_rgb",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was found.
+
+    Attributes
+    ----------
+    folder : Path
+        With ``regions.csv``, ``difference.png`` and ``viewer/index.html``.
+    regions : tuple of mapping
+        Rows of the table.
+    psnr_rgb, bicubic_psnr_rgb, ssim_rgb, bicubic_ssim_rgb : float
+        Means over the regions that were scored.
+    """
+
+    folder: Path
+    regions: tuple[dict[str, Any], ...]
+    psnr_rgb: float
+    bicubic_psnr_rgb: float
+    ssim_rgb: float
+    bicubic_ssim_rgb: float
+
+    def sentence(self) -> str:
+        """For the terminal."""
+        return (
+            f"{self.folder}: {len(self.regions)} regions, PSNR {self.psnr_rgb:.2f} dB (bicubic "
+            f"{self.bicubic_psnr_rgb:.2f}), SSIM {self.ssim_rgb:.4f} (bicubic "
+            f"{self.bicubic_ssim_rgb:.4f}); open viewer/index.html."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Match:
+    """Where output px lie on the finer slide."""
+
+    level: int
+    step_x: float
+    step_y: float
+
+
+def compare_result(
+    source: Path, result: UpscaleResult, finer: Path, report: Reporter = silent
+) -> Comparison:
+    """Compare a fresh output with a finer slide; writes into ``OUT.compare/`` and reports."""
+    folder = result.path.with_name(result.path.name + ".compare")
+    found = compare_slides(
+        source,
+        result.path,
+        finer,
+        folder,
+        plane=result.plane,
+        frame=result.frame,
+        name=f"{result.model} x{result.scale:g}",
+        report=report,
+    )
+    report(ProgressEvent(stage="compare", message=found.sentence()))
+    return found
+
+
+def compare_slides(
+    source: Path,
+    output: Path,
+    finer: Path,
+    folder: Path,
+    *,
+    plane: Plane,
+    frame: Frame,
+    name: str = "upscaled",
+    report: Reporter = silent,
+) -> Comparison:
+    """Compare an upscaled slide with a finer one.
+
+    Parameters
+    ----------
+    source : Path
+        The input that was upscaled.
+    output : Path
+    finer : Path
+    folder : Path
+        Made; what an earlier comparison left there is replaced.
+    name : str
+        What the viewer calls the output.
+    plane, frame
+        How the output was made (`UpscaleResult` has both).
+    report : Reporter
+
+    Raises
+    ------
+    MppError
+        If a resolution is missing.
+    SlideError
+        If the finer slide is coarser than the output, or shows another field.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_slide(source) as low, open_slide(output) as made, open_slide(finer) as high:
+        match = _match(plane, frame, made.info, high.info)
+        size = frame.region.width, frame.region.height
+        rows: list[dict[str, Any]] = []
+        boxes = list(_regions(*size))
+        cell = -(-max(size) // MAP_PX)
+        total = np.zeros((-(-size[1] // cell), -(-size[0] // cell)), np.float32)
+        texture: list[float] = []
+        for number, box in enumerate(boxes, 1):
+            sr = made.read_level(0, box.x, box.y, box.width, box.height)
+            hr = _read(high, match, frame, box)
+            difference = cv2.absdiff(sr, hr).mean(axis=2, dtype=np.float32)
+            _pool(total, difference, box, cell)
+            texture.append(float(cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY).std()))
+            rows.append(
+                {
+                    **{name: getattr(box, name) for name in FIELDS[:4]},
+                    "mean_abs_difference": float(difference.mean()),
+                }
+            )
+            report(ProgressEvent(stage="compare", done=number, total=len(boxes), unit="region"))
+        scored = _most_textured(texture, rows)
+        for index in scored:
+            rows[index] |= _scores(low, made, high, match, plane, frame, boxes[index])
+        _write_table(folder / "regions.csv", rows)
+        cv2.imwrite(str(folder / "difference.png"), difference_picture(total))
+        _write_viewer(folder / "viewer", low, made, high, match, plane, frame, boxes, texture, name)
+    means = {
+        name: float(np.mean([min(100.0, rows[i][name]) for i in scored]))
+        if scored
+        else float("nan")
+        for name in FIELDS[5:]
+    }
+    return Comparison(folder=folder, regions=tuple(rows), **means)
+
+
+def _match(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> _Match:
+    if high.mpp is None or plane.um_per_px is None:
+        missing = high.path if high.mpp is None else made.path
+        raise MppError(
+            f"{missing}: --compare needs its resolution (um per px), and it states none."
+        )
+    out_um = plane.um_per_px[0] / frame.scale_x, plane.um_per_px[1] / frame.scale_y
+    base = high.levels[0]
+    wanted = plane.width_px * plane.um_per_px[0], plane.height_px * plane.um_per_px[1]
+    found = base.width_px * high.mpp.x, base.height_px * high.mpp.y
+    for a, b in zip(wanted, found, strict=True):
+        if abs(a - b) > max(SIZE_TOLERANCE * max(a, b), 2 * max(plane.um_per_px)):
+            raise SlideError(
+                f"{high.path} shows {found[0]:.0f} x {found[1]:.0f} um and the input "
+                f"{wanted[0]:.0f} x {wanted[1]:.0f} um: not the same field. Compare with the slide "
+                "that the input was made from; two scans need `wsisr register scans` first."
+            )
+    # The input may lack a last row of px, so places go by resolution and not by size.
+    steps = out_um[0] / high.mpp.x, out_um[1] / high.mpp.y
+    steps = tuple(round(s) if abs(s - round(s)) < 1e-4 * s else s for s in steps)  # type: ignore[assignment]
+    if min(steps) < 1:
+        raise SlideError(
+            f"{high.path} has {high.mpp.value:g} um/px, coarser than the output's {out_um[0]:g}; "
+            "compare with a slide that is at least as fine."
+        )
+    usable = [
+        level
+        for level in high.levels
+        if level.exact and level.factor is not None and level.factor <= min(steps) * (1 + 1e-9)
+    ] or [high.levels[0]]
+    level = max(usable, key=lambda found: found.factor or 1)
+    own = level.factor or 1
+    return _Match(level=level.index, step_x=steps[0] / own, step_y=steps[1] / own)
+
+
+def _read(slide: Slide, match: _Match, frame: Frame, box: Box) -> UInt8Array:
+    x, y = frame.region.x + box.x, frame.region.y + box.y
+    step = match.step_x
+    if abs(match.step_y - step) < 1e-6 * step:
+        return read_resampled(slide, match.level, x * step, y * step, step, box.width, box.height)
+    # Axes that differ by a rounded px: the finer of both, then cut to the box.
+    step = (match.step_x * match.step_y) ** 0.5
+    return read_resampled(
+        slide,
+        match.level,
+        x * match.step_x,
+        y * match.step_y,
+        max(1.0, step),
+        box.width,
+        box.height,
+    )
+
+
+def _regions(width: int, height: int) -> Iterator[Box]:
+    for y in range(0, height, REGION_PX):
+        for x in range(0, width, REGION_PX):
+            yield Box(x=x, y=y, width=min(REGION_PX, width - x), height=min(REGION_PX, height - y))
+
+
+def _most_textured(texture: list[float], rows: list[dict[str, Any]]) -> list[int]:
+    """Regions to score: those with room for SSIM, at most `MAX_SCORED`, most texture first."""
+    fit = [i for i, row in enumerate(rows) if min(row["width"], row["height"]) >= 32]
+    return sorted(sorted(fit, key=lambda i: (-texture[i], i))[:MAX_SCORED])
+
+
+def _scores(
+    low: Slide,
+    made: Slide,
+    high: Slide,
+    match: _Match,
+    plane: Plane,
+    frame: Frame,
+    box: Box,
+) -> dict[str, float]:
+    from wsisr.metrics import psnr, ssim
+
+    hr = _read(high, match, frame, box)
+    sr = made.read_level(0, box.x, box.y, box.width, box.height)
+    plain = bicubic.to_grey(_bicubic(low, plane, frame, box))
+    return {
+        "psnr_rgb": float(psnr(sr, hr)),
+        "ssim_rgb": float(ssim(sr, hr)),
+        "bicubic_psnr_rgb": float(psnr(plain, hr)),
+        "bicubic_ssim_rgb": float(ssim(plain, hr)),
+    }
+
+
+def _bicubic(low: Slide, plane: Plane, frame: Frame, box: Box) -> NDArray[np.float32]:
+    out = Box(
+        x=frame.region.x + box.x, y=frame.region.y + box.y, width=box.width, height=box.height
+    )
+    need = lr_box(frame, out, bicubic.HALO_PX, 1)
+    return bicubic.enlarge(read_plane(low, plane, need), need, frame, out)
+
+
+def _pool(total: NDArray[np.float32], difference: NDArray[Any], box: Box, cell: int) -> None:
+    """Add the share of a region to the map of cell means."""
+    ys, xs = (np.arange(box.y, box.bottom) // cell, np.arange(box.x, box.right) // cell)
+    rows = np.add.reduceat(difference, np.flatnonzero(np.diff(ys, prepend=-1)), axis=0)
+    cells = np.add.reduceat(rows, np.flatnonzero(np.diff(xs, prepend=-1)), axis=1)
+    total[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] += cells / np.float32(cell * cell)
+
+
+def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
+    """Mean absolute differences (grey levels) as a coloured map with its scale, BGR."""
+    top = max(1.0, float(np.ceil(np.percentile(values, 99.5))))
+    grey = np.clip(values / top * 255, 0, 255).astype(np.uint8)
+    picture = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
+    width = max(320, picture.shape[1])
+    canvas = np.full((picture.shape[0] + 44, width, 3), 255, np.uint8)
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    bar = cv2.applyColorMap(
+        np.tile(np.linspace(0, 255, 200).astype(np.uint8), (12, 1)), cv2.COLORMAP_INFERNO
+    )
+    y = picture.shape[0] + 6
+    canvas[y : y + 12, 8:208] = bar
+    text = f"0 to {top:g} grey levels, mean |difference|"
+    cv2.putText(
+        canvas, text, (8, y + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
+    )
+    return canvas
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FIELDS, restval="")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def _write_viewer(
+    folder: Path,
+    low: Slide,
+    made: Slide,
+    high: Slide,
+    match: _Match,
+    plane: Plane,
+    frame: Frame,
+    boxes: list[Box],
+    texture: list[float],
+    name: str,
+) -> None:
+    view = viewed_part(frame.region.width, frame.region.height, boxes, texture)
+    sr = np.empty((view.height, view.width, 3), np.uint8)
+    hr, plain = np.empty_like(sr), np.empty_like(sr)
+    for y in range(view.y, view.bottom, REGION_PX):
+        for x in range(view.x, view.right, REGION_PX):
+            box = Box(
+                x=x,
+                y=y,
+                width=min(REGION_PX, view.right - x),
+                height=min(REGION_PX, view.bottom - y),
+            )
+            place = (
+                slice(y - view.y, box.bottom - view.y),
+                slice(x - view.x, box.right - view.x),
+            )
+            sr[place] = made.read_level(0, x, y, box.width, box.height)
+            hr[place] = _read(high, match, frame, box)
+            plain[place] = bicubic.to_grey(_bicubic(low, plane, frame, box))
+    whole = (view.width, view.height) == (frame.region.width, frame.region.height)
+    note = f"{made.info.path.name} against {high.info.path.name}"
+    if not whole:
+        note += f"; part {view.x},{view.y},{view.width},{view.height} of the output"
+    write_viewer(
+        folder,
+        (
+            Picture(name=name, rgb=sr),
+            Picture(name="real", rgb=hr),
+            Picture(name="input, bicubic", rgb=plain),
+        ),
+        title="Upscaled and real",
+        note=note + ". Not for diagnosis.",
+    )
+
+
+def viewed_part(width: int, height: int, boxes: list[Box], texture: list[float]) -> Box:
+    """All of a small output; of a large one, the square with most texture."""
+    if max(width, height) <= VIEW_PX:
+        return Box(x=0, y=0, width=width, height=height)
+    columns = -(-width // REGION_PX)
+    grid = np.array(texture).reshape(-1, columns)
+    side = VIEW_PX // REGION_PX
+    reach = min(side, grid.shape[0]), min(side, grid.shape[1])
+    sums = np.pad(grid.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    r, c = reach
+    score = sums[r:, c:] - sums[:-r, c:] - sums[r:, :-c] + sums[:-r, :-c]
+    row, column = np.unravel_index(int(score.argmax()), score.shape)
+    x, y = int(column) * REGION_PX, int(row) * REGION_PX
+    return Box(x=x, y=y, width=min(VIEW_PX, width - x), height=min(VIEW_PX, height - y))

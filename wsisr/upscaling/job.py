@@ -1,0 +1,193 @@
+"""Everything decided about one output before a pixel is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsisr.errors import ConfigError, MppError
+from wsisr.geometry import Box
+from wsisr.magnification import nominal_magnification
+from wsisr.slides.discovery import IMAGE_SUFFIXES
+from wsisr.slides.protocol import Slide
+from wsisr.upscaling.codecs import make_codec
+from wsisr.upscaling.models import LoadedModel, doubts, settle_scale, software
+from wsisr.upscaling.ome import NOTICE, NOTICE_INTERPOLATED, OmeFacts, ome_xml
+from wsisr.upscaling.sinks import PICTURE_SUFFIXES, Output
+from wsisr.upscaling.source import Plane, plan_plane, plane_region
+from wsisr.upscaling.tiling import Frame, plan_frame
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleOptions:
+    """How to upscale; the same for every slide of a folder.
+
+    Attributes
+    ----------
+    scale : float or None
+        Output px per input px; None takes a fixed-scale model's own.
+    magnification : float or None
+        Read the level of this nominal magnification, e.g. 10.
+    level_um_per_px : float or None
+        Read the level of this resolution instead.
+    mpp : float or None
+        Resolution of level 0, um/px, where the file does not state it or is wrong.
+    region : Box or None
+        Part to upscale, level-0 px.
+    tile_px : int or None
+        Side of what one run of the network is responsible for, input px; None chooses.
+    halo_px : int or None
+        Context around it, input px; None takes the model's recommendation.
+    compression : str
+    quality : int
+    mask : bool
+        Fill background by bicubic.
+    overwrite : bool
+    threads : int or None
+        Threads that compress tiles; None: one per core, at most 8.
+    """
+
+    scale: float | None = None
+    magnification: float | None = None
+    level_um_per_px: float | None = None
+    mpp: float | None = None
+    region: Box | None = None
+    tile_px: int | None = None
+    halo_px: int | None = None
+    compression: str = "jpeg"
+    quality: int = 90
+    mask: bool = True
+    overwrite: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What `plan_job` decided.
+
+    Attributes
+    ----------
+    plane : Plane
+    frame : Frame
+    scale : float
+    output : Output
+    identity : dict
+        What the pixels depend on.
+    messages : tuple of str
+    """
+
+    plane: Plane
+    frame: Frame
+    scale: float
+    output: Output
+    identity: dict[str, Any]
+    messages: tuple[str, ...]
+
+
+def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptions) -> Job:
+    """Decide level, sizes, metadata; reads no pixels."""
+    info = slide.info
+    scale = settle_scale(model, options.scale)
+    codec = make_codec(options.compression, options.quality)
+    plane = plan_plane(
+        info, magnification=options.magnification, level_um_per_px=options.level_um_per_px
+    )
+    if info.mpp is None and not _is_picture(slide):
+        why = info.mpp_problem.split(";")[0].rstrip(". ") or f"{info.path.name} states none"
+        raise MppError(
+            f"{info.path}: its resolution is needed for the output's metadata and for finding "
+            f"tissue ({why}); give --mpp (um per level-0 px)."
+        )
+    part = None if options.region is None else plane_region(plane, options.region)
+    frame = plan_frame(plane.width_px, plane.height_px, scale, part)
+    um = None
+    if plane.um_per_px is not None:
+        um = (plane.um_per_px[0] / frame.scale_x, plane.um_per_px[1] / frame.scale_y)
+    messages = []
+    doubt = doubts(model, scale, plane.origin, None if um is None else (um[0] * um[1]) ** 0.5)
+    if doubt:
+        messages.append(doubt)
+    provenance = {
+        **model.provenance(),
+        "scale": f"{scale:g}",
+        "input": info.path.name,
+        "input_fingerprint": info.fingerprint,
+        "input_level": f"{plane.level} reduced {plane.reduction:g} times"
+        if plane.reduction != 1.0
+        else str(plane.level),
+        "compression": codec.describe(),
+        "wsisr": software(),
+    }
+    if plane.um_per_px is not None:
+        provenance["input_um_per_px"] = f"{plane.um_per_px[0]:.6g}"
+    if options.region is not None:
+        r = options.region
+        provenance["region_level0_px"] = f"{r.x},{r.y},{r.width},{r.height}"
+    description = ome_xml(
+        OmeFacts(
+            name=f"{info.path.name} x{scale:g}",
+            width_px=frame.region.width,
+            height_px=frame.region.height,
+            um_per_px=um,
+            magnification=None if um is None else nominal_magnification((um[0] * um[1]) ** 0.5),
+            notice=NOTICE if model.is_network else NOTICE_INTERPOLATED,
+            provenance=provenance,
+        )
+    )
+    identity = {
+        **provenance,
+        "format": 1,
+        "size_px": [frame.region.width, frame.region.height],
+        "mask": options.mask,
+        "tile": options.tile_px,
+        "halo": options.halo_px,
+        "device": model.device.split(":")[0],
+        "um_per_px": None if um is None else list(um),
+    }
+    return Job(
+        plane=plane,
+        frame=frame,
+        scale=scale,
+        output=Output(
+            path=path,
+            width_px=frame.region.width,
+            height_px=frame.region.height,
+            um_per_px=um,
+            description=description,
+            software=software(),
+            icc=slide.icc_profile(),
+            codec=codec,
+        ),
+        identity=identity,
+        messages=tuple(messages),
+    )
+
+
+def check_output(output: Path, options: UpscaleOptions) -> None:
+    """Refuse an output that cannot be written, before the input is opened.
+
+    Raises
+    ------
+    ConfigError
+    """
+    suffix = output.suffix.lower()
+    if suffix not in (*TIFF_SUFFIXES, *PICTURE_SUFFIXES):
+        raise ConfigError(
+            f"{output}: name the output .ome.tiff (any size) or .png, .jpg, .bmp (small pictures)."
+        )
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output}: its folder {output.parent} does not exist; make it first.")
+    if output.exists() and not options.overwrite:
+        raise ConfigError(f"{output} exists; give --overwrite to replace it, or another name.")
+    make_codec(options.compression, options.quality)
+
+
+def _is_picture(slide: Slide) -> bool:
+    """Plain images need no resolution: PNG and the like, and flat TIFFs."""
+    info = slide.info
+    return (
+        info.backend == "image"
+        or info.path.suffix.lower() in IMAGE_SUFFIXES
+        or (info.vendor in ("generic-tiff", "unknown") and len(info.levels) == 1)
+    )

@@ -1,0 +1,292 @@
+"""One slide or image, from its open file to the finished output."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsisr.geometry import Box
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.slides.opening import open_slide
+from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
+from wsisr.upscaling.background import find_background, whiten
+from wsisr.upscaling.inference import Rendered, Renderer, UInt16Array
+from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
+from wsisr.upscaling.memory import Batching, plan_tiles
+from wsisr.upscaling.models import LoadedModel
+from wsisr.upscaling.pyramid import PyramidSink, discard_other_run
+from wsisr.upscaling.seams import SeamEnergy, seam_energy
+from wsisr.upscaling.sinks import PICTURE_SUFFIXES, PictureSink, Sink
+from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
+from wsisr.upscaling.tiling import Frame, blocks_of
+
+CACHE_MIB = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleResult:
+    """What was made.
+
+    Attributes
+    ----------
+    path : Path
+    model : str
+    width_px, height_px : int
+    um_per_px : (float, float) or None
+    scale : float
+    frame : Frame
+    plane : Plane
+    windows : int
+        Runs of the network; the rest was filled by bicubic.
+    seams : SeamEnergy
+        Over all tile borders.
+    seconds : float
+        Of this run alone.
+    resumed : int
+        Blocks that an earlier run had finished.
+    messages : tuple of str
+        Sentences for a person.
+    """
+
+    path: Path
+    model: str
+    width_px: int
+    height_px: int
+    um_per_px: tuple[float, float] | None
+    scale: float
+    frame: Frame
+    plane: Plane
+    windows: int
+    seams: SeamEnergy
+    seconds: float
+    resumed: int
+    messages: tuple[str, ...]
+
+
+def upscale_slide(
+    source: Path | str,
+    output: Path,
+    model: LoadedModel,
+    options: UpscaleOptions,
+    report: Reporter = silent,
+) -> UpscaleResult:
+    """Upscale one slide or image.
+
+    Parameters
+    ----------
+    source : Path or str
+        Anything that `wsisr.slides.open_slide` opens.
+    output : Path
+        ``.ome.tiff`` (``.tif``, ``.tiff``) for a pyramid, ``.png``, ``.jpg`` or ``.bmp`` for a
+        picture of at most 178 Mpx.
+    model : LoadedModel
+    options : UpscaleOptions
+    report : Reporter
+        Events of stage ``"upscale"``, one a block.
+
+    Returns
+    -------
+    UpscaleResult
+
+    Raises
+    ------
+    WsisrError
+        With what to do. A pyramid that was interrupted goes on with the same call.
+    """
+    started = time.monotonic()
+    output = Path(output)
+    check_output(output, options)
+    with open_slide(source, mpp=options.mpp, cache_mib=CACHE_MIB) as slide:
+        job = plan_job(slide, output, model, options)
+        for sentence in job.messages:
+            report(ProgressEvent(stage="upscale", message=sentence))
+        return _run(slide, job, model, options, report, started)
+
+
+def _run(
+    slide: Slide,
+    job: Job,
+    model: LoadedModel,
+    options: UpscaleOptions,
+    report: Reporter,
+    started: float,
+) -> UpscaleResult:
+    frame, plane = job.frame, job.plane
+    messages = list(job.messages)
+
+    def tell(sentence: str) -> None:
+        messages.append(sentence)
+        report(ProgressEvent(stage="upscale", message=sentence))
+
+    masked = options.mask and model.is_network
+    batching = plan_tiles(
+        model.engine,
+        frame,
+        options.tile_px,
+        on_gpu=model.device.startswith("cuda"),
+        masked=masked and slide.info.mpp is not None,
+        halo_px=options.halo_px,
+    )
+    sink = _open_sink(job, options, batching)
+    try:
+        batching = sink.batching
+        background = find_background(slide, mask=masked)
+        if background.note:
+            tell(background.note)
+        renderer = Renderer(
+            engine=model.engine,
+            frame=frame,
+            plan=batching.plan,
+            batch=batching.batch,
+            on_shrink=tell,
+        )
+        blocks = blocks_of(frame)
+        earlier = list(sink.finished())
+        if earlier:
+            tell(f"Going on after an interruption: {len(earlier)} of {len(blocks)} blocks exist.")
+        ahead = _Ahead(
+            slide=slide,
+            plane=plane,
+            renderer=renderer,
+            blocks=blocks,
+            wanted=background.wanted(frame, plane, batching.plan.halo_px),
+            sink=sink,
+        )
+        records = earlier + _store_blocks(ahead, len(earlier), job.scale, report)
+        sink.close()
+    except BaseException:
+        sink.abandon()
+        raise
+    return UpscaleResult(
+        path=job.output.path,
+        model=model.name,
+        width_px=frame.region.width,
+        height_px=frame.region.height,
+        um_per_px=job.output.um_per_px,
+        scale=job.scale,
+        frame=frame,
+        plane=plane,
+        windows=sum(int(r["windows"]) for r in records),
+        seams=sum((SeamEnergy.of_row(r["seams"]) for r in records), SeamEnergy()),
+        seconds=time.monotonic() - started,
+        resumed=len(earlier),
+        messages=tuple(messages),
+    )
+
+
+def _open_sink(job: Job, options: UpscaleOptions, batching: Batching) -> Sink:
+    if job.output.path.suffix.lower() in PICTURE_SUFFIXES:
+        return PictureSink(job.output, batching)
+    if options.overwrite:
+        discard_other_run(job.output.path, job.identity)
+    threads = options.threads or min(8, os.cpu_count() or 1)
+    return PyramidSink(job.output, job.identity, batching, threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ahead:
+    """Renders blocks in order, while the next one's pixels are read."""
+
+    slide: Slide
+    plane: Plane
+    renderer: Renderer
+    blocks: list[Box]
+    wanted: Callable[[Box], bool]
+    sink: Sink
+
+    @property
+    def across(self) -> int:
+        """Blocks in a row."""
+        return -(-self.renderer.frame.region.width // self.blocks[0].width)
+
+    def read(self, index: int) -> tuple[Box, UInt8Array, BoolArray]:
+        box = self.renderer.source_box(self.blocks[index])
+        return (
+            box,
+            read_plane(self.slide, self.plane, box),
+            read_plane_validity(self.slide, self.plane, box),
+        )
+
+    def render_from(self, first: int) -> Iterator[tuple[int, Rendered]]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read") as reader:
+            last = len(self.blocks) - 1
+            ahead = reader.submit(self.read, min(first, last))
+            for index in range(first, len(self.blocks)):
+                box, lr, valid = ahead.result()
+                ahead = reader.submit(self.read, index + 1) if index < last else ahead
+                rendered = self.renderer.render(
+                    self.blocks[index],
+                    lr,
+                    box,
+                    self.wanted,
+                    left=self.edge(index - 1, "right") if index % self.across else None,
+                    above=self.edge(index - self.across, "below") if index >= self.across else None,
+                )
+                whiten(rendered.pixels, self.renderer.frame, self.blocks[index], valid, box)
+                yield index, rendered
+
+    def edge(self, index: int, side: str) -> UInt16Array | None:
+        return self.sink.edge(index, side) if self.renderer.plan.blend_px else None
+
+    def drop_edges_used_by(self, index: int) -> None:
+        if index % self.across:
+            self.sink.drop_edge(index - 1, "right")
+        if index >= self.across:
+            self.sink.drop_edge(index - self.across, "below")
+
+
+def _store_blocks(
+    ahead: _Ahead, first: int, scale: float, report: Reporter
+) -> list[dict[str, Any]]:
+    """Render and store all blocks; one is compressed and written while the next is rendered."""
+    total = len(ahead.blocks)
+    clock = _Clock(total - first)
+    records: list[dict[str, Any]] = []
+
+    def store(index: int, rendered: Rendered) -> None:
+        energy = seam_energy(
+            rendered.pixels, rendered.columns, rendered.rows, scale, rendered.source
+        )
+        record = {"seams": energy.row(), "windows": rendered.inferred}
+        ahead.sink.put(ahead.blocks[index], rendered.pixels, record)
+        records.append(record)
+
+    def settle(waiting: Future[None], index: int) -> None:
+        waiting.result()
+        # What it used may go only now: without its journal line it would be made again.
+        ahead.drop_edges_used_by(index)
+        report(
+            ProgressEvent(
+                stage="upscale", done=index + 1, total=total, unit="block", item=clock.tick()
+            )
+        )
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="write") as writer:
+        waiting: Future[None] | None = None
+        for index, rendered in ahead.render_from(first):
+            if rendered.edges is not None:
+                ahead.sink.keep_edges(index, rendered.edges)
+            if waiting is not None:
+                settle(waiting, index - 1)
+            waiting = writer.submit(store, index, rendered)
+        if waiting is not None:
+            settle(waiting, total - 1)
+    return records
+
+
+class _Clock:
+    """Time left, from the blocks of this run."""
+
+    def __init__(self, blocks: int) -> None:
+        self._left = blocks
+        self._done = 0
+        self._start = time.monotonic()
+
+    def tick(self) -> str:
+        self._done += 1
+        self._left -= 1
+        seconds = int((time.monotonic() - self._start) / self._done * self._left)
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"

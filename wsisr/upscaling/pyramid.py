@@ -1,0 +1,386 @@
+"""The pyramidal TIFF while it grows, block by block, and what survives a crash.
+
+The TIFF grows in a sibling folder ``OUT.partial``: tiles are appended as blocks finish, and a
+journal line is written after each block. After a kill the file is cut back to the last line
+and the run goes on, so that the bytes are those of an uninterrupted run. Of levels coarser than a
+block, a spool keeps each block's share (1/256 of the output's pixels); they are written at the
+end from there, by the same steps. So memory holds one block, however large the slide is.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cv2
+import numpy as np
+
+from wsisr.errors import ConfigError
+from wsisr.geometry import Box
+from wsisr.store.files import disk_full_is_clear, replace_file, sync_directory
+from wsisr.upscaling.bicubic import one_colour
+from wsisr.upscaling.codecs import UInt8Array
+from wsisr.upscaling.inference import Edges, UInt16Array
+from wsisr.upscaling.memory import Batching
+from wsisr.upscaling.sinks import Output
+from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
+from wsisr.upscaling.tiling import BLOCK_TILES, TILE_PX, TilePlan
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on POSIX
+    fcntl = None  # type: ignore[assignment]
+
+BLOCK_PX = TILE_PX * BLOCK_TILES
+BLOCK_LEVELS = BLOCK_TILES.bit_length()
+"""Levels whose tiles a block holds whole: 8 tiles, 4, 2, 1."""
+STATE_NAME, JOURNAL_NAME, TILES_NAME = "state.json", "journal.jsonl", "tiles.tif"
+
+
+def level_sizes(width_px: int, height_px: int, tile_px: int = TILE_PX) -> list[tuple[int, int]]:
+    """Sizes of the pyramid: halves, rounded down, until one tile holds a level.
+
+    >>> level_sizes(3000, 1000)
+    [(3000, 1000), (1500, 500), (750, 250), (375, 125)]
+    """
+    sizes = [(width_px, height_px)]
+    while max(sizes[-1]) > tile_px and min(sizes[-1]) >= 2:
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    return sizes
+
+
+def halve(rgb: UInt8Array) -> UInt8Array:
+    """Mean of every 2 x 2 px; an odd last row or column is left out."""
+    height, width = rgb.shape[0] // 2, rgb.shape[1] // 2
+    if not height or not width:
+        return np.empty((height, width, 3), np.uint8)
+    even = rgb[: 2 * height, : 2 * width]
+    result: UInt8Array = np.asarray(
+        cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+    )
+    return result
+
+
+def partial_folder(path: Path) -> Path:
+    """Where an unfinished output lies."""
+    return path.with_name(path.name + ".partial")
+
+
+class PyramidSink:
+    """Writes the TIFF.
+
+    Parameters
+    ----------
+    output : Output
+    identity : mapping
+        Everything that the pixels depend on; an unfinished output of another identity is refused.
+    batching : Batching
+        Replaced by that of an unfinished output, because free memory varies from day to day.
+    threads : int
+        Tiles compressed at the same time.
+
+    Raises
+    ------
+    ConfigError
+        If there is an unfinished output of another run.
+    """
+
+    def __init__(
+        self, output: Output, identity: Mapping[str, Any], batching: Batching, threads: int = 2
+    ) -> None:
+        self._output = output
+        self._batching = batching
+        self._folder = partial_folder(output.path)
+        self._sizes = level_sizes(output.width_px, output.height_px)
+        self._grids = [(-(-w // TILE_PX), -(-h // TILE_PX)) for w, h in self._sizes]
+        self._offsets = [np.zeros(c * r, np.uint64) for c, r in self._grids]
+        self._counts = [np.zeros(c * r, np.uint64) for c, r in self._grids]
+        self._plain: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._records: list[dict[str, Any]] = []
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tile")
+        with disk_full_is_clear(output.path):
+            self._open(identity)
+
+    def _open(self, identity: Mapping[str, Any]) -> None:
+        folder = self._folder
+        found = _read_state(folder)
+        if found is not None:
+            if found["identity"] != dict(identity):
+                raise ConfigError(
+                    f"{folder} holds an unfinished output of another run "
+                    f"({_difference(found['identity'], dict(identity))}); give the same options to "
+                    "go on with it, --overwrite to start anew, or remove that folder."
+                )
+            plan = TilePlan(**found["plan"])
+            self._batching = Batching(plan=plan, batch=int(found["batch"]))
+        else:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+            (folder / TILES_NAME).write_bytes(HEADER)
+            (folder / JOURNAL_NAME).touch()
+            state = {
+                "identity": dict(identity),
+                "plan": asdict(self._batching.plan),
+                "batch": self._batching.batch,
+            }
+            replace_file(folder / STATE_NAME, json.dumps(state, indent=1).encode())
+        self._file = _open_alone(folder / TILES_NAME)
+        self._end = len(HEADER)
+        self._read_journal()
+        self._file.truncate(self._end)
+        self._file.seek(0)
+        self._file.write(HEADER)
+        self._file.seek(self._end)
+        self._journal = open(folder / JOURNAL_NAME, "ab")  # noqa: SIM115 - closed in `abandon`
+
+    def _read_journal(self) -> None:
+        path = self._folder / JOURNAL_NAME
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or entry["end"] > os.path.getsize(
+                self._folder / TILES_NAME
+            ):
+                break
+            for level, at, offset, size in entry["tiles"]:
+                self._offsets[level][at], self._counts[level][at] = offset, size
+            for *colour, offset, size in entry["plain"]:
+                self._plain[tuple(colour)] = (offset, size)
+            self._end = entry["end"]
+            self._records.append(entry["record"])
+            whole += len(line)
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+
+    @property
+    def batching(self) -> Batching:
+        return self._batching
+
+    def finished(self) -> Iterator[dict[str, Any]]:
+        yield from self._records
+
+    def put(self, block: Box, pixels: UInt8Array, record: dict[str, Any]) -> None:
+        """Store a block's tiles and its share of the coarse levels, then its journal line."""
+        with disk_full_is_clear(self._output.path):
+            tiles, plain = self._write_levels(0, block, pixels)
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            entry = {"tiles": tiles, "plain": plain, "end": self._end, "record": record}
+            self._journal.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            self._journal.flush()
+
+    def _write_levels(
+        self, first: int, block: Box, pixels: UInt8Array
+    ) -> tuple[list[tuple[int, int, int, int]], list[tuple[int, ...]]]:
+        """Tiles of all levels that a block of level `first` holds; the rest goes to a spool."""
+        written: list[tuple[int, int, int, int]] = []
+        fresh: list[tuple[int, ...]] = []
+        x, y = block.x, block.y
+        for level in range(first, min(first + BLOCK_LEVELS, len(self._sizes))):
+            jobs = list(self._cut(level, x, y, pixels))
+            encoded = self._pool.map(lambda job: self._encode(job[1]), jobs)
+            for (at, tile), data in zip(jobs, encoded, strict=True):
+                place = self._place(tile, data, fresh)
+                self._offsets[level][at], self._counts[level][at] = place
+                written.append((level, at, *place))
+            if level + 1 == len(self._sizes):
+                return written, fresh
+            pixels, x, y = halve(pixels), x // 2, y // 2
+        self._spool(first + BLOCK_LEVELS, x, y, pixels)
+        return written, fresh
+
+    def _cut(
+        self, level: int, x: int, y: int, pixels: UInt8Array
+    ) -> Iterator[tuple[int, UInt8Array]]:
+        columns = self._grids[level][0]
+        for top in range(0, pixels.shape[0], TILE_PX):
+            for left in range(0, pixels.shape[1], TILE_PX):
+                tile = pixels[top : top + TILE_PX, left : left + TILE_PX]
+                missing = TILE_PX - tile.shape[0], TILE_PX - tile.shape[1]
+                if any(missing):
+                    # Edge values rather than white: no ringing at the slide's edge.
+                    tile = np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+                yield (y + top) // TILE_PX * columns + (x + left) // TILE_PX, tile
+
+    def _encode(self, tile: UInt8Array) -> bytes | tuple[int, int, int]:
+        """Compressed bytes, or the colour of a tile that has but one and is stored already."""
+        colour = _colour(tile)
+        if colour is not None and colour in self._plain:
+            return colour
+        return self._output.codec.encode(tile)
+
+    def _place(
+        self, tile: UInt8Array, data: bytes | tuple[int, int, int], fresh: list[tuple[int, ...]]
+    ) -> tuple[int, int]:
+        if isinstance(data, tuple):
+            return self._plain[data]
+        colour = _colour(tile)
+        if colour is not None and colour in self._plain:
+            return self._plain[colour]
+        if self._end % 2:
+            self._file.write(b"\0")
+            self._end += 1
+        place = (self._end, len(data))
+        self._file.write(data)
+        self._end += len(data)
+        if colour is not None:
+            self._plain[colour] = place
+            fresh.append((*colour, *place))
+        return place
+
+    def _spool_path(self, level: int) -> Path:
+        return self._folder / f"level-{level}.rgb"
+
+    def _spool(self, level: int, x: int, y: int, pixels: UInt8Array) -> None:
+        width, height = self._sizes[level]
+        part = np.ascontiguousarray(pixels[: height - y, : width - x])
+        if not part.size:
+            return
+        fd = os.open(self._spool_path(level), os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            for row in range(part.shape[0]):
+                os.pwrite(fd, part[row].tobytes(), ((y + row) * width + x) * 3)
+        finally:
+            os.close(fd)
+
+    def _unspool(self, level: int, box: Box) -> UInt8Array:
+        width = self._sizes[level][0]
+        out = np.empty((box.height, box.width, 3), np.uint8)
+        fd = os.open(self._spool_path(level), os.O_RDONLY)
+        try:
+            for row in range(box.height):
+                at = ((box.y + row) * width + box.x) * 3
+                out[row] = np.frombuffer(os.pread(fd, box.width * 3, at), np.uint8).reshape(-1, 3)
+        finally:
+            os.close(fd)
+        return out
+
+    def keep_edges(self, index: int, edges: Edges) -> None:
+        """Keep what a block hands on, before its journal line can be written."""
+        with disk_full_is_clear(self._output.path):
+            np.save(self._edge_path(index, "right"), edges.right)
+            np.save(self._edge_path(index, "below"), edges.below)
+
+    def _edge_path(self, index: int, side: str) -> Path:
+        return self._folder / f"edge-{index}-{side}.npy"
+
+    def edge(self, index: int, side: str) -> UInt16Array:
+        loaded: UInt16Array = np.load(self._edge_path(index, side), allow_pickle=False)
+        return loaded
+
+    def drop_edge(self, index: int, side: str) -> None:
+        self._edge_path(index, side).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Write the coarse levels and the directories, then give the file its name."""
+        output = self._output
+        with disk_full_is_clear(output.path):
+            level = BLOCK_LEVELS
+            while level < len(self._sizes):
+                width, height = self._sizes[level]
+                for y in range(0, height, BLOCK_PX):
+                    for x in range(0, width, BLOCK_PX):
+                        box = Box(
+                            x=x,
+                            y=y,
+                            width=min(BLOCK_PX, width - x),
+                            height=min(BLOCK_PX, height - y),
+                        )
+                        self._write_levels(level, box, self._unspool(level, box))
+                level += BLOCK_LEVELS
+            levels = [
+                LevelImage(
+                    width_px=width,
+                    height_px=height,
+                    tile_px=TILE_PX,
+                    offsets=self._offsets[i],
+                    byte_counts=self._counts[i],
+                    um_per_px=_at_level(output, width, height),
+                )
+                for i, (width, height) in enumerate(self._sizes)
+            ]
+            write_directories(
+                self._file,
+                levels,
+                output.codec,
+                description=output.description,
+                software=output.software,
+                icc=output.icc,
+            )
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.abandon()
+            os.replace(self._folder / TILES_NAME, output.path)
+            sync_directory(output.path.parent)
+            shutil.rmtree(self._folder)
+
+    def abandon(self) -> None:
+        """Let go of the files; what is finished stays for the next run."""
+        self._pool.shutdown(wait=True)
+        self._file.close()
+        self._journal.close()
+
+
+def _colour(tile: UInt8Array) -> tuple[int, int, int] | None:
+    if not one_colour(tile):
+        return None
+    red, green, blue = tile[0, 0].tolist()
+    return red, green, blue
+
+
+def _at_level(output: Output, width: int, height: int) -> tuple[float, float] | None:
+    if output.um_per_px is None:
+        return None
+    return (
+        output.um_per_px[0] * output.width_px / width,
+        output.um_per_px[1] * output.height_px / height,
+    )
+
+
+def _open_alone(path: Path) -> BinaryIO:
+    """Open a file for reading and writing, unless another process is writing it.
+
+    The kernel's lock dies with its process, even by kill -9.
+    """
+    file = open(path, "r+b")  # noqa: SIM115 - the sink closes it
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise ConfigError(
+                f"{path.parent}: another process is writing this output; wait for it, or name "
+                "another output."
+            ) from error
+    return file
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    """State of an unfinished output; None where there is none, or none that can be gone on with."""
+    try:
+        found = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+        whole = {"identity", "plan", "batch"} <= set(found)
+    except (OSError, ValueError):
+        return None
+    return found if whole else None
+
+
+def discard_other_run(path: Path, identity: Mapping[str, Any]) -> None:
+    """Remove an unfinished output unless it belongs to the same run."""
+    folder = partial_folder(path)
+    found = _read_state(folder)
+    if folder.exists() and (found is None or found["identity"] != dict(identity)):
+        shutil.rmtree(folder)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    keys = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    return ", ".join(f"{k}: {old.get(k)} there, {new.get(k)} now" for k in keys[:3])
