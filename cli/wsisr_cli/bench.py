@@ -7,13 +7,26 @@ import typer
 
 
 def command(
-    slide: Annotated[Path, typer.Argument(help="A slide.")],
-    most: Annotated[int, typer.Option(min=1, help="At most this many 256-px patches.")] = 1000,
+    source: Annotated[Path, typer.Argument(help="A slide, or a pair store.")],
+    most: Annotated[
+        int, typer.Option(min=1, help="Slide: at most this many 256-px patches.")
+    ] = 1000,
+    array: Annotated[
+        str | None, typer.Option(help="Store: image array, e.g. 40x. [default: the finest]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Store: threads that read ahead. [default: by cores]")
+    ] = None,
 ) -> None:
-    """Time the extraction of 256-px patches on a slide, beside what it can be compared with."""
+    """Time 256-px patches of a slide, or random crops of a store, beside a reference."""
+    if (source / "zarr.json").is_file():
+        from wsisr.training.bench import bench_store, loader_table
+
+        typer.echo(f"{source}\n\n{loader_table(bench_store(source, array=array, workers=workers))}")
+        return
     from wsisr.building.bench import bench_slide, machine, ratios, table
 
-    timings = bench_slide(slide, most)
-    typer.echo(f"{slide}\n{machine()}\n\n{table(timings)}\n")
+    timings = bench_slide(source, most)
+    typer.echo(f"{source}\n{machine()}\n\n{table(timings)}\n")
     for line in ratios(timings):
         typer.echo(line)

@@ -1,0 +1,182 @@
+"""Training: where a step's time goes, and what GPUs reach.
+
+    python benchmarks/training.py loader pairs.zarr      crops out of a store (no model)
+    python benchmarks/training.py share pairs.zarr       real-data step against a synthetic one
+    python benchmarks/training.py gpu pairs.zarr         samples/s of each family (needs CUDA)
+    python benchmarks/training.py tiny pairs.zarr        every tiny preset against bicubic
+
+`share` is the acceptance row "real-data step >= 95 % of synthetic". With a GPU both are run in
+turns, several times, and the medians of wall time are compared. Without one, wall time on a shared
+machine means little, and data and model compete for the same cores: CPU time of both is given.
+Nothing is asserted.
+"""
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from wsisr import __version__
+from wsisr.models import list_models, model_spec
+from wsisr.progress import ProgressEvent
+from wsisr.training import TrainRequest, train
+from wsisr.training.bench import bench_store, loader_table
+from wsisr.training.logs import read_rows
+from wsisr.training.request import settle
+from wsisr.training.showing import run_synthetic
+from wsisr.training.start import prepare
+
+FAMILIES = ("mihatp", "iste", "cwtnet", "masrnet", "masrgan", "swinir", "rcan")
+
+
+def header() -> None:
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"wsisr {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {where}\n")
+
+
+def quiet(event: ProgressEvent) -> None:
+    """Nothing: figures come from the run folder."""
+
+
+def real_speed(request: TrainRequest, steps: int) -> dict[str, float]:
+    """Median figures of a short run on a store, its first log row left out."""
+    with tempfile.TemporaryDirectory() as scratch:
+        every = max(1, steps // 5)
+        more = (f"train.log_every={every}", f"train.save_every={10 * steps}", "val.count=1")
+        more += (f"val.every={10 * steps}", "val.pictures=0")
+        request = replace(
+            request,
+            output=Path(scratch) / "run",
+            steps=steps,
+            assignments=(*request.assignments, *more),
+        )
+        train(request, quiet)
+        rows = read_rows(Path(scratch) / "run" / "log.csv")[1:]
+    names = ("samples_per_s", "data_wait_ms", "step_ms", "memory_mib")
+    return {name: statistics.median(row[name] for row in rows) for name in names}
+
+
+def cpu_share(store: Path, models: list[str], steps: int) -> None:
+    """CPU time of making a batch and of the model's passes on it."""
+    print("| model | cache | batch, CPU ms | model, CPU ms | share of the model |")
+    print("|---|---|---|---|---|")
+    for name in models:
+        for cache in ("auto", "stream"):
+            request = TrainRequest(model=name, data=store, assignments=(f"data.cache={cache}",))
+            job = prepare(settle(request, writes=False), quiet, dry_run=True)
+            job.feed.start(0)
+            data, passes = [], []
+            for step in range(steps):
+                began = time.process_time()
+                batch = job.feed.batch(step, 0)
+                data.append(1e3 * (time.process_time() - began))
+                began = time.process_time()
+                job.recipe.step(job.model, batch, torch.Tensor.backward)
+                passes.append(1e3 * (time.process_time() - began))
+                job.model.zero_grad()
+            job.feed.close()
+            ours, theirs = statistics.median(data), statistics.median(passes)
+            part = 100 * theirs / (ours + theirs)
+            print(f"| {name} | {cache} | {ours:.1f} | {theirs:.1f} | {part:.1f} % |", flush=True)
+
+
+def share(store: Path, models: list[str], steps: int, rounds: int) -> None:
+    """Real against synthetic steps, resident and streaming."""
+    print("| model | cache | real ms | synthetic ms | share | data wait ms |")
+    print("|---|---|---|---|---|---|")
+    for name in models:
+        for cache in ("auto", "stream"):
+            request = TrainRequest(model=name, data=store, assignments=(f"data.cache={cache}",))
+            pairs = []
+            for _ in range(rounds):
+                real = real_speed(request, steps)
+                model = run_synthetic(request, quiet, steps).speed
+                pairs.append((real["step_ms"], model["step_ms"], real["data_wait_ms"]))
+            real_ms, model_ms, wait_ms = (statistics.median(v) for v in zip(*pairs, strict=True))
+            print(
+                f"| {name} | {cache} | {real_ms:.1f} | {model_ms:.1f} "
+                f"| {100 * model_ms / real_ms:.0f} % | {wait_ms:.2f} |",
+                flush=True,
+            )
+
+
+def gpu(store: Path, models: list[str], steps: int) -> None:
+    """Samples/s and memory: eager and compiled, fp32 and bf16, resident and streaming."""
+    if not torch.cuda.is_available():
+        raise SystemExit("no CUDA device is here")
+    print("| model | precision | compile | cache | samples/s | step ms | wait ms | MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in models:
+        for precision in ("fp32", "bf16"):
+            for mode in ("off", "default"):
+                for cache in ("device", "stream"):
+                    settings = (
+                        f"train.precision={precision}",
+                        f"train.compile={mode}",
+                        f"data.cache={cache}",
+                    )
+                    request = TrainRequest(
+                        model=name, data=store, preset="recommended", assignments=settings
+                    )
+                    torch.cuda.reset_peak_memory_stats()
+                    found = real_speed(request, steps)
+                    print(
+                        f"| {name} | {precision} | {mode} | {cache} "
+                        f"| {found['samples_per_s']:.1f} | {found['step_ms']:.1f} "
+                        f"| {found['data_wait_ms']:.2f} | {found['memory_mib']:.0f} |",
+                        flush=True,
+                    )
+                    torch.compiler.reset()
+
+
+def tiny(store: Path, models: list[str], output: Path) -> None:
+    """Train the tiny presets in full; run folders (curves, samples) stay in `output`."""
+    print("| model | steps | CPU s | scale | PSNR RGB | bicubic | gain | SSIM | bicubic |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in models:
+        began = time.process_time()
+        request = TrainRequest(model=name, data=store, preset="tiny", output=output / name)
+        outcome, _ = train(request, quiet)
+        row = outcome.validation[0]
+        print(
+            f"| {name} | {outcome.step} | {time.process_time() - began:.0f} | {row['scale']:g} "
+            f"| {row['psnr_rgb']:.2f} | {row['bicubic_psnr_rgb']:.2f} "
+            f"| {row['psnr_rgb'] - row['bicubic_psnr_rgb']:+.2f} | {row['ssim_rgb']:.4f} "
+            f"| {row['bicubic_ssim_rgb']:.4f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("loader", "share", "gpu", "tiny"))
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--models", nargs="*", help="registry names (default: by what is run)")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("runs-tiny"))
+    options = parser.parse_args()
+    header()
+    if options.what == "loader":
+        print(loader_table(bench_store(options.store)))
+    elif options.what == "share":
+        models = options.models or ["mihatp", "iste"]
+        if torch.cuda.is_available():
+            share(options.store, models, options.steps, options.rounds)
+        else:
+            cpu_share(options.store, models, options.steps)
+    elif options.what == "gpu":
+        gpu(options.store, options.models or list(FAMILIES), options.steps)
+    else:
+        every = [n for n in list_models() if n not in ("bicubic", "masrgan") and model_spec(n)]
+        tiny(options.store, options.models or every, options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`wsisr train`: a pair store becomes a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsisr_cli.progress import console_reporter
+
+
+def command(
+    model: Annotated[
+        str | None, typer.Option(help="Network, e.g. mihatp (see `wsisr models list`).")
+    ] = None,
+    data: Annotated[Path, typer.Option(help="The pair store.")] = Path("pairs.zarr"),
+    scale: Annotated[
+        int | None,
+        typer.Option(help="HR over LR of a fixed-scale model. [default: 4]"),
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(help="paper, official, recommended, tiny; auto: by whether there is a GPU."),
+    ] = "auto",
+    lr_source: Annotated[
+        str | None,
+        typer.Option(
+            help="native, a degradation (`wsisr degrade list`), or auto: native LR where the "
+            "store has the scale, else simulated. [default: auto]"
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="section.key=value, e.g. optim.lr=2e-4; repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of any part of the configuration.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder. [default: runs/MODEL-xSCALE]"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, exactly.")
+    ] = False,
+    init_from: Annotated[
+        Path | None, typer.Option(help="A run, a saved model or foreign weights to start from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws. [default: 0]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1. [default: a GPU if there is one]")
+    ] = None,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Time the model alone, on random batches.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Two steps and a validation; nothing is written.")
+    ] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the resolved configuration and stop.")
+    ] = False,
+    json_schema: Annotated[
+        bool, typer.Option("--json-schema", help="Print the configuration's JSON schema and stop.")
+    ] = False,
+) -> None:
+    """Train a super-resolution model on a pair store."""
+    from wsisr.errors import ConfigError
+    from wsisr.training.showing import (
+        config_text,
+        measure_synthetic,
+        outcome_text,
+        schema_text,
+    )
+
+    if json_schema:
+        typer.echo(schema_text())
+        return
+    if model is None:
+        raise ConfigError("say which network: --model mihatp (wsisr models list has all)")
+    from wsisr.training.request import TrainRequest
+    from wsisr.training.start import train
+
+    request = TrainRequest(
+        model=model,
+        data=data,
+        scale=scale,
+        preset=preset,
+        lr_source=lr_source,
+        assignments=tuple(set_ or ()),
+        config=config,
+        output=output,
+        resume=resume,
+        init_from=init_from,
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    if show_config:
+        typer.echo(config_text(request))
+        return
+    with console_reporter() as report:
+        if synthetic:
+            typer.echo(measure_synthetic(request, report))
+            return
+        outcome, folder = train(request, report, dry_run=dry_run)
+    if not dry_run or outcome.validation:
+        typer.echo(outcome_text(outcome, folder, dry_run=dry_run))
+    if outcome.state == "interrupted":
+        raise typer.Exit(130)

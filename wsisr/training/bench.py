@@ -1,0 +1,213 @@
+"""`wsisr bench STORE`: how fast crops come out of a store, the model left out.
+
+CPU seconds of this process count, because they repeat where wall time does not; zarr-python reads
+the same crops in the same run. `wsisr train --synthetic` times the other half.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsisr.degradation import parse_degradation
+from wsisr.errors import ConfigError
+from wsisr.store import open_pairs
+from wsisr.training.batches import BatchRule, make_batch
+from wsisr.training.data import MemorySource, PairDataset, Role, StreamSource, default_workers
+from wsisr.training.sampling import CropRule, StepPlan, plan_step, slots_of
+
+CROP_PX = 256
+SCALE = 4
+BATCH = 32
+MEMORY_PATCHES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderTiming:
+    """One way of getting crops.
+
+    Attributes
+    ----------
+    name : str
+    crops : int
+    cpu_s, wall_s : float
+        Of this process, all threads.
+    bytes : int
+        Decoded pixels.
+    """
+
+    name: str
+    crops: int
+    cpu_s: float
+    wall_s: float
+    bytes: int
+
+    @property
+    def crops_per_cpu_s(self) -> float:
+        return self.crops / max(self.cpu_s, 1e-9)
+
+    @property
+    def megabytes_per_wall_s(self) -> float:
+        return self.bytes / 1e6 / max(self.wall_s, 1e-9)
+
+
+def bench_store(
+    path: Path, *, array: str | None = None, batches: int = 16, workers: int | None = None
+) -> list[LoaderTiming]:
+    """Time random crops of at most 256 px of one array, in batches of 32.
+
+    Parameters
+    ----------
+    path : Path
+    array : str, optional
+        The finest by default.
+    batches : int
+        Batches of each way of loading.
+    workers : int, optional
+        Threads that read ahead; by the cores if left out.
+    """
+    store = open_pairs(path)
+    name = array or store.arrays[0]
+    table = store.table(columns=[])
+    data = PairDataset(store, arrays=[name], rows=table.index)
+    if not len(data):
+        raise ConfigError(f"{path} has no kept pairs")
+    sizes = {
+        store.slides[s].spec(name).size_px for s in store.slides if name in store.slides[s].arrays
+    }
+    side = min(CROP_PX, *sizes) if len(sizes) > 1 else min(CROP_PX, next(iter(sizes)))
+    side -= side % SCALE
+    rule = CropRule(
+        patches=len(data),
+        hr_px=min(sizes),
+        crop_lr_px=side // SCALE,
+        margin_lr_px=0,
+        scale=SCALE,
+        scale_range=(SCALE, SCALE),
+        per_sample=False,
+        native=False,
+    )
+    plans = [_plan(rule, number) for number in range(batches)]
+    role = Role(name="hr", array=name, corner=1, size=0)
+    threads = default_workers() if workers is None else workers
+    stream = StreamSource(data, [role], threads, pin=False)
+    try:
+        found = [
+            _timed("crops, this thread", plans, side, lambda p, n: _read(data, name, p)),
+            _timed(
+                f"crops, {threads} threads ahead",
+                plans,
+                side,
+                lambda p, n: stream.fetch(n, p),
+                before=lambda: stream.start(plans.__getitem__, 0, batches),
+            ),
+        ]
+    finally:
+        stream.close()
+    few = PairDataset(store, arrays=[name], rows=data.rows[:MEMORY_PATCHES])
+    memory = MemorySource(few, [role], torch.device("cpu"))
+    small = [_folded(plan, len(few)) for plan in plans]
+    found.append(_timed("crops from memory", small, side, lambda p, n: memory.fetch(n, p)))
+    finish = BatchRule(
+        crops=rule,
+        degradation=parse_degradation("bicubic"),
+        flips=True,
+        sample_px=None,
+        reference=False,
+        seed=0,
+    )
+    cpu = torch.device("cpu")
+    found.append(
+        _timed(
+            f"batches from memory, bicubic x{SCALE}, symmetries",
+            small[: max(1, batches // 4)],
+            side,
+            lambda p, n: make_batch(memory.fetch(n, p), p, finish, cpu),
+        )
+    )
+    found.append(
+        _timed(
+            "zarr-python, crop by crop",
+            plans[: max(1, batches // 8)],
+            side,
+            _zarr_reader(data, name),
+        )
+    )
+    return found
+
+
+def loader_table(timings: Sequence[LoaderTiming]) -> str:
+    """The timings as a Markdown table, with the ratio to the last row."""
+    base = timings[-1].crops_per_cpu_s
+    lines = [
+        "| crops | per CPU s | ratio | MB/s of wall time |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {t.name} | {t.crops_per_cpu_s:,.0f} | {t.crops_per_cpu_s / base:.1f}x "
+        f"| {t.megabytes_per_wall_s:,.0f} |"
+        for t in timings
+    ]
+    return "\n".join(lines)
+
+
+def _plan(rule: CropRule, number: int) -> StepPlan:
+    slots = slots_of(0, 1, BATCH)
+    return plan_step(rule, seed=0, step=number, slots=slots, per_step=BATCH)
+
+
+def _folded(plan: StepPlan, count: int) -> StepPlan:
+    return StepPlan(**{**vars(plan), "index": plan.index % count})
+
+
+def _timed(
+    name: str,
+    plans: Sequence[StepPlan],
+    side: int,
+    load: Callable[[StepPlan, int], object],
+    before: Callable[[], None] | None = None,
+) -> LoaderTiming:
+    load(plans[0], -1)
+    cpu, wall = time.process_time(), time.perf_counter()
+    if before is not None:
+        before()
+    for number, plan in enumerate(plans):
+        load(plan, number)
+    crops = sum(len(plan.index) for plan in plans)
+    return LoaderTiming(
+        name=name,
+        crops=crops,
+        cpu_s=time.process_time() - cpu,
+        wall_s=time.perf_counter() - wall,
+        bytes=crops * 3 * side * side,
+    )
+
+
+def _read(data: PairDataset, array: str, plan: StepPlan) -> NDArray[np.uint8]:
+    return data.read(array, plan.index, plan.y, plan.x, plan.read_px)
+
+
+def _zarr_reader(data: PairDataset, array: str) -> Callable[[StepPlan, int], object]:
+    import zarr
+
+    from wsisr.store import codecs
+
+    codecs.register()
+    names = data.store.attributes["slides"]
+    opened = {
+        slide: zarr.open_array(data.store.paths.slide(names[slide]).array(array), mode="r")
+        for slide in np.unique(data.rows[:, 0]).tolist()
+    }
+
+    def read(plan: StepPlan, number: int) -> list[object]:
+        crops: list[object] = []
+        for index, y, x in zip(plan.index, plan.y, plan.x, strict=True):
+            slide, row = data.rows[index].tolist()
+            crops.append(opened[slide][row, y : y + plan.read_px, x : x + plan.read_px])
+        return crops
+
+    return read

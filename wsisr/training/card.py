@@ -1,0 +1,108 @@
+"""A run's model card and curves."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsisr.training.logs import read_rows
+from wsisr.training.state import write_atomically
+
+NOT_FOR_DIAGNOSIS = (
+    "Not for diagnosis. Super-resolution invents detail that the glass may not have; this model "
+    "has not been validated for any clinical use."
+)
+
+
+def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]]) -> str:
+    """The card of a run as Markdown, from its record and its validation rows."""
+    config = record["config"]
+    reach = f"x{record['scale']}" if record["scale"] else _range(record["scale_range"])
+    lines = [
+        f"# {record['model']} {reach}",
+        "",
+        NOT_FOR_DIAGNOSIS,
+        "",
+        "## What it is",
+        "",
+        f"- network: `{record['model']}`, preset `{record['preset']}`, "
+        f"{record['parameters']:,} parameters; {record['citation']}",
+        f"- trained scales: {reach}; other scales are outside of what it has seen",
+        f"- state: {record['state']} at step {record['step']:,} of {record['steps']:,}; "
+        f"seed {record['seed']}; {record['created_with']}",
+    ]
+    if record.get("features"):
+        lines.append(f"- feature network of the loss: {record['features']}")
+    if record.get("init_from"):
+        lines.append(f"- started from: {record['init_from']}")
+    store = record["store"]
+    lines += [
+        "",
+        "## What it was trained on",
+        "",
+        f"- store: `{store['path']}`, manifest `{store['manifest']}`, digest `{store['digest']}`",
+        f"- {record['pairs']['train']:,} pairs for training, {record['pairs']['val']:,} for "
+        f"validation, of {len(record['patients'])} patients",
+        f"- origin of LR: **{record['lr_origin']}**; expect less on LR of another origin",
+        f"- crops of {config['data']['crop_lr_px']} LR px, batch {record['batch']}",
+        "",
+        "## Validation",
+        "",
+    ]
+    if validation:
+        lines += [
+            "Fixed crops of the validation patients, protocol `wsisr` (8 bit, border of the scale "
+            "cut off). They chose the step that is kept as best: they are not a test.",
+            "",
+            "| step | scale | PSNR RGB | bicubic | PSNR Y | bicubic | SSIM RGB |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        best = (record.get("best") or {}).get("step")
+        shown = [row for row in validation if row["step"] in (best, validation[-1]["step"])]
+        lines += [
+            f"| {row['step']:.0f}{' (best)' if row['step'] == best else ''} | {row['scale']:g} "
+            f"| {row['psnr_rgb']:.2f} | {row['bicubic_psnr_rgb']:.2f} | {row['psnr_y']:.2f} "
+            f"| {row['bicubic_psnr_y']:.2f} | {row['ssim_rgb']:.4f} |"
+            for row in shown
+        ]
+    lines += ["", "## Limits and readings", ""]
+    notes = [*record["notes"], *record["readings"], *record["warnings"]]
+    lines += [f"- {note}" for note in notes] or ["- none recorded"]
+    return "\n".join(lines) + "\n"
+
+
+def write_card(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``card.md`` from ``validation.csv`` and the run's record."""
+    write_atomically(folder / "card.md", model_card(record, read_rows(folder / "validation.csv")))
+
+
+def write_curves(folder: Path) -> None:
+    """Draw ``curves.png``: validation PSNR beside bicubic and, below it, the loss."""
+    import numpy as np
+    from PIL import Image
+
+    from wsisr.reporting.charts import Series, chart
+
+    log = read_rows(folder / "log.csv")
+    rows = read_rows(folder / "validation.csv")
+    # Fresh weights are so far off that the curve after them would look flat.
+    rows = [row for row in rows if row["step"] > 0] or rows
+    drawn = []
+    if rows:
+        series = []
+        for scale in dict.fromkeys(row["scale"] for row in rows):
+            mine = [row for row in rows if row["scale"] == scale]
+            steps = [row["step"] for row in mine]
+            for name, key in (("model", "psnr_rgb"), ("bicubic", "bicubic_psnr_rgb")):
+                values = [row[key] for row in mine]
+                series.append(Series(name=f"{name} x{scale:g}", x=steps, y=values))
+        drawn.append(chart(series, title="Validation", x_label="step", y_label="PSNR RGB (dB)"))
+    if log:
+        loss = Series(name="loss", x=[r["step"] for r in log], y=[r["loss"] for r in log])
+        drawn.append(chart([loss], title="Training", x_label="step", y_label="loss"))
+    pictures = [np.asarray(figure.drawing().image()) for figure in drawn]
+    if pictures:
+        Image.fromarray(np.concatenate(pictures, axis=0)).save(folder / "curves.png")
+
+
+def _range(scales: Sequence[float]) -> str:
+    return f"x{scales[0]:g} to x{scales[1]:g}"

@@ -1,0 +1,129 @@
+"""What a run writes as it goes: CSV for people, JSON lines for programs, TensorBoard on demand."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsisr.errors import ConfigError
+from wsisr.training.state import write_atomically
+
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "samples_per_s",
+    "data_wait_ms",
+    "step_ms",
+    "grad_norm",
+    "memory_mib",
+    "skipped",
+)
+VALIDATION_COLUMNS = (
+    "step",
+    "psnr_rgb",
+    "psnr_y",
+    "ssim_rgb",
+    "bicubic_psnr_rgb",
+    "bicubic_psnr_y",
+    "bicubic_ssim_rgb",
+    "scale",
+)
+
+
+class RowLog:
+    """A growing CSV file, with JSON lines beside it where `lines` is given.
+
+    Columns are those of the first row. Rows beyond `from_step` of an interrupted run are cut off:
+    they will be written again.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], from_step: int, lines: bool) -> None:
+        self.path = path
+        self.columns = list(columns)
+        self.json = path.with_suffix(".jsonl") if lines else None
+        self._cut(from_step)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add a row; values beyond the columns of the first row are an error."""
+        new = not self.path.exists()
+        if new:
+            self.columns += [key for key in row if key not in self.columns]
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow({key: _short(value) for key, value in row.items()})
+        if self.json is not None:
+            with self.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
+
+    def _cut(self, from_step: int) -> None:
+        if not self.path.exists():
+            return
+        # A stop may have left half a line.
+        lines = [x for x in self.path.read_text(encoding="utf-8").splitlines(True) if x[-1] == "\n"]
+        kept = [line for line in lines[1:] if _number(line.partition(",")[0]) <= from_step]
+        if not kept:
+            self.path.unlink()
+        else:
+            self.columns = next(csv.reader(lines[:1]))
+            write_atomically(self.path, "".join((lines[0], *kept)))
+        if self.json is not None and self.json.exists():
+            text = self.json.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_atomically(self.json, "".join(text[: len(kept)]))
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a log as numbers; what is no number is NaN."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: _number(v) for k, v in row.items() if k} for row in rows if row.get("step")]
+
+
+class TensorBoard:
+    """TensorBoard files, where asked for; does nothing otherwise."""
+
+    def __init__(self, folder: Path, on: bool) -> None:
+        self.writer: Any = None
+        if not on:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError(
+                "train.tensorboard=true needs tensorboard: pip install 'wsisr[tensorboard]'"
+            ) from None
+        self.writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+
+    def write(self, prefix: str, row: Mapping[str, Any]) -> None:
+        if self.writer is None:
+            return
+        for key, value in row.items():
+            if key != "step" and isinstance(value, int | float):
+                self.writer.add_scalar(f"{prefix}/{key}", value, row["step"])
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")

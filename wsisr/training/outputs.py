@@ -1,0 +1,102 @@
+"""The run folder while it grows: logs, pictures, saved models, states, record."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wsisr.models import save_model
+from wsisr.models.wrapper import SRModel
+from wsisr.training.batches import unit
+from wsisr.training.card import write_card, write_curves
+from wsisr.training.config import TrainConfig
+from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, RowLog, TensorBoard
+from wsisr.training.pictures import sample_grid, write_grid
+from wsisr.training.record import RunRecord
+from wsisr.training.runs import BEST, LAST
+from wsisr.training.state import publish, recover, write_atomically, write_state
+from wsisr.training.validation import Sample, enlarge
+
+CHECKPOINTS = "checkpoints"
+CONFIG_NAME = "config.yaml"
+
+
+class Outputs:
+    """Writes everything that a run leaves; made by the main process alone.
+
+    Parameters
+    ----------
+    folder : Path
+    config : TrainConfig
+    record : RunRecord
+    samples : dict of float to list of Sample
+        Of validation; the first few of the first scale are drawn.
+    from_step : int
+        Where the run starts or goes on; rows beyond it are cut from the logs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        record: RunRecord,
+        samples: dict[float, list[Sample]],
+        from_step: int,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.record = record
+        self.scale = next(iter(samples))
+        self.drawn = samples[self.scale][: config.val.pictures]
+        for name in (BEST, LAST):
+            recover(folder / name)
+        self.log = RowLog(folder / "log.csv", LOG_COLUMNS, from_step, lines=True)
+        self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
+        self.board = TensorBoard(folder, config.train.tensorboard)
+        write_atomically(folder / CONFIG_NAME, config.to_yaml())
+        record.update(state="running", step=from_step)
+
+    def training(self, row: dict[str, Any]) -> None:
+        """A row of the log."""
+        self.log.write({name: row[name] for name in LOG_COLUMNS} | row)
+        self.board.write("train", row)
+
+    def validation(self, step: int, rows: list[dict[str, float]], model: SRModel) -> None:
+        """Rows of a validation, and its picture."""
+        for row in rows:
+            self.rows.write({"step": step, **{k: row[k] for k in VALIDATION_COLUMNS[1:]}})
+            self.board.write(f"val-x{row['scale']:g}", {**row, "step": step})
+        images = [self._shown(sample, model) for sample in self.drawn]
+        if images:
+            grid = sample_grid(images, self.scale)
+            write_grid(self.folder / "samples" / f"step-{step:08d}.png", grid)
+        if 0 < step < self.config.train.steps:
+            self._summarise()
+
+    def model(self, name: str, model: SRModel, step: int, psnr: float | None) -> None:
+        """A saved model, put into place as a whole."""
+        new = self.folder / f".{name}.new"
+        save_model(model, new, self.record.model_extra(step, psnr))
+        publish(new, self.folder / name)
+
+    def state(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+        """A trainer state."""
+        keep = self.config.train.keep_last
+        write_state(self.folder / CHECKPOINTS, tensors, scalars, keep)
+
+    def close(self, **values: Any) -> None:
+        """The last word of the run: record, curves, card."""
+        self.record.update(**values)
+        self._summarise()
+        self.board.close()
+
+    def _summarise(self) -> None:
+        write_curves(self.folder)
+        write_card(self.folder, self.record.document)
+
+    def _shown(self, sample: Sample, model: SRModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        device = next(model.parameters()).device
+        lr, hr = unit(sample.lr), unit(sample.hr)
+        size = (int(hr.shape[-2]), int(hr.shape[-1]))
+        sr = enlarge(model, lr[None].to(device), sample.scale, size)[0].cpu()
+        return lr, sample.bicubic, sr, hr

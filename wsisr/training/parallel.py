@@ -1,0 +1,137 @@
+"""Several processes as one: torchrun's environment in, averaged gradients and gathered rows out.
+
+Gradients are averaged after the backward passes, in a few flat pieces, instead of through a
+wrapper around the model: recipes with several backward passes, two networks or two optimisers
+then need nothing special, and for networks of less than 50 million parameters the exchange is a
+few milliseconds.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from wsisr.errors import ConfigError
+
+_PIECE = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """Place of this process among those of a run.
+
+    Attributes
+    ----------
+    rank, count, local_rank : int
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Mean of every gradient over all processes, in place."""
+        if self.count == 1:
+            return
+        piece: list[Tensor] = []
+        size = 0
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            piece.append(parameter.grad)
+            size += parameter.grad.numel()
+            if size >= _PIECE:
+                self._average(piece)
+                piece, size = [], 0
+        if piece:
+            self._average(piece)
+
+    def _average(self, gradients: Sequence[Tensor]) -> None:
+        flat = torch.cat([gradient.reshape(-1).float() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat.div_(self.count)
+        start = 0
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over all processes."""
+        if self.count == 1:
+            return value
+        value = value.clone()
+        dist.all_reduce(value)
+        return value / self.count
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set in any process."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor(float(flag), device=device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def gather(self, rows: list[Any]) -> list[Any]:
+        """The rows of all processes, in the order of ranks."""
+        if self.count == 1:
+            return rows
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, rows)
+        return [row for part in found for row in part]
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def join(device: str | None) -> tuple[Processes, torch.device]:
+    """Join the processes that torchrun started, if any, and choose the device.
+
+    Parameters
+    ----------
+    device : str or None
+        ``cpu``, ``cuda``, ``cuda:1``; None: a GPU where there is one.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    chosen = _device(device, local if count > 1 else None)
+    if count == 1:
+        return Processes(), chosen
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_rank=local), chosen
+
+
+def leave() -> None:
+    """End the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _device(name: str | None, local_rank: int | None) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"--device {name}: no such device; give cpu, cuda or cuda:1") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"--device {name}: torch finds no GPU here; leave --device out")
+        device = torch.device("cuda", device.index if local_rank is None else local_rank)
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise ConfigError(f"{device}: there are {torch.cuda.device_count()} GPUs here")
+        torch.cuda.set_device(device)
+    elif device.type != "cpu":
+        raise ConfigError(f"--device {name}: training runs on cpu and cuda")
+    return device

@@ -1,0 +1,298 @@
+"""How each family is trained: a recipe turns a batch into gradients.
+
+A recipe holds the modules that are trained beside the model and adds gradients by calling
+``backward(loss)``, once or several times; the loop around it reduces, clips and steps. Most
+recipes are one loss. MiHATP's goes through its two branches one after the other, MASRGAN's has two
+optimisers.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsisr.errors import ConfigError
+from wsisr.models.adversarial import (
+    AdversarialSettings,
+    build_discriminator,
+    discriminator_loss,
+    generator_loss,
+)
+from wsisr.models.contrastive import ContrastiveBranch, ContrastiveSettings, contrastive_step
+from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
+from wsisr.models.losses import cwt_loss
+from wsisr.models.settings import override
+from wsisr.models.wrapper import SRModel
+from wsisr.training.batches import Batch
+from wsisr.training.config import RecipeSection
+
+Backward = Callable[[Tensor], None]
+Logs = dict[str, Tensor]
+MODEL = "model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """The feature network of a perceptual or contrastive term.
+
+    Attributes
+    ----------
+    feature_weights : str or None
+        File of VGG19 weights; None: a random trunk of a fixed seed, which the run's record says.
+    feature_seed : int
+    feature_levels : tuple of str or None
+        Layers; None: relu1_1 to relu5_1 (contrastive), relu2_2 (perceptual); empty: no network.
+    """
+
+    feature_weights: str | None = None
+    feature_seed: int = 0
+    feature_levels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveletSettings:
+    """CWT-Net's training.
+
+    Attributes
+    ----------
+    wr_weight : float
+        Of the supervision of its wavelet reconstruction.
+    feed_wr : float
+        Probability that a step feeds the branch from WR, as testing does.
+    """
+
+    wr_weight: float = 1.0
+    feed_wr: float = 0.5
+
+
+_SETTINGS: dict[str, tuple[type, ...]] = {
+    "l1": (),
+    "implicit": (),
+    "wavelet": (WaveletSettings,),
+    "contrastive": (ContrastiveSettings, FeatureSettings),
+    "adversarial": (AdversarialSettings, FeatureSettings),
+}
+
+
+def recipe_settings(section: RecipeSection) -> list[Any]:
+    """The checked settings objects of a recipe.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        For a setting that the recipe has not, or one out of range.
+    """
+    kinds = _SETTINGS[section.kind]
+    left = dict(section.settings)
+    found = []
+    for kind in kinds:
+        names = {field.name for field in dataclasses.fields(kind)}
+        given = {key: left.pop(key) for key in list(left) if key in names}
+        found.append(override(kind(), given, f"recipe {section.kind}"))
+    if left:
+        from wsisr.models.settings import closest
+
+        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+        key = next(iter(left))
+        raise ConfigError(f"recipe {section.kind} has no setting {key!r}; {closest(key, known)}")
+    return found
+
+
+class Recipe:
+    """A loss without modules of its own; also the base of the others.
+
+    Attributes
+    ----------
+    features : str or None
+        Record of the feature network, for result files.
+    modules : dict of str to nn.Module
+        Trained beside the model; saved with the trainer state, never with the model.
+    """
+
+    features: str | None = None
+
+    def __init__(self) -> None:
+        self.modules: dict[str, nn.Module] = {}
+
+    def parameters(self, model: SRModel) -> dict[str, list[nn.Parameter]]:
+        """Parameters of each optimiser."""
+        return {MODEL: [p for p in model.parameters() if p.requires_grad]}
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        """Add the gradients of a batch; returns detached terms, ``loss`` among them."""
+        raise NotImplementedError
+
+    def after_step(self, model: SRModel) -> None:
+        """What follows an optimiser step."""
+
+    def to(self, device: torch.device) -> "Recipe":
+        for module in self.modules.values():
+            module.to(device)
+        return self
+
+
+class PixelRecipe(Recipe):
+    """Mean absolute error of whole crops."""
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.hr is not None
+        loss = F.l1_loss(model(batch.lr).float(), batch.hr)
+        backward(loss)
+        return {"loss": loss.detach()}
+
+
+class ImplicitRecipe(Recipe):
+    """Mean absolute error at sampled HR pixels, for models of any scale."""
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.coord is not None and batch.cell is not None and batch.target is not None
+        made = model.query(batch.lr, batch.coord, batch.cell)  # type: ignore[operator]
+        loss = F.l1_loss(made.float(), batch.target)
+        backward(loss)
+        return {"loss": loss.detach()}
+
+
+class WaveletRecipe(Recipe):
+    """CWT-Net: losses of both branches, its reconstruction, and reference dropout."""
+
+    def __init__(self, settings: WaveletSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.hr is not None and batch.reference is not None
+        feed = _one_draw(batch, "feed-wr") < self.settings.feed_wr
+        outputs = model.training_step_outputs(batch.lr, batch.reference, feed_wr=feed)  # type: ignore[operator]
+        loss = cwt_loss(outputs, batch.hr, self.settings.wr_weight)
+        backward(loss)
+        pixel = F.l1_loss(outputs.sr.detach().float(), batch.hr)
+        return {"loss": loss.detach(), "pixel": pixel}
+
+
+class ContrastiveRecipe(Recipe):
+    """MiHATP: L1 of both branches and the contrastive term."""
+
+    def __init__(
+        self, model: SRModel, settings: ContrastiveSettings, features: FeatureSettings
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.branch = ContrastiveBranch(model, settings)
+        self.modules["branch"] = self.branch
+        self.trunk = _feature_net(features, RELU_X_1)
+        if self.trunk is None and not settings.image_space:
+            raise ConfigError(
+                "recipe: neither image_space nor feature_levels is left for the contrastive term"
+            )
+        self.features = self.trunk.record if self.trunk is not None else None
+
+    def parameters(self, model: SRModel) -> dict[str, list[nn.Parameter]]:
+        found = super().parameters(model)
+        found[MODEL] += [p for p in self.branch.parameters() if p.requires_grad]
+        return found
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.hr is not None
+        terms = contrastive_step(
+            model,
+            self.branch,
+            batch.lr,
+            batch.hr,
+            batch.draws.within("contrastive"),
+            self.trunk,
+            self.settings,
+            backward,
+        )
+        loss = terms.base + terms.con + self.settings.weight * terms.contrastive
+        return {
+            "loss": loss,
+            "base": terms.base,
+            "con": terms.con,
+            "contrastive": terms.contrastive,
+        }
+
+    def after_step(self, model: SRModel) -> None:
+        self.branch.follow(model)
+
+    def to(self, device: torch.device) -> Recipe:
+        if self.trunk is not None:
+            self.trunk.to(device)
+        return super().to(device)
+
+
+class AdversarialRecipe(Recipe):
+    """MASRGAN: the generator's four terms, then the discriminator on the same images."""
+
+    def __init__(
+        self, settings: AdversarialSettings, features: FeatureSettings, hr_px: int
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.discriminator = build_discriminator(settings, hr_px)
+        self.modules["discriminator"] = self.discriminator
+        trunk = _feature_net(features, RELU2_2)
+        if trunk is None:
+            raise ConfigError("recipe: the perceptual term needs at least one of feature_levels")
+        self.trunk = trunk
+        self.features = trunk.record
+
+    def parameters(self, model: SRModel) -> dict[str, list[nn.Parameter]]:
+        found = super().parameters(model)
+        found["discriminator"] = list(self.discriminator.parameters())
+        return found
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.hr is not None
+        sr = model(batch.lr).float()
+        self.discriminator.requires_grad_(False)
+        terms = generator_loss(
+            sr, batch.hr, batch.lr, self.discriminator, self.trunk, self.settings
+        )
+        backward(terms.total)
+        self.discriminator.requires_grad_(True)
+        real, fake = self.discriminator(batch.hr), self.discriminator(sr.detach())
+        judged = discriminator_loss(real, fake)
+        backward(judged)
+        return {
+            "loss": terms.total.detach(),
+            "pixel": terms.pixel,
+            "adversarial": terms.adversarial,
+            "perceptual": terms.perceptual,
+            "colour": terms.colour,
+            "discriminator": judged.detach(),
+        }
+
+    def to(self, device: torch.device) -> Recipe:
+        self.trunk.to(device)
+        return super().to(device)
+
+
+def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Recipe:
+    """The recipe of a configuration, on the CPU."""
+    settings = recipe_settings(section)
+    if section.kind == "contrastive":
+        return ContrastiveRecipe(model, *settings)
+    if section.kind == "adversarial":
+        return AdversarialRecipe(settings[0], settings[1], crop_hr_px)
+    if section.kind == "wavelet":
+        return WaveletRecipe(*settings)
+    return ImplicitRecipe() if section.kind == "implicit" else PixelRecipe()
+
+
+def _feature_net(settings: FeatureSettings, levels: tuple[str, ...]) -> FeatureNet | None:
+    chosen = levels if settings.feature_levels is None else settings.feature_levels
+    if not chosen:
+        return None
+    weights = Path(settings.feature_weights) if settings.feature_weights else None
+    return FeatureNet(chosen, weights, settings.feature_seed)
+
+
+def _one_draw(batch: Batch, purpose: str) -> float:
+    """A number of the step, the same for every process: slot 0 stands for all."""
+    slots = torch.zeros(1, dtype=torch.int64)
+    return float(dataclasses.replace(batch.draws, slots=slots, ready={}).uniform(purpose)[0])

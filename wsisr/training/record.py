@@ -1,0 +1,138 @@
+"""The record of a run (run.json) and of the machine it ran on."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsisr import __version__
+from wsisr.models.wrapper import SRModel
+from wsisr.training.config import TrainConfig
+from wsisr.training.parallel import Processes
+from wsisr.training.plan import DataPlan
+from wsisr.training.runs import FORMAT, FORMAT_VERSION, RUN_NAME
+from wsisr.training.state import write_atomically
+
+_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "google-crc32c", "imagecodecs")
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """run.json while it is being written.
+
+    Attributes
+    ----------
+    folder : Path or None
+        None: nothing is written (dry runs).
+    document : dict
+    """
+
+    folder: Path | None
+    document: dict[str, Any]
+
+    def update(self, **values: Any) -> None:
+        """Change some values and write the file."""
+        self.document |= values
+        if self.folder is not None:
+            text = json.dumps(self.document, indent=2) + "\n"
+            write_atomically(self.folder / RUN_NAME, text)
+
+    def model_extra(self, step: int, psnr: float | None) -> dict[str, Any]:
+        """What a saved model says of itself."""
+        d = self.document
+        return {
+            "run": self.folder.name if self.folder else "",
+            "step": step,
+            "lr_origin": d["lr_origin"],
+            "degradation": d["degradation"],
+            "scale_range": d["scale_range"],
+            "val_psnr_rgb": psnr,
+            "store": d["store"],
+            "seed": d["seed"],
+            "features": d["features"],
+            "diagnostic_use": False,
+        }
+
+
+def new_record(
+    folder: Path | None,
+    *,
+    config: TrainConfig,
+    plan: DataPlan,
+    model: SRModel,
+    scale_range: tuple[float, float],
+    processes: Processes,
+    environment: Mapping[str, Any],
+    features: str | None,
+    extra: Mapping[str, Any],
+) -> RunRecord:
+    """The record of a run that is about to start."""
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "created_with": f"wsisr {__version__}",
+        "model": config.model.name,
+        "preset": config.model.preset,
+        "kind": model.info.kind,
+        "scale": config.model.scale,
+        "scale_range": list(scale_range),
+        "seed": config.train.seed,
+        "state": "running",
+        "step": 0,
+        "steps": config.train.steps,
+        "batch": config.data.batch * processes.count * config.train.accumulate,
+        "lr_origin": plan.origin,
+        "degradation": plan.degradation,
+        "store": {
+            "path": str(plan.path),
+            "digest": plan.digest,
+            "manifest": plan.manifest,
+            "content": plan.content,
+        },
+        "arrays": {"hr": plan.hr, "lr": plan.lr, "reference": plan.reference},
+        "origins": plan.origins,
+        "patients": list(plan.patients),
+        "groups": list(plan.groups),
+        "pairs": {"train": len(plan.train), "val": len(plan.val)},
+        "parameters": model.parameter_count,
+        "citation": model.info.citation,
+        "features": features,
+        "config": config.to_dict(),
+        "best": None,
+        "environment": dict(environment),
+        "command": " ".join(sys.argv),
+        **extra,
+    }
+    return RunRecord(folder=folder, document=document)
+
+
+def describe_environment(device: torch.device, processes: Processes) -> dict[str, Any]:
+    """Machine and versions, without which no speed and no last bit can be understood."""
+    packages = {"wsisr": __version__}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "device": str(device),
+        "processes": processes.count,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+    if device.type == "cuda":
+        found |= {
+            "gpu": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+        }
+    return found

@@ -1,0 +1,229 @@
+"""What a user asks for, and what it means here: configuration, device, folder."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsisr.errors import ConfigError
+from wsisr.models import create_model, model_spec
+from wsisr.models.registry import PRESETS
+from wsisr.training.config import (
+    TrainConfig,
+    differences,
+    merge,
+    parse_config,
+    read_assignments,
+    read_config,
+)
+from wsisr.training.outputs import CONFIG_NAME
+from wsisr.training.parallel import Processes, join
+from wsisr.training.presets import Resolved, resolve_config
+from wsisr.training.runs import RUN_NAME, Run, open_run
+
+RUNS = Path("runs")
+FREE_TO_CHANGE = frozenset(
+    {
+        "data.cache",
+        "data.workers",
+        "train.steps",
+        "train.log_every",
+        "train.save_every",
+        "train.keep_last",
+        "train.compile",
+        "train.checkpointing",
+        "train.max_skipped",
+        "train.tensorboard",
+        "val.every",
+        "val.pictures",
+    }
+)
+"""What a resumed run may change: nothing of it decides what is learnt (steps: said)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What a user asks for; None stands for the default.
+
+    Attributes
+    ----------
+    model : str
+    data : Path
+        The pair store.
+    scale : int or None
+    preset : str
+        ``auto``: recommended on a GPU, tiny without one.
+    lr_source : str or None
+        ``auto``, ``native`` or a degradation.
+    assignments : tuple of str
+        ``section.key=value``.
+    config : Path or None
+        YAML file of any part of the configuration.
+    output : Path or None
+        Run folder; ``runs/<model>-x<scale>`` or ``runs/<model>`` by default.
+    resume : bool
+    init_from : Path or None
+        A run, a saved model or another project's weights to start from.
+    seed, steps : int or None
+    device : str or None
+    """
+
+    model: str
+    data: Path = Path("pairs.zarr")
+    scale: int | None = None
+    preset: str = "auto"
+    lr_source: str | None = None
+    assignments: tuple[str, ...] = ()
+    config: Path | None = None
+    output: Path | None = None
+    resume: bool = False
+    init_from: Path | None = None
+    seed: int | None = None
+    steps: int | None = None
+    device: str | None = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The options that are configuration."""
+        content: dict[str, Any] = {}
+        if self.lr_source is not None:
+            content["data"] = {"lr_source": self.lr_source}
+        train = {"seed": self.seed, "steps": self.steps}
+        given = {key: value for key, value in train.items() if value is not None}
+        return content | ({"train": given} if given else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Everything decided before a pixel is read."""
+
+    request: TrainRequest
+    resolved: Resolved
+    folder: Path
+    processes: Processes
+    device: torch.device
+    earlier: Run | None
+
+
+def resolve(request: TrainRequest, gpu: bool) -> Resolved:
+    """The configuration that a request means, earlier runs apart."""
+    changes = [read_config(request.config)] if request.config else []
+    preset = request.preset
+    if preset == "auto":
+        in_file = (changes[0].get("model") or {}).get("preset") if changes else None
+        preset = in_file or ("recommended" if gpu else "tiny")
+    return resolve_config(
+        request.model,
+        preset=preset,
+        scale=request.scale,
+        changes=[*changes, request.changes],
+        assignments=request.assignments,
+    )
+
+
+def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
+    """Device, configuration and folder; refuses to write over an earlier run."""
+    processes, device = join(request.device)
+    resolved = resolve(request, device.type == "cuda")
+    scale = resolved.config.model.scale
+    name = request.model if scale is None else f"{request.model}-x{scale}"
+    folder = request.output or RUNS / name
+    earlier = open_run(folder) if writes and (folder / RUN_NAME).is_file() else None
+    if earlier is not None and not request.resume:
+        raise ConfigError(
+            f"{folder} is already there ({earlier.state}, step {earlier.step} of {earlier.steps}): "
+            "go on with it by --resume, or name another folder with -o"
+        )
+    if (
+        writes
+        and earlier is None
+        and folder.exists()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise ConfigError(f"{folder} is there and is no run; name another folder with -o")
+    if earlier is not None:
+        resolved = _resumed(earlier, request, resolved)
+    # No process may make the folder before all have looked.
+    processes.wait()
+    return Setting(
+        request=request,
+        resolved=resolved,
+        folder=folder,
+        processes=processes,
+        device=device,
+        earlier=earlier,
+    )
+
+
+def _resumed(earlier: Run, request: TrainRequest, now: Resolved) -> Resolved:
+    """The earlier run's configuration with what may change; anything else is refused."""
+    path = earlier.folder / CONFIG_NAME
+    old = parse_config(read_config(path), str(path))
+    if request.model != old.model.name:
+        raise ConfigError(f"{earlier.folder} is a run of {old.model.name}, not of {request.model}")
+    if request.scale is not None and request.scale != old.model.scale:
+        raise ConfigError(f"{earlier.folder} is a run at x{old.model.scale}, not x{request.scale}")
+    if request.preset not in ("auto", old.model.preset):
+        raise ConfigError(
+            f"{earlier.folder} is a run of preset {old.model.preset}, not {request.preset}"
+        )
+    content = old.to_dict()
+    asked = [read_config(request.config)] if request.config else []
+    for change in (*asked, request.changes, read_assignments(list(request.assignments))):
+        content = merge(content, change)
+    new = parse_config(content)
+    changed = differences(old, new, FREE_TO_CHANGE)
+    if changed:
+        raise ConfigError(
+            f"--resume goes on with {earlier.folder} as it was, and {'; '.join(changed)}; start "
+            "another run with -o, from these weights with --init-from"
+        )
+    return replace(now, config=new)
+
+
+def opening_lines(setting: Setting) -> list[str]:
+    """The preset and why, and what the others would cost."""
+    config, request = setting.resolved.config, setting.request
+    model = config.model
+    if setting.earlier is not None:
+        return [f"Going on with {setting.folder} (preset {model.preset})."]
+    reason = ""
+    if request.preset == "auto":
+        gpu = "on a GPU" if setting.device.type == "cuda" else "no GPU here"
+        reason = f" (chosen: {gpu})"
+    first = f"Preset {model.preset}{reason}: {_cost(config)}."
+    others = [name for name in PRESETS if name in model_spec(model.name).presets]
+    if request.preset == "auto":
+        own = _arithmetic(config)
+        for name in others:
+            if name != model.preset:
+                other = resolve_config(model.name, preset=name, scale=model.scale).config
+                times = _arithmetic(other) / own
+                first += f" {name}: {_cost(other)}, roughly {_round(times)} times the arithmetic."
+    return [first]
+
+
+def _cost(config: TrainConfig) -> str:
+    return (
+        f"{_parameters(config) / 1e6:.2f} M parameters, {config.train.steps:,} steps of "
+        f"{config.data.batch * config.train.accumulate} crops of {config.data.crop_lr_px} LR px"
+    )
+
+
+def _parameters(config: TrainConfig) -> int:
+    section = config.model
+    with torch.device("meta"):
+        return create_model(
+            section.name, scale=section.scale, preset=section.preset, **section.settings
+        ).parameter_count
+
+
+def _arithmetic(config: TrainConfig) -> float:
+    """Parameters x pixels x samples: right to a factor of a few for networks that work at LR."""
+    data, steps = config.data, config.train.steps * config.train.accumulate
+    return float(_parameters(config)) * data.crop_lr_px**2 * data.batch * steps
+
+
+def _round(value: float) -> str:
+    return f"{float(f'{value:.1g}'):,.0f}" if value >= 2 else f"{value:.1f}"

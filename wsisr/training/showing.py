@@ -1,0 +1,96 @@
+"""What `wsisr train` shows beside training: configuration, schema, outcome, the model's speed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from wsisr.progress import Reporter, silent
+from wsisr.training.config import TrainConfig
+from wsisr.training.engine import Job, Outcome, run_training
+from wsisr.training.feeding import FixedFeed
+from wsisr.training.parallel import Processes, join
+from wsisr.training.recipes import build_recipe
+from wsisr.training.record import RunRecord
+from wsisr.training.request import TrainRequest, resolve
+from wsisr.training.start import build_model, choose_precision
+
+WARM_STEPS = 3
+SYNTHETIC_STEPS = 20
+
+
+def config_text(request: TrainRequest) -> str:
+    """The resolved configuration as YAML, readings and warnings as comments above it."""
+    _, device = join(request.device)
+    resolved = resolve(request, device.type == "cuda")
+    notes = [*(f"reading: {r}" for r in resolved.readings)]
+    notes += [f"warning: {w}" for w in resolved.warnings]
+    return "\n".join([*(f"# {note}" for note in notes), resolved.config.to_yaml().rstrip()])
+
+
+def schema_text() -> str:
+    """JSON schema of the configuration."""
+    return json.dumps(TrainConfig.model_json_schema(), indent=2)
+
+
+def outcome_text(outcome: Outcome, folder: Path, *, dry_run: bool = False) -> str:
+    """How a run ended, in a few lines."""
+    lines = []
+    for row in outcome.validation:
+        gain = row["psnr_rgb"] - row["bicubic_psnr_rgb"]
+        lines.append(
+            f"x{row['scale']:g}: PSNR-RGB {row['psnr_rgb']:.2f} dB, bicubic "
+            f"{row['bicubic_psnr_rgb']:.2f} ({gain:+.2f}); SSIM {row['ssim_rgb']:.4f}, bicubic "
+            f"{row['bicubic_ssim_rgb']:.4f}"
+        )
+    if dry_run:
+        head = "Dry run: two steps and a validation passed; nothing was written."
+        return "\n".join([head, *lines])
+    if outcome.state == "interrupted":
+        at = f"interrupted at step {outcome.step}"
+        return f"{folder}: {at}; the same command with --resume goes on."
+    best = outcome.best
+    head = f"{folder}: {outcome.step} steps"
+    if best is not None:
+        head += f", best PSNR-RGB {best['psnr']:.2f} dB at step {best['step']:.0f}"
+    return "\n".join([f"{head}; model card: {folder / 'card.md'}", *lines])
+
+
+def measure_synthetic(
+    request: TrainRequest, report: Reporter = silent, steps: int = SYNTHETIC_STEPS
+) -> str:
+    """Train on one fixed random batch: speed and memory of the model alone.
+
+    The store is not opened, nothing is written; `wsisr bench STORE` times the other half.
+    """
+    outcome = run_synthetic(request, report, request.steps or steps)
+    speed = outcome.speed
+    return (
+        f"{request.model}, model alone: {speed['samples_per_s']:.2f} samples/s, "
+        f"{speed['step_ms']:.1f} ms a step, {speed['memory_mib']:.0f} MiB"
+    )
+
+
+def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcome:
+    """The run behind `measure_synthetic`; its speed is of the steps after the first few."""
+    processes, device = join(request.device)
+    config = resolve(replace(request, steps=None), device.type == "cuda").config
+    total = WARM_STEPS + steps
+    # One log row at the warm-up's end, one at the end: the last one is the measurement.
+    train = config.train.model_copy(update={"steps": total, "log_every": WARM_STEPS})
+    config = config.model_copy(update={"train": train})
+    model = build_model(config)
+    info = model.info
+    recipe = build_recipe(config.recipe, model, config.data.crop_lr_px * int(info.scale or 1))
+    job = Job(
+        config=config,
+        precision=choose_precision(train.precision, device, info),
+        model=model,
+        recipe=recipe,
+        feed=FixedFeed(config, info, device),
+        samples={},
+        record=RunRecord(folder=None, document={}),
+        device=device,
+        processes=Processes() if processes.count == 1 else processes,
+        report=report,
+    )
+    return run_training(job)

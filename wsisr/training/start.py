@@ -1,0 +1,299 @@
+"""From a request to a run: data, network and folder, each checked in turn."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from wsisr.degradation import hr_size, lr_size, parse_degradation
+from wsisr.errors import ConfigError, ModelError
+from wsisr.models import create_model, start_from
+from wsisr.models.info import ModelInfo
+from wsisr.models.wrapper import SRModel
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store import open_pairs
+from wsisr.training.batches import BatchRule
+from wsisr.training.config import TrainConfig
+from wsisr.training.data import PairDataset, Role, Source, open_source
+from wsisr.training.engine import Job, Outcome, run_training
+from wsisr.training.feeding import StoreFeed
+from wsisr.training.outputs import CHECKPOINTS
+from wsisr.training.parallel import leave
+from wsisr.training.plan import DataPlan, plan_data
+from wsisr.training.recipes import build_recipe
+from wsisr.training.record import describe_environment, new_record
+from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
+from wsisr.training.runs import RUN_NAME, open_run
+from wsisr.training.sampling import CropRule
+from wsisr.training.state import TrainerState, read_state, write_atomically
+from wsisr.training.validation import build_samples, validation_scales
+
+
+def train(
+    request: TrainRequest, report: Reporter = silent, *, dry_run: bool = False
+) -> tuple[Outcome, Path]:
+    """Train a model as asked; returns how it ended and the run folder.
+
+    Parameters
+    ----------
+    request : TrainRequest
+    report : Reporter
+        Gets the decisions as messages, then progress.
+    dry_run : bool
+        Two steps and a validation; nothing is written.
+
+    Raises
+    ------
+    ConfigError, ModelError, StoreError, TrainingError
+        One sentence with the remedy.
+    """
+    setting = settle(request, writes=not dry_run)
+    try:
+        job = prepare(setting, report if setting.processes.main else silent, dry_run=dry_run)
+        try:
+            return run_training(job), setting.folder
+        finally:
+            job.feed.close()
+    finally:
+        leave()
+
+
+def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job:
+    """Open the data, build the network and the folder."""
+    request, config, device = setting.request, setting.resolved.config, setting.device
+    earlier = setting.earlier
+    if dry_run:
+        config = shortened(config, 2)
+    for line in opening_lines(setting):
+        _say(report, line)
+    data = config.data
+    if not request.data.exists():
+        raise ConfigError(
+            f"{request.data} is not there: build it with wsisr build-pairs, or name another store "
+            "with --data"
+        )
+    store = open_pairs(request.data, threads=1)
+    model = build_model(config)
+    plan = plan_data(
+        store,
+        scale=config.model.scale,
+        lr_source=data.lr_source,
+        reference=model.info.takes_reference,
+    )
+    if earlier is not None and earlier.store.get("content") != plan.content:
+        raise ConfigError(
+            f"{request.data} is another store than {earlier.folder} was trained on, or has "
+            "changed; start another run with -o"
+        )
+    rule = crop_rule(config, plan, model.info)
+    notes = [*plan.notes, *_reference_note(plan, model)]
+    if config.recipe.kind == "contrastive" and not plan.flips:
+        notes.append(
+            "The contrastive loss turns images over, which this store's alignment does not bear "
+            "exactly: expect less of it."
+        )
+    state = _state(setting, report)
+    started = None
+    if request.init_from is not None and state is None:
+        started = _start_from(model, request.init_from)
+        _say(report, started)
+    recipe = build_recipe(config.recipe, model, rule.crop_lr_px * int(config.model.scale or 1))
+    rows = PairDataset(store, arrays=[plan.hr], rows=plan.train)
+    scales = validation_scales(config, rule.scale_range, plan.hr_px / 16)
+    samples = build_samples(
+        plan, PairDataset(store, arrays=[plan.hr], rows=plan.val), config, scales
+    )
+    precision = choose_precision(config.train.precision, device, model.info)
+    _settle_torch(config, device)
+    environment = describe_environment(device, setting.processes)
+    record = new_record(
+        None if dry_run else setting.folder,
+        config=config,
+        plan=plan,
+        model=model,
+        scale_range=rule.scale_range,
+        processes=setting.processes,
+        environment=environment | {"precision": precision},
+        features=recipe.features,
+        extra={
+            "notes": notes,
+            "readings": list(setting.resolved.readings),
+            "warnings": list(setting.resolved.warnings),
+            "init_from": started,
+        },
+    )
+    folder = None if dry_run else setting.folder
+    if folder is not None and setting.processes.main:
+        make_folder(folder)
+        write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+    setting.processes.wait()
+    source = open_source(
+        rows,
+        roles(plan, rule),
+        cache=data.cache,
+        device=device,
+        workers=data.workers,
+        report=report,
+    )
+    for line in (*notes, data_line(plan, source, config), *setting.resolved.warnings):
+        _say(report, line)
+    batches = BatchRule(
+        crops=rule,
+        degradation=None if plan.degradation is None else parse_degradation(plan.degradation),
+        flips=data.flips and plan.flips,
+        sample_px=data.sample_px if model.info.kind == "arbitrary" else None,
+        reference=model.info.takes_reference,
+        seed=config.train.seed,
+    )
+    return Job(
+        config=config,
+        precision=precision,
+        model=model,
+        recipe=recipe,
+        feed=StoreFeed(source, batches, config, device, setting.processes),
+        samples=samples,
+        record=record,
+        device=device,
+        processes=setting.processes,
+        report=report,
+        folder=folder,
+        state=state,
+    )
+
+
+def build_model(config: TrainConfig) -> SRModel:
+    """The network of a configuration, its start fixed by the seed."""
+    section = config.model
+    torch.manual_seed(config.train.seed)
+    return create_model(
+        section.name, scale=section.scale, preset=section.preset, **section.settings
+    )
+
+
+def crop_rule(config: TrainConfig, plan: DataPlan, info: ModelInfo) -> CropRule:
+    """How crops are cut; the margin gives way where patches are small, the crop does not."""
+    data = config.data
+    scales = (float(config.model.scale),) * 2 if config.model.scale else data.scale_range
+    low, high = scales or info.scale_range
+    room = lr_size(plan.hr_px, high)
+    if data.crop_lr_px > room:
+        wanted = hr_size(data.crop_lr_px, high)
+        raise ConfigError(
+            f"data.crop_lr_px={data.crop_lr_px} at x{high:g} needs HR patches of {wanted} px; "
+            f"{plan.path} has {plan.hr_px}: set data.crop_lr_px={room} or less"
+        )
+    margin = 0 if plan.lr is not None else min(data.margin_lr_px, (room - data.crop_lr_px) // 2)
+    return CropRule(
+        patches=len(plan.train),
+        hr_px=plan.hr_px,
+        crop_lr_px=data.crop_lr_px,
+        margin_lr_px=margin,
+        scale=config.model.scale,
+        scale_range=(low, high),
+        per_sample=config.model.scale is None and data.scale_draw == "sample",
+        native=plan.lr is not None,
+    )
+
+
+def roles(plan: DataPlan, rule: CropRule) -> list[Role]:
+    """The arrays that a run reads."""
+    if plan.lr is None:
+        return [Role(name="hr", array=plan.hr, corner=1, size=0)]
+    scale, side = int(rule.scale or 1), rule.crop_lr_px
+    found = [
+        Role(name="hr", array=plan.hr, corner=scale, size=side * scale),
+        Role(name="lr", array=plan.lr, corner=1, size=side),
+    ]
+    if plan.reference is not None:
+        found.append(Role(name="reference", array=plan.reference, corner=2, size=2 * side))
+    return found
+
+
+def choose_precision(
+    asked: str, device: torch.device, info: ModelInfo
+) -> Literal["fp32", "bf16", "fp16"]:
+    """The element type of a run; `auto` is bf16 on a GPU that has it."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if asked == "auto":
+        return "bf16" if able and "bfloat16" in info.dtypes else "fp32"
+    if asked == "fp16" and device.type != "cuda":
+        raise ConfigError("train.precision=fp16 needs a GPU; use bf16 or fp32")
+    if asked == "bf16":
+        return "bf16"
+    return "fp16" if asked == "fp16" else "fp32"
+
+
+def shortened(config: TrainConfig, steps: int) -> TrainConfig:
+    """The same configuration for a few steps and few samples."""
+    train = config.train.model_copy(update={"steps": steps, "log_every": 1})
+    val = config.val.model_copy(update={"count": min(2, config.val.count), "pictures": 0})
+    return config.model_copy(update={"train": train, "val": val})
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder, or say why it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror}); name another folder with -o"
+        ) from None
+
+
+def data_line(plan: DataPlan, source: Source, config: TrainConfig) -> str:
+    """Arrays, origin, split and place of the data in one sentence."""
+    return (
+        f"HR {plan.hr}, LR {plan.lr or 'made from it'} ({plan.origin}); {len(plan.train)} pairs to "
+        f"train on, {len(plan.val)} to validate on, {len(plan.patients)} patients; "
+        f"{source.description}."
+    )
+
+
+def _state(setting: Setting, report: Reporter) -> TrainerState | None:
+    if setting.earlier is None:
+        return None
+    state = read_state(setting.folder / CHECKPOINTS)
+    for line in state.skipped if state is not None else ():
+        _say(report, line)
+    return state
+
+
+def _start_from(model: SRModel, path: Path) -> str:
+    source = path
+    if (path / RUN_NAME).is_file():
+        source = open_run(path).weights
+    elif not path.exists():
+        raise ConfigError(f"--init-from {path}: there is nothing of that name")
+    try:
+        done = start_from(model, source)
+    except ModelError as error:
+        raise ConfigError(f"--init-from: {error}") from None
+    text = f"{path}: {len(done.copied)} tensors taken over"
+    if done.resampled:
+        text += f", {len(done.resampled)} position tables resampled"
+    if done.fresh:
+        text += f", {len(done.fresh)} start anew"
+    return text
+
+
+def _reference_note(plan: DataPlan, model: SRModel) -> list[str]:
+    if not model.info.takes_reference:
+        return []
+    made = f"the store's {plan.reference}" if plan.reference else "made from HR by reduction"
+    return [f"The finer image that guides training is {made}; the trained model needs none."]
+
+
+def _settle_torch(config: TrainConfig, device: torch.device) -> None:
+    if config.train.deterministic:
+        torch.use_deterministic_algorithms(True)
+    if device.type == "cuda" and not config.train.deterministic:
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+
+
+def _say(report: Reporter, text: str) -> None:
+    report(ProgressEvent(stage="train", message=text))

@@ -1,0 +1,170 @@
+"""Validation on fixed samples, beside bicubic, and the pictures of some of them.
+
+The samples are central crops of patches spread evenly over the validation rows; they and their
+random degradations are the same in every run with the same store, so that curves compare. Several
+processes share the samples out and their rows are gathered: nothing counts twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation, resize
+from wsisr.metrics.protocols import get_protocol
+from wsisr.models.wrapper import SRModel
+from wsisr.training.batches import unit
+from wsisr.training.config import TrainConfig
+from wsisr.training.data import PairDataset
+from wsisr.training.parallel import Processes
+from wsisr.training.plan import DataPlan
+
+PROTOCOL = "wsisr"
+MARGIN_LR_PX = 8
+DEFAULT_SCALE = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One LR-HR pair that never changes: uint8 (3, h, w) and (3, H, W)."""
+
+    number: int
+    scale: float
+    lr: Tensor
+    hr: Tensor
+
+    @property
+    def bicubic(self) -> Tensor:
+        """The enlarged LR, float in [0, 1]."""
+        size = (int(self.hr.shape[-2]), int(self.hr.shape[-1]))
+        return resize(unit(self.lr), size).clamp_(0.0, 1.0)
+
+
+def validation_scales(
+    config: TrainConfig, scale_range: tuple[float, float], largest: float
+) -> tuple[float, ...]:
+    """Scales to validate at, the one that chooses the best model first.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    scale_range : (float, float)
+        Of training.
+    largest : float
+        At which a patch still gives a sample.
+    """
+    if config.model.scale is not None:
+        return (float(config.model.scale),)
+    if config.val.scales is not None:
+        return config.val.scales
+    end = min(scale_range[1], largest)
+    return tuple(dict.fromkeys((min(DEFAULT_SCALE, end), end)))
+
+
+def build_samples(
+    plan: DataPlan, data: PairDataset, config: TrainConfig, scales: Sequence[float]
+) -> dict[float, list[Sample]]:
+    """Read and degrade the samples once; `data` holds the validation rows."""
+    count = min(config.val.count, len(data))
+    chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))
+    made: dict[float, list[Sample]] = {}
+    for scale in scales:
+        pairs = [
+            _stored(plan, data, int(row), config.val.crop_lr_px)
+            if plan.lr is not None
+            else _simulated(plan, data, int(row), config.val.crop_lr_px, scale)
+            for row in chosen
+        ]
+        made[scale] = [
+            Sample(number=number, scale=scale, lr=lr, hr=hr)
+            for number, (lr, hr) in enumerate(pairs)
+        ]
+    return made
+
+
+def _stored(plan: DataPlan, data: PairDataset, row: int, crop_px: int) -> tuple[Tensor, Tensor]:
+    assert plan.lr is not None and plan.scale is not None
+    whole = plan.hr_px // plan.scale
+    side = min(crop_px, whole)
+    at = (whole - side) // 2
+    lr = _read(data, plan.lr, row, at, side)
+    return lr, _read(data, plan.hr, row, at * plan.scale, side * plan.scale)
+
+
+def _simulated(
+    plan: DataPlan, data: PairDataset, row: int, crop_px: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    assert plan.degradation is not None
+    largest = lr_size(plan.hr_px, scale)
+    side = min(crop_px, largest)
+    # Whole-pixel margins exist at whole scales only.
+    margin = min(MARGIN_LR_PX, (largest - side) // 2) if scale == int(scale) else 0
+    region = side + 2 * margin
+    region_hr = hr_size(region, scale)
+    hr = _read(data, plan.hr, row, (plan.hr_px - region_hr) // 2, region_hr)
+    lr = degrade(hr, parse_degradation(plan.degradation), scale, slots=[row], size=(region, region))
+    if margin:
+        cut = margin * int(scale)
+        return (
+            lr[..., margin:-margin, margin:-margin].contiguous(),
+            hr[..., cut:-cut, cut:-cut].contiguous(),
+        )
+    return lr, hr
+
+
+def _read(data: PairDataset, array: str, row: int, at: int, side: int) -> Tensor:
+    crop = data.read(array, np.array([row]), at, at, side)[0]
+    return torch.from_numpy(crop).permute(2, 0, 1).contiguous()
+
+
+@torch.no_grad()
+def enlarge(model: SRModel, lr: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
+    """Super-resolve a batch by the model's contract, clamped to [0, 1]."""
+    sr = model(lr) if model.info.kind == "fixed" else model(lr, size=size)
+    return sr.float().clamp_(0.0, 1.0)
+
+
+@torch.no_grad()
+def validate(
+    model: SRModel,
+    samples: dict[float, list[Sample]],
+    *,
+    batch: int,
+    device: torch.device,
+    processes: Processes,
+) -> list[dict[str, float]]:
+    """One row of means for each scale: ours and bicubic's.
+
+    Identical images (infinite PSNR) do not count in a mean.
+    """
+    protocol = get_protocol(PROTOCOL)
+    model.eval()
+    rows = []
+    for scale, all_of in samples.items():
+        mine = all_of[processes.rank :: processes.count]
+        scored: list[tuple[int, dict[str, float]]] = []
+        for start in range(0, len(mine), batch):
+            part = mine[start : start + batch]
+            lr = unit(torch.stack([sample.lr for sample in part]).to(device))
+            hr = unit(torch.stack([sample.hr for sample in part]).to(device))
+            size = (int(hr.shape[-2]), int(hr.shape[-1]))
+            ours = protocol(enlarge(model, lr, scale, size), hr, scale)
+            plain = protocol(resize(lr, size).clamp_(0.0, 1.0), hr, scale)
+            for at, sample in enumerate(part):
+                row = {name: float(values[at]) for name, values in ours.items()}
+                row |= {f"bicubic_{name}": float(values[at]) for name, values in plain.items()}
+                scored.append((sample.number, row))
+        found = dict(sorted(processes.gather(scored)))
+        rows.append({**_means(list(found.values())), "scale": scale})
+    return rows
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {}
+    for name in rows[0] if rows else ():
+        values = np.array([row[name] for row in rows])
+        finite = values[np.isfinite(values)]
+        means[name] = float(finite.mean()) if len(finite) else float("nan")
+    return means
