@@ -45,6 +45,20 @@ def train(name: str, options: argparse.Namespace, *more: str) -> float:
     return time.perf_counter() - start
 
 
+def evaluate(options: argparse.Namespace) -> None:
+    """All runs of the folder in one table."""
+    found = find_runs(options.out / "runs")
+    runs = [word for run in found for word in ("--model", str(run.folder))]
+    wsisr(
+        "eval",
+        *("--data", str(options.store), "--scales", str(options.scale)),
+        *("--lr-source", options.lr_source, "-o", str(options.out / "eval")),
+        *("--metrics", "sharpness,spectrum,colour"),
+        *runs,
+    )
+    print((options.out / "eval" / "tables.md").read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path)
@@ -54,6 +68,7 @@ def main() -> None:
     parser.add_argument("--lr-source", default="bicubic")
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--set", dest="changes", action="append", default=[])
+    parser.add_argument("--train-only", action="store_true", help="leave the evaluation out")
     options = parser.parse_args()
     print(f"wsisr {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print(
@@ -67,16 +82,8 @@ def main() -> None:
             start = options.out / "runs" / f"masrnet-x{options.scale}"
             more = ("--init-from", str(start)) if name == "masrgan" else ()
             seconds[name] = train(name, options, *more)
-    runs = [
-        word for run in find_runs(options.out / "runs") for word in ("--model", str(run.folder))
-    ]
-    wsisr(
-        "eval",
-        *("--data", str(options.store), "--scales", str(options.scale)),
-        *("--lr-source", options.lr_source, "-o", str(options.out / "eval")),
-        *runs,
-    )
-    print((options.out / "eval" / "tables.md").read_text())
+    if not options.train_only:
+        evaluate(options)
     for name, spent in seconds.items():
         print(f"{name:10} trained in {spent:6.0f} s")
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image as PilImage
+from PIL import ImageFilter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from wsisr.metrics import MetricError, ms_ssim, psnr, ssim
@@ -76,6 +79,26 @@ def test_equal_scikit_image(pair: tuple[Image, Image]) -> None:
     assert ssim(sr, hr) == pytest.approx(gaussian, abs=1e-8)
     default = structural_similarity(hr, sr, channel_axis=-1, data_range=255)
     assert ssim(sr, hr, window="uniform7") == pytest.approx(default, abs=1e-8)
+
+
+def test_real_tissue_equals_scikit_image(shared_data: Path) -> None:
+    files = sorted((shared_data / "patches/he_1024_40x").glob("*.png"))[:2]
+    assert files
+    for file in files:
+        with PilImage.open(file) as opened:
+            hr = np.asarray(opened.convert("RGB"))[200:501, 100:470]  # several strips, odd sizes
+        sr = np.asarray(PilImage.fromarray(hr).filter(ImageFilter.GaussianBlur(1.2)))
+        assert psnr(sr, hr) == pytest.approx(peak_signal_noise_ratio(hr, sr), abs=1e-9)
+        theirs = structural_similarity(
+            hr,
+            sr,
+            channel_axis=-1,
+            data_range=255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        assert ssim(sr, hr) == pytest.approx(theirs, abs=1e-8)
 
 
 def test_layouts_types_and_batches_agree(golden_pair) -> None:

@@ -31,7 +31,11 @@ def as_batch(images: Images, name: str = "images") -> tuple[Tensor, bool]:
     MetricError
         Neither (N, 3, H, W), (3, H, W) nor (H, W, 3); neither uint8 nor floating.
     """
-    x = images if isinstance(images, Tensor) else torch.as_tensor(np.ascontiguousarray(images))
+    if isinstance(images, Tensor):
+        x = images
+    else:
+        # torch warns of arrays that may not be written (a decoded image's are): those are copied.
+        x = torch.as_tensor(np.require(images, None, ("C", "W")))
     single = x.ndim == 3
     if single:
         if isinstance(images, Tensor) and x.shape[0] == 3:

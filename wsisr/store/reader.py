@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import StoreError
 from wsisr.store.columns import read_plain
+from wsisr.store.digests import canonical_digest
 from wsisr.store.layout import META, StorePaths
 from wsisr.store.metadata import read_node
 from wsisr.store.schema import (
@@ -153,6 +154,15 @@ class PairStore:
     def arrays(self) -> tuple[str, ...]:
         """Names of the image arrays, finest first."""
         return tuple(self.attributes["magnifications"])
+
+    def content_digest(self) -> str:
+        """Digest of what the store holds: its root, and every committed slide by its own digest.
+
+        Two stores of one content digest have the same patches; which of them count (`kept`) is
+        not part of it.
+        """
+        slides = [[name, view.attributes["digest"]] for name, view in self.slides.items()]
+        return canonical_digest([self.attributes["digest"], slides])
 
     def slide_index(self, slide: str | int) -> int:
         """Place of a slide in the root attributes' list.

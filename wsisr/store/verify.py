@@ -192,8 +192,8 @@ def _declared(store: PairStore, splits: dict[str, Rows]) -> Finding:
     share = 100.0 * touched / total if total else 0.0
     return warning(
         "footprint",
-        f"LEAKY as declared: the manifest splits patches at random; {touched} of {total} test "
-        f"patches ({share:.1f} %) overlap a training patch.",
+        "LEAKY as declared: the manifest's split shares patients between training and test; "
+        f"{touched} of {total} test patches ({share:.1f} %) overlap a training patch.",
     )
 
 

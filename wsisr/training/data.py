@@ -150,7 +150,7 @@ class MemorySource:
             index = np.arange(start, min(start + step, len(data)))
             stack[start : start + len(index)] = torch.from_numpy(data.read(role.array, index))
             done = start + len(index)
-            report(ProgressEvent(stage="load", done=done, total=len(data), unit="patch"))
+            report(ProgressEvent(stage="load", done=done, total=len(data), unit="pair"))
         return stack
 
     def start(self, plans: Callable[[int], StepPlan], first: int, stop: int) -> None:

@@ -312,8 +312,7 @@ def _people(store: PairStore, rows: NDArray[np.int32]) -> tuple[tuple[str, ...],
 
 def _content(store: PairStore, train: NDArray[np.int32], val: NDArray[np.int32]) -> str:
     total = hashlib.blake2b(digest_size=16)
-    for name, view in store.slides.items():
-        total.update(f"{name}\0{view.attributes['digest']}\0".encode())
+    total.update(store.content_digest().encode())
     for rows in (train, val):
         total.update(np.ascontiguousarray(rows, "<i4").tobytes() + b"\0")
     return total.hexdigest()

@@ -1,0 +1,119 @@
+"""`wsisr eval`: tables, statistics and figures of models on held-out pairs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsisr_cli.progress import console_reporter
+
+
+def command(
+    scales: Annotated[
+        str,
+        typer.Option(help="HR over LR, separated by commas; real scales too, e.g. 2,3,4,6,8."),
+    ] = "2,3,4,6,8",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A run's folder or name, a saved model, or bicubic; repeat for several. "
+            "All runs below --runs by default. Bicubic is always there."
+        ),
+    ] = None,
+    data: Annotated[Path, typer.Option(help="Pair store.")] = Path("pairs.zarr"),
+    runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
+    split: Annotated[
+        str, typer.Option(help="test; val is stamped, since models were chosen on it.")
+    ] = "test",
+    lr_source: Annotated[
+        str,
+        typer.Option(
+            help="auto: simulated LR at every scale, and native LR where the store has it; native; "
+            "simulated; the name of an array; or a degradation (wsisr degrade list)."
+        ),
+    ] = "auto",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path(
+        "eval"
+    ),
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="wsisr, hat-y, liif-rgb, pirm, mihatp, iste, swdnet, cwtnet or masrnet; repeat "
+            "for several. The first one is the headline. Default: wsisr."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="More scores, separated by commas: ms-ssim, lpips-alex, lpips-vgg, dists, niqe, "
+            "sharpness, spectrum, colour."
+        ),
+    ] = "",
+    self_ensemble: Annotated[
+        bool, typer.Option(help="Average over the eight turns and mirrors of the input.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="At most so many patches, spread over the split.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of inference.")
+    ] = "float32",
+    tile: Annotated[
+        str, typer.Option(help="auto, off, or LR px: cut larger LR images into such tiles.")
+    ] = "auto",
+    weights_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the weights of LPIPS and DISTS.")
+    ] = None,
+    reference: Annotated[
+        Literal["none", "oracle"],
+        typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
+    ] = "none",
+    seed: Annotated[int, typer.Option(help="Of random degradations.")] = 0,
+    figures: Annotated[
+        int, typer.Option(help="Example sheets per model and column (best, median, worst), 0-3.")
+    ] = 3,
+    cost: Annotated[bool, typer.Option(help="Measure parameters, GMAC, memory and time.")] = True,
+    allow_leak: Annotated[
+        bool, typer.Option(help="Go on with models that have seen test patients; stamps LEAKY.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace results of other settings in the output folder.")
+    ] = False,
+) -> None:
+    """Evaluate every run and bicubic on held-out slides: CSV, Markdown, LaTeX, HTML.
+
+    One table has LR of one origin. Run it again to go on after an interruption.
+    """
+    from wsisr.evaluation import EvalSettings, evaluate, parse_scales
+    from wsisr.evaluation.tables import overview
+    from wsisr.reporting.evaluation_page import write_evaluation_report
+
+    settings = EvalSettings(
+        scales=parse_scales(scales),
+        data=data,
+        models=tuple(model or ()),
+        runs=runs,
+        split=split,
+        lr_source=lr_source,
+        output=output,
+        protocols=tuple(protocol or ("wsisr",)),
+        metrics=tuple(part.strip() for part in metrics.split(",") if part.strip()),
+        self_ensemble=self_ensemble,
+        limit=limit,
+        device=device,
+        precision=precision,
+        weights_dir=weights_dir,
+        tile=tile,
+        reference=reference,
+        allow_leak=allow_leak,
+        overwrite=overwrite,
+        seed=seed,
+        figures=figures,
+        cost=cost,
+    )
+    with console_reporter() as report:
+        results = evaluate(settings, report)
+        page = write_evaluation_report(output, output / "index.html")
+    typer.echo(overview(results))
+    typer.echo(f"Written: {output}/images.csv, tables.md, tables.tex; look at {page}")

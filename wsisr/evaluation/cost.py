@@ -1,0 +1,250 @@
+"""What a model costs: parameters, arithmetic, memory and time, as in ISTE's table of costs.
+
+A square LR image is enlarged; arbitrary-scale models decode it in queries of several sizes, which
+is a trade of memory for time and changes nothing else.
+"""
+
+import csv
+import io
+import statistics
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from wsisr.errors import ConfigError
+from wsisr.evaluation.entries import Entry
+from wsisr.models import SRModel
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store.files import replace_file
+
+COST = "cost.csv"
+QUERY_SCALE = 2.0
+"""Scale of the rows with several query sizes (ISTE: 96 x 96 LR, 192 x 192 output)."""
+SLOW_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRow:
+    """One line of `cost.csv`.
+
+    Attributes
+    ----------
+    run, model : str
+    scale : float
+    lr_px, out_px : int
+        Sides of input and output; batch 1.
+    query_px : int
+        Side of the square of output pixels that is decoded at once; 0: all of it, or a model
+        without queries.
+    parameters : int
+    parameters_2_20 : float
+        In units of 2^20, as ISTE's table prints "M".
+    gmac : float
+        10^9 multiply-accumulates of convolutions and matrix products.
+    peak_mib : float
+        Weights and the largest sum of tensors alive at once; on a GPU what its allocator counted.
+    time_ms : float
+        Median of the runs.
+    runs : int
+    device : str
+    """
+
+    run: str
+    model: str
+    scale: float
+    lr_px: int
+    out_px: int
+    query_px: int
+    parameters: int
+    parameters_2_20: float
+    gmac: float
+    peak_mib: float
+    time_ms: float
+    runs: int
+    device: str
+
+    @property
+    def ms_per_mpx(self) -> float:
+        """Time per 10^6 output pixels."""
+        return self.time_ms / (self.out_px**2 / 1e6)
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Largest number of bytes in tensors that are alive at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.now -= size
+
+
+def measure_costs(
+    entries: Sequence[Entry], scale: float, device: str, report: Reporter = silent
+) -> tuple[CostRow, ...]:
+    """Costs of all entries on a device.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    scale : float
+        At which arbitrary-scale models are also measured whole, beside their query sizes at x2.
+    device : str
+        On a CPU the LR image has 48 px a side, on a GPU 96 px.
+    """
+    lr_px = 96 if device.startswith("cuda") else 48
+    rows: list[CostRow] = []
+    for done, entry in enumerate(entries, start=1):
+        model = entry.load(device)
+        if entry.kind == "fixed":
+            rows.append(measure(entry.name, model, float(entry.scale or 1), lr_px, 0, device))
+        else:
+            if hasattr(model, "chunk_px"):
+                for query in (lr_px // 2, lr_px, 2 * lr_px):
+                    rows.append(measure(entry.name, model, QUERY_SCALE, lr_px, query, device))
+            rows.append(measure(entry.name, model, scale, lr_px, 0, device))
+        report(
+            ProgressEvent(
+                stage="cost", done=done, total=len(entries), unit="model", item=entry.name
+            )
+        )
+    return tuple(rows)
+
+
+@torch.no_grad()
+def measure(
+    name: str, model: SRModel, scale: float, lr_px: int, query_px: int, device: str
+) -> CostRow:
+    """Cost of one model for one input, in eval mode, float32, batch 1."""
+    model = model.to(device).eval()
+    lr = torch.rand(1, 3, lr_px, lr_px, generator=torch.Generator().manual_seed(0)).to(device)
+    out_px = round(lr_px * scale)
+    whole = getattr(model, "chunk_px", None)
+    if whole is not None:
+        model.chunk_px = query_px**2 if query_px else out_px**2  # type: ignore[assignment]
+    try:
+
+        def forward() -> Tensor:
+            return model(lr) if model.info.kind == "fixed" else model(lr, size=(out_px, out_px))
+
+        gmac, peak = _traced(forward, model, device)
+        times = _times(forward, device)
+    finally:
+        if whole is not None:
+            model.chunk_px = whole  # type: ignore[assignment]
+    return CostRow(
+        run=name,
+        model=model.info.name,
+        scale=scale,
+        lr_px=lr_px,
+        out_px=out_px,
+        query_px=query_px,
+        parameters=model.parameter_count,
+        parameters_2_20=model.parameter_count / 2**20,
+        gmac=gmac,
+        peak_mib=peak / 2**20,
+        time_ms=statistics.median(times) * 1e3,
+        runs=len(times),
+        device=device,
+    )
+
+
+def _traced(forward: Any, model: SRModel, device: str) -> tuple[float, int]:
+    """GMAC and peak bytes of one pass."""
+    counter, live = FlopCounterMode(display=False), _LiveBytes()
+    weights = sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
+    with counter, live:
+        forward()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        forward()
+        torch.cuda.synchronize(device)
+        return counter.get_total_flops() / 2e9, torch.cuda.max_memory_allocated(device)
+    return counter.get_total_flops() / 2e9, live.peak + weights
+
+
+def _times(forward: Any, device: str) -> list[float]:
+    """Seconds of several passes after one that warms up; fewer where one is slow."""
+    cuda = device.startswith("cuda")
+
+    def once() -> float:
+        start = time.perf_counter()
+        forward()
+        if cuda:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    first = once()
+    if first > SLOW_S:
+        return [first]
+    return [once() for _ in range(10 if cuda else 3)]
+
+
+def write_costs(rows: Sequence[CostRow], path: Path) -> None:
+    """Write cost.csv."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = [field.name for field in fields(CostRow)]
+    writer.writerow(names)
+    for row in rows:
+        values = asdict(row)
+        writer.writerow([f"{v:.6g}" if isinstance(v := values[n], float) else v for n in names])
+    replace_file(path, buffer.getvalue().encode())
+
+
+def read_costs(path: Path) -> tuple[CostRow, ...]:
+    """Read cost.csv; nothing where there is none.
+
+    Raises
+    ------
+    ConfigError
+        The file is broken.
+    """
+    if not path.is_file():
+        return ()
+    kinds = {field.name: field.type for field in fields(CostRow)}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        return tuple(
+            CostRow(**{name: _typed(line[name], kind) for name, kind in kinds.items()})
+            for line in lines
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}); remove it, it is made again."
+        ) from None
+
+
+def _typed(text: str, kind: Any) -> Any:
+    return kind(text)

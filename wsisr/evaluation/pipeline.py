@@ -1,0 +1,61 @@
+"""The whole of an evaluation, from settings to a folder that can be read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from wsisr.evaluation.cost import COST, measure_costs, read_costs, write_costs
+from wsisr.evaluation.figures import draw_charts, draw_examples, reference_scale
+from wsisr.evaluation.plan import prepare
+from wsisr.evaluation.results import IMAGES, read_results, read_rows, write_results
+from wsisr.evaluation.run import run
+from wsisr.evaluation.settings import EvalSettings
+from wsisr.evaluation.summary import Results, summarise_results
+from wsisr.evaluation.tables import write_tables
+from wsisr.evaluation.tasks import Task
+from wsisr.progress import ProgressEvent, Reporter, silent
+
+
+def evaluate(
+    settings: EvalSettings, report: Reporter = silent, tasks: Sequence[Task] = ()
+) -> Results:
+    """Score every model on every column, and write rows, tables, figures and costs.
+
+    Interrupted, it goes on where it stopped when it is called again with the same settings.
+
+    Raises
+    ------
+    ConfigError
+        Nothing to test on, a leak, other settings than those of the folder's results.
+    WsisrError
+        A store, model or metric that cannot be read or computed.
+    """
+    plan = prepare(settings, tasks)
+    for text in (*plan.stamps, *plan.notes):
+        report(ProgressEvent(stage="eval", message=text))
+    folder = run(plan, report)
+    results = load_results(folder)
+    if settings.cost:
+        shown = {group.members[0] for group in results.groups}
+        entries = [entry for entry in plan.entries if entry.name in shown]
+        scale = reference_scale(settings.scales, results)
+        write_costs(measure_costs(entries, scale, plan.device, report), folder / COST)
+    document = dict(results.document, figures=[], charts=[])
+    document["charts"] = draw_charts(results, read_costs(folder / COST), folder)
+    if settings.figures:
+        document["figures"] = draw_examples(plan, results, folder, report)
+    write_results(folder, document)
+    write_tables(results, folder)
+    return load_results(folder)
+
+
+def load_results(folder: Path | str) -> Results:
+    """Read a folder that `evaluate` wrote.
+
+    Raises
+    ------
+    ConfigError
+        It is none.
+    """
+    folder = Path(folder)
+    _, rows = read_rows(folder / IMAGES)
+    return summarise_results(read_results(folder), rows)

@@ -1,0 +1,233 @@
+"""What an evaluation will do, decided before the first network runs."""
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsisr import __version__
+from wsisr.errors import ConfigError
+from wsisr.evaluation.columns import (
+    Column,
+    Sample,
+    declared_leaky,
+    plan_columns,
+    read_samples,
+    same_origin,
+)
+from wsisr.evaluation.entries import Entry, find_entries
+from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
+from wsisr.evaluation.scoring import Scorer
+from wsisr.evaluation.settings import EvalSettings
+from wsisr.evaluation.tasks import Task
+from wsisr.store import PairStore, open_pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that is decided before the first network runs.
+
+    Attributes
+    ----------
+    settings : EvalSettings
+    store : PairStore
+    entries : tuple of Entry
+        Bicubic first; entries fed from HR (``oracle``) last.
+    columns : tuple of Column
+    samples : tuple of Sample
+    scorer : Scorer
+    device : str
+    stamps : tuple of str
+        What stands on every table.
+    notes : tuple of str
+        What a person should know.
+    """
+
+    settings: EvalSettings
+    store: PairStore
+    entries: tuple[Entry, ...]
+    columns: tuple[Column, ...]
+    samples: tuple[Sample, ...]
+    scorer: Scorer
+    device: str
+    stamps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def jobs(self) -> Iterator[tuple[Entry, Column]]:
+        """Models with the columns that are theirs."""
+        for entry in self.entries:
+            for column in self.columns:
+                if entry.serves(column.scale):
+                    yield entry, column
+
+    def key(self, entry: Entry, column: Column) -> str:
+        """Hash of what decides the scores of a model in a column."""
+        parts = {
+            "store": self.store.attributes["digest"],
+            "weights": entry.weights_sha256 or entry.model,
+            "reference": entry.reference,
+            "origin": column.origin,
+            "array": column.array,
+            "degradation": None if column.degradation is None else column.degradation.digest,
+            "scale": column.scale,
+            "scores": self.scorer.describe(column.scale),
+            "settings": self.settings.identity(),
+        }
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
+    """Decide what is evaluated on what, and refuse what would be no test.
+
+    Raises
+    ------
+    ConfigError
+        Nothing to test on, models that have seen test patients, scores that cannot be had.
+    StoreError
+        There is no pair store.
+    """
+    store = open_pairs(settings.data)
+    device = pick_device(settings.device)
+    entries, notes = find_entries(settings.models, settings.runs)
+    samples = read_samples(store, settings.split, settings.limit)
+    declared = declared_leaky(store)
+    leaks = find_leaks(entries, samples, settings.split, store.attributes["digest"])
+    if not settings.allow_leak:
+        refuse_leaks(leaks, settings.split)
+    columns, more = plan_columns(store, samples, settings)
+    scorer = Scorer(settings.protocols, settings.metrics, tasks, settings.weights_dir, device)
+    smallest = min(sample.hr_px for sample in samples)
+    for scale in (min(settings.scales), max(settings.scales)):
+        scorer.check(smallest, scale)
+    words = [*notes, *more]
+    blind = unknown(entries)
+    if blind:
+        words.append(
+            f"{', '.join(blind)}: training patients are not recorded, so that a leak cannot be "
+            "excluded (give the run's folder instead of its saved model)."
+        )
+    for entry in entries[1:]:
+        if not any(entry.serves(column.scale) for column in columns):
+            words.append(f"{entry.name} serves x{entry.scale} alone and stands in no column.")
+        origins = {column.origin for column in columns if entry.serves(column.scale)}
+        other = [o for o in sorted(origins) if not trained_on(entry, o)]
+        if other:
+            words.append(
+                f"{entry.name} was trained on LR of origin {entry.trained_origin} and is tested on "
+                f"{', '.join(other)} too: marked in the tables."
+            )
+    if len(entries) == 1:
+        words.append(f"No run was found below {settings.runs}: bicubic alone is evaluated.")
+    if settings.reference == "oracle":
+        fed = [replace(e, name=f"{e.name} (oracle)", reference="oracle") for e in _takers(entries)]
+        entries += tuple(fed)
+        words.append(
+            "ORACLE: pixels made from HR reach "
+            f"{', '.join(e.name for e in fed) or 'no model here'}; no table counts them."
+        )
+    return Plan(
+        settings=settings,
+        store=store,
+        entries=entries,
+        columns=columns,
+        samples=samples,
+        scorer=scorer,
+        device=device,
+        stamps=stamps(leaks=leaks, declared=declared, split=settings.split),
+        notes=tuple(words),
+    )
+
+
+def trained_on(entry: Entry, origin: str) -> bool:
+    """Whether a model was trained on LR of this origin (or on nothing, or on nothing known)."""
+    return entry.trained_origin is None or same_origin(entry.trained_origin, origin)
+
+
+def pick_device(name: str) -> str:
+    """``auto`` -> cuda where there is one, else cpu.
+
+    Raises
+    ------
+    ConfigError
+        The device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def _takers(entries: Sequence[Entry]) -> list[Entry]:
+    return [e for e in entries if e.trained and e.load().info.takes_reference]
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """results.json before anything is computed."""
+    store, settings = plan.store, plan.settings
+    return {
+        "state": "running",
+        "created_with": {
+            "wsisr": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "environment": {
+            "device": _device_words(plan.device),
+            "threads": torch.get_num_threads(),
+            "platform": platform.platform(terse=True),
+        },
+        "store": {
+            "path": str(settings.data),
+            "digest": store.attributes["digest"],
+            "manifest": store.attributes["manifest"].get("name"),
+            "hr": store.arrays[0],
+        },
+        "settings": settings.identity(),
+        "lr_source": settings.lr_source,
+        "samples": {
+            "images": len(plan.samples),
+            "slides": len({s.slide for s in plan.samples}),
+            "patients": len({s.patient for s in plan.samples}),
+        },
+        "entries": [entry.record() for entry in plan.entries],
+        "columns": [
+            {
+                "origin": column.origin,
+                "scale": column.scale,
+                "array": column.array,
+                "degradation": None if column.degradation is None else column.degradation.record(),
+                "images": len(column.samples),
+                "scores": plan.scorer.describe(column.scale),
+            }
+            for column in plan.columns
+        ],
+        "scores": [
+            {
+                "name": score.name,
+                "title": score.title,
+                "better": score.better,
+                "digits": score.digits,
+                "protocol": score.protocol,
+            }
+            for score in plan.scorer.columns
+        ],
+        "protocols": {protocol.name: protocol.source for protocol in plan.scorer.protocols},
+        "stamps": list(plan.stamps),
+        "notes": list(plan.notes),
+        "ceilings": None,
+    }
+
+
+def _device_words(device: str) -> str:
+    if device.startswith("cuda"):
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {platform.processor() or platform.machine()}"

@@ -1,0 +1,254 @@
+"""The rows of an evaluation: one line for each image, model, scale and origin, appended as made.
+
+`images.csv` is the product; tables, intervals and figures come from it and can be made again.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsisr.errors import ConfigError
+from wsisr.store.files import replace_file
+
+IMAGES = "images.csv"
+RESULTS = "results.json"
+FORMAT = "wsisr-eval"
+FORMAT_VERSION = 1
+KEYS = (
+    "slide",
+    "patient",
+    "group",
+    "row",
+    "label",
+    "model",
+    "run",
+    "seed",
+    "scale",
+    "origin",
+    "in_range",
+    "trained_origin",
+    "reference",
+    "key",
+)
+"""Columns before the scores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One line of `images.csv`.
+
+    Attributes
+    ----------
+    slide, patient, group, label : str
+    row : int
+        Of the patch in its slide.
+    model, run : str
+        Architecture; name of the run (of the method, where nothing was trained).
+    seed : int or None
+    scale : float
+    origin, trained_origin : str
+        Of the LR here and in training (empty: not trained or not known).
+    in_range : bool
+        Whether the scale lies in what the model was trained on.
+    reference : str
+        ``none``, or ``oracle`` where the network was fed with HR-derived pixels.
+    key : str
+        Hash of the weights and of everything else that decides the scores.
+    scores : mapping of str to float
+        ``inf`` for identical images; NaN where there is no score.
+    """
+
+    slide: str
+    patient: str
+    group: str
+    row: int
+    label: str
+    model: str
+    run: str
+    seed: int | None
+    scale: float
+    origin: str
+    in_range: bool
+    trained_origin: str
+    reference: str
+    key: str
+    scores: Mapping[str, float]
+
+    @property
+    def place(self) -> tuple[str, float, str, str, int]:
+        """What a row is about: run, scale, origin, slide, row."""
+        return (self.run, self.scale, self.origin, self.slide, self.row)
+
+
+def read_rows(path: Path) -> tuple[tuple[str, ...], list[ImageRow]]:
+    """Score columns and rows of an `images.csv`.
+
+    Raises
+    ------
+    ConfigError
+        No such file, another layout, or a line that is broken.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; run wsisr eval first.")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = tuple(next(reader, ()))
+        if header[: len(KEYS)] != KEYS:
+            raise ConfigError(f"{path} is no results file of wsisr eval.")
+        names = header[len(KEYS) :]
+        rows = [_parse(line, names, path, at) for at, line in enumerate(reader, start=2)]
+    return names, rows
+
+
+class RowFile:
+    """Appends rows; what is on disk are always whole lines, save after a crash in mid-write.
+
+    Parameters
+    ----------
+    path : Path
+    scores : sequence of str
+        Names of the score columns.
+
+    Raises
+    ------
+    ConfigError
+        The file exists with other columns.
+    """
+
+    def __init__(self, path: Path, scores: Sequence[str]) -> None:
+        self.path = path
+        self.scores = tuple(scores)
+        self.repaired = _repair(path)
+        if path.is_file() and path.stat().st_size:
+            names, self.rows = read_rows(path)
+            if names != self.scores:
+                raise ConfigError(
+                    f"{path} holds the scores {', '.join(names)}, not {', '.join(self.scores)}; "
+                    "give another --output, or --overwrite."
+                )
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.rows = []
+            replace_file(path, _line([*KEYS, *self.scores]))
+
+    def drop(self, stale: Iterable[ImageRow]) -> int:
+        """Rewrite the file without some rows; how many there were."""
+        gone = {id(row) for row in stale}
+        if gone:
+            self.rows = [row for row in self.rows if id(row) not in gone]
+            lines = [_line([*KEYS, *self.scores]), *(self._encode(row) for row in self.rows)]
+            replace_file(self.path, b"".join(lines))
+        return len(gone)
+
+    def append(self, rows: Sequence[ImageRow]) -> None:
+        """Add rows in one write."""
+        data = b"".join(self._encode(row) for row in rows)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        try:
+            while data:
+                data = data[os.write(handle, data) :]
+        finally:
+            os.close(handle)
+        self.rows += rows
+
+    def _encode(self, row: ImageRow) -> bytes:
+        seed = "" if row.seed is None else row.seed
+        fixed: list[Any] = [row.slide, row.patient, row.group, row.row, row.label, row.model]
+        fixed += [row.run, seed, f"{row.scale:g}", row.origin, int(row.in_range)]
+        fixed += [row.trained_origin, row.reference, row.key]
+        return _line([*fixed, *(repr(float(row.scores[name])) for name in self.scores)])
+
+
+def _line(values: Sequence[Any]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue().encode()
+
+
+def _repair(path: Path) -> bool:
+    """Cut a half last line off; whether there was one."""
+    if not path.is_file():
+        return False
+    data = path.read_bytes()
+    if not data or data.endswith(b"\n"):
+        return False
+    replace_file(path, data[: data.rfind(b"\n") + 1])
+    return True
+
+
+def _parse(line: Sequence[str], names: Sequence[str], path: Path, number: int) -> ImageRow:
+    try:
+        if len(line) != len(KEYS) + len(names):
+            raise ValueError(f"{len(line)} values")
+        value = dict(zip(KEYS, line, strict=False))
+        scores = [float(text) for text in line[len(KEYS) :]]
+        return ImageRow(
+            slide=value["slide"],
+            patient=value["patient"],
+            group=value["group"],
+            row=int(value["row"]),
+            label=value["label"],
+            model=value["model"],
+            run=value["run"],
+            seed=int(value["seed"]) if value["seed"] else None,
+            scale=float(value["scale"]),
+            origin=value["origin"],
+            in_range=value["in_range"] == "1",
+            trained_origin=value["trained_origin"],
+            reference=value["reference"],
+            key=value["key"],
+            scores=dict(zip(names, scores, strict=True)),
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}, line {number}: {error}. Remove the line; it is computed again."
+        ) from None
+
+
+def write_results(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write results.json: everything resolved that the rows do not say themselves."""
+    full = {"format": FORMAT, "format_version": FORMAT_VERSION, **document}
+    text = json.dumps(_plain(full), indent=2, sort_keys=True, allow_nan=False)
+    replace_file(folder / RESULTS, (text + "\n").encode())
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read results.json back.
+
+    Raises
+    ------
+    ConfigError
+        Missing, broken, or of another format.
+    """
+    path = folder / RESULTS
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} is no evaluation: it holds no {RESULTS}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ConfigError(f"{path} does not describe an evaluation.")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path} has format version {document.get('format_version')}; this program reads "
+            f"{FORMAT_VERSION}. Use the version that wrote it."
+        )
+    return document
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity: such numbers become words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,275 @@
+"""From an SR and its HR to the numbers of a row."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsisr.errors import ConfigError
+from wsisr.evaluation.columns import Sample
+from wsisr.evaluation.tasks import Task
+from wsisr.metrics import (
+    Protocol,
+    Score,
+    colour_error,
+    get_protocol,
+    ms_ssim,
+    sharpness_error,
+    spectrum_error,
+)
+from wsisr.metrics.images import MetricError
+from wsisr.metrics.niqe import niqe
+from wsisr.metrics.perceptual import Dists, Lpips
+from wsisr.models.settings import closest
+
+Better = Literal["high", "low", "zero"]
+Metric = Callable[[Tensor, Tensor, int], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreColumn:
+    """One column of numbers.
+
+    Attributes
+    ----------
+    name : str
+        In the CSV: ``psnr_rgb``; of a second protocol ``psnr_y@hat-y``.
+    title : str
+        For people: ``PSNR (RGB), dB``.
+    better : {"high", "low", "zero"}
+    digits : int
+        After the point, in tables.
+    protocol : str
+        Empty for scores outside protocols.
+    """
+
+    name: str
+    title: str
+    better: Better
+    digits: int
+    protocol: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extra:
+    column: str
+    title: str
+    better: Better
+    digits: int
+    make: Callable[[Path | None, Any], Metric]
+
+
+EXTRA: Mapping[str, _Extra] = {
+    "ms-ssim": _Extra(
+        column="ms_ssim_rgb",
+        title="MS-SSIM (RGB)",
+        better="high",
+        digits=4,
+        make=lambda folder, device: lambda sr, hr, crop: ms_ssim(sr, hr, crop=crop),
+    ),
+    "lpips-alex": _Extra(
+        column="lpips_alex",
+        title="LPIPS (AlexNet)",
+        better="low",
+        digits=4,
+        make=lambda folder, device: Lpips("alex", folder).to(device).score,
+    ),
+    "lpips-vgg": _Extra(
+        column="lpips_vgg",
+        title="LPIPS (VGG16)",
+        better="low",
+        digits=4,
+        make=lambda folder, device: Lpips("vgg", folder).to(device).score,
+    ),
+    "dists": _Extra(
+        column="dists",
+        title="DISTS",
+        better="low",
+        digits=4,
+        make=lambda folder, device: Dists(folder).to(device).score,
+    ),
+    "niqe": _Extra(
+        column="niqe",
+        title="NIQE (official model: photographs)",
+        better="low",
+        digits=3,
+        make=lambda folder, device: lambda sr, hr, crop: niqe(sr, crop),
+    ),
+    "sharpness": _Extra(
+        column="sharpness_error",
+        title="sharpness, log2 of SR / HR",
+        better="zero",
+        digits=3,
+        make=lambda folder, device: sharpness_error,
+    ),
+    "spectrum": _Extra(
+        column="spectrum_error",
+        title="spectrum error, decades",
+        better="low",
+        digits=3,
+        make=lambda folder, device: spectrum_error,
+    ),
+    "colour": _Extra(
+        column="colour_error",
+        title="colour error, Delta E 1976",
+        better="low",
+        digits=3,
+        make=lambda folder, device: colour_error,
+    ),
+}
+"""More scores by name; those of networks need their weights (`wsisr.metrics.weights`)."""
+
+
+class Scorer:
+    """All scores of an evaluation, in the order of the CSV's columns.
+
+    Parameters
+    ----------
+    protocols : sequence of str
+    extra : sequence of str
+        Names from `EXTRA`.
+    tasks : sequence of Task
+        Downstream tasks.
+    weights_dir : Path or None
+    device : torch device
+        Where networks of metrics live.
+
+    Raises
+    ------
+    ConfigError
+        An unknown name.
+    MetricError
+        A metric lacks its weights.
+    """
+
+    def __init__(
+        self,
+        protocols: Sequence[str],
+        extra: Sequence[str] = (),
+        tasks: Sequence[Task] = (),
+        weights_dir: Path | None = None,
+        device: Any = "cpu",
+    ) -> None:
+        self.protocols: tuple[Protocol, ...] = tuple(get_protocol(name) for name in protocols)
+        self.extra: dict[str, Metric] = {}
+        self.tasks = tuple(tasks)
+        columns = []
+        for place, protocol in enumerate(self.protocols):
+            for score in protocol.scores:
+                columns.append(_protocol_column(score, protocol.name, place == 0))
+        for name in extra:
+            if name not in EXTRA:
+                raise ConfigError(f"There is no metric {name!r}; {closest(name, EXTRA)}.")
+            known = EXTRA[name]
+            self.extra[name] = known.make(weights_dir, device)
+            columns.append(
+                ScoreColumn(
+                    name=known.column, title=known.title, better=known.better, digits=known.digits
+                )
+            )
+        for task in self.tasks:
+            better: Better = "high" if task.higher_is_better else "low"
+            columns.append(
+                ScoreColumn(name=task.name, title=task.title, better=better, digits=task.digits)
+            )
+        self.columns = tuple(columns)
+        names = [column.name for column in columns]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Two scores have one name: {', '.join(names)}.")
+
+    @property
+    def headline(self) -> ScoreColumn:
+        """What best, median and worst are meant by."""
+        return self.columns[0]
+
+    def describe(self, scale: float) -> dict[str, str]:
+        """Full name of every column at a scale."""
+        named: dict[str, str] = {}
+        words = [
+            f"{protocol.name}: {text}"
+            for protocol in self.protocols
+            for text in protocol.describe(scale).values()
+        ]
+        crop = math.ceil(scale - 1e-9)
+        words += [f"{name}[crop={crop},uint8]" for name in self.extra]
+        words += [task.title for task in self.tasks]
+        for column, text in zip(self.columns, words, strict=True):
+            named[column.name] = text
+        return named
+
+    def __call__(
+        self, sr: Tensor, hr: Tensor, scale: float, samples: Sequence[Sample]
+    ) -> list[dict[str, float]]:
+        """Scores of each image of a batch.
+
+        Parameters
+        ----------
+        sr : Tensor, (N, 3, H, W), floating in [0, 1]
+        hr : Tensor, (N, 3, H, W), uint8
+        scale : float
+        samples : sequence of Sample
+            Handed to tasks.
+        """
+        values = self.against_hr(sr, hr, scale)
+        if self.tasks:
+            images = to_uint8(sr)
+            for task in self.tasks:
+                scores = [task.score(im, s) for im, s in zip(images, samples, strict=True)]
+                values.append(np.asarray(scores, np.float64))
+        return [
+            {c.name: float(v[i]) for c, v in zip(self.columns, values, strict=True)}
+            for i in range(len(sr))
+        ]
+
+    def against_hr(self, sr: Tensor, hr: Tensor, scale: float) -> list[NDArray[np.float64]]:
+        """Scores of a batch without tasks: one array (N,) for each column."""
+        values = []
+        for protocol in self.protocols:
+            values += list(protocol(sr, hr, scale).values())
+        crop = math.ceil(scale - 1e-9)
+        for metric in self.extra.values():
+            values.append(np.atleast_1d(np.asarray(metric(sr, hr, crop), np.float64)))
+        return values
+
+    def check(self, hr_px: int, scale: float) -> None:
+        """Refuse scores that patches of this size cannot have, before anything is computed.
+
+        Raises
+        ------
+        ConfigError
+            Naming the metric and what it needs.
+        """
+        import torch
+
+        side = round(math.floor(hr_px / scale + 1e-9) * scale)
+        probe = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        try:
+            self.against_hr(probe, probe, scale)
+        except MetricError as error:
+            raise ConfigError(
+                f"Patches of {hr_px} px at scale {scale:g} cannot be scored: {error}"
+            ) from None
+
+
+def to_uint8(sr: Tensor) -> NDArray[np.uint8]:
+    """SR (N, 3, H, W) in [0, 1] as images (N, H, W, 3), halves up as the metrics round."""
+    grey = (sr.detach().double().clamp(0.0, 1.0) * 255.0 + 0.5).floor()
+    return np.ascontiguousarray(grey.to("cpu").permute(0, 2, 3, 1).numpy().astype(np.uint8))
+
+
+def _protocol_column(score: Score, protocol: str, first: bool) -> ScoreColumn:
+    channel = {"rgb": "RGB", "y": "Y", "y-rounded": "Y, rounded", "each": "mean of R, G, B"}
+    psnr = score.metric == "psnr"
+    name = f"{'PSNR' if psnr else 'SSIM'} ({channel[score.channel]})" + (", dB" if psnr else "")
+    return ScoreColumn(
+        name=score.column if first else f"{score.column}@{protocol}",
+        title=name if first else f"{name} [{protocol}]",
+        better="high",
+        digits=3 if psnr else 4,
+        protocol=protocol,
+    )

@@ -1,0 +1,157 @@
+"""What an evaluation is asked to do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsisr.errors import ConfigError
+from wsisr.metrics import get_protocol
+from wsisr.metrics.images import MetricError
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """One evaluation.
+
+    Attributes
+    ----------
+    scales : tuple of float
+        HR over LR, above 1; real scales too.
+    data : Path
+        Pair store.
+    models : tuple of str
+        Run folders, saved models or registry names without weights (``bicubic``); empty: every
+        run below `runs`. Bicubic is always added.
+    runs : Path
+    split : str
+    lr_source : str
+        ``auto`` (simulated for every scale, and native where the store has it), ``native``,
+        ``simulated``, the name of an array, or a degradation.
+    output : Path
+    protocols : tuple of str
+        Named sets of scores; the first one's first score is the headline.
+    metrics : tuple of str
+        More scores by name (`wsisr.evaluation.scoring.EXTRA`).
+    self_ensemble : bool
+        Average over the eight turns and mirrors of the input.
+    limit : int or None
+        Patches, spread evenly over the split; None for all.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+    precision : str
+        Element type of inference; a model that does not support it runs in float32.
+    weights_dir : Path or None
+        Where the weights of perceptual metrics lie.
+    tile : str
+        ``auto``, ``off``, or the side of a tile in LR px.
+    reference : str
+        ``none``; ``oracle`` also runs models that take a finer image with one made from HR, which
+        no table counts.
+    allow_leak : bool
+        Go on where a model has seen test patients; everything is stamped LEAKY.
+    overwrite : bool
+        Replace results of other settings.
+    seed : int
+        Of random degradations.
+    figures : int
+        Example sheets per model and column at most (best, median, worst); 0 for none.
+    cost : bool
+        Measure the cost table.
+    """
+
+    scales: tuple[float, ...]
+    data: Path = Path("pairs.zarr")
+    models: tuple[str, ...] = ()
+    runs: Path = Path("runs")
+    split: str = "test"
+    lr_source: str = "auto"
+    output: Path = Path("eval")
+    protocols: tuple[str, ...] = ("wsisr",)
+    metrics: tuple[str, ...] = ()
+    self_ensemble: bool = False
+    limit: int | None = None
+    device: str = "auto"
+    precision: Precision = "float32"
+    weights_dir: Path | None = None
+    tile: str = "auto"
+    reference: Literal["none", "oracle"] = "none"
+    allow_leak: bool = False
+    overwrite: bool = False
+    seed: int = 0
+    figures: int = 3
+    cost: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ConfigError("Name at least one scale, e.g. --scales 2,3,4,6,8.")
+        for scale in self.scales:
+            if not 1.0 < scale <= 64.0:
+                raise ConfigError(f"Scale {scale:g}: give factors HR / LR above 1, up to 64.")
+        if len(set(self.scales)) < len(self.scales):
+            raise ConfigError("A scale is named twice.")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit={self.limit}: give at least one patch.")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r}: use one of {', '.join(PRECISIONS)}.")
+        if self.reference not in ("none", "oracle"):
+            raise ConfigError(f"reference {self.reference!r}: use none or oracle.")
+        if self.tile not in ("auto", "off") and not (self.tile.isdigit() and int(self.tile) >= 8):
+            raise ConfigError(f"tile {self.tile!r}: use auto, off, or LR px from 8.")
+        if not self.protocols:
+            raise ConfigError("Name at least one protocol, e.g. wsisr.")
+        if self.figures < 0:
+            raise ConfigError(f"figures={self.figures}: give 0 or more sheets.")
+        try:
+            for name in self.protocols:
+                get_protocol(name)
+        except MetricError as error:
+            raise ConfigError(str(error)) from None
+
+    def identity(self) -> dict[str, Any]:
+        """What all rows of one results file must share, besides the store."""
+        return {
+            "split": self.split,
+            "protocols": list(self.protocols),
+            "metrics": list(self.metrics),
+            "self_ensemble": self.self_ensemble,
+            "limit": self.limit,
+            "precision": self.precision,
+            "tile": self.tile,
+            "seed": self.seed,
+        }
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """``"2,3,4.2"`` -> ``(2.0, 3.0, 4.2)``.
+
+    Raises
+    ------
+    ConfigError
+        Something is no number.
+    """
+    try:
+        scales = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"--scales {text!r}: give numbers, e.g. 2,3,4.2,6,8.") from None
+    if any(not math.isfinite(scale) for scale in scales):
+        raise ConfigError(f"--scales {text!r}: give finite numbers.")
+    return scales
+
+
+def scale_label(scale: float) -> str:
+    """``x4``, ``x2.4``."""
+    return f"x{scale:g}"
+
+
+def spread(count: int, limit: int | None) -> Sequence[int]:
+    """Indices of at most `limit` of `count` items, evenly spread, first and last included."""
+    if limit is None or limit >= count:
+        return range(count)
+    if limit == 1:
+        return [count // 2]
+    return [round(i * (count - 1) / (limit - 1)) for i in range(limit)]

@@ -1,0 +1,320 @@
+"""Tables as Markdown and LaTeX. Every number comes from `wsisr.evaluation.summary`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsisr.evaluation.published import HEADING, published_lines, published_notes
+from wsisr.evaluation.settings import scale_label
+from wsisr.evaluation.summary import MARKS, Cell, Pair, Results, Table, sample_words
+from wsisr.store.files import replace_file
+
+MARKDOWN = "tables.md"
+LATEX = "tables.tex"
+_TEX_MARKS = {"†": r"\dagger", "‡": r"\ddagger", "≈": r"\approx"}
+_TEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def write_tables(results: Results, folder: Path) -> None:
+    """Write tables.md and tables.tex."""
+    replace_file(folder / MARKDOWN, markdown(results).encode())
+    replace_file(folder / LATEX, latex(results).encode())
+
+
+def markdown(results: Results) -> str:
+    """All tables, their legend, the tests and the notes."""
+    document = results.document
+    lines = ["# Evaluation", ""]
+    lines += [f"> **{stamp}**" for stamp in document["stamps"]]
+    lines += [""] if document["stamps"] else []
+    lines += [_provenance(document), ""]
+    for table in results.tables:
+        lines += [f"## LR: {table.origin}. {table.score['title']}", ""]
+        lines += [f"{sample_words(table)}; {convention(document, table)}.", ""]
+        header = ["model", *map(scale_label, table.scales)]
+        body = [[label, *cells] for label, cells in markdown_lines(table)]
+        body += [[label, *cells] for label, cells in limit_lines(table)]
+        lines += [_row(header), _row(["---", *["---:"] * len(table.scales)])]
+        lines += [_row(row) for row in body]
+        lines.append("")
+    lines += ["## Legend", "", *(f"- {text}" for text in legend(results)), ""]
+    if results.pairs:
+        title = results.headline["title"]
+        lines += [f"## Differences, {title}", ""]
+        header = ["LR", "scale", "model", "against", "difference", "95 % interval", "p (Holm)", ""]
+        lines += [_row(header), _row(["---"] * len(header))]
+        lines += [_row(pair_cells(pair, results.headline["digits"])) for pair in results.pairs]
+        lines.append("")
+    notes = [*document["notes"], *limit_notes(document)]
+    if notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
+    scales, reference = reference_lines(results)
+    if reference:
+        lines += [f"## PSNR in dB / SSIM: {HEADING}", ""]
+        lines += [f"- {text}" for text in reference_notes(results)]
+        header = ["method: paper, data", *map(scale_label, scales)]
+        lines += ["", _row(header), _row(["---", *["---:"] * len(scales)])]
+        lines += [_row([label, *cells]) for label, cells in reference]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def overview(results: Results) -> str:
+    """What a terminal shows: the headline score and the differences, as plain text."""
+    document, digits = results.document, results.headline["digits"]
+    lines = [f"{stamp}\n" for stamp in document["stamps"]]
+    for table in results.tables:
+        if table.score["name"] != results.headline["name"]:
+            continue
+        lines.append(f"LR {table.origin}: {table.score['title']}; {sample_words(table)}")
+        header = ["", *map(scale_label, table.scales)]
+        body = [
+            [
+                group.label,
+                *(
+                    "".join(cell_parts(c, digits)) if (c := cells.get(s)) else "-"
+                    for s in table.scales
+                ),
+            ]
+            for group, cells in table.lines
+        ]
+        body += [[label, *cells] for label, cells in limit_lines(table)]
+        lines += [*_aligned([header, *body]), ""]
+    if results.pairs:
+        shown = [pair_cells(pair, digits) for pair in results.pairs]
+        lines += ["Differences:", *_aligned(shown), ""]
+    used = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
+    lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in used]
+    return "\n".join([*lines, *limit_notes(document)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def latex(results: Results) -> str:
+    """One booktabs tabular for each table; needs the package booktabs."""
+    document = results.document
+    parts = ["% \\usepackage{booktabs}", "% " + _provenance(document)]
+    parts += [f"% {stamp}" for stamp in document["stamps"]]
+    for table in results.tables:
+        columns = "l" + "r" * len(table.scales)
+        title = f"LR: {table.origin}. {table.score['title']}; {sample_words(table)}"
+        header = " & ".join(["Model", *(f"$\\times${s:g}" for s in table.scales)])
+        stamped = " ".join(document["stamps"])
+        parts += ["", "\\begin{table}", f"\\caption{{{_tex(title)}. {_tex(stamped)}}}"]
+        parts += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header + r" \\", "\\midrule"]
+        for group, cells in table.lines:
+            row = [_tex(group.label)]
+            row += [_tex_cell(cells.get(s), table.score["digits"]) for s in table.scales]
+            parts.append(" & ".join(row) + r" \\")
+        limits = limit_lines(table)
+        if limits:
+            parts.append("\\midrule")
+        for label, texts in limits:
+            parts.append(" & ".join(map(_tex, [label, *texts])) + r" \\")
+        parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+    parts += ["", *("% " + text for text in legend(results))]
+    scales, reference = reference_lines(results)
+    if reference:
+        parts += ["", "\\begin{table}", f"\\caption{{PSNR in dB / SSIM: {HEADING}.}}"]
+        parts += [f"\\begin{{tabular}}{{l{'r' * len(scales)}}}", "\\toprule"]
+        parts.append(" & ".join(["Method", *(f"$\\times${s:g}" for s in scales)]) + r" \\")
+        parts.append("\\midrule")
+        parts += [" & ".join(map(_tex, [label, *cells])) + r" \\" for label, cells in reference]
+        parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+    return "\n".join([*parts, ""])
+
+
+def convention(document: Mapping[str, Any], table: Table) -> str:
+    """Full name of a table's score; where it changes with the scale, that of both ends."""
+    named = {
+        column["scale"]: column["scores"][table.score["name"]]
+        for column in document["columns"]
+        if column["origin"] == table.origin
+    }
+    low, high = min(named), max(named)
+    if len(set(named.values())) == 1:
+        return str(named[low])
+    last = named[high].rpartition(": ")[2]
+    return f"{named[low]} at {scale_label(low)} to {last} at {scale_label(high)}"
+
+
+def number(value: float, digits: int) -> str:
+    """A score; infinities and nothing in words."""
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "no limit" if value > 0 else "-inf"
+    return f"{value:.{digits}f}"
+
+
+def cell_parts(cell: Cell, digits: int) -> tuple[str, str]:
+    """A cell's value, and what stands behind it: interval, seeds, images left out, marks."""
+    summary = cell.summary
+    few = max(1, digits - 1)
+    behind = ""
+    if not math.isnan(summary.low):
+        behind += f" [{summary.low:.{few}f}, {summary.high:.{few}f}]"
+    if cell.seed_sd is not None:
+        behind += f" ±{cell.seed_sd:.{digits}f}"
+    if summary.infinite:
+        behind += f" ({summary.infinite} not finite)"
+    return number(summary.mean, digits), behind + (f" {cell.marks}" if cell.marks else "")
+
+
+def markdown_lines(table: Table) -> list[tuple[str, list[str]]]:
+    """Lines of a table: label and cells, best bold and second underlined."""
+    lines = []
+    for group, cells in table.lines:
+        texts = []
+        for scale in table.scales:
+            cell = cells.get(scale)
+            if cell is None:
+                texts.append("-")
+                continue
+            value, behind = cell_parts(cell, table.score["digits"])
+            value = {1: f"**{value}**", 2: f"<u>{value}</u>"}.get(cell.rank, value)
+            texts.append(value + behind)
+        lines.append((group.label, texts))
+    return lines
+
+
+def limit_lines(table: Table) -> list[tuple[str, list[str]]]:
+    """Ceilings under a table; above 100 dB there is none to speak of."""
+    digits = table.score["digits"]
+    lines = []
+    for label, values in table.ceilings:
+        texts = [
+            "-" if s not in values else number(math.inf if values[s] > 100 else values[s], digits)
+            for s in table.scales
+        ]
+        lines.append((label, texts))
+    return lines
+
+
+def reference_lines(results: Results) -> tuple[list[float], list[tuple[str, list[str]]]]:
+    """Scales, and published ``PSNR / SSIM`` of the models at hand."""
+    models = {group.model for group in results.groups}
+    scales = sorted({column["scale"] for column in results.document["columns"]})
+    lines = []
+    for label, by_scale in published_lines(models, scales):
+        values = [by_scale.get(scale) for scale in scales]
+        lines.append((label, [f"{v[0]:.2f} / {v[1]:.4f}" if v else "-" for v in values]))
+    return scales, lines
+
+
+def reference_notes(results: Results) -> list[str]:
+    """What must be known to read the published numbers."""
+    models = {group.model for group in results.groups}
+    scales = [column["scale"] for column in results.document["columns"]]
+    first = (
+        "Printed in the papers, with their data, degradations and conventions: for orientation, "
+        "never for ranking."
+    )
+    return [first, *published_notes(models, scales)]
+
+
+def legend(results: Results) -> list[str]:
+    """What bold, brackets and marks mean; only those that occur."""
+    seen = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
+    seeds = any(
+        c.seed_sd is not None
+        for t in results.tables
+        for _, cells in t.lines
+        for c in cells.values()
+    )
+    lines = ["mean over slides; bold: best of its column, underlined: second"]
+    lines.append("in brackets: 95 % interval by bootstrap over slides")
+    if seeds:
+        lines.append("±: standard deviation over training seeds")
+    lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]
+    lines.append("-: not this model's scale (a fixed-scale model is never resized to another one)")
+    return lines
+
+
+def limit_notes(document: Mapping[str, Any]) -> list[str]:
+    """Ceilings in words."""
+    found = document.get("ceilings")
+    if not found:
+        return []
+    notes = [
+        f"Alignment, {item['origin']} {scale_label(item['scale'])}: residual {item['rms_px']:.3f} "
+        f"HR px rms, {item['p95_px']:.3f} at the 95th percentile over {item['pairs']} pairs; the "
+        f"best possible prediction reaches PSNR-Y {_limit(item['best_db'])}, an output that is "
+        f"perfect but for the shift {_limit(item['perfect_db'])}."
+        for item in found["alignment"]
+    ]
+    words = found["jpeg"]["words"]
+    if found["jpeg"]["scores"]:
+        notes.append(
+            "HR's own JPEG: HR re-encoded on a block grid shifted by half a block "
+            f"({words}). Its pixels are not known better than that: scores above it are agreement "
+            "with coding noise."
+        )
+    elif words:
+        notes.append(f"No JPEG limit: {words}.")
+    return notes
+
+
+def pair_cells(pair: Pair, digits: int) -> list[str]:
+    """A comparison as table cells."""
+    result = pair.comparison
+    interval = "n/a (one slide)"
+    if not math.isnan(result.low):
+        interval = f"[{result.low:+.{digits}f}, {result.high:+.{digits}f}]"
+    p_value = f"n/a ({result.slides} slides)" if pair.adjusted is None else f"{pair.adjusted:.3g}"
+    cells = [pair.origin, scale_label(pair.scale), pair.first, pair.second]
+    return [*cells, f"{result.difference:+.{digits}f}", interval, p_value, pair.verdict]
+
+
+def _limit(value: float | str) -> str:
+    number_db = float(value)
+    return "no limit" if number_db > 100 else f"{number_db:.1f} dB"
+
+
+def _provenance(document: Mapping[str, Any]) -> str:
+    store, samples = document["store"], document["samples"]
+    settings = document["settings"]
+    more = " Self-ensemble of eight." if settings["self_ensemble"] else ""
+    limit = "" if settings["limit"] is None else f" (limited to {settings['limit']} patches)"
+    return (
+        f"Store {store['path']} (manifest {store['manifest']}, digest {store['digest']}), "
+        f"{settings['split']} split: {samples['images']} patches{limit} of {samples['slides']} "
+        f"slides of {samples['patients']} patients. Inference in {settings['precision']}."
+        f"{more} wsisr {document['created_with']['wsisr']}."
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _tex(text: str) -> str:
+    plain = "".join(_TEX_SPECIAL.get(letter, letter) for letter in text)
+    for mark, command in _TEX_MARKS.items():
+        plain = plain.replace(mark, f"${command}$")
+    return plain.replace("±", r"$\pm$")
+
+
+def _tex_cell(cell: Cell | None, digits: int) -> str:
+    if cell is None:
+        return "-"
+    value, behind = cell_parts(cell, digits)
+    value = {1: rf"\textbf{{{value}}}", 2: rf"\underline{{{value}}}"}.get(cell.rank, value)
+    return value + (rf" {{\scriptsize {_tex(behind.strip())}}}" if behind else "")
