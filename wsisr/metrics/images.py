@@ -70,12 +70,26 @@ def as_pair(
         )
     second = second.to(first.device)
     pair = []
-    for x in (first, second):
-        if rounding:
+    for x, given in ((first, sr), (second, hr)):
+        if rounding and not _is_uint8(given):
             x = torch.floor(x + 0.5)
         x = to_channel(x, channel)
         pair.append(crop_border(x, crop))
     return pair[0], pair[1], single
+
+
+def as_uint8(images: Images) -> Images:
+    """Images rounded to 8 bit, halves up, as `as_pair` rounds them; uint8 is taken as it is."""
+    if _is_uint8(images):
+        return images
+    x = images if isinstance(images, Tensor) else torch.as_tensor(np.ascontiguousarray(images))
+    if not x.is_floating_point() or bool(torch.isnan(x).any()):
+        return images
+    return torch.floor(x.double().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
+
+
+def _is_uint8(images: Images) -> bool:
+    return images.dtype in (torch.uint8, np.uint8)
 
 
 def to_channel(x: Tensor, channel: Channel) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsisr.metrics.images import Channel, Images, MetricError, Scores
+from wsisr.metrics.images import Channel, Images, MetricError, Scores, as_uint8
 from wsisr.metrics.pixel import Window, psnr, ssim
 
 
@@ -89,7 +89,10 @@ class Protocol:
         dict
             Column name -> float64 array (N,), `inf` for identical images kept.
         """
-        return {s.column: np.atleast_1d(s(sr, hr, scale)) for s in self.scores}
+        # Rounded once for all scores that round: conversions cost more than the errors.
+        rounded = as_uint8(sr), as_uint8(hr)
+        given = {s.column: rounded if s.rounding else (sr, hr) for s in self.scores}
+        return {s.column: np.atleast_1d(s(*given[s.column], scale)) for s in self.scores}
 
     def describe(self, scale: float) -> dict[str, str]:
         """Column name -> full name with every convention, for the results' metadata."""

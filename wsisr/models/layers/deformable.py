@@ -122,13 +122,14 @@ class DeformableAttention(nn.Module):
     def position_bias(self, positions: Tensor, size: tuple[int, int]) -> Tensor:
         """Scores from the table, (B, heads, h w, keys)."""
         queries = grid_of(query_axis(size[0], positions), query_axis(size[1], positions))
-        keys = positions.flatten(1, 2)
-        shift = (queries.reshape(1, -1, 1, 2) - keys[:, None]) * 0.5
+        # As (column, row), halved: sampling wants them so, and here they are few.
+        keys = positions.flatten(1, 2).flip(-1) * 0.5
+        shift = (queries.flip(-1) * 0.5).reshape(1, -1, 1, 2) - keys[:, None]
         side = self.rpe_table.shape[-1]
         table = self.rpe_table.to(positions.dtype).reshape(self.groups, -1, side, side)
         batch = keys.shape[0] // self.groups
         table = table.expand(batch, -1, -1, -1, -1).flatten(0, 1)
-        bias = F.grid_sample(table, shift.flip(-1), mode="bilinear", align_corners=True)
+        bias = F.grid_sample(table, shift, mode="bilinear", align_corners=True)
         return bias.reshape(batch, self.heads, *bias.shape[2:])
 
     def forward(self, tokens: Tensor) -> Tensor:
