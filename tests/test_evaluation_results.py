@@ -9,6 +9,7 @@ from evaluation_samples import image_row
 from wsisr.errors import ConfigError
 from wsisr.evaluation.results import (
     RowFile,
+    only_one,
     read_results,
     read_rows,
     write_results,
@@ -75,3 +76,11 @@ def test_results_json_has_no_words_that_json_lacks(tmp_path: Path) -> None:
         read_results(tmp_path)
     with pytest.raises(ConfigError, match="no evaluation"):
         read_results(tmp_path / "none")
+
+
+def test_a_second_evaluation_in_one_folder_is_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="another evaluation")
+    with only_one(tmp_path), refused, only_one(tmp_path):
+        raise AssertionError("two at once")
+    with only_one(tmp_path) as free_again:
+        assert free_again is None

@@ -5,7 +5,6 @@ interrupted.
 """
 
 import importlib
-import importlib.util
 import logging
 import sys
 from typing import Annotated
@@ -70,8 +69,6 @@ def _options(
 
 def _mount() -> None:
     for name, module in COMMANDS.items():
-        if importlib.util.find_spec(f"wsisr_cli.{module}") is None:
-            continue
         app.command(name)(importlib.import_module(f"wsisr_cli.{module}").command)
     for name, module in GROUPS.items():
         app.add_typer(importlib.import_module(f"wsisr_cli.{module}").app, name=name)
@@ -93,7 +90,7 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             typer.echo(
                 "wsisr: interrupted. What was finished is kept; run the same command again to "
-                "go on.",
+                "go on (train: with --resume).",
                 err=True,
             )
         raise

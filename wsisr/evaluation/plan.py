@@ -68,7 +68,7 @@ class Plan:
     def key(self, entry: Entry, column: Column) -> str:
         """Hash of what decides the scores of a model in a column."""
         parts = {
-            "store": self.store.attributes["digest"],
+            "store": self.store.content_digest(),
             "weights": entry.weights_sha256 or entry.model,
             "reference": entry.reference,
             "origin": column.origin,
@@ -187,7 +187,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         },
         "store": {
             "path": str(settings.data),
-            "digest": store.attributes["digest"],
+            "digest": store.content_digest(),
             "manifest": store.attributes["manifest"].get("name"),
             "hr": store.arrays[0],
         },

@@ -8,7 +8,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from typing import Any
 from wsisr.errors import ConfigError
 from wsisr.store.files import replace_file
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on POSIX
+    fcntl = None  # type: ignore[assignment]
+
 IMAGES = "images.csv"
+LOCK = ".lock"
 RESULTS = "results.json"
 FORMAT = "wsisr-eval"
 FORMAT_VERSION = 1
@@ -104,6 +111,27 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[ImageRow]]:
         names = header[len(KEYS) :]
         rows = [_parse(line, names, path, at) for at, line in enumerate(reader, start=2)]
     return names, rows
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep a second evaluation away from a folder; the kernel frees it when the process ends.
+
+    Raises
+    ------
+    ConfigError
+        Another evaluation writes into the folder.
+    """
+    with (folder / LOCK).open("a") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another evaluation is writing into {folder}; wait for it, or give another "
+                    "--output"
+                ) from None
+        yield
 
 
 class RowFile:

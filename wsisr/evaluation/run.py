@@ -17,7 +17,15 @@ from wsisr.evaluation.columns import Column, Sample, chunks, read_pair
 from wsisr.evaluation.entries import Entry
 from wsisr.evaluation.inference import plan_tiles, super_resolve
 from wsisr.evaluation.plan import Plan, describe
-from wsisr.evaluation.results import IMAGES, RESULTS, ImageRow, RowFile, read_results, write_results
+from wsisr.evaluation.results import (
+    IMAGES,
+    RESULTS,
+    ImageRow,
+    RowFile,
+    only_one,
+    read_results,
+    write_results,
+)
 from wsisr.models import SRModel
 from wsisr.progress import ProgressEvent, Reporter, silent
 
@@ -41,6 +49,11 @@ def run(plan: Plan, report: Reporter = silent) -> Path:
     folder = plan.settings.output
     document = describe(plan)
     document["tiling"] = _open_folder(plan, folder, document, report)
+    with only_one(folder):
+        return _run(plan, folder, document, report)
+
+
+def _run(plan: Plan, folder: Path, document: dict[str, Any], report: Reporter) -> Path:
     rows = RowFile(folder / IMAGES, [column.name for column in plan.scorer.columns])
     if rows.repaired:
         report(_say("eval", f"{rows.path}: a half-written last line is computed again."))

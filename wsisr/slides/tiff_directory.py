@@ -8,7 +8,7 @@ hostile file can claim is checked against the file's size here, before any memor
 import hashlib
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,7 +181,8 @@ def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
         if levels:
             last = levels[-1].grid
             if width >= last.width_px or height >= last.height_px:
-                skipped += 1
+                # A second directory of the same tiles (for readers that look elsewhere) is no page.
+                skipped += not _lists_tiles_of(page, levels)
                 continue
         levels.append(_level(path, size, number, page, width, height))
     if skipped:
@@ -264,6 +265,11 @@ def _is_level(base: Any, page: Any, ndpi: bool, vendor: str) -> bool:
         # Stored sizes are padded to whole tiles, which distorts the small levels.
         slack += max(page.tilewidth / width, page.tilelength / height)
     return abs(ratio - 1.0) <= slack
+
+
+def _lists_tiles_of(page: Any, levels: Sequence[TiffLevel]) -> bool:
+    """Whether a page points at the very tiles of a level that is known already."""
+    return any(np.array_equal(np.asarray(page.dataoffsets), level.offsets) for level in levels)
 
 
 def _level(path: Path, size: int, number: int, page: Any, width: int, height: int) -> TiffLevel:

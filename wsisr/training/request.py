@@ -187,7 +187,13 @@ def opening_lines(setting: Setting) -> list[str]:
     config, request = setting.resolved.config, setting.request
     model = config.model
     if setting.earlier is not None:
-        return [f"Going on with {setting.folder} (preset {model.preset})."]
+        lines = [f"Going on with {setting.folder} (preset {model.preset})."]
+        before, steps = setting.earlier.steps, config.train.steps
+        if steps != before:
+            lines.append(
+                f"{steps:,} steps in place of {before:,}: the learning rate follows the new length."
+            )
+        return lines
     reason = ""
     if request.preset == "auto":
         gpu = "on a GPU" if setting.device.type == "cuda" else "no GPU here"
