@@ -27,6 +27,7 @@ SMALL = {
     "window_px": 4,
     "squeeze": 3,
     "head_width": 8,
+    "image_skip": False,
 }
 
 

@@ -11,6 +11,7 @@ stochastic depth 0.1 only in `official`; the RGB mean is a buffer.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.info import Traits
@@ -61,6 +62,9 @@ class HatSettings:
         Channels between trunk and upsampler.
     rgb_mean : tuple of float
         Subtracted before and added after.
+    image_skip : bool
+        Add the bilinearly enlarged input to the output. In no paper: `tiny` has it, so that a few
+        hundred steps on a CPU start from a picture instead of from noise.
     """
 
     width: int = 180
@@ -76,6 +80,7 @@ class HatSettings:
     drop_path: float = 0.0
     head_width: int = 64
     rgb_mean: tuple[float, float, float] = DIV2K_MEAN
+    image_skip: bool = False
 
     def __post_init__(self) -> None:
         check_hat_shape(self, "hat")
@@ -107,6 +112,8 @@ class HybridNetwork(nn.Module):
     def __init__(self, s: HatSettings, blocks: list[list[HybridBlock]], scale: int) -> None:
         super().__init__()
         self.window_px = s.window_px
+        self.scale = scale
+        self.image_skip = s.image_skip
         self.rgb = RgbMean(s.rgb_mean)
         self.conv_first = conv3(3, s.width)
         self.patch_embed = PatchNorm(s.width)
@@ -147,7 +154,10 @@ class HybridNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x, self.index, self.overlap_index, mask)
         x = shallow + self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
-        return self.rgb.restore(self.conv_last(self.upsample(self.conv_before_upsample(x))))
+        made = self.conv_last(self.upsample(self.conv_before_upsample(x)))
+        if self.image_skip:
+            return made + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
+        return self.rgb.restore(made)
 
     def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename and roll what the released HAT names and wraps differently."""

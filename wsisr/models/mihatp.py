@@ -148,6 +148,7 @@ def _tiny(scale: int | None) -> MihatpSettings:
         key_stride_px=4,
         offset_kernel_px=5,
         table_px=16,
+        image_skip=True,
     )
 
 
