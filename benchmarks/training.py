@@ -3,7 +3,6 @@
     python benchmarks/training.py loader pairs.zarr      crops out of a store (no model)
     python benchmarks/training.py share pairs.zarr       real-data step against a synthetic one
     python benchmarks/training.py gpu pairs.zarr         samples/s of each family (needs CUDA)
-    python benchmarks/training.py tiny pairs.zarr        every tiny preset against bicubic
 
 `share` is the acceptance row "real-data step >= 95 % of synthetic". With a GPU both are run in
 turns, several times, and the medians of wall time are compared. Without one, wall time on a shared
@@ -22,7 +21,6 @@ from pathlib import Path
 import torch
 
 from wsisr import __version__
-from wsisr.models import list_models, model_spec
 from wsisr.progress import ProgressEvent
 from wsisr.training import TrainRequest, train
 from wsisr.training.bench import bench_store, loader_table
@@ -135,32 +133,13 @@ def gpu(store: Path, models: list[str], steps: int) -> None:
                     torch.compiler.reset()
 
 
-def tiny(store: Path, models: list[str], output: Path) -> None:
-    """Train the tiny presets in full; run folders (curves, samples) stay in `output`."""
-    print("| model | steps | CPU s | scale | PSNR RGB | bicubic | gain | SSIM | bicubic |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name in models:
-        began = time.process_time()
-        request = TrainRequest(model=name, data=store, preset="tiny", output=output / name)
-        outcome, _ = train(request, quiet)
-        row = outcome.validation[0]
-        print(
-            f"| {name} | {outcome.step} | {time.process_time() - began:.0f} | {row['scale']:g} "
-            f"| {row['psnr_rgb']:.2f} | {row['bicubic_psnr_rgb']:.2f} "
-            f"| {row['psnr_rgb'] - row['bicubic_psnr_rgb']:+.2f} | {row['ssim_rgb']:.4f} "
-            f"| {row['bicubic_ssim_rgb']:.4f} |",
-            flush=True,
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("loader", "share", "gpu", "tiny"))
+    parser.add_argument("what", choices=("loader", "share", "gpu"))
     parser.add_argument("store", type=Path)
     parser.add_argument("--models", nargs="*", help="registry names (default: by what is run)")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=Path("runs-tiny"))
     options = parser.parse_args()
     header()
     if options.what == "loader":
@@ -171,11 +150,8 @@ def main() -> None:
             share(options.store, models, options.steps, options.rounds)
         else:
             cpu_share(options.store, models, options.steps)
-    elif options.what == "gpu":
-        gpu(options.store, options.models or list(FAMILIES), options.steps)
     else:
-        every = [n for n in list_models() if n not in ("bicubic", "masrgan") and model_spec(n)]
-        tiny(options.store, options.models or every, options.output)
+        gpu(options.store, options.models or list(FAMILIES), options.steps)
 
 
 if __name__ == "__main__":
