@@ -172,3 +172,14 @@ def test_columns_that_not_every_slide_has_cannot_be_used(tmp_path: Path) -> None
         keep_pairs(path, "ncc_bnd > 0.5")
     with pytest.raises(StoreError, match="no column 'sharpness'"):
         keep_pairs(path, "sharpness > 0.5")
+
+
+def test_a_slide_without_pairs_needs_no_certificates(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    writer = StoreWriter.create(path, root_attributes(["a", "b"]))
+    write_slide(writer, "a", patches(0, 4), table=columns(4))
+    bare = {name: columns(0)[name] for name in ("x", "y", "kept")}
+    write_slide(writer, "b", patches(1, 0), table=bare)
+    writer.commit_splits({"train": np.array([(0, row) for row in range(4)])})
+    assert keep_pairs(path, "spread < 0.5").stored == 4
+    assert verify_store(path).ok

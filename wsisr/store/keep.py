@@ -73,7 +73,8 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         store = open_pairs(path)
         if not store.split_names():
             raise StoreError(f"{path}: its build is not finished; run the same command again.")
-        have = [set(store.slides[slide].columns()) for slide in store.slides]
+        # A slide without pairs has no certificates to have columns of.
+        have = [set(view.columns()) for view in store.slides.values() if len(view)]
         usable = sorted(set.intersection(*have) - {DIGEST, KEPT}) if have else []
         parsed = parse_rule(rule, usable)
         chosen = {slide: _judge(store, slide, parsed) for slide in store.slides}
@@ -96,6 +97,8 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
 
 def _judge(store: PairStore, slide: str, rule: Rule) -> NDArray[np.bool_]:
     view = store.slides[slide]
+    if not len(view):
+        return np.zeros(0, bool)
     columns = {name: view.column(name) for name in rule.columns}
     return rule.apply(columns, len(view))
 
