@@ -181,5 +181,7 @@ def test_a_slide_without_pairs_needs_no_certificates(tmp_path: Path) -> None:
     bare = {name: columns(0)[name] for name in ("x", "y", "kept")}
     write_slide(writer, "b", patches(1, 0), table=bare)
     writer.commit_splits({"train": np.array([(0, row) for row in range(4)])})
+    before = open_pairs(path).content_digest()
     assert keep_pairs(path, "spread < 0.5").stored == 4
+    assert open_pairs(path).content_digest() == before
     assert verify_store(path).ok

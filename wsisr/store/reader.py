@@ -158,11 +158,12 @@ class PairStore:
     def content_digest(self) -> str:
         """Digest of what the store holds: its root, and every committed slide by its own digest.
 
-        Two stores of one content digest have the same patches; which of them count (`kept`) is
-        not part of it.
+        Two stores of one content digest have the same patches; which of them count (`kept`, and
+        the rule that chose them) is not part of it.
         """
+        root = {k: v for k, v in self.attributes.items() if k not in ("digest", "keep")}
         slides = [[name, view.attributes["digest"]] for name, view in self.slides.items()]
-        return canonical_digest([self.attributes["digest"], slides])
+        return canonical_digest([root, slides])
 
     def slide_index(self, slide: str | int) -> int:
         """Place of a slide in the root attributes' list.
