@@ -72,6 +72,7 @@ def test_parts_share_out_every_slide_once() -> None:
         (["--scale", "2", "--from", "40x"], "coarser"),
         (["--scale", "2", "--model", "runs/none"], "no such run"),
         (["--scale", "2", "--compare", "nothing.svs"], "no such file"),
+        (["--scale", "2", "--pool", "all"], "local or tile"),
     ],
 )
 def test_bad_usage_is_a_sentence(tmp_path: Path, options: list[str], words: str) -> None:

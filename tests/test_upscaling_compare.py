@@ -14,7 +14,13 @@ from upscaling_samples import slide_file
 from wsisr.errors import ConfigError, MppError, SlideError
 from wsisr.geometry import Box
 from wsisr.upscaling import UpscaleOptions, UpscaleRequest, load, upscale, upscale_slide
-from wsisr.upscaling.compare import REGION_PX, VIEW_PX, compare_slides, viewed_part
+from wsisr.upscaling.compare import (
+    REGION_PX,
+    VIEW_PX,
+    compare_slides,
+    regions_to_score,
+    viewed_part,
+)
 from wsisr.upscaling.viewer_folder import Picture, write_viewer
 
 
@@ -52,6 +58,12 @@ def test_metrics_by_region_map_and_viewer(tmp_path: Path) -> None:
         for dy in (-1, 0, 1)
     }
     assert min(errors, key=lambda shift: errors[shift]) == (0, 0)
+
+
+def test_bare_glass_is_scored_only_where_there_is_nothing_else() -> None:
+    roomy, narrow = {"width": 512, "height": 512}, {"width": 512, "height": 20}
+    assert regions_to_score([60.0, 1.0, 6.0, 70.0], [roomy, roomy, roomy, narrow]) == [0, 2]
+    assert regions_to_score([1.0, 2.0, 60.0], [roomy, roomy, narrow]) == [0, 1]
 
 
 def _level0(path: Path) -> NDArray[np.uint8]:

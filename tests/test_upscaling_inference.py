@@ -10,8 +10,9 @@ from slides_samples import picture
 from upscaling_samples import MoodyEngine, render_all
 
 from wsisr.errors import ConfigError, ModelError
-from wsisr.models import create_model
-from wsisr.upscaling.engines import BicubicEngine, TorchEngine, choose_device, is_out_of_memory
+from wsisr.geometry import Box
+from wsisr.models import create_model, list_models, model_spec
+from wsisr.upscaling.engines import BicubicEngine, TorchEngine, is_out_of_memory
 from wsisr.upscaling.inference import Renderer
 from wsisr.upscaling.memory import plan_tiles
 from wsisr.upscaling.tiling import Frame, TilePlan, Window, plan_frame
@@ -47,6 +48,29 @@ def test_tiles_equal_the_whole(name: str, scale: float, tile: int) -> None:
     assert np.abs(tiled - expected).max() < 0.5 + (0.01 if name == "swinir" else 0.005)
 
 
+@pytest.mark.parametrize("name", ["rcan", "masrnet"])
+def test_with_local_pooling_tiles_equal_the_whole(name: str) -> None:
+    image = picture(120, 48)
+    image[:, :60] //= 3  # tiles of their own means
+    frame = plan_frame(120, 48, 2.0)
+    away = []
+    for pool_px in (8, None):
+        torch.manual_seed(3)
+        model = create_model(name, scale=2, preset="tiny").eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            # Into [0, 1], where no difference is clipped away.
+            last = [p for p in model.parameters() if p.ndim == 4][-1]
+            last.mul_(0.05)
+        engine = TorchEngine(model, torch.device("cpu"), pool_px=pool_px)
+        whole = render_all(_renderer(engine, frame, 240), image, block_px=512)
+        plan = plan_tiles(engine, frame, 32, on_gpu=False).plan
+        found = render_all(Renderer(engine=engine, frame=frame, plan=plan), image, block_px=128)
+        away.append(np.abs(found.astype(int) - whole).max())
+    assert away[0] <= 1 and away[1] > 3
+
+
 def test_texture_retrieval_runs_per_window_at_any_scale() -> None:
     engine, _ = _engine("iste", None)
     image = picture(40, 30)
@@ -71,6 +95,38 @@ def test_blending_does_not_depend_on_blocks() -> None:
     sharp = render_all(Renderer(engine=MoodyEngine(), frame=frame, plan=hard), image, 64)
     step = [np.abs(np.diff(p.astype(float), axis=1))[:, 63].mean() for p in (pictures[0], sharp)]
     assert step[0] < 0.6 * step[1]
+
+
+def test_the_next_row_may_be_inferred_while_one_is_blended() -> None:
+    image = picture(160, 128)
+    frame = plan_frame(160, 128, 2.0)
+    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    found = [
+        render_all(Renderer(engine=MoodyEngine(), frame=frame, plan=plan, ahead=ahead), image, 256)
+        for ahead in (False, True)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_the_difference_of_overlapping_tiles_is_measured() -> None:
+    image = picture(96, 96)
+    frame = plan_frame(96, 96, 2.0)
+    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    block, box = Box(x=0, y=0, width=192, height=192), Box(x=0, y=0, width=96, height=96)
+    found = [
+        Renderer(engine=engine, frame=frame, plan=plan).render(block, image, box, lambda core: True)
+        for engine in (MoodyEngine(), _engine("srcnn", 2)[0])
+    ]
+    # Offsets of 41 levels by place: their differences at the 12 borders, clipping aside.
+    moods = np.array([[(x * 7 + y * 13) % 41 for x in (0, 64, 128)] for y in (0, 64, 128)])
+    steps = np.concatenate([np.diff(moods, axis=0).ravel(), np.diff(moods, axis=1).ravel()])
+    squares, count = found[0].overlap
+    assert squares / count == pytest.approx(np.square(steps).mean(), rel=0.05)
+    squares, count = found[1].overlap
+    assert count > 0 and (squares / count) ** 0.5 < 1e-3
+    alone = Renderer(engine=MoodyEngine(), frame=frame, plan=plan)
+    half = alone.render(block, image, box, lambda core: core.x != 64 and core.y != 64)
+    assert half.overlap == (0.0, 0)
 
 
 def test_background_cores_are_bicubic_and_never_reach_the_network() -> None:
@@ -147,15 +203,17 @@ def test_no_memory_at_all_is_a_sentence() -> None:
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_values_that_are_no_numbers_are_an_error_and_not_pixels() -> None:
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_values_that_are_no_numbers_are_an_error_and_not_pixels(value: str) -> None:
     engine, model = _engine("srcnn", 2)
     with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
+        list(model.parameters())[-1].fill_(float(value))
     with pytest.raises(ModelError, match="no numbers"):
         render_all(_renderer(engine, plan_frame(16, 16, 2.0)), picture(16, 16), 64)
 
@@ -173,6 +231,78 @@ def test_tiles_shrink_with_the_free_memory_and_fill_stored_tiles() -> None:
         plan_tiles(engine, frame, 4, on_gpu=False)
 
 
+def test_a_probe_that_does_not_fit_asks_for_smaller_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = _engine("srcnn", 2)
+
+    def full(*arguments: Any) -> list[Any]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(engine, "render", full)
+    plan = plan_tiles(engine, plan_frame(900, 900, 2.0), None, on_gpu=True)
+    assert (plan.plan.core_px, plan.batch) == (32, 1)
+    monkeypatch.setattr(engine, "render", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.bytes_per_px(2.0, 64)
+
+
+def test_on_a_gpu_the_window_itself_tells_how_much_memory_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine, _ = _engine("srcnn", 2)
+    sides: list[int] = []
+    render = engine.render
+
+    def watched(frame: Frame, windows: Sequence[Window], lr: Sequence[Any]) -> list[Any]:
+        sides.append(lr[0].shape[0])
+        return render(frame, windows, lr)
+
+    peak = {"memory_allocated": 1000, "max_memory_allocated": 1000 + 4096 * 72**2}
+    peak |= {"reset_peak_memory_stats": 0, "memory_reserved": 1000}
+    for name, value in peak.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 << 30, 8 << 30))
+    monkeypatch.setattr(TorchEngine, "_on_gpu", True)
+    monkeypatch.setattr(engine, "render", watched)
+    assert engine.bytes_per_px(2.0, 72) == 1.25 * 4096 and sides == [72]
+    found = plan_tiles(engine, plan_frame(900, 900, 2.0), 60, on_gpu=True, halo_px=6)
+    # Half of what is free, in windows of core and halo.
+    assert found.batch == (1 << 30) // round(1.25 * 4096 * (60 + 12) ** 2) == 40
+
+
+def test_float32_is_not_rounded_to_tf32_and_the_switch_is_put_back() -> None:
+    seen: list[bool] = []
+    for bfloat16 in (False, True):
+        engine, model = _engine("srcnn", 2)
+        engine = TorchEngine(model, torch.device("cpu"), bfloat16)
+        model.register_forward_pre_hook(
+            lambda *given: seen.append(torch.backends.cudnn.allow_tf32)  # type: ignore[attr-defined]
+        )
+        engine.bytes_per_px(2.0, 32)
+        seen.append(torch.backends.cudnn.allow_tf32)  # type: ignore[attr-defined]
+    assert seen == [False, True, True, True]
+
+
+@pytest.mark.parametrize("name", sorted(set(list_models()) - {"bicubic"}))
+def test_bfloat16_as_on_a_gpu_is_near_float32_for_every_network(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = model_spec(name)
+    scale = 2 if spec.kind == "fixed" else None
+    frame = plan_frame(16, 12, 2.0)
+    found = []
+    for bfloat16 in (False, True):
+        torch.manual_seed(1)
+        monkeypatch.setattr(TorchEngine, "_on_gpu", bfloat16)  # channels last, where it pays
+        model = create_model(name, scale=scale, preset="tiny").eval()
+        engine = TorchEngine(model, torch.device("cpu"), bfloat16, pool_px=8)
+        monkeypatch.setattr(TorchEngine, "_on_gpu", False)  # memory is the host's
+        plan = plan_tiles(engine, frame, 16, on_gpu=False).plan
+        monkeypatch.setattr(TorchEngine, "_on_gpu", bfloat16)
+        renderer = Renderer(engine=engine, frame=frame, plan=plan)
+        found.append(render_all(renderer, picture(16, 12), 64).astype(float))
+    assert np.abs(found[0] - found[1]).mean() < 0.02 * max(25.0, found[0].std())
+
+
 def test_a_smaller_halo_is_blended_and_a_negative_one_refused() -> None:
     frame = plan_frame(400, 400, 2.0)
     engine, _ = _engine("srcnn", 2)
@@ -182,11 +312,3 @@ def test_a_smaller_halo_is_blended_and_a_negative_one_refused() -> None:
     assert (cut.halo_px, cut.blend_px) == (2, 4)
     with pytest.raises(ConfigError, match="--halo"):
         plan_tiles(engine, frame, None, on_gpu=False, halo_px=-1)
-
-
-def test_devices_that_are_not_there_are_named() -> None:
-    assert choose_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="no device"):
-        choose_device("toaster")
-    with pytest.raises(ConfigError, match="no such GPU"):
-        choose_device("cuda:99")

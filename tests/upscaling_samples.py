@@ -35,7 +35,7 @@ def repeated(width: int, height: int, seed: int = 0) -> U8:
 class MoodyEngine:
     """Bicubic, plus an offset of its own for every window: tile borders would show."""
 
-    needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4, global_context=True)
+    needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
 
     def __init__(self) -> None:
         self.calls = 0
@@ -54,7 +54,7 @@ class MoodyEngine:
     def free_bytes(self) -> int:
         return 1 << 30
 
-    def bytes_per_px(self, scale: float) -> float:
+    def bytes_per_px(self, scale: float, side_px: int) -> float:
         return 1000.0
 
 

@@ -50,6 +50,13 @@ def command(
         int | None,
         typer.Option(help="Context around a tile in input px; default: what the model needs."),
     ] = None,
+    pool: Annotated[
+        str,
+        typer.Option(
+            help="What networks with global pooling pool over: local (the size of their training "
+            "crops around each pixel; tiles then give what the whole would) or tile."
+        ),
+    ] = "local",
     compression: Annotated[
         str, typer.Option(help="jpeg, jpegxl, jpeg2000, zstd, deflate or lossless (deflate).")
     ] = "jpeg",
@@ -96,6 +103,7 @@ def command(
         ),
         device=device,
         precision=precision,
+        pool=pool,
         part=_part(part),
         compare=compare,
     )

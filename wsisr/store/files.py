@@ -5,6 +5,7 @@ told apart from every other fault, because they end a build instead of a slide.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -35,8 +36,8 @@ def disk_full_is_clear(where: Path) -> Iterator[None]:
         free = shutil.disk_usage(folder).free / 1e6
         quota = " (quota)" if err.errno == errno.EDQUOT else ""
         raise DiskFullError(
-            f"{where}: the disk is full{quota}, {free:.0f} MB are free. Slides that are committed "
-            "are safe. Make room (or write to another disk with -o) and run the same command "
+            f"{where}: the disk is full{quota}, {free:.0f} MB are free. What is finished so far is "
+            "safe. Make room (or write to another disk with -o) and run the same command "
             "again: it goes on where it stopped."
         ) from err
 
@@ -82,6 +83,21 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
         sync_directory(path.parent)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable; a no-op where directories cannot be opened."""
     try:
@@ -101,11 +117,7 @@ def sync_tree(root: Path) -> None:
     """Make every file and name below a directory durable, innermost first."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            fd = os.open(os.path.join(folder, name), os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_file(Path(folder, name))
         sync_directory(Path(folder))
 
 

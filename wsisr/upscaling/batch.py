@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 
 from wsisr.errors import ConfigError, WsisrError
@@ -12,10 +13,12 @@ from wsisr.slides.discovery import SlideSource, find_slides
 from wsisr.slides.opening import open_slide
 from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
-from wsisr.upscaling.models import load
+from wsisr.upscaling.models import LoadedModel, load
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
 
 OUTPUT_SUFFIX = ".ome.tiff"
+LEAST_BORDER_PX = 10_000
+"""Length of tile borders below which chance alone moves their seam energy by a tenth and more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class UpscaleRequest:
     model : str
         Folder of a run or of a saved model, or ``"bicubic"``.
     options : UpscaleOptions
-    device, precision : str
+    device, precision, pool : str
         See `wsisr.upscaling.load`.
     part : (int, int) or None
         ``(2, 3)``: the second of three shares of a folder's slides.
@@ -45,6 +48,7 @@ class UpscaleRequest:
     options: UpscaleOptions = field(default_factory=UpscaleOptions)
     device: str = "auto"
     precision: str = "auto"
+    pool: str = "local"
     part: tuple[int, int] | None = None
     compare: Path | None = None
 
@@ -85,8 +89,10 @@ class UpscaleSummary:
 def describe(result: UpscaleResult) -> str:
     """One line on a finished output."""
     um = "" if result.um_per_px is None else f", {result.um_per_px[0]:.4g} um/px"
-    ratio = result.seams.ratio
-    seams = "" if ratio != ratio else f", seam energy {ratio:.2f} of the interior's"
+    ratio, rms = result.seams.ratio, result.overlap_rms
+    measured = result.seams.borders >= 3 * LEAST_BORDER_PX and not isnan(ratio)
+    seams = f", seam energy {ratio:.2f} of the interior's" if measured else ""
+    seams += "" if isnan(rms) else f", overlapping tiles differ by {rms:.2f} grey levels (rms)"
     tiles = f", {result.windows} tiles by {result.model}" if result.windows else ""
     megapixels = result.width_px * result.height_px / 1e6
     return (
@@ -113,7 +119,7 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
             raise ConfigError("--part shares out the slides of a folder; this is one input.")
         if request.compare is not None:
             open_slide(request.compare).close()  # a mistyped name is told now, not hours later
-        model = load(request.model, device=request.device, precision=request.precision)
+        model = _load(request)
         result = upscale_slide(source, request.output, model, request.options, report)
         if request.compare is not None:
             from wsisr.upscaling.compare import compare_result
@@ -123,6 +129,12 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
     if request.compare is not None:
         raise ConfigError("--compare needs one slide, not a folder.")
     return _folder(request, report)
+
+
+def _load(request: UpscaleRequest) -> LoadedModel:
+    return load(
+        request.model, device=request.device, precision=request.precision, pool=request.pool
+    )
 
 
 def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
@@ -136,7 +148,7 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
         )
     mine = [s for s in slides if request.part is None or is_mine(s.slide_id, request.part)]
     request.output.mkdir(parents=True, exist_ok=True)
-    model = load(request.model, device=request.device, precision=request.precision)
+    model = _load(request)
     done: list[UpscaleResult] = []
     failed: list[tuple[str, str]] = []
     skipped = 0

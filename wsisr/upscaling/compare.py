@@ -33,6 +33,8 @@ MAP_PX = 1600
 VIEW_PX = 6144
 """Longest side of what the viewer shows; of a larger output, its part with most texture."""
 MAX_SCORED = 400
+GLASS_SD = 5.0
+"""Regions below (grey levels) are bare glass: their PSNR is that of the output's compression."""
 SIZE_TOLERANCE = 0.02
 
 FIELDS = (
@@ -58,12 +60,15 @@ class Comparison:
         With ``regions.csv``, ``difference.png`` and ``viewer/index.html``.
     regions : tuple of mapping
         Rows of the table.
+    scored : int
+        Regions that are no bare glass, at most 400.
     psnr_rgb, bicubic_psnr_rgb, ssim_rgb, bicubic_ssim_rgb : float
-        Means over the regions that were scored.
+        Means over them.
     """
 
     folder: Path
     regions: tuple[dict[str, Any], ...]
+    scored: int
     psnr_rgb: float
     bicubic_psnr_rgb: float
     ssim_rgb: float
@@ -72,9 +77,9 @@ class Comparison:
     def sentence(self) -> str:
         """For the terminal."""
         return (
-            f"{self.folder}: {len(self.regions)} regions, PSNR {self.psnr_rgb:.2f} dB (bicubic "
-            f"{self.bicubic_psnr_rgb:.2f}), SSIM {self.ssim_rgb:.4f} (bicubic "
-            f"{self.bicubic_ssim_rgb:.4f}); open viewer/index.html."
+            f"{self.folder}: {self.scored} of {len(self.regions)} regions, PSNR "
+            f"{self.psnr_rgb:.2f} dB (bicubic {self.bicubic_psnr_rgb:.2f}), SSIM "
+            f"{self.ssim_rgb:.4f} (bicubic {self.bicubic_ssim_rgb:.4f}); open viewer/index.html."
         )
 
 
@@ -162,7 +167,7 @@ def compare_slides(
                 }
             )
             report(ProgressEvent(stage="compare", done=number, total=len(boxes), unit="region"))
-        scored = _most_textured(texture, rows)
+        scored = regions_to_score(texture, rows)
         for index in scored:
             rows[index] |= _scores(low, made, high, match, plane, frame, boxes[index])
         _write_table(folder / "regions.csv", rows)
@@ -174,7 +179,7 @@ def compare_slides(
         else float("nan")
         for name in FIELDS[5:]
     }
-    return Comparison(folder=folder, regions=tuple(rows), **means)
+    return Comparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
 
 
 def _match(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> _Match:
@@ -236,9 +241,10 @@ def _regions(width: int, height: int) -> Iterator[Box]:
             yield Box(x=x, y=y, width=min(REGION_PX, width - x), height=min(REGION_PX, height - y))
 
 
-def _most_textured(texture: list[float], rows: list[dict[str, Any]]) -> list[int]:
-    """Regions to score: those with room for SSIM, at most `MAX_SCORED`, most texture first."""
-    fit = [i for i, row in enumerate(rows) if min(row["width"], row["height"]) >= 32]
+def regions_to_score(texture: list[float], rows: list[dict[str, Any]]) -> list[int]:
+    """Regions to score: room for SSIM, no bare glass (unless all are), those with most texture."""
+    roomy = [i for i, row in enumerate(rows) if min(row["width"], row["height"]) >= 32]
+    fit = [i for i in roomy if texture[i] >= GLASS_SD] or roomy
     return sorted(sorted(fit, key=lambda i: (-texture[i], i))[:MAX_SCORED])
 
 

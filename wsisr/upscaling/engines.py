@@ -3,18 +3,20 @@
 torch is imported only when a network is loaded, so that bicubic upscaling starts at once.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from wsisr.errors import ConfigError, ModelError
+from wsisr.errors import ModelError
 from wsisr.geometry import Box
+from wsisr.host import available_bytes
 from wsisr.upscaling import bicubic
 from wsisr.upscaling.bicubic import Float32Array, UInt8Array
-from wsisr.upscaling.host import available_bytes
 from wsisr.upscaling.tiling import Frame, Window, plan_frame
 
 if TYPE_CHECKING:
@@ -24,7 +26,21 @@ if TYPE_CHECKING:
     from wsisr.models.wrapper import ArbitraryScaleModel, SRModel
 
 PROBE_PX = 32
-"""Side of the window that tells how much memory a network takes, plane px."""
+"""Side of the window that tells how much memory a network takes on a CPU, plane px."""
+PEAK_MARGIN = 1.25
+"""Memory set aside over the measured peak, for what the allocator loses between blocks."""
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "status_alloc_failed",  # of cuDNN and cuBLAS, for their own workspaces
+)
+"""What errors say when memory ran out."""
+POOL_REACH_PX = 16
+"""Context beyond half a pooling window, plane px: what lies nearer to a cut is slightly wrong, and
+so would be means over it."""
+CORE_TO_HALO = 4
+"""Side of a core over the halo where the training size does not matter."""
 WINDOW_PX = 8
 """Arbitrary-scale models pad to their encoder's window inside; all of those are 8 px."""
 
@@ -37,7 +53,6 @@ class Needs:
     halo_exact: bool
     tile_px: int
     multiple_px: int
-    global_context: bool
 
 
 class Engine(Protocol):
@@ -59,8 +74,8 @@ class Engine(Protocol):
         """Memory that is free where it runs."""
         ...
 
-    def bytes_per_px(self, scale: float) -> float:
-        """Working memory per plane px of a window at a scale, as probed or estimated."""
+    def bytes_per_px(self, scale: float, side_px: int) -> float:
+        """Working memory per plane px of a square window at a scale, as probed or estimated."""
         ...
 
 
@@ -70,19 +85,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in text
-        or "can't allocate memory" in text
-        or "not enough memory" in text
+        type(error).__name__ == "OutOfMemoryError" or any(words in text for words in OUT_OF_MEMORY)
     )
 
 
 class BicubicEngine:
     """Bicubic interpolation: exact for any tiling."""
 
-    needs = Needs(
-        halo_px=bicubic.HALO_PX, halo_exact=True, tile_px=256, multiple_px=1, global_context=False
-    )
+    needs = Needs(halo_px=bicubic.HALO_PX, halo_exact=True, tile_px=256, multiple_px=1)
 
     def render(
         self, frame: Frame, windows: Sequence[Window], lr: Sequence[UInt8Array]
@@ -95,7 +105,7 @@ class BicubicEngine:
     def free_bytes(self) -> int:
         return available_bytes()
 
-    def bytes_per_px(self, scale: float) -> float:
+    def bytes_per_px(self, scale: float, side_px: int) -> float:
         return 64.0 * scale**2
 
 
@@ -109,54 +119,87 @@ class TorchEngine:
     device : torch.device
     bfloat16 : bool
         Run under bfloat16 autocast.
+    pool_px : int, optional
+        Pool over windows of this side, LR px, in place of the whole tile
+        (`wsisr.models.local_pool`); nothing to networks that do not pool.
+
+    Attributes
+    ----------
+    needs : Needs
+    pools : bool
+        Whether the network pools over its input by design.
     """
 
-    def __init__(self, model: "SRModel", device: "torch.device", bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        model: "SRModel",
+        device: "torch.device",
+        bfloat16: bool = False,
+        pool_px: int | None = None,
+    ) -> None:
         import torch
+
+        from wsisr.models.local_pool import only_pools_globally, set_local_pooling
 
         self._torch = torch
         self._model = model
         self._device = device
         self._bfloat16 = bfloat16
-        if model.info.channels_last and device.type == "cuda":
+        if model.info.channels_last and self._on_gpu:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         info = model.info
         multiple = info.multiple_of_px
         if info.kind == "arbitrary":
             multiple = int(np.lcm(multiple, WINDOW_PX))
+        self.pools = set_local_pooling(model, pool_px) > 0
+        halo, tile = info.halo_px, info.tile_px
+        if pool_px is not None and only_pools_globally(model):
+            # Nothing sees the whole tile any more: the halo has to hold half a pooling window, and
+            # the core, no longer bound to the training size, is large for it.
+            halo = max(halo, -(-pool_px // 2) + POOL_REACH_PX)
+            tile = max(tile, CORE_TO_HALO * halo)
         self.needs = Needs(
-            halo_px=info.halo_px,
-            halo_exact=info.halo_exact,
-            tile_px=info.tile_px,
-            multiple_px=multiple,
-            global_context=info.global_context,
+            halo_px=halo, halo_exact=info.halo_exact, tile_px=tile, multiple_px=multiple
         )
 
     def render(
         self, frame: Frame, windows: Sequence[Window], lr: Sequence[UInt8Array]
     ) -> list[Float32Array]:
         torch = self._torch
-        batch = torch.from_numpy(np.stack(lr)).to(self._device, non_blocking=True)
+        batch = torch.from_numpy(np.stack(lr)).to(self._device)
         x = batch.permute(0, 3, 1, 2).float().div_(255)
-        if self._model.info.channels_last and self._device.type == "cuda":
+        if self._model.info.channels_last and self._on_gpu:
             x = x.contiguous(memory_format=torch.channels_last)
         autocast: Any = (
             torch.autocast(self._device.type, dtype=torch.bfloat16)
             if self._bfloat16
             else nullcontext()
         )
-        with torch.inference_mode(), autocast:
+        with torch.inference_mode(), autocast, self._exact_float32():
             if self._model.info.kind == "fixed":
                 out = self._fixed(windows, x)
             else:
                 out = self._arbitrary(frame, windows, x)
-            out = out.float().clamp_(0, 1).mul_(255)
+            out = out.float()
+            # Before it is clamped, which would make infinity white.
             if not bool(torch.isfinite(out).all()):
                 raise ModelError(
                     f"{self._model.info.name} gave values that are no numbers; run with "
                     "--precision float32, and check the weights."
                 )
-            return list(out.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+            grey = out.clamp_(0, 1).mul_(255).permute(0, 2, 3, 1)
+            return list(grey.contiguous().cpu().numpy())
+
+    @contextmanager
+    def _exact_float32(self) -> Iterator[None]:
+        """Float32 means float32: convolutions on a GPU would take TF32, a thousandth off."""
+        switch: Any = self._torch.backends.cudnn
+        before = switch.allow_tf32
+        switch.allow_tf32 = before and self._bfloat16
+        try:
+            yield
+        finally:
+            switch.allow_tf32 = before
 
     def _fixed(self, windows: Sequence[Window], x: "Tensor") -> "Tensor":
         scale = self._model.info.scale
@@ -220,18 +263,39 @@ class TorchEngine:
         return self._torch.tensor([rows, columns], device=self._device)
 
     def free_bytes(self) -> int:
-        if self._device.type == "cuda":
+        if self._on_gpu:
             free, _ = self._torch.cuda.mem_get_info(self._device)
             held = self._torch.cuda.memory_reserved(self._device)
             used = self._torch.cuda.memory_allocated(self._device)
             return int(free + held - used)
         return available_bytes()
 
-    def bytes_per_px(self, scale: float) -> float:
-        """One small window is run: its peak on a GPU, six times its widest layer on a CPU."""
+    def bytes_per_px(self, scale: float, side_px: int) -> float:
+        """One window is run: itself on a GPU, for its peak; a small one on a CPU, where six times
+        the widest layer is taken. Infinite where not even that fits.
+        """
+        try:
+            return self._peak(scale, side_px) if self._on_gpu else self._widest(scale)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            release_device_memory(error)
+            return inf
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    def _peak(self, scale: float, side_px: int) -> float:
+        cuda = self._torch.cuda
+        before = cuda.memory_allocated(self._device)
+        cuda.reset_peak_memory_stats(self._device)
+        self._probe(scale, side_px)
+        peak = cuda.max_memory_allocated(self._device) - before
+        return max(1024.0, PEAK_MARGIN * peak / side_px**2)
+
+    def _widest(self, scale: float) -> float:
         torch = self._torch
-        box = Box(x=0, y=0, width=PROBE_PX, height=PROBE_PX)
-        frame = plan_frame(PROBE_PX, PROBE_PX, scale)
         sizes: list[int] = []
 
         def note(module: Any, given: Any, out: Any) -> None:
@@ -240,44 +304,28 @@ class TorchEngine:
 
         leaves = [m for m in self._model.modules() if not list(m.children())]
         hooks = [leaf.register_forward_hook(note) for leaf in leaves]
-        on_gpu = self._device.type == "cuda"
         try:
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats(self._device)
-            before = torch.cuda.memory_allocated(self._device) if on_gpu else 0
-            window = Window(core=frame.region, reach=frame.region, lr=box)
-            self.render(frame, [window], [np.full((PROBE_PX, PROBE_PX, 3), 128, np.uint8)])
-            peak = torch.cuda.max_memory_allocated(self._device) - before if on_gpu else 0
+            self._probe(scale, PROBE_PX)
         finally:
             for hook in hooks:
                 hook.remove()
-        needed = 1.5 * peak if on_gpu else 6.0 * max(sizes, default=0)
-        return max(1024.0, needed / PROBE_PX**2)
+        return max(1024.0, 6.0 * max(sizes, default=0) / PROBE_PX**2)
+
+    def _probe(self, scale: float, side_px: int) -> None:
+        box = Box(x=0, y=0, width=side_px, height=side_px)
+        frame = plan_frame(side_px, side_px, scale)
+        window = Window(core=frame.region, reach=frame.region, lr=box)
+        self.render(frame, [window], [np.full((side_px, side_px, 3), 128, np.uint8)])
+
+
+def release_device_memory(error: BaseException) -> None:
+    """Let go of what a failed run holds on a GPU."""
+    # The traceback keeps the run's tensors alive.
+    error.__traceback__ = None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _flat(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def choose_device(name: str) -> "torch.device":
-    """``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... to a device that is there.
-
-    Raises
-    ------
-    ConfigError
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"--device {name!r} is no device; give auto, cpu, cuda or cuda:N."
-        ) from error
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
-        raise ConfigError(f"--device {name}: there is no such GPU here; give auto or cpu.")
-    return device

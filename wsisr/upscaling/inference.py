@@ -7,7 +7,8 @@ the same windows are run again in a smaller batch and then in smaller parts.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,12 @@ from wsisr.errors import ModelError
 from wsisr.geometry import Box
 from wsisr.upscaling import bicubic
 from wsisr.upscaling.bicubic import Float32Array, UInt8Array
-from wsisr.upscaling.engines import BicubicEngine, Engine, is_out_of_memory
+from wsisr.upscaling.engines import (
+    BicubicEngine,
+    Engine,
+    is_out_of_memory,
+    release_device_memory,
+)
 from wsisr.upscaling.tiling import (
     Frame,
     TilePlan,
@@ -63,6 +69,9 @@ class Rendered:
         Windows that the network ran.
     source : ndarray, shape (h, w, 3), uint8
         Plane pixels under the block, for the same.
+    overlap : (float, int)
+        Squared differences of neighbouring windows where both of them were inferred, grey levels
+        squared, and how many values they are summed over.
     """
 
     pixels: UInt8Array
@@ -71,6 +80,7 @@ class Rendered:
     rows: tuple[int, ...]
     inferred: int
     source: UInt8Array
+    overlap: tuple[float, int]
 
 
 @dataclass(kw_only=True)
@@ -88,6 +98,8 @@ class Renderer:
         Largest side of a part, output px, since a single window did not fit.
     on_shrink : callable
         Told in a sentence when that happens.
+    ahead : bool
+        Infer the next row of windows while one is blended, so that a GPU need not wait for that.
     """
 
     engine: Engine
@@ -96,6 +108,7 @@ class Renderer:
     batch: int = 1
     largest_px: int | None = None
     on_shrink: Callable[[str], None] = field(default=log.warning)
+    ahead: bool = False
 
     def source_box(self, block: Box) -> Box:
         """Plane pixels that a block (region px) needs, blending included."""
@@ -144,14 +157,14 @@ class Renderer:
         columns: tuple[int, ...] = ()
         rows: list[int] = []
         inferred = 0
-        for windows in window_rows(self.frame, block, self.plan):
+        overlap = _Overlap(blend)
+        for windows, rendered in self._inferred(block, lr, box, wanted):
             columns = tuple(w.core.x - x0 for w in windows)
             top, bottom = windows[0].core.y - y0, windows[0].core.bottom - y0
             rows.append(top)
-            net = [w for w in windows if wanted(w.core)]
             if not isinstance(self.engine, BicubicEngine):
-                inferred += len(net)
-            rendered = dict(zip((w.core.x for w in net), self._run(net, lr, box), strict=True))
+                inferred += len(rendered)
+            overlap.add(windows, rendered)
             sums = np.zeros((bottom - top + blend, wide, 3), np.float32) if blend else None
             if sums is not None:
                 sums[:blend] += carry
@@ -193,7 +206,30 @@ class Renderer:
             rows=tuple(rows),
             inferred=inferred,
             source=_crop(lr, box, lr_box(self.frame, under, 0, 1)),
+            overlap=(overlap.squares, overlap.count),
         )
+
+    def _inferred(
+        self, block: Box, lr: UInt8Array, box: Box, wanted: Callable[[Box], bool]
+    ) -> Iterator[tuple[list[Window], dict[int, Float32Array]]]:
+        """Rows of windows, and by where their cores begin (x) what the engine made of them."""
+        rows = list(window_rows(self.frame, block, self.plan))
+
+        def run(windows: list[Window]) -> dict[int, Float32Array]:
+            net = [w for w in windows if wanted(w.core)]
+            return dict(zip((w.core.x for w in net), self._run(net, lr, box), strict=True))
+
+        if not self.ahead:
+            for windows in rows:
+                yield windows, run(windows)
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer") as worker:
+            following = worker.submit(run, rows[0])
+            for number, windows in enumerate(rows, 1):
+                rendered = following.result()
+                if number < len(rows):
+                    following = worker.submit(run, rows[number])
+                yield windows, rendered
 
     def _bicubic(self, window: Window, lr: UInt8Array, box: Box) -> Float32Array:
         need = lr_box(self.frame, window.reach, bicubic.HALO_PX, 1)
@@ -232,7 +268,7 @@ class Renderer:
         return [results[i] for i in range(len(windows))]
 
     def _shrink(self, window: Window, error: BaseException) -> None:
-        _release_device_memory(error)
+        release_device_memory(error)
         if self.batch > 1:
             self.batch //= 2
             self.on_shrink(f"Memory ran out: going on with {self.batch} tile(s) at once.")
@@ -262,6 +298,43 @@ class Renderer:
                 self._shrink(window, error)
 
 
+@dataclass
+class _Overlap:
+    """How far windows differ where they overlap: the seam that blending has to hide."""
+
+    blend_px: int
+    squares: float = 0.0
+    count: int = 0
+    _above: dict[int, Float32Array] = field(default_factory=dict)
+
+    def add(self, windows: Sequence[Window], rendered: dict[int, Float32Array]) -> None:
+        """Compare a row's windows with each other and with those of the row above."""
+        if not self.blend_px:
+            return
+        below: dict[int, Float32Array] = {}
+        left: Float32Array | None = None
+        for window in windows:
+            part = rendered.get(window.core.x)
+            if part is None:
+                left = None
+                continue
+            if left is not None:
+                self._compare(left, part[:, : left.shape[1]])
+            above = self._above.get(window.core.x)
+            if above is not None:
+                self._compare(above, part[: above.shape[0]])
+            # Copies: views would keep whole windows.
+            left = part[:, window.core.width :].copy()
+            below[window.core.x] = part[window.core.height :].copy()
+        self._above = below
+
+    def _compare(self, a: Float32Array, b: Float32Array) -> None:
+        height, width = min(a.shape[0], b.shape[0]), min(a.shape[1], b.shape[1])
+        difference = a[:height, :width] - b[:height, :width]
+        self.squares += float(np.square(difference).sum(dtype=np.float64))
+        self.count += difference.size
+
+
 def _crop(lr: UInt8Array, box: Box, part: Box) -> UInt8Array:
     y, x = part.y - box.y, part.x - box.x
     return lr[y : y + part.height, x : x + part.width]
@@ -269,13 +342,3 @@ def _crop(lr: UInt8Array, box: Box, part: Box) -> UInt8Array:
 
 def _fixed(sums: Float32Array) -> UInt16Array:
     return np.clip(np.rint(sums * np.float32(EDGE_UNIT)), 0, 65535).astype(np.uint16)
-
-
-def _release_device_memory(error: BaseException) -> None:
-    # The traceback keeps the failed run's tensors alive.
-    error.__traceback__ = None
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

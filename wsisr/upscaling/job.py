@@ -137,7 +137,7 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     )
     identity = {
         **provenance,
-        "format": 1,
+        "format": 2,
         "size_px": [frame.region.width, frame.region.height],
         "mask": options.mask,
         "tile": options.tile_px,

@@ -1,6 +1,7 @@
 """How large a tile may be: from what is free, never from hope."""
 
 from dataclasses import dataclass
+from math import log
 
 from wsisr.errors import ConfigError
 from wsisr.upscaling.engines import Engine
@@ -68,12 +69,13 @@ def plan_tiles(
     if halo < 0:
         raise ConfigError(f"--halo {halo} is negative; give input px, or leave it out.")
     budget = min(MOST_BYTES, SHARE * engine.free_bytes())
-    per_px = engine.bytes_per_px(scale)
     side = tile_px or _usual_side(needs.tile_px, scale)
+    per_px = engine.bytes_per_px(scale, side + 2 * halo)
     while tile_px is None and side > SMALLEST_CORE_PX:
         if per_px * (side + 2 * halo) ** 2 <= budget:
             break
         side //= 2
+        per_px = engine.bytes_per_px(scale, side + 2 * halo)
     blend = 0
     if masked or not exact:
         ramp = FADE_PX if exact else max(2.0, BLEND_SHARE * halo)
@@ -94,5 +96,5 @@ def plan_tiles(
 def _usual_side(tile_px: int, scale: float) -> int:
     """The recommended side, moved to where cores fill stored tiles without a rest."""
     whole = TILE_PX / scale
-    best = min((whole * 2.0**k for k in range(-4, 4)), key=lambda v: abs(v / tile_px - 1))
+    best = min((whole * 2.0**k for k in range(-4, 4)), key=lambda v: abs(log(v / tile_px)))
     return max(SMALLEST_CORE_PX, round(best))

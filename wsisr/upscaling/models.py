@@ -1,6 +1,5 @@
 """Which model: a run, a saved model, or bicubic; and what is known of it."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 from wsisr import __version__
 from wsisr.errors import ConfigError, MagnificationError, ModelError
 from wsisr.magnification import nominal_magnification, parse_magnification
-from wsisr.training.runs import RUN_NAME, Run, open_run
-from wsisr.upscaling.engines import BicubicEngine, Engine, TorchEngine, choose_device
+from wsisr.store.files import file_sha256
+from wsisr.training.runs import BEST, LAST, RUN_NAME, Run, open_run
+from wsisr.upscaling.engines import BicubicEngine, Engine, TorchEngine
 
 BICUBIC = "bicubic"
 
@@ -34,6 +34,8 @@ class LoadedModel:
     hr_magnification : float or None
         Nominal magnification that it was trained to give, where recorded.
     device, precision : str
+    pooling : str
+        Over what a network pools that does so over its input; empty for others.
     """
 
     engine: Engine
@@ -47,6 +49,7 @@ class LoadedModel:
     hr_magnification: float | None = None
     device: str = "cpu"
     precision: str = "float32"
+    pooling: str = ""
 
     @property
     def is_network(self) -> bool:
@@ -55,6 +58,7 @@ class LoadedModel:
     def provenance(self) -> dict[str, str]:
         """For the metadata of the output."""
         facts = {"model": self.name, "preset": self.preset, "weights_sha256": self.weights_sha256}
+        facts["pooling"] = self.pooling
         if self.is_network:
             facts["trained_on_lr"] = self.lr_origin or "not recorded"
             facts["trained_on_degradation"] = self.degradation or "not recorded"
@@ -62,7 +66,9 @@ class LoadedModel:
         return {key: value for key, value in facts.items() if value}
 
 
-def load(model: str, *, device: str = "auto", precision: str = "auto") -> LoadedModel:
+def load(
+    model: str, *, device: str = "auto", precision: str = "auto", pool: str = "local"
+) -> LoadedModel:
     """Load a model by the folder of its run or of its weights, or bicubic by name.
 
     Parameters
@@ -72,16 +78,22 @@ def load(model: str, *, device: str = "auto", precision: str = "auto") -> Loaded
         ``"auto"`` takes a GPU where there is one.
     precision : {"auto", "float32", "bfloat16"}
         ``"auto"``: bfloat16 on a GPU where the model supports it, else float32.
+    pool : {"local", "tile"}
+        Over what a network pools that does so over its input: over the size of its training crops
+        around each pixel (its recommended tile where that size is not recorded), so that tiles
+        give what the whole would; or over the tile that it is given.
 
     Raises
     ------
     ConfigError
-        A wrong device or precision.
+        A wrong device, precision or way of pooling.
     ModelError
         No such model.
     """
     if precision not in ("auto", "float32", "bfloat16"):
         raise ConfigError(f"--precision {precision!r}: give auto, float32 or bfloat16.")
+    if pool not in ("local", "tile"):
+        raise ConfigError(f"--pool {pool!r}: give local or tile.")
     if model == BICUBIC:
         return LoadedModel(engine=BicubicEngine(), name=BICUBIC)
     folder = Path(model)
@@ -92,10 +104,13 @@ def load(model: str, *, device: str = "auto", precision: str = "auto") -> Loaded
         )
     scale_range: tuple[float, float] | None = None
     hr_magnification: float | None = None
-    if (folder / RUN_NAME).is_file():
-        run = open_run(folder)
-        folder, scale_range = run.weights, run.scale_range
-        hr_magnification = _trained_to(run)
+    crop_px: int | None = None
+    run = _run_of(folder)
+    if run is not None:
+        folder = run.weights if folder == run.folder else folder
+        scale_range, hr_magnification = run.scale_range, _trained_to(run)
+        crop_px = _training_px(run)
+    from wsisr.models.device import choose_device
     from wsisr.models.weights import WEIGHTS_NAME, load_model_and_config
 
     place = choose_device(device)
@@ -113,18 +128,21 @@ def load(model: str, *, device: str = "auto", precision: str = "auto") -> Loaded
     recorded = extra.get("scale_range")
     if scale_range is None and isinstance(recorded, (list, tuple)) and len(recorded) == 2:
         scale_range = (float(recorded[0]), float(recorded[1]))
+    pool_px = (crop_px or info.tile_px) if pool == "local" else None
+    engine = TorchEngine(network, place, half, pool_px)
     return LoadedModel(
-        engine=TorchEngine(network, place, half),
+        engine=engine,
         name=info.name,
         preset=info.preset,
         scale=info.scale,
         scale_range=scale_range or info.scale_range,
-        weights_sha256=_sha256(folder / WEIGHTS_NAME),
+        weights_sha256=file_sha256(folder / WEIGHTS_NAME),
         lr_origin=str(extra.get("lr_origin") or ""),
         degradation=str(extra.get("degradation") or ""),
         hr_magnification=hr_magnification,
         device=str(place),
         precision="bfloat16" if half else "float32",
+        pooling=_pooling(pool_px, recorded=crop_px is not None) if engine.pools else "",
     )
 
 
@@ -166,6 +184,28 @@ def doubts(model: LoadedModel, scale: float, origin: str, output_um_per_px: floa
     return f"{model.name} was trained {'; '.join(found)}: details may be invented or missed."
 
 
+def _run_of(folder: Path) -> Run | None:
+    """The run that a folder is, or whose best or last model it is."""
+    for place in (folder, folder.parent):
+        if (place / RUN_NAME).is_file() and (place == folder or folder.name in (BEST, LAST)):
+            return open_run(place)
+    return None
+
+
+def _training_px(run: Run) -> int | None:
+    """Side of the crops that a run was trained on, LR px."""
+    data = (run.document.get("config") or {}).get("data") or {}
+    side = data.get("crop_lr_px")
+    return side if isinstance(side, int) and side > 0 else None
+
+
+def _pooling(pool_px: int | None, *, recorded: bool) -> str:
+    if pool_px is None:
+        return "over each tile"
+    size = "its training crops" if recorded else "its recommended tile"
+    return f"local, {pool_px} px (the size of {size})"
+
+
 def _trained_to(run: Run) -> float | None:
     arrays = run.document.get("arrays")
     name = arrays.get("hr") if isinstance(arrays, dict) else None
@@ -173,11 +213,6 @@ def _trained_to(run: Run) -> float | None:
         return parse_magnification(str(name))
     except MagnificationError:
         return None
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def software() -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class UpscaleResult:
         Runs of the network; the rest was filled by bicubic.
     seams : SeamEnergy
         Over all tile borders.
+    overlap : (float, int)
+        Squared differences of tiles where they overlap, grey levels squared, and their count.
     seconds : float
         Of this run alone.
     resumed : int
@@ -61,9 +64,16 @@ class UpscaleResult:
     plane: Plane
     windows: int
     seams: SeamEnergy
+    overlap: tuple[float, int]
     seconds: float
     resumed: int
     messages: tuple[str, ...]
+
+    @property
+    def overlap_rms(self) -> float:
+        """How far tiles differ where they overlap, grey levels; nan where none do."""
+        squares, count = self.overlap
+        return (squares / count) ** 0.5 if count else nan
 
 
 def upscale_slide(
@@ -122,11 +132,12 @@ def _run(
         report(ProgressEvent(stage="upscale", message=sentence))
 
     masked = options.mask and model.is_network
+    on_gpu = model.device.startswith("cuda")
     batching = plan_tiles(
         model.engine,
         frame,
         options.tile_px,
-        on_gpu=model.device.startswith("cuda"),
+        on_gpu=on_gpu,
         masked=masked and slide.info.mpp is not None,
         halo_px=options.halo_px,
     )
@@ -142,6 +153,7 @@ def _run(
             plan=batching.plan,
             batch=batching.batch,
             on_shrink=tell,
+            ahead=on_gpu,
         )
         blocks = blocks_of(frame)
         earlier = list(sink.finished())
@@ -171,6 +183,7 @@ def _run(
         plane=plane,
         windows=sum(int(r["windows"]) for r in records),
         seams=sum((SeamEnergy.of_row(r["seams"]) for r in records), SeamEnergy()),
+        overlap=(sum(r["overlap"][0] for r in records), sum(r["overlap"][1] for r in records)),
         seconds=time.monotonic() - started,
         resumed=len(earlier),
         messages=tuple(messages),
@@ -250,7 +263,11 @@ def _store_blocks(
         energy = seam_energy(
             rendered.pixels, rendered.columns, rendered.rows, scale, rendered.source
         )
-        record = {"seams": energy.row(), "windows": rendered.inferred}
+        record = {
+            "seams": energy.row(),
+            "overlap": rendered.overlap,
+            "windows": rendered.inferred,
+        }
         ahead.sink.put(ahead.blocks[index], rendered.pixels, record)
         records.append(record)
 

@@ -1,11 +1,14 @@
-"""How much memory the host has to give."""
+"""How much memory this machine has to give."""
 
 from pathlib import Path
 
+UNKNOWN_BYTES = 2 << 30
+"""Taken to be free where the system does not say."""
+
 
 def available_bytes() -> int:
-    """Free memory of the host, within the limit of its control group; 2 GiB if unknown."""
-    free = 2 << 30
+    """Memory that can be taken without swapping, within the limit of the control group."""
+    free = UNKNOWN_BYTES
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
