@@ -1,6 +1,7 @@
 """Checkpoints and foreign weights."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_broken_or_foreign_folders_are_refused_in_words(tmp_path: Path) -> None:
         load_model(folder)
 
 
-def test_a_newer_format_or_missing_setting_is_refused(tmp_path: Path) -> None:
+def test_a_newer_format_or_other_settings_are_refused(tmp_path: Path) -> None:
     folder = save_model(tiny(), tmp_path / "m")
     config = json.loads((folder / CONFIG_NAME).read_text())
 
@@ -83,11 +84,36 @@ def test_a_newer_format_or_missing_setting_is_refused(tmp_path: Path) -> None:
         load_model(folder)
     settings = {k: v for k, v in config["settings"].items() if k != "width"}
     rewrite({**config, "settings": settings})
-    with pytest.raises(ModelError, match="width"):
+    with pytest.raises(ModelError, match="shape"):
         load_model(folder)
     rewrite({**config, "settings": {**config["settings"], "wings": 2}})
     with pytest.raises(ModelError, match="wings"):
         load_model(folder)
+
+
+def test_a_model_from_before_a_setting_is_what_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("srgan", scale=2, preset="tiny", image_skip=False).eval()
+    folder = save_model(model, tmp_path / "m")
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    del config["settings"]["image_skip"]
+    (folder / CONFIG_NAME).write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / WEIGHTS_NAME, metadata={"wsisr": json.dumps(config)})
+    lr = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(load_model(folder)(lr), model(lr))
+
+
+def test_the_weights_can_be_read_by_whom_the_folder_lets(tmp_path: Path) -> None:
+    folder = save_model(tiny(), tmp_path / "m")
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1 and modes.pop() & 0o777 == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 @pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model", None])

@@ -100,6 +100,11 @@ def test_every_preset_file_belongs_to_a_model() -> None:
         ("recipe.kind=wavelet", "CWT-Net's alone"),
         ("recipe.kind=implicit", "does not fit mihatp"),
         ("data.scale_range=4,2", "low, high"),
+        ("data.scale_range=4", "data.scale_range: wants a list; 4, .* of a single value"),
+        ("optim.betas=0.9,2", "less than 1"),
+        ("optim.lr=inf", "finite number"),
+        ("train.seed=9999999999999999999", "less than 9223372036854775808"),
+        ("train.compile=fast", "'off', 'default' or 'reduce-overhead'"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(assignment: str, said: str) -> None:
@@ -115,7 +120,7 @@ def test_a_wrong_setting_is_one_sentence(assignment: str, said: str) -> None:
         ({"model": "bicubic"}, "nothing to train"),
         ({"model": "mihatp", "preset": "official"}, "has no preset 'official'"),
         ({"model": "mihatp", "preset": "papr"}, "did you mean 'paper'"),
-        ({"model": "mihatp", "scale": 5}, "5"),
+        ({"model": "mihatp", "scale": 5}, "scale 5: .* products of 2 and 3 only"),
         ({"model": "iste", "scale": 4}, "leave --scale out"),
         ({"model": "swdnet", "scale": 4}, "x2 alone"),
     ],
@@ -134,6 +139,15 @@ def test_assignments_read_numbers_lists_and_recipe_settings() -> None:
     assert content["recipe"] == {"settings": {"weight": 0.5}}
     config = resolve_config("mihatp", preset="tiny", assignments=["model.groups=1"]).config
     assert config.model.settings == {"groups": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("off", "off"), ("true", "default"), ("on", "default"), ("reduce-overhead",) * 2],
+)
+def test_switches_of_yaml_are_modes_of_compiling(given: str, meant: str) -> None:
+    resolved = resolve_config("srcnn", assignments=[f"train.compile={given}"])
+    assert resolved.config.train.compile == meant
 
 
 def test_later_changes_win(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_corners_reach_every_place_and_no_further() -> None:
 def test_scales_are_one_for_a_step_or_one_for_a_sample() -> None:
     free = {"scale": None, "scale_range": (1.0, 4.0)}
     batch = planned(crop_rule(**free))
-    assert batch.one_scale and 1 <= batch.scales[0] <= 4
+    assert len(set(batch.scales)) == 1 and 1 <= batch.scales[0] <= 4
     assert (
         batch.scales[0]
         == plan_step(crop_rule(**free), seed=3, step=5, slots=np.arange(6, 12), per_step=12).scales[
@@ -222,11 +222,17 @@ def test_the_source_follows_the_size(store: Path, monkeypatch: pytest.MonkeyPatc
     options = {"device": CPU, "workers": 2}
     near = open_source(PairDataset(store), [HR], cache="auto", **options)  # type: ignore[arg-type]
     assert "18 patches in memory" in near.description
+    needed = 18 * 3 * 64**2
+    monkeypatch.setattr(module, "available_bytes", lambda: 3 * needed)
+    for sharers, place in ((1, "in memory"), (2, "streamed")):
+        shared = open_source(PairDataset(store), [HR], cache="auto", sharers=sharers, **options)  # type: ignore[arg-type]
+        assert place in shared.description
+        shared.close()
     monkeypatch.setattr(module, "available_bytes", lambda: 1000)
     far = open_source(PairDataset(store), [HR], cache="auto", **options)  # type: ignore[arg-type]
     assert far.description == "18 patches streamed from the store by 2 threads"
     far.close()
-    assert 1 <= default_workers() <= 8
+    assert 1 <= default_workers(4) <= default_workers() <= 8
 
 
 def test_the_dataset_survives_pickling_and_spawned_workers(store: Path) -> None:

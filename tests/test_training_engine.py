@@ -70,8 +70,8 @@ def test_a_run_killed_and_resumed_equals_an_unbroken_one(store: Path, tmp_path: 
     a, b = (read_state(tmp_path / name / "checkpoints") for name in ("whole", "broken"))
     assert a is not None and b is not None
     assert_equal(dict(a.tensors), dict(b.tensors))
-    for name in ("validation.csv",):
-        assert (tmp_path / "whole" / name).read_text() == (tmp_path / "broken" / name).read_text()
+    rows = [(tmp_path / name / "validation.csv").read_text() for name in ("whole", "broken")]
+    assert rows[0] == rows[1]
     logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "broken")]
     assert [r.split(",")[:3] for r in logs[0]] == [r.split(",")[:3] for r in logs[1]]
     lines = (tmp_path / "broken" / "log.jsonl").read_text().splitlines()
@@ -253,12 +253,29 @@ def test_a_dry_run_writes_nothing(store: Path, tmp_path: Path) -> None:
     assert outcome.step == 2 and outcome.validation and not folder.exists()
 
 
+def test_a_synthetic_measurement_counts_all_steps_after_the_warm_up(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wsisr.training import engine, showing
+
+    counted: list[int] = []
+    right = engine._Window.close
+
+    def close(window: engine._Window) -> dict[str, float]:
+        counted.append(window.steps)
+        return right(window)
+
+    monkeypatch.setattr(engine._Window, "close", close)
+    outcome = showing.run_synthetic(small_request(store, tmp_path / "run"), lambda _: None, 5)
+    assert counted == [5, 5] and outcome.speed["samples_per_s"] > 0
+
+
 def test_another_store_or_setting_is_not_resumed(store: Path, tmp_path: Path) -> None:
     request = small_request(store, tmp_path / "run", steps=2)
     train(request)
     with pytest.raises(ConfigError, match="go on with it by --resume"):
         train(request)
-    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.003, not 0\.1"):
+    with pytest.raises(ConfigError, match=r"optim\.lr was 0\.00\d, not 0\.1"):
         train(replace(request, resume=True, assignments=("optim.lr=0.1",)))
     with pytest.raises(ConfigError, match="is a run of srcnn, not of edsr"):
         train(replace(request, resume=True, model="edsr", assignments=()))

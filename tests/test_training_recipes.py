@@ -1,9 +1,11 @@
 """Every family and baseline takes steps with its own recipe, and its loss falls."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError, ModelError
@@ -38,6 +40,9 @@ def test_every_model_trains_and_its_loss_falls(one_patch: Path, tmp_path: Path, 
         more += ["data.sample_px=64", "data.scale_range=4,4"]
     if name == "mihatp":
         more += ["recipe.feature_levels=[]"]
+    if name == "srcnn":
+        # It starts at bicubic, which larger steps overshoot at first.
+        more += ["optim.lr=1e-4"]
     request = small_request(one_patch, tmp_path / "run", *more, model=name, steps=5)
     outcome, folder = train(request)
     losses = [row["loss"] for row in read_rows(folder / "log.csv")]
@@ -63,6 +68,38 @@ def test_mihatp_trains_both_branches_and_saves_one(store: Path, tmp_path: Path) 
     assert b"branch" not in names and b"con." not in names
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("mihatp", ("recipe.feature_levels=[]",)), ("iste", ("data.sample_px=64",))]
+)
+def test_recomputed_blocks_give_the_same_weights(
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    more: tuple[str, ...],
+) -> None:
+    from wsisr.models.layers import blocks
+
+    calls: list[int] = []
+    right = blocks.checkpoint
+
+    def counted(module: nn.Module, *args: Any, **options: Any) -> Any:
+        calls.append(id(module))
+        return right(module, *args, **options)
+
+    monkeypatch.setattr(blocks, "checkpoint", counted)
+    for on in ("false", "true"):
+        assert not calls
+        request = small_request(
+            store, tmp_path / on, *more, "data.batch=1", f"train.checkpointing={on}",
+            model=name, steps=1,
+        )  # fmt: skip
+        train(request)
+    a, b = (load_model(tmp_path / on / "last").state_dict() for on in ("false", "true"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert calls
+
+
 def test_masrgan_starts_from_masrnet_and_moves_both_networks(store: Path, tmp_path: Path) -> None:
     first = small_request(store, tmp_path / "psnr", "data.batch=2", model="masrnet", steps=3)
     train(first)
@@ -80,6 +117,8 @@ def test_masrgan_starts_from_masrnet_and_moves_both_networks(store: Path, tmp_pa
     assert run.document["features"].startswith("vgg19-random")
     a, b = (load_model(tmp_path / n / "last").state_dict() for n in ("psnr", "gan"))
     assert 0 < max(float((a[key] - b[key]).abs().max()) for key in a) < 0.01
+    # PSNR, which chooses `best`, falls while an adversarial run learns.
+    assert run.weights.name == "last" and open_run(tmp_path / "psnr").weights.name == "best"
 
 
 def test_weights_of_another_model_are_refused(store: Path, tmp_path: Path) -> None:
@@ -109,6 +148,11 @@ def test_settings_reach_the_recipe() -> None:
     recipe = build_recipe(section, model, 64)
     assert recipe.settings.weight == 0.5 and recipe.features is None  # type: ignore[attr-defined]
     assert not list(recipe.modules["branch"].parameters())
+    assert recipe.networks(model) == [model]
+    for con in ("separate", "ema"):
+        two = RecipeSection(kind="contrastive", settings={"con": con, "feature_levels": []})
+        recipe = build_recipe(two, model, 64)
+        assert recipe.networks(model) == [model, recipe.modules["branch"].own]
     bare = RecipeSection(kind="contrastive", settings={"image_space": False, "feature_levels": []})
     with pytest.raises(ConfigError, match="neither image_space nor feature_levels"):
         build_recipe(bare, model, 64)

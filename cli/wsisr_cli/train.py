@@ -103,7 +103,7 @@ def command(
             typer.echo(measure_synthetic(request, report))
             return
         outcome, folder = train(request, report, dry_run=dry_run)
-    if not dry_run or outcome.validation:
+    if outcome.main and (outcome.validation or not dry_run):
         typer.echo(outcome_text(outcome, folder, dry_run=dry_run))
     if outcome.state == "interrupted":
         raise typer.Exit(130)

@@ -10,6 +10,7 @@ from typing import Any
 from wsisr.errors import ConfigError
 from wsisr.models import SRModel, create_model, load_model, model_spec
 from wsisr.models.weights import WEIGHTS_NAME, read_config
+from wsisr.store.files import file_sha256
 from wsisr.training.runs import RUN_NAME, find_runs, open_run
 
 BASELINE = "bicubic"
@@ -240,12 +241,3 @@ def _recipe(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _recipe(part) for key, part in value.items() if key not in _NOT_RECIPE}
     return value
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

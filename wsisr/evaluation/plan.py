@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from wsisr import __version__
-from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import (
     Column,
     Sample,
@@ -25,6 +24,7 @@ from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
 from wsisr.evaluation.scoring import Scorer
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
+from wsisr.models.device import choose_device
 from wsisr.store import PairStore, open_pairs
 
 
@@ -92,7 +92,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         There is no pair store.
     """
     store = open_pairs(settings.data)
-    device = pick_device(settings.device)
+    device = str(choose_device(settings.device))
     entries, notes = find_entries(settings.models, settings.runs)
     samples = read_samples(store, settings.split, settings.limit)
     declared = declared_leaky(store)
@@ -146,23 +146,6 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
 def trained_on(entry: Entry, origin: str) -> bool:
     """Whether a model was trained on LR of this origin (or on nothing, or on nothing known)."""
     return entry.trained_origin is None or same_origin(entry.trained_origin, origin)
-
-
-def pick_device(name: str) -> str:
-    """``auto`` -> cuda where there is one, else cpu.
-
-    Raises
-    ------
-    ConfigError
-        The device is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return name
 
 
 def _takers(entries: Sequence[Entry]) -> list[Entry]:

@@ -5,10 +5,10 @@ its header too) and ``config.json`` (the same specification, to be read by peopl
 run code. Other projects' pickles are read with ``weights_only=True``.
 """
 
-import dataclasses
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +68,13 @@ def save_model(model: SRModel, folder: Path | str, extra: Mapping[str, Any] | No
         key: value.detach().to("cpu").contiguous().clone()
         for key, value in model.state_dict().items()
     }
-    partial = folder / (WEIGHTS_NAME + ".partial")
-    save_file(tensors, partial, metadata={"wsisr": text})
-    os.replace(partial, folder / WEIGHTS_NAME)
-    partial = folder / (CONFIG_NAME + ".partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, folder / CONFIG_NAME)
+    config = folder / (CONFIG_NAME + ".partial")
+    config.write_text(text + "\n", encoding="utf-8")
+    weights = folder / (WEIGHTS_NAME + ".partial")
+    save_file(tensors, weights, metadata={"wsisr": text})
+    shutil.copymode(config, weights)  # safetensors writes for the owner alone
+    os.replace(weights, folder / WEIGHTS_NAME)
+    os.replace(config, folder / CONFIG_NAME)
     return folder
 
 
@@ -105,12 +106,7 @@ def load_model_and_config(
     folder = folder.parent if folder.name in (WEIGHTS_NAME, CONFIG_NAME) else folder
     config = read_config(folder)
     spec = model_spec(config["name"])
-    missing = {f.name for f in dataclasses.fields(spec.settings)} - set(config["settings"])
-    if missing:
-        raise ModelError(
-            f"{folder / CONFIG_NAME} lacks the settings {', '.join(sorted(missing))} of "
-            f"{spec.name}; it was written by {config.get('created_with', 'an unknown version')}"
-        )
+    # A setting that is newer than the file has a default under which nothing changed.
     settings = override(spec.settings(), config["settings"], spec.name)
     # The fresh weights are overwritten: the caller's random state must not notice them.
     with torch.random.fork_rng(devices=[]):

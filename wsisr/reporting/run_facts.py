@@ -11,31 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.reporting.charts import Chart, Series, chart
-from wsisr.training.runs import Run
+from wsisr.training.runs import LOG_COLUMNS, VALIDATION_COLUMNS, Run
 
 FloatArray = NDArray[np.float64]
 Log = Mapping[str, FloatArray]
 
-KNOWN_COLUMNS = frozenset(
-    [
-        "step",
-        "loss",
-        "lr",
-        "samples_per_s",
-        "data_wait_ms",
-        "step_ms",
-        "grad_norm",
-        "memory_mib",
-        "skipped",
-        "psnr_rgb",
-        "psnr_y",
-        "ssim_rgb",
-        "bicubic_psnr_rgb",
-        "bicubic_psnr_y",
-        "bicubic_ssim_rgb",
-        "scale",
-    ]
-)
+KNOWN_COLUMNS = frozenset((*LOG_COLUMNS, *VALIDATION_COLUMNS))
 """Columns that every run has; others are terms of its recipe."""
 
 

@@ -1,4 +1,4 @@
-"""The page of a training run: how it went, what it cost, and what came out."""
+"""The page of one training run, made of its record and logs alone: no torch, no store."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,26 +38,27 @@ SAMPLES = 4
 
 
 def write_run_report(folder: Path, output: Path | None = None) -> Path:
-    """Write the page of a run, and its curves as PNG in ``figures/`` beside the page.
+    """Write the page of a run: curves, samples, data, cost, settings and model card.
 
-    Works while the run is going on: it shows what is there.
+    The curves are also written as PNG, into ``figures/`` beside the page. A run that is still
+    going on is shown as far as it has come.
 
     Parameters
     ----------
     folder : Path
-        With ``run.json``.
+        A run folder, with ``run.json``.
     output : Path, optional
-        By default ``report.html`` in the folder.
+        The page; ``report.html`` in the run folder if left out.
 
     Returns
     -------
     Path
-        The page.
+        Where the page was written.
 
     Raises
     ------
     ConfigError
-        If there is no run, or the page cannot be written.
+        There is no run, its record is broken, or the page cannot be written.
     """
     run = open_run(folder)
     facts = read_run(run)
@@ -87,7 +88,7 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
 
 
 def reach(facts: RunFacts) -> str:
-    """The scale or scales that a run was trained for."""
+    """In words: ``scale 4``, or ``any scale, trained on 1 to 4``."""
     low, high = facts.run.scale_range
     if facts.run.scale is not None:
         return f"scale {facts.run.scale}"

@@ -1,4 +1,4 @@
-"""The page of a folder of runs: which went how, side by side."""
+"""The page of a folder of runs, side by side: state, best validation, size, time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,22 +15,25 @@ from wsisr.training.runs import find_runs
 def write_runs_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page that compares all runs directly below a folder.
 
+    One row a run (sortable) and the validation PSNR of all at each scale; a warning where stores
+    or origins of LR differ, for then the numbers do not compare.
+
     Parameters
     ----------
     folder : Path
-        For example ``runs``.
+        For example ``runs``; runs in deeper folders are not looked for.
     output : Path, optional
-        By default ``report.html`` in the folder.
+        The page; ``report.html`` in the folder if left out.
 
     Returns
     -------
     Path
-        The page.
+        Where the page was written.
 
     Raises
     ------
     ConfigError
-        If there are no runs, or the page cannot be written.
+        There is no run, the record of one is broken, or the page cannot be written.
     """
     all_facts = [read_run(run) for run in find_runs(folder)]
     if not all_facts:

@@ -79,7 +79,7 @@ def bench_store(
     sizes = {
         store.slides[s].spec(name).size_px for s in store.slides if name in store.slides[s].arrays
     }
-    side = min(CROP_PX, *sizes) if len(sizes) > 1 else min(CROP_PX, next(iter(sizes)))
+    side = min(CROP_PX, *sizes)
     side -= side % SCALE
     rule = CropRule(
         patches=len(data),

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsisr.store.files import replace_file
 from wsisr.training.logs import read_rows
-from wsisr.training.state import write_atomically
 
 NOT_FOR_DIAGNOSIS = (
     "Not for diagnosis. Super-resolution invents detail that the glass may not have; this model "
@@ -72,7 +72,8 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
 
 def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``card.md`` from ``validation.csv`` and the run's record."""
-    write_atomically(folder / "card.md", model_card(record, read_rows(folder / "validation.csv")))
+    text = model_card(record, read_rows(folder / "validation.csv"))
+    replace_file(folder / "card.md", text.encode())
 
 
 def write_curves(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wsisr.errors import ConfigError
 from wsisr.models.settings import closest
@@ -17,10 +17,13 @@ from wsisr.models.settings import closest
 PresetName = Literal["paper", "official", "recommended", "tiny"]
 RecipeKind = Literal["l1", "implicit", "wavelet", "contrastive", "adversarial"]
 Positive = Annotated[int, Field(ge=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ModelSection(_Section):
@@ -76,7 +79,7 @@ class OptimSection(_Section):
 
     optimiser: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-4, gt=0, description="learning rate at the start (after warm-up)")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "multistep", "every", "cosine"] = "constant"
     milestones: tuple[float, ...] = Field(
@@ -94,12 +97,16 @@ class TrainSection(_Section):
 
     steps: Positive = Field(100_000, description="optimiser steps")
     accumulate: Positive = Field(1, description="batches whose gradients make one step")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU that has it and a model that bears it, else fp32"
+        "auto",
+        description="auto: bf16 on a GPU that has it and a model that bears it, else fp32 (on a "
+        "GPU with products in TF32)",
     )
     ema: float = Field(0.0, ge=0, lt=1, description="decay of averaged weights; 0: none")
-    compile: Literal["off", "default", "reduce-overhead"] = "off"
+    compile: Literal["off", "default", "reduce-overhead"] = Field(
+        "off", description="torch.compile of the network, and its mode; true: default"
+    )
     checkpointing: bool = Field(False, description="recompute blocks instead of keeping them")
     deterministic: bool = Field(False, description="refuse kernels that do not repeat exactly")
     log_every: Positive = 50
@@ -107,6 +114,12 @@ class TrainSection(_Section):
     keep_last: Positive = Field(3, description="trainer states that are kept")
     max_skipped: Positive = Field(50, description="non-finite steps in a row that end the run")
     tensorboard: bool = Field(False, description="also write TensorBoard files (extra)")
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        # YAML reads a bare `off` as false.
+        return {False: "off", True: "default"}[value] if isinstance(value, bool) else value
 
 
 class ValSection(_Section):
@@ -116,7 +129,9 @@ class ValSection(_Section):
     count: Positive = Field(64, description="samples, spread evenly over the split")
     crop_lr_px: Positive = Field(96, description="side of a sample, LR px (at most the patch)")
     scales: tuple[float, ...] | None = Field(
-        None, description="of arbitrary-scale models; null: 4 and the end of the range"
+        None,
+        min_length=1,
+        description="of arbitrary-scale models; null: 4 and the end of the range",
     )
     pictures: int = Field(4, ge=0, description="samples in each picture")
 
@@ -244,6 +259,8 @@ def _explain(item: Any) -> str:
     if item["type"] != "extra_forbidden":
         given = item.get("input")
         shown = f" (given: {given!r})" if isinstance(given, str | int | float) else ""
+        if item["type"] == "tuple_type" and shown:
+            return f"{place}: wants a list; {given}, (with a comma) is one of a single value"
         return f"{place}: {item['msg'].removeprefix('Value error, ')}{shown}"
     known: Any = TrainConfig
     for part in item["loc"][:-1]:

@@ -7,7 +7,7 @@ decoders let go of the interpreter's lock, so that threads serve and no process 
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsisr.errors import ConfigError
+from wsisr.host import available_bytes
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
 from wsisr.training.sampling import Int64Array, StepPlan
@@ -245,16 +246,20 @@ def open_source(
     cache: Literal["auto", "device", "ram", "stream"],
     device: torch.device,
     workers: int | None,
+    sharers: int = 1,
     report: Reporter = silent,
 ) -> Source:
-    """The place for a run's patches: `auto` takes the nearest in which all of them fit."""
-    threads = default_workers() if workers is None else workers
-    one_size = {role.name: _sizes(data, role.array) for role in roles}
-    alike = all(len(sizes) == 1 for sizes in one_size.values())
-    needed = sum(len(data) * 3 * max(sizes) ** 2 for sizes in one_size.values())
+    """The place for a run's patches: `auto` takes the nearest in which all of them fit.
+
+    `sharers` processes on this machine do the same, each with its own GPU or all on the CPU.
+    """
+    threads = default_workers(sharers) if workers is None else workers
+    sides = [_sizes(data, role.array) for role in roles]
+    alike = all(len(found) == 1 for found in sides)
+    needed = sum(len(data) * 3 * max(found) ** 2 for found in sides)
     if cache == "auto":
         cache = "stream"
-        if alike and needed <= RAM_SHARE * available_bytes():
+        if alike and needed * sharers <= RAM_SHARE * available_bytes():
             cache = "ram"
         if alike and device.type == "cuda" and needed <= DEVICE_SHARE * _device_bytes(device):
             cache = "device"
@@ -268,27 +273,10 @@ def open_source(
     return MemorySource(data, roles, home, report)
 
 
-def default_workers() -> int:
-    """Threads to read ahead with: the cores of this process but one, from 1 to 8."""
+def default_workers(sharers: int = 1) -> int:
+    """Threads to read ahead with: this process's share of the cores but one, from 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(8, (cores or 1) - 1))
-
-
-def available_bytes() -> int:
-    """Memory that can be taken without swapping; 0 where the system does not say."""
-    found = 0
-    info = Path("/proc/meminfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found = int(line.split()[1]) * 1024
-    folder = Path("/sys/fs/cgroup")
-    limit, used = folder / "memory.max", folder / "memory.current"
-    if limit.is_file() and used.is_file():
-        text = limit.read_text().strip()
-        if text.isdigit():
-            found = min(found, max(0, int(text) - int(used.read_text())))
-    return found
+    return max(1, min(8, (cores or 1) // sharers - 1))
 
 
 def _device_bytes(device: torch.device) -> int:
@@ -296,7 +284,8 @@ def _device_bytes(device: torch.device) -> int:
     return int(free)
 
 
-def _sizes(data: PairDataset, array: str) -> Mapping[int, int]:
+def _sizes(data: PairDataset, array: str) -> set[int]:
+    """Sides of an array's patches, px, over the slides that are read."""
     names = data.store.attributes["slides"]
     slides = [names[slide] for slide in np.unique(data.rows[:, 0]).tolist()]
-    return {data.store.reader(name, array).shape[1]: 1 for name in slides}
+    return {data.store.reader(name, array).shape[1] for name in slides}

@@ -8,7 +8,7 @@ so that going on after a stop needs the tensors and one integer.
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from wsisr.progress import ProgressEvent, Reporter
 from wsisr.training.config import OptimSection, TrainConfig
 from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
-from wsisr.training.interrupts import readable_memory_errors, stop_flag
+from wsisr.training.interrupts import readable_faults, stop_flag
 from wsisr.training.outputs import Outputs
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Recipe
@@ -87,6 +87,8 @@ class Outcome:
         ``step`` and ``psnr`` (RGB) of the best model.
     speed : dict
         Throughput of the last log interval.
+    main : bool
+        Whether this process speaks for the run; of several, one does.
     """
 
     state: Literal["finished", "interrupted"]
@@ -94,11 +96,12 @@ class Outcome:
     validation: tuple[dict[str, float], ...]
     best: dict[str, float] | None
     speed: dict[str, float] = field(default_factory=dict)
+    main: bool = True
 
 
 def run_training(job: Job) -> Outcome:
     """Train to the last step, or until a signal asks to stop."""
-    with readable_memory_errors(job.config):
+    with readable_faults(job.config, job.folder):
         return _run(job)
 
 
@@ -107,13 +110,15 @@ def _run(job: Job) -> Outcome:
     processes, recipe, model = job.processes, job.recipe.to(job.device), job.model.to(job.device)
 
     # Networks and optimisers.
-    if model.info.channels_last and device.type == "cuda":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks = recipe.networks(model)
+    for network in networks:
+        if network.info.channels_last and device.type == "cuda":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.set_checkpointing(train.checkpointing)
     parts: dict[str, nn.Module] = {MODEL: model, **recipe.modules}
     shown = model
     if train.ema:
         shown = parts[AVERAGED] = deepcopy(model).requires_grad_(False)
-    model.set_checkpointing(train.checkpointing)
     optimisers = {
         name: _optimiser(parameters, config.optim)
         for name, parameters in recipe.parameters(model).items()
@@ -133,9 +138,11 @@ def _run(job: Job) -> Outcome:
             restore_optimiser(optimiser, job.state.part(f"optimiser.{name}"))
         meters.copy_(job.state.tensors["meters/values"])
     if train.compile != "off":
-        compile_model(model, train.compile)
-    write = job.folder is not None and processes.main
-    outputs = Outputs(job.folder, config, job.record, job.samples, step) if write else None  # type: ignore[arg-type]
+        for network in networks:
+            compile_model(network, train.compile)
+    outputs = None
+    if job.folder is not None and processes.main:
+        outputs = Outputs(job.folder, config, job.record, job.samples, step)
 
     per_step = config.data.batch * processes.count * train.accumulate
     window = _Window(job.feed, device, per_step)
@@ -179,10 +186,14 @@ def _run(job: Job) -> Outcome:
         while step < train.steps and not stopping:
             rate = rate_at(config.optim, step, train.steps)
             # Dropout and stochastic depth draw from torch's own generator.
-            torch.manual_seed((train.seed * 1_000_003 + step) * 1024 + processes.rank)
+            own = (train.seed * 1_000_003 + step) * 1024 + processes.rank
+            torch.manual_seed(own % 2**63)
             model.train()
             for part in range(train.accumulate):
                 batch = job.feed.batch(step, part)
+                if train.compile == "reduce-overhead":
+                    # Outputs of a step's several passes must outlive one another.
+                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
                 with torch.autocast(
                     device.type, _DTYPES[job.precision], enabled=job.precision != "fp32"
                 ):
@@ -190,7 +201,7 @@ def _run(job: Job) -> Outcome:
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + value.float() / train.accumulate
             processes.average_gradients(trained)
-            norm, bad = _unscale_and_clip(trained, meters[0], config.optim.clip_norm)
+            norm, bad = _unscale_and_clip(optimisers, meters[0], config.optim.clip_norm)
             for optimiser in optimisers.values():
                 for group in optimiser.param_groups:
                     group["lr"] = rate
@@ -233,7 +244,14 @@ def _run(job: Job) -> Outcome:
     if outputs is not None:
         outputs.close(state=state, step=step, best=best)
     processes.wait()
-    return Outcome(state=state, step=step, validation=tuple(rows), best=best, speed=speed)
+    return Outcome(
+        state=state,
+        step=step,
+        validation=tuple(rows),
+        best=best,
+        speed=speed,
+        main=processes.main,
+    )
 
 
 def compile_model(model: SRModel, mode: Literal["default", "reduce-overhead"]) -> None:
@@ -260,16 +278,25 @@ def _optimiser(parameters: list[nn.Parameter], optim: OptimSection) -> Optimizer
 
 @torch.no_grad()
 def _unscale_and_clip(
-    parameters: list[nn.Parameter], scale: Tensor, largest: float | None
+    optimisers: Mapping[str, Optimizer], scale: Tensor, largest: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Norm of the gradient before clipping, and 1 where it is not finite (else 0)."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / scale
-    factor = 1.0 / scale
-    if largest is not None:
-        factor = factor * (largest / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, factor)
-    return norm, (~torch.isfinite(norm)).float()
+    """Norm of the model's gradient before clipping, and 1 where any is not finite (else 0).
+
+    Each optimiser's gradients are clipped by their own norm: a discriminator's may not shrink
+    the generator's.
+    """
+    norms = {}
+    for name, optimiser in optimisers.items():
+        parameters = (p for group in optimiser.param_groups for p in group["params"])
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / scale
+        factor = 1.0 / scale
+        if largest is not None:
+            factor = factor * (largest / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, factor)
+        norms[name] = norm
+    finite = torch.isfinite(torch.stack(list(norms.values()))).all()
+    return norms[MODEL], (~finite).float()
 
 
 @torch.no_grad()
@@ -308,6 +335,9 @@ class _Window:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
+        if self.device.type == "cuda":
+            # Steps that the device still works on belong to the window.
+            torch.cuda.synchronize(self.device)
         began = time.perf_counter()
         yield
         self.began_s += time.perf_counter() - began

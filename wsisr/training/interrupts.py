@@ -1,15 +1,22 @@
-"""Stopping well: a signal ends a run after its step, exhausted memory becomes a sentence."""
+"""Stopping well: a signal ends a run after its step, a fault becomes a sentence with its remedy."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import torch
+from safetensors import SafetensorError
 
+from wsisr.errors import StoreError
+from wsisr.store.files import DiskFullError
 from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
+
+_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_DETERMINISM = ("does not have a deterministic implementation", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @contextmanager
@@ -37,20 +44,40 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def readable_memory_errors(config: TrainConfig) -> Iterator[None]:
-    """Turn exhausted memory into the settings that lower the need for it."""
+def readable_faults(config: TrainConfig, folder: Path | None = None) -> Iterator[None]:
+    """Turn faults that a user can mend into sentences; all others pass.
+
+    Exhausted memory names the settings that lower the need for it, a refused kernel the setting
+    that refused it, a disk that fails what is safe (`folder`: of the run; None: nothing is
+    written, and such faults pass too).
+    """
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        text = str(error)
-        known = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-            part in text for part in known
-        ):
+    except (OSError, SafetensorError) as error:
+        # A broken store says itself what to do; a full disk here is the run's, not a build's.
+        said = isinstance(error, StoreError) and not isinstance(error, DiskFullError)
+        if folder is None or said:
             raise
-        data = config.data
         raise TrainingError(
-            f"memory is exhausted with batches of {data.batch} crops of {data.crop_lr_px} LR px: "
-            "lower data.batch (train.accumulate keeps the size of a step) or data.crop_lr_px, or "
-            "set train.checkpointing=true, train.precision=bf16 or data.cache=stream"
+            f"{folder}: a file could not be written or read ({error}). What was saved before is "
+            "whole: mend the cause (a full disk: make room, or lower train.keep_last) and go on "
+            "with --resume"
         ) from error
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+            part in text for part in _MEMORY
+        ):
+            data = config.data
+            raise TrainingError(
+                f"memory is exhausted with batches of {data.batch} crops of {data.crop_lr_px} LR "
+                "px: lower data.batch (train.accumulate keeps the size of a step), "
+                "data.crop_lr_px or val.crop_lr_px, or set train.checkpointing=true, "
+                "train.precision=bf16 or data.cache=stream"
+            ) from error
+        if config.train.deterministic and any(part in text for part in _DETERMINISM):
+            raise TrainingError(
+                f"train.deterministic=true refuses a kernel of {config.model.name}: "
+                f"{text.partition('. ')[0]}; set it to false, or train on --device cpu"
+            ) from error
+        raise

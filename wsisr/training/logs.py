@@ -8,29 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
-from wsisr.training.state import write_atomically
-
-LOG_COLUMNS = (
-    "step",
-    "loss",
-    "lr",
-    "samples_per_s",
-    "data_wait_ms",
-    "step_ms",
-    "grad_norm",
-    "memory_mib",
-    "skipped",
-)
-VALIDATION_COLUMNS = (
-    "step",
-    "psnr_rgb",
-    "psnr_y",
-    "ssim_rgb",
-    "bicubic_psnr_rgb",
-    "bicubic_psnr_y",
-    "bicubic_ssim_rgb",
-    "scale",
-)
+from wsisr.store.files import replace_file
 
 
 class RowLog:
@@ -70,10 +48,10 @@ class RowLog:
             self.path.unlink()
         else:
             self.columns = next(csv.reader(lines[:1]))
-            write_atomically(self.path, "".join((lines[0], *kept)))
+            replace_file(self.path, "".join((lines[0], *kept)).encode())
         if self.json is not None and self.json.exists():
             text = self.json.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_atomically(self.json, "".join(text[: len(kept)]))
+            replace_file(self.json, "".join(text[: len(kept)]).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -86,9 +64,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 class TensorBoard:
-    """TensorBoard files, where asked for; does nothing otherwise."""
+    """TensorBoard files, where asked for; does nothing otherwise.
 
-    def __init__(self, folder: Path, on: bool) -> None:
+    Points beyond `from_step` that an interrupted run has left are hidden: they come again.
+    """
+
+    def __init__(self, folder: Path, on: bool, from_step: int) -> None:
         self.writer: Any = None
         if not on:
             return
@@ -98,7 +79,9 @@ class TensorBoard:
             raise ConfigError(
                 "train.tensorboard=true needs tensorboard: pip install 'wsisr[tensorboard]'"
             ) from None
-        self.writer = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(  # type: ignore[no-untyped-call]
+            str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None
+        )
 
     def write(self, prefix: str, row: Mapping[str, Any]) -> None:
         if self.writer is None:

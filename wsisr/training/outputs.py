@@ -1,5 +1,6 @@
 """The run folder while it grows: logs, pictures, saved models, states, record."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,15 @@ from torch import Tensor
 
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
+from wsisr.store.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.training.batches import unit
 from wsisr.training.card import write_card, write_curves
 from wsisr.training.config import TrainConfig
-from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, RowLog, TensorBoard
+from wsisr.training.logs import RowLog, TensorBoard
 from wsisr.training.pictures import sample_grid, write_grid
 from wsisr.training.record import RunRecord
-from wsisr.training.runs import BEST, LAST
-from wsisr.training.state import publish, recover, write_atomically, write_state
+from wsisr.training.runs import BEST, LAST, LOG_COLUMNS, VALIDATION_COLUMNS
+from wsisr.training.state import write_state
 from wsisr.training.validation import Sample, enlarge
 
 CHECKPOINTS = "checkpoints"
@@ -43,18 +45,22 @@ class Outputs:
         samples: dict[float, list[Sample]],
         from_step: int,
     ) -> None:
+        # First, because it can fail: a folder without a run would be in the next one's way.
+        self.board = TensorBoard(folder, config.train.tensorboard, from_step)
         self.folder = folder
         self.config = config
         self.record = record
         self.scale = next(iter(samples))
         self.drawn = samples[self.scale][: config.val.pictures]
         for name in (BEST, LAST):
-            recover(folder / name)
+            recover_swap(folder / name, self._aside(name))
+            remove_tree(self._staged(name))
         self.log = RowLog(folder / "log.csv", LOG_COLUMNS, from_step, lines=True)
         self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
-        self.board = TensorBoard(folder, config.train.tensorboard)
-        write_atomically(folder / CONFIG_NAME, config.to_yaml())
+        replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
         record.update(state="running", step=from_step)
+        text = json.dumps(record.document["environment"], indent=2) + "\n"
+        replace_file(folder / "environment.json", text.encode())
 
     def training(self, row: dict[str, Any]) -> None:
         """A row of the log."""
@@ -75,9 +81,10 @@ class Outputs:
 
     def model(self, name: str, model: SRModel, step: int, psnr: float | None) -> None:
         """A saved model, put into place as a whole."""
-        new = self.folder / f".{name}.new"
-        save_model(model, new, self.record.model_extra(step, psnr))
-        publish(new, self.folder / name)
+        staged = self._staged(name)
+        save_model(model, staged, self.record.model_extra(step, psnr))
+        sync_tree(staged)
+        swap_in(staged, self.folder / name, self._aside(name))
 
     def state(self, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
         """A trainer state."""
@@ -89,6 +96,12 @@ class Outputs:
         self.record.update(**values)
         self._summarise()
         self.board.close()
+
+    def _staged(self, name: str) -> Path:
+        return self.folder / f".{name}.new"
+
+    def _aside(self, name: str) -> Path:
+        return self.folder / f".{name}.old"
 
     def _summarise(self) -> None:
         write_curves(self.folder)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from wsisr.errors import ConfigError
+from wsisr.models.device import choose_device
 
 _PIECE = 1 << 24
 
@@ -26,12 +27,15 @@ class Processes:
 
     Attributes
     ----------
-    rank, count, local_rank : int
+    rank, count : int
+        Over all machines.
+    local_count : int
+        Processes of the run on this machine.
     """
 
     rank: int = 0
     count: int = 1
-    local_rank: int = 0
+    local_count: int = 1
 
     @property
     def main(self) -> bool:
@@ -104,12 +108,16 @@ def join(device: str | None) -> tuple[Processes, torch.device]:
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = _device(device, local if count > 1 else None)
+    chosen = _place(device, local if count > 1 else None)
     if count == 1:
         return Processes(), chosen
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_rank=local), chosen
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_count=beside), chosen
 
 
 def leave() -> None:
@@ -118,20 +126,13 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _device(name: str | None, local_rank: int | None) -> torch.device:
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device {name}: no such device; give cpu, cuda or cuda:1") from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"--device {name}: torch finds no GPU here; leave --device out")
-        device = torch.device("cuda", device.index if local_rank is None else local_rank)
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise ConfigError(f"{device}: there are {torch.cuda.device_count()} GPUs here")
-        torch.cuda.set_device(device)
-    elif device.type != "cpu":
+def _place(name: str | None, local_rank: int | None) -> torch.device:
+    """The device of this process: of several, each has the GPU of its local rank."""
+    device = choose_device(name)
+    if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device {name}: training runs on cpu and cuda")
+    if device.type == "cuda":
+        if local_rank is not None:
+            device = choose_device(f"cuda:{local_rank}")
+        torch.cuda.set_device(device)
     return device

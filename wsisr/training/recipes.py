@@ -7,6 +7,7 @@ optimisers.
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from wsisr.models.adversarial import (
 from wsisr.models.contrastive import ContrastiveBranch, ContrastiveSettings, contrastive_step
 from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
 from wsisr.models.losses import cwt_loss
-from wsisr.models.settings import override
+from wsisr.models.settings import closest, override
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import Batch
 from wsisr.training.config import RecipeSection
@@ -95,16 +96,14 @@ def recipe_settings(section: RecipeSection) -> list[Any]:
         given = {key: left.pop(key) for key in list(left) if key in names}
         found.append(override(kind(), given, f"recipe {section.kind}"))
     if left:
-        from wsisr.models.settings import closest
-
         known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
         key = next(iter(left))
         raise ConfigError(f"recipe {section.kind} has no setting {key!r}; {closest(key, known)}")
     return found
 
 
-class Recipe:
-    """A loss without modules of its own; also the base of the others.
+class Recipe(ABC):
+    """What the loop asks of a recipe; as it stands, one without modules of its own.
 
     Attributes
     ----------
@@ -123,14 +122,19 @@ class Recipe:
         """Parameters of each optimiser."""
         return {MODEL: [p for p in model.parameters() if p.requires_grad]}
 
+    def networks(self, model: SRModel) -> list[SRModel]:
+        """The SR networks that a step runs: `model`, and what the recipe has beside it."""
+        return [model]
+
+    @abstractmethod
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         """Add the gradients of a batch; returns detached terms, ``loss`` among them."""
-        raise NotImplementedError
 
-    def after_step(self, model: SRModel) -> None:
+    def after_step(self, model: SRModel) -> None:  # noqa: B027 - most add nothing
         """What follows an optimiser step."""
 
     def to(self, device: torch.device) -> "Recipe":
+        """Move all networks of the recipe, trained or not."""
         for module in self.modules.values():
             module.to(device)
         return self
@@ -195,6 +199,9 @@ class ContrastiveRecipe(Recipe):
         found = super().parameters(model)
         found[MODEL] += [p for p in self.branch.parameters() if p.requires_grad]
         return found
+
+    def networks(self, model: SRModel) -> list[SRModel]:
+        return [model] if self.branch.own is None else [model, self.branch.own]
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.hr is not None

@@ -14,11 +14,11 @@ import torch
 
 from wsisr import __version__
 from wsisr.models.wrapper import SRModel
+from wsisr.store.files import replace_file
 from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.plan import DataPlan
 from wsisr.training.runs import FORMAT, FORMAT_VERSION, RUN_NAME
-from wsisr.training.state import write_atomically
 
 _PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "google-crc32c", "imagecodecs")
 
@@ -42,7 +42,7 @@ class RunRecord:
         self.document |= values
         if self.folder is not None:
             text = json.dumps(self.document, indent=2) + "\n"
-            write_atomically(self.folder / RUN_NAME, text)
+            replace_file(self.folder / RUN_NAME, text.encode())
 
     def model_extra(self, step: int, psnr: float | None) -> dict[str, Any]:
         """What a saved model says of itself."""
@@ -105,7 +105,6 @@ def new_record(
         "citation": model.info.citation,
         "features": features,
         "config": config.to_dict(),
-        "best": None,
         "environment": dict(environment),
         "command": " ".join(sys.argv),
         **extra,

@@ -25,8 +25,10 @@ from wsisr.training.runs import RUN_NAME, Run, open_run
 RUNS = Path("runs")
 FREE_TO_CHANGE = frozenset(
     {
+        "data.batch",
         "data.cache",
         "data.workers",
+        "train.accumulate",
         "train.steps",
         "train.log_every",
         "train.save_every",
@@ -39,7 +41,10 @@ FREE_TO_CHANGE = frozenset(
         "val.pictures",
     }
 )
-"""What a resumed run may change: nothing of it decides what is learnt (steps: said)."""
+"""What a resumed run may change: nothing of it decides what is learnt.
+
+Steps: said. Batch and accumulated batches: only if a step keeps its number of samples (checked).
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +149,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
         raise ConfigError(f"{folder} is there and is no run; name another folder with -o")
     if earlier is not None:
         resolved = _resumed(earlier, request, resolved)
+        _check_samples(earlier, resolved.config, processes.count)
     # No process may make the folder before all have looked.
     processes.wait()
     return Setting(
@@ -173,6 +179,10 @@ def _resumed(earlier: Run, request: TrainRequest, now: Resolved) -> Resolved:
     for change in (*asked, request.changes, read_assignments(list(request.assignments))):
         content = merge(content, change)
     new = parse_config(content)
+    if new.train.steps < earlier.step:
+        raise ConfigError(
+            f"{earlier.folder} has done {earlier.step} steps: {new.train.steps} are fewer"
+        )
     changed = differences(old, new, FREE_TO_CHANGE)
     if changed:
         raise ConfigError(
@@ -180,6 +190,18 @@ def _resumed(earlier: Run, request: TrainRequest, now: Resolved) -> Resolved:
             "another run with -o, from these weights with --init-from"
         )
     return replace(now, config=new)
+
+
+def _check_samples(earlier: Run, config: TrainConfig, processes: int) -> None:
+    """Another number of samples in a step would take other patches than the run would have."""
+    batch, parts = config.data.batch, config.train.accumulate
+    before, now = earlier.document["batch"], batch * processes * parts
+    if before != now:
+        raise ConfigError(
+            f"{earlier.folder} takes {before} samples a step, not {now} (data.batch {batch} x "
+            f"{processes} processes x train.accumulate {parts}): set data.batch or "
+            "train.accumulate so that it is the same"
+        )
 
 
 def opening_lines(setting: Setting) -> list[str]:
@@ -199,6 +221,8 @@ def opening_lines(setting: Setting) -> list[str]:
         gpu = "on a GPU" if setting.device.type == "cuda" else "no GPU here"
         reason = f" (chosen: {gpu})"
     first = f"Preset {model.preset}{reason}: {_cost(config)}."
+    if request.resume:
+        first = f"{setting.folder} holds no run yet: this starts it. {first}"
     others = [name for name in PRESETS if name in model_spec(model.name).presets]
     if request.preset == "auto":
         own = _arithmetic(config)

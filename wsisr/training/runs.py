@@ -24,6 +24,29 @@ FORMAT_VERSION = 1
 RUN_NAME = "run.json"
 BEST = "best"
 LAST = "last"
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "samples_per_s",
+    "data_wait_ms",
+    "step_ms",
+    "grad_norm",
+    "memory_mib",
+    "skipped",
+)
+"""Of ``log.csv`` in every run; a recipe's own terms follow."""
+VALIDATION_COLUMNS = (
+    "step",
+    "psnr_rgb",
+    "psnr_y",
+    "ssim_rgb",
+    "bicubic_psnr_rgb",
+    "bicubic_psnr_y",
+    "bicubic_ssim_rgb",
+    "scale",
+)
+"""Of ``validation.csv``, one row for each scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +101,19 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """Folder of the saved model: the best by validation, else the last.
+        """Folder of the saved model: the best by validation PSNR, else the last.
+
+        An adversarial run gives its last first: PSNR falls as it learns, so its best by PSNR is
+        the one that has learnt least.
 
         Raises
         ------
         ConfigError
             If the run has saved none yet.
         """
-        for name in (BEST, LAST):
+        recipe = self.document.get("config", {}).get("recipe", {})
+        adversarial = recipe.get("kind") == "adversarial"
+        for name in (LAST, BEST) if adversarial else (BEST, LAST):
             if (self.folder / name / "model.safetensors").is_file():
                 return self.folder / name
         raise ConfigError(

@@ -79,10 +79,6 @@ class StepPlan:
     y: Int64Array
     x: Int64Array
 
-    @property
-    def one_scale(self) -> bool:
-        return len(set(self.scales)) == 1
-
 
 def slots_of(rank: int, processes: int, batch: int, part: int = 0) -> Int64Array:
     """Slots of one process's batch, `part` counting accumulated batches.

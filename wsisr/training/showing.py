@@ -4,24 +4,23 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from wsisr.models.device import choose_device
 from wsisr.progress import Reporter, silent
 from wsisr.training.config import TrainConfig
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import FixedFeed
-from wsisr.training.parallel import Processes, join
+from wsisr.training.parallel import join, leave
 from wsisr.training.recipes import build_recipe
 from wsisr.training.record import RunRecord
 from wsisr.training.request import TrainRequest, resolve
 from wsisr.training.start import build_model, choose_precision
 
-WARM_STEPS = 3
-SYNTHETIC_STEPS = 20
+SYNTHETIC_STEPS = 10
 
 
 def config_text(request: TrainRequest) -> str:
     """The resolved configuration as YAML, readings and warnings as comments above it."""
-    _, device = join(request.device)
-    resolved = resolve(request, device.type == "cuda")
+    resolved = resolve(request, choose_device(request.device).type == "cuda")
     notes = [*(f"reading: {r}" for r in resolved.readings)]
     notes += [f"warning: {w}" for w in resolved.warnings]
     return "\n".join([*(f"# {note}" for note in notes), resolved.config.to_yaml().rstrip()])
@@ -71,12 +70,11 @@ def measure_synthetic(
 
 
 def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcome:
-    """The run behind `measure_synthetic`; its speed is of the steps after the first few."""
+    """The run behind `measure_synthetic`: as many steps to warm up, then those that count."""
     processes, device = join(request.device)
     config = resolve(replace(request, steps=None), device.type == "cuda").config
-    total = WARM_STEPS + steps
     # One log row at the warm-up's end, one at the end: the last one is the measurement.
-    train = config.train.model_copy(update={"steps": total, "log_every": WARM_STEPS})
+    train = config.train.model_copy(update={"steps": 2 * steps, "log_every": steps})
     config = config.model_copy(update={"train": train})
     model = build_model(config)
     info = model.info
@@ -90,7 +88,10 @@ def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcom
         samples={},
         record=RunRecord(folder=None, document={}),
         device=device,
-        processes=Processes() if processes.count == 1 else processes,
+        processes=processes,
         report=report,
     )
-    return run_training(job)
+    try:
+        return run_training(job)
+    finally:
+        leave()

@@ -1,6 +1,6 @@
 """From a request to a run: data, network and folder, each checked in turn."""
 
-import json
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +12,13 @@ from wsisr.models import create_model, start_from
 from wsisr.models.info import ModelInfo
 from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.store import open_pairs
+from wsisr.store import PairStore, open_pairs
 from wsisr.training.batches import BatchRule
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import PairDataset, Role, Source, open_source
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import StoreFeed
+from wsisr.training.interrupts import readable_faults
 from wsisr.training.outputs import CHECKPOINTS
 from wsisr.training.parallel import leave
 from wsisr.training.plan import DataPlan, plan_data
@@ -26,7 +27,7 @@ from wsisr.training.record import describe_environment, new_record
 from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
 from wsisr.training.runs import RUN_NAME, open_run
 from wsisr.training.sampling import CropRule
-from wsisr.training.state import TrainerState, read_state, write_atomically
+from wsisr.training.state import TrainerState, read_state
 from wsisr.training.validation import build_samples, validation_scales
 
 
@@ -48,8 +49,8 @@ def train(
     ConfigError, ModelError, StoreError, TrainingError
         One sentence with the remedy.
     """
-    setting = settle(request, writes=not dry_run)
     try:
+        setting = settle(request, writes=not dry_run)
         job = prepare(setting, report if setting.processes.main else silent, dry_run=dry_run)
         try:
             return run_training(job), setting.folder
@@ -68,12 +69,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
     for line in opening_lines(setting):
         _say(report, line)
     data = config.data
-    if not request.data.exists():
-        raise ConfigError(
-            f"{request.data} is not there: build it with wsisr build-pairs, or name another store "
-            "with --data"
-        )
-    store = open_pairs(request.data, threads=1)
+    store = open_store(request.data)
     model = build_model(config)
     plan = plan_data(
         store,
@@ -94,7 +90,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
             "exactly: expect less of it."
         )
     state = _state(setting, report)
-    started = None
+    started = None if earlier is None else earlier.document.get("init_from")
     if request.init_from is not None and state is None:
         started = _start_from(model, request.init_from)
         _say(report, started)
@@ -121,21 +117,23 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
             "readings": list(setting.resolved.readings),
             "warnings": list(setting.resolved.warnings),
             "init_from": started,
+            "best": None if state is None else state.scalars["best"],
         },
     )
     folder = None if dry_run else setting.folder
     if folder is not None and setting.processes.main:
         make_folder(folder)
-        write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     setting.processes.wait()
-    source = open_source(
-        rows,
-        roles(plan, rule),
-        cache=data.cache,
-        device=device,
-        workers=data.workers,
-        report=report,
-    )
+    with readable_faults(config):
+        source = open_source(
+            rows,
+            roles(plan, rule),
+            cache=data.cache,
+            device=device,
+            workers=data.workers,
+            sharers=setting.processes.local_count,
+            report=report,
+        )
     for line in (*notes, data_line(plan, source, config), *setting.resolved.warnings):
         _say(report, line)
     batches = BatchRule(
@@ -160,6 +158,21 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         folder=folder,
         state=state,
     )
+
+
+def open_store(path: Path) -> PairStore:
+    """The pair store of a run, or what to do where there is none."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path} is not there: build it with wsisr build-pairs, or name another store with "
+            "--data"
+        )
+    if not (path / "zarr.json").is_file():
+        raise ConfigError(
+            f"{path} is no pair store, for it holds no zarr.json: name the folder that wsisr "
+            "build-pairs wrote (pairs.zarr) with --data"
+        )
+    return open_pairs(path, threads=1)
 
 
 def build_model(config: TrainConfig) -> SRModel:
@@ -214,12 +227,15 @@ def choose_precision(
     asked: str, device: torch.device, info: ModelInfo
 ) -> Literal["fp32", "bf16", "fp16"]:
     """The element type of a run; `auto` is bf16 on a GPU that has it."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if asked == "auto":
+        # Without emulation: older GPUs would be slower by it than in fp32.
+        able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return "bf16" if able and "bfloat16" in info.dtypes else "fp32"
     if asked == "fp16" and device.type != "cuda":
         raise ConfigError("train.precision=fp16 needs a GPU; use bf16 or fp32")
     if asked == "bf16":
+        if "bfloat16" not in info.dtypes:
+            raise ConfigError(f"train.precision=bf16: {info.name} does not bear it; use fp32")
         return "bf16"
     return "fp16" if asked == "fp16" else "fp32"
 
@@ -257,6 +273,11 @@ def _state(setting: Setting, report: Reporter) -> TrainerState | None:
     if setting.earlier is None:
         return None
     state = read_state(setting.folder / CHECKPOINTS)
+    if state is None and setting.earlier.step > 0:
+        raise ConfigError(
+            f"{setting.folder} has no trainer state left, though {setting.earlier.step} steps were "
+            "done; start again in another folder, with --init-from to keep the saved weights"
+        )
     for line in state.skipped if state is not None else ():
         _say(report, line)
     return state
@@ -289,6 +310,8 @@ def _reference_note(plan: DataPlan, model: SRModel) -> list[str]:
 
 def _settle_torch(config: TrainConfig, device: torch.device) -> None:
     if config.train.deterministic:
+        # Without it cuBLAS refuses to be deterministic; read when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if device.type == "cuda" and not config.train.deterministic:
         torch.backends.cudnn.benchmark = True

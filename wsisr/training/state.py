@@ -8,7 +8,6 @@ the one before is taken, which is said.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wsisr.store.files import replace_file, sync_file
 from wsisr.training.errors import TrainingError
 
 FORMAT_VERSION = 1
@@ -56,23 +56,20 @@ def state_path(folder: Path, step: int) -> Path:
 def write_state(
     folder: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any], keep: int
 ) -> Path:
-    """Write a state and remove all but the newest `keep`; a failure is raised, never hidden."""
+    """Write a state and remove all but the newest `keep`; `read_state` never sees half a one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = state_path(folder, int(scalars["step"]))
     partial = path.with_suffix(".partial")
     try:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
         digest = _digest(partial)
-        _sync(partial)
+        sync_file(partial)
         os.replace(partial, path)
         document = {"format_version": FORMAT_VERSION, "digest": digest, **scalars}
-        partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        _sync(partial)
-        os.replace(partial, path.with_suffix(".json"))
-    except OSError as error:
-        raise TrainingError(
-            f"{path} cannot be written ({error}); free some space and go on with --resume"
-        ) from error
+        text = json.dumps(document, indent=2) + "\n"
+        replace_file(path.with_suffix(".json"), text.encode())
+    finally:
+        partial.unlink(missing_ok=True)
     for old in state_steps(folder)[keep:]:
         for suffix in (".json", ".safetensors"):
             state_path(folder, old).with_suffix(suffix).unlink(missing_ok=True)
@@ -134,46 +131,14 @@ def restore_module(module: nn.Module, tensors: Mapping[str, Tensor], what: str) 
     try:
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
+        # The first line of torch's text names the class, the second one the fault.
+        reason = str(error).splitlines()[1:2] or [str(error)]
         raise TrainingError(
-            f"the trainer state does not fit the {what} ({str(error).splitlines()[0]}); it belongs "
-            "to another configuration"
+            f"the trainer state does not fit the {what} ({reason[0].strip()}); it belongs to "
+            "another run: put this run's own files back into its checkpoints"
         ) from None
-
-
-def publish(made: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another; `recover` mends a stop in between."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(made, folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(folder: Path) -> None:
-    """Finish or undo a `publish` that was cut short."""
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        os.replace(old, folder)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(folder.with_name(f".{folder.name}.new"), ignore_errors=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Text under another name, then renamed into place."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

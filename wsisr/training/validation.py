@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation, resize
+from wsisr.errors import ConfigError
+from wsisr.metrics.images import MetricError
 from wsisr.metrics.protocols import get_protocol
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import unit
@@ -71,6 +73,7 @@ def build_samples(
     chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))
     made: dict[float, list[Sample]] = {}
     for scale in scales:
+        _check_size(plan, config, scale)
         pairs = [
             _stored(plan, data, int(row), config.val.crop_lr_px)
             if plan.lr is not None
@@ -82,6 +85,19 @@ def build_samples(
             for number, (lr, hr) in enumerate(pairs)
         ]
     return made
+
+
+def _check_size(plan: DataPlan, config: TrainConfig, scale: float) -> None:
+    """Refuse samples that the metrics have no use for, before any is read."""
+    side = hr_size(min(config.val.crop_lr_px, lr_size(plan.hr_px, scale)), scale)
+    blank = torch.zeros(1, 3, side, side)
+    try:
+        get_protocol(PROTOCOL)(blank, blank, scale)
+    except MetricError as error:
+        raise ConfigError(
+            f"validation samples of {side} HR px at x{scale:g} are too small ({error}) Raise "
+            "val.crop_lr_px, or validate at smaller scales (val.scales)"
+        ) from None
 
 
 def _stored(plan: DataPlan, data: PairDataset, row: int, crop_px: int) -> tuple[Tensor, Tensor]:

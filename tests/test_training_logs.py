@@ -1,0 +1,89 @@
+"""What a run writes as it goes: CSV, JSON lines, TensorBoard where it is installed."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from training_samples import make_store, small_request
+
+from wsisr.errors import ConfigError
+from wsisr.reporting.run_facts import KNOWN_COLUMNS
+from wsisr.training import TrainRequest, train
+from wsisr.training.logs import RowLog, read_rows
+from wsisr.training.state import state_path, state_steps
+
+torch.set_num_threads(1)
+
+
+def written(path: Path, steps: range, from_step: int = 0, **more: float) -> RowLog:
+    log = RowLog(path, ("step", "loss"), from_step, lines=True)
+    for step in steps:
+        log.write({"step": step, "loss": step / 3, **more})
+    return log
+
+
+def test_rows_come_back_as_numbers_and_json_has_null_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    written(path, range(1, 3), colour=0.25).write({"step": 3, "loss": math.nan, "colour": 1.0})
+    rows = read_rows(path)
+    assert [row["step"] for row in rows] == [1, 2, 3] and rows[1]["loss"] == 0.666667
+    assert rows[0]["colour"] == 0.25 and math.isnan(rows[2]["loss"])
+    lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    assert lines[0] == {"step": 1, "loss": 0.333333, "colour": 0.25} and lines[2]["loss"] is None
+
+
+def test_rows_beyond_the_state_are_cut_and_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    written(path, range(1, 8), colour=0.5)
+    with path.open("a") as file:
+        file.write("8,2.6")
+    written(path, range(5, 7), from_step=4, colour=0.5)
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 4, 5, 6]
+    lines = path.with_suffix(".jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    written(path, range(0), from_step=0)
+    assert not path.exists() and path.with_suffix(".jsonl").read_text() == ""
+    with pytest.raises(ValueError, match="colour"):
+        written(path, range(1, 2)).write({"step": 2, "loss": 1.0, "colour": 1.0})
+
+
+@pytest.fixture
+def request_with_board(tmp_path: Path) -> TrainRequest:
+    store = make_store(tmp_path / "pairs.zarr", count=3)
+    more = ("train.tensorboard=true", "train.log_every=2")
+    return small_request(store, tmp_path / "run", *more, steps=10)
+
+
+def test_without_tensorboard_nothing_is_left_in_the_way(
+    request_with_board: TrainRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'wsisr\[tensorboard\]'"):
+        train(request_with_board)
+    without = (*request_with_board.assignments, "train.tensorboard=false")
+    outcome, _ = train(replace(request_with_board, assignments=without, steps=1))
+    assert outcome.state == "finished"
+
+
+def test_tensorboard_gets_every_row_once_over_a_resume(request_with_board: TrainRequest) -> None:
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, folder = train(request_with_board)
+    last = state_path(folder / "checkpoints", state_steps(folder / "checkpoints")[0])
+    for suffix in (".json", ".safetensors"):
+        last.with_suffix(suffix).unlink()
+    train(replace(request_with_board, resume=True, assignments=()))
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    found = {
+        tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]
+    }
+    log = read_rows(folder / "log.csv")
+    assert [step for step, _ in found["train/loss"]] == [2, 4, 6, 8, 10]
+    assert [v for _, v in found["train/loss"]] == pytest.approx([r["loss"] for r in log], rel=1e-5)
+    rows = read_rows(folder / "validation.csv")
+    assert [step for step, _ in found["val-x4/psnr_rgb"]] == [row["step"] for row in rows]
+    assert {tag.partition("/")[2] for tag in found} | {"step"} >= KNOWN_COLUMNS

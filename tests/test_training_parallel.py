@@ -1,0 +1,52 @@
+"""The place of a process among those of a run; GPUs are pretended, for there is none here."""
+
+import pytest
+import torch
+
+from wsisr.errors import ConfigError
+from wsisr.training import parallel
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Two pretended GPUs; the indices that torch was set to."""
+    indices: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    # Below torch's own check, which refuses a GPU without an index.
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", indices.append, raising=False)
+    monkeypatch.setattr(parallel.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(parallel.dist, "get_rank", lambda: 5)
+    monkeypatch.setattr(parallel.dist, "get_world_size", lambda: 8)
+    return indices
+
+
+@pytest.mark.parametrize(
+    ("name", "index"), [(None, 0), ("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
+)
+def test_one_process_takes_the_gpu_it_is_given(
+    chosen: list[int], name: str | None, index: int
+) -> None:
+    processes, device = parallel.join(name)
+    assert (processes.count, device, chosen) == (1, torch.device("cuda", index), [index])
+
+
+@pytest.mark.parametrize("name", [None, "cuda", "cuda:0"])
+def test_of_several_each_takes_the_gpu_of_its_local_rank(
+    chosen: list[int], monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    processes, device = parallel.join(name)
+    assert (processes.rank, processes.local_count) == (5, 2) and not processes.main
+    assert device == torch.device("cuda:1") and chosen == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match="cuda:2: there is no such GPU; there are 2 here"):
+        parallel.join(name)
+
+
+def test_training_runs_on_cpu_and_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "choose_device", lambda name: torch.device("mps"))
+    with pytest.raises(ConfigError, match="--device mps: training runs on cpu and cuda"):
+        parallel.join("mps")
