@@ -19,6 +19,8 @@ import torch
 
 from wsisr import __version__
 from wsisr.models import list_models, model_spec
+from wsisr.reporting.charts import Series, chart
+from wsisr.training.logs import read_rows
 from wsisr.training.runs import find_runs
 
 WITHOUT = ("bicubic", "masrgan", "srgan", "esrgan", "swdnet")
@@ -59,6 +61,27 @@ def evaluate(options: argparse.Namespace) -> None:
     print((options.out / "eval" / "tables.md").read_text())
 
 
+CURVES = {"mihatp": "base", "iste": "loss", "cwtnet": "pixel", "masrnet": "loss", "swinir": "loss"}
+"""Networks in the picture of curves, and the column of their log that is the mean L1 of the SR."""
+
+
+def draw_curves(out: Path) -> None:
+    """Training curves of the families as ``curves.png``."""
+    lines = []
+    for run in find_runs(out / "runs"):
+        if run.model in CURVES:
+            rows = read_rows(run.folder / "log.csv")
+            loss = [row[CURVES[run.model]] for row in rows]
+            # Means over a tenth of the run: a row is of a few small crops.
+            wide = max(1, len(loss) // 10)
+            means = [sum(loss[i : i + wide]) / wide for i in range(len(loss) - wide + 1)]
+            lines.append(Series(run.model, [row["step"] for row in rows[wide - 1 :]], means))
+    drawn = chart(
+        lines, title="Training, tiny presets", x_label="step", y_label="L1 of crops, 0 to 1"
+    )
+    drawn.save_png(out / "curves.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path)
@@ -82,6 +105,7 @@ def main() -> None:
             start = options.out / "runs" / f"masrnet-x{options.scale}"
             more = ("--init-from", str(start)) if name == "masrgan" else ()
             seconds[name] = train(name, options, *more)
+    draw_curves(options.out)
     if not options.train_only:
         evaluate(options)
     for name, spent in seconds.items():
