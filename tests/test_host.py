@@ -1,4 +1,4 @@
-"""Free memory of the machine, never more than its control group allows."""
+"""Free memory of the machine, never more than its control group allows; and its end."""
 
 from pathlib import Path
 
@@ -29,3 +29,11 @@ def fake_files(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
 def test_free_memory(monkeypatch: pytest.MonkeyPatch, files: dict[str, str], free: int) -> None:
     fake_files(monkeypatch, files)
     assert host.available_bytes() == free
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    assert host.is_out_of_memory(MemoryError())
+    assert host.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert host.is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."))
+    assert not host.is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not host.is_out_of_memory(ValueError("out of memory"))

@@ -12,7 +12,7 @@ from upscaling_samples import MoodyEngine, render_all
 from wsisr.errors import ConfigError, ModelError
 from wsisr.geometry import Box
 from wsisr.models import create_model, list_models, model_spec
-from wsisr.upscaling.engines import BicubicEngine, TorchEngine, is_out_of_memory
+from wsisr.upscaling.engines import BicubicEngine, TorchEngine
 from wsisr.upscaling.inference import Renderer
 from wsisr.upscaling.memory import plan_tiles
 from wsisr.upscaling.tiling import Frame, TilePlan, Window, plan_frame
@@ -199,14 +199,6 @@ def test_no_memory_at_all_is_a_sentence() -> None:
     renderer = _renderer(_CrampedNetwork(10), frame, 16, on_shrink=lambda text: None)
     with pytest.raises(ModelError, match="smallest tile"):
         render_all(renderer, picture(64, 64), 128)
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."))
-    assert not is_out_of_memory(RuntimeError("shape mismatch"))
-    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

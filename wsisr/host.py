@@ -1,9 +1,16 @@
-"""How much memory this machine has to give."""
+"""How much memory this machine has to give, and whether it ran out."""
 
 from pathlib import Path
 
 UNKNOWN_BYTES = 2 << 30
 """Taken to be free where the system does not say."""
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "status_alloc_failed",  # of cuDNN and cuBLAS, for their own workspaces
+)
+"""What errors say when memory ran out."""
 
 
 def available_bytes() -> int:
@@ -21,3 +28,13 @@ def available_bytes() -> int:
     except (OSError, ValueError):
         return free
     return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on the host or on a device."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or any(words in text for words in OUT_OF_MEMORY)
+    )

@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
 from safetensors import SafetensorError
 
 from wsisr.errors import StoreError
+from wsisr.host import is_out_of_memory
 from wsisr.store.files import DiskFullError
 from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 
-_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 _DETERMINISM = ("does not have a deterministic implementation", "CUBLAS_WORKSPACE_CONFIG")
 
 
@@ -64,10 +63,7 @@ def readable_faults(config: TrainConfig, folder: Path | None = None) -> Iterator
             "with --resume"
         ) from error
     except (RuntimeError, MemoryError) as error:
-        text = str(error)
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-            part in text for part in _MEMORY
-        ):
+        if is_out_of_memory(error):
             data = config.data
             raise TrainingError(
                 f"memory is exhausted with batches of {data.batch} crops of {data.crop_lr_px} LR "
@@ -75,6 +71,7 @@ def readable_faults(config: TrainConfig, folder: Path | None = None) -> Iterator
                 "data.crop_lr_px or val.crop_lr_px, or set train.checkpointing=true, "
                 "train.precision=bf16 or data.cache=stream"
             ) from error
+        text = str(error)
         if config.train.deterministic and any(part in text for part in _DETERMINISM):
             raise TrainingError(
                 f"train.deterministic=true refuses a kernel of {config.model.name}: "

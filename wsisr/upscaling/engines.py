@@ -14,7 +14,7 @@ import numpy as np
 
 from wsisr.errors import ModelError
 from wsisr.geometry import Box
-from wsisr.host import available_bytes
+from wsisr.host import available_bytes, is_out_of_memory
 from wsisr.upscaling import bicubic
 from wsisr.upscaling.bicubic import Float32Array, UInt8Array
 from wsisr.upscaling.tiling import Frame, Window, plan_frame
@@ -29,13 +29,6 @@ PROBE_PX = 32
 """Side of the window that tells how much memory a network takes on a CPU, plane px."""
 PEAK_MARGIN = 1.25
 """Memory set aside over the measured peak, for what the allocator loses between blocks."""
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "status_alloc_failed",  # of cuDNN and cuBLAS, for their own workspaces
-)
-"""What errors say when memory ran out."""
 POOL_REACH_PX = 16
 """Context beyond half a pooling window, plane px: what lies nearer to a cut is slightly wrong, and
 so would be means over it."""
@@ -77,16 +70,6 @@ class Engine(Protocol):
     def bytes_per_px(self, scale: float, side_px: int) -> float:
         """Working memory per plane px of a square window at a scale, as probed or estimated."""
         ...
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on the host or on a device."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        type(error).__name__ == "OutOfMemoryError" or any(words in text for words in OUT_OF_MEMORY)
-    )
 
 
 class BicubicEngine:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from wsisr.errors import ModelError
 from wsisr.geometry import Box
+from wsisr.host import is_out_of_memory
 from wsisr.upscaling import bicubic
 from wsisr.upscaling.bicubic import Float32Array, UInt8Array
 from wsisr.upscaling.engines import (
     BicubicEngine,
     Engine,
-    is_out_of_memory,
     release_device_memory,
 )
 from wsisr.upscaling.tiling import (
