@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from wsisr.geometry import Box
+from wsisr.metrics import psnr
 from wsisr.slides.opening import open_slide
 from wsisr.slides.resample import read_resampled
 from wsisr.upscaling.bicubic import UInt8Array
@@ -76,7 +77,8 @@ def main() -> None:
                 f"| {Path(name).name} | {model.pooling.split(' (')[0] or '-'} "
                 f"| {plan.core_px / scale:g} + {plan.halo_px} + {plan.blend_px / scale:g} "
                 f"| {differences(tiled.pixels, untiled.pixels)} "
-                f"| {psnr(tiled.pixels, hr):.3f} / {psnr(untiled.pixels, hr):.3f} "
+                f"| {psnr(tiled.pixels, hr, crop=MARGIN_PX):.3f} "
+                f"/ {psnr(untiled.pixels, hr, crop=MARGIN_PX):.3f} "
                 f"| {seams(tiled, untiled.pixels, scale)} | {tiled_s:.1f} / {untiled_s:.1f} |",
                 flush=True,
             )
@@ -95,12 +97,6 @@ def render(engine: Engine, frame: Frame, plan: TilePlan, lr: UInt8Array) -> tupl
 def differences(a: UInt8Array, b: UInt8Array) -> str:
     found = np.abs(a.astype(int) - b)
     return f"{found.max()}, {found.mean():.4f}"
-
-
-def psnr(sr: UInt8Array, hr: UInt8Array) -> float:
-    inner = (slice(MARGIN_PX, -MARGIN_PX), slice(MARGIN_PX, -MARGIN_PX))
-    error = np.mean(np.square(sr[inner].astype(float) - hr[inner]))
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def seams(tiled: Rendered, untiled: UInt8Array, scale: float) -> str:

@@ -34,7 +34,7 @@ from wsisr.models.layers.hybrid import (
 )
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -80,7 +80,7 @@ class HatSettings:
     drop_path: float = 0.0
     head_width: int = 64
     rgb_mean: tuple[float, float, float] = DIV2K_MEAN
-    image_skip: bool = False
+    image_skip: bool = later(False)
 
     def __post_init__(self) -> None:
         check_hat_shape(self, "hat")

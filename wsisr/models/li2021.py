@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wsisr.models.info import Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -31,7 +31,7 @@ class Li2021Settings:
     """
 
     width: int = 32
-    image_skip: bool = False
+    image_skip: bool = later(False)
 
     def __post_init__(self) -> None:
         require(self.width >= 1, "li2021: width must be at least 1")

@@ -19,6 +19,17 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
 
 
+def later(default: Any) -> Any:
+    """A field that came after models had been saved: they lack it, and are as `default` says."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
+def missing(settings_type: type, known: Iterable[str]) -> list[str]:
+    """Fields that a saved model has to have and lacks, sorted."""
+    fields = dataclasses.fields(settings_type)
+    return sorted({f.name for f in fields if not f.metadata.get("later")} - set(known))
+
+
 def override(base: S, changes: Mapping[str, Any], model: str) -> S:
     """A copy of a settings object with some fields changed.
 

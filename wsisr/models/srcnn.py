@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from wsisr.models.info import Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -34,7 +34,7 @@ class SrcnnSettings:
     kernel1: int = 9
     kernel2: int = 5
     kernel3: int = 5
-    identity_start: bool = False
+    identity_start: bool = later(False)
 
     def __post_init__(self) -> None:
         least = 3 if self.identity_start else 1

@@ -19,7 +19,7 @@ from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3
 from wsisr.models.layers.upsample import upsample_factors
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -33,7 +33,7 @@ class SrganSettings:
 
     width: int = 64
     blocks: int = 16
-    image_skip: bool = False
+    image_skip: bool = later(False)
 
     def __post_init__(self) -> None:
         require(min(self.width, self.blocks) >= 1, "srgan: width and blocks must be at least 1")

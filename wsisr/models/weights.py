@@ -23,7 +23,7 @@ from torch import Tensor
 from wsisr import __version__
 from wsisr.errors import ModelError
 from wsisr.models.registry import build_from_settings, model_spec, settings_dict
-from wsisr.models.settings import override
+from wsisr.models.settings import missing, override
 from wsisr.models.wrapper import SRModel
 
 FORMAT_VERSION = 1
@@ -106,7 +106,12 @@ def load_model_and_config(
     folder = folder.parent if folder.name in (WEIGHTS_NAME, CONFIG_NAME) else folder
     config = read_config(folder)
     spec = model_spec(config["name"])
-    # A setting that is newer than the file has a default under which nothing changed.
+    lacking = missing(spec.settings, config["settings"])
+    if lacking:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} lacks the settings {', '.join(lacking)} of {spec.name}; it "
+            f"was written by {config.get('created_with', 'an unknown version')}"
+        )
     settings = override(spec.settings(), config["settings"], spec.name)
     # The fresh weights are overwritten: the caller's random state must not notice them.
     with torch.random.fork_rng(devices=[]):

@@ -19,11 +19,7 @@ from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
 from wsisr.upscaling import bicubic
 from wsisr.upscaling.bicubic import Float32Array, UInt8Array
-from wsisr.upscaling.engines import (
-    BicubicEngine,
-    Engine,
-    release_device_memory,
-)
+from wsisr.upscaling.engines import BicubicEngine, Engine, release_device_memory
 from wsisr.upscaling.tiling import (
     Frame,
     TilePlan,
