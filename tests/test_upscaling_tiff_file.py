@@ -97,6 +97,26 @@ def test_levels_are_found_as_pages_and_as_sub_directories(outputs: dict[str, Pat
         assert numerator / denominator == pytest.approx(40_000) and first.resolutionunit == 3
 
 
+@pytest.mark.parametrize("quality", [85, 90, 95])
+def test_subsampling_is_stated_only_where_chroma_is_subsampled(
+    tmp_path: Path, quality: int
+) -> None:
+    source = tmp_path / "a.png"
+    cv2.imwrite(str(source), picture(100, 80))
+    path = tmp_path / "a.ome.tiff"
+    options = UpscaleOptions(scale=2.0, quality=quality)
+    upscale_slide(source, path, load("bicubic"), options)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        stream = path.read_bytes()[page.dataoffsets[0] :][: page.databytecounts[0]]
+        stated = page.tags[530].value if 530 in page.tags else None
+    start = stream.index(b"\xff\xc0")  # SOF0: the sampling factors of Y are at +11
+    factors = stream[start + 11] >> 4, stream[start + 11] & 15
+    assert factors == ((2, 2) if quality < 90 else (1, 1))
+    # Bio-Formats converts colours twice where the tag says 1, 1.
+    assert stated == (None if factors == (1, 1) else factors)
+
+
 def test_ome_xml_has_the_schemas_order_and_the_provenance(outputs: dict[str, Path]) -> None:
     with tifffile.TiffFile(outputs["jpeg"]) as tiff:
         text = tiff.pages[0].description

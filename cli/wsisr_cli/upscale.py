@@ -58,7 +58,11 @@ def command(
         ),
     ] = "local",
     compression: Annotated[
-        str, typer.Option(help="jpeg, jpegxl, jpeg2000, zstd, deflate or lossless (deflate).")
+        str,
+        typer.Option(
+            help="jpeg, deflate (= lossless): open everywhere; zstd: not in every libvips; "
+            "jpeg2000: not in OpenSlide; jpegxl: in tifffile and tiffslide alone."
+        ),
     ] = "jpeg",
     quality: Annotated[
         int, typer.Option(help="Of lossy compression, 1-100; from 90 JPEG keeps full chroma.")

@@ -122,7 +122,9 @@ def _tags(level: LevelImage, codec: Codec, *, reduced: bool) -> RawTags:
     }
     if codec.predictor is not None:
         tags[317] = short(codec.predictor)
-    if codec.subsampling is not None:
+    if codec.subsampling not in (None, (1, 1)):
+        # Bio-Formats converts a 4:4:4 stream a second time where this tag says 1, 1: 40 grey
+        # levels off (ome/bioformats 2811, 3711). Without it every reader goes by the stream.
         tags[530] = short(*codec.subsampling)
     if level.um_per_px is not None:
         for tag, um in zip((282, 283), level.um_per_px, strict=True):
