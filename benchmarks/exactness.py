@@ -34,7 +34,15 @@ def main() -> None:
     parser.add_argument("source", nargs="+", type=Path)
     warnings.simplefilter("ignore")
     print(f"{platform.platform()}, Python {platform.python_version()}")
-    names = ("openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "pydicom")
+    names = (
+        "openslide-python",
+        "openslide-bin",
+        "tiffslide",
+        "tifffile",
+        "imagecodecs",
+        "simplejpeg",
+        "pydicom",
+    )
     print(", ".join(f"{name} {version(name)}" for name in names), "\n")
     print(
         "| slide | level | size | factor | wsisr (reader) | tiffslide in wsisr | OpenSlide in wsisr"

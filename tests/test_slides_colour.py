@@ -4,25 +4,48 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slides_samples import picture, write_dicom
+from slides_samples import picture, write_dicom, write_pyramid
 
 from wsisr.slides import colour_check, find_slides, open_slide
 from wsisr.slides.colour import judge_colours, rgb_to_ycbcr
 from wsisr.slides.decode import ycbcr_to_rgb
 
 
-def test_the_real_false_colour_series_is_flagged_and_its_twin_is_not(shared_data: Path) -> None:
+def test_the_series_with_a_wrong_tag_is_read_in_the_colours_of_its_stream(
+    shared_data: Path,
+) -> None:
     slides = shared_data / "slides"
-    with open_slide(slides / "cmu-1-small-region_dicom_wrongcolour") as slide:
+    with (
+        open_slide(slides / "cmu-1-small-region_dicom_wrongcolour") as wrong,
+        open_slide(slides / "cmu-1-small-region_dicom") as twin,
+    ):
+        assert colour_check(wrong) is None and colour_check(twin) is None
+        np.testing.assert_array_equal(
+            wrong.read_level(0, 300, 300, 700, 700), twin.read_level(0, 300, 300, 700, 700)
+        )
+        how = wrong.info.levels[0].compression
+        assert (how.photometric, how.tag, how.colour_by) == ("ycbcr", "rgb", "chroma 4:2:0")
+        assert any("the photometric tag says RGB" in quirk for quirk in wrong.info.quirks)
+        assert twin.info.levels[0].compression.tag == ""
+
+
+def test_the_tag_is_blamed_only_where_it_alone_decided(tmp_path: Path) -> None:
+    glass = np.full((512, 512, 3), 243, np.uint8)
+    glass[200:] = picture(512, 312)
+    stored = rgb_to_ycbcr(glass)
+    with open_slide(write_pyramid(tmp_path / "a.tif", [stored], compression="lzw")) as slide:
         verdict = colour_check(slide)
-    assert verdict is not None
-    assert "YCbCr shown as RGB" in verdict and "4:2:0" in verdict and "wrongcolour" in verdict
-    with open_slide(slides / "cmu-1-small-region_dicom") as slide:
-        assert colour_check(slide) is None
+    assert verdict is not None and "photometric tag is probably wrong" in verdict
+    marked = write_pyramid(
+        tmp_path / "b.tif", [stored], quality=95, photometric="ycbcr", subsampling=(2, 2)
+    )
+    with open_slide(marked) as slide:
+        verdict = colour_check(slide)
+    assert verdict is not None and "chroma 4:2:0" in verdict and "correct it" not in verdict
 
 
 def test_no_other_real_image_is_flagged(shared_data: Path) -> None:
-    sources = [s for s in find_slides(shared_data / "slides") if "wrong" not in s.slide_id]
+    sources = find_slides(shared_data / "slides")
     sources += find_slides(shared_data / "patches") + find_slides(shared_data / "registration")
     assert len(sources) > 40
     for source in sources:

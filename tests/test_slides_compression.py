@@ -10,7 +10,8 @@ from PIL import Image
 from slides_samples import box_level, picture, write_pyramid
 
 from wsisr.slides import open_slide
-from wsisr.slides.compression import jpeg_quality, parse_jpeg_header
+from wsisr.slides.compression import jpeg_quality
+from wsisr.slides.jpeg import parse_jpeg_header
 
 
 def jpeg(quality: int, subsampling: int = 0) -> bytes:

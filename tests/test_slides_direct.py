@@ -349,7 +349,10 @@ def test_a_tile_that_ends_early_is_not_filled_with_grey(tmp_path: Path, image) -
     raw = np.array(counts, dtype=code).tobytes()
     data[place : place + len(raw)] = raw
     path.write_bytes(data)
-    with open_slide(path) as slide, pytest.raises(SlideError, match="ends before the image"):
+    with (
+        open_slide(path) as slide,
+        pytest.raises(SlideError, match=r"column 1 of level 0.*Premature"),
+    ):
         slide.read_level(0, 256, 0, 50, 50)
 
 

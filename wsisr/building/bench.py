@@ -294,6 +294,6 @@ def machine() -> str:
                 model = line.partition(":")[2].strip()
                 break
     versions = package_versions()
-    names = ("wsisr", "numpy", "imagecodecs", "tifffile", "openslide-bin")
+    names = ("wsisr", "numpy", "imagecodecs", "simplejpeg", "tifffile", "openslide-bin")
     packages = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     return f"{model}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"

@@ -56,6 +56,7 @@ MODULES = (
     ("cv2", "opencv-python-headless"),
     ("tifffile", "tifffile"),
     ("imagecodecs", "imagecodecs"),
+    ("simplejpeg", "simplejpeg"),
     ("openslide", "openslide-python and openslide-bin"),
     ("tiffslide", "tiffslide"),
     ("pydicom", "pydicom"),

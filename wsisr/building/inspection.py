@@ -135,7 +135,8 @@ def _level_line(level: Level, info: SlideInfo) -> str:
         else f", {info.mpp.value * level.factor:.4f} um/px"
     )
     how = level.compression
-    details = [how.codec, how.photometric]
+    by = "" if how.colour_by == "photometric tag" else f" ({how.colour_by})"
+    details = [how.codec, how.photometric + by]
     if how.quality is not None:
         details.append(f"Q{how.quality}")
     if how.subsampling:

@@ -10,6 +10,7 @@ PACKAGES = (
     "opencv-python-headless",
     "opencv-python",
     "imagecodecs",
+    "simplejpeg",
     "tifffile",
     "pydicom",
     "openslide-python",

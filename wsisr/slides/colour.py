@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.slides.decode import ycbcr_to_rgb
+from wsisr.slides.jpeg import Space
 from wsisr.slides.protocol import Slide, UInt8Array
 
 BRIGHT_SHARE = 0.05
@@ -19,6 +20,8 @@ NEUTRAL_CHROMA = 30.0
 SAMPLE_PX = 256
 SAMPLES = 25
 MIN_PIXELS = 256
+QUIET_CHROMA, LOUD_CHROMA = 0.6, 0.8
+"""Spread of the second and third plane against the first: chroma below, colours above."""
 
 
 def colour_check(slide: Slide) -> str | None:
@@ -30,14 +33,19 @@ def colour_check(slide: Slide) -> str | None:
     verdict = judge_colours(pixels)
     if verdict is None:
         return None
-    compression = slide.info.levels[0].compression
-    if compression.photometric == "rgb" and compression.subsampling in ("4:2:0", "4:2:2"):
-        verdict += f" The JPEG stream is subsampled {compression.subsampling}, as only YCbCr is."
-    return f"{slide.info.path.name}: {verdict}"
+    how = slide.info.levels[0].compression
+    if how.colour_by == "photometric tag":
+        blame = "the photometric tag is probably wrong, correct it in the file."
+    else:
+        blame = (
+            f"its stream says {how.photometric} ({how.colour_by}), so the colours were probably "
+            "mixed up before it was written."
+        )
+    return f"{slide.info.path.name}: {verdict}; {blame}"
 
 
 def judge_colours(pixels: UInt8Array) -> str | None:
-    """The same for pixels, shape (n, 3) uint8: a sentence or None."""
+    """The same for pixels, shape (n, 3) uint8: the beginning of a sentence, or None."""
     if len(pixels) < MIN_PIXELS:
         return None
     shown = _brightest(pixels)
@@ -54,10 +62,31 @@ def judge_colours(pixels: UInt8Array) -> str | None:
             red, green, blue = (round(float(value)) for value in shown)
             return (
                 f"colours look wrong: the brightest areas are ({red}, {green}, {blue}) and turn "
-                f"neutral if this is {name}; the photometric tag is probably wrong, correct it in "
-                "the file."
+                f"neutral if this is {name}"
             )
     return None
+
+
+def planes_look_like(planes: UInt8Array) -> Space | None:
+    """Whether three stored planes are RGB or YCbCr, shape (height, width, 3); None if unclear.
+
+    Chroma lies about 128 and varies less than luma; the planes of stained tissue vary alike.
+    Bare glass tells too: its chroma is 128, its red, green and blue are as bright as each other.
+    """
+    first, *others = (planes[..., i].astype(np.float64) for i in range(3))
+    centred = all(abs(float(np.median(plane)) - 128) <= 48 for plane in others)
+    spread = float(first.std())
+    if spread >= 4:
+        ratio = sum(float(plane.std()) for plane in others) / (2 * spread)
+        if ratio <= QUIET_CHROMA and centred:
+            return "ycbcr"
+        return "rgb" if ratio >= LOUD_CHROMA or not centred else None
+    if float(np.median(first)) < 180:
+        return None
+    flat = [float(np.median(plane)) for plane in others]
+    if all(abs(value - 128) <= 16 for value in flat):
+        return "ycbcr"
+    return "rgb" if min(flat) >= 160 else None
 
 
 def rgb_to_ycbcr(image: UInt8Array) -> UInt8Array:

@@ -1,12 +1,20 @@
 """How the pixels of a level were compressed, read from the stored streams themselves."""
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsisr.slides.decode import APERIO_JP2K_YCBCR, CODEC_NAMES, JPEG, PHOTOMETRIC_NAMES
+from wsisr.slides.colour import planes_look_like
+from wsisr.slides.decode import (
+    APERIO_JP2K_YCBCR,
+    CODEC_NAMES,
+    JPEG,
+    PHOTOMETRIC_NAMES,
+    ChunkFormat,
+)
+from wsisr.slides.jpeg import decode_jpeg, is_doubtful, parse_jpeg_header, stream_space
 from wsisr.slides.protocol import Compression
 from wsisr.slides.tiff_directory import TiffDirectory
 from wsisr.slides.tiff_metadata import aperio_generations, stated_sharpening
@@ -27,91 +35,6 @@ _LUMINANCE_ZIGZAG = np.array([
 # fmt: on
 
 
-_SUBSAMPLINGS: dict[tuple[float, float], str] = {
-    (1, 1): "4:4:4",
-    (2, 1): "4:2:2",
-    (2, 2): "4:2:0",
-    (1, 2): "4:4:0",
-    (4, 1): "4:1:1",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class JpegHeader:
-    """The parts of a JPEG header that tell how it was made.
-
-    Attributes
-    ----------
-    tables : dict
-        Quantisation tables by number, 64 values each in zigzag order.
-    components : tuple of (identifier, horizontal, vertical, table)
-        From the frame header; empty in an abbreviated table stream.
-    jfif : bool
-        Whether a JFIF marker declares YCbCr.
-    adobe_transform : int or None
-        Colour transform of an Adobe marker.
-    """
-
-    tables: dict[int, tuple[int, ...]]
-    components: tuple[tuple[int, int, int, int], ...]
-    jfif: bool
-    adobe_transform: int | None
-
-    @property
-    def subsampling(self) -> str | None:
-        """``"4:4:4"``, ``"4:2:2"``, ``"4:2:0"``, ...; None without chroma."""
-        if len(self.components) != 3:
-            return None
-        _, horizontal, vertical, _ = self.components[0]
-        shares = {(h, v) for _, h, v, _ in self.components[1:]}
-        if len(shares) != 1:
-            return "mixed"
-        share_h, share_v = shares.pop()
-        ratio = (horizontal / share_h, vertical / share_v)
-        return _SUBSAMPLINGS.get(ratio, f"{ratio[0]:g}x{ratio[1]:g}")
-
-    @property
-    def luminance(self) -> tuple[int, ...] | None:
-        """Table of the first component."""
-        number = self.components[0][3] if self.components else 0
-        return self.tables.get(number)
-
-    @property
-    def tables_sha256(self) -> str | None:
-        if not self.tables:
-            return None
-        text = ";".join(f"{k}:{','.join(map(str, v))}" for k, v in sorted(self.tables.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def parse_jpeg_header(*streams: bytes | None) -> JpegHeader:
-    """Read quantisation tables and sampling factors from one or more JPEG streams.
-
-    Parameters
-    ----------
-    *streams : bytes or None
-        E.g. the shared tables of a TIFF and one of its tiles, in this order; later tables win.
-        Broken streams give what they hold up to the fault.
-    """
-    tables: dict[int, tuple[int, ...]] = {}
-    components: tuple[tuple[int, int, int, int], ...] = ()
-    jfif = False
-    adobe: int | None = None
-    for data in streams:
-        for marker, body in _segments(data or b""):
-            if marker == 0xDB:
-                tables.update(_quantisation(body))
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6:
-                count = body[5]
-                parts = [body[6 + 3 * i : 9 + 3 * i] for i in range(count)]
-                components = tuple((p[0], p[1] >> 4, p[1] & 15, p[2]) for p in parts if len(p) == 3)
-            elif marker == 0xE0 and body[:4] == b"JFIF":
-                jfif = True
-            elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
-                adobe = body[11]
-    return JpegHeader(tables=tables, components=components, jfif=jfif, adobe_transform=adobe)
-
-
 def jpeg_quality(luminance: tuple[int, ...] | None) -> int | None:
     """libjpeg quality (1-100) whose luminance table is nearest to the given one.
 
@@ -129,28 +52,97 @@ def tiff_compression(directory: TiffDirectory, level: int, store: "DirectStore")
     """Compression of one level of a TIFF-family slide."""
     stored = directory.levels[level]
     form = stored.form
+    told = aperio_generations(directory.description) if directory.vendor == "aperio" else 0
     codec = CODEC_NAMES.get(form.compression, "unknown")
-    photometric = PHOTOMETRIC_NAMES.get(form.photometric, "unknown")
+    found = stream_compression(form, store.first_chunk(level))
+    return replace(
+        found,
+        generations=max(1, told) if codec in LOSSY else 0,
+        sharpened=stated_sharpening(directory.description),
+    )
+
+
+def stream_compression(form: ChunkFormat, chunk: bytes | None) -> Compression:
+    """What a stored stream says of its codec and its colours; generations are not known yet.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+    chunk : bytes or None
+        The first stored stream, or its beginning.
+    """
+    codec = CODEC_NAMES.get(form.compression, "unknown")
+    tag = PHOTOMETRIC_NAMES.get(form.photometric, "unknown")
     if form.compression == APERIO_JP2K_YCBCR:
-        photometric = "ycbcr"
-    generations = 0
-    if codec in LOSSY:
-        told = aperio_generations(directory.description) if directory.vendor == "aperio" else 0
-        generations = max(1, told)
-    sharpened = stated_sharpening(directory.description)
+        return Compression(codec=codec, photometric="ycbcr", colour_by="compression tag")
     if form.compression != JPEG:
-        return Compression(
-            codec=codec, photometric=photometric, generations=generations, sharpened=sharpened
-        )
-    header = parse_jpeg_header(form.jpeg_header, form.jpeg_tables, store.first_chunk(level))
+        return Compression(codec=codec, photometric=tag)
+    header = parse_jpeg_header(form.jpeg_header, form.jpeg_tables, chunk)
+    space, by = tag, "photometric tag"
+    if form.samples == 3 and form.planar != 2 and header.components:
+        space, by = stream_space(header, form.photometric, form.doubtful_space)
     return Compression(
         codec=codec,
-        photometric=photometric,
+        photometric=space,
+        colour_by=by,
+        tag=tag if tag != space else "",
         quality=jpeg_quality(header.luminance),
         tables_sha256=header.tables_sha256,
         subsampling=header.subsampling,
-        generations=generations,
-        sharpened=sharpened,
+    )
+
+
+def settle_colours(
+    form: ChunkFormat, chunks: Iterable[bytes], tile: tuple[int, int]
+) -> ChunkFormat:
+    """The form with what the pixels say, where a JPEG stream and its tag contradict each other.
+
+    Parameters
+    ----------
+    form : ChunkFormat
+    chunks : iterable of bytes
+        A few stored streams.
+    tile : (int, int)
+        Width and height of a tile, pixels.
+    """
+    if form.compression != JPEG or form.samples != 3 or form.planar == 2:
+        return form
+    votes = []
+    for chunk in chunks:
+        header = parse_jpeg_header(form.jpeg_header, form.jpeg_tables, chunk)
+        if not is_doubtful(header, form.photometric):
+            return form
+        try:
+            raw = decode_jpeg(
+                chunk,
+                samples=3,
+                width=tile[0],
+                height=tile[1],
+                tables=form.jpeg_tables,
+                segment_header=form.jpeg_header,
+                raw=True,
+            )
+        except ValueError:
+            continue  # a damaged tile is refused when it is read
+        votes.append(planes_look_like(raw))
+    counted = {space: votes.count(space) for space in ("rgb", "ycbcr")}
+    if counted["rgb"] == counted["ycbcr"]:
+        return form
+    return replace(form, doubtful_space="rgb" if counted["rgb"] > counted["ycbcr"] else "ycbcr")
+
+
+def colour_note(levels: Sequence[Compression]) -> tuple[str, ...]:
+    """A sentence where the stored streams and the container's tag say different things."""
+    at = [index for index, how in enumerate(levels) if how.tag]
+    if not at:
+        return ()
+    how = levels[at[0]]
+    names = {"rgb": "RGB", "ycbcr": "YCbCr"}
+    where = ", ".join(map(str, at))
+    return (
+        f"Level(s) {where}: the photometric tag says {names.get(how.tag, how.tag)}, the JPEG "
+        f"stream is {names.get(how.photometric, how.photometric)} ({how.colour_by}) and is read "
+        "so; readers that believe the tag show false colours.",
     )
 
 
@@ -158,39 +150,3 @@ def _distance(quality: int, wanted: np.ndarray) -> float:
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     table = np.clip((_LUMINANCE_ZIGZAG * scale + 50) // 100, 1, 255)
     return float(np.abs(np.log(table / np.maximum(wanted, 1))).sum())
-
-
-def _segments(data: bytes) -> list[tuple[int, bytes]]:
-    found = []
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            break
-        marker = data[position + 1]
-        if marker in (0xD8, 0xFF) or 0xD0 <= marker <= 0xD7:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xD9, 0xDA):
-            break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        found.append((marker, data[position + 4 : position + 2 + length]))
-        position += 2 + max(2, length)
-    return found
-
-
-def _quantisation(body: bytes) -> dict[int, tuple[int, ...]]:
-    tables = {}
-    position = 0
-    while position < len(body):
-        wide, number = body[position] >> 4, body[position] & 15
-        size = 128 if wide else 64
-        values = body[position + 1 : position + 1 + size]
-        if len(values) < size:
-            break
-        if wide:
-            pairs = np.frombuffer(values, dtype=">u2")
-            tables[number] = tuple(int(value) for value in pairs)
-        else:
-            tables[number] = tuple(values)
-        position += 1 + size
-    return tables

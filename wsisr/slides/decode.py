@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.slides.jpeg import YCBCR_TAG, Space, decode_jpeg
 from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.tiles import MISSING, WHITE, Tile
 
@@ -13,6 +14,9 @@ NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
 APERIO_JP2K_YCBCR, APERIO_JP2K_RGB, JPEG2000 = 33003, 33005, 34712
 ADOBE_DEFLATE, OLD_DEFLATE, ZSTD, WEBP, WEBP_OLD, ZSTD_OLD = 8, 32946, 50000, 50001, 34927, 34926
 JPEG2000_CODES = (APERIO_JP2K_YCBCR, APERIO_JP2K_RGB, JPEG2000, 33004, 34713)
+JPEGXL_CODES = (50002, 52546)
+JPEG_LS, HTJ2K, NATIVE_422 = -1, -2, -3
+"""Ways of storing that DICOM has and TIFF has no code for."""
 
 CODEC_NAMES: dict[int, str] = {
     NONE: "none",
@@ -25,19 +29,20 @@ CODEC_NAMES: dict[int, str] = {
     ZSTD_OLD: "zstd",
     WEBP: "webp",
     WEBP_OLD: "webp",
-} | dict.fromkeys(JPEG2000_CODES, "jpeg2000")
+}
+CODEC_NAMES |= dict.fromkeys(JPEG2000_CODES, "jpeg2000") | dict.fromkeys(JPEGXL_CODES, "jpegxl")
 
 PHOTOMETRIC_NAMES: dict[int, str] = {0: "miniswhite", 1: "minisblack", 2: "rgb", 6: "ycbcr"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkFormat:
-    """How the tiles (or strips) of one TIFF level are coded.
+    """How the tiles (or strips) of one level are coded.
 
     Attributes
     ----------
     compression, photometric, predictor, planar : int
-        Values of the TIFF tags.
+        Values of the TIFF tags; DICOM's words are translated to them.
     samples : int
         Samples per pixel: 1, 3 or 4.
     has_alpha : bool
@@ -48,6 +53,9 @@ class ChunkFormat:
         Abbreviated stream with the shared JPEG tables.
     jpeg_header : bytes or None
         Header that each restart segment of an NDPI level needs.
+    doubtful_space : {"rgb", "ycbcr"} or None
+        What the pixels say where the JPEG stream and the tag contradict each other
+        (`wsisr.slides.jpeg.stream_space`).
     """
 
     compression: int
@@ -59,6 +67,7 @@ class ChunkFormat:
     premultiplied: bool = False
     jpeg_tables: bytes | None = None
     jpeg_header: bytes | None = None
+    doubtful_space: Space | None = None
 
     @property
     def planes(self) -> int:
@@ -89,37 +98,48 @@ def decode_tile(chunks: list[bytes], form: ChunkFormat, width: int, height: int)
         `RuntimeError` and `ValueError`).
     """
     planes = [decode_chunk(chunk, form, width, height) for chunk in chunks]
+    if len({plane.shape for plane in planes}) > 1:
+        raise ValueError("its planes differ in size: separate planes of subsampled chroma")
     image = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
     return to_rgb(image, form)
 
 
 def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UInt8Array:
-    """One chunk as (height, width, samples) uint8, in the stored colour space except JPEG."""
+    """One chunk as (height, width, samples) uint8.
+
+    In the stored colour space, except where the stream itself tells how to leave it: JPEG, and
+    JPEG 2000 with interleaved components, come as RGB.
+    """
     import imagecodecs
 
     samples = 1 if form.planar == 2 else form.samples
     code = form.compression
+    image: NDArray[Any]
     if code == JPEG:
-        _check_stated_size(jpeg_size(data), width, height)
-        # The stream's colour space is what the photometric tag says: Aperio's RGB streams carry
-        # no Adobe marker, and libjpeg would guess YCbCr.
-        space, out_space = _jpeg_spaces(form, samples)
-        image: NDArray[Any] = imagecodecs.jpeg_decode(
+        image = decode_jpeg(
             data,
-            bitspersample=8,
+            samples=samples,
+            width=width,
+            height=height,
+            photometric=form.photometric,
             tables=form.jpeg_tables,
-            header=form.jpeg_header,
-            colorspace=space,
-            outcolorspace=out_space,
-            shape=(height, width),
+            segment_header=form.jpeg_header,
+            doubtful=form.doubtful_space,
         )
-        if form.jpeg_header is None and _was_cut_off(data, image):
-            raise ValueError("the JPEG stream ends before the image does")
-    elif code in JPEG2000_CODES:
+    elif code in JPEG2000_CODES or code == HTJ2K:
         _check_stated_size(jpeg2000_size(data), width, height)
-        image = imagecodecs.jpeg2k_decode(data)
+        image = (imagecodecs.htj2k_decode if code == HTJ2K else imagecodecs.jpeg2k_decode)(data)
+        if samples > 1 and form.photometric == YCBCR_TAG and not has_colour_transform(data):
+            # With a transform in the stream the tag describes what the decoder has undone.
+            image = ycbcr_to_rgb(_checked(image, samples))
     elif code in (WEBP, WEBP_OLD):
         image = imagecodecs.webp_decode(data, hasalpha=samples == 4)
+    elif code in JPEGXL_CODES:
+        image = imagecodecs.jpegxl_decode(data)
+    elif code == JPEG_LS:
+        image = imagecodecs.jpegls_decode(data)
+    elif code == NATIVE_422:
+        image = _unpack_422(data, width, height)
     else:
         raw = _decompress(data, code, width * height * samples)
         flat = np.frombuffer(raw, dtype=np.uint8)
@@ -129,6 +149,10 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
             image = imagecodecs.delta_decode(image, axis=-2)
         elif form.predictor != 1:
             raise ValueError(f"predictor {form.predictor} is not for 8-bit samples")
+    return _checked(image, samples)
+
+
+def _checked(image: NDArray[Any], samples: int) -> UInt8Array:
     if image.dtype != np.uint8:
         raise ValueError(f"samples are {image.dtype}, not uint8")
     if image.ndim == 2:
@@ -144,9 +168,11 @@ def to_rgb(image: UInt8Array, form: ChunkFormat) -> Tile:
     if samples == 1:
         grey = WHITE - image if form.photometric == 0 else image
         return Tile(np.repeat(grey, 3, axis=2))
-    if form.compression == APERIO_JP2K_YCBCR or (
-        form.photometric == 6 and form.compression in (NONE, LZW, DEFLATE, OLD_DEFLATE, ZSTD)
-    ):
+    converted = form.planar != 2 and (
+        form.compression in (HTJ2K, WEBP, WEBP_OLD, *JPEGXL_CODES, *JPEG2000_CODES)
+        or (form.compression == JPEG and samples == 3)
+    )
+    if form.compression == APERIO_JP2K_YCBCR or (form.photometric == YCBCR_TAG and not converted):
         image = ycbcr_to_rgb(image)
     if samples == 4:
         if not form.has_alpha:
@@ -170,13 +196,17 @@ def composite_on_white(rgba: UInt8Array, *, premultiplied: bool = False) -> Tile
 
 
 def ycbcr_to_rgb(image: UInt8Array) -> UInt8Array:
-    """JFIF YCbCr to RGB in 16-bit fixed point, equal to OpenSlide's to the bit."""
+    """JFIF YCbCr to RGB in 16-bit fixed point, equal to OpenSlide's to the bit.
+
+    A fourth sample stays as it is.
+    """
     y = image[:, :, 0].astype(np.int32)
     cb, cr = image[:, :, 1], image[:, :, 2]
     red = y + _RED_OF_CR[cr]
     green = y + ((_GREEN_OF_CB[cb] + _GREEN_OF_CR[cr] + (1 << 15)) >> 16)
     blue = y + _BLUE_OF_CB[cb]
-    return np.clip(np.stack([red, green, blue], axis=2), 0, 255).astype(np.uint8)
+    rgb = np.clip(np.stack([red, green, blue], axis=2), 0, 255).astype(np.uint8)
+    return rgb if image.shape[2] == 3 else np.concatenate([rgb, image[:, :, 3:]], axis=2)
 
 
 _CHROMA = np.arange(256) - 128
@@ -186,18 +216,17 @@ _GREEN_OF_CB = np.rint(-0.34414 * 65536 * _CHROMA).astype(np.int32)
 _GREEN_OF_CR = np.rint(-0.71414 * 65536 * _CHROMA).astype(np.int32)
 
 
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) that a JPEG stream states; None if its frame header is not found."""
-    position = 2
+def has_colour_transform(data: bytes) -> bool:
+    """Whether a JPEG 2000 stream states that its components are transformed (ISO 15444-1, A.6.1).
+
+    The decoder undoes that one; without it, it returns the components as they were given to it.
+    """
+    position = max(0, data.find(b"\xff\x4f\xff\x51")) + 2
     while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(data[position + 5 : position + 7], "big")
-            return int.from_bytes(data[position + 7 : position + 9], "big"), height
-        if marker == 0xDA:
-            return None
+        if data[position + 1] == 0x52:
+            return data[position + 8] == 1
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
+    return False
 
 
 def jpeg2000_size(data: bytes) -> tuple[int, int] | None:
@@ -214,19 +243,13 @@ def _check_stated_size(stated: tuple[int, int] | None, width: int, height: int) 
         raise ValueError(f"its stream states {stated[0]} x {stated[1]} px")
 
 
-def _was_cut_off(data: bytes, image: NDArray[Any]) -> bool:
-    """libjpeg fills what is missing with mid-grey and does not complain."""
-    return b"\xff\xd9" not in data[-512:] and bool((image[-8:, -8:] == 128).all())
-
-
-def _jpeg_spaces(form: ChunkFormat, samples: int) -> tuple[str | None, str | None]:
-    if samples == 1:
-        return "grayscale", "grayscale"
-    if form.photometric == 6:
-        return "ycbcr", "rgb"
-    if form.photometric == 2 and samples == 3:
-        return "rgb", "rgb"
-    return None, None
+def _unpack_422(data: bytes, width: int, height: int) -> UInt8Array:
+    """Uncompressed YBR_FULL_422: Y1 Y2 Cb Cr for every two pixels of a row (PS3.3 C.7.6.3.1.2)."""
+    if width % 2 or len(data) < 2 * width * height:
+        raise ValueError("its chroma is shared by pairs of pixels and does not fill the frame")
+    pairs = np.frombuffer(data[: 2 * width * height], np.uint8).reshape(height, width // 2, 4)
+    chroma = np.repeat(pairs[:, :, None, 2:], 2, axis=2).reshape(height, width, 2)
+    return np.concatenate([pairs[:, :, :2].reshape(height, width, 1), chroma], axis=2)
 
 
 def _decompress(data: bytes, code: int, size: int) -> bytes | bytearray | memoryview:

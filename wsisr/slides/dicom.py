@@ -6,7 +6,7 @@ found once per file by walking the item headers, and are decoded like TIFF tiles
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,25 @@ from numpy.typing import NDArray
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
-from wsisr.slides.compression import LOSSY, jpeg_quality, parse_jpeg_header
-from wsisr.slides.decode import JPEG, JPEG2000, NONE, ChunkFormat, decode_tile
+from wsisr.slides.compression import LOSSY, colour_note, settle_colours, stream_compression
+from wsisr.slides.decode import (
+    HTJ2K,
+    JPEG,
+    JPEG2000,
+    JPEG_LS,
+    NATIVE_422,
+    NONE,
+    ChunkFormat,
+    decode_tile,
+)
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.dicom_frames import FrameTable, frame_table
 from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
-from wsisr.slides.protocol import Compression, Level, SlideInfo, UInt8Array
+from wsisr.slides.jpeg import YCBCR_TAG
+from wsisr.slides.protocol import Compression, Level, SlideInfo
 from wsisr.slides.tiff_directory import MAX_TILE_BYTES
 from wsisr.slides.tiff_metadata import choose_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
@@ -41,6 +51,19 @@ _CODECS = (
     | dict.fromkeys(_JPEG_LS, "jpeg-ls")
     | dict.fromkeys(_HTJ2K, "htj2k")
 )
+_FORMS = {
+    "none": NONE,
+    "native-422": NATIVE_422,
+    "jpeg": JPEG,
+    "jpeg2000": JPEG2000,
+    "jpeg-ls": JPEG_LS,
+    "htj2k": HTJ2K,
+}
+_PHOTOMETRICS = {"MONOCHROME1": 0, "MONOCHROME2": 1, "RGB": 2} | dict.fromkeys(
+    ("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), YCBCR_TAG
+)
+"""DICOM's words as values of the TIFF tag; ICT and RCT are undone by JPEG 2000 itself."""
+DOUBT_TILES = 8
 _REVERSIBLE = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.80", *_HTJ2K[:2])
 
 
@@ -52,9 +75,12 @@ class DicomPart:
     file: PositionedFile
     syntax: str
     photometric: str
-    samples: int
-    planar: int
+    form: ChunkFormat
     frames: FrameTable
+
+    def frame(self, number: int) -> bytes:
+        """The stored bytes of a frame."""
+        return b"".join(self.file.read(at, size) for at, size in self.frames.pieces(number))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,10 +111,10 @@ class DicomStore:
             return MISSING
         part = stored.parts[part_index]
         frame = int(stored.frame_of[row, column])
-        data = self.frame(level, part_index, frame)
+        data = part.frame(frame)
         grid = stored.grid
         try:
-            tile = _decode_frame(part, data, grid.tile_width_px, grid.tile_height_px)
+            tile = _decode_frame(part.form, data, grid.tile_width_px, grid.tile_height_px)
         except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
             raise SlideError(
                 f"{part.path}: frame {frame + 1} cannot be decoded ({str(error)[:120]}); the file "
@@ -100,12 +126,6 @@ class DicomStore:
         if pixels is None or pixels.shape[0] < height or pixels.shape[1] < width:
             raise SlideError(f"{part.path}: frame {frame + 1} is too small; copy the file again.")
         return tile
-
-    def frame(self, level: int, part_index: int, frame: int) -> bytes:
-        """The stored bytes of a frame."""
-        part = self._levels[level].parts[part_index]
-        pieces = part.frames.pieces(frame)
-        return b"".join(part.file.read(offset, size) for offset, size in pieces)
 
     def scanned(self, level: int, row: int, column: int) -> bool | None:
         return bool(self._levels[level].part_of[row, column] >= 0)
@@ -154,6 +174,21 @@ def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
     missing = sum(int((level.part_of < 0).sum()) for level in levels)
     if missing:
         quirks.append(f"{missing} frame(s) were never scanned: white and invalid.")
+    described = tuple(
+        Level(
+            index=index,
+            width_px=level.grid.width_px,
+            height_px=level.grid.height_px,
+            factor=level_factor(
+                base.width_px, base.height_px, level.grid.width_px, level.grid.height_px
+            ),
+            tile_width_px=level.grid.tile_width_px,
+            tile_height_px=level.grid.tile_height_px,
+            compression=_compression(level, ordered[index][1][0][1]),
+        )
+        for index, level in enumerate(levels)
+    )
+    quirks += colour_note([level.compression for level in described])
     members = tuple(item[0] for item in volume)
     info = SlideInfo(
         path=path,
@@ -162,20 +197,7 @@ def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
         mpp=resolution.mpp,
         mpp_problem=resolution.problem,
         objective_power=objective_power(base_header),
-        levels=tuple(
-            Level(
-                index=index,
-                width_px=level.grid.width_px,
-                height_px=level.grid.height_px,
-                factor=level_factor(
-                    base.width_px, base.height_px, level.grid.width_px, level.grid.height_px
-                ),
-                tile_width_px=level.grid.tile_width_px,
-                tile_height_px=level.grid.tile_height_px,
-                compression=_compression(store, index, level, ordered[index][1][0][1]),
-            )
-            for index, level in enumerate(levels)
-        ),
+        levels=described,
         icc_sha256=hashlib.sha256(icc).hexdigest() if icc else None,
         bytes=total_bytes(members),
         fingerprint=fingerprint(members),
@@ -256,24 +278,41 @@ def _part(path: Path, header: Any, position: int) -> DicomPart:
         raise SlideError(
             f"{path}: {samples} sample(s) of {bits} bit; only 8-bit grey and RGB are read here."
         )
+    photometric = str(header.get("PhotometricInterpretation", "RGB"))
+    if photometric not in _PHOTOMETRICS:
+        raise RefusedSlideError(f"{path}: its colours are {photometric}, which are not read here.")
     file = PositionedFile(path)
     frames = frame_table(
         path,
         file,
         position,
         count=int(header.get("NumberOfFrames", 1)),
-        native_bytes=int(header.Rows) * int(header.Columns) * samples,
+        native_bytes=int(header.Rows) * int(header.Columns) * _native_samples(photometric, samples),
         extended=_extended_offsets(header),
     )
-    return DicomPart(
-        path=path,
-        file=file,
-        syntax=syntax,
-        photometric=str(header.get("PhotometricInterpretation", "RGB")),
+    codec = _CODECS[syntax]
+    planar = int(header.get("PlanarConfiguration", 0) or 0)
+    if codec == "none" and photometric == "YBR_FULL_422":
+        codec, planar = "native-422", 0
+    form = ChunkFormat(
+        compression=_FORMS[codec],
+        photometric=_PHOTOMETRICS[photometric],
+        # Only uncompressed frames are stored plane by plane.
+        planar=2 if codec == "none" and planar == 1 and samples > 1 else 1,
         samples=samples,
-        planar=int(header.get("PlanarConfiguration", 0) or 0),
-        frames=frames,
     )
+    used = [i for i in range(len(frames.first) - 1) if frames.size(i)]
+    some = used[:: max(1, len(used) // DOUBT_TILES)]
+    part = DicomPart(
+        path=path, file=file, syntax=syntax, photometric=photometric, form=form, frames=frames
+    )
+    size = (int(header.Columns), int(header.Rows))
+    return replace(part, form=settle_colours(form, (part.frame(i) for i in some), size))
+
+
+def _native_samples(photometric: str, samples: int) -> int:
+    """Bytes of a pixel without compression; two where pairs of pixels share their chroma."""
+    return 2 if photometric == "YBR_FULL_422" else samples
 
 
 def _organisation(header: Any) -> str:
@@ -327,38 +366,15 @@ def _extended_offsets(header: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]
     )
 
 
-def _decode_frame(part: DicomPart, data: bytes, width: int, height: int) -> Tile:
-    codec = _CODECS[part.syntax]
-    photometric = {"MONOCHROME1": 0, "MONOCHROME2": 1, "RGB": 2}.get(part.photometric, 6)
-    planes = [data]
-    if codec == "none" and part.planar == 1:
+def _decode_frame(form: ChunkFormat, data: bytes, width: int, height: int) -> Tile:
+    if form.planar == 2:
         size = width * height
-        planes = [data[i * size : (i + 1) * size] for i in range(part.samples)]
-    if codec in ("jpeg-ls", "htj2k"):
-        return Tile(_decode_other(codec, data))
-    form = ChunkFormat(
-        compression={"jpeg": JPEG, "jpeg2000": JPEG2000, "none": NONE}[codec],
-        photometric=photometric,
-        planar=2 if len(planes) > 1 else 1,
-        samples=part.samples,
-    )
-    return decode_tile(planes, form, width, height)
+        planes = [data[i * size : (i + 1) * size] for i in range(form.samples)]
+        return decode_tile(planes, form, width, height)
+    return decode_tile([data], form, width, height)
 
 
-def _decode_other(codec: str, data: bytes) -> UInt8Array:
-    import imagecodecs
-
-    image: NDArray[Any] = (
-        imagecodecs.jpegls_decode(data) if codec == "jpeg-ls" else imagecodecs.htj2k_decode(data)
-    )
-    if image.ndim == 2:
-        image = np.repeat(image[:, :, None], 3, axis=2)
-    if image.dtype != np.uint8 or image.shape[2] != 3:
-        raise ValueError(f"decoded to {image.dtype} {image.shape}")
-    return image
-
-
-def _compression(store: DicomStore, index: int, level: DicomLevel, header: Any) -> Compression:
+def _compression(level: DicomLevel, header: Any) -> Compression:
     part = level.parts[0]
     codec = _CODECS[part.syntax]
     lossy = codec in (*LOSSY, "jpeg-ls", "htj2k") and part.syntax not in _REVERSIBLE
@@ -366,19 +382,7 @@ def _compression(store: DicomStore, index: int, level: DicomLevel, header: Any) 
     told = len(ratios) if isinstance(ratios, list | tuple) or hasattr(ratios, "__len__") else 1
     stated_lossy = str(header.get("LossyImageCompression", "00")) == "01"
     generations = max(1, told if stated_lossy else 1) if lossy else int(stated_lossy)
-    photometric = "rgb" if part.photometric == "RGB" else "ycbcr"
-    if part.photometric.startswith("MONOCHROME"):
-        photometric = "minisblack"
-    if codec != "jpeg":
-        return Compression(codec=codec, photometric=photometric, generations=generations)
     row, column = (int(value) for value in np.argwhere(level.part_of >= 0)[0])
-    data = store.frame(index, int(level.part_of[row, column]), int(level.frame_of[row, column]))
-    jpeg = parse_jpeg_header(data)
-    return Compression(
-        codec=codec,
-        photometric=photometric,
-        quality=jpeg_quality(jpeg.luminance),
-        tables_sha256=jpeg.tables_sha256,
-        subsampling=jpeg.subsampling,
-        generations=generations,
-    )
+    first = level.parts[int(level.part_of[row, column])]
+    found = stream_compression(first.form, first.frame(int(level.frame_of[row, column])))
+    return replace(found, codec=codec, generations=generations)

@@ -1,11 +1,13 @@
 """TIFF-family slides by tile: positioned reads and imagecodecs, no slide library at run time."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
-from wsisr.slides.compression import tiff_compression
+from wsisr.slides.compression import colour_note, settle_colours, tiff_compression
 from wsisr.slides.decode import decode_tile
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
@@ -18,6 +20,9 @@ from wsisr.slides.tiff_directory import (
 )
 from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
+
+DOUBT_TILES = 8
+"""Tiles that are decoded where only the pixels tell the colour space."""
 
 
 class BytesAt(Protocol):
@@ -126,6 +131,9 @@ def describe_tiff(
             f"{directory.path}: {directory.vendor} slides place their tiles freely; OpenSlide "
             "reads them."
         )
+    directory = replace(
+        directory, levels=tuple(_settled(level, file) for level in directory.levels)
+    )
     store = DirectStore(directory, file)
     resolution = tiff_resolution(directory)
     base = directory.levels[0].grid
@@ -154,6 +162,18 @@ def describe_tiff(
         icc_sha256=directory.icc_sha256,
         bytes=size_bytes,
         fingerprint=identity,
-        quirks=directory.quirks,
+        quirks=directory.quirks + colour_note([level.compression for level in levels]),
     )
     return info, store
+
+
+def _settled(level: TiffLevel, file: BytesAt) -> TiffLevel:
+    """The level with its colours settled by a few of its tiles, where tag and stream differ."""
+
+    def chunks() -> Iterator[bytes]:
+        used = level.byte_counts.nonzero()[0]
+        for index in used[:: max(1, used.size // DOUBT_TILES)].tolist():
+            yield file.read(int(level.offsets[index]), int(level.byte_counts[index]))
+
+    size = (level.grid.tile_width_px, level.grid.tile_height_px)
+    return replace(level, form=settle_colours(level.form, chunks(), size))

@@ -9,9 +9,10 @@ import numpy as np
 
 from wsisr.errors import SlideError
 from wsisr.magnification import MppQuality, MppSource
-from wsisr.slides.compression import LOSSY, jpeg_quality, parse_jpeg_header
+from wsisr.slides.compression import LOSSY, jpeg_quality
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.jpeg import parse_jpeg_header
 from wsisr.slides.protocol import BoolArray, Compression, Level, SlideInfo, UInt8Array
 from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
 from wsisr.slides.tiles import WHITE, Tile, TileGrid

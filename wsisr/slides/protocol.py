@@ -27,6 +27,10 @@ class Compression:
         ``"unknown"``, ...
     photometric : str
         Colour space of the stored stream, e.g. ``"rgb"`` or ``"ycbcr"``.
+    colour_by : str
+        What says so: ``"photometric tag"``, or a part of the stream, e.g. ``"Adobe marker"``.
+    tag : str
+        What the photometric tag says where the stream says otherwise; empty where they agree.
     quality : int or None
         Equivalent libjpeg quality of the luminance table, where the codec is JPEG.
     tables_sha256 : str or None
@@ -42,6 +46,8 @@ class Compression:
 
     codec: str = "unknown"
     photometric: str = "rgb"
+    colour_by: str = "photometric tag"
+    tag: str = ""
     quality: int | None = None
     tables_sha256: str | None = None
     subsampling: str | None = None

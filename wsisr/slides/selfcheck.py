@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wsisr.errors import SlideError
+from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.opening import Icc, backends_for, open_slide
 from wsisr.slides.protocol import Slide
 
@@ -136,6 +137,10 @@ def _compare(slide: Slide, second: Slide, seed: int, tiles: int) -> SelfCheck:
             theirs = second.read_level(other.index, x, y, width, height)
             both = slide.read_validity(level.index, x, y, width, height)
             both &= second.read_validity(other.index, x, y, width, height)
+            if level.compression.tag == "rgb":
+                theirs = ycbcr_to_rgb(theirs)  # it believes the tag, not the stream
+            elif level.compression.tag:
+                ours = ycbcr_to_rgb(ours)
             difference = np.abs(ours.astype(np.int16) - theirs.astype(np.int16))[both]
             regions += 1
             worst = max(worst, int(difference.max(initial=0)))

@@ -17,9 +17,10 @@ import numpy as np
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
-from wsisr.slides.decode import APERIO_JP2K_YCBCR
+from wsisr.slides.decode import APERIO_JP2K_YCBCR, JPEG
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess, PositionedFile
+from wsisr.slides.jpeg import YCBCR_TAG
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.slides.tiff_directory import (
     PLACED_FREELY,
@@ -139,7 +140,10 @@ class TiffSlideStore:
         if self._directory is None:
             return
         form = self._directory.levels[0].form
-        if form.compression == APERIO_JP2K_YCBCR or form.has_alpha or form.photometric == 0:
+        raw = form.compression == APERIO_JP2K_YCBCR or (
+            form.photometric == YCBCR_TAG and (form.compression != JPEG or form.planar == 2)
+        )
+        if raw or form.has_alpha or form.photometric == 0:
             self.close()
             raise SlideError(
                 f"{self._path}: tiffslide does not convert its samples (YCbCr, inverted or with "
