@@ -61,6 +61,7 @@ def command(
     """Build aligned LR-HR pairs from slides. Run the same command again to resume."""
     from wsisr.building import BuildRequest, build_pairs, describe_plan, finish_parts, prepare
     from wsisr.building.doctor import usable_cores
+    from wsisr.slides import describe_left_out
 
     overrides: dict[str, Any] = {
         key: value
@@ -83,6 +84,8 @@ def command(
         _rebuild(request, record)
     prepared = prepare(request)
     typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
+    for line in describe_left_out(prepared.layout.left_out):
+        typer.echo(line)
     with console_reporter() as report:
         if dry_run:
             plan = describe_plan(prepared, report)

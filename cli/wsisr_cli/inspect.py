@@ -25,7 +25,9 @@ def command(
         if alignment:
             typer.echo(alignment)
         return
-    paths = slides_below(path) if path.is_dir() else [path]
+    paths, left_out = slides_below(path) if path.is_dir() else ([path], [])
+    for line in left_out:
+        typer.echo(line)
     if len(paths) == 1:
         typer.echo(describe_slide(paths[0], backend, mpp))
         return

@@ -264,7 +264,8 @@ def _earlier(
 
 def _nothing_done(prepared: Prepared) -> BuildSummary:
     """No slide can be used: no store is made, so that the next try may ask for something else."""
-    summary = report_failures(prepared.paths.root, tuple(failed_slides(prepared).values()))
+    failures = tuple(failed_slides(prepared).values())
+    summary = report_failures(prepared.paths.root, failures, prepared.layout)
     shutil.rmtree(prepared.scans, ignore_errors=True)
     shutil.rmtree(prepared.errors, ignore_errors=True)
     return summary

@@ -115,7 +115,7 @@ def finish_store(
     folder.mkdir(parents=True, exist_ok=True)
     text = _summary(store, manifest, layout, pairs, failures, warnings)
     replace_file(folder / "summary.md", text.encode())
-    _write_failures(folder, failures)
+    _write_failures(folder, failures, layout)
     return BuildSummary(
         store=path,
         report=folder,
@@ -136,11 +136,11 @@ def _declarations(store: PairStore, rows: Mapping[str, Any], manifest: Manifest)
     return found
 
 
-def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
+def report_failures(path: Path, failures: tuple[Failure, ...], layout: Layout) -> BuildSummary:
     """The report of a build in which no slide could be used, and so no store was made."""
     folder = report_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_failures(folder, failures)
+    _write_failures(folder, failures, layout)
     return BuildSummary(
         store=path,
         report=folder,
@@ -151,9 +151,17 @@ def report_failures(path: Path, failures: tuple[Failure, ...]) -> BuildSummary:
     )
 
 
-def _write_failures(folder: Path, failures: Sequence[Failure]) -> None:
-    """The table, and the tracebacks of faults that are ours to mend."""
-    replace_file(folder / "failures.csv", _failures_csv(failures).encode())
+def _write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) -> None:
+    """The table, and the tracebacks of faults that are ours to mend.
+
+    What would be a slide if it could be read has a row too: pixels that a person may count on.
+    """
+    lost = [
+        Failure(slide_id="", path=i.relative, stage="list", kind="LeftOut", error=i.reason)
+        for i in layout.left_out
+        if i.loses_slides
+    ]
+    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]).encode())
     traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
     if traces:
         replace_file(folder / "failures.log", "\n".join(traces).encode())
@@ -269,6 +277,9 @@ def _summary(
     ]
     if notes:
         lines += ["## Notes", "", *(f"- {slide_id}: {note}" for slide_id, note in notes), ""]
+    if layout.left_out:
+        named = [f"- {_cell(item.relative)}: {item.reason}" for item in layout.left_out]
+        lines += ["## Left out", "", *named, ""]
     if manifest.readings:
         lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
     return "\n".join(lines)

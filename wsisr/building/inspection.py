@@ -12,8 +12,9 @@ from wsisr.slides import (
     Level,
     SlideInfo,
     colour_check,
-    find_slides,
+    describe_left_out,
     level_evidence,
+    list_source,
     open_slide,
     self_check,
 )
@@ -82,9 +83,10 @@ def describe_alignment(path: Path, samples: int = 16) -> str:
     return f"  {psnr_ceiling(power, left)}"
 
 
-def slides_below(path: Path) -> Sequence[Path]:
-    """The slides of a folder (a DICOM series is one)."""
-    return [source.path for source in find_slides(path)]
+def slides_below(path: Path) -> tuple[Sequence[Path], list[str]]:
+    """The slides of a folder (a DICOM series is one), and what is none, in words."""
+    listing = list_source(path)
+    return [source.path for source in listing.slides], describe_left_out(listing.left_out)
 
 
 def _place(transform: LevelTransform, info: SlideInfo) -> str:

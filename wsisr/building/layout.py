@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wsisr.building.stack import ImageStack
 from wsisr.errors import ManifestError
-from wsisr.slides import SlideSource
+from wsisr.slides import LeftOut, SlideSource
 
 ANNOTATION_SUFFIXES = (".xml", ".geojson", ".json")
 OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
@@ -82,12 +82,15 @@ class Layout:
         The manifest that fits when none is named.
     tasks : tuple of SlideTask
         Sorted by slide id.
+    left_out : tuple of LeftOut
+        What was seen in the folder and is no slide, with reasons.
     """
 
     name: str
     sentence: str
     manifest: str
     tasks: tuple[SlideTask, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from wsisr.building.runners import Outcome
 from wsisr.building.scan import scan_identity
 from wsisr.building.versions import package_versions
 from wsisr.errors import BuildError
-from wsisr.slides import find_slides
+from wsisr.slides import describe_left_out, list_source
 from wsisr.store import StoreWriter
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
@@ -126,12 +126,11 @@ def list_slides(source: Path) -> Layout:
     BuildError
         If there are none.
     """
-    slides = find_slides(source)
-    if not slides:
-        raise BuildError(
-            f"{source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
-        )
-    return recognise(source, slides)
+    listing = list_source(source)
+    if not listing.slides:
+        nothing = f"{source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
+        raise BuildError("\n".join([nothing, *describe_left_out(listing.left_out)]))
+    return replace(recognise(source, listing.slides), left_out=listing.left_out)
 
 
 def record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Outcome) -> None:

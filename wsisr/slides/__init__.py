@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsisr.slides.colour import colour_check as colour_check
+    from wsisr.slides.discovery import Listing as Listing
     from wsisr.slides.discovery import SlideSource as SlideSource
     from wsisr.slides.discovery import find_slides as find_slides
+    from wsisr.slides.discovery import list_source as list_source
     from wsisr.slides.discovery import sanitise_id as sanitise_id
     from wsisr.slides.evidence import LevelEvidence as LevelEvidence
     from wsisr.slides.evidence import level_evidence as level_evidence
     from wsisr.slides.extraction import iter_patches as iter_patches
+    from wsisr.slides.leftout import LeftOut as LeftOut
+    from wsisr.slides.leftout import describe_left_out as describe_left_out
     from wsisr.slides.opening import open_slide as open_slide
     from wsisr.slides.protocol import Compression as Compression
     from wsisr.slides.protocol import Level as Level
@@ -30,15 +34,19 @@ if TYPE_CHECKING:
 _HOME = {
     "Compression": "protocol",
     "Level": "protocol",
+    "LeftOut": "leftout",
     "LevelEvidence": "evidence",
+    "Listing": "discovery",
     "SelfCheck": "selfcheck",
     "Slide": "protocol",
     "SlideInfo": "protocol",
     "SlideSource": "discovery",
     "colour_check": "colour",
+    "describe_left_out": "leftout",
     "find_slides": "discovery",
     "iter_patches": "extraction",
     "level_evidence": "evidence",
+    "list_source": "discovery",
     "open_checked_slide": "selfcheck",
     "open_slide": "opening",
     "read_layer": "reading",
@@ -51,16 +59,20 @@ _HOME = {
 
 __all__ = [
     "Compression",
+    "LeftOut",
     "Level",
     "LevelEvidence",
+    "Listing",
     "SelfCheck",
     "Slide",
     "SlideInfo",
     "SlideSource",
     "colour_check",
+    "describe_left_out",
     "find_slides",
     "iter_patches",
     "level_evidence",
+    "list_source",
     "open_checked_slide",
     "open_slide",
     "read_layer",

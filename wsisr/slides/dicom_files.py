@@ -13,6 +13,8 @@ from wsisr.slides.faults import RefusedSlideError
 
 WSM_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
+MEDIA_CLASS = "1.2.840.10008.1.3.10"
+"""Media Storage Directory: the index of a medium (PS3.10 section 8), called DICOMDIR."""
 
 
 @contextmanager
@@ -90,6 +92,12 @@ def series_of(path: Path) -> tuple[Path, ...]:
     return series_in(path.parent).get(uid, (path,))
 
 
+def is_dicomdir(path: Path) -> bool:
+    """Whether a DICOM file is the index of a medium and no image."""
+    header = read_identity(path)
+    return header is not None and not header.get("SOPClassUID")
+
+
 def read_identity(path: Path) -> Any:
     """The few tags that tell what a file is, or None if it is damaged."""
     import pydicom
@@ -98,6 +106,8 @@ def read_identity(path: Path) -> Any:
     try:
         with quiet_pydicom():
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+            if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == MEDIA_CLASS:
+                return header
             # Values are parsed, and complained about, when they are first looked at.
             return header if all(header.get(tag) for tag in tags) else None
     except Exception:  # a damaged file raises whatever the parser met

@@ -1,11 +1,29 @@
 """Which slides a folder holds, and what they are called."""
 
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsisr.errors import SlideError
-from wsisr.slides.dicom_files import is_dicom, series_in, series_of
+from wsisr.slides.dicom_files import is_dicom, is_dicomdir, series_in, series_of
+from wsisr.slides.leftout import (
+    CLOSED,
+    DANGLING,
+    DICOMDIR,
+    LOOP,
+    OTHER_DICOM,
+    TWICE,
+    VMS_PART,
+    ZARR,
+    Kind,
+    LeftOut,
+    Listed,
+    asides,
+    unread_format,
+    vms_parts,
+)
 
 TIFF_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".btf", ".tf8")
 OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".czi")
@@ -39,19 +57,36 @@ class SlideSource:
     relative: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Slides of a source sorted by id, and what was seen and is none."""
+
+    slides: tuple[SlideSource, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
 def find_slides(source: Path) -> list[SlideSource]:
+    """The slides of `list_source`, for callers that need no word of what is none."""
+    return list(list_source(source).slides)
+
+
+def list_source(source: Path) -> Listing:
     """List the slides of a folder (or the one slide that a path names), sorted by id.
 
     Parameters
     ----------
     source : Path
-        A folder, searched to any depth without following links to folders, or one slide.
+        A folder, searched to any depth, or one slide. Links to folders are followed; a folder
+        (or a file) that two ways lead to is listed once, under its real place where that is
+        inside the source.
 
     Returns
     -------
-    list of SlideSource
-        Damaged slide files are listed too (opening them fails with the reason); files that are no
-        images, and hidden ones, are not. DICOM files are grouped by SeriesInstanceUID.
+    Listing
+        Damaged slide files are listed too (opening them fails with the reason). DICOM files are
+        grouped by SeriesInstanceUID. What looks like a slide and is none (parts of a VMS,
+        DICOMDIR, thumbnails, masks), formats that nobody here reads and links that lead nowhere
+        are named with the reason; files of other kinds, and hidden ones, are not.
 
     Raises
     ------
@@ -64,23 +99,25 @@ def find_slides(source: Path) -> list[SlideSource]:
     if source.is_file():
         if is_dicom(source):
             files = series_of(source)
-            return [_source(source, source.name, files, "dicom", source.stem)]
+            return Listing(slides=(_source(source, source.name, files, "dicom", source.stem),))
         kind = slide_kind(source)
         if kind is None:
-            raise SlideError(f"{source}: {source.suffix or 'this'} is no slide or image format.")
-        return [_source(source, source.name, (source,), kind, _without_suffix(source.name))]
+            why = unread_format(source.name, is_slide_name=_slide_name(source))
+            why = why or f"{source.suffix or 'this'} is no slide or image format"
+            raise SlideError(f"{source}: {why}.")
+        files = (source, *_parts_of(source))
+        name = _without_suffix(source.name)
+        return Listing(slides=(_source(source, source.name, files, kind, name),))
+    left_out: list[LeftOut] = []
     found: list[SlideSource] = []
-    for folder in _folders(source):
-        found.extend(_dicom_sources(source, folder))
-        for file in sorted(folder.iterdir()):
-            if not _is_visible_file(file):
-                continue
-            kind = slide_kind(file)
-            if kind is None:
-                continue
-            relative = file.relative_to(source).as_posix()
-            found.append(_source(file, relative, (file,), kind, _without_suffix(relative)))
-    return sorted(_unique(found), key=lambda slide: slide.slide_id)
+    for folder in _folders(source, left_out):
+        found.extend(_dicom_sources(source, folder, left_out))
+        found.extend(_file_sources(source, folder, left_out))
+    found = _without_asides(_once(found, left_out), left_out)
+    return Listing(
+        slides=tuple(sorted(_unique(found), key=lambda slide: slide.slide_id)),
+        left_out=tuple(sorted(left_out, key=lambda item: (item.kind, item.relative))),
+    )
 
 
 def slide_kind(path: Path) -> str | None:
@@ -113,7 +150,62 @@ def sanitise_id(text: str) -> str:
     return re.sub(r"^_{2,}", "_", text)
 
 
-def _dicom_sources(source: Path, folder: Path) -> list[SlideSource]:
+def _slide_name(path: Path) -> bool:
+    """Whether a name without its last suffix is that of a slide, as of an unfinished download."""
+    suffix = Path(path.stem).suffix.lower()
+    return suffix in (*TIFF_SUFFIXES, *OPENSLIDE_SUFFIXES, *DICOM_SUFFIXES)
+
+
+def _parts_of(path: Path) -> tuple[Path, ...]:
+    return vms_parts(path) if path.suffix.lower() in (".vms", ".vmu") and path.is_file() else ()
+
+
+def _file_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[SlideSource]:
+    """Slides of a folder that are files, without the parts of others."""
+    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    owned = {part for file in files for part in _parts_of(file)}
+    found = []
+    for file in files:
+        relative = file.relative_to(source).as_posix()
+        if file.is_symlink() and not file.exists():
+            left_out.append(LeftOut(relative=relative, kind="link", reason=DANGLING))
+            continue
+        if not file.is_file():
+            continue
+        kind = slide_kind(file)
+        if file in owned:
+            left_out.append(LeftOut(relative=relative, kind="part", reason=VMS_PART))
+        elif kind is not None:
+            members = (file, *_parts_of(file))
+            found.append(_source(file, relative, members, kind, _without_suffix(relative)))
+        elif reason := unread_format(file.name, is_slide_name=_slide_name(file)):
+            left_out.append(LeftOut(relative=relative, kind="format", reason=reason))
+    return found
+
+
+def _once(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSource]:
+    """Links to files that are listed already are the same slide, not another."""
+    taken: dict[str, SlideSource] = {}
+    for slide in sorted(slides, key=lambda s: (s.files[0].is_symlink(), s.relative)):
+        first = taken.setdefault(os.path.realpath(slide.files[0]), slide)
+        if first is not slide:
+            left_out.append(LeftOut(relative=slide.relative, kind="part", reason=TWICE))
+    return list(taken.values())
+
+
+def _without_asides(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSource]:
+    """Thumbnails and masks beside slides are none."""
+    listed = [
+        Listed(relative=s.relative, stem=Path(_without_suffix(s.relative)).name, kind=s.kind)
+        for s in slides
+    ]
+    beside = asides(listed)
+    for relative, (kind, reason) in beside.items():
+        left_out.append(LeftOut(relative=relative, kind=kind, reason=reason))
+    return [slide for slide in slides if slide.relative not in beside]
+
+
+def _dicom_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[SlideSource]:
     candidates = [
         file
         for file in sorted(folder.iterdir())
@@ -124,6 +216,12 @@ def _dicom_sources(source: Path, folder: Path) -> list[SlideSource]:
     if not candidates:
         return []
     series = series_in(folder)
+    for file in sorted(set(candidates) - {file for files in series.values() for file in files}):
+        index = is_dicomdir(file)
+        kind: Kind = "index" if index else "part"
+        reason = DICOMDIR if index else OTHER_DICOM
+        relative = file.relative_to(source).as_posix()
+        left_out.append(LeftOut(relative=relative, kind=kind, reason=reason))
     found = []
     for files in series.values():
         relative = files[0].relative_to(source).as_posix()
@@ -182,15 +280,56 @@ def _without_suffix(relative: str) -> str:
     return head if dot and "/" not in tail and head and not head.endswith("/") else relative
 
 
-def _folders(source: Path) -> list[Path]:
-    found = [source]
-    for folder in found:
-        found.extend(
-            child
-            for child in sorted(folder.iterdir())
-            if child.is_dir() and not child.is_symlink() and not child.name.startswith(".")
-        )
+def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:
+    """Folders of a source, real ones before links to others, each once.
+
+    Stores, their reports and other Zarr folders hold no slides.
+    """
+
+    def leave_out(folder: Path, kind: Kind, reason: str) -> None:
+        relative = folder.relative_to(source).as_posix()
+        left_out.append(LeftOut(relative=relative, kind=kind, reason=reason))
+
+    # A link to a folder that holds the source would list its neighbours, and the source in it.
+    seen = {os.path.realpath(parent) for parent in source.resolve().parents}
+    found: list[Path] = []
+    waiting, links = [source], list[Path]()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            leave_out(folder, "part", LOOP)
+            continue
+        seen.add(real)
+        try:
+            children = sorted(folder.iterdir(), reverse=True)
+        except OSError as error:
+            if folder == source:
+                raise SlideError(f"{source}: cannot be listed ({error.strerror}).") from None
+            leave_out(folder, "link", CLOSED)
+            continue
+        found.append(folder)
+        for child in children:
+            if child.name.startswith(".") or not child.is_dir() or _is_output(child):
+                continue
+            if child.suffix.lower() == ".zarr":
+                leave_out(child, "format", ZARR)
+            elif child.is_symlink():
+                links.append(child)
+            else:
+                waiting.append(child)
+        links.sort()
     return found
+
+
+def _is_output(folder: Path) -> bool:
+    """Whether a folder is a pair store, what its build left beside it, or its report."""
+    if folder.suffix == ".report":
+        return (folder / "failures.csv").is_file()
+    if folder.name.endswith(".zarr"):
+        with suppress(OSError):
+            return b'"wsisr"' in (folder / "zarr.json").read_bytes()
+    return folder.name.endswith(".zarr.partial")
 
 
 def _is_visible_file(path: Path) -> bool:

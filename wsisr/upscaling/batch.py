@@ -9,7 +9,8 @@ from pathlib import Path
 from wsisr.errors import ConfigError, WsisrError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.dicom_files import is_dicom_folder
-from wsisr.slides.discovery import SlideSource, find_slides
+from wsisr.slides.discovery import SlideSource, list_source
+from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
 from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
@@ -138,7 +139,10 @@ def _load(request: UpscaleRequest) -> LoadedModel:
 
 
 def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
-    slides = find_slides(request.source)
+    listing = list_source(request.source)
+    slides = listing.slides
+    for line in describe_left_out(listing.left_out):
+        report(ProgressEvent(stage="slides", message=line))
     if not slides:
         raise ConfigError(f"{request.source}: there is no slide or image in this folder.")
     if request.output.suffix and not request.output.is_dir():
