@@ -27,7 +27,7 @@ from wsisr.slides.leftout import (
 
 TIFF_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".btf", ".tf8")
 OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".czi")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 _LONG_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.btf")
 

@@ -15,6 +15,7 @@ from wsisr.slides.opening import open_slide
 from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.models import LoadedModel, load
+from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
 
 OUTPUT_SUFFIX = ".ome.tiff"
@@ -151,8 +152,8 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
             "a suffix."
         )
     mine = [s for s in slides if request.part is None or is_mine(s.slide_id, request.part)]
-    request.output.mkdir(parents=True, exist_ok=True)
     model = _load(request)
+    request.output.mkdir(parents=True, exist_ok=True)
     done: list[UpscaleResult] = []
     failed: list[tuple[str, str]] = []
     skipped = 0
@@ -180,8 +181,10 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
 
 
 def output_of(slide: SlideSource, folder: Path) -> Path:
-    """Images keep their type; slides become OME-TIFF."""
+    """Images keep their type (PNG where that cannot be written); slides become OME-TIFF."""
     suffix = slide.path.suffix.lower() if slide.kind == "image" else OUTPUT_SUFFIX
+    if slide.kind == "image" and suffix not in PICTURE_SUFFIXES:
+        suffix = ".png"
     return folder / f"{slide.slide_id}{suffix}"
 
 

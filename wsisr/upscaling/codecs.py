@@ -105,6 +105,19 @@ class Codec:
                 data = imagecodecs.zlib_encode(differences.tobytes(), level=6)
         return bytes(data)
 
+    def round_trip(self, rgb: UInt8Array) -> UInt8Array:
+        """What the stream of a tile decodes to by itself, whatever a file says around it."""
+        import imagecodecs
+
+        if self.lossless:
+            return rgb
+        data = self.encode(rgb)
+        if self.name == "jpeg":
+            return np.asarray(imagecodecs.jpeg8_decode(data), np.uint8)
+        if self.name == "jpegxl":
+            return np.asarray(imagecodecs.jpegxl_decode(data), np.uint8)
+        return np.asarray(imagecodecs.jpeg2k_decode(data), np.uint8)
+
 
 def make_codec(name: str, quality: int) -> Codec:
     """Check what the user asked for; ``"lossless"`` is deflate.

@@ -8,11 +8,12 @@ from wsisr.errors import ConfigError, MppError
 from wsisr.geometry import Box
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
-from wsisr.slides.protocol import Slide
+from wsisr.slides.protocol import Level, Slide
 from wsisr.upscaling.codecs import make_codec
 from wsisr.upscaling.models import LoadedModel, doubts, settle_scale, software
 from wsisr.upscaling.ome import NOTICE, NOTICE_INTERPOLATED, OmeFacts, ome_xml
-from wsisr.upscaling.sinks import PICTURE_SUFFIXES, Output
+from wsisr.upscaling.pictures import PICTURE_SUFFIXES
+from wsisr.upscaling.sinks import Output
 from wsisr.upscaling.source import Plane, plan_plane, plane_region
 from wsisr.upscaling.tiling import Frame, plan_frame
 
@@ -105,6 +106,10 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     if plane.um_per_px is not None:
         um = (plane.um_per_px[0] / frame.scale_x, plane.um_per_px[1] / frame.scale_y)
     messages = []
+    if part is not None and options.region is not None:
+        cut = _cut(options.region, info.levels[0])
+        if cut:
+            messages.append(cut)
     doubt = doubts(model, scale, plane.origin, None if um is None else (um[0] * um[1]) ** 0.5)
     if doubt:
         messages.append(doubt)
@@ -137,7 +142,7 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     )
     identity = {
         **provenance,
-        "format": 2,
+        "format": 3,
         "size_px": [frame.region.width, frame.region.height],
         "mask": options.mask,
         "tile": options.tile_px,
@@ -174,13 +179,26 @@ def check_output(output: Path, options: UpscaleOptions) -> None:
     suffix = output.suffix.lower()
     if suffix not in (*TIFF_SUFFIXES, *PICTURE_SUFFIXES):
         raise ConfigError(
-            f"{output}: name the output .ome.tiff (any size) or .png, .jpg, .bmp (small pictures)."
+            f"{output}: name the output .ome.tiff (any size) or .png, .jpg, .bmp, .webp (small "
+            "pictures)."
         )
     if not output.parent.is_dir():
         raise ConfigError(f"{output}: its folder {output.parent} does not exist; make it first.")
     if output.exists() and not options.overwrite:
         raise ConfigError(f"{output} exists; give --overwrite to replace it, or another name.")
     make_codec(options.compression, options.quality)
+
+
+def _cut(region: Box, level: Level) -> str:
+    """What of a region lies outside the slide, as a sentence; empty where all of it is inside."""
+    x, y = max(0, region.x), max(0, region.y)
+    right, bottom = min(level.width_px, region.right), min(level.height_px, region.bottom)
+    if (x, y, right, bottom) == (region.x, region.y, region.right, region.bottom):
+        return ""
+    return (
+        f"--region reaches outside the slide of {level.width_px} x {level.height_px} px; what lies "
+        f"inside is made: {x},{y},{right - x},{bottom - y}."
+    )
 
 
 def _is_picture(slide: Slide) -> bool:

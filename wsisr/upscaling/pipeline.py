@@ -18,9 +18,10 @@ from wsisr.upscaling.inference import Rendered, Renderer, UInt16Array
 from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
 from wsisr.upscaling.memory import Batching, plan_tiles
 from wsisr.upscaling.models import LoadedModel
+from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run
 from wsisr.upscaling.seams import SeamEnergy, seam_energy
-from wsisr.upscaling.sinks import PICTURE_SUFFIXES, PictureSink, Sink
+from wsisr.upscaling.sinks import PictureSink, Sink
 from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
 from wsisr.upscaling.tiling import Frame, blocks_of
 
@@ -168,7 +169,7 @@ def _run(
             sink=sink,
         )
         records = earlier + _store_blocks(ahead, len(earlier), job.scale, report)
-        sink.close()
+        tell(f"Opened again and compared: {sink.close()}.")
     except BaseException:
         sink.abandon()
         raise

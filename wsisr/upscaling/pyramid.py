@@ -26,6 +26,7 @@ from wsisr.upscaling.bicubic import one_colour
 from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.inference import Edges, UInt16Array
 from wsisr.upscaling.memory import Batching
+from wsisr.upscaling.reopening import Witnesses, check_pyramid
 from wsisr.upscaling.sinks import Output
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
 from wsisr.upscaling.tiling import BLOCK_TILES, TILE_PX, TilePlan
@@ -129,9 +130,11 @@ class PyramidSink:
                 "batch": self._batching.batch,
             }
             replace_file(folder / STATE_NAME, json.dumps(state, indent=1).encode())
+        self._witnesses = Witnesses(folder)
         self._file = _open_alone(folder / TILES_NAME)
         self._end = len(HEADER)
         self._read_journal()
+        self._blocks = len(self._records)
         self._file.truncate(self._end)
         self._file.seek(0)
         self._file.write(HEADER)
@@ -176,6 +179,7 @@ class PyramidSink:
             entry = {"tiles": tiles, "plain": plain, "end": self._end, "record": record}
             self._journal.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             self._journal.flush()
+            self._blocks += 1
 
     def _write_levels(
         self, first: int, block: Box, pixels: UInt8Array
@@ -188,6 +192,7 @@ class PyramidSink:
             jobs = list(self._cut(level, x, y, pixels))
             encoded = self._pool.map(lambda job: self._encode(job[1]), jobs)
             for (at, tile), data in zip(jobs, encoded, strict=True):
+                self._witnesses.see(level, self._box(level, at), at, tile)
                 place = self._place(tile, data, fresh)
                 self._offsets[level][at], self._counts[level][at] = place
                 written.append((level, at, *place))
@@ -209,6 +214,12 @@ class PyramidSink:
                     # Edge values rather than white: no ringing at the slide's edge.
                     tile = np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
                 yield (y + top) // TILE_PX * columns + (x + left) // TILE_PX, tile
+
+    def _box(self, level: int, at: int) -> Box:
+        """What of the level a tile covers."""
+        (width, height), columns = self._sizes[level], self._grids[level][0]
+        x, y = at % columns * TILE_PX, at // columns * TILE_PX
+        return Box(x=x, y=y, width=min(TILE_PX, width - x), height=min(TILE_PX, height - y))
 
     def _encode(self, tile: UInt8Array) -> bytes | tuple[int, int, int]:
         """Compressed bytes, or the colour of a tile that has but one and is stored already."""
@@ -279,8 +290,8 @@ class PyramidSink:
     def drop_edge(self, index: int, side: str) -> None:
         self._edge_path(index, side).unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Write the coarse levels and the directories, then give the file its name."""
+    def close(self) -> str:
+        """Write the coarse levels and the directories, look at all, then give the file its name."""
         output = self._output
         with disk_full_is_clear(output.path):
             level = BLOCK_LEVELS
@@ -317,13 +328,20 @@ class PyramidSink:
             )
             self._file.flush()
             os.fsync(self._file.fileno())
-            self.abandon()
+            looked = check_pyramid(self._folder / TILES_NAME, output, self._sizes, self._witnesses)
+            self._let_go()
             os.replace(self._folder / TILES_NAME, output.path)
             sync_directory(output.path.parent)
             shutil.rmtree(self._folder)
+        return looked
 
     def abandon(self) -> None:
-        """Let go of the files; what is finished stays for the next run."""
+        """Let go of the files; finished blocks stay for the next run, an empty start does not."""
+        self._let_go()
+        if not self._blocks:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _let_go(self) -> None:
         self._pool.shutdown(wait=True)
         self._file.close()
         self._journal.close()

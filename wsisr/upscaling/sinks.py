@@ -1,6 +1,5 @@
 """Where finished blocks go: what is common to all outputs, and plain pictures."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wsisr.errors import ConfigError, SlideError
 from wsisr.geometry import Box
-from wsisr.store.files import disk_full_is_clear
 from wsisr.upscaling.codecs import Codec, UInt8Array
 from wsisr.upscaling.inference import Edges, UInt16Array
 from wsisr.upscaling.memory import Batching
-
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-MAX_PICTURE_PX = 178_000_000
+from wsisr.upscaling.pictures import check_picture_size, save_picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +63,8 @@ class Sink(Protocol):
 
     def drop_edge(self, index: int, side: str) -> None: ...
 
-    def close(self) -> None:
-        """Complete the output under its own name."""
+    def close(self) -> str:
+        """Complete the output under its own name; who looked at it, and at how much."""
         ...
 
     def abandon(self) -> None:
@@ -78,7 +73,7 @@ class Sink(Protocol):
 
 
 class PictureSink:
-    """A PNG, JPEG or BMP, held in memory until it is complete.
+    """A PNG, JPEG, BMP or WebP, held in memory until it is complete.
 
     Raises
     ------
@@ -89,11 +84,7 @@ class PictureSink:
     def __init__(self, output: Output, batching: Batching) -> None:
         self._output = output
         self._batching = batching
-        if output.width_px * output.height_px > MAX_PICTURE_PX:
-            raise ConfigError(
-                f"{output.path}: {output.width_px} x {output.height_px} px is too large for a "
-                f"{output.path.suffix} file; name the output .ome.tiff."
-            )
+        check_picture_size(output.path, output.width_px, output.height_px)
         self._pixels = np.empty((output.height_px, output.width_px, 3), np.uint8)
         self._edges: dict[tuple[int, str], UInt16Array] = {}
 
@@ -116,35 +107,17 @@ class PictureSink:
     def drop_edge(self, index: int, side: str) -> None:
         self._edges.pop((index, side), None)
 
-    def close(self) -> None:
-        from PIL import Image
-
+    def close(self) -> str:
         output = self._output
-        staged = output.path.with_name(f".{output.path.stem}.partial{output.path.suffix}")
-        options: dict[str, Any] = {}
-        if output.path.suffix.lower() in (".jpg", ".jpeg"):
-            options = {"quality": output.codec.quality}
-            options["subsampling"] = 0 if output.codec.quality >= 90 else 2
-        if output.icc is not None and output.path.suffix.lower() != ".bmp":
-            options["icc_profile"] = output.icc
-        if output.um_per_px is not None:
-            options["dpi"] = (25_400 / output.um_per_px[0], 25_400 / output.um_per_px[1])
-        if output.path.suffix.lower() == ".png":
-            from PIL.PngImagePlugin import PngInfo
-
-            text = PngInfo()
-            text.add_itxt("Description", output.description)
-            options["pnginfo"] = text
-        with disk_full_is_clear(output.path):
-            try:
-                Image.fromarray(self._pixels).save(staged, **options)
-                os.replace(staged, output.path)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                raise SlideError(f"{output.path}: cannot be written: {error}.") from error
-            finally:
-                staged.unlink(missing_ok=True)
+        save_picture(
+            output.path,
+            self._pixels,
+            quality=output.codec.quality,
+            um_per_px=output.um_per_px,
+            icc=output.icc,
+            description=output.description,
+        )
+        return "the picture by OpenCV"
 
     def abandon(self) -> None:
         """Nothing is kept."""
