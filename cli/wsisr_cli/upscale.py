@@ -17,7 +17,11 @@ def command(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="OUT.ome.tiff, a .png/.jpg of an image, or a folder."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="OUT.ome.tiff or OUT.ome.zarr, a .png/.jpg of an image, or a folder.",
+        ),
     ],
     model: Annotated[
         str, typer.Option(help="Folder of a run or of a saved model, or bicubic.")
@@ -58,12 +62,13 @@ def command(
         ),
     ] = "local",
     compression: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="jpeg, deflate (= lossless): open everywhere; zstd: not in every libvips; "
-            "jpeg2000: not in OpenSlide; jpegxl: in tifffile and tiffslide alone."
+            "jpeg2000: not in OpenSlide; jpegxl: in tifffile and tiffslide alone. "
+            "Default: jpeg; an OME-Zarr is always zstd."
         ),
-    ] = "jpeg",
+    ] = None,
     quality: Annotated[
         int, typer.Option(help="Of lossy compression, 1-100; from 90 JPEG keeps full chroma.")
     ] = 90,

@@ -17,6 +17,7 @@ from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.models import LoadedModel, load
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
+from wsisr.upscaling.sinks import container_of
 
 OUTPUT_SUFFIX = ".ome.tiff"
 LEAST_BORDER_PX = 10_000
@@ -120,6 +121,8 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
         if request.part is not None:
             raise ConfigError("--part shares out the slides of a folder; this is one input.")
         if request.compare is not None:
+            if container_of(request.output) == "ome-zarr":
+                raise ConfigError("--compare reads the output as a slide; name it .ome.tiff.")
             open_slide(request.compare).close()  # a mistyped name is told now, not hours later
         model = _load(request)
         result = upscale_slide(source, request.output, model, request.options, report)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ _TIFF_CODE = {
     "zstd": ZSTD,
 }
 COMPRESSIONS = (*_TIFF_CODE, "lossless")
+ZSTD_LEVEL = 3
 FULL_CHROMA_FROM = 90
 """JPEG quality from which chroma is not subsampled: stain edges are chroma edges."""
 
@@ -34,10 +36,13 @@ class Codec:
         1 to 100. JPEG: libjpeg's; 4:4:4 from 90 up, 4:2:0 below. JPEG XL: its own scale, 100 is
         lossless. JPEG 2000: half of it is the target PSNR in dB, 100 is lossless. Without
         meaning for deflate and zstd, which are lossless.
+    planar : bool
+        Zstd of planes one after another with a CRC-32C, as a Zarr chunk is, not of a TIFF's rows.
     """
 
     name: str = "jpeg"
     quality: int = 90
+    planar: bool = False
 
     @property
     def lossless(self) -> bool:
@@ -97,10 +102,14 @@ class Codec:
                 reversible=self.lossless,
                 numthreads=1,
             )
+        elif self.planar:
+            planes = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
+            data = bytes(imagecodecs.zstd_encode(planes.tobytes(), level=ZSTD_LEVEL))
+            data += google_crc32c.value(data).to_bytes(4, "little")
         else:
             differences = np.ascontiguousarray(imagecodecs.delta_encode(rgb, axis=1))
             if self.name == "zstd":
-                data = imagecodecs.zstd_encode(differences.tobytes(), level=3)
+                data = imagecodecs.zstd_encode(differences.tobytes(), level=ZSTD_LEVEL)
             else:
                 data = imagecodecs.zlib_encode(differences.tobytes(), level=6)
         return bytes(data)
@@ -119,15 +128,22 @@ class Codec:
         return np.asarray(imagecodecs.jpeg2k_decode(data), np.uint8)
 
 
-def make_codec(name: str, quality: int) -> Codec:
-    """Check what the user asked for; ``"lossless"`` is deflate.
+def make_codec(name: str | None, quality: int, container: str = "tiff") -> Codec:
+    """Check what the user asked for; ``"lossless"`` is deflate, None what the container is for.
 
     Raises
     ------
     ConfigError
     """
-    if name not in COMPRESSIONS:
+    if name is not None and name not in COMPRESSIONS:
         raise ConfigError(f"--compression {name!r}: there are {', '.join(COMPRESSIONS)}.")
     if not 1 <= quality <= 100:
         raise ConfigError(f"--quality {quality} is not between 1 and 100.")
-    return Codec(name="deflate" if name == "lossless" else name, quality=quality)
+    if container == "ome-zarr":
+        if name not in (None, "zstd", "lossless"):
+            raise ConfigError(
+                f"--compression {name}: an OME-Zarr is written with zstd (lossless), which every "
+                "Zarr reader knows; leave the option out, or name the output .ome.tiff."
+            )
+        return Codec(name="zstd", quality=quality, planar=True)
+    return Codec(name={None: "jpeg", "lossless": "deflate"}.get(name, name or ""), quality=quality)

@@ -12,12 +12,9 @@ from wsisr.slides.protocol import Level, Slide
 from wsisr.upscaling.codecs import make_codec
 from wsisr.upscaling.models import LoadedModel, doubts, settle_scale, software
 from wsisr.upscaling.ome import NOTICE, NOTICE_INTERPOLATED, OmeFacts, ome_xml
-from wsisr.upscaling.pictures import PICTURE_SUFFIXES
-from wsisr.upscaling.sinks import Output
+from wsisr.upscaling.sinks import Output, container_of
 from wsisr.upscaling.source import Plane, plan_plane, plane_region
 from wsisr.upscaling.tiling import Frame, plan_frame
-
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,8 @@ class UpscaleOptions:
         Side of what one run of the network is responsible for, input px; None chooses.
     halo_px : int or None
         Context around it, input px; None takes the model's recommendation.
-    compression : str
+    compression : str or None
+        None: JPEG in a TIFF, zstd in an OME-Zarr.
     quality : int
     mask : bool
         Fill background by bicubic.
@@ -56,7 +54,7 @@ class UpscaleOptions:
     region: Box | None = None
     tile_px: int | None = None
     halo_px: int | None = None
-    compression: str = "jpeg"
+    compression: str | None = None
     quality: int = 90
     mask: bool = True
     overwrite: bool = False
@@ -90,7 +88,8 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     """Decide level, sizes, metadata; reads no pixels."""
     info = slide.info
     scale = settle_scale(model, options.scale)
-    codec = make_codec(options.compression, options.quality)
+    container = container_of(path) or "tiff"
+    codec = make_codec(options.compression, options.quality, container)
     plane = plan_plane(
         info, magnification=options.magnification, level_um_per_px=options.level_um_per_px
     )
@@ -176,17 +175,17 @@ def check_output(output: Path, options: UpscaleOptions) -> None:
     ------
     ConfigError
     """
-    suffix = output.suffix.lower()
-    if suffix not in (*TIFF_SUFFIXES, *PICTURE_SUFFIXES):
+    container = container_of(output)
+    if container is None:
         raise ConfigError(
-            f"{output}: name the output .ome.tiff (any size) or .png, .jpg, .bmp, .webp (small "
-            "pictures)."
+            f"{output}: name the output .ome.tiff or .ome.zarr (any size), or .png, .jpg, .bmp, "
+            ".webp (small pictures)."
         )
     if not output.parent.is_dir():
         raise ConfigError(f"{output}: its folder {output.parent} does not exist; make it first.")
     if output.exists() and not options.overwrite:
         raise ConfigError(f"{output} exists; give --overwrite to replace it, or another name.")
-    make_codec(options.compression, options.quality)
+    make_codec(options.compression, options.quality, container)
 
 
 def _cut(region: Box, level: Level) -> str:

@@ -18,10 +18,9 @@ from wsisr.upscaling.inference import Rendered, Renderer, UInt16Array
 from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
 from wsisr.upscaling.memory import Batching, plan_tiles
 from wsisr.upscaling.models import LoadedModel
-from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run
 from wsisr.upscaling.seams import SeamEnergy, seam_energy
-from wsisr.upscaling.sinks import PictureSink, Sink
+from wsisr.upscaling.sinks import PictureSink, Sink, container_of
 from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
 from wsisr.upscaling.tiling import Frame, blocks_of
 
@@ -91,8 +90,8 @@ def upscale_slide(
     source : Path or str
         Anything that `wsisr.slides.open_slide` opens.
     output : Path
-        ``.ome.tiff`` (``.tif``, ``.tiff``) for a pyramid, ``.png``, ``.jpg`` or ``.bmp`` for a
-        picture of at most 178 Mpx.
+        ``.ome.tiff`` (``.tif``, ``.tiff``) or ``.ome.zarr`` for a pyramid, ``.png``, ``.jpg``,
+        ``.bmp`` or ``.webp`` for a picture of at most 178 Mpx.
     model : LoadedModel
     options : UpscaleOptions
     report : Reporter
@@ -192,7 +191,7 @@ def _run(
 
 
 def _open_sink(job: Job, options: UpscaleOptions, batching: Batching) -> Sink:
-    if job.output.path.suffix.lower() in PICTURE_SUFFIXES:
+    if container_of(job.output.path) == "picture":
         return PictureSink(job.output, batching)
     if options.overwrite:
         discard_other_run(job.output.path, job.identity)

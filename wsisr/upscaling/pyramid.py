@@ -21,13 +21,20 @@ import numpy as np
 
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
-from wsisr.store.files import disk_full_is_clear, replace_file, sync_directory
+from wsisr.store.files import (
+    disk_full_is_clear,
+    remove_tree,
+    replace_file,
+    swap_in,
+    sync_directory,
+)
 from wsisr.upscaling.bicubic import one_colour
 from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.inference import Edges, UInt16Array
 from wsisr.upscaling.memory import Batching
+from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
-from wsisr.upscaling.sinks import Output
+from wsisr.upscaling.sinks import Output, container_of
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
 from wsisr.upscaling.tiling import BLOCK_TILES, TILE_PX, TilePlan
 
@@ -318,22 +325,37 @@ class PyramidSink:
                 )
                 for i, (width, height) in enumerate(self._sizes)
             ]
-            write_directories(
-                self._file,
-                levels,
-                output.codec,
-                description=output.description,
-                software=output.software,
-                icc=output.icc,
-            )
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            looked = check_pyramid(self._folder / TILES_NAME, output, self._sizes, self._witnesses)
+            staged = self._complete(levels)
+            looked = check_pyramid(staged, output, self._sizes, self._witnesses)
             self._let_go()
-            os.replace(self._folder / TILES_NAME, output.path)
-            sync_directory(output.path.parent)
+            if staged.is_dir():
+                swap_in(staged, output.path, self._folder / "replaced")
+            else:
+                os.replace(staged, output.path)
+                sync_directory(output.path.parent)
             shutil.rmtree(self._folder)
         return looked
+
+    def _complete(self, levels: list[LevelImage]) -> Path:
+        """Make of the tiles what the output's name asks for; returns where it lies."""
+        output = self._output
+        if container_of(output.path) == "ome-zarr":
+            staged = self._folder / "zarr"
+            remove_tree(staged)
+            self._file.flush()
+            write_ome_zarr(staged, self._file, levels, output)
+            return staged
+        write_directories(
+            self._file,
+            levels,
+            output.codec,
+            description=output.description,
+            software=output.software,
+            icc=output.icc,
+        )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._folder / TILES_NAME
 
     def abandon(self) -> None:
         """Let go of the files; finished blocks stay for the next run, an empty start does not."""

@@ -8,6 +8,7 @@ place, under the right resolution. A reader that does not is an error, and no fi
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,9 @@ class Witnesses:
 def check_pyramid(
     path: Path, output: Output, sizes: list[tuple[int, int]], witnesses: Witnesses
 ) -> str:
-    """Open a finished file with tifffile, and with OpenSlide where that knows the codec.
+    """Open what is finished with tifffile, and with OpenSlide where that knows the codec.
+
+    An OME-Zarr is opened with zarr-python.
 
     Parameters
     ----------
@@ -105,7 +108,9 @@ def check_pyramid(
     if {level for level, _, _ in given} != set(range(len(sizes))):
         raise SlideError(f"{output.path}: a level has no tile to compare; {_REMEDY}")
     readers = {"tifffile": _by_tifffile}
-    if output.codec.name in OPENSLIDE_KNOWS:
+    if path.is_dir():
+        readers = {"zarr-python": _by_zarr}
+    elif output.codec.name in OPENSLIDE_KNOWS:
         readers["OpenSlide"] = _by_openslide
     expected = [output.codec.round_trip(tile)[: box.height, : box.width] for _, box, tile in given]
     for name, read in readers.items():
@@ -134,8 +139,8 @@ def check_pyramid(
 
 
 _REMEDY = (
-    "it is left unfinished in its .partial folder. Remove that folder, use --compression deflate, "
-    "and please report this."
+    "it is left unfinished in its .partial folder. Remove that folder, use --compression deflate "
+    "or another kind of output, and please report this."
 )
 
 
@@ -158,6 +163,24 @@ def _by_tifffile(
             data = tiff.filehandle.read(page.databytecounts[index])
             tile = np.asarray(page.decode(data, index)[0], np.uint8)
             shown.append(tile[0, : box.height, : box.width])
+    return sizes, um, shown
+
+
+def _by_zarr(
+    path: Path, places: list[tuple[int, Box]]
+) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    ome: Any = group.attrs["ome"]
+    (image,) = ome["multiscales"]
+    arrays: list[Any] = [group[dataset["path"]] for dataset in image["datasets"]]
+    sizes = [(int(array.shape[2]), int(array.shape[1])) for array in arrays]
+    um = float(image["datasets"][0]["coordinateTransformations"][0]["scale"][2])
+    shown = [
+        np.moveaxis(np.asarray(arrays[level][:, b.y : b.bottom, b.x : b.right]), 0, 2)
+        for level, b in places
+    ]
     return sizes, um, shown
 
 

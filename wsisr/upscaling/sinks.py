@@ -11,7 +11,19 @@ from wsisr.geometry import Box
 from wsisr.upscaling.codecs import Codec, UInt8Array
 from wsisr.upscaling.inference import Edges, UInt16Array
 from wsisr.upscaling.memory import Batching
-from wsisr.upscaling.pictures import check_picture_size, save_picture
+from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
+
+
+def container_of(path: Path) -> str | None:
+    """``"picture"``, ``"tiff"`` or ``"ome-zarr"`` by an output's name; None for any other."""
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    if suffix in TIFF_SUFFIXES:
+        return "tiff"
+    return "ome-zarr" if path.name.lower().endswith(".ome.zarr") else None
 
 
 @dataclass(frozen=True, kw_only=True)
