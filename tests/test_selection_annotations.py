@@ -1,6 +1,7 @@
 """Every annotation format becomes the same areas, and goes out again as GeoJSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from shapely.geometry import Polygon, box
 from wsisr.errors import AnnotationError
 from wsisr.geometry import Box
 from wsisr.selection.annotation_formats import shapes
+from wsisr.selection.annotation_formats.names import ClassNames
+from wsisr.selection.annotation_use import as_classes
 from wsisr.selection.annotations import (
+    IGNORED,
     NORMAL,
     TUMOR,
     UNLABELLED,
@@ -21,6 +25,7 @@ from wsisr.selection.annotations import (
     save_geojson,
 )
 from wsisr.selection.points import load_points
+from wsisr.selection.rules import label_shares
 
 SQUARE = [(0, 0), (100, 0), (100, 100), (0, 100)]
 
@@ -273,7 +278,7 @@ BOMB = """<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa">
     [
         (BOMB, "entities or a DTD"),
         ("<ASAP_Annotations><Annotations>", "no valid XML"),
-        ("<Annotations/>", "not <ASAP_Annotations>"),
+        ("<Notes/>", "neither <ASAP_Annotations>"),
         ("slide,x,y", "neither XML nor JSON"),
         ("", "neither XML nor JSON"),
         ("{", "no valid JSON"),
@@ -326,3 +331,137 @@ def test_point_lists(tmp_path):
         path.write_text(text)
         with pytest.raises(AnnotationError, match="line 2"):
             load_points(path)
+
+
+def _geojson(path: Path, *named: tuple[str, list[tuple[float, float]]]) -> Path:
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+            "properties": {"classification": {"name": label}} if label else {},
+        }
+        for label, ring in named
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+IMAGESCOPE = """<?xml version="1.0"?><Annotations MicronsPerPixel="0.25">
+<Annotation Id="1" Name="Tumor" LineColor="65280"><Regions>
+<Region Id="1" Type="0" NegativeROA="0"><Vertices><Vertex X="0" Y="0"/><Vertex X="100" Y="0"/>
+<Vertex X="100" Y="100"/><Vertex X="0" Y="100"/></Vertices></Region>
+<Region Id="2" Type="1" NegativeROA="1"><Vertices><Vertex X="10" Y="10"/><Vertex X="20" Y="10"/>
+<Vertex X="20" Y="20"/><Vertex X="10" Y="20"/></Vertices></Region>
+<Region Id="3" Type="2" NegativeROA="0"><Vertices><Vertex X="200" Y="0"/><Vertex X="240" Y="20"/>
+</Vertices></Region><Region Id="4" Type="3"><Vertices><Vertex X="0" Y="0"/><Vertex X="9" Y="9"/>
+</Vertices></Region></Regions></Annotation>
+<Annotation Id="2" Name=""><Attributes><Attribute Name="Description" Value="stroma"/></Attributes>
+<Regions><Region Id="1" Text="x"><Vertices><Vertex X="0,5" Y="0"/><Vertex X="4,5" Y="0"/>
+<Vertex X="4,5" Y="4"/></Vertices></Region></Regions></Annotation>
+<Annotation Id="3" Name=""><Regions><Region Id="1" Text=""><Vertices><Vertex X="0" Y="0"/>
+<Vertex X="4" Y="0"/><Vertex X="4" Y="4"/></Vertices></Region></Regions></Annotation>
+</Annotations>"""
+
+
+def test_imagescope_layers_are_classes_and_negative_regions_cut(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(IMAGESCOPE)
+    found = load_annotations(path)
+    assert found.source_format == "imagescope"
+    assert found.labels == ("Tumor", "stroma", UNLABELLED)
+    square, ellipse = (region.polygon for region in found.regions[:2])
+    assert square.area == 10_000 - 100
+    assert ellipse.area == pytest.approx(np.pi * 20 * 10, rel=0.01)
+    assert found.area("stroma").area_px2 == 8
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "utf-32"])
+def test_other_encodings_and_decimal_commas_are_read(tmp_path, encoding):
+    asap = _asap(tmp_path / "a.xml", ("_0", "Polygon", [("0,5", 0), ("10,5", 0), ("10,5", "8,0")]))
+    text = '<?xml version="1.0" encoding="utf-8"?>' + asap.read_text()
+    asap.write_bytes(text.encode(encoding))
+    assert load_annotations(asap).area(TUMOR).area_px2 == 40
+    qupath = _geojson(tmp_path / "a.geojson", ("Tümör", SQUARE))
+    document = json.dumps(json.loads(qupath.read_text()), ensure_ascii=False)
+    qupath.write_bytes(document.encode(encoding))
+    assert load_annotations(qupath).labels == ("Tümör",)
+
+
+def test_a_comma_that_may_group_thousands_is_refused(tmp_path):
+    path = _asap(tmp_path / "a.xml", ("_0", "Polygon", [("1,234.5", 0), (10, 0), (10, 8)]))
+    with pytest.raises(AnnotationError, match="no pair of coordinates"):
+        load_annotations(path)
+
+
+def test_normal_cuts_out_of_the_tumour_that_it_lies_in_and_of_no_other(tmp_path):
+    inner = [(20, 20), (60, 20), (60, 60), (20, 60)]
+    cut = load_annotations(
+        _asap(tmp_path / "a.xml", ("metastases", "Polygon", SQUARE), ("normal", "Polygon", inner))
+    )
+    assert cut.area(TUMOR).area_px2 == 10_000 - 1_600
+    assert cut.area(NORMAL).area_px2 == 1_600
+    around = load_annotations(
+        _geojson(tmp_path / "a.geojson", ("Tumor", inner), ("Normal", SQUARE))
+    )
+    assert around.area("Tumor").area_px2 == 1_600
+    assert around.area("Normal").area_px2 == 10_000
+
+
+def test_what_qupath_ignores_is_of_no_class(tmp_path):
+    inner = [(0, 0), (50, 0), (50, 100), (0, 100)]
+    path = _geojson(tmp_path / "a.geojson", ("Tumor", SQUARE), ("Ignore*", inner))
+    found, use = as_classes(load_annotations(path), ClassNames(("normal", "tumor"), {}), (300, 300))
+    assert found.area("tumor").area_px2 == 5_000
+    assert found.area(IGNORED).area_px2 == 5_000
+    assert (use.used, use.unknown) == (1, {})
+    boxes = np.array([[0, 0, 50, 50], [50, 0, 50, 50], [200, 0, 50, 50]])
+    labels, _ = label_shares(boxes, found, ("tumor",), "normal")
+    assert labels.tolist() == ["", "tumor", "normal"]
+
+
+@pytest.mark.parametrize(
+    "name", ["Tumor", "TUMOR", " tumour ", "metastases", "Tumor: Positive", "_0", "Carcinoma"]
+)
+def test_class_names_fold_case_and_take_synonyms(name):
+    names = ClassNames(("normal", "tumor"), {"tumor": ["carcinoma", "DCIS"]})
+    assert names.find(name) == "tumor"
+    assert names.find("Stroma") is None and names.find("Normal") == "normal"
+    assert ClassNames(("tumor", "metastases"), {}).find("Metastases") == "metastases"
+    assert ClassNames(("Tumour",), {}).find("tumor") == "Tumour"
+
+
+def test_a_group_says_the_class_of_the_groups_in_it(tmp_path):
+    path = _asap(tmp_path / "a.xml", ("left", "Polygon", SQUARE), ("out", "Polygon", SQUARE[:3]))
+    groups = (
+        '<AnnotationGroups><Group Name="left" PartOfGroup="Side"/><Group Name="Side" '
+        'PartOfGroup="Tumor"/><Group Name="Tumor" PartOfGroup="Tumor"/><Group Name="out" '
+        'PartOfGroup="Exclusion"/></AnnotationGroups></ASAP_Annotations>'
+    )
+    path.write_text(path.read_text().replace("</ASAP_Annotations>", groups))
+    found, use = as_classes(load_annotations(path), ClassNames(("normal", "tumor"), {}), (300, 300))
+    assert found.area("tumor").area_px2 == 5_000
+    assert (use.shapes, use.used, use.unknown) == (1, 1, {})
+
+
+def test_what_means_nothing_is_reported_with_numbers(tmp_path):
+    path = _geojson(
+        tmp_path / "a.geojson", ("Necrosis", SQUARE), ("Necrosis", SQUARE), ("", SQUARE),
+        ("Tumor", _shift(SQUARE, 5000)),
+    )  # fmt: skip
+    _, use = as_classes(load_annotations(path), ClassNames(("normal", "tumor"), {}), (300, 300))
+    assert (use.shapes, use.used, use.outside) == (4, 0, 1)
+    assert use.unknown == {"Necrosis": 2, UNLABELLED: 1}
+    unknown, outside, nothing = use.sentences(("normal", "tumor"))
+    assert "'Necrosis' (2)" in unknown and "normal, tumor" in unknown
+    assert outside.startswith("1 of 4") and "labels nothing" in nothing
+
+
+def test_geojson_is_in_qupaths_frame_in_and_out(tmp_path):
+    path = _geojson(tmp_path / "a.geojson", ("Tumor", SQUARE))
+    slide = replace(info_of(4000, 4000, 0.25), origin_px=(1024, 768))
+    found = load_annotations(path, slide)
+    assert found.regions[0].polygon.bounds == (1024, 768, 1124, 868)
+    save_geojson(tmp_path / "b.geojson", found.to_geojson())
+    assert load_annotations(tmp_path / "b.geojson").regions[0].polygon.bounds == (0, 0, 100, 100)
+    plane = load_annotations(_asap(tmp_path / "a.xml", ("_0", "Polygon", SQUARE)), slide)
+    assert plane.regions[0].polygon.bounds == (0, 0, 100, 100)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -15,22 +15,20 @@ from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError
 from wsisr.geometry import Box
-from wsisr.selection.annotation_formats.asap import TUMOR, parse_asap
+from wsisr.selection.annotation_formats import asap, imagescope
 from wsisr.selection.annotation_formats.geojson import feature, is_geojson, parse_geojson
 from wsisr.selection.annotation_formats.labelmask import DEFAULT_LABELS, parse_label_mask
-from wsisr.selection.annotation_formats.ncrf import NORMAL, is_ncrf, parse_ncrf
+from wsisr.selection.annotation_formats.markup import decoded, parse_xml
+from wsisr.selection.annotation_formats.names import IGNORED, NORMAL, TUMOR, UNLABELLED
+from wsisr.selection.annotation_formats.ncrf import is_ncrf, parse_ncrf
 from wsisr.selection.annotation_formats.sectra import is_sectra, parse_sectra
-from wsisr.selection.annotation_formats.shapes import (
-    UNLABELLED,
-    ParsedShape,
-    parse_json,
-    read_bytes,
-)
+from wsisr.selection.annotation_formats.shapes import ParsedShape, parse_json, read_bytes
 from wsisr.selection.label_area import LabelArea
-from wsisr.selection.regions import polygon_parts
+from wsisr.selection.regions import moved, polygon_parts
 from wsisr.slides.protocol import SlideInfo
 
 __all__ = [
+    "IGNORED",
     "NORMAL",
     "TUMOR",
     "UNLABELLED",
@@ -42,8 +40,10 @@ __all__ = [
 ]
 
 Float64Array = NDArray[np.float64]
-Format = Literal["asap", "geojson", "ncrf", "sectra", "mask"]
-ANNOTATION_SUFFIXES = (".xml", ".json", ".geojson")
+Format = Literal["asap", "imagescope", "geojson", "ncrf", "sectra", "mask"]
+INSIDE_SHARE = 0.99
+"""An area of normal tissue lies in another where at least this share of it does: it cuts out of
+that then, and not where a person outlined all normal tissue around a tumour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,14 @@ class Region:
         Valid, level-0 pixels, holes cut out.
     name : str
         As drawn; may be empty.
+    parents : tuple of str
+        Groups that hold the label, the nearest first.
     """
 
     label: str
     polygon: BaseGeometry
     name: str = ""
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,12 +87,15 @@ class Annotations:
     source_format : str
     notes : tuple of str
         What was repaired or left out, in words.
+    origin_px : (int, int)
+        Where QuPath's (0, 0) lies in level-0 pixels: `SlideInfo.origin_px`.
     """
 
     regions: tuple[Region, ...]
     points: tuple[LabelledPoints, ...] = ()
     source_format: Format
     notes: tuple[str, ...] = ()
+    origin_px: tuple[int, int] = (0, 0)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,10 +138,13 @@ class Annotations:
         return self._areas[label]
 
     def to_geojson(self) -> dict[str, Any]:
-        """A FeatureCollection that QuPath opens; coordinates are level-0 pixels."""
-        features = [feature(r.polygon, r.label, r.name) for r in self.regions]
+        """A FeatureCollection that QuPath opens; coordinates are level-0 pixels of its frame."""
+        origin = np.asarray(self.origin_px, np.float64)
+        features = [feature(moved(r.polygon, -origin), r.label, r.name) for r in self.regions]
         features += [
-            feature(shapely.multipoints(p.xy), p.label, p.name) for p in self.points if len(p.xy)
+            feature(shapely.multipoints(p.xy - origin), p.label, p.name)
+            for p in self.points
+            if len(p.xy)
         ]
         return {"type": "FeatureCollection", "features": features}
 
@@ -152,16 +161,23 @@ class Annotations:
 
 
 def load_annotations(
-    path: Path | str, slide_hint: SlideInfo | tuple[int, int] | None = None
+    path: Path | str,
+    slide_hint: SlideInfo | tuple[int, int] | None = None,
+    *,
+    origin_px: tuple[int, int] = (0, 0),
 ) -> Annotations:
     """Read an annotation file; its format is told by its content.
 
     Parameters
     ----------
     path : Path
-        ASAP XML, QuPath GeoJSON, NCRF JSON or Sectra JSON.
+        ASAP XML, ImageScope XML, QuPath GeoJSON, NCRF JSON or Sectra JSON.
     slide_hint : SlideInfo or (width, height), optional
-        The slide: needed for formats with relative coordinates.
+        The slide: needed for formats with relative coordinates, and to bring GeoJSON from QuPath's
+        frame (OpenSlide's bounds, `SlideInfo.origin_px`) to level 0. ASAP, ImageScope and NCRF
+        count from the whole plane, as OpenSlide does.
+    origin_px : (int, int)
+        The same place where there is no `SlideInfo`.
 
     Raises
     ------
@@ -170,14 +186,23 @@ def load_annotations(
     """
     path = Path(path)
     data = read_bytes(path)
-    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = decoded(data)
+    head = (data[:4096].decode("latin-1") if text is None else text[:4096]).lstrip()
     source_format: Format
-    if head.startswith(b"<"):
-        return _assemble(parse_asap(path, data), "asap")
-    if not head.startswith((b"{", b"[")):
+    if head.startswith("<"):
+        root = parse_xml(path, data)
+        if root.tag == asap.ROOT:
+            return _assemble(asap.parse_asap(path, root), "asap")
+        if root.tag == imagescope.ROOT:
+            return _assemble(imagescope.parse_imagescope(path, root), "imagescope")
         raise AnnotationError(
-            f"{path}: is neither XML nor JSON; known are ASAP XML, QuPath GeoJSON, NCRF and "
-            "Sectra JSON (masks are read with load_label_mask)."
+            f"{path}: the XML is <{str(root.tag)[:40]}>, neither <{asap.ROOT}> (ASAP) nor "
+            f"<{imagescope.ROOT}> (ImageScope); export GeoJSON from QuPath."
+        )
+    if not head.startswith(("{", "[")):
+        raise AnnotationError(
+            f"{path}: is neither XML nor JSON; known are ASAP and ImageScope XML, QuPath GeoJSON, "
+            "NCRF and Sectra JSON (masks are read with load_label_mask)."
         )
     document = parse_json(path, data)
     if document in ([], {}):
@@ -193,7 +218,20 @@ def load_annotations(
         raise AnnotationError(
             f"{path}: is JSON, but neither GeoJSON, NCRF (positive, negative) nor Sectra (content)."
         )
-    return _assemble(shapes, source_format)
+    found = _assemble(shapes, source_format)
+    if isinstance(slide_hint, SlideInfo):
+        origin_px = slide_hint.origin_px
+    return _from_qupath(found, origin_px) if source_format == "geojson" else found
+
+
+def _from_qupath(found: Annotations, origin_px: tuple[int, int]) -> Annotations:
+    offset = np.asarray(origin_px, np.float64)
+    return replace(
+        found,
+        regions=tuple(replace(r, polygon=moved(r.polygon, offset)) for r in found.regions),
+        points=tuple(replace(p, xy=p.xy + offset) for p in found.points),
+        origin_px=origin_px,
+    )
 
 
 def load_label_mask(
@@ -232,7 +270,9 @@ def _assemble(shapes: list[ParsedShape], source_format: Format) -> Annotations:
     notes = []
     repaired = empty = 0
     areas: list[tuple[ParsedShape, BaseGeometry]] = []
+    inner: list[BaseGeometry] = []
     holes: list[BaseGeometry] = []
+    ignored: list[BaseGeometry] = []
     for shape in shapes:
         if shape.geometry is None:
             continue
@@ -242,18 +282,31 @@ def _assemble(shapes: list[ParsedShape], source_format: Format) -> Annotations:
         area = _area_of(area)
         if area is None:
             empty += 1
-        elif shape.hole:
+        elif shape.role in ("hole", "ignore"):
             holes.append(area)
+            if shape.role == "ignore":
+                ignored.append(area)
         else:
             areas.append((shape, area))
+            if shape.role == "inner":
+                inner.append(area)
     cut = shapely.union_all(holes) if holes else None
+    tree = shapely.STRtree(inner)
     regions = []
     for shape, area in areas:
-        left = area if cut is None else _area_of(shapely.difference(area, cut))
+        left: BaseGeometry | None = area
+        for index in tree.query(area) if shape.role == "area" else ():
+            if left is not None and _lies_in(inner[index], area):
+                left = _area_of(shapely.difference(left, inner[index]))
+        if left is not None and cut is not None:
+            left = _area_of(shapely.difference(left, cut))
         if left is None:
             empty += 1
         else:
-            regions.append(Region(label=shape.label, polygon=left, name=shape.name))
+            regions.append(
+                Region(label=shape.label, polygon=left, name=shape.name, parents=shape.parents)
+            )
+    regions += [Region(label=IGNORED, polygon=area) for area in ignored]
     if repaired:
         notes.append(f"{repaired} outline(s) crossed themselves and were repaired")
     if empty:
@@ -266,6 +319,10 @@ def _assemble(shapes: list[ParsedShape], source_format: Format) -> Annotations:
         source_format=source_format,
         notes=tuple(notes),
     )
+
+
+def _lies_in(inner: BaseGeometry, outer: BaseGeometry) -> bool:
+    return bool(shapely.intersection(inner, outer).area >= INSIDE_SHARE * inner.area)
 
 
 def _union(members: list[BaseGeometry]) -> BaseGeometry:

@@ -6,7 +6,7 @@ labelled masks at all.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +15,8 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError, ConfigError
+from wsisr.selection.annotation_formats.names import ClassNames
+from wsisr.selection.annotation_use import as_classes
 from wsisr.selection.annotations import TUMOR, Annotations, load_annotations
 from wsisr.selection.mask_files import MASK_SUFFIXES, MaskFile, read_mask_file, resize_mask
 from wsisr.selection.regions import polygons_to_mask
@@ -229,7 +231,7 @@ def compare_sources(
                         f"{table[slide]}: does not say how it lies on the slide; write it with "
                         "'wsisr tissue mask'."
                     )
-                recall = annotation_recall(mask.mask, mask.factor, load_annotations(drawing))
+                recall = annotation_recall(mask.mask, mask.factor, _lesions(drawing, mask))
             if agreement is not None or recall is not None:
                 rows.append(
                     ComparisonRow(
@@ -344,17 +346,31 @@ def load_pair(
     outline = path.suffix.lower() in (".geojson", ".json", ".xml")
     if outline and reference_path is not None:
         reference = read_mask_file(reference_path)
-        mask = read_mask_file(path, shape=reference.mask.shape, factor=reference.factor)
-        mask = MaskFile(
-            mask=mask.mask, um_per_px=reference.um_per_px or um_per_px, factor=reference.factor
+        mask = read_mask_file(
+            path,
+            shape=reference.mask.shape,
+            factor=reference.factor,
+            origin_px=reference.origin_px,
         )
-        return mask, reference.mask
+        return replace(reference, mask=mask.mask, um_per_px=reference.um_per_px or um_per_px), (
+            reference.mask
+        )
     mask = read_mask_file(path)
-    mask = MaskFile(mask=mask.mask, um_per_px=mask.um_per_px or um_per_px, factor=mask.factor)
+    mask = replace(mask, um_per_px=mask.um_per_px or um_per_px)
     if reference_path is None:
         return mask, None
-    reference = read_mask_file(reference_path, shape=mask.mask.shape, factor=mask.factor)
+    reference = read_mask_file(
+        reference_path, shape=mask.mask.shape, factor=mask.factor, origin_px=mask.origin_px
+    )
     return mask, resize_mask(reference.mask, mask.mask.shape)
+
+
+def _lesions(path: Path, mask: MaskFile) -> Annotations:
+    """Annotations in the mask's frame, tumour under its one name."""
+    assert mask.factor is not None
+    height, width = (round(side * mask.factor) for side in mask.mask.shape)
+    drawn = load_annotations(path, origin_px=mask.origin_px)
+    return as_classes(drawn, ClassNames((TUMOR,), {}), (width, height))[0]
 
 
 def _ratio(part: float, whole: float) -> float:

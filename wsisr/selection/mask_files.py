@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.labelmask import read_mask
 from wsisr.selection.annotation_formats.shapes import read_bytes
-from wsisr.selection.annotations import load_annotations, save_geojson
+from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
 from wsisr.selection.preview import overlay_picture, save_png
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
@@ -32,11 +32,14 @@ class MaskFile:
         None where the file does not say.
     factor : float or None
         Level-0 pixels per mask pixel; None where the file does not say.
+    origin_px : (int, int)
+        Where QuPath's (0, 0) lies in level-0 pixels; of our own PNGs.
     """
 
     mask: BoolArray
     um_per_px: float | None
     factor: float | None
+    origin_px: tuple[int, int] = (0, 0)
 
 
 def write_tissue_files(tissue: TissueMap, folder: Path, name: str) -> tuple[Path, ...]:
@@ -52,6 +55,8 @@ def write_tissue_files(tissue: TissueMap, folder: Path, name: str) -> tuple[Path
     info = PngInfo()
     info.add_text("wsisr:um_per_px", repr(tissue.um_per_px))
     info.add_text("wsisr:factor", repr(tissue.factor))
+    if tissue.origin_px != (0, 0):
+        info.add_text("wsisr:origin_px", "{} {}".format(*tissue.origin_px))
     Image.fromarray(tissue.mask.astype(np.uint8) * 255).save(mask_path, pnginfo=info)
     overlay_path = folder / f"{name}-overlay.png"
     save_png(overlay_path, overlay_picture(tissue))
@@ -98,6 +103,7 @@ def read_mask_file(
     shape: tuple[int, int] | None = None,
     factor: float | None = None,
     slide: SlideInfo | None = None,
+    origin_px: tuple[int, int] = (0, 0),
 ) -> MaskFile:
     """Read a mask: PNG or TIFF (anything above 0 is tissue), or outlines.
 
@@ -111,6 +117,8 @@ def read_mask_file(
         Level-0 pixels per mask pixel, for outlines and for pictures that do not say.
     slide : SlideInfo, optional
         Gives the scale of pictures that do not say.
+    origin_px : (int, int)
+        For GeoJSON, where there is no `slide`.
 
     Raises
     ------
@@ -122,7 +130,8 @@ def read_mask_file(
                 f"{path}: outlines have no pixels of their own; compare them with at least one "
                 "mask written by 'wsisr tissue mask'."
             )
-        areas = [region.polygon for region in load_annotations(path, slide).regions]
+        found = load_annotations(path, slide, origin_px=origin_px)
+        areas = [region.polygon for region in found.regions if region.label != IGNORED]
         return MaskFile(mask=polygons_to_mask(areas, shape, factor), um_per_px=None, factor=factor)
     data = read_bytes(path)
     mask = read_mask(path, data) > 0
@@ -134,7 +143,8 @@ def read_mask_file(
         stated = max(base.width_px, base.height_px) / max(mask.shape)
     if um_per_px is None and stated is not None and slide is not None and slide.mpp is not None:
         um_per_px = stated * slide.mpp.value
-    return MaskFile(mask=mask, um_per_px=um_per_px, factor=stated)
+    origin_px = _stated_origin(path)
+    return MaskFile(mask=mask, um_per_px=um_per_px, factor=stated, origin_px=origin_px)
 
 
 def import_tissue(tissue: TissueMap, path: Path) -> TissueMap:
@@ -152,7 +162,9 @@ def import_tissue(tissue: TissueMap, path: Path) -> TissueMap:
     TissueMap
         Never-scanned areas stay out; the flags name the file.
     """
-    read = read_mask_file(path, shape=tissue.mask.shape, factor=tissue.factor)
+    read = read_mask_file(
+        path, shape=tissue.mask.shape, factor=tissue.factor, origin_px=tissue.origin_px
+    )
     mask = resize_mask(read.mask, tissue.mask.shape) & ~tissue.invalid
     pixel_mm2 = (tissue.um_per_px / 1000) ** 2
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
@@ -177,6 +189,17 @@ def resize_mask(mask: BoolArray, shape: tuple[int, int]) -> BoolArray:
     smaller = shape[0] <= mask.shape[0] and shape[1] <= mask.shape[1]
     mode = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(grey, (shape[1], shape[0]), interpolation=mode)) >= 128
+
+
+def _stated_origin(path: Path) -> tuple[int, int]:
+    """Where QuPath's frame begins, of our own PNGs of slides with a plane around the scan."""
+    if path.suffix.lower() != ".png":
+        return 0, 0
+    with Image.open(path) as image:
+        words = str(getattr(image, "text", {}).get("wsisr:origin_px", "")).split()
+    if len(words) != 2 or not all(word.lstrip("-").isdecimal() for word in words):
+        return 0, 0
+    return int(words[0]), int(words[1])
 
 
 def _stated_scale(path: Path) -> tuple[float | None, float | None]:

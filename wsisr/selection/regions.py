@@ -169,3 +169,11 @@ def _drop(
 def _signed_area(ring: Float64Array) -> float:
     x, y = ring[:, 0], ring[:, 1]
     return float(0.5 * (x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+
+
+def moved(geometry: BaseGeometry, offset_px: NDArray[np.float64]) -> BaseGeometry:
+    """A geometry shifted by (x, y); itself where that is nothing."""
+    if not offset_px.any():
+        return geometry
+    shifted: BaseGeometry = shapely.transform(geometry, lambda points: points + offset_px)
+    return shifted

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import ConfigError
-from wsisr.selection.annotations import Annotations
+from wsisr.selection.annotations import IGNORED, Annotations
 from wsisr.selection.candidates import (
     Int64Array,
     boxes_of,
@@ -184,8 +184,11 @@ def label_shares(
         for name in names
     ]
     if other_label:
-        # Labels may overlap in a file; together they cover no more than everything.
-        shares.append(np.clip(1.0 - np.sum([*shares, np.zeros(len(values))], axis=0), 0.0, 1.0))
+        # Labels may overlap in a file; together they cover no more than everything. What a person
+        # asked to ignore is nothing, the background included.
+        ignored = annotations.label_fraction(values, IGNORED) if annotations else 0.0
+        covered = np.sum([*shares, np.zeros(len(values)) + ignored], axis=0)
+        shares.append(np.clip(1.0 - covered, 0.0, 1.0))
         names.append(other_label)
     if not names:
         return np.full(len(values), "", np.str_), np.zeros(len(values))

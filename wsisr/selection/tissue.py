@@ -6,6 +6,7 @@ function of arrays; `tissue_of` only reads.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import cv2
@@ -67,7 +68,7 @@ def tissue_of(
         If the slide has no resolution.
     """
     view = read_overview(slide, um_per_px)
-    return segment(
+    found = segment(
         view.rgb,
         view.um_per_px,
         valid=view.valid,
@@ -79,6 +80,7 @@ def tissue_of(
         if view.um_per_px > um_per_px * 1.001
         else (),
     )
+    return replace(found, origin_px=slide.info.origin_px)
 
 
 def segment(

@@ -76,6 +76,8 @@ class TissueMap:
         Only brightfield slides have tissue in the mask.
     overview : ndarray, shape (h, w, 3), uint8, optional
         The picture that the mask was made from.
+    origin_px : (int, int)
+        Where QuPath's (0, 0) lies in level-0 pixels: `SlideInfo.origin_px`.
     """
 
     mask: BoolArray
@@ -86,6 +88,7 @@ class TissueMap:
     health: TissueHealth
     kind: TissueKind
     overview: UInt8Array | None = None
+    origin_px: tuple[int, int] = (0, 0)
 
     @overload
     def fraction(self, box_level0: Box) -> float: ...
@@ -129,13 +132,15 @@ class TissueMap:
     def to_geojson(self) -> dict[str, Any]:
         """A FeatureCollection that QuPath opens: one annotation per piece, class "Tissue".
 
-        Coordinates are level-0 pixels along mask-pixel edges; reading it back with
+        Coordinates are level-0 pixels of QuPath's frame along mask-pixel edges; read back with
         `wsisr.selection.tissue.import_tissue` gives the same mask.
         """
         from wsisr.selection.annotation_formats.geojson import feature
+        from wsisr.selection.regions import moved
 
+        shift = -np.asarray(self.origin_px, np.float64)
         features = [
-            feature(polygon, "Tissue", name=f"Tissue {number}")
+            feature(moved(polygon, shift), "Tissue", name=f"Tissue {number}")
             for number, polygon in enumerate(mask_to_polygons(self.mask, self.factor), 1)
         ]
         return {"type": "FeatureCollection", "features": features}

@@ -7,6 +7,7 @@ pairs, and what is missing is made from level 0.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,17 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
         bytes=total_bytes(files),
         fingerprint=fingerprint(files),
         quirks=tuple(quirks),
+        origin_px=_bounds_origin(properties),
     )
     return info, store
+
+
+def _bounds_origin(properties: Mapping[str, str]) -> tuple[int, int]:
+    """Where the scanned part of the plane begins, level-0 px."""
+    try:
+        return int(properties["openslide.bounds-x"]), int(properties["openslide.bounds-y"])
+    except (KeyError, ValueError):
+        return 0, 0
 
 
 def _number(text: str | None) -> float | None:

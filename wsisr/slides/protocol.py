@@ -112,6 +112,9 @@ class SlideInfo:
         Cheap identity of the content: hash over size and sampled parts of every file.
     quirks : tuple of str
         Sentences about anything unusual, for `inspect` and the store.
+    origin_px : (int, int)
+        Level-0 x, y of OpenSlide's bounds (SCN, MRXS, BIF: a scan within a larger plane): QuPath
+        crops to them and counts from there; everything here counts from the plane's corner.
     """
 
     path: Path
@@ -125,6 +128,7 @@ class SlideInfo:
     bytes: int
     fingerprint: str
     quirks: tuple[str, ...] = ()
+    origin_px: tuple[int, int] = (0, 0)
 
 
 @runtime_checkable

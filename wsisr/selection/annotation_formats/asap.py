@@ -1,89 +1,70 @@
 """ASAP XML, as CAMELYON16 and CAMELYON17 use it."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import defusedxml.ElementTree
-from defusedxml.common import DefusedXmlException
 from shapely.geometry import Polygon
 
-from wsisr.errors import AnnotationError
-from wsisr.selection.annotation_formats.shapes import (
-    NO_POINTS,
-    UNLABELLED,
-    ParsedShape,
-    VertexBudget,
-)
+from wsisr.selection.annotation_formats.names import SYNONYMS, TUMOR, UNLABELLED, fold, role_of
+from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
 
-TUMOR = "tumor"
-LABELS: Mapping[str, str] = {
-    "_0": TUMOR,
-    "_1": TUMOR,
-    "tumor": TUMOR,
-    "tumour": TUMOR,
-    "metastases": TUMOR,
-    "none": UNLABELLED,
-    "": UNLABELLED,
-}
-"""CAMELYON16 calls its tumour groups ``_0`` and ``_1`` on most slides, ``Tumor`` on others."""
-HOLES = frozenset({"_2", "exclusion"})
-"""Groups of areas to cut out of the tumour."""
+ROOT = "ASAP_Annotations"
+MAX_GROUPS = 64
+"""Deepest nesting of groups that is followed; a group that holds itself ends there."""
 
 
-def parse_asap(path: Path, data: bytes) -> list[ParsedShape]:
+def parse_asap(path: Path, root: Any) -> list[ParsedShape]:
     """Read ``ASAP_Annotations``: polygons, splines, rectangles, dots and point sets.
 
-    A spline is taken as the polygon of its control points.
+    A spline is taken as the polygon of its control points. A group may be part of another: what
+    its name alone does not say is said by the group that holds it.
 
     Raises
     ------
     AnnotationError
-        Broken or hostile XML (entities and DTDs are refused), or another kind of XML.
+        Too many vertices, or coordinates that are none.
     """
-    try:
-        root = defusedxml.ElementTree.fromstring(data, forbid_dtd=True)
-    except DefusedXmlException as error:
-        raise AnnotationError(
-            f"{path}: uses XML entities or a DTD, which annotation files do not need; refused."
-        ) from error
-    except (defusedxml.ElementTree.ParseError, ValueError, LookupError) as error:
-        raise AnnotationError(f"{path}: is no valid XML ({str(error)[:120]}).") from error
-    if root.tag != "ASAP_Annotations":
-        raise AnnotationError(
-            f"{path}: the XML is <{str(root.tag)[:40]}>, not <ASAP_Annotations>; export it from "
-            "ASAP, or as GeoJSON from QuPath."
-        )
+    parents = {
+        group.get("Name") or "": group.get("PartOfGroup") or "" for group in root.iter("Group")
+    }
     budget = VertexBudget(path)
     shapes = []
     for node in root.iter("Annotation"):
         budget.shape()
-        shape = _shape(node, budget)
+        shape = _shape(node, parents, budget)
         if shape is not None:
             shapes.append(shape)
     return shapes
 
 
-def label_of(group: str) -> tuple[str, bool]:
-    """Group name -> label, and whether it is a group of holes."""
-    key = group.strip().lower()
-    if key in HOLES:
-        return TUMOR, True
-    return LABELS.get(key, key), False
+def label_of(group: str) -> str:
+    """A group's name as a label: CAMELYON's names for tumour are one."""
+    key = fold(group)
+    if key in ("", "none"):
+        return UNLABELLED
+    return TUMOR if key in SYNONYMS[0] else key
 
 
-def _shape(node: Any, budget: VertexBudget) -> ParsedShape | None:
+def _shape(node: Any, parents: dict[str, str], budget: VertexBudget) -> ParsedShape | None:
     kind = (node.get("Type") or "").lower()
-    name = node.get("Name") or ""
-    label, hole = label_of(node.get("PartOfGroup") or "")
+    groups: list[str] = []
+    group = node.get("PartOfGroup") or ""
+    while fold(group) not in ("", "none") and len(groups) < MAX_GROUPS:
+        groups.append(group)
+        group = parents.get(group, "")
+    labels = [label_of(name) for name in groups] or [UNLABELLED]
     corners = sorted(node.iter("Coordinate"), key=_order)
     values = budget.coordinates((c.get("X"), c.get("Y")) for c in corners)
-    if kind in ("dot", "pointset"):
-        return ParsedShape(label=label, name=name, points=values) if len(values) else None
-    if len(values) < 3:
+    is_points = kind in ("dot", "pointset")
+    if not len(values) or (not is_points and len(values) < 3):
         return None
     return ParsedShape(
-        label=label, name=name, geometry=Polygon(values), points=NO_POINTS, hole=hole
+        label=labels[0],
+        parents=tuple(labels[1:]),
+        name=node.get("Name") or "",
+        geometry=None if is_points else Polygon(values),
+        points=values if is_points else NO_POINTS,
+        role="area" if is_points else role_of(groups),
     )
 
 

@@ -16,9 +16,9 @@ from shapely.geometry import MultiPolygon, mapping
 from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError
+from wsisr.selection.annotation_formats.names import UNLABELLED, role_of
 from wsisr.selection.annotation_formats.shapes import (
     NO_POINTS,
-    UNLABELLED,
     Float64Array,
     ParsedShape,
     VertexBudget,
@@ -142,12 +142,22 @@ def _parse(
         elif kind == "Polygon":
             polygon = budget.polygon(values)
             if polygon is not None:
-                yield ParsedShape(label=label, name=name, geometry=polygon, points=NO_POINTS)
+                yield ParsedShape(
+                    label=label,
+                    name=name,
+                    geometry=polygon,
+                    points=NO_POINTS,
+                    role=role_of([label]),
+                )
         elif kind == "MultiPolygon":
             parts = [p for p in (budget.polygon(rings) for rings in values) if p is not None]
             if parts:
                 yield ParsedShape(
-                    label=label, name=name, geometry=MultiPolygon(parts), points=NO_POINTS
+                    label=label,
+                    name=name,
+                    geometry=MultiPolygon(parts),
+                    points=NO_POINTS,
+                    role=role_of([label]),
                 )
     except TypeError:
         raise AnnotationError(f"{path}: the coordinates of a {kind} are misshapen.") from None

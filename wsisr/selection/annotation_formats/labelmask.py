@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsisr.errors import AnnotationError
-from wsisr.selection.annotation_formats.asap import TUMOR
+from wsisr.selection.annotation_formats.names import TUMOR
 from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape
 from wsisr.selection.regions import mask_to_polygons
 

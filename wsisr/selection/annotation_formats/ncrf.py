@@ -11,10 +11,8 @@ from typing import Any
 from shapely.geometry import Polygon
 
 from wsisr.errors import AnnotationError
-from wsisr.selection.annotation_formats.asap import TUMOR
+from wsisr.selection.annotation_formats.names import NORMAL, TUMOR, Role
 from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
-
-NORMAL = "normal"
 
 
 def is_ncrf(document: Any) -> bool:
@@ -31,12 +29,13 @@ def parse_ncrf(path: Path, document: dict[str, Any]) -> list[ParsedShape]:
     budget = VertexBudget(path)
     positive = _polygons(path, document["positive"], budget)
     negative = _polygons(path, document["negative"], budget)
-    label, hole = (TUMOR, True) if positive else (NORMAL, False)
+    label = TUMOR if positive else NORMAL
+    role: Role = "hole" if positive else "area"
     return [
         ParsedShape(label=TUMOR, name=name, geometry=area, points=NO_POINTS)
         for name, area in positive
     ] + [
-        ParsedShape(label=label, name=name, geometry=area, points=NO_POINTS, hole=hole)
+        ParsedShape(label=label, name=name, geometry=area, points=NO_POINTS, role=role)
         for name, area in negative
     ]
 

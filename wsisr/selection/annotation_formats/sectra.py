@@ -13,12 +13,8 @@ import numpy as np
 from shapely.geometry import Polygon
 
 from wsisr.errors import AnnotationError
-from wsisr.selection.annotation_formats.shapes import (
-    NO_POINTS,
-    UNLABELLED,
-    ParsedShape,
-    VertexBudget,
-)
+from wsisr.selection.annotation_formats.names import UNLABELLED
+from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
 
 AGREEMENT = 0.02
 

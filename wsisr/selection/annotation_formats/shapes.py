@@ -18,13 +18,14 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError
+from wsisr.selection.annotation_formats.markup import decoded
+from wsisr.selection.annotation_formats.names import Role
 
 MAX_FILE_BYTES = 256 * 1024**2
 MAX_VERTICES = 5_000_000
 MAX_SHAPES = 2_000_000
 MAX_COORDINATE_PX = 10_000_000.0
 """The largest slides have under a million pixels a side."""
-UNLABELLED = "unlabelled"
 
 Float64Array = NDArray[np.float64]
 
@@ -37,21 +38,23 @@ class ParsedShape:
     ----------
     label : str
         Class, normalised (`wsisr.selection.annotations.TUMOR` for CAMELYON's tumour groups).
+    parents : tuple of str
+        Names that say the class where `label` is none, the nearest first.
     name : str
         The object's own name; may be empty.
     geometry : shapely geometry or None
         Area in level-0 px, not yet repaired; None for points.
     points : ndarray, shape (n, 2)
         Level-0 x, y; empty for areas.
-    hole : bool
-        Area that is cut out of the others rather than labelled.
+    role : Role
     """
 
     label: str
+    parents: tuple[str, ...] = ()
     name: str = ""
     geometry: BaseGeometry | None = None
     points: Float64Array
-    hole: bool = False
+    role: Role = "area"
 
 
 NO_POINTS: Float64Array = np.empty((0, 2))
@@ -112,7 +115,7 @@ class VertexBudget:
             x, y = value[0], value[1]
             if isinstance(x, bool) or isinstance(y, bool):
                 raise TypeError
-            pair = float(x), float(y)
+            pair = _number(x), _number(y)
         except (TypeError, ValueError, IndexError, KeyError, OverflowError):
             raise AnnotationError(
                 f"{self._path}: {str(value)[:60]!r} is no pair of coordinates."
@@ -122,6 +125,13 @@ class VertexBudget:
                 f"{self._path}: coordinate {pair} is not finite or beyond {MAX_COORDINATE_PX:g} px."
             )
         return pair
+
+
+def _number(value: Any) -> float:
+    """A number, or its text; programs of some countries write a decimal comma."""
+    if isinstance(value, str) and value.count(",") == 1 and "." not in value:
+        value = value.replace(",", ".")
+    return float(value)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -155,7 +165,8 @@ def parse_json(path: Path, data: bytes) -> Any:
         raise AnnotationError(f"{path}: holds {constant}, which is no coordinate.")
 
     try:
-        return json.loads(data.decode("utf-8-sig"), parse_constant=refuse)
+        text = decoded(data)
+        return json.loads(data.decode("utf-8") if text is None else text, parse_constant=refuse)
     except AnnotationError:
         raise
     except RecursionError:
