@@ -122,11 +122,11 @@ def sync_tree(root: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory tree if it is there."""
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
+    """Remove a file, a link or a directory tree if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def swap_in(staged: Path, final: Path, aside: Path) -> None:

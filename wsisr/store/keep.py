@@ -70,6 +70,8 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         If the rule is none, names an unknown column, or the store is not finished.
     """
     with BuildLock(path, command=f"wsisr keep {path} {rule!r}"):
+        writer = StoreWriter.attach(path)
+        writer.recover()
         store = open_pairs(path)
         if not store.split_names():
             raise StoreError(f"{path}: its build is not finished; run the same command again.")
@@ -83,9 +85,10 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         _record(store, {"rule": parsed.text, "state": "applying"})
         for slide, kept in chosen.items():
             _write_kept(store, slide, kept)
-        StoreWriter.attach(path).commit_splits(splits)
+        writer.commit_splits(splits)
         counts = {slide: int(kept.sum()) for slide, kept in chosen.items()}
         _record(store, {"rule": parsed.text, "state": "complete", "kept": counts})
+        writer.clean()
     return KeepResult(
         rule=parsed.text,
         before=before,

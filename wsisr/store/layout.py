@@ -113,9 +113,17 @@ class StorePaths:
     def staged_slide(self, slide_id: str) -> SlidePaths:
         return SlidePaths(self.partial / SLIDES / check_slide_id(slide_id))
 
+    @property
+    def slide_locks(self) -> Path:
+        return self.partial / "writing"
+
     def slide_lock(self, slide_id: str) -> Path:
         """Held by the process that stages a slide."""
-        return self.partial / "writing" / f"{check_slide_id(slide_id)}.lock"
+        return self.slide_locks / f"{check_slide_id(slide_id)}.lock"
+
+    @property
+    def removed_slides(self) -> Path:
+        return self.partial / "removed"
 
     @property
     def replaced_slides(self) -> Path:

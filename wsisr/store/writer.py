@@ -44,6 +44,9 @@ from wsisr.store.slide_writer import SlideWriter as SlideWriter
 from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
 from wsisr.store.splits import stage_splits
 
+_NOT_STAGED = frozenset({"scan", "errors", "locks", SLIDES, "writing"})
+"""In the staging folder: what an unfinished build knows, and what living processes hold."""
+
 
 class StoreWriter:
     """The writing side of a store; holds no open files and so can be pickled to workers.
@@ -187,7 +190,7 @@ class StoreWriter:
         """Take a committed slide out, e.g. because its source file changed."""
         final = self.paths.slide(slide_id).root
         if final.exists():
-            aside = self.paths.partial / "removed" / slide_id
+            aside = self.paths.removed_slides / slide_id
             remove_tree(aside)
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.rename(final, aside)
@@ -224,10 +227,25 @@ class StoreWriter:
             swap_in(self.paths.staged_splits, self.paths.splits, self.paths.replaced_splits)
 
     def clean(self) -> None:
-        """Remove the staging folder's own parts, and the folder if nothing else is in it."""
+        """Remove whatever is staged and not in work, and the staging folder if nothing is left.
+
+        Only while no other part of a build can be at work. What a build that is not finished has
+        found out so far stays.
+        """
         self._clean_staging()
-        if self.paths.partial.is_dir() and not any(self.paths.partial.iterdir()):
-            self.paths.partial.rmdir()
+        partial = self.paths.partial
+        if not partial.is_dir():
+            return
+        for entry in partial.iterdir():
+            if entry.name not in _NOT_STAGED:
+                remove_tree(entry)
+        if not any(partial.iterdir()):
+            partial.rmdir()
+
+    def recover(self) -> None:
+        """Bring replacements that a kill interrupted to one of their two ends."""
+        with disk_full_is_clear(self.paths.root):
+            self._recover()
 
     def _recover(self) -> None:
         paths = self.paths
@@ -240,23 +258,30 @@ class StoreWriter:
 
     def _clean_staging(self) -> None:
         paths = self.paths
-        if paths.staged_slides.is_dir():
-            for staged in sorted(paths.staged_slides.iterdir()):
-                # A worker that outlived its killed build may finish the slide in hand.
-                lock = SlideLock(paths.slide_lock(staged.name))
-                if lock.acquire():
-                    remove_tree(staged)
-                    lock.release()
+        # A kill can leave a slide's lock without its folder, and its folder without its lock.
+        begun = {path.name for path in _entries(paths.staged_slides)}
+        begun |= {path.stem for path in _entries(paths.slide_locks) if path.suffix == ".lock"}
+        for slide_id in sorted(begun):
+            # A worker that outlived its killed build may finish the slide in hand.
+            lock = SlideLock(paths.slide_lock(slide_id))
+            if lock.acquire():
+                remove_tree(paths.staged_slide(slide_id).root)
+                lock.release()
+        for folder in (paths.staged_slides, paths.slide_locks):
             with suppress(OSError):
-                paths.staged_slides.rmdir()
+                folder.rmdir()
         for folder in (
             paths.staged_roots,
             paths.staged_splits,
             paths.replaced_slides,
             paths.replaced_splits,
-            paths.partial / "removed",
+            paths.removed_slides,
         ):
             remove_tree(folder)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _resumed(stored: RootAttributes, given: RootAttributes, committed: set[str]) -> RootAttributes:

@@ -1,0 +1,66 @@
+"""What is killed: functions that write, each with what must be there before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from store_samples import columns, patches, root_attributes, write_slide
+
+from wsisr.store import BuildLock, StoreWriter
+from wsisr.store.keep import keep_pairs
+
+Case = Callable[[Path], None]
+
+
+def _slide(writer: StoreWriter, slide: str, seed: int) -> None:
+    """Three patches with few columns: every file costs a dozen kills."""
+    table = {name: columns(3)[name] for name in ("x", "y", "kept", "spread")}
+    write_slide(writer, slide, patches(seed, 3), table=table)
+
+
+def nothing(folder: Path) -> None:
+    """An empty folder."""
+
+
+def small_store(folder: Path) -> None:
+    """A finished store of two slides."""
+    build(folder)
+
+
+def build(folder: Path) -> None:
+    """What a build does of its store, with its lock."""
+    path, ids = folder / "a.zarr", ["s0", "s1"]
+    with BuildLock(path):
+        if path.exists():
+            writer = StoreWriter.resume(path, root_attributes(ids))
+        else:
+            writer = StoreWriter.create(path, root_attributes(ids))
+        for seed, slide in enumerate(ids):
+            if slide not in writer.committed():
+                _slide(writer, slide, seed)
+        writer.commit_splits({"train": np.array([(s, r) for s in range(2) for r in range(3)])})
+        writer.set_root({"assigned": {"s0": "train"}})
+        writer.clean()
+
+
+def overwrite(folder: Path) -> None:
+    """A build in the place of another one."""
+    path = folder / "a.zarr"
+    with BuildLock(path):
+        writer = StoreWriter.create(path, root_attributes(["t0"]), overwrite=True)
+        _slide(writer, "t0", 5)
+        _slide(writer, "t0", 6)
+        writer.commit_splits({"val": np.array([(0, 0), (0, 1)])})
+        writer.clean()
+
+
+def keep(folder: Path) -> None:
+    """Another rule for kept pairs."""
+    keep_pairs(folder / "a.zarr", "spread<0.6")
+
+
+CASES: dict[str, tuple[Case, Case]] = {
+    "build": (build, nothing),
+    "overwrite": (overwrite, small_store),
+    "keep": (keep, small_store),
+}

@@ -1,0 +1,17 @@
+"""Whatever is killed when: the same command again ends as if nothing had happened."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("case", ["build", "overwrite", "keep"])
+def test_a_kill_before_a_file_operation_changes_nothing(case: str, tmp_path: Path) -> None:
+    script = [sys.executable, "-B", str(HERE / "steps.py"), case, str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 30
