@@ -1,6 +1,7 @@
 """OME-Zarr outputs: the pixels of the TIFF, the field's metadata, whole or not there."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,15 @@ def test_an_interrupted_output_goes_on_to_the_same_bytes(
     whole = {p.relative_to(made[1]): p.read_bytes() for p in made[1].rglob("*") if p.is_file()}
     assert files == whole
     assert [p.name for p in tmp_path.iterdir()] == ["o.ome.zarr"]
+
+
+def test_dicom_without_its_writer_is_one_sentence(
+    made: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wsidicomizer", None)
+    with pytest.raises(ConfigError, match=r"pip install 'wsisr\[dicom-out\]'"):
+        upscale_slide(made[0], tmp_path / "o.dcm", load("bicubic"), OPTIONS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_and_compressions(made: tuple[Path, Path, Path], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def command(
         typer.Option(
             help="jpeg, deflate (= lossless): open everywhere; zstd: not in every libvips; "
             "jpeg2000: not in OpenSlide; jpegxl: in tifffile and tiffslide alone. "
-            "Default: jpeg; an OME-Zarr is always zstd."
+            "Default: jpeg; an OME-Zarr is always zstd, DICOM jpeg or lossless (JPEG 2000)."
         ),
     ] = None,
     quality: Annotated[

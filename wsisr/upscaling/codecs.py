@@ -139,6 +139,16 @@ def make_codec(name: str | None, quality: int, container: str = "tiff") -> Codec
         raise ConfigError(f"--compression {name!r}: there are {', '.join(COMPRESSIONS)}.")
     if not 1 <= quality <= 100:
         raise ConfigError(f"--quality {quality} is not between 1 and 100.")
+    if container == "dicom":
+        if name not in (None, "jpeg", "lossless"):
+            raise ConfigError(
+                f"--compression {name}: DICOM is written as jpeg or lossless (JPEG 2000)."
+            )
+        return (
+            Codec(name="jpeg", quality=quality)
+            if name != "lossless"
+            else Codec(name="jpeg2000", quality=100)
+        )
     if container == "ome-zarr":
         if name not in (None, "zstd", "lossless"):
             raise ConfigError(

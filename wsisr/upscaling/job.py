@@ -9,7 +9,8 @@ from wsisr.geometry import Box
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
 from wsisr.slides.protocol import Level, Slide
-from wsisr.upscaling.codecs import make_codec
+from wsisr.upscaling.codecs import Codec, make_codec
+from wsisr.upscaling.dicom_folder import check_dicom_writer, instances_of
 from wsisr.upscaling.models import LoadedModel, doubts, settle_scale, software
 from wsisr.upscaling.ome import NOTICE, NOTICE_INTERPOLATED, OmeFacts, ome_xml
 from wsisr.upscaling.sinks import Output, container_of
@@ -128,6 +129,7 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     if options.region is not None:
         r = options.region
         provenance["region_level0_px"] = f"{r.x},{r.y},{r.width},{r.height}"
+    notice = NOTICE if model.is_network else NOTICE_INTERPOLATED
     description = ome_xml(
         OmeFacts(
             name=f"{info.path.name} x{scale:g}",
@@ -135,10 +137,13 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
             height_px=frame.region.height,
             um_per_px=um,
             magnification=None if um is None else nominal_magnification((um[0] * um[1]) ** 0.5),
-            notice=NOTICE if model.is_network else NOTICE_INTERPOLATED,
+            notice=notice,
             provenance=provenance,
         )
     )
+    is_dicom = container == "dicom"
+    if is_dicom and um is None:
+        raise MppError(f"{info.path}: DICOM states the resolution; give --mpp (um per level-0 px).")
     identity = {
         **provenance,
         "format": 3,
@@ -161,7 +166,14 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
             description=description,
             software=software(),
             icc=slide.icc_profile(),
-            codec=codec,
+            codec=Codec(name="zstd") if is_dicom else codec,
+            frames=codec if is_dicom else None,
+            summary=f"{notice}; " + ", ".join(f"{k} {v}" for k, v in provenance.items()),
+            references=instances_of(info.path) if is_dicom and info.backend == "dicom" else (),
+            lossy_input=any(
+                level.compression.generations > 0 or level.compression.codec == "unknown"
+                for level in info.levels
+            ),
         ),
         identity=identity,
         messages=tuple(messages),
@@ -178,9 +190,11 @@ def check_output(output: Path, options: UpscaleOptions) -> None:
     container = container_of(output)
     if container is None:
         raise ConfigError(
-            f"{output}: name the output .ome.tiff or .ome.zarr (any size), or .png, .jpg, .bmp, "
-            ".webp (small pictures)."
+            f"{output}: name the output .ome.tiff, .ome.zarr or .dcm (a folder; any size), or "
+            ".png, .jpg, .bmp, .webp (small pictures)."
         )
+    if container == "dicom":
+        check_dicom_writer()
     if not output.parent.is_dir():
         raise ConfigError(f"{output}: its folder {output.parent} does not exist; make it first.")
     if output.exists() and not options.overwrite:

@@ -30,6 +30,7 @@ from wsisr.store.files import (
 )
 from wsisr.upscaling.bicubic import one_colour
 from wsisr.upscaling.codecs import UInt8Array
+from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.inference import Edges, UInt16Array
 from wsisr.upscaling.memory import Batching
 from wsisr.upscaling.ome_zarr import write_ome_zarr
@@ -355,7 +356,12 @@ class PyramidSink:
         )
         self._file.flush()
         os.fsync(self._file.fileno())
-        return self._folder / TILES_NAME
+        if output.frames is None:
+            return self._folder / TILES_NAME
+        staged = self._folder / "dicom"
+        remove_tree(staged)
+        write_dicom_folder(staged, self._folder / TILES_NAME, output)
+        return staged
 
     def abandon(self) -> None:
         """Let go of the files; finished blocks stay for the next run, an empty start does not."""

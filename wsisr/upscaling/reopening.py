@@ -82,7 +82,7 @@ def check_pyramid(
 ) -> str:
     """Open what is finished with tifffile, and with OpenSlide where that knows the codec.
 
-    An OME-Zarr is opened with zarr-python.
+    An OME-Zarr is opened with zarr-python, a DICOM folder with wsidicom and OpenSlide.
 
     Parameters
     ----------
@@ -108,7 +108,9 @@ def check_pyramid(
     if {level for level, _, _ in given} != set(range(len(sizes))):
         raise SlideError(f"{output.path}: a level has no tile to compare; {_REMEDY}")
     readers = {"tifffile": _by_tifffile}
-    if path.is_dir():
+    if output.frames is not None:
+        readers = {"wsidicom": _by_wsidicom, "OpenSlide": _by_openslide}
+    elif path.is_dir():
         readers = {"zarr-python": _by_zarr}
     elif output.codec.name in OPENSLIDE_KNOWS:
         readers["OpenSlide"] = _by_openslide
@@ -184,12 +186,29 @@ def _by_zarr(
     return sizes, um, shown
 
 
+def _by_wsidicom(
+    path: Path, places: list[tuple[int, Box]]
+) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+    from wsidicom import WsiDicom
+
+    with WsiDicom.open(path) as slide:
+        levels = list(slide.pyramids[0])
+        sizes = [(int(v.size.width), int(v.size.height)) for v in levels]
+        um = 1000.0 * float(levels[0].pixel_spacing.width)
+        shown = []
+        for level, box in places:
+            region = slide.read_region((box.x, box.y), levels[level].level, (box.width, box.height))
+            shown.append(np.asarray(region, np.uint8)[..., :3])
+    return sizes, um, shown
+
+
 def _by_openslide(
     path: Path, places: list[tuple[int, Box]]
 ) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
     import openslide
 
-    with openslide.OpenSlide(str(path)) as slide:
+    file = next(iter(sorted(path.iterdir()))) if path.is_dir() else path
+    with openslide.OpenSlide(str(file)) as slide:
         sizes = [(int(w), int(h)) for w, h in slide.level_dimensions]
         um = float(slide.properties.get("openslide.mpp-x", "nan"))
         shown = []

@@ -17,12 +17,14 @@ TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 
 
 def container_of(path: Path) -> str | None:
-    """``"picture"``, ``"tiff"`` or ``"ome-zarr"`` by an output's name; None for any other."""
+    """``"picture"``, ``"tiff"``, ``"ome-zarr"`` or ``"dicom"`` by an output's name, or None."""
     suffix = path.suffix.lower()
     if suffix in PICTURE_SUFFIXES:
         return "picture"
     if suffix in TIFF_SUFFIXES:
         return "tiff"
+    if suffix == ".dcm":
+        return "dicom"
     return "ome-zarr" if path.name.lower().endswith(".ome.zarr") else None
 
 
@@ -39,6 +41,15 @@ class Output:
         OME-XML, and the name of this program.
     icc : bytes or None
     codec : Codec
+        How tiles are stored.
+    frames : Codec or None
+        How a DICOM folder's frames are made of them.
+    summary : str
+        What a network did, in a sentence.
+    references : tuple of (str, str)
+        SOP class and instance UIDs of an input that is DICOM.
+    lossy_input : bool
+        Whether the input had been compressed with loss, or may have been.
     """
 
     path: Path
@@ -49,6 +60,10 @@ class Output:
     software: str
     icc: bytes | None
     codec: Codec
+    frames: Codec | None = None
+    summary: str = ""
+    references: tuple[tuple[str, str], ...] = ()
+    lossy_input: bool = True
 
 
 class Sink(Protocol):

@@ -1,0 +1,143 @@
+"""A DICOM whole-slide folder made from the finished tiles, by wsidicomizer (extra `dicom-out`).
+
+The tiles wait as a lossless TIFF, so frames are compressed once. wsidicomizer streams them and
+writes ImageType ORIGINAL; what a network made is DERIVED, so those bytes are replaced in place.
+Nobody is identified: patient, accession and container stay empty or "Unknown", UIDs are hashes of
+what was done; where the input is DICOM its instances are referenced by their UIDs.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsisr.errors import ConfigError, SlideError
+from wsisr.slides.dicom_files import series_of
+from wsisr.store.files import sync_tree
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from wsisr.upscaling.sinks import Output
+
+HEADER_BYTES = 1 << 16
+_KINDS = (b"\x08\x00\x08\x00CS", b"\x08\x00\x07\x90CS")
+"""ImageType and FrameType, as explicit little-endian headers spell them."""
+_LONGEST_TEXT = 1024
+"""Characters of a DerivationDescription (ST)."""
+
+
+def check_dicom_writer() -> None:
+    """Refuse before any work where the extra is not installed.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        import wsidicomizer  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "Writing DICOM needs wsidicomizer: pip install 'wsisr[dicom-out]'; or name the output "
+            f".ome.tiff ({error})."
+        ) from error
+
+
+def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
+    """Write one instance a level into an empty folder.
+
+    Parameters
+    ----------
+    folder : Path
+    tiff : Path
+        The pyramid, lossless.
+    output : Output
+
+    Raises
+    ------
+    SlideError
+        If an instance does not state its kind where it should.
+    """
+    from pydicom.dataset import Dataset
+    from pydicom.uid import UID, generate_uid
+    from wsidicom.codec import Channels, Jpeg2kSettings, JpegSettings, Subsampling
+    from wsidicomizer import WsiDicomizer
+    from wsidicomizer.wsidicomizer import SourceIdentifier
+
+    assert output.frames is not None
+    seed = hashlib.sha256(output.description.encode()).hexdigest()
+    made = 0
+
+    def uid() -> UID:
+        nonlocal made
+        made += 1
+        return generate_uid(prefix=None, entropy_srcs=[seed, str(made)])
+
+    def describe(dataset: Dataset, _: Any) -> Dataset:
+        dataset.DerivationDescription = output.summary[:_LONGEST_TEXT]
+        dataset.Manufacturer = "wsisr"
+        dataset.SoftwareVersions = output.software[:64]
+        dataset.BurnedInAnnotation = "NO"
+        # Once lossy, always lossy: the input's own compression counts as well.
+        if output.lossy_input:
+            dataset.LossyImageCompression = "01"
+        if output.references:
+            dataset.SourceImageSequence = [_reference(*pair) for pair in output.references]
+        return dataset
+
+    if output.frames.lossless:
+        encoding: Any = Jpeg2kSettings(levels=0, channels=Channels.RGB)
+    else:
+        full = output.frames.subsampling == (1, 1)
+        encoding = JpegSettings(
+            quality=output.frames.quality,
+            subsampling=Subsampling.R444 if full else Subsampling.R420,
+        )
+    folder.mkdir()
+    WsiDicomizer.convert(
+        tiff,
+        output_path=folder,
+        preferred_source=SourceIdentifier.TIFFSLIDE,
+        metadata_post_processor=describe,
+        encoding=encoding,
+        uid_generator=uid,
+        include_label=False,
+        include_overview=False,
+        include_thumbnail=False,
+        include_confidential=False,
+    )
+    for path in sorted(folder.iterdir()):
+        _say_derived(path)
+    sync_tree(folder)
+
+
+def instances_of(path: Path) -> tuple[tuple[str, str], ...]:
+    """SOP class and instance UIDs of a DICOM slide's files; empty for any other input."""
+    from pydicom import dcmread
+
+    files = series_of(path) if path.is_file() else sorted(path.iterdir())
+    tags = ["SOPClassUID", "SOPInstanceUID"]
+    headers = [dcmread(f, specific_tags=tags, stop_before_pixels=True) for f in files]
+    return tuple((str(h.SOPClassUID), str(h.SOPInstanceUID)) for h in headers)
+
+
+def _reference(class_uid: str, instance_uid: str) -> "Dataset":
+    from pydicom.dataset import Dataset
+
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = class_uid
+    reference.ReferencedSOPInstanceUID = instance_uid
+    return reference
+
+
+def _say_derived(path: Path) -> None:
+    """ORIGINAL becomes DERIVED in place: a level's frames may be gigabytes."""
+    with open(path, "r+b") as file:
+        head = file.read(HEADER_BYTES)
+        for tag in _KINDS:
+            at = head.find(tag)
+            length = int.from_bytes(head[at + 6 : at + 8], "little")
+            value = head[at + 8 : at + 8 + length]
+            if at < 0 or not value.startswith((b"ORIGINAL\\", b"DERIVED\\")):
+                raise SlideError(f"{path.name}: the DICOM writer did not say what the image is.")
+            file.seek(at + 8)
+            file.write(value.replace(b"ORIGINAL", b"DERIVED", 1).rstrip().ljust(length))
