@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from wsisr_cli.main import main
 
 
 def wsisr(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -110,3 +111,27 @@ def test_without_the_table_verify_finds_the_same_tissue_under_three_names(
     result = wsisr("verify", store)
     assert result.returncode == 1
     assert result.stdout.count("show the same tissue") == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["build-pairs", "s", "-o", "s3://user:secret@bucket/p.zarr"],
+        ["upscale", "a.png", "--output=gs://bucket/a.ome.tiff"],
+        ["export", "p.zarr", "s3://bucket/out", "--to", "png"],
+    ],
+)
+def test_a_url_is_no_local_output(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsisr", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "writes to local disks alone" in said and "secret" not in said
+    assert not list(tmp_path.iterdir())

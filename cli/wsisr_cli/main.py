@@ -6,7 +6,10 @@ interrupted.
 
 import importlib
 import logging
+import re
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -77,11 +80,29 @@ def _mount() -> None:
 _mount()
 
 
+def _refuse_remote_output(arguments: Sequence[str]) -> None:
+    """What is written is written to a disk: as a path, a URL would be a folder called ``s3:``."""
+    from wsisr.errors import ConfigError
+
+    spelled = [a.removeprefix("--output=") for a in arguments if a.startswith("--output=")]
+    spelled += [b for a, b in pairwise(arguments) if a in ("-o", "--output")]
+    if arguments[:1] == ["export"]:
+        spelled += arguments[2:]
+    for output in spelled:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", output):
+            kind = output.partition(":")[0]
+            raise ConfigError(
+                f"the output is a {kind} address, and wsisr writes to local disks alone; write it "
+                "to a folder here and upload that when it is whole."
+            )
+
+
 def main() -> None:
     """Entry point of the `wsisr` script."""
     from wsisr.errors import WsisrError
 
     try:
+        _refuse_remote_output(sys.argv[1:])
         app()
     except WsisrError as error:
         typer.echo(f"wsisr: {error}", err=True)
