@@ -112,3 +112,18 @@ def read_identity(path: Path) -> Any:
             return header if all(header.get(tag) for tag in tags) else None
     except Exception:  # a damaged file raises whatever the parser met
         return None
+
+
+def patient_id(path: Path) -> str:
+    """PatientID (0010,0020) of a file; empty where it has none or is damaged.
+
+    Nothing else that may name a person is read: no PatientName, no accession number.
+    """
+    import pydicom
+
+    try:
+        with quiet_pydicom():
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+            return str(header.get("PatientID", "") or "").strip()
+    except Exception:  # a damaged file raises whatever the parser met
+        return ""
