@@ -52,10 +52,11 @@ def write_store(
     lr_of: Path | None = None,
     manifest: dict[str, Any] | None = None,
     reduced_on: Sequence[str] = (),
+    glass: Sequence[int] = (),
 ) -> Path:
     """Four slides of four patients; HR 96 px, native LR at x4 (10x) and x2 (20x).
 
-    `lr_of` takes the LR arrays from another store, whatever HR is.
+    `lr_of` takes the LR arrays from another store, whatever HR is; rows of `glass` are constant.
     """
     writer = StoreWriter.create(
         path,
@@ -72,6 +73,7 @@ def write_store(
     rows: dict[str, list[tuple[int, int]]] = {"train": [], "val": [], "test": []}
     for index, slide in enumerate(SLIDES):
         hr = texture(hr_seed * 100 + index, per_slide)
+        hr[list(glass)] = (243, 240, 245)
         planes = torch.from_numpy(hr).permute(0, 3, 1, 2)
         data = {"40x": hr}
         specs = [ArraySpec(name="40x", size_px=HR_PX, um_per_px=0.25, level=0)]

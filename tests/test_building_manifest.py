@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from wsisr.building.manifest import load_manifest, manifest_names, parse_manifest
+from wsisr.building.manifest import (
+    load_manifest,
+    manifest_folder,
+    manifest_names,
+    parse_manifest,
+)
 from wsisr.errors import ManifestError
 
 
@@ -44,6 +49,34 @@ def test_a_wrong_setting_is_named_with_its_remedy(overrides: dict[str, Any], wor
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(ManifestError, match="Did you mean 'pathimgsr'"):
         load_manifest("pathimgs")
+
+
+def test_nothing_in_the_working_folder_hides_a_built_in_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built_in = load_manifest("images")
+    Path("images").mkdir()
+    Path("pcam").write_text("name: mine\n")
+    assert load_manifest("images") == built_in and load_manifest("pcam").name == "pcam"
+    with pytest.raises(ManifestError, match="is a folder; a manifest is"):
+        load_manifest("./images")
+    Path("images.yaml").write_text("name: mine\n")
+    assert load_manifest("images.yaml").name == "mine" and load_manifest("images") == built_in
+    with pytest.raises(ManifestError, match="no such manifest file"):
+        load_manifest("other.yaml")
+
+
+def test_a_file_does_not_pass_for_a_built_in_manifest(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.yaml"
+    text = (manifest_folder() / "tma.yaml").read_text()
+    copy.write_text(text)
+    assert load_manifest(copy) == load_manifest("tma")
+    copy.write_text(text.replace("size: 1024", "size: 512"))
+    with pytest.raises(ManifestError, match=r"names itself 'tma'.*another name"):
+        load_manifest(copy)
+    copy.write_text(text.replace("size: 1024", "size: 512").replace("name: tma", "name: mine"))
+    assert load_manifest(copy).size == 512
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "name: [", "name: !!python/object:os.system {}\n"])

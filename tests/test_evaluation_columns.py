@@ -8,7 +8,15 @@ import torch
 from evaluation_samples import settings, write_store
 
 from wsisr.errors import ConfigError
-from wsisr.evaluation.columns import chunks, plan_columns, read_pair, read_samples, same_origin
+from wsisr.evaluation.columns import (
+    chunks,
+    plan_columns,
+    read_pair,
+    read_samples,
+    same_origin,
+    without_constant,
+)
+from wsisr.evaluation.plan import prepare
 from wsisr.evaluation.settings import EvalSettings, parse_scales, spread
 from wsisr.store import PairStore, open_pairs
 
@@ -107,6 +115,20 @@ def test_samples_know_their_patient_and_label(store) -> None:
         ("c", 2),
         ("d", 2),
     ]
+
+
+def test_constant_fields_are_left_out_before_any_model_runs(tmp_path: Path) -> None:
+    write_store(tmp_path / "pairs.zarr", glass=(1,))
+    store = open_pairs(tmp_path / "pairs.zarr")
+    samples = read_samples(store, "test")
+    kept, empty = without_constant(store, samples)
+    assert [s.row for s in kept] == [0, 2, 0, 2] and [s.row for s in empty] == [1, 1]
+    plan = prepare(settings(tmp_path))
+    assert plan.samples == kept and all(c.samples == kept for c in plan.columns)
+    assert any("2 of 6 patches are left out for every model" in note for note in plan.notes)
+    write_store(tmp_path / "glass.zarr", glass=range(3))
+    with pytest.raises(ConfigError, match="all 6 patches of the test split are constant"):
+        prepare(settings(tmp_path, data=tmp_path / "glass.zarr"))
 
 
 def test_origins_are_compared_by_what_they_do() -> None:

@@ -1,17 +1,21 @@
 """Tables from rows whose answers are known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from evaluation_samples import document, entry, image_row
+from scipy import stats
 
 from wsisr.evaluation.entries import baseline
 from wsisr.evaluation.groups import group_entries
+from wsisr.evaluation.papers import paper_tables
 from wsisr.evaluation.summary import sample_words, summarise_results
 from wsisr.evaluation.tables import latex, markdown, overview
 
 SLIDES = [f"s{i}" for i in range(8)]
+_PAIR = (("bicubic", 65.0), ("net", 66.0))
 
 
 def _rows(run: str, offset: float, noise: float = 0.0, seed: int = 0, slides=SLIDES):
@@ -23,15 +27,18 @@ def _rows(run: str, offset: float, noise: float = 0.0, seed: int = 0, slides=SLI
     ]
 
 
-def test_means_are_over_slides_and_ranks_follow() -> None:
+def test_means_are_over_patients_and_ranks_follow() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
-    rows.append(image_row("net", "s0", 9, math.inf))
-    rows += [image_row("net", "s0", i, 26.0) for i in range(10, 60)]  # many patches, one slide
+    for name, offset in (("bicubic", 0.0), ("net", 1.0)):  # many patches, one slide
+        rows += [image_row(name, "s0", i, 25.0 + offset) for i in range(10, 60)]
+    # A second slide of the first patient, far from all others.
+    rows += [image_row(n, "s0b", 0, v, patient="patient-s0") for n, v in _PAIR]
     results = summarise_results(document([baseline(), entry()]), rows)
     cells = {g.label: c[4.0] for g, c in results.tables[0].lines}
-    assert cells["bicubic"].summary.mean == pytest.approx(28.5)
-    assert cells["net"].summary.mean == pytest.approx(29.5)
-    assert cells["net"].summary.infinite == 1 and cells["net"].summary.slides == 8
+    assert cells["bicubic"].summary.mean == pytest.approx(28.5 + (65.0 - 25.0) / 2 / 8)
+    assert cells["net"].summary.mean == pytest.approx(29.5 + (66.0 - 26.0) / 2 / 8)
+    assert cells["net"].summary.units == 8 and results.tables[0].columns[4.0].slides == 9
+    assert "67 images of 9 slides of 8 patients" in sample_words(results.tables[0])
     assert (cells["net"].rank, cells["bicubic"].rank) == (1, 2)
     assert cells["net"].seed_sd is None and cells["bicubic"].marks == ""
     pair = results.pairs[0]
@@ -40,12 +47,116 @@ def test_means_are_over_slides_and_ranks_follow() -> None:
     assert pair.adjusted == pytest.approx(2 / 2**8)
 
 
-def test_below_six_slides_there_is_no_p_value() -> None:
-    rows = [*_rows("bicubic", 0.0, slides=SLIDES[:5]), *_rows("net", 1.0, slides=SLIDES[:5])]
+def test_slides_of_unknown_patients_count_for_themselves() -> None:
+    rows = [
+        replace(row, patient="") for run in ("bicubic", "net") for row in _rows(run, run == "net")
+    ]
     results = summarise_results(document([baseline(), entry()]), rows)
-    assert results.pairs[0].adjusted is None
-    assert "no p-values below 6 slides" in sample_words(results.tables[0])
-    assert "n/a (5 slides)" in markdown(results)
+    assert results.pairs[0].verdict == "better" and results.pairs[0].comparison.units == 8
+    assert "16 images of 8 slides" in (words := sample_words(results.tables[0]))
+    assert "patient" not in words
+
+
+def test_below_six_patients_there_is_no_verdict() -> None:
+    few = SLIDES[:5]
+    rows = [*_rows("bicubic", 0.0, slides=few), *_rows("net", 1.0, slides=few)]
+    for slide in few:  # more slides are no more patients
+        rows += [image_row(n, f"{slide}b", 0, v, patient=f"patient-{slide}") for n, v in _PAIR]
+    results = summarise_results(document([baseline(), entry()]), rows)
+    pair, cells = results.pairs[0], [c[4.0] for _, c in results.tables[0].lines]
+    assert pair.adjusted is None and pair.verdict == "too few slides"
+    assert all(c.marks == "" and math.isnan(c.summary.low) for c in cells)
+    assert "5 patients; too few slides for a verdict" in sample_words(results.tables[0])
+    assert "| net | bicubic | - | - | - (n = 5) | too few slides |" in markdown(results)
+
+
+def test_many_models_need_more_patients_and_equal_ones_are_not_told_apart() -> None:
+    names = [f"net{i}" for i in range(9)]
+    rng = np.random.default_rng(0)
+    rows = [
+        image_row(n, s, 0, 25.0 + float(rng.normal())) for n in ("bicubic", *names) for s in SLIDES
+    ]
+    results = summarise_results(document([baseline(), *map(entry, names)]), rows)
+    assert "45 pairs of models need 11 patients" in sample_words(results.tables[0])
+    assert {pair.verdict for pair in results.pairs} == {"not distinguishable"}
+    # Holm counts all pairs that the best was chosen from, not the 17 that are shown.
+    least = min(results.pairs, key=lambda p: p.comparison.p_value)
+    assert least.adjusted == pytest.approx(min(1.0, 45 * least.comparison.p_value))
+
+
+@pytest.mark.parametrize("lost", [math.inf, math.nan])
+def test_every_mean_is_over_the_same_images(lost: float) -> None:
+    """A model without a score of the hard image must not gain by it."""
+    known = document([baseline(), entry()])
+    known["scores"].append({**known["scores"][0], "name": "task", "protocol": ""})
+    known["columns"][0]["scores"]["task"] = "a task"
+    rows = [
+        replace(row, scores={"psnr_rgb": 30.0, "task": value})
+        for run, offset in (("bicubic", 0.0), ("net", -1.0))
+        for row in _rows(run, offset)
+        for value in [
+            lost if (run, row.row) == ("net", 1) else row.scores["psnr_rgb"] + 9 * row.row
+        ]
+    ]
+    table = summarise_results(known, rows).tables[1]
+    means = {g.label: c[4.0].summary.mean for g, c in table.lines}
+    assert means == {"bicubic": pytest.approx(28.5), "net": pytest.approx(27.5)}
+    assert "8 images of 8 slides of 8 patients (8 images without a score" in sample_words(table)
+    assert next(g.label for g, c in table.lines if c[4.0].rank == 1) == "bicubic"
+
+
+def test_identical_images_count_as_the_cap_for_every_model() -> None:
+    rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
+    rows += [image_row(n, "s0", 9, v) for n, v in (("bicubic", 120.0), ("net", math.inf))]
+    results = summarise_results(document([baseline(), entry()]), rows)
+    means = {g.label: c[4.0].summary.mean for g, c in results.tables[0].lines}
+    assert means["bicubic"] == pytest.approx(28.5 + (2 * 25 + 100 - 75) / 3 / 8)
+    assert means["net"] == pytest.approx(29.5 + (2 * 26 + 100 - 78) / 3 / 8)
+    assert "PSNR above 100 dB" in markdown(results)
+
+
+def test_a_run_with_output_that_is_not_finite_has_no_part_in_anything() -> None:
+    """Leaving its images out would measure it, and everybody else, on easier ones."""
+    entries = [baseline(), entry(), entry("best"), entry("best-s1", seed=1, recipe="best")]
+    rows = [r for i, e in enumerate(entries) for r in _rows(e.name, float(i), seed=e.seed or 0)]
+    rows[-1] = replace(rows[-1], scores={"psnr_rgb": math.nan})
+    known = document(entries, failed={"gone": "its weights cannot be read"})
+    results = summarise_results(known, rows)
+    assert [g.label for g, _ in results.tables[0].lines] == ["bicubic", "net", "best"]
+    assert results.tables[0].columns[4.0].images == 16 and len(results.pairs) == 3
+    assert "1 of 16 images, the first s7 row 1 at x4" in results.failed["best-s1"]
+    for text in (markdown(results), overview(results), latex(results)):
+        assert "best-s1 failed and has no part" in text and "cannot be read" in text
+    assert "| best-s1 | failed |" in markdown(results) and "| gone | failed |" in markdown(results)
+
+
+def test_the_papers_per_image_tests_are_a_protocol_and_marked() -> None:
+    rows = [*_rows("bicubic", 0.0), *_rows("net", 0.1, noise=0.05)]
+    known = document([baseline(), entry()])
+    assert "PER-IMAGE" not in markdown(summarise_results(known, rows))
+    known["scores"][0]["protocol"] = "iste"
+    results = summarise_results(known, rows)
+    (table,) = paper_tables(results)
+    by_run = {n: [r.scores["psnr_rgb"] for r in rows if r.run == n] for n in ("net", "bicubic")}
+    expected = stats.ttest_rel(by_run["net"], by_run["bicubic"]).pvalue
+    assert table.title.startswith("PER-IMAGE TESTS as iste's paper")
+    assert [row[1] for row in table.rows] == ["net", "bicubic"]
+    assert table.rows[0][3:] == ("16", "-", "-") and table.rows[1][4] == f"{expected:.3g}"
+    assert table.rows[1][2] == f"28.500 ± {np.std(by_run['bicubic'], ddof=1):.3f}"
+    for text in (markdown(results), latex(results)):
+        assert "not independent" in text and "PER-IMAGE TESTS" in text
+
+
+def test_the_papers_disjoint_test_sets_are_averaged() -> None:
+    rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
+    known = document([baseline(), entry()])
+    sets = [[[s, 0] for s in SLIDES[:2]], [[s, 1] for s in SLIDES[4:6]]]
+    known["samples"]["test_sets"] = sets
+    (table,) = paper_tables(summarise_results(known, rows))
+    middle, between = (25.5 + 29.5) / 2, 4 / 2**0.5
+    assert table.rows[0] == ("bicubic", f"{middle:.3f} ± {between:.3f}")
+    assert table.rows[1] == ("net", f"{middle + 1:.3f} ± {between:.3f}")
+    assert "2 disjoint test sets of 2 images each" in markdown(summarise_results(known, rows))
 
 
 def test_differences_inside_the_slides_interval_are_not_distinguishable() -> None:

@@ -49,6 +49,7 @@ class Case:
 
 CAMELYON = (("10x", 4, "stored-level"),)
 MLCAMSR = (("20x", 2, "stored-level"), ("10x", 4, "stored-level"))
+LUNG = tuple((name, scale, "reduced") for name, scale in (("20x", 2), ("10x", 4), ("5x", 8)))
 TCGA = (("20x", 2, "reduced"), ("10x", 4, "stored-level"), ("5x", 8, "reduced"))
 CASES = [
     Case(
@@ -90,11 +91,11 @@ CASES = [
         overrides={"tissue.clam.min_tissue_mm2": 0.02},
     ),
     Case(
-        manifest="tcga-lung", source="tcga", size=96, scale=0.1, arrays=TCGA,
+        manifest="tcga-lung", source="tcga", size=96, scale=0.1, arrays=LUNG,
         paper={"train": 320, "val": 40, "test": 40}, paper_size=3072,
     ),
     Case(
-        manifest="tcga-lung-random", source="tcga", size=96, scale=0.1, arrays=TCGA,
+        manifest="tcga-lung-random", source="tcga", size=96, scale=0.1, arrays=LUNG,
         paper={"train": 320, "val": 40, "test": 40}, paper_size=3072,
     ),
 ]  # fmt: skip

@@ -41,10 +41,22 @@ def test_fid_of_few_images_is_warned_of(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_kid_is_unbiased_and_sees_a_shift() -> None:
     a, b = RNG.normal(size=(400, 16)), RNG.normal(size=(400, 16))
-    same, other = kid(a, b, subsets=30, subset_size=100), kid(a, b + 1.0, subsets=30)
+    same, other = (kid(a, x, subsets=30, subset_size=100) for x in (b, b + 1.0))
     assert abs(same.mean) < 3 * same.deviation / np.sqrt(30) + 0.02
-    assert other.mean > 1.0 and other.subset_size == 400 and same.subset_size == 100
-    assert kid(a, b, subsets=3) == kid(a, b, subsets=3)
+    assert other.mean > 1.0 and other.deviation > 0 and same.subset_size == 100
+    assert kid(a, b, subsets=3, subset_size=50) == kid(a, b, subsets=3, subset_size=50)
+
+
+def test_kid_of_fewer_images_than_a_subset_is_refused() -> None:
+    a, b = RNG.normal(size=(200, 16)), RNG.normal(size=(900, 16))
+    with pytest.raises(MetricError, match=r"smaller set has 200.*subset_size=100"):
+        kid(a, b)
+    with pytest.raises(MetricError, match="2 or more"):
+        kid(a, b, subsets=1, subset_size=50)
+    # Every subset is the whole set: a mean, and no deviation that would say 0.
+    whole = kid(a, b[:200], subsets=2, subset_size=200)
+    assert np.isfinite(whole.mean) and np.isnan(whole.deviation)
+    assert kid(a, b, subsets=2, subset_size=200).deviation > 0
 
 
 def test_any_extractor_serves() -> None:

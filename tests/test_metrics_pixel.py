@@ -12,7 +12,15 @@ from PIL import Image as PilImage
 from PIL import ImageFilter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from wsisr.metrics import MetricError, ms_ssim, psnr, ssim
+from wsisr.metrics import (
+    MetricError,
+    colour_error,
+    get_protocol,
+    ms_ssim,
+    psnr,
+    sharpness_error,
+    ssim,
+)
 from wsisr.metrics.images import as_batch, to_channel
 
 Image = NDArray[np.uint8]
@@ -160,3 +168,47 @@ def test_ms_ssim_orders_damage_and_is_one_for_equal_images() -> None:
 def test_wrong_input_is_refused(call) -> None:
     with pytest.raises(MetricError):
         call(np.zeros((32, 32, 3), np.uint8))
+
+
+def _protocol(sr: object, hr: object) -> object:
+    return get_protocol("wsisr")(sr, hr, 4.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", [psnr, ssim, _protocol, sharpness_error, colour_error])
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda a: a.astype(np.float32), "divide by 255"),
+        (lambda a: torch.from_numpy(a).double(), "divide by 255"),
+        (lambda a: np.full(a.shape, 1.01), "divide by 255"),
+        (lambda a: np.where(a > 250, np.inf, a / 255.0), "divide by 255"),
+        (lambda a: np.where(a > 250, np.nan, a.astype(float)), "divide by 255"),
+        (lambda a: [a, a], r"builtins\.list.*np\.stack"),
+        (lambda a: PilImage.fromarray(a), r"PIL.*np\.asarray"),
+        (lambda a: a.astype(np.uint16), "not uint16"),
+        (lambda a: np.ma.masked_less(a, 9), "masked"),
+        (lambda a: a.astype(object), "not object"),
+        (lambda a: a[:0], "empty"),
+    ],
+)
+def test_images_that_could_mean_something_else_are_refused(golden_pair, score, made, words) -> None:
+    sr, hr = golden_pair
+    with pytest.raises(MetricError, match=words):
+        score(made(sr), hr)
+    with pytest.raises(MetricError, match=words):
+        score(hr, made(sr))
+
+
+def test_floats_that_round_to_the_range_and_foreign_byte_orders_are_taken(golden_pair) -> None:
+    sr, hr = golden_pair
+    wanted = psnr(sr, hr)
+    assert psnr((sr / 255.0).astype(">f4"), hr) == pytest.approx(wanted, abs=1e-9)
+    white, beyond = np.ones((16, 16, 3)), np.full((16, 16, 3), 1.0 + 0.4 / 255)
+    assert math.isinf(psnr(beyond, white)) and math.isinf(psnr(beyond, white, rounding=False))
+
+
+@pytest.mark.parametrize("crop", [2.5, 2.0, "2", None])
+def test_a_crop_is_a_whole_number(golden_pair, crop) -> None:
+    with pytest.raises(MetricError, match=r"whole number.*ceil\(scale\)"):
+        psnr(*golden_pair, crop=crop)
+    assert psnr(*golden_pair, crop=np.int64(4)) == psnr(*golden_pair, crop=4)

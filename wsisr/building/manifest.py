@@ -255,30 +255,39 @@ def manifest_names() -> list[str]:
 def load_manifest(name_or_file: str | Path, overrides: dict[str, Any] | None = None) -> Manifest:
     """Read a manifest by name or file and apply overrides (dotted keys allowed).
 
+    A built-in name always means the built-in manifest, whatever lies in the working folder; files
+    are named with their suffix or with a folder (``./mine.yaml``).
+
     Raises
     ------
     ManifestError
         Unknown name, broken YAML, unknown key (with a suggestion) or a value out of range.
     """
     path = Path(name_or_file)
-    if path.suffix in (".yaml", ".yml") or path.exists():
-        if not path.is_file():
-            raise ManifestError(f"{path}: no such manifest file.")
-    else:
+    if str(name_or_file) in manifest_names():
         path = manifest_folder() / f"{name_or_file}.yaml"
-        if not path.is_file():
-            near = difflib.get_close_matches(str(name_or_file), manifest_names(), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ManifestError(
-                f"There is no manifest {str(name_or_file)!r}.{hint} Built in are: "
-                f"{', '.join(manifest_names())}; or give the path of a .yaml file."
-            )
+    elif path.suffix not in (".yaml", ".yml") and not path.exists():
+        near = difflib.get_close_matches(str(name_or_file), manifest_names(), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ManifestError(
+            f"There is no manifest {str(name_or_file)!r}.{hint} Built in are: "
+            f"{', '.join(manifest_names())}; or give the path of a .yaml file."
+        )
+    elif path.is_dir():
+        raise ManifestError(
+            f"{path} is a folder; a manifest is a .yaml file, or one of the names "
+            f"{', '.join(manifest_names())}."
+        )
+    elif not path.is_file():
+        raise ManifestError(f"{path}: no such manifest file.")
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(body, dict):
         raise ManifestError(f"{path}: a manifest is a YAML mapping with at least a name.")
+    if path.parent != manifest_folder() and body.get("name") in manifest_names():
+        _refuse_namesake(body, path)
     for key, value in (overrides or {}).items():
         if key.partition(".")[0] == "quotas":
             # Other numbers than the paper's are asked for.
@@ -294,6 +303,15 @@ def parse_manifest(body: dict[str, Any], where: str = "manifest") -> Manifest:
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ManifestError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _refuse_namesake(body: dict[str, Any], path: Path) -> None:
+    """A file that calls itself like a built-in manifest must say the same."""
+    if parse_manifest(body, str(path)).sha256() != load_manifest(body["name"]).sha256():
+        raise ManifestError(
+            f"{path} names itself {body['name']!r}, which is built in and says other things: its "
+            "stores and tables would pass for that data set. Give it another name."
+        )
 
 
 def _set(body: dict[str, Any], keys: list[str], value: Any) -> None:

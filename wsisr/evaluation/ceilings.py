@@ -13,6 +13,7 @@ from wsisr.errors import WsisrError
 from wsisr.evaluation.columns import NATIVE, Column, Sample
 from wsisr.evaluation.scoring import Scorer
 from wsisr.evaluation.settings import spread
+from wsisr.metrics.pixel import capped
 from wsisr.metrics.statistics import slide_means
 from wsisr.registration.ceiling import Ceiling, luma_power, psnr_ceiling
 from wsisr.store import PairStore
@@ -96,9 +97,9 @@ def jpeg_ceiling(
     if found:
         slides = [slide for slide, _ in found]
         for place, column in enumerate(scorer.columns[: len(found[0][1])]):
-            means = slide_means([values[place] for _, values in found], slides)
-            if means:
-                scores[column.name] = float(np.mean(list(means.values())))
+            here = [capped(column.name, values[place]) for _, values in found]
+            if np.isfinite(here).all():
+                scores[column.name] = float(np.mean(list(slide_means(here, slides).values())))
     return JpegCeiling(scores=scores, words="; ".join(sorted(words)))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsisr.degradation import Degradation, crop_to_scale, degrade, names, parse_degradation
@@ -15,6 +16,8 @@ from wsisr.store.verify_splits import is_declared_leaky
 
 NATIVE = ("rescan", "stored-level")
 SIMULATED = "simulated"
+CORNER_PX = 32
+_READ_AT_ONCE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,33 @@ def read_samples(store: PairStore, split: str, limit: int | None = None) -> tupl
             )
         )
     return tuple(chosen)
+
+
+def without_constant(
+    store: PairStore, samples: Sequence[Sample]
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """Samples whose HR shows something, and those whose HR is one value in each channel.
+
+    Decided on HR alone, before any model runs: a constant field is restored exactly by any
+    interpolation (infinite PSNR) and tells nothing of a network.
+    """
+    hr, empty = store.arrays[0], set()
+    for start in range(0, len(samples), _READ_AT_ONCE):
+        part = samples[start : start + _READ_AT_ONCE]
+        side = min(CORNER_PX, *(sample.hr_px for sample in part))
+        index = np.array([(sample.slide_index, sample.row) for sample in part], np.int32)
+        # Few patches have a constant corner, and only those are read whole.
+        for sample, corner in zip(part, store.read(index, hr, h=side, w=side), strict=True):
+            if _is_constant(corner) and _is_constant(store.patch(sample.slide, sample.row, hr)):
+                empty.add(sample)
+    return (
+        tuple(sample for sample in samples if sample not in empty),
+        tuple(sample for sample in samples if sample in empty),
+    )
+
+
+def _is_constant(image: NDArray[np.uint8]) -> bool:
+    return bool((image == image[:1, :1]).all())
 
 
 def _labels(store: PairStore) -> dict[tuple[int, int], str]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from wsisr import __version__
+from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import (
     Column,
     Sample,
@@ -18,6 +19,7 @@ from wsisr.evaluation.columns import (
     plan_columns,
     read_samples,
     same_origin,
+    without_constant,
 )
 from wsisr.evaluation.entries import Entry, find_entries
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
@@ -40,6 +42,8 @@ class Plan:
         Bicubic first; entries fed from HR (``oracle``) last.
     columns : tuple of Column
     samples : tuple of Sample
+    empty : int
+        Patches left out because their HR is constant.
     scorer : Scorer
     device : str
     stamps : tuple of str
@@ -53,6 +57,7 @@ class Plan:
     entries: tuple[Entry, ...]
     columns: tuple[Column, ...]
     samples: tuple[Sample, ...]
+    empty: int
     scorer: Scorer
     device: str
     stamps: tuple[str, ...]
@@ -94,7 +99,12 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     store = open_pairs(settings.data)
     device = str(choose_device(settings.device))
     entries, notes = find_entries(settings.models, settings.runs)
-    samples = read_samples(store, settings.split, settings.limit)
+    samples, empty = without_constant(store, read_samples(store, settings.split, settings.limit))
+    if not samples:
+        raise ConfigError(
+            f"{store.path}: all {len(empty)} patches of the {settings.split} split are constant "
+            "fields; there is nothing to tell models apart by."
+        )
     declared = declared_leaky(store)
     leaks = find_leaks(entries, samples, settings.split, store.attributes["digest"])
     if not settings.allow_leak:
@@ -105,6 +115,11 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     for scale in (min(settings.scales), max(settings.scales)):
         scorer.check(smallest, scale)
     words = [*notes, *more]
+    if empty:
+        words.append(
+            f"{len(empty)} of {len(samples) + len(empty)} patches are left out for every model: "
+            "their HR is one value in each channel."
+        )
     blind = unknown(entries)
     if blind:
         words.append(
@@ -136,6 +151,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         entries=entries,
         columns=columns,
         samples=samples,
+        empty=len(empty),
         scorer=scorer,
         device=device,
         stamps=stamps(leaks=leaks, declared=declared, split=settings.split),
@@ -179,7 +195,9 @@ def describe(plan: Plan) -> dict[str, Any]:
         "samples": {
             "images": len(plan.samples),
             "slides": len({s.slide for s in plan.samples}),
-            "patients": len({s.patient for s in plan.samples}),
+            "patients": len({s.patient for s in plan.samples} - {""}),
+            "constant": plan.empty,
+            "test_sets": _test_sets(plan),
         },
         "entries": [entry.record() for entry in plan.entries],
         "columns": [
@@ -208,6 +226,18 @@ def describe(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "ceilings": None,
     }
+
+
+def _test_sets(plan: Plan) -> list[list[tuple[str, int]]]:
+    """Slide and row of the patches of each disjoint test set that the manifest deals out."""
+    if plan.settings.split != "test":
+        return []
+    attributes: Any = plan.store.attributes
+    here = {(sample.slide, sample.row) for sample in plan.samples}
+    return [
+        [place for s, row in part if (place := (attributes["slides"][s], int(row))) in here]
+        for part in attributes.get("test_sets") or []
+    ]
 
 
 def _device_words(device: str) -> str:

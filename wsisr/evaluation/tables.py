@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsisr.evaluation.papers import TextTable, paper_tables
 from wsisr.evaluation.published import HEADING, published_lines, published_notes
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import MARKS, Cell, Pair, Results, Table, sample_words
+from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
+from wsisr.evaluation.verdicts import TOO_FEW, Pair
+from wsisr.metrics.pixel import PSNR_CAP_DB
 from wsisr.store.files import replace_file
 
 MARKDOWN = "tables.md"
@@ -45,6 +48,7 @@ def markdown(results: Results) -> str:
         lines += [f"{sample_words(table)}; {convention(document, table)}.", ""]
         header = ["model", *map(scale_label, table.scales)]
         body = [[label, *cells] for label, cells in markdown_lines(table)]
+        body += [[label, *cells] for label, cells in failed_lines(results, table)]
         body += [[label, *cells] for label, cells in limit_lines(table)]
         lines += [_row(header), _row(["---", *["---:"] * len(table.scales)])]
         lines += [_row(row) for row in body]
@@ -57,7 +61,11 @@ def markdown(results: Results) -> str:
         lines += [_row(header), _row(["---"] * len(header))]
         lines += [_row(pair_cells(pair, results.headline["digits"])) for pair in results.pairs]
         lines.append("")
-    notes = [*document["notes"], *limit_notes(document)]
+    for text_table in paper_tables(results):
+        lines += [f"## {text_table.title}", "", *(f"- {note}" for note in text_table.notes), ""]
+        lines += [_row(text_table.header), _row(["---"] * len(text_table.header))]
+        lines += [*map(_row, text_table.rows), ""]
+    notes = [*failed_notes(results), *document["notes"], *limit_notes(document)]
     if notes:
         lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
     scales, reference = reference_lines(results)
@@ -90,6 +98,7 @@ def overview(results: Results) -> str:
             ]
             for group, cells in table.lines
         ]
+        body += [[label, *cells] for label, cells in failed_lines(results, table)]
         body += [[label, *cells] for label, cells in limit_lines(table)]
         lines += [*_aligned([header, *body]), ""]
     if results.pairs:
@@ -97,7 +106,7 @@ def overview(results: Results) -> str:
         lines += ["Differences:", *_aligned(shown), ""]
     used = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
     lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in used]
-    return "\n".join([*lines, *limit_notes(document)])
+    return "\n".join([*lines, *failed_notes(results), *limit_notes(document)])
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -123,13 +132,17 @@ def latex(results: Results) -> str:
             row = [_tex(group.label)]
             row += [_tex_cell(cells.get(s), table.score["digits"]) for s in table.scales]
             parts.append(" & ".join(row) + r" \\")
+        for label, texts in failed_lines(results, table):
+            parts.append(" & ".join(map(_tex, [label, *texts])) + r" \\")
         limits = limit_lines(table)
         if limits:
             parts.append("\\midrule")
         for label, texts in limits:
             parts.append(" & ".join(map(_tex, [label, *texts])) + r" \\")
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
-    parts += ["", *("% " + text for text in legend(results))]
+    for text_table in paper_tables(results):
+        parts += _tex_table(text_table)
+    parts += ["", *("% " + text for text in [*legend(results), *failed_notes(results)])]
     scales, reference = reference_lines(results)
     if reference:
         parts += ["", "\\begin{table}", f"\\caption{{PSNR in dB / SSIM: {HEADING}.}}"]
@@ -165,7 +178,7 @@ def number(value: float, digits: int) -> str:
 
 
 def cell_parts(cell: Cell, digits: int) -> tuple[str, str]:
-    """A cell's value, and what stands behind it: interval, seeds, images left out, marks."""
+    """A cell's value, and what stands behind it: interval, seeds, marks."""
     summary = cell.summary
     few = max(1, digits - 1)
     behind = ""
@@ -173,8 +186,6 @@ def cell_parts(cell: Cell, digits: int) -> tuple[str, str]:
         behind += f" [{summary.low:.{few}f}, {summary.high:.{few}f}]"
     if cell.seed_sd is not None:
         behind += f" ±{cell.seed_sd:.{digits}f}"
-    if summary.infinite:
-        behind += f" ({summary.infinite} not finite)"
     return number(summary.mean, digits), behind + (f" {cell.marks}" if cell.marks else "")
 
 
@@ -193,6 +204,19 @@ def markdown_lines(table: Table) -> list[tuple[str, list[str]]]:
             texts.append(value + behind)
         lines.append((group.label, texts))
     return lines
+
+
+def failed_lines(results: Results, table: Table) -> list[tuple[str, list[str]]]:
+    """Runs without a mean; `failed_notes` says why."""
+    return [(name, ["failed"] * len(table.scales)) for name in results.failed]
+
+
+def failed_notes(results: Results) -> list[str]:
+    """Why runs have no mean."""
+    return [
+        f"{name} failed and has no part in any mean, rank or verdict: {reason}."
+        for name, reason in results.failed.items()
+    ]
 
 
 def limit_lines(table: Table) -> list[tuple[str, list[str]]]:
@@ -239,8 +263,24 @@ def legend(results: Results) -> list[str]:
         for _, cells in t.lines
         for c in cells.values()
     )
-    lines = ["mean over slides; bold: best of its column, underlined: second"]
-    lines.append("in brackets: 95 % interval by bootstrap over slides")
+    columns = [column for table in results.tables for column in table.columns.values()]
+    intervals = any(
+        not math.isnan(c.summary.low)
+        for t in results.tables
+        for _, cells in t.lines
+        for c in cells.values()
+    )
+    lines = [
+        "mean over patients (over slides where a patient is not known), the same images for every "
+        "model of a column; bold: best, underlined: second"
+    ]
+    if intervals:
+        lines.append("in brackets: 95 % interval by bootstrap over patients")
+    if any(column.at_cap for column in columns):
+        lines.append(
+            f"PSNR above {PSNR_CAP_DB:g} dB, infinite for identical images, counts as "
+            f"{PSNR_CAP_DB:g} dB"
+        )
     if seeds:
         lines.append("±: standard deviation over training seeds")
     lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]
@@ -273,14 +313,14 @@ def limit_notes(document: Mapping[str, Any]) -> list[str]:
 
 
 def pair_cells(pair: Pair, digits: int) -> list[str]:
-    """A comparison as table cells."""
+    """A comparison as table cells; with too few patients that is all there is to say."""
     result = pair.comparison
-    interval = "n/a (one slide)"
-    if not math.isnan(result.low):
-        interval = f"[{result.low:+.{digits}f}, {result.high:+.{digits}f}]"
-    p_value = f"n/a ({result.slides} slides)" if pair.adjusted is None else f"{pair.adjusted:.3g}"
     cells = [pair.origin, scale_label(pair.scale), pair.first, pair.second]
-    return [*cells, f"{result.difference:+.{digits}f}", interval, p_value, pair.verdict]
+    if pair.adjusted is None:
+        return [*cells, "-", "-", f"- (n = {result.units})", TOO_FEW]
+    interval = f"[{result.low:+.{digits}f}, {result.high:+.{digits}f}]"
+    difference = f"{result.difference:+.{digits}f}"
+    return [*cells, difference, interval, f"{pair.adjusted:.3g}", pair.verdict]
 
 
 def _limit(value: float | str) -> str:
@@ -303,6 +343,23 @@ def _provenance(document: Mapping[str, Any]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _tex_table(table: TextTable) -> list[str]:
+    caption = ". ".join([table.title, *table.notes])
+    return [
+        "",
+        "\\begin{table}",
+        f"\\caption{{{_tex(caption)}}}",
+        f"\\begin{{tabular}}{{{'l' * len(table.header)}}}",
+        "\\toprule",
+        " & ".join(map(_tex, table.header)) + r" \\",
+        "\\midrule",
+        *(" & ".join(map(_tex, row)) + r" \\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
 
 
 def _tex(text: str) -> str:

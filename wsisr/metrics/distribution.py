@@ -24,7 +24,10 @@ ENOUGH_IMAGES = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class Kid:
-    """Kernel inception distance: mean and standard deviation over subsets."""
+    """Kernel inception distance: mean and standard deviation over subsets.
+
+    The deviation is NaN where all subsets are the same images: it would say nothing.
+    """
 
     mean: float
     deviation: float
@@ -84,20 +87,42 @@ def kid(
 ) -> Kid:
     """Unbiased squared maximum mean discrepancy with the cubic kernel ``(x y / d + 1)^3``.
 
-    Subsets have at most as many images as the smaller set.
+    Parameters
+    ----------
+    first, second : ndarray, (N, d) and (M, d)
+    subsets : int
+        Drawn without replacement within a subset; from 2, so that there is a deviation.
+    subset_size : int
+        Images of each set in a subset; smaller than the smaller set, or else every subset is the
+        whole set.
+    seed : int
+
+    Raises
+    ------
+    MetricError
+        Fewer images than a subset has; features as for `fid`.
     """
     a, b = _checked(first, second)
-    size = min(subset_size, len(a), len(b))
+    fewest = min(len(a), len(b))
+    if subsets < 2 or subset_size < 2:
+        raise MetricError(f"KID of {subsets} subsets of {subset_size} images: give 2 or more.")
+    if fewest < subset_size:
+        raise MetricError(
+            f"KID with subsets of {subset_size} needs as many images, and the smaller set has "
+            f"{fewest}: every subset would be the whole set. Give "
+            f"subset_size={max(2, fewest // 2)}, or more images."
+        )
     rng = np.random.default_rng(seed)
     values = [
-        _mmd(a[rng.permutation(len(a))[:size]], b[rng.permutation(len(b))[:size]])
+        _mmd(a[rng.permutation(len(a))[:subset_size]], b[rng.permutation(len(b))[:subset_size]])
         for _ in range(subsets)
     ]
+    drawn = max(len(a), len(b)) > subset_size
     return Kid(
         mean=float(np.mean(values)),
-        deviation=float(np.std(values)),
+        deviation=float(np.std(values)) if drawn else float("nan"),
         subsets=subsets,
-        subset_size=size,
+        subset_size=subset_size,
     )
 
 

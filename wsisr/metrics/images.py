@@ -1,5 +1,6 @@
 """What every metric accepts: arrays or tensors, one image or a batch, uint8 or float in [0, 1]."""
 
+from operator import index
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ Scores: TypeAlias = NDArray[np.float64]
 Channel = Literal["rgb", "y", "y-rounded", "each"]
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)
+ROUNDING = 0.5 / 255.0
+"""Floats this far outside of [0, 1] still round to 0 or 255: they are clamped, others refused."""
 
 
 class MetricError(WsisrError, ValueError):
@@ -23,19 +26,16 @@ class MetricError(WsisrError, ValueError):
 def as_batch(images: Images, name: str = "images") -> tuple[Tensor, bool]:
     """A batch (N, 3, H, W) of float64 grey levels 0..255, and whether one image was given.
 
-    uint8 is taken as it is; floats are taken as [0, 1] and clamped. Nothing is rounded here. NaN
-    stays NaN.
+    uint8 is taken as it is; floats are taken as [0, 1], and clamped where they leave it by no
+    more than `ROUNDING`. Nothing is rounded here. NaN stays NaN.
 
     Raises
     ------
     MetricError
-        Neither (N, 3, H, W), (3, H, W) nor (H, W, 3); neither uint8 nor floating.
+        No array or tensor; neither (N, 3, H, W), (3, H, W) nor (H, W, 3); neither uint8 nor
+        floating; floats outside of [0, 1].
     """
-    if isinstance(images, Tensor):
-        x = images
-    else:
-        # torch warns of arrays that may not be written (a decoded image's are): those are copied.
-        x = torch.as_tensor(np.require(images, None, ("C", "W")))
+    x = _tensor(images, name)
     single = x.ndim == 3
     if single:
         if isinstance(images, Tensor) and x.shape[0] == 3:
@@ -46,15 +46,51 @@ def as_batch(images: Images, name: str = "images") -> tuple[Tensor, bool]:
             x = x[None]
     elif x.ndim == 4 and x.shape[1] != 3 and x.shape[-1] == 3:
         x = x.permute(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape) < 1:
+    if x.ndim != 4 or x.shape[1] != 3:
         raise MetricError(
             f"The {name} must be RGB: (N, 3, H, W), (3, H, W) or (H, W, 3), not {tuple(x.shape)}."
         )
     if x.dtype == torch.uint8:
         return x.double(), single
-    if not x.is_floating_point():
-        raise MetricError(f"The {name} must be uint8 or floating in [0, 1], not {x.dtype}.")
     return x.double().clamp(0.0, 1.0) * 255.0, single
+
+
+def _tensor(images: Images, name: str) -> Tensor:
+    """Images as a tensor of values that can only mean one thing."""
+    if isinstance(images, np.ma.MaskedArray):
+        raise MetricError(f"The {name} are masked, and metrics know no masks; crop them instead.")
+    if not isinstance(images, Tensor | np.ndarray):
+        raise MetricError(
+            f"The {name} must be a numpy array or a torch tensor, not "
+            f"{type(images).__module__}.{type(images).__qualname__}; np.asarray(image) makes one "
+            "of a PIL image, np.stack(images) of a list."
+        )
+    floating = (
+        images.is_floating_point() if isinstance(images, Tensor) else images.dtype.kind == "f"
+    )
+    if not floating and not _is_uint8(images):
+        raise MetricError(
+            f"The {name} must be uint8 or floating in [0, 1], not {images.dtype}: grey levels "
+            "0..255 need astype(uint8), other depths a division by their largest value."
+        )
+    if min(images.shape, default=0) < 1:
+        raise MetricError(f"The {name} are empty: {tuple(images.shape)}.")
+    if isinstance(images, Tensor):
+        x = images.detach()
+    else:
+        # torch warns of arrays that may not be written (a decoded image's are): those are copied.
+        native = images.dtype.newbyteorder("=") if images.dtype.itemsize <= 8 else np.float64
+        x = torch.as_tensor(np.require(images, native, ("C", "W")))
+    if floating:
+        low, high = map(float, x.aminmax())
+        if low != low:  # NaN hides the others
+            low, high = map(float, x.nan_to_num(nan=0.0).aminmax())
+        if low < -ROUNDING or high > 1.0 + ROUNDING:
+            raise MetricError(
+                f"The {name} hold {low:.4g} to {high:.4g}, and floats are taken as [0, 1]: divide "
+                "by 255 what is in grey levels, clamp what a network overshoots."
+            )
+    return x
 
 
 def as_pair(
@@ -78,12 +114,13 @@ def as_pair(
     return pair[0], pair[1], single
 
 
-def as_uint8(images: Images) -> Images:
-    """Images rounded to 8 bit, halves up, as `as_pair` rounds them; uint8 is taken as it is."""
-    if _is_uint8(images):
-        return images
-    x = images if isinstance(images, Tensor) else torch.as_tensor(np.ascontiguousarray(images))
-    if not x.is_floating_point() or bool(torch.isnan(x).any()):
+def as_uint8(images: Images, name: str = "images") -> Images:
+    """Images rounded to 8 bit, halves up, as `as_pair` rounds them; uint8 is taken as it is.
+
+    Images with NaN stay as they are: no 8-bit value means "not a number".
+    """
+    x = _tensor(images, name)
+    if x.dtype == torch.uint8 or bool(torch.isnan(x).any()):
         return images
     return torch.floor(x.double().clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8)
 
@@ -105,6 +142,12 @@ def to_channel(x: Tensor, channel: Channel) -> Tensor:
 
 def crop_border(x: Tensor, crop: int) -> Tensor:
     """Drop `crop` px at each side."""
+    try:
+        crop = index(crop)
+    except TypeError:
+        raise MetricError(
+            f"A crop is a whole number of px, not {crop!r}; at real scales take ceil(scale)."
+        ) from None
     if crop < 0 or 2 * crop >= min(x.shape[-2:]):
         raise MetricError(f"A crop of {crop} px leaves nothing of {tuple(x.shape[-2:])} px.")
     return x[..., crop : x.shape[-2] - crop, crop : x.shape[-1] - crop]

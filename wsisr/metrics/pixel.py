@@ -4,6 +4,7 @@ No two toolkits' defaults agree (PSNR-Y of one pair: 35.79, 35.75, 34.47, 34.45 
 convention is an argument here and a named protocol in `wsisr.metrics.protocols`.
 
 Defined answers: identical images have PSNR ``inf`` and SSIM 1; NaN in either image gives NaN.
+A mean takes PSNR up to `PSNR_CAP_DB` (`capped`), of every image and model alike.
 """
 
 from math import exp
@@ -16,6 +17,8 @@ from torch import Tensor
 from wsisr.metrics.images import Channel, Images, MetricError, as_pair, scores
 
 Window = Literal["gaussian11", "uniform7"]
+PSNR_CAP_DB = 100.0
+"""What a PSNR counts for in a mean at most, and with it that of identical images."""
 _STRIP_ROWS = 64
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -47,6 +50,11 @@ def psnr(
     if channel != "each":
         error = error.mean(1, keepdim=True)
     return scores((10.0 * torch.log10(255.0**2 / error)).mean(1), single)
+
+
+def capped(name: str, value: float) -> float:
+    """A score as it enters a mean; `name` is a column's, such as ``psnr_rgb``. NaN stays NaN."""
+    return min(value, PSNR_CAP_DB) if name.startswith("psnr") else value
 
 
 def ssim(

@@ -75,11 +75,14 @@ class Protocol:
         The first is the headline.
     source : str
         What it reproduces, and what was left open there.
+    image_tests : bool
+        Whether its paper tests images in pairs; evaluations print that beside their own tests.
     """
 
     name: str
     scores: tuple[Score, ...]
     source: str
+    image_tests: bool = False
 
     def __call__(self, sr: Images, hr: Images, scale: float) -> dict[str, Scores]:
         """All scores of a batch.
@@ -90,7 +93,7 @@ class Protocol:
             Column name -> float64 array (N,), `inf` for identical images kept.
         """
         # Rounded once for all scores that round: conversions cost more than the errors.
-        rounded = as_uint8(sr), as_uint8(hr)
+        rounded = as_uint8(sr, "SR images"), as_uint8(hr, "HR images")
         given = {s.column: rounded if s.rounding else (sr, hr) for s in self.scores}
         return {s.column: np.atleast_1d(s(*given[s.column], scale)) for s in self.scores}
 
@@ -139,7 +142,8 @@ _ALL = (
             Score(metric="ssim", channel="rgb", window="uniform7"),
         ),
         source="ISTE's tester: RGB, border 8 at every scale; SSIM as scikit-image's default, no "
-        "border. Whether it rounded is unknown; here 8 bit.",
+        "border. Whether it rounded is unknown; here 8 bit. Paired t-tests over images.",
+        image_tests=True,
     ),
     Protocol(
         name="swdnet",

@@ -9,12 +9,15 @@ from PIL import Image
 
 from wsisr.evaluation.cost import COST, CostRow, read_costs
 from wsisr.evaluation.figures import headline_table, scale_chart, speed_chart
+from wsisr.evaluation.papers import TextTable, paper_tables
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import Results, Table, sample_words
 from wsisr.evaluation.tables import (
     cell_parts,
     convention,
+    failed_lines,
+    failed_notes,
     legend,
     limit_lines,
     limit_notes,
@@ -83,6 +86,9 @@ def write_evaluation_report(folder: Path | str, output: Path | str) -> Path:
     page.section("curves", "Curves", *_curves(results, costs))
     if results.pairs:
         page.section("differences", "Differences", *_differences(results))
+    papers = paper_tables(results)
+    if papers:
+        page.section("papers", "As papers count", *(part for t in papers for part in _plain(t)))
     if document.get("figures"):
         page.section("examples", "Examples", *_examples(results, folder))
     if costs:
@@ -108,8 +114,9 @@ def _results(results: Results) -> list[Html]:
     parts = [note(text, tone="bad" if "LEAKY" in text else "warn") for text in document["stamps"]]
     for origin in results.origins:
         shown = headline_table(results, origin)
-        parts.append(_table(shown))
+        parts.append(_table(results, shown))
         parts.append(paragraph(f"{convention(document, shown)}; {sample_words(shown)}."))
+    parts += [note(text, tone="bad") for text in failed_notes(results)]
     parts.append(heading("Reading the tables"))
     parts.append(bullets(legend(results)))
     limits = limit_notes(document)
@@ -123,14 +130,14 @@ def _origin(results: Results, origin: str) -> list[Html]:
     parts = []
     for shown in results.tables:
         if shown.origin == origin and shown.score["name"] != results.headline["name"]:
-            parts.append(_table(shown))
+            parts.append(_table(results, shown))
             parts.append(
                 paragraph(f"{convention(results.document, shown)}; {sample_words(shown)}.")
             )
     return parts
 
 
-def _table(shown: Table) -> Html:
+def _table(results: Results, shown: Table) -> Html:
     rows: list[list[object]] = []
     for group, cells in shown.lines:
         row: list[object] = [group.label]
@@ -143,6 +150,7 @@ def _table(shown: Table) -> Html:
             tag = {1: "strong", 2: "u"}.get(cell.rank)
             row.append(join([element(tag, value) if tag else value, behind]))
         rows.append(row)
+    rows += [[label, *texts] for label, texts in failed_lines(results, shown)]
     rows += [[element("em", label), *texts] for label, texts in limit_lines(shown)]
     return table(
         ["model", *map(scale_label, shown.scales)],
@@ -150,6 +158,10 @@ def _table(shown: Table) -> Html:
         numeric=range(1, len(shown.scales) + 1),
         caption=f"{shown.score['title']}, LR {shown.origin}",
     )
+
+
+def _plain(shown: TextTable) -> list[Html]:
+    return [table(shown.header, shown.rows, caption=shown.title), bullets(shown.notes)]
 
 
 def _curves(results: Results, costs: Sequence[CostRow]) -> list[Html]:
@@ -163,7 +175,7 @@ def _curves(results: Results, costs: Sequence[CostRow]) -> list[Html]:
         return [paragraph("One scale and one model make no curve.")]
     return [
         grid(*parts, width_px=480),
-        paragraph("Bands and whiskers: 95 % interval by bootstrap over slides."),
+        paragraph("Bands and whiskers: 95 % interval by bootstrap over patients."),
     ]
 
 
@@ -174,10 +186,10 @@ def _differences(results: Results) -> list[Html]:
     return [
         paragraph(
             f"{results.headline['title']}: each model against bicubic, and the best of each column "
-            "against the others. Means of slides are compared, never patches; Wilcoxon's "
-            "signed-rank test needs six slides. A difference that is not clear of the slides' "
-            "interval, of the seeds' standard deviation, or of 0.05 after Holm's correction is "
-            "not distinguishable."
+            "against the others. Means of patients are compared (of slides where a patient is not "
+            "known), never patches; Wilcoxon's signed-rank test needs six of them. A difference "
+            "that is not clear of their interval, of the seeds' standard deviation, or of 0.05 "
+            "after Holm's correction over all pairs of models is not distinguishable."
         ),
         table(header, rows, numeric=(4,), sortable=True),
     ]
