@@ -30,7 +30,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits, plan_build
 from wsisr.building.records import RankedCandidates, ScanRecord
-from wsisr.building.resolve import plan_geometry
+from wsisr.building.sources.levels import plan_geometry
 from wsisr.slides import SlideSource, open_slide
 from wsisr.testing import SlideSpec, sparse_spec, write_slide
 

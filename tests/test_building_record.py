@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wsisr import open_pairs
-from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from, scan
+from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
 from wsisr.building.record import (
     load_record,
     pack_column,
@@ -21,6 +21,7 @@ from wsisr.building.record import (
     write_record,
 )
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources import levels, places
 from wsisr.errors import BuildError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import keep_pairs, verify_store
@@ -43,8 +44,8 @@ def slides(made_once: Callable[..., Path]) -> Path:
 def built(slides: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of registered pairs, some rejected, and its report."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(scan, "level_evidence", lambda slide: ())
-    patch.setattr(scan, "calibrate_levels", lambda slide, seed, only: ())
+    patch.setattr(places, "level_evidence", lambda slide: ())
+    patch.setattr(levels, "calibrate_levels", lambda slide, seed, only: ())
     path = tmp_path_factory.mktemp("record") / "pairs.zarr"
     request = BuildRequest(
         source=slides,

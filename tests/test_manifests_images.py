@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
-from wsisr.building.image_labels import instance_map
-from wsisr.building.images import published_layout
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources.image_sets import published_layout
 from wsisr.degradation import degrade
 from wsisr.errors import BuildError
+from wsisr.selection.image_labels import instance_map
 from wsisr.slides import SlideSource
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import image_sets

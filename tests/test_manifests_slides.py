@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from wsisr_cli.manifests import app
 
 from wsisr import open_pairs
-from wsisr.building import BuildRequest, BuildSummary, build_pairs, opening, prepare, scan
+from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare
 from wsisr.building.counts import count_store
 from wsisr.building.manifest import load_manifest, manifest_names
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources import levels, places
 from wsisr.slides import SelfCheck, open_slide
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import SlideSpec, write_slide
@@ -107,10 +108,10 @@ def quick_scans() -> Any:
     patch = pytest.MonkeyPatch()
     agreed = SelfCheck(agrees=True, second_backend=None, detail="")
     patch.setattr(
-        opening, "open_checked_slide", lambda path, seed, mpp, icc: (open_slide(path), agreed)
+        levels, "open_checked_slide", lambda path, seed, mpp, icc: (open_slide(path), agreed)
     )
-    patch.setattr(scan, "level_evidence", lambda slide: ())
-    patch.setattr(scan, "calibrate_levels", lambda slide, seed, only: ())
+    patch.setattr(places, "level_evidence", lambda slide: ())
+    patch.setattr(levels, "calibrate_levels", lambda slide, seed, only: ())
     yield
     patch.undo()
 

@@ -1,5 +1,7 @@
-"""How much memory this machine has to give, and whether it ran out."""
+"""What this machine has: memory, and the versions of what pixels depend on."""
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 UNKNOWN_BYTES = 2 << 30
@@ -11,6 +13,22 @@ OUT_OF_MEMORY = (
     "status_alloc_failed",  # of cuDNN and cuBLAS, for their own workspaces
 )
 """What errors say when memory ran out."""
+PIXEL_PACKAGES = (
+    "wsisr",
+    "numpy",
+    "scipy",
+    "opencv-python-headless",
+    "opencv-python",
+    "imagecodecs",
+    "simplejpeg",
+    "tifffile",
+    "pydicom",
+    "openslide-python",
+    "openslide-bin",
+    "tiffslide",
+    "shapely",
+)
+"""What decides about pixels, besides Python."""
 
 
 def available_bytes() -> int:
@@ -38,3 +56,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         type(error).__name__ == "OutOfMemoryError" or any(words in text for words in OUT_OF_MEMORY)
     )
+
+
+def package_versions() -> dict[str, str]:
+    """Name -> version of Python and of every installed package that decides about pixels."""
+    found = {"python": platform.python_version()}
+    for name in PIXEL_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

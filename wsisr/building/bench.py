@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.building.versions import package_versions
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
+from wsisr.host import package_versions
 from wsisr.selection import boxes_of, grid_candidates, tissue_of
 from wsisr.slides import Slide, iter_patches, open_slide
 from wsisr.slides.tiles import TiledSlide

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsisr.building.layout import SlideTask
-from wsisr.building.opening import open_task
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.records import ScanRecord
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
+from wsisr.building.sources import source_kind
 from wsisr.building.state import Prepared
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.slides import iter_patches
 
 PROBE_PATCHES = 4
 PROBE_SLIDES = 3
@@ -124,11 +123,11 @@ def _seconds_per_pair(
 
 
 def _probe(record: ScanRecord, task: SlideTask, prepared: Prepared) -> float:
-    slide = open_task(task, prepared.manifest, record.info.backend)
     origins = record.candidates.origins()[:PROBE_PATCHES]
-    with closing(slide):
+    kind = source_kind(prepared.manifest)
+    with closing(kind.open(task, prepared.manifest, record.info.backend)) as source:
         start = time.perf_counter()
-        for _ in iter_patches(slide, record.geometry, origins):
+        for _ in source.read(record.reading, origins):
             pass
         return (time.perf_counter() - start) / len(origins)
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
-from wsisr.building.stack import ImageStack
 from wsisr.errors import ManifestError
 from wsisr.slides import LeftOut, SlideSource
 
@@ -20,6 +20,18 @@ OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
 
 _CAMELYON16 = re.compile(r"(normal|tumor|test)_(\d{3})", re.IGNORECASE)
 _TCGA = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})", re.IGNORECASE)
+
+
+class Detail(Protocol):
+    """What a kind of source adds to a task; picklable."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files besides those of the slide itself."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """What the scan depends on besides files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +54,8 @@ class SlideTask:
     annotation : Path or None
     mpp : float or None
         The user's override in um/px.
-    fixed : SlideSource or None
-        The HR scan of the same glass, in builds from two scans.
-    fixed_mpp : float or None
-        Override of the HR scan.
-    stack : ImageStack or None
-        The images that are this slide's rows, where it is no file of its own.
+    detail : Detail or None
+        What its kind of source adds: the second scan of the glass, the images of a stack.
     """
 
     source: SlideSource
@@ -59,13 +67,17 @@ class SlideTask:
     split_is_override: bool = False
     annotation: Path | None = None
     mpp: float | None = None
-    fixed: SlideSource | None = None
-    fixed_mpp: float | None = None
-    stack: ImageStack | None = None
+    detail: Detail | None = None
 
     @property
     def slide_id(self) -> str:
         return self.source.slide_id
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that its pixels come from."""
+        more = () if self.detail is None else self.detail.files
+        return tuple(dict.fromkeys((*self.source.files, *more)))
 
 
 @dataclass(frozen=True, kw_only=True)

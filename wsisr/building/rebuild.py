@@ -4,40 +4,31 @@ Nothing is decided anew: no tissue, no candidates, no registration of patches. P
 from the record; every patch is compared with its digest, every slide with that of its group.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsisr.building.build import run_phase
 from wsisr.building.finish import BuildSummary, finish_store
-from wsisr.building.images import list_images
 from wsisr.building.layout import SlideTask
-from wsisr.building.made import from_patch, made_layers, read_geometry
 from wsisr.building.manifest import Manifest, parse_manifest
-from wsisr.building.opening import open_task
-from wsisr.building.paths import record_path
 from wsisr.building.record import (
     Record,
-    geometry_of,
     load_record,
+    reading_of,
     save_record,
     unpack_column,
     unpack_mask,
 )
-from wsisr.building.registering import WIDER
-from wsisr.building.rescan import open_fixed, pair_scans, read_rescan_pairs
 from wsisr.building.runners import ProcessRunner, Runner, Task
-from wsisr.building.state import BuildRequest, Prepared, failed_slides, list_slides
-from wsisr.building.versions import package_versions
+from wsisr.building.sources import source_kind
+from wsisr.building.state import BuildRequest, Prepared, failed_slides
 from wsisr.errors import BuildError, WsisrError
-from wsisr.geometry import PatchGeometry
+from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.registration import ScanRegistration
-from wsisr.slides import Slide, iter_patches, read_layer
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
 from wsisr.store.digests import patch_digests
@@ -84,13 +75,9 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
     if not request.source.exists():
         raise BuildError(f"{request.source}: no such file or folder.")
     manifest = parse_manifest(record.root["manifest"], str(record.path))
-    if manifest.images is not None:
-        layout = list_images(request.source, manifest)
-    else:
-        layout = list_slides(request.source)
-    tasks = layout.tasks
-    if manifest.rescan is not None:
-        tasks = pair_scans(tasks, manifest, request.source)
+    kind = source_kind(manifest)
+    layout = kind.list(request.source, manifest)
+    tasks = kind.join(layout.tasks, manifest, request.source)
     paths = StorePaths(request.output)
     return Prepared(request=request, layout=layout, manifest=manifest, tasks=tasks, paths=paths)
 
@@ -137,7 +124,7 @@ def rebuild_pairs(
             prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer
         )
         if not failures:
-            save_record(record_path(prepared.paths.root), record.root, record.slides)
+            save_record(prepared.paths.record, record.root, record.slides)
         writer.clean()
         return summary
 
@@ -154,19 +141,19 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
     here = {task.slide_id: task for task in prepared.tasks}
     spare = [task for task in prepared.tasks if task.slide_id not in listed]
     found, missing, changed = [], [], []
-    renamed: dict[str, SlideTask] | None = None
+    renamed: dict[tuple[str, ...], SlideTask] | None = None
     for slide_id, entry in sorted(record.slides.items()):
-        wanted = entry["attributes"]["fingerprint"]
+        wanted = recorded_fingerprints(entry["attributes"])
         task = here.get(slide_id)
         if task is None:
             if renamed is None:
-                renamed = {_fingerprint(t, prepared.manifest): t for t in spare}
+                renamed = {fingerprints(t, prepared.manifest): t for t in spare}
             task = renamed.get(wanted)
             if task is None:
                 missing.append(entry["attributes"]["source"])
                 continue
             task = replace(task, source=replace(task.source, slide_id=slide_id))
-        elif _fingerprint(task, prepared.manifest) != wanted or _fixed_changed(task, entry):
+        elif fingerprints(task, prepared.manifest) != wanted:
             changed.append(entry["attributes"]["source"])
             continue
         found.append(task)
@@ -183,24 +170,19 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
     return tuple(found)
 
 
-def _fingerprint(task: SlideTask, manifest: Manifest) -> str:
+def fingerprints(task: SlideTask, manifest: Manifest) -> tuple[str, ...]:
+    """Of every file of a slide as it is now; empty where one cannot be opened."""
     try:
-        with closing(open_task(task, manifest)) as slide:
-            return slide.info.fingerprint
+        with closing(source_kind(manifest).open(task, manifest)) as source:
+            return tuple(slide.info.fingerprint for slide in source.slides)
     except WsisrError:
-        return ""
+        return ()
 
 
-def _fixed_changed(task: SlideTask, entry: Mapping[str, Any]) -> bool:
-    """Whether the HR scan of the same glass is another one, or gone."""
-    recorded = entry["attributes"].get("hr_scan")
-    if recorded is None:
-        return False
-    if task.fixed is None:
-        return True
-    other = replace(task, source=task.fixed, mpp=task.fixed_mpp)
-    manifest = Manifest(name="any")
-    return _fingerprint(other, manifest) != recorded["fingerprint"]
+def recorded_fingerprints(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same as a store's slide has them."""
+    scans = [attributes[key] for key in ("hr_scan",) if key in attributes]
+    return (str(attributes["fingerprint"]), *(str(scan["fingerprint"]) for scan in scans))
 
 
 def _other_versions(record: Record) -> list[str]:
@@ -245,17 +227,16 @@ def rebuild_slide(task: SlideTask, manifest: Manifest, entry: dict[str, Any], st
     columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
     digests = columns.pop(DIGEST)
     writer = StoreWriter.attach(store).slide(task.slide_id, specs)
-    with ExitStack() as stack:
-        slide = stack.enter_context(closing(open_task(task, manifest, attributes["backend"])))
-        fixed = None
-        if entry["scans"] is not None:
-            fixed = stack.enter_context(closing(open_fixed(task, manifest)))
-        stack.enter_context(writer)
+    reading = reading_of(entry)
+    with (
+        closing(source_kind(manifest).open(task, manifest, attributes["backend"])) as source,
+        writer,
+    ):
         per_row = sum(3 * spec.size_px**2 for spec in specs)
         step = max(1, CHUNK_BYTES // (2 * per_row))
         for start in range(0, len(digests), step):
             rows = np.arange(start, min(start + step, len(digests)))
-            patches = _read_rows(slide, fixed, task, manifest, entry, columns, rows)
+            patches = dict(source.read_recorded(reading, columns, rows))
             for row in rows.tolist():
                 _append(writer, patches, row, int(digests[row]), task, specs)
         own = {key: value for key, value in attributes.items() if key not in _SET_BY_WRITER}
@@ -286,72 +267,6 @@ def _append(
             "created_with in the record with wsisr doctor)."
         )
     writer.append(blocks)
-
-
-def _read_rows(
-    slide: Slide,
-    fixed: Slide | None,
-    task: SlideTask,
-    manifest: Manifest,
-    entry: Mapping[str, Any],
-    columns: Mapping[str, NDArray[Any]],
-    rows: NDArray[np.int64],
-) -> dict[int, dict[str, UInt8Array]]:
-    """Patches of some rows by row, in whatever order they are cheapest to read."""
-    geometry = geometry_of(entry)
-    origins = np.stack([columns["x"][rows], columns["y"][rows]], axis=1).astype(np.int64)
-    found: dict[int, dict[str, UInt8Array]] = {}
-    if fixed is not None:
-        scans = ScanRegistration.from_json(entry["scans"])
-        for pair in read_rescan_pairs(slide, fixed, scans, geometry, origins):
-            if pair.hr is not None and pair.lr is not None:
-                name = geometry.layers[0].name
-                found[int(rows[pair.index])] = {manifest.hr: pair.hr, name: pair.lr}
-        return found
-    for position, arrays in _patches(slide, task, manifest, geometry, origins):
-        row = int(rows[position])
-        if manifest.registration.per_pair:
-            place = (int(origins[position, 0]), int(origins[position, 1]))
-            hr = _crop(slide, geometry, arrays[geometry.hr.name], place, columns, row)
-            arrays = {**arrays, geometry.hr.name: hr}
-        found[row] = arrays
-    return found
-
-
-def _patches(
-    slide: Slide,
-    task: SlideTask,
-    manifest: Manifest,
-    geometry: PatchGeometry,
-    origins: NDArray[np.int64],
-) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
-    made = from_patch(manifest, stacked=task.stack is not None)
-    to_read = read_geometry(geometry) if made else geometry
-    for position, arrays, _ in iter_patches(slide, to_read, origins):
-        more = made_layers(arrays[geometry.hr.name], geometry, manifest) if made else {}
-        yield position, {**arrays, **more}
-
-
-def _crop(
-    slide: Slide,
-    geometry: PatchGeometry,
-    region: UInt8Array,
-    origin: tuple[int, int],
-    columns: Mapping[str, NDArray[Any]],
-    row: int,
-) -> UInt8Array:
-    """HR of a registered pair as `wsisr.building.registering.register_patch` cuts it."""
-    hr = geometry.hr
-    x, y = int(columns["offset_x"][row]), int(columns["offset_y"][row])
-    room = region.shape[0] - hr.size_px
-    if not (0 <= x <= room and 0 <= y <= room):
-        if columns["verdict"][row] == 1:
-            wide = replace(hr, margin_px=WIDER * hr.margin_px)
-            region = read_layer(slide, geometry, wide, *origin)
-            x, y = x + wide.margin_px - hr.margin_px, y + wide.margin_px - hr.margin_px
-        else:
-            x = y = hr.margin_px
-    return np.ascontiguousarray(region[y : y + hr.size_px, x : x + hr.size_px])
 
 
 def rebuild_from(

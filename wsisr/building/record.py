@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from wsisr.building.layout import SlideTask
-from wsisr.building.paths import record_path
-from wsisr.building.records import ScanRecord, load_scan
+from wsisr.building.records import Reading, ScanRecord, load_scan
 from wsisr.errors import BuildError
 from wsisr.geometry import PatchGeometry
+from wsisr.slides.stack import ImageStack
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.files import replace_file
+from wsisr.store.layout import StorePaths
 
 FORMAT = "wsisr-record"
 FORMAT_VERSION = 1
@@ -72,7 +73,7 @@ def write_record(store_path: Path, scans: Path, tasks: Sequence[SlideTask]) -> P
         The file; the same bytes for the same store.
     """
     store = open_pairs(store_path)
-    path = record_path(store_path)
+    path = StorePaths(store_path).record
     earlier = load_record(path).slides if path.is_file() else {}
     by_id = {task.slide_id: task for task in tasks}
     entries: dict[str, dict[str, Any]] = {}
@@ -158,12 +159,12 @@ def _how(scan: ScanRecord, task: SlideTask) -> dict[str, Any]:
         "geometry": asdict(scan.geometry),
         "scans": scan.scans,
         "mpp": task.mpp,
-        "stacked": task.stack is not None,
+        "stacked": isinstance(task.detail, ImageStack),
     }
 
 
-def geometry_of(entry: Mapping[str, Any]) -> PatchGeometry:
-    """The geometry of an entry.
+def reading_of(entry: Mapping[str, Any]) -> Reading:
+    """How the patches of an entry are read.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def geometry_of(entry: Mapping[str, Any]) -> PatchGeometry:
         If the entry is damaged.
     """
     try:
-        return _GEOMETRY.validate_python(entry["geometry"])
+        return Reading(geometry=_GEOMETRY.validate_python(entry["geometry"]), scans=entry["scans"])
     except (KeyError, ValidationError) as error:
         raise BuildError(f"The record is damaged: {error}") from None
 

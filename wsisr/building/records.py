@@ -18,7 +18,7 @@ from wsisr.geometry import PatchGeometry
 from wsisr.slides.protocol import SlideInfo
 from wsisr.store.files import replace_file
 
-SCAN_FORMAT = 1
+SCAN_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,22 @@ class RankedCandidates:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the pixels of a slide's patches are found: all that reading needs besides places.
+
+    Attributes
+    ----------
+    geometry : PatchGeometry
+        With every layer moved to where the slide's calibration says.
+    scans : dict or None
+        The registration of two scans (`wsisr.registration.ScanRegistration`).
+    """
+
+    geometry: PatchGeometry
+    scans: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScanRecord:
     """One slide after the scan.
 
@@ -64,16 +80,16 @@ class ScanRecord:
     identity : str
         Hash of what the scan depends on; another one makes the record void.
     info : SlideInfo
-        As the chosen backend reports it.
+        Of the file whose level 0 counts places, as the chosen backend reports it.
+    fingerprints : tuple of str
+        Of all its files (two scans have two).
     geometry : PatchGeometry
     icc : str
         ``"keep"`` or ``"srgb"``.
     transforms : tuple of dict
         Measured place of every level in use (`wsisr.registration.LevelTransform`).
-    fixed : SlideInfo or None
-        The HR scan, in builds from two scans.
     scans : dict or None
-        The registration of the two (`wsisr.registration.ScanRegistration`).
+        The registration of two scans; see `Reading`.
     evidence : tuple of dict
         What each stored level is against a reduced level 0 (design 3.7).
     tissue : dict
@@ -95,8 +111,8 @@ class ScanRecord:
     info: SlideInfo
     geometry: PatchGeometry
     icc: str
+    fingerprints: tuple[str, ...] = ()
     transforms: tuple[dict[str, Any], ...] = ()
-    fixed: SlideInfo | None = None
     scans: dict[str, Any] | None = None
     evidence: tuple[dict[str, Any], ...] = ()
     tissue: dict[str, Any] = field(default_factory=dict)
@@ -107,6 +123,10 @@ class ScanRecord:
     notes: tuple[str, ...] = ()
     extras: dict[str, Any] = field(default_factory=dict)
     format: int = SCAN_FORMAT
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(geometry=self.geometry, scans=self.scans)
 
 
 _ADAPTER = TypeAdapter(ScanRecord)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.building.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SlideShare, patch_numbers
 from wsisr.building.records import ScanRecord
-from wsisr.registration import LevelTransform, PairCertificate, ScanRegistration
+from wsisr.registration import LevelTransform, PairCertificate
+from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store.schema import layer_column
 
@@ -92,25 +92,6 @@ def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, ND
     return columns
 
 
-def _second_scan(task: SlideTask, record: ScanRecord) -> dict[str, Any]:
-    """The HR scan and how it was registered, where there are two."""
-    if record.fixed is None or record.scans is None or task.fixed is None:
-        return {}
-    info = record.fixed
-    summary = ScanRegistration.from_json(record.scans).summary()
-    return {
-        "hr_scan": {
-            "source": task.fixed.relative,
-            "fingerprint": info.fingerprint,
-            "vendor": info.vendor,
-            "backend": info.backend,
-            "mpp": None if info.mpp is None else asdict(info.mpp),
-            "levels": [asdict(level) for level in info.levels],
-            "registration": summary,
-        }
-    }
-
-
 def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, NDArray[Any]]:
     """Certificates of one slide as store columns; reasons are numbers into `reasons_of`."""
     reasons = reasons_of(certificates)
@@ -164,7 +145,6 @@ def slide_attributes(
             {**asdict(level), "used": any(la.level == level.index for la in record.geometry.layers)}
             for level in info.levels
         ],
-        **_second_scan(task, record),
         "level_transforms": list(record.transforms),
         "evidence": list(record.evidence),
         "icc_sha256": info.icc_sha256,

@@ -2,21 +2,21 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from wsisr.building.finish import Failure
-from wsisr.building.images import list_images, published_layout
-from wsisr.building.layout import Layout, SlideTask, apply_overrides, recognise
+from wsisr.building.layout import Layout, SlideTask, apply_overrides
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.records import ScanRecord, load_scan
-from wsisr.building.rescan import pair_scans
 from wsisr.building.runners import Outcome
 from wsisr.building.scan import scan_identity
-from wsisr.building.versions import package_versions
+from wsisr.building.sources import source_kind
+from wsisr.building.sources.image_sets import published_layout
+from wsisr.building.sources.levels import list_slides
 from wsisr.errors import BuildError
-from wsisr.slides import describe_left_out, list_source
+from wsisr.host import package_versions
 from wsisr.store import StoreWriter
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
@@ -94,21 +94,16 @@ def prepare(request: BuildRequest) -> Prepared:
     """
     if not request.source.exists():
         raise BuildError(f"{request.source}: no such file or folder.")
-    layout = None
     name = request.manifest or published_layout(request.source)
-    if name is None:
-        layout = list_slides(request.source)
+    layout = None if name else list_slides(request.source)
     manifest = load_manifest(name or layout.manifest, request.overrides)  # type: ignore[union-attr]
     manifest = manifest.scaled(request.scale_counts)
-    if manifest.images is not None:
-        layout = list_images(request.source, manifest)
-    elif layout is None:
-        layout = list_slides(request.source)
+    kind = source_kind(manifest)
+    layout = layout or kind.list(request.source, manifest)
     tasks = layout.tasks
     if request.mpp_override is not None:
         tasks = apply_overrides(tasks, request.mpp_override)
-    if manifest.rescan is not None:
-        tasks = pair_scans(tasks, manifest, request.source)
+    tasks = kind.join(tasks, manifest, request.source)
     return Prepared(
         request=request,
         layout=layout,
@@ -116,21 +111,6 @@ def prepare(request: BuildRequest) -> Prepared:
         tasks=tasks,
         paths=StorePaths(request.output),
     )
-
-
-def list_slides(source: Path) -> Layout:
-    """The slides of a folder, and how it was understood.
-
-    Raises
-    ------
-    BuildError
-        If there are none.
-    """
-    listing = list_source(source)
-    if not listing.slides:
-        nothing = f"{source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
-        raise BuildError("\n".join([nothing, *describe_left_out(listing.left_out)]))
-    return replace(recognise(source, listing.slides), left_out=listing.left_out)
 
 
 def record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Outcome) -> None:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from wsisr.building.paths import report_folder
 from wsisr.reporting import store_alignment, store_provenance
 from wsisr.reporting import store_pictures as pictures
 from wsisr.reporting import store_sections as sections
 from wsisr.reporting.page import Page
 from wsisr.reporting.store_drawings import funnel_drawing
 from wsisr.reporting.store_facts import funnel_steps, read_facts
+from wsisr.store.layout import StorePaths
 
 
 def write_store_report(path: Path, output: Path | None = None) -> Path:
@@ -35,7 +35,7 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     ConfigError
         If the page cannot be written.
     """
-    folder = report_folder(path)
+    folder = StorePaths(path).report
     target = folder / "report.html" if output is None else output
     facts = read_facts(path, folder)
     s = facts.summary

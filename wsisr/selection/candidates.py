@@ -5,6 +5,7 @@ field of view inside every level that the patch reads.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,6 +102,25 @@ def grid_candidates(
         start = max(allowed.first, -(-offset // step) * step)
         axes.append(np.arange(start, allowed.last + 1, stride, dtype=np.int64))
     x, y = np.meshgrid(axes[0], axes[1])
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def cover_candidates(geometry: PatchGeometry, info: SlideInfo) -> Int64Array:
+    """The fewest evenly spaced fields that leave no pixel of the image out, shape (n, 2).
+
+    >>> # 775 px wide, fields of 416 px: origins 0 and 359
+    """
+    axes = []
+    level = info.levels[0]
+    for allowed, side in zip(
+        origin_ranges(geometry, info), (level.width_px, level.height_px), strict=True
+    ):
+        if allowed.count == 0:
+            return np.empty((0, 2), np.int64)
+        count = max(1, ceil(side / geometry.field_px - 1e-9))
+        even = np.linspace(0, allowed.last, count)
+        axes.append(np.unique(np.rint(even / allowed.step).astype(np.int64) * allowed.step))
+    x, y = np.meshgrid(*axes)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 

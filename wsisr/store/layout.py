@@ -95,6 +95,16 @@ class StorePaths:
         return self.root / SPLITS
 
     @property
+    def report(self) -> Path:
+        """``pairs.zarr`` -> ``pairs.report``: summary, failures and pictures of the build."""
+        return self.root.with_name(self.root.name.removesuffix(".zarr") + ".report")
+
+    @property
+    def record(self) -> Path:
+        """The record that rebuilds the store, in its report folder."""
+        return self.report / "record.json.gz"
+
+    @property
     def partial(self) -> Path:
         return self.root.with_name(self.root.name + ".partial")
 

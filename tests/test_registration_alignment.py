@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_building_resolve import slide
+from test_building_levels import slide
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
-from wsisr.building.alignment import aligned, reference_layer, residuals
 from wsisr.building.manifest import load_manifest
-from wsisr.building.resolve import plan_geometry
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources.levels import plan_geometry
 from wsisr.registration import LevelTransform
+from wsisr.registration.alignment import aligned, reference_layer, residuals
 from wsisr.slides import open_slide
 from wsisr.testing import LevelShift, SlideSpec, write_slide
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from wsisr.errors import SlideError
-from wsisr.slides import SlideInfo, open_slide
 from wsisr.slides.fingerprint import fingerprint, total_bytes
-from wsisr.slides.protocol import Compression, Level, UInt8Array
+from wsisr.slides.opening import open_slide
+from wsisr.slides.protocol import Compression, Level, SlideInfo, UInt8Array
 from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
 
 
@@ -44,6 +44,11 @@ class ImageStack:
 
     def __len__(self) -> int:
         return len(self.rows) if self.dataset else len(self.files)
+
+    @property
+    def identity(self) -> list[Any]:
+        """What its rows are, besides its files."""
+        return [self.dataset, self.rows, self.labels]
 
     @property
     def columns(self) -> int:

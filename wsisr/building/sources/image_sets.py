@@ -1,4 +1,4 @@
-"""Ready-made images as a source: which files are images, their class, split, patient and labels.
+"""Which files of a folder are ready-made images: their class, split, patient and labels.
 
 Pure once the files are listed, like `wsisr.building.layout`. An image is one slide of one level;
 with `images.stack` the images of one folder or HDF5 file are the rows of one slide.
@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from wsisr.building.layout import Layout, SlideTask, patient_of
 from wsisr.building.manifest import Manifest
-from wsisr.building.stack import ImageStack, open_hdf5
 from wsisr.errors import BuildError
 from wsisr.slides import SlideSource, find_slides
 from wsisr.slides.discovery import sanitise_id
+from wsisr.slides.stack import ImageStack, open_hdf5
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -61,8 +61,9 @@ def list_images(source: Path, manifest: Manifest) -> Layout:
             tasks = _stacked(source, tasks)
     if not tasks:
         raise BuildError(f"{source}: no images in the layout {rule.layout!r} here.")
-    count = sum(1 if task.stack is None else len(task.stack) for task in tasks)
-    groups = f" in {len(tasks)} stacks" if any(task.stack for task in tasks) else ""
+    stacks = [task.detail for task in tasks if isinstance(task.detail, ImageStack)]
+    count = sum(map(len, stacks)) if stacks else len(tasks)
+    groups = f" in {len(tasks)} stacks" if stacks else ""
     return Layout(
         name=f"images-{rule.layout}",
         sentence=f"{count:,} images{groups} ({rule.layout})",
@@ -201,7 +202,7 @@ def _stack_task(
         path=path, slide_id=sanitise_id(name), files=stack.files, kind="stack", relative=name
     )
     person = patient or source.slide_id
-    return SlideTask(source=source, patient=person, group=person, split=split, stack=stack)
+    return SlideTask(source=source, patient=person, group=person, split=split, detail=stack)
 
 
 def _pcam_files(source: Path, files: Sequence[Path], manifest: Manifest) -> list[SlideTask]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsisr.building.registering import register_patch
-from wsisr.building.rescan import read_rescan_pairs
+from wsisr.building.sources.rescan import read_pairs
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
 from wsisr.registration import Reason, ScanRegistration, register_pair, register_scans
+from wsisr.registration.patch import SearchRegion, register_patch
 from wsisr.slides import open_slide, read_layer
 from wsisr.testing import LevelShift, SlideSpec, write_slide
 from wsisr.testing.rescan import RescanSpec, write_rescan
@@ -53,7 +53,9 @@ def test_a_match_beyond_the_margin_is_found_and_counted_from_the_first_corner(
         patch = read_layer(slide, plan, lr, *origin)
         region = read_layer(slide, plan, hr, *origin)
         assert register_pair(patch, region, 4, method).reason == Reason.OUTSIDE
-        found, crop = register_patch(slide, plan, origin, patch, region, method)
+        search = SearchRegion(slide, plan, origin, region)
+        found = register_patch(search, patch, method)
+        crop = search.cut(found.offset_x, found.offset_y, accepted=found.accepted)
         assert found.accepted
         assert (found.offset_x, found.offset_y) == (MARGIN_PX + 20, MARGIN_PX - 3)
         assert abs(found.residual_x) < 0.1 and abs(found.residual_y) < 0.1
@@ -68,7 +70,9 @@ def test_what_the_slide_does_not_have_stays_rejected(scans: Path) -> None:
         origin = (slide.info.levels[0].width_px - 512 - 16, 1024)
         patch = read_layer(slide, plan, lr, *origin)
         region = read_layer(slide, plan, hr, *origin)
-        found, crop = register_patch(slide, plan, origin, patch, region, "subpixel")
+        search = SearchRegion(slide, plan, origin, region)
+        found = register_patch(search, patch, "subpixel")
+        crop = search.cut(found.offset_x, found.offset_y, accepted=found.accepted)
         assert found.reason == Reason.OUTSIDE
         assert crop.shape == (512, 512, 3)
 
@@ -79,16 +83,15 @@ def test_two_scans_whose_field_is_off_are_looked_for_again(scans: Path) -> None:
         layer = Layer(name="10x", factor=1.0, size_px=128, level=0, reduction=1.0)
         plan = patch_geometry((layer,), (1,))
         origins = np.array([[256, 256]])
-        (wanted,) = read_rescan_pairs(moving, fixed, right, plan, origins)
+        (wanted,) = read_pairs(moving, fixed, right, plan, origins, "40x")
         assert wanted.certificate is not None and wanted.certificate.accepted
 
         document = right.to_json()
         shift = np.asarray(document["matrix"], float)
         shift[0, 2] += 56.0
         off = ScanRegistration.from_json({**document, "matrix": shift.tolist()})
-        (found,) = read_rescan_pairs(moving, fixed, off, plan, origins)
+        (found,) = read_pairs(moving, fixed, off, plan, origins, "40x")
         assert found.certificate is not None
         assert found.certificate.accepted
-        assert found.hr is not None and wanted.hr is not None
-        error = np.abs(found.hr.astype(int) - wanted.hr.astype(int)).mean()
+        error = np.abs(found.arrays["40x"].astype(int) - wanted.arrays["40x"].astype(int)).mean()
         assert error < 1.0

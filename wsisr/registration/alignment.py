@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.geometry import Layer, PatchGeometry
-from wsisr.registration import LevelTransform
+from wsisr.registration.calibration import LevelTransform
 
 MAX_RESIDUAL_PX = 0.75
 """HR px. Rounding leaves half a pixel; more means that a level drifts over the slide."""

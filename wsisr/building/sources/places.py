@@ -1,0 +1,266 @@
+"""Places on glass: its tissue, its labels, and the candidates that pass a manifest's rules, ranked.
+
+Nothing that is decided here depends on other slides.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.building.layout import SlideTask
+from wsisr.building.manifest import Manifest
+from wsisr.building.records import RankedCandidates, Reading
+from wsisr.building.sources.protocol import Survey
+from wsisr.errors import SlideError
+from wsisr.geometry import PatchGeometry
+from wsisr.registration import LevelTransform
+from wsisr.selection import (
+    TissueMap,
+    grid_candidates,
+    point_candidates,
+    random_candidates,
+    tissue_of,
+    weighted_candidates,
+)
+from wsisr.selection.annotations import Annotations, load_annotations
+from wsisr.selection.candidates import cover_candidates
+from wsisr.selection.clam import ClamSettings
+from wsisr.selection.points import points_of
+from wsisr.selection.quality import nuclei_map, texture_map
+from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
+from wsisr.slides import Slide, colour_check, level_evidence
+
+UNLABELLED = -1
+
+
+def survey_glass(
+    slide: Slide,
+    task: SlideTask,
+    manifest: Manifest,
+    root: Path,
+    fit: Callable[[], tuple[Reading, tuple[LevelTransform, ...]]],
+) -> Survey:
+    """Tissue, level evidence and candidates of a slide.
+
+    Parameters
+    ----------
+    slide : Slide
+        The one whose level 0 counts places.
+    task, manifest
+    root : Path
+        Folder that lists of points are relative to.
+    fit : callable
+        Measures where levels or scans lie against each other.
+
+    Raises
+    ------
+    SlideError
+        If the slide shows something that no pair should be made of: false colour, fluorescence.
+    """
+    fault = colour_check(slide)
+    if fault is not None:
+        raise SlideError(fault)
+    tissue = find_tissue(slide, manifest)
+    if tissue.kind == "fluorescence":
+        raise SlideError(
+            f"{task.slide_id}: this is a fluorescence slide (bright structures on a dark "
+            "background); tissue is found on brightfield slides only, so it gives no pairs."
+        )
+    reading, transforms = fit()
+    evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
+    used = {layer.level for layer in reading.geometry.layers}
+    annotations = None
+    if task.annotation is not None and manifest.images is None:
+        annotations = load_annotations(task.annotation, slide.info)
+    candidates, funnel = choose_candidates(
+        slide, reading.geometry, tissue, annotations, task, manifest, root
+    )
+    return Survey(
+        reading=reading,
+        candidates=candidates,
+        funnel=funnel,
+        mask=tissue.mask,
+        tissue=_health(tissue),
+        tissue_um_per_px=tissue.um_per_px,
+        overview_px=round(tissue.mask.shape[1] * tissue.factor),
+        transforms=tuple(transform.to_json() for transform in transforms),
+        evidence=tuple(_plain(asdict(item)) for item in evidence),
+        notes=(
+            *tissue.health.flags,
+            *(item.verdict for item in evidence if item.warning and item.level in used),
+            *(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable),
+        ),
+        picture=(tissue, annotations),
+    )
+
+
+def find_tissue(slide: Slide, manifest: Manifest) -> TissueMap:
+    """A slide's tissue by the manifest's rule."""
+    rule = manifest.tissue
+    assert rule.method != "none"
+    clam = ClamSettings() if rule.clam is None else ClamSettings(**rule.clam.model_dump())
+    return tissue_of(slide, rule.um_per_px, method=rule.method, clam=clam)
+
+
+def choose_candidates(
+    slide: Slide,
+    geometry: PatchGeometry,
+    tissue: TissueMap,
+    annotations: Annotations | None,
+    task: SlideTask,
+    manifest: Manifest,
+    root: Path,
+) -> tuple[RankedCandidates, dict[str, int]]:
+    """Places that pass every rule, best rank first, and the funnel of counts."""
+    # Shares are measured on all that registration may crop from: a paper's 1050-px region.
+    margin = _margin_px(geometry)
+    region_px = geometry.field_px + 2 * margin
+    labels, other = _classes(annotations, task, manifest)
+    measured = describe_candidates(
+        _places(slide, geometry, tissue, task, manifest, root) - margin,
+        region_px,
+        tissue,
+        seed=manifest.seed,
+        slide_id=task.slide_id,
+        annotations=annotations,
+        labels=labels,
+        other_label=other,
+    )
+    table, funnel = apply_rules(
+        measured, selection_rules(manifest), region_px, white_rgb=tissue.health.white_rgb
+    )
+    classes = manifest.labels.classes
+    names = [str(name) for name in table["label"]]
+    pure = np.asarray(table["label_share"], np.float64) > manifest.labels.min_fraction
+    if not manifest.tissue.strict:
+        pure |= np.isclose(
+            np.asarray(table["label_share"], np.float64), manifest.labels.min_fraction
+        )
+    ranked = RankedCandidates(
+        x=tuple((table.origins[:, 0] + margin).tolist()),
+        y=tuple((table.origins[:, 1] + margin).tolist()),
+        label=tuple(
+            classes.index(name) if name in classes and ok else UNLABELLED
+            for name, ok in zip(names, pure.tolist(), strict=True)
+        ),
+        label_fraction=_rounded(table["label_share"]),
+        tissue=_rounded(table["tissue"]),
+        texture=_rounded(table["texture"]),
+    )
+    return ranked, funnel.as_dict()
+
+
+def selection_rules(manifest: Manifest) -> SelectionRules:
+    """A manifest's rules in the terms of `wsisr.selection`."""
+    least = manifest.tissue.min_fraction
+    return SelectionRules(
+        min_tissue=float(np.nextafter(least, 2.0)) if manifest.tissue.strict else least,
+        min_label_share=manifest.labels.min_fraction if manifest.labels.required else 0.0,
+        min_texture=manifest.filters.min_texture,
+        max_overlap=manifest.sampling.max_overlap,
+        max_pen=0.0,
+        rgb_outliers=manifest.filters.rgb_outlier_sd or 0.0,
+    )
+
+
+def _classes(
+    annotations: Annotations | None, task: SlideTask, manifest: Manifest
+) -> tuple[tuple[str, ...], str]:
+    """Classes to look for in the outlines, and the class of what they leave.
+
+    On a positive slide without outlines nobody knows where the class lies: nothing has one.
+    """
+    background = manifest.labels.background or ""
+    outlined = tuple(name for name in manifest.labels.classes if name != background)
+    if annotations is None:
+        return (), "" if task.label in outlined else background
+    return outlined, background
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """For JSON: an infinite or undefined number becomes null (its sentence says which)."""
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def _rounded(values: Any) -> tuple[float, ...]:
+    """Six digits: what a share is worth, and the same text on every machine."""
+    return tuple(np.round(np.asarray(values, np.float64), 6).tolist())
+
+
+def _places(
+    slide: Slide,
+    geometry: PatchGeometry,
+    tissue: TissueMap,
+    task: SlideTask,
+    manifest: Manifest,
+    root: Path,
+) -> NDArray[np.int64]:
+    """Origins before any rule, by the manifest's way of sampling."""
+    sampling = manifest.sampling
+    margin = _margin_px(geometry)
+    if sampling.kind == "points":
+        assert sampling.points is not None
+        points = points_of(root, sampling.points, task.source.path.stem)
+        if len(points) or sampling.unlisted == "none":
+            return point_candidates(geometry, slide.info, points, margin_px=margin)
+    if sampling.kind not in ("texture", "nuclei"):
+        return sampled_origins(slide, geometry, task, manifest)
+    weights = texture_map(tissue) if sampling.kind == "texture" else nuclei_map(tissue)
+    return weighted_candidates(
+        geometry,
+        slide.info,
+        weights,
+        tissue.factor,
+        count=sampling.per_slide or 0,
+        seed=manifest.seed,
+        slide_id=task.slide_id,
+        margin_px=margin,
+    )
+
+
+def sampled_origins(
+    slide: Slide, geometry: PatchGeometry, task: SlideTask, manifest: Manifest
+) -> NDArray[np.int64]:
+    """Origins that follow from the slide's size alone."""
+    sampling = manifest.sampling
+    if sampling.kind == "cover":
+        return cover_candidates(geometry, slide.info)
+    if sampling.kind == "random":
+        return random_candidates(
+            geometry,
+            slide.info,
+            count=sampling.per_slide or 0,
+            seed=manifest.seed,
+            slide_id=task.slide_id,
+            margin_px=_margin_px(geometry),
+        )
+    stride = round(geometry.field_px * sampling.stride)
+    return grid_candidates(geometry, slide.info, stride, margin_px=_margin_px(geometry))
+
+
+def _margin_px(geometry: PatchGeometry) -> int:
+    """Level-0 pixels around a patch that registration may crop from."""
+    return round(geometry.hr.margin_px * geometry.hr.factor)
+
+
+def _health(tissue: TissueMap) -> dict[str, Any]:
+    """Numbers of the mask for the store: plain, rounded, stable."""
+    health = tissue.health
+    return {
+        "kind": tissue.kind,
+        "um_per_px": tissue.um_per_px,
+        "tissue_mm2": round(health.tissue_mm2, 4),
+        "scanned_mm2": round(health.scanned_mm2, 4),
+        "pen_mm2": round(health.pen_mm2, 4),
+        "components": health.components,
+        "stability": round(health.stability, 4),
+        "pen_colours": list(health.pen_colours),
+        "flags": list(health.flags),
+    }

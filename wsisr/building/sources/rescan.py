@@ -1,0 +1,371 @@
+"""Pairs from two scans of one glass: the only LR that may be called real (origin `rescan`).
+
+The LR scan decides about places: candidates lie on its grid and its pixels are never resampled. The
+HR scan is registered to it once, and then every pair by itself. HR is cut out in whole pixels
+where that is exact to half a pixel all over the patch, else resampled once and marked.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.building.layout import Layout, SlideTask, find_task
+from wsisr.building.manifest import Manifest
+from wsisr.building.records import Reading
+from wsisr.building.sources.levels import Levels, list_slides
+from wsisr.building.sources.places import survey_glass
+from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
+from wsisr.errors import MagnificationError, ManifestError, RegistrationError
+from wsisr.geometry import Layer, PatchGeometry, patch_geometry
+from wsisr.magnification import nominal_magnification, parse_magnification
+from wsisr.registration import (
+    PATCH_MARGIN_PX,
+    LevelTransform,
+    PairCertificate,
+    PatchPlan,
+    Reason,
+    ScanRegistration,
+    Verdict,
+    register_pair,
+    register_scans,
+    take_hr,
+)
+from wsisr.registration.patch import WIDER
+from wsisr.slides import Slide, SlideSource
+from wsisr.slides.protocol import UInt8Array
+from wsisr.store import ArraySpec
+
+RESCAN = "rescan"
+PAIR_COLUMNS = ("lr", "hr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HrScan:
+    """The HR scan of a glass; `mpp` is the user's override in um/px."""
+
+    source: SlideSource
+    mpp: float | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.source.files
+
+    @property
+    def identity(self) -> list[Any]:
+        return [self.mpp]
+
+
+class Rescan:
+    """An LR scan and the HR scan of the same glass; implements `Source`."""
+
+    def __init__(
+        self,
+        task: SlideTask,
+        manifest: Manifest,
+        slides: tuple[Slide, Slide],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.task, self.manifest = task, manifest
+        self.slides: tuple[Slide, ...] = slides
+        self.notes = notes
+        self._lr, self._hr = slides
+
+    @staticmethod
+    def list(source: Path, manifest: Manifest) -> Layout:
+        return list_slides(source)
+
+    @staticmethod
+    def join(tasks: Sequence[SlideTask], manifest: Manifest, source: Path) -> tuple[SlideTask, ...]:
+        return pair_scans(tasks, manifest, source)
+
+    @classmethod
+    def open(cls, task: SlideTask, manifest: Manifest, backend: str | None = None) -> Self:
+        return cls._beside(Levels.open(task, manifest, backend))
+
+    @classmethod
+    def open_checked(cls, task: SlideTask, manifest: Manifest) -> Self:
+        return cls._beside(Levels.open_checked(task, manifest))
+
+    @classmethod
+    def _beside(cls, lr: Levels) -> Self:
+        """Open the HR scan beside the LR scan."""
+        try:
+            task = replace(lr.task, source=hr_scan(lr.task).source, mpp=hr_scan(lr.task).mpp)
+            (hr,) = Levels.open(task, lr.manifest).slides
+        except BaseException:
+            lr.close()
+            raise
+        return cls(lr.task, lr.manifest, (lr.slides[0], hr), lr.notes)
+
+    def geometry(self) -> PatchGeometry:
+        """The LR layer on the LR scan's level 0; HR is planned patch by patch.
+
+        Raises
+        ------
+        MagnificationError
+            If a scan does not have its magnification at level 0.
+        """
+        manifest = self.manifest
+        for slide, wanted in ((self._lr, manifest.lr[0]), (self._hr, manifest.hr)):
+            info = slide.info
+            nominal = None if info.mpp is None else nominal_magnification(info.mpp.value)
+            if nominal != parse_magnification(wanted):
+                have = "no known resolution" if info.mpp is None else f"{info.mpp.value:.4g} um/px"
+                raise MagnificationError(
+                    f"{self.task.slide_id}: {info.path.name} has {have}, which is not {wanted}; "
+                    "set --hr and --lr to what the two scans are."
+                )
+        layer = Layer(
+            name=manifest.lr[0],
+            factor=1.0,
+            size_px=round(manifest.size / self._scale),
+            level=0,
+            reduction=1.0,
+        )
+        return patch_geometry((layer,), (1,))
+
+    @property
+    def _scale(self) -> float:
+        return parse_magnification(self.manifest.hr) / parse_magnification(self.manifest.lr[0])
+
+    def places(self, geometry: PatchGeometry, root: Path) -> Survey:
+        def fit() -> tuple[Reading, tuple[LevelTransform, ...]]:
+            return Reading(geometry=geometry, scans=self._registered().to_json()), ()
+
+        return survey_glass(self._lr, self.task, self.manifest, root, fit)
+
+    def _registered(self) -> ScanRegistration:
+        """Register the HR scan to the LR scan.
+
+        Raises
+        ------
+        RegistrationError
+            If they do not show the same section, or have another scale than the manifest says.
+        """
+        found = register_scans(self._lr, self._hr, self.manifest.seed % 2**32)
+        if not found.same_glass:
+            names = f"{self._lr.info.path.name} and {self._hr.info.path.name}"
+            raise RegistrationError(
+                f"{self.task.slide_id}: {names} do not show the same section ({found.reason}); "
+                "sections of a block hold different cells and make no pairs."
+            )
+        if found.scale != self._scale:
+            raise RegistrationError(
+                f"{self.task.slide_id}: the scans differ by {found.scale}, the manifest asks for "
+                f"{self._scale:g}."
+            )
+        return found
+
+    def arrays(self, reading: Reading) -> tuple[ArraySpec, ...]:
+        small = reading.geometry.layers[0]
+        mpp = None if self._lr.info.mpp is None else self._lr.info.mpp.value
+        scale = self.manifest.size // small.size_px
+        hr = ArraySpec(
+            name=self.manifest.hr,
+            size_px=self.manifest.size,
+            factor=small.factor / scale,
+            origin=RESCAN,
+            level=0,
+            um_per_px=None if mpp is None else mpp / scale,
+            extra={"scan": "fixed"},
+        )
+        return hr, layer_spec(small, mpp, RESCAN)
+
+    def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
+        registration = ScanRegistration.from_json(reading.scans or {})
+        return read_pairs(
+            self._lr, self._hr, registration, reading.geometry, origins, self.manifest.hr
+        )
+
+    def read_recorded(
+        self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
+    ) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
+        # Columns hold transforms in single precision: pairs are registered again.
+        for pair in self.read(reading, recorded_origins(columns, rows)):
+            if not pair.drop:
+                yield int(rows[pair.index]), pair.arrays
+
+    def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:
+        info = self._hr.info
+        return {
+            "hr_scan": {
+                "source": hr_scan(self.task).source.relative,
+                "fingerprint": info.fingerprint,
+                "vendor": info.vendor,
+                "backend": info.backend,
+                "mpp": None if info.mpp is None else asdict(info.mpp),
+                "levels": [asdict(level) for level in info.levels],
+                "registration": ScanRegistration.from_json(reading.scans or {}).summary(),
+            }
+        }
+
+    def close(self) -> None:
+        for slide in self.slides:
+            slide.close()
+
+
+def hr_scan(task: SlideTask) -> HrScan:
+    """The HR scan of a task.
+
+    Raises
+    ------
+    ManifestError
+        If it has none.
+    """
+    if not isinstance(task.detail, HrScan):
+        raise ManifestError(
+            f"{task.slide_id}: no HR scan of this glass was found; name the files alike "
+            "(case1_10x.svs, case1_40x.svs) or list them in the pair table (columns lr,hr)."
+        )
+    return task.detail
+
+
+def pair_scans(
+    tasks: Sequence[SlideTask], manifest: Manifest, source: Path
+) -> tuple[SlideTask, ...]:
+    """One task per LR scan, with the HR scan of the same glass where there is one.
+
+    The table that the manifest names (columns `lr`, `hr`: file names or ids) comes first; without
+    it the file names decide: the text that both patterns leave, their group `glass`, is
+    the same. Other files are left out.
+
+    Raises
+    ------
+    ManifestError
+        A wrong table, or a glass with several LR or HR scans.
+    """
+    rule = manifest.rescan
+    assert rule is not None
+    table = (source if source.is_dir() else source.parent) / rule.table
+    if table.is_file():
+        return _from_table(tasks, table)
+    found: dict[str, dict[str, SlideTask]] = {}
+    for task in tasks:
+        stem = task.source.path.name if task.source.path.is_dir() else task.source.path.stem
+        for side, pattern in (("lr", rule.lr), ("hr", rule.hr)):
+            match = re.fullmatch(pattern, stem, re.IGNORECASE)
+            if match is None:
+                continue
+            glass = found.setdefault(match.group("glass").lower(), {})
+            if side in glass:
+                raise ManifestError(
+                    f"{task.source.path}: the glass {match.group('glass')!r} has two "
+                    f"{side.upper()} scans ({glass[side].slide_id} and {task.slide_id}); name the "
+                    f"pairs in {rule.table} (columns lr,hr)."
+                )
+            glass[side] = task
+            break
+    pairs = [
+        _paired(scans["lr"], scans.get("hr"), glass)
+        for glass, scans in sorted(found.items())
+        if "lr" in scans
+    ]
+    if not pairs:
+        raise ManifestError(
+            f"{source}: no file name fits the LR pattern {rule.lr!r}; rename the scans (e.g. "
+            f"case1_10x.svs and case1_40x.svs) or name the pairs in {rule.table} (columns lr,hr)."
+        )
+    return tuple(sorted(pairs, key=lambda task: task.slide_id))
+
+
+def _from_table(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask, ...]:
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if sorted(reader.fieldnames or ()) != sorted(PAIR_COLUMNS):
+            raise ManifestError(f"{table}: the columns must be lr,hr.")
+        rows = list(reader)
+    pairs = []
+    for line, row in enumerate(rows, start=2):
+        where = f"{table}, line {line}"
+        lr = find_task(row["lr"] or "", tasks, where)
+        pairs.append(_paired(lr, find_task(row["hr"] or "", tasks, where), lr.slide_id))
+    if len({task.slide_id for task in pairs}) < len(pairs):
+        raise ManifestError(f"{table}: an LR scan stands in two lines.")
+    return tuple(sorted(pairs, key=lambda task: task.slide_id))
+
+
+def _paired(lr: SlideTask, hr: SlideTask | None, glass: str) -> SlideTask:
+    # Whoever is not named as a patient is the glass, so that all scans of it stay together.
+    patient = lr.patient if lr.patient != lr.slide_id else glass
+    group = lr.group if lr.group != lr.slide_id else glass
+    return replace(
+        lr,
+        patient=patient,
+        group=group,
+        detail=None if hr is None else HrScan(source=hr.source, mpp=hr.mpp),
+    )
+
+
+def read_pairs(
+    lr: Slide,
+    hr: Slide,
+    registration: ScanRegistration,
+    geometry: PatchGeometry,
+    origins: NDArray[np.int64],
+    hr_name: str,
+) -> Iterator[Pair]:
+    """Read and register pairs, in the order that reads the LR scan row by row."""
+    size = geometry.hr.size_px
+    for index in np.lexsort((origins[:, 0], origins[:, 1])).tolist():
+        x, y = origins[index].tolist()
+        plan = registration.plan_patch(x, y, size, size)
+        box = plan.box
+        if plan.straddles_seam:
+            yield Pair(index=index, drop="seam")
+            continue
+        if not (
+            lr.read_validity(0, x, y, size, size).all()
+            and hr.read_validity(0, box.x, box.y, box.width, box.height).all()
+        ):
+            yield Pair(index=index, drop="unscanned")
+            continue
+        small = lr.read_level(0, x, y, size, size)
+        region, certificate = _register(hr, registration, plan, small)
+        if certificate.reason == Reason.OUTSIDE:
+            # The field was off by more than the search region: look once more, further out.
+            wide = registration.plan_patch(x, y, size, size, WIDER * PATCH_MARGIN_PX)
+            box = wide.box
+            if hr.read_validity(0, box.x, box.y, box.width, box.height).all():
+                second = _register(hr, registration, wide, small)
+                if second[1].accepted:
+                    region, certificate = second
+        pixels, certificate, resampled = _hr_patch(region, certificate, size)
+        yield Pair(
+            index=index,
+            arrays={hr_name: pixels, geometry.hr.name: small},
+            certificate=certificate,
+            resampled=resampled,
+        )
+
+
+def _register(
+    hr: Slide, registration: ScanRegistration, plan: PatchPlan, small: UInt8Array
+) -> tuple[UInt8Array, PairCertificate]:
+    """The planned region of the HR scan as the LR scan sees it, and the pair's certificate."""
+    box = plan.box
+    stored = hr.read_level(0, box.x, box.y, box.width, box.height)
+    region = np.ascontiguousarray(plan.orientation.apply(stored))
+    found = register_pair(small, region, registration.scale, "affine", initial=plan.initial)
+    return region, found
+
+
+def _hr_patch(
+    region: UInt8Array, certificate: PairCertificate, size: int
+) -> tuple[UInt8Array, PairCertificate, bool]:
+    """HR of an accepted pair; of a rejected one the middle of the region, to be looked at."""
+    if certificate.accepted:
+        try:
+            patch = take_hr(region, certificate, size, size)
+            return np.ascontiguousarray(patch.pixels), certificate, patch.resampled
+        except RegistrationError as error:
+            certificate = replace(certificate, verdict=Verdict.REJECT, reason=str(error))
+    side = size * certificate.scale
+    top, left = (region.shape[0] - side) // 2, (region.shape[1] - side) // 2
+    middle = region[top : top + side, left : left + side]
+    return np.ascontiguousarray(middle), certificate, False
