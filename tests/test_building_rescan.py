@@ -10,6 +10,7 @@ import pytest
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare, rebuild_from
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources.rescan import HrScan
 from wsisr.errors import ManifestError
 from wsisr.store import verify_store
 from wsisr.testing import SlideSpec, write_slide
@@ -71,8 +72,8 @@ def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:
     (folder / "pairs.csv").write_text("lr,hr\ncase1_10x.tif,case1_40x.tif\n")
     request = BuildRequest(source=folder, manifest="rescan", overrides=OVERRIDES)
     (task,) = prepare(request).tasks
-    assert task.fixed is not None
-    assert task.fixed.path.name == "case1_40x.tif"
+    assert isinstance(task.detail, HrScan)
+    assert task.detail.source.path.name == "case1_40x.tif"
     (folder / "pairs.csv").write_text("lr,hr\ncase1_10x.tif,case1_4x.tif\n")
     with pytest.raises(ManifestError, match=r"line 2.*Did you mean 'case1_40x"):
         prepare(request)
