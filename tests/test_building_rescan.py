@@ -1,5 +1,6 @@
 """Two scans of one glass become registered pairs whose LR is real."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,6 @@ def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:
 
 def test_two_scans_for_one_place_are_refused(study: Path, tmp_path: Path) -> None:
     for name in ("a_10x.tif", "a-10x.tif", "a_40x.tif"):
-        (tmp_path / name).symlink_to(study / "case1_10x.tif")
+        shutil.copy(study / "case1_10x.tif", tmp_path / name)
     with pytest.raises(ManifestError, match="two LR scans"):
         prepare(BuildRequest(source=tmp_path, manifest="rescan", overrides=OVERRIDES))
