@@ -251,7 +251,7 @@ def test_a_first_guess_with_any_turn_is_refined():
         ({"lr": np.zeros((32, 32, 3), np.float32)}, "uint8 RGB"),
         ({"hr_region": np.zeros((128, 128, 3), np.uint8)}, "nothing to search"),
         ({"lr": np.zeros((8, 8, 3), np.uint8)}, "too small"),
-        ({"scale": 1}, "2 or more"),
+        ({"scale": 0.5}, "1 or more"),
         ({"scale": 2.5}, "whole number"),
         ({"method": "subpixle"}, "no registration method"),
         ({"initial": ((4.0, 0.0, 0.0), (0.0, 4.0, 0.0))}, "affine method only"),

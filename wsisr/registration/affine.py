@@ -1,14 +1,17 @@
 """Affine refinement of one pair by enhanced correlation (ECC), the LR patch as template.
 
 Maps send LR px to HR px, pixel edges on both sides. The LR is only ever looked at on its own
-grid; it is the (box-averaged) HR that is sampled at the mapped places.
+grid; it is the HR, seen through a pixel of the LR's size, that is sampled at the mapped places.
+That size follows from the map, so that any ratio of two scanners is treated alike.
 """
 
+from math import ceil
 from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import Affine
@@ -20,6 +23,10 @@ BLUR_SIGMA_PX = 1.0
 """Blur of both sides before ECC, LR px: without it a difference in sharpness shifts the answer."""
 RING_PX = 3
 """Border of the LR that ECC does not look at, LR px."""
+WHOLE = 0.02
+"""Relative distance from a whole number of HR px up to which a pixel counts as that wide."""
+FINE_PX = 3.0
+"""Pixels below this side leave detail that linear interpolation would blur, HR px."""
 MAX_ITERATIONS = 60
 EPSILON = 1e-5
 
@@ -51,13 +58,30 @@ def invert(matrix: FloatArray) -> FloatArray:
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
-def _box(hr: FloatImage, scale: int) -> tuple[FloatImage, float]:
-    """HR seen through an LR pixel, at every HR px, and the edge coordinate of its index 0.
+def pixel_side(matrix: FloatArray) -> float:
+    """Side of an LR pixel under a map, HR px."""
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def through_pixel(hr: FloatImage, side_px: float) -> tuple[FloatImage, float]:
+    """HR seen through a pixel of `side_px` HR px, at every HR px, and the edge coordinate of
+    its index 0.
 
     OpenCV anchors an even box half a pixel off: its result belongs to the pixel's corner.
+    A pixel that is no whole number of HR px wide takes a share of the outermost two.
     """
-    box = cv2.blur(hr, (scale, scale), borderType=cv2.BORDER_REFLECT)
-    return cast(FloatImage, box), 0.0 if scale % 2 == 0 else 0.5
+    whole = round(side_px)
+    if side_px <= 1.0:
+        return hr, 0.5
+    if abs(side_px - whole) <= WHOLE * whole:
+        box = cv2.blur(hr, (whole, whole), borderType=cv2.BORDER_REFLECT)
+        return cast(FloatImage, box), 0.0 if whole % 2 == 0 else 0.5
+    reach = ceil((side_px - 1) / 2)
+    taps = np.ones(2 * reach + 1)
+    taps[[0, -1]] = (side_px - 2 * reach + 1) / 2
+    taps /= side_px
+    box = cv2.sepFilter2D(hr, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REFLECT)
+    return cast(FloatImage, box), 0.5
 
 
 def _index_map(matrix: FloatArray, index_origin: float) -> FloatArray:
@@ -73,15 +97,13 @@ def _edge_map(matrix: FloatArray, index_origin: float) -> FloatArray:
     return moved
 
 
-def refine_affine(lr: FloatImage, hr: FloatImage, scale: int, first: FloatArray) -> FloatArray:
+def refine_affine(lr: FloatImage, hr: FloatImage, first: FloatArray) -> FloatArray:
     """Affine map that makes the HR, seen through LR pixels, correlate best with the LR.
 
     Parameters
     ----------
     lr : ndarray, shape (h, w), float32
     hr : ndarray, shape (H, W), float32
-    scale : int
-        HR px per LR px (side of the box).
     first : ndarray, shape (2, 3)
         First guess; within about an LR px everywhere.
 
@@ -99,8 +121,9 @@ def refine_affine(lr: FloatImage, hr: FloatImage, scale: int, first: FloatArray)
     Evangelidis and Psarakis, IEEE TPAMI 30, 1858 (2008). Both images are blurred here and
     not by OpenCV's own filter, which under-estimates the scale (border ring).
     """
-    box, origin = _box(hr, scale)
-    blurred = cv2.GaussianBlur(box, (0, 0), BLUR_SIGMA_PX * scale, borderType=cv2.BORDER_REFLECT)
+    side = pixel_side(first)
+    box, origin = through_pixel(hr, side)
+    blurred = cv2.GaussianBlur(box, (0, 0), BLUR_SIGMA_PX * side, borderType=cv2.BORDER_REFLECT)
     template = cv2.GaussianBlur(lr, (0, 0), BLUR_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     # The blur near the border of the LR has no true context; the HR's has. Left in, this
     # ring makes the scale come out small.
@@ -117,12 +140,21 @@ def refine_affine(lr: FloatImage, hr: FloatImage, scale: int, first: FloatArray)
     return compose(_edge_map(np.asarray(found, np.float64), origin), invert(inner))
 
 
-def sample_through(
-    hr: FloatImage, scale: int, matrix: FloatArray, width: int, height: int
-) -> FloatImage:
+def sample_through(hr: FloatImage, matrix: FloatArray, width: int, height: int) -> FloatImage:
     """The HR as the LR's pixels see it through a map, shape (height, width)."""
-    box, origin = _box(hr, scale)
+    side = pixel_side(matrix)
+    box, origin = through_pixel(hr, side)
     index = _index_map(matrix, origin)
+    if side < FINE_PX:
+        # ndimage counts rows first.
+        return ndimage.affine_transform(
+            box,
+            index[::-1, 1::-1],
+            index[::-1, 2],
+            output_shape=(height, width),
+            order=3,
+            mode="reflect",
+        )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(
         FloatImage,
@@ -130,15 +162,12 @@ def sample_through(
     )
 
 
-def prealign(
-    lr: FloatImage, hr: FloatImage, scale: int, matrix: FloatArray, max_shift_px: float
-) -> FloatArray:
+def prealign(lr: FloatImage, hr: FloatImage, matrix: FloatArray, max_shift_px: float) -> FloatArray:
     """The map with its translation corrected by correlation on the LR grid.
 
     Parameters
     ----------
     lr, hr : ndarray, float32
-    scale : int
     matrix : ndarray, shape (2, 3)
         LR px -> HR px, pixel edges; only its translation may be wrong.
     max_shift_px : float
@@ -146,7 +175,7 @@ def prealign(
     """
     height, width = lr.shape
     for limit in (max_shift_px, 2.0):
-        sampled = sample_through(hr, scale, matrix, width, height)
+        sampled = sample_through(hr, matrix, width, height)
         shift = np.array(corr.whitened_shift(lr, sampled, limit))
         matrix = np.column_stack([matrix[:, :2], matrix[:, 2] + matrix[:, :2] @ shift])
         if np.abs(shift).max() < 0.02:

@@ -79,8 +79,8 @@ class PairCertificate:
     ----------
     method : str
         ``"subpixel"``, ``"ncc-integer"`` or ``"affine"``.
-    scale : int
-        HR px per LR px.
+    scale : float
+        HR px per LR px of the crop: a whole number of every pair that is stored.
     dx, dy : float
         Top-left corner of the LR footprint in the search region, HR px, pixel edges: whole
         numbers mean exactly the crop ``hr_region[dy : dy + scale * h, dx : dx + scale * w]``.
@@ -115,7 +115,7 @@ class PairCertificate:
     """
 
     method: str
-    scale: int
+    scale: float
     dx: float
     dy: float
     offset_x: int
@@ -167,6 +167,6 @@ FLOAT_COLUMNS = (
 )
 
 
-def translation_affine(scale: int, dx: float, dy: float) -> Affine:
+def translation_affine(scale: float, dx: float, dy: float) -> Affine:
     """The map of a pure translation, LR px -> HR px of the region, pixel edges."""
     return ((float(scale), 0.0, float(dx)), (0.0, float(scale), float(dy)))

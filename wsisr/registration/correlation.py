@@ -9,7 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy import fft, ndimage
 
 FloatImage = NDArray[np.float32]
 FloatPlane = NDArray[np.float64]
@@ -55,12 +55,17 @@ def box_reduce_at(
 
     Notes
     -----
-    A box at a fractional place is the weighted mean of the boxes at its whole neighbours.
+    A box at a fractional place is the weighted mean of the boxes at its whole neighbours; a
+    single pixel (`scale` 1) has a spline through them, because their mean would blur it.
     """
     x = min(max(x, 0.0), float(image.shape[1] - width * scale))
     y = min(max(y, 0.0), float(image.shape[0] - height * scale))
     x0, y0 = int(x), int(y)
     fx, fy = x - x0, y - y0
+    if scale == 1 and (fx > 0 or fy > 0):
+        return ndimage.affine_transform(
+            image, [1.0, 1.0], [y, x], output_shape=(height, width), order=3, mode="reflect"
+        )
     cut = image[y0 : y0 + height * scale + (fy > 0), x0 : x0 + width * scale + (fx > 0)]
     if fx > 0:
         cut = (1 - fx) * cut[:, :-1] + fx * cut[:, 1:]

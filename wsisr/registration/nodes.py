@@ -1,5 +1,6 @@
 """Nodes: places all over two scans that are matched at full resolution."""
 
+from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
@@ -10,7 +11,9 @@ from wsisr.geometry import Box
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import TWO_SCANS, Affine
+from wsisr.registration.focus import own_focus, relative_focus
 from wsisr.registration.orientation import D4, nearest_orientation
+from wsisr.registration.pair import MIDDLE, MIN_SCALE, part_shifts
 from wsisr.slides.protocol import Slide
 
 FloatArray = NDArray[np.float64]
@@ -18,26 +21,67 @@ IntArray = NDArray[np.int64]
 
 NODE_PX = 160
 """Side of a node's patch, moving px."""
+UNKNOWN_ERROR_PX = 10.0
+"""Standard error of a node whose quarters have too little texture to be asked."""
 NODE_SPACING_UM = 500.0
 MAX_NODES = 400
 NODE_REACH_PX = 20.0
 """How far the overview's map may be off at a node, moving px."""
+MAX_SCALE = 8.4
+"""Largest ratio of two scans; x8 and a little for scanners that state it wrongly."""
 
 
-def whole_scale(moving: Slide, fixed: Slide) -> int:
-    """Fixed px per moving px as the stated resolutions have it, a whole number of 2 or more."""
+@dataclass(frozen=True, kw_only=True)
+class NodeMatch:
+    """One node, as it was measured.
+
+    Attributes
+    ----------
+    x, y : float
+        Place of the node's centre, fixed level-0 px.
+    ncc_band : float
+    error_px : float
+        Standard error of that place as the quarters of the node disagree, fixed px.
+    focus : float
+        Fine detail of the moving scan against the fixed one seen through its pixels
+        (`wsisr.registration.focus.relative_focus`).
+    fixed_focus : float
+        Fine detail of the fixed scan against its own coarse (`focus.own_focus`).
+    """
+
+    x: float
+    y: float
+    ncc_band: float
+    error_px: float
+    focus: float
+    fixed_focus: float
+
+
+def stated_scale(moving: Slide, fixed: Slide) -> float:
+    """Fixed px per moving px as the stated resolutions have it.
+
+    Raises
+    ------
+    RegistrationError
+        If a resolution is missing, or the ratio is none of `MIN_SCALE` to `MAX_SCALE`.
+    """
     first, second = moving.info.mpp, fixed.info.mpp
     if first is None or second is None:
         raise RegistrationError("Both scans need a resolution.")
     ratio = first.value / second.value
-    scale = round(ratio)
-    if scale < 2 or abs(ratio / scale - 1) > 0.1:
+    if ratio < MIN_SCALE:
         raise RegistrationError(
-            f"{moving.info.path.name} ({first.value:g} um/px) is {ratio:.2f} times as coarse as "
-            f"{fixed.info.path.name} ({second.value:g} um/px): that is no scale of 2, 3, 4, ... "
-            "MOVING must be the coarse scan."
+            f"{moving.info.path.name} ({first.value:g} um/px) is finer than "
+            f"{fixed.info.path.name} ({second.value:g} um/px): MOVING must be the coarse scan. "
+            "Give the two the other way round."
         )
-    return scale
+    if ratio > MAX_SCALE:
+        raise RegistrationError(
+            f"{moving.info.path.name} ({first.value:g} um/px) is {ratio:.1f} times as coarse as "
+            f"{fixed.info.path.name} ({second.value:g} um/px); scans can be registered up to 8. "
+            "Check both resolutions, or give them (--mpp-moving, --mpp-fixed)."
+        )
+    return ratio
 
 
 def node_grid(
@@ -93,9 +137,9 @@ def oriented_region(
 
 
 def measure_node(
-    moving: Slide, fixed: Slide, matrix: FloatArray, scale: int, x: int, y: int
-) -> tuple[float, float, float] | None:
-    """Fixed place of the centre of a node's patch and its band NCC; None without texture."""
+    moving: Slide, fixed: Slide, matrix: FloatArray, x: int, y: int
+) -> NodeMatch | None:
+    """Match the patch whose top-left corner is given (moving px); None without texture."""
     lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
     if corr.texture(lr) < TWO_SCANS.min_texture:
         return None
@@ -104,10 +148,25 @@ def measure_node(
     box, turn, initial = oriented_region(matrix, corners, x, y)
     pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
     hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
-    found = aff.prealign(lr, hr, scale, aff.to_matrix(initial), NODE_REACH_PX)
-    sampled = aff.sample_through(hr, scale, found, NODE_PX, NODE_PX)
-    band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
+    found = aff.prealign(lr, hr, aff.to_matrix(initial), NODE_REACH_PX)
+    sampled = aff.sample_through(hr, found, NODE_PX, NODE_PX)
     centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
     back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
     place = aff.apply(back, centre) + np.array([box.x, box.y])
-    return float(place[0]), float(place[1]), band
+    return NodeMatch(
+        x=float(place[0]),
+        y=float(place[1]),
+        ncc_band=corr.ncc(corr.band_pass(lr), corr.band_pass(sampled)),
+        error_px=_standard_error(part_shifts(lr, sampled, aff.pixel_side(found), 2)[:MIDDLE]),
+        focus=relative_focus(lr, sampled),
+        fixed_focus=own_focus(hr),
+    )
+
+
+def _standard_error(shifts: FloatArray) -> float:
+    """Of the mean of the quarters' shifts; without two of them that say something, unknown."""
+    known = shifts[np.isfinite(shifts).all(axis=1)]
+    if len(known) < 2:
+        return UNKNOWN_ERROR_PX
+    variance = float(np.sum(np.var(known, axis=0, ddof=1)))
+    return float(np.sqrt(variance / len(known)))

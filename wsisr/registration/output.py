@@ -83,7 +83,11 @@ def take_hr(
     Resampling is one pass of quintic splines on floats. OpenCV's warps quantise coordinates
     to 1/32 px.
     """
-    scale = certificate.scale
+    scale = round(certificate.scale)
+    if scale != certificate.scale:
+        raise RegistrationError(
+            f"A ratio of {certificate.scale:g} has no crop: pairs have a whole factor."
+        )
     residual = crop_residual_px(certificate, width, height)
     left, top = certificate.offset_x, certificate.offset_y
     if residual < CROP_LIMIT_PX or not allow_resampling:
@@ -99,12 +103,14 @@ def take_hr(
     u, v = np.meshgrid(
         (np.arange(scale * width) + 0.5) / scale, (np.arange(scale * height) + 0.5) / scale
     )
-    x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2] - 0.5
-    y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2] - 0.5
+    # Where the HR scan is the finer one, its pixel grows by what it is reduced by.
+    seen, origin = aff.through_pixel(
+        region.astype(np.float32), aff.pixel_side(matrix) / certificate.scale
+    )
+    x = matrix[0, 0] * u + matrix[0, 1] * v + matrix[0, 2] - origin
+    y = matrix[1, 0] * u + matrix[1, 1] * v + matrix[1, 2] - origin
     channels = [
-        ndimage.map_coordinates(
-            region[..., channel].astype(np.float32), [y, x], order=SPLINE_ORDER, mode="mirror"
-        )
+        ndimage.map_coordinates(seen[..., channel], [y, x], order=SPLINE_ORDER, mode="mirror")
         for channel in range(3)
     ]
     pixels = np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)

@@ -28,6 +28,8 @@ from wsisr.registration.orientation import D4
 
 UInt8Array = NDArray[np.uint8]
 
+MIN_SCALE = 0.95
+"""Two scanners of one nominal resolution differ by a few per cent, either way."""
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
 
@@ -44,7 +46,7 @@ UNRELATED_NCC_BAND = 0.3
 def register_pair(
     lr: UInt8Array,
     hr_region: UInt8Array,
-    scale: int = 4,
+    scale: float = 4,
     method: str = "subpixel",
     *,
     gate: Gate | None = None,
@@ -58,8 +60,8 @@ def register_pair(
         At least 16 px a side.
     hr_region : ndarray, shape (H, W, 3), uint8, RGB
         ``H > scale * h`` and ``W > scale * w``; the rest is the search range.
-    scale : int
-        HR px per LR px, 2 or more.
+    scale : float
+        HR px per LR px, 1 or more; a whole number, but for ``"affine"``.
     method : {"subpixel", "ncc-integer", "affine"}
         See `Method`.
     gate : Gate, optional
@@ -95,14 +97,14 @@ def register_pair(
     try:
         if method == Method.AFFINE:
             return _affine(lr_grey, hr_grey, scale, texture, gate, initial)
-        return _translation(lr_grey, hr_grey, scale, method, texture, gate)
+        return _translation(lr_grey, hr_grey, int(scale), method, texture, gate)
     except cv2.error:
         # OpenCV raises where its iteration finds no correlation to climb.
         return _blank(lr_grey, hr_grey, scale, method, texture, Reason.NO_CONVERGENCE)
 
 
 def _check(
-    lr: UInt8Array, hr: UInt8Array, scale: int, method: str, initial: Affine | None
+    lr: UInt8Array, hr: UInt8Array, scale: float, method: str, initial: Affine | None
 ) -> Method:
     for name, image in (("LR", lr), ("HR", hr)):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -110,8 +112,12 @@ def _check(
                 f"The {name} image must be uint8 RGB of shape (height, width, 3), "
                 f"not {image.dtype} of shape {image.shape}."
             )
-    if int(scale) != scale or scale < 2:
-        raise RegistrationError(f"The scale must be a whole number of 2 or more, not {scale}.")
+    whole = method == Method.AFFINE or scale == int(scale)
+    if not (whole and scale >= MIN_SCALE):
+        raise RegistrationError(
+            f"The scale must be a whole number of 1 or more, not {scale:g}; only the affine "
+            "method takes others."
+        )
     if min(lr.shape[:2]) < MIN_LR_PX:
         raise RegistrationError(
             f"An LR patch of {lr.shape[1]} x {lr.shape[0]} px is too small: "
@@ -139,11 +145,10 @@ def _check(
 
 
 def _blank(
-    lr: FloatImage, hr: FloatImage, scale: int, method: str, texture: float, reason: str
+    lr: FloatImage, hr: FloatImage, scale: float, method: str, texture: float, reason: str
 ) -> PairCertificate:
     """The certificate of a pair without a match: the middle of the search range."""
-    x = max(0, (hr.shape[1] - scale * lr.shape[1]) // 2)
-    y = max(0, (hr.shape[0] - scale * lr.shape[0]) // 2)
+    x, y = (max(0, int(hr.shape[i] - scale * lr.shape[i]) // 2) for i in (1, 0))
     return PairCertificate(
         method=method,
         scale=scale,
@@ -251,7 +256,7 @@ def refine_translation(
 
 
 def part_shifts(
-    lr: FloatImage, reduced: FloatImage, scale: int, middle_share: int
+    lr: FloatImage, reduced: FloatImage, scale: float, middle_share: int
 ) -> NDArray[np.float64]:
     """Shift that each part of a patch asks for against its aligned HR, HR px.
 
@@ -346,22 +351,26 @@ def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verd
 def _affine(
     lr: FloatImage,
     hr: FloatImage,
-    scale: int,
+    scale: float,
     texture: float,
     gate: Gate,
     initial: Affine | None,
 ) -> PairCertificate:
     height, width = lr.shape
     if initial is None:
-        dx, dy = refine_translation(lr, hr, scale, *coarse_offset(lr, hr, scale))
-        first = aff.to_matrix(translation_affine(scale, dx, dy))
+        whole = max(1, round(scale))
+        x, y = coarse_offset(lr, hr, whole)
+        middle = whole * np.array([width, height]) / 2 + [x, y]
+        corner = middle - scale * np.array([width, height]) / 2
+        first = aff.to_matrix(translation_affine(scale, *corner))
+        first = aff.prealign(lr, hr, first, max(4.0, min(height, width) / 8))
     else:
         reach = max(4.0, min(height, width) / 8)
-        first = aff.prealign(lr, hr, scale, aff.to_matrix(initial), reach)
-    matrix = aff.refine_affine(lr, hr, scale, first)
+        first = aff.prealign(lr, hr, aff.to_matrix(initial), reach)
+    matrix = aff.refine_affine(lr, hr, first)
     if not np.isfinite(matrix).all():
         return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
-    sampled = aff.sample_through(hr, scale, matrix, width, height)
+    sampled = aff.sample_through(hr, matrix, width, height)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
     # A small middle, so that a bend does not average out in it: the crop is centred there.
     shifts = part_shifts(lr, sampled, scale, 4)
@@ -369,8 +378,8 @@ def _affine(
     # The crop whose centre is the image of the LR patch's centre.
     centre = aff.apply(matrix, np.array([width / 2, height / 2]))
     dx, dy = float(centre[0] - scale * width / 2), float(centre[1] - scale * height / 2)
-    offset_x = min(max(round(dx), 0), max(0, hr.shape[1] - scale * width))
-    offset_y = min(max(round(dy), 0), max(0, hr.shape[0] - scale * height))
+    offset_x = min(max(round(dx), 0), max(0, int(hr.shape[1] - scale * width)))
+    offset_y = min(max(round(dy), 0), max(0, int(hr.shape[0] - scale * height)))
     outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
     verdict, reason = _judge(band, spread, outside, gate)
     return PairCertificate(

@@ -27,7 +27,7 @@ from wsisr.registration.nodes import (
     measure_node,
     node_grid,
     oriented_region,
-    whole_scale,
+    stated_scale,
 )
 from wsisr.registration.orientation import D4
 from wsisr.registration.overview import (
@@ -82,15 +82,21 @@ class ScanRegistration:
     matrix : 2x3 nested tuple
         Affine part, moving level-0 px -> fixed level-0 px, pixel edges.
     mirrored : bool
-    scale : int
-        Whole number nearest to the fixed px per moving px: the SR scale of its pairs.
-    rotation_deg, stretch : float
-        Of the affine part: turn (after undoing a mirroring) and measured scale / `scale`.
+    scale : float
+        Measured fixed px per moving px.
+    stated_scale : float
+        The same as the files' resolutions have it.
+    rotation_deg : float
+        Turn of the affine part, after undoing a mirroring.
     positions : ndarray, shape (n, 2)
         Centres of the nodes, moving px.
     residuals : ndarray, shape (n, 2)
         Measured minus affine place of the nodes, fixed px.
     ncc_band : ndarray, shape (n,)
+    errors : ndarray, shape (n,)
+        Standard error of each node, fixed px.
+    focus : ndarray, shape (n, 2)
+        Sharpness of the moving scan against the fixed one, and of the fixed one by itself.
     piece : ndarray, shape (n,), int64
         Smooth piece that a node belongs to; -1 for nodes that are not used.
     spacing_px : float
@@ -107,12 +113,14 @@ class ScanRegistration:
 
     matrix: Affine
     mirrored: bool
-    scale: int
+    scale: float
+    stated_scale: float
     rotation_deg: float
-    stretch: float
     positions: FloatArray
     residuals: FloatArray
     ncc_band: FloatArray
+    errors: FloatArray
+    focus: FloatArray
     piece: IntArray
     spacing_px: float
     seams: tuple[Seam, ...]
@@ -158,9 +166,11 @@ class ScanRegistration:
         """Plain lists, numbers and strings from which `from_json` makes the same registration."""
         return {
             "matrix": self.matrix,
-            "scale": self.scale,
+            "stated_scale": self.stated_scale,
             "places": np.column_stack([self.positions, self.residuals]).tolist(),
             "ncc_band": self.ncc_band.tolist(),
+            "errors": self.errors.tolist(),
+            "focus": self.focus.tolist(),
             "piece": self.piece.tolist(),
             "spacing_px": self.spacing_px,
             "seams": [asdict(seam) for seam in self.seams],
@@ -176,10 +186,14 @@ class ScanRegistration:
         overview = values["overview"]
         return _finish(
             matrix=np.asarray(values["matrix"], dtype=np.float64),
-            scale=int(values["scale"]),
-            positions=table[:, :2],
-            residuals=table[:, 2:],
-            ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
+            stated_scale=float(values["stated_scale"]),
+            nodes=_Nodes(
+                positions=table[:, :2],
+                residuals=table[:, 2:],
+                ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
+                errors=np.asarray(values["errors"], dtype=np.float64),
+                focus=np.asarray(values["focus"], dtype=np.float64).reshape(-1, 2),
+            ),
             piece=np.asarray(values["piece"], dtype=np.int64),
             spacing_px=float(values["spacing_px"]),
             seams=tuple(Seam(**seam) for seam in values["seams"]),
@@ -193,8 +207,8 @@ class ScanRegistration:
             "matrix": self.matrix,
             "mirrored": self.mirrored,
             "scale": self.scale,
+            "stated_scale": self.stated_scale,
             "rotation_deg": self.rotation_deg,
-            "stretch": self.stretch,
             "nodes": len(self.positions),
             "nodes_used": int(np.sum(self.piece >= 0)),
             "ncc_band": float(np.median(self.ncc_band)) if len(self.ncc_band) else 0.0,
@@ -206,6 +220,17 @@ class ScanRegistration:
             "overview_inliers": self.overview.inliers,
             "overview_rms_px": self.overview.rms_px,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Nodes:
+    """The measured nodes, as in `ScanRegistration`."""
+
+    positions: FloatArray
+    residuals: FloatArray
+    ncc_band: FloatArray
+    errors: FloatArray
+    focus: FloatArray
 
 
 def register_scans(
@@ -221,8 +246,8 @@ def register_scans(
     Parameters
     ----------
     moving, fixed : Slide
-        Coarse and fine scan; both need a resolution. Any turn, mirrored or not, up to 3 %
-        error of scale, drift of the stage.
+        Coarse and fine scan; both need a resolution. Any ratio from 1 to 8, any turn, mirrored
+        or not, up to 3 % error of scale, drift of the stage.
     seed : int
     spacing_um : float
         Distance of the nodes.
@@ -231,10 +256,11 @@ def register_scans(
     Raises
     ------
     RegistrationError
-        If a resolution is missing, the scans have no whole scale between them, or they have
-        nothing in common. Neighbouring sections of one block are no error: the map is
-        returned with ``same_glass=False``.
+        If a resolution is missing, the ratio is outside 1 to 8, or the scans have nothing in
+        common. Neighbouring sections of one block are no error: the map is returned with
+        ``same_glass=False``.
     """
+    scale = stated_scale(moving, fixed)
     um_per_px = max(overview_um_per_px(moving), overview_um_per_px(fixed))
     report(ProgressEvent(stage="overview", message=f"overviews at {um_per_px:.1f} um/px"))
     moving_image, moving_factor = read_overview(moving, um_per_px)
@@ -242,28 +268,25 @@ def register_scans(
     match = register_overviews(moving_image, fixed_image, seed)
     matrix = match.matrix * fixed_factor
     matrix[:, :2] /= moving_factor
-    scale = whole_scale(moving, fixed)
     spacing_px, candidates = node_grid(moving, moving_image, moving_factor, spacing_um)
-    places, bands = [], []
+    rows = []
     for done, (x, y) in enumerate(candidates, start=1):
-        found = measure_node(moving, fixed, matrix, scale, int(x), int(y))
+        found = measure_node(moving, fixed, matrix, int(x), int(y))
         if found is not None:
-            places.append((x + NODE_PX / 2, y + NODE_PX / 2, *found[:2]))
-            bands.append(found[2])
+            centre = (x + NODE_PX / 2, y + NODE_PX / 2)
+            quality = (found.ncc_band, found.error_px, found.focus, found.fixed_focus)
+            rows.append((*centre, found.x, found.y, *quality))
         report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
-    table = np.asarray(places, dtype=np.float64).reshape(-1, 4)
-    return _assemble(table, np.asarray(bands, np.float64), matrix, scale, spacing_px, match)
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 8)
+    return _assemble(table, matrix, scale, spacing_px, match)
 
 
 def _assemble(
-    table: FloatArray,
-    bands: FloatArray,
-    rough: FloatArray,
-    scale: int,
-    spacing_px: float,
-    match: OverviewMatch,
+    table: FloatArray, rough: FloatArray, stated: float, spacing_px: float, match: OverviewMatch
 ) -> ScanRegistration:
-    """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed."""
+    """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed,
+    band NCC, error and both focus values."""
+    bands = table[:, 4]
     good = bands >= NODE_NCC_BAND
     reason = ""
     if good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
@@ -272,8 +295,8 @@ def _assemble(
             f"not the same glass: only {int(good.sum())} of {len(bands)} places match in detail "
             f"(median band NCC {median:.2f}); sections of one block hold other cells"
         )
-    matrix = rough if reason else _robust_affine(table[good, :2], table[good, 2:])
-    residuals = table[:, 2:] - aff.apply(matrix, table[:, :2])
+    matrix = rough if reason else _robust_affine(table[good, :2], table[good, 2:4])
+    residuals = table[:, 2:4] - aff.apply(matrix, table[:, :2])
     piece = np.full(len(table), -1, np.int64)
     seams: tuple[Seam, ...] = ()
     if not reason:
@@ -281,10 +304,14 @@ def _assemble(
         piece[good], seams = pieces.label, pieces.seams
     return _finish(
         matrix=matrix,
-        scale=scale,
-        positions=table[:, :2],
-        residuals=residuals,
-        ncc_band=bands,
+        stated_scale=stated,
+        nodes=_Nodes(
+            positions=table[:, :2],
+            residuals=residuals,
+            ncc_band=bands,
+            errors=table[:, 5],
+            focus=table[:, 6:8],
+        ),
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
@@ -296,10 +323,8 @@ def _assemble(
 def _finish(
     *,
     matrix: FloatArray,
-    scale: int,
-    positions: FloatArray,
-    residuals: FloatArray,
-    ncc_band: FloatArray,
+    stated_scale: float,
+    nodes: _Nodes,
     piece: IntArray,
     spacing_px: float,
     seams: tuple[Seam, ...],
@@ -307,7 +332,7 @@ def _finish(
     overview: OverviewMatch,
 ) -> ScanRegistration:
     """The registration with everything that follows from its nodes."""
-    field = ResidualField(positions, residuals, piece, spacing_px)
+    field = ResidualField(nodes.positions, nodes.residuals, piece, spacing_px)
     used = piece >= 0
     determinant = float(np.linalg.det(matrix[:, :2]))
     linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
@@ -315,16 +340,18 @@ def _finish(
     return ScanRegistration(
         matrix=aff.to_affine(matrix),
         mirrored=determinant < 0,
-        scale=scale,
+        scale=aff.pixel_side(matrix),
+        stated_scale=stated_scale,
         rotation_deg=float(np.degrees(turn)),
-        stretch=float(np.sqrt(abs(determinant)) / scale),
-        positions=positions,
-        residuals=residuals,
-        ncc_band=ncc_band,
+        positions=nodes.positions,
+        residuals=nodes.residuals,
+        ncc_band=nodes.ncc_band,
+        errors=nodes.errors,
+        focus=nodes.focus,
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
-        field_rms_px=_rms(residuals[used] - field(positions[used])),
+        field_rms_px=_rms(nodes.residuals[used] - field(nodes.positions[used])),
         same_glass=not reason,
         reason=reason,
         overview=overview,

@@ -82,7 +82,7 @@ def register_images(
 def pair_figure(lr: UInt8Array, region: UInt8Array, certificate: PairCertificate) -> UInt8Array:
     """LR and HR of a pair before (crop in the middle of the region) and after registration."""
     height, width = lr.shape[:2]
-    scale = certificate.scale
+    scale = round(certificate.scale)
     left, top = ((region.shape[i] - scale * lr.shape[i]) // 2 for i in (1, 0))
     left, top = max(left, 0), max(top, 0)
     before = region[top : top + scale * height, left : left + scale * width]
@@ -105,6 +105,10 @@ class ScanSample:
     ----------
     x, y : int
         Moving level-0 px.
+    size_px : int
+        Side, moving px.
+    fixed_x, fixed_y : float
+        Where the patch's centre lies in the fixed scan, level-0 px.
     certificate : PairCertificate
     residual_px : float
         Largest displacement that a whole-pixel crop would leave, HR px.
@@ -113,6 +117,9 @@ class ScanSample:
 
     x: int
     y: int
+    size_px: int
+    fixed_x: float
+    fixed_y: float
     certificate: PairCertificate
     residual_px: float
     straddles_seam: bool
@@ -143,10 +150,16 @@ def sample_pairs(
             "affine",
             initial=plan.initial,
         )
+        back = aff.invert(aff.to_matrix(plan.orientation.matrix(box.width, box.height)))
+        centre = aff.apply(aff.to_matrix(certificate.affine), np.array([size / 2, size / 2]))
+        place = aff.apply(back, centre) + np.array([box.x, box.y])
         samples.append(
             ScanSample(
                 x=x,
                 y=y,
+                size_px=size,
+                fixed_x=float(place[0]),
+                fixed_y=float(place[1]),
                 certificate=certificate,
                 residual_px=crop_residual_px(certificate, size, size),
                 straddles_seam=plan.straddles_seam,

@@ -105,7 +105,7 @@ def _fade(tile: FloatArray) -> FloatArray:
     return mean + window * (tile - mean)
 
 
-def _restain(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+def restain(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Other stain, gain and gamma: stains +-30 %, gain +-12 %, gamma +-15 %."""
     residual = np.cross(HEMATOXYLIN_OD, EOSIN_OD)
     basis = np.stack([HEMATOXYLIN_OD, EOSIN_OD, residual / np.linalg.norm(residual)])
@@ -115,7 +115,7 @@ def _restain(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     return cast(FloatArray, 255 * np.clip(changed / 255, 0, 1) ** rng.uniform(0.85, 1.15))
 
 
-def _sensor(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+def sensor(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Shot and read noise: variance ``x * 255 / full well + read^2``, grey levels."""
     full_well, read = rng.uniform(3000, 12000), rng.uniform(0.5, 2.0)
     variance = np.clip(image, 0, 255) * 255 / full_well + read**2
@@ -272,7 +272,7 @@ def _photograph(image: FloatArray, suite: str, rng: np.random.Generator) -> UInt
         return to_uint8(image)
     if suite == "A1":
         return jpeg(to_uint8(image), int(rng.integers(70, 96)), bool(rng.random() < 0.5))
-    noisy = to_uint8(_sensor(_restain(image, rng), rng))
+    noisy = to_uint8(sensor(restain(image, rng), rng))
     return jpeg(noisy, int(rng.integers(60, 93)), bool(rng.random() < 0.5))
 
 
@@ -281,4 +281,4 @@ def _glass(rng: np.random.Generator, size: int) -> UInt8Array:
     y, x = np.mgrid[0:size, 0:size] / size - 0.5
     shade = rng.uniform(225, 245) + rng.uniform(-6, 6) * x + rng.uniform(-6, 6) * y
     image = np.repeat(shade[..., None], 3, axis=2) + rng.uniform(-3, 3, 3)
-    return jpeg(to_uint8(_sensor(image, rng)), int(rng.integers(60, 93)))
+    return jpeg(to_uint8(sensor(image, rng)), int(rng.integers(60, 93)))

@@ -155,10 +155,10 @@ class Rescan:
                 f"{self.task.slide_id}: {names} do not show the same section ({found.reason}); "
                 "sections of a block hold different cells and make no pairs."
             )
-        if found.scale != self._scale:
+        if round(found.scale) != self._scale:
             raise RegistrationError(
-                f"{self.task.slide_id}: the scans differ by {found.scale}, the manifest asks for "
-                f"{self._scale:g}."
+                f"{self.task.slide_id}: the scans differ by {found.scale:.3g}, the manifest asks "
+                f"for {self._scale:g}."
             )
         return found
 
@@ -351,7 +351,7 @@ def _register(
     box = plan.box
     stored = hr.read_level(0, box.x, box.y, box.width, box.height)
     region = np.ascontiguousarray(plan.orientation.apply(stored))
-    found = register_pair(small, region, registration.scale, "affine", initial=plan.initial)
+    found = register_pair(small, region, round(registration.scale), "affine", initial=plan.initial)
     return region, found
 
 
@@ -365,7 +365,7 @@ def _hr_patch(
             return np.ascontiguousarray(patch.pixels), certificate, patch.resampled
         except RegistrationError as error:
             certificate = replace(certificate, verdict=Verdict.REJECT, reason=str(error))
-    side = size * certificate.scale
+    side = size * round(certificate.scale)
     top, left = (region.shape[0] - side) // 2, (region.shape[1] - side) // 2
     middle = region[top : top + side, left : left + side]
     return np.ascontiguousarray(middle), certificate, False
