@@ -160,18 +160,15 @@ def test_pieces_separate_seams_from_mistakes():
     residuals[positions[:, 1] > 250] += [4.0, 0.0]
     mistake = 9
     residuals[mistake] += [30.0, -10.0]
-    pieces = split_pieces(positions, residuals, 100.0)
-    assert pieces.label[mistake] == -1
-    assert set(pieces.label[np.arange(48) != mistake]) == {0, 1}
-    assert pieces.seams
-    assert all(seam.top == 200 and seam.bottom == 300 for seam in pieces.seams)
-    field = ResidualField(positions, residuals, pieces.label, 100.0)
+    label = split_pieces(positions, residuals, 100.0)
+    assert label[mistake] == -1
+    assert set(label[np.arange(48) != mistake]) == {0, 1}
+    field = ResidualField(positions, residuals, label, 100.0)
     above, below = field(np.array([[350.0, 120.0], [350.0, 420.0]]))
     assert above == pytest.approx([0.7, 0.0], abs=0.05)
     assert below == pytest.approx([4.7, 0.0], abs=0.05)
     nothing = split_pieces(np.zeros((0, 2)), np.zeros((0, 2)), 100.0)
-    assert nothing.seams == ()
-    empty = ResidualField(np.zeros((0, 2)), np.zeros((0, 2)), nothing.label, 100.0)
+    empty = ResidualField(np.zeros((0, 2)), np.zeros((0, 2)), nothing, 100.0)
     assert empty(np.array([[1.0, 2.0]])).tolist() == [[0.0, 0.0]]
 
 

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     TEXTURE = "too little texture to match"
     PLACE = "the patches do not show the same place (band NCC too low)"
     OUTSIDE = "the match lies outside the search region"
+    SEAM = "a seam of the stitching runs through the patch"
     SPREAD = "parts of the patch ask for different shifts"
     NO_CONVERGENCE = "the affine map did not converge"
 

@@ -44,23 +44,8 @@ class Seam:
         return not (beside or self.top >= y + height or self.bottom <= y)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pieces:
-    """Nodes sorted into smooth pieces.
-
-    Attributes
-    ----------
-    label : ndarray, shape (n,), int64
-        Piece of each node; -1 for mistakes.
-    seams : tuple of Seam
-    """
-
-    label: IntArray
-    seams: tuple[Seam, ...]
-
-
-def split_pieces(positions: FloatArray, residuals: FloatArray, spacing_px: float) -> Pieces:
-    """Find mistakes and seams among the nodes of a grid.
+def split_pieces(positions: FloatArray, residuals: FloatArray, spacing_px: float) -> IntArray:
+    """Sort the nodes of a grid into smooth pieces.
 
     Parameters
     ----------
@@ -70,10 +55,15 @@ def split_pieces(positions: FloatArray, residuals: FloatArray, spacing_px: float
         Fixed level-0 px.
     spacing_px : float
         Distance of neighbours, moving px.
+
+    Returns
+    -------
+    ndarray, shape (n,), int64
+        Piece of each node; -1 for mistakes.
     """
     label = np.full(len(positions), -1, np.int64)
     if len(positions) < 2:
-        return Pieces(label=label, seams=())
+        return label
     pairs = cKDTree(positions).query_pairs(1.6 * spacing_px, output_type="ndarray")
     jump = np.linalg.norm(residuals[pairs[:, 0]] - residuals[pairs[:, 1]], axis=1)
     high = jump > JUMP_PX
@@ -99,23 +89,7 @@ def split_pieces(positions: FloatArray, residuals: FloatArray, spacing_px: float
         if sizes[piece] >= MIN_PIECE:
             label[alive & (component == piece)] = next_label
             next_label += 1
-    kept = (label[pairs] >= 0).all(axis=1) & high
-    seams = tuple(
-        _seam(positions[pair], float(size))
-        for pair, size in zip(pairs[kept], jump[kept], strict=True)
-    )
-    return Pieces(label=label, seams=seams)
-
-
-def _seam(ends: FloatArray, jump_px: float) -> Seam:
-    low, high = ends.min(axis=0), ends.max(axis=0)
-    return Seam(
-        left=float(low[0]),
-        top=float(low[1]),
-        right=float(high[0]),
-        bottom=float(high[1]),
-        jump_px=jump_px,
-    )
+    return label
 
 
 class ResidualField:
@@ -147,8 +121,11 @@ class ResidualField:
                 residuals[mine],
                 neighbors=NEIGHBOURS if mine.sum() > NEIGHBOURS else None,
                 smoothing=SMOOTHING,
-                kernel="thin_plate_spline",
-                degree=1 if _spans_plane(positions[mine]) else 0,
+                **(
+                    {"kernel": "thin_plate_spline", "degree": 1}
+                    if _spans_plane(positions[mine])
+                    else {"kernel": "linear", "degree": 0}
+                ),
             )
 
     def __call__(self, points: FloatArray) -> FloatArray:

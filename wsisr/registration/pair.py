@@ -25,6 +25,7 @@ from wsisr.registration.certificate import (
 )
 from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
+from wsisr.registration.steps import largest_step
 
 UInt8Array = NDArray[np.uint8]
 
@@ -382,6 +383,10 @@ def _affine(
     offset_y = min(max(round(dy), 0), max(0, int(hr.shape[0] - scale * height)))
     outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
     verdict, reason = _judge(band, spread, outside, gate)
+    if verdict is Verdict.ACCEPT or reason == Reason.SPREAD:
+        step = largest_step(lr, sampled, aff.pixel_side(matrix))
+        if step is not None:
+            verdict, reason = Verdict.REJECT, Reason.SEAM
     return PairCertificate(
         method=Method.AFFINE,
         scale=scale,

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from wsisr.geometry import Box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration import affine as aff
 from wsisr.registration.certificate import Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
+from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.nodes import (
     NODE_PX,
     NODE_SPACING_UM,
@@ -37,6 +39,7 @@ from wsisr.registration.overview import (
     read_overview,
     register_overviews,
 )
+from wsisr.registration.seams import locate_seams
 from wsisr.slides.protocol import Slide
 
 FloatArray = NDArray[np.float64]
@@ -46,6 +49,8 @@ MIN_NODES = 8
 NODE_NCC_BAND = 0.6
 """Nodes of one glass measure 0.8 and more; of neighbouring sections 0.3 and less."""
 SAME_GLASS_SHARE = 0.5
+NEAREST = 4
+"""Nodes that say how sharp and how certain a place is."""
 PATCH_MARGIN_PX = 12
 """Room around a patch for its own registration, moving px."""
 
@@ -65,12 +70,15 @@ class PatchPlan:
         Predicted map, LR px of the patch -> px of the oriented region, pixel edges.
     straddles_seam : bool
         Whether a seam of the stitching may run through the patch.
+    out_of_focus : bool
+        Whether either scan is less than half as sharp here as it is elsewhere.
     """
 
     box: Box
     orientation: D4
     initial: Affine
     straddles_seam: bool
+    out_of_focus: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +168,41 @@ class ScanRegistration:
             orientation=turned,
             initial=initial,
             straddles_seam=any(seam.touches(x, y, width, height) for seam in self.seams),
+            out_of_focus=bool(
+                self.focus_share(np.array([[x + width / 2, y + height / 2]])).min() < OUT_OF_FOCUS
+            ),
         )
+
+    @cached_property
+    def _used(self) -> cKDTree:
+        return cKDTree(self.positions[self.piece >= 0])
+
+    def _near(self, points: FloatArray) -> IntArray:
+        """The used nodes nearest to each point, shape (n, at most `NEAREST`)."""
+        count = min(NEAREST, int(np.sum(self.piece >= 0)))
+        _, found = self._used.query(points, k=[*range(1, count + 1)])
+        return np.flatnonzero(self.piece >= 0)[found]
+
+    def focus_share(self, points: FloatArray) -> FloatArray:
+        """Sharpness around points over the median of the scan, shape (n, 2): moving, fixed.
+
+        The moving scan is compared with the fixed one, the fixed one with itself.
+        """
+        if not np.any(self.piece >= 0):
+            return np.ones((len(points), 2))
+        logs = np.log(np.maximum(self.focus, 1e-3))
+        middle = np.median(logs[self.piece >= 0], axis=0)
+        return np.exp(logs[self._near(points)].mean(axis=1) - middle)
+
+    def uncertainty(self, points: FloatArray) -> FloatArray:
+        """Standard error of `place` at points, shape (n,), fixed px.
+
+        What the nodes around say of their own error, and how far they lie off the field.
+        """
+        if not np.any(self.piece >= 0):
+            return np.full(len(points), np.inf)
+        off = np.linalg.norm(self.residuals - self.field(self.positions), axis=1)
+        return np.sqrt(np.mean((self.errors**2 + off**2)[self._near(points)], axis=1))
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and strings from which `from_json` makes the same registration."""
@@ -213,6 +255,12 @@ class ScanRegistration:
             "nodes_used": int(np.sum(self.piece >= 0)),
             "ncc_band": float(np.median(self.ncc_band)) if len(self.ncc_band) else 0.0,
             "seams": len(self.seams),
+            "out_of_focus": int(
+                np.sum(self.focus_share(self.positions).min(axis=1) < OUT_OF_FOCUS)
+            ),
+            "error_px": float(np.median(self.uncertainty(self.positions)))
+            if self.same_glass
+            else None,
             "field_rms_px": self.field_rms_px,
             "residual_rms_px": _rms(self.residuals[self.piece >= 0]),
             "same_glass": self.same_glass,
@@ -278,11 +326,17 @@ def register_scans(
             rows.append((*centre, found.x, found.y, *quality))
         report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 8)
-    return _assemble(table, matrix, scale, spacing_px, match)
+    return _assemble(moving, fixed, table, matrix, scale, spacing_px, match)
 
 
 def _assemble(
-    table: FloatArray, rough: FloatArray, stated: float, spacing_px: float, match: OverviewMatch
+    moving: Slide,
+    fixed: Slide,
+    table: FloatArray,
+    rough: FloatArray,
+    stated: float,
+    spacing_px: float,
+    match: OverviewMatch,
 ) -> ScanRegistration:
     """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed,
     band NCC, error and both focus values."""
@@ -300,8 +354,17 @@ def _assemble(
     piece = np.full(len(table), -1, np.int64)
     seams: tuple[Seam, ...] = ()
     if not reason:
-        pieces = split_pieces(table[good, :2], residuals[good], spacing_px)
-        piece[good], seams = pieces.label, pieces.seams
+        piece[good] = split_pieces(table[good, :2], residuals[good], spacing_px)
+        known = np.flatnonzero(good)
+        seams = locate_seams(
+            moving,
+            fixed,
+            matrix,
+            table[known, :2],
+            residuals[known],
+            table[known, 5],
+            spacing_px,
+        )
     return _finish(
         matrix=matrix,
         stated_scale=stated,

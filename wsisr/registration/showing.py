@@ -112,7 +112,8 @@ class ScanSample:
     certificate : PairCertificate
     residual_px : float
         Largest displacement that a whole-pixel crop would leave, HR px.
-    straddles_seam : bool
+    straddles_seam, out_of_focus : bool
+        Whether a build would drop it.
     """
 
     x: int
@@ -123,6 +124,12 @@ class ScanSample:
     certificate: PairCertificate
     residual_px: float
     straddles_seam: bool
+    out_of_focus: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether it would become a pair."""
+        return self.certificate.accepted and not self.straddles_seam and not self.out_of_focus
 
 
 def sample_pairs(
@@ -163,6 +170,7 @@ def sample_pairs(
                 certificate=certificate,
                 residual_px=crop_residual_px(certificate, size, size),
                 straddles_seam=plan.straddles_seam,
+                out_of_focus=plan.out_of_focus,
             )
         )
     return samples
@@ -210,12 +218,14 @@ def scan_figures(
 
 def sample_table(samples: list[ScanSample]) -> dict[str, Any]:
     """How the sample patches came out."""
-    accepted = [sample for sample in samples if sample.certificate.accepted]
+    accepted = [sample for sample in samples if sample.counts]
     bands = [sample.certificate.ncc_band for sample in samples]
     spreads = [sample.certificate.spread for sample in accepted]
     return {
         "patches": len(samples),
         "accepted": len(accepted),
+        "across_a_seam": sum(sample.straddles_seam for sample in samples),
+        "out_of_focus": sum(sample.out_of_focus for sample in samples),
         "ncc_band": float(np.median(bands)) if bands else 0.0,
         "spread_px": float(np.median(spreads)) if spreads else 0.0,
         "whole_pixel_crops": sum(sample.residual_px < 0.5 for sample in accepted),

@@ -1,0 +1,126 @@
+"""Where seams run between two registered scans: neighbouring nodes that differ are looked at strip
+by strip, which tells a step from drift and says where it is.
+"""
+
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from wsisr.registration import affine as aff
+from wsisr.registration import correlation as corr
+from wsisr.registration.field import Seam
+from wsisr.registration.nodes import corners_of, oriented_region
+from wsisr.registration.steps import (
+    MIN_STEP_PX,
+    REACH_PX,
+    SIGNIFICANT,
+    STRIP_PX,
+    find_step,
+    profile,
+)
+from wsisr.slides.protocol import Slide
+
+FloatArray = NDArray[np.float64]
+
+ACROSS_PX = 128
+"""Width of the region between two nodes in which a seam is looked for, moving px."""
+MAX_SEARCHES = 240
+"""Neighbouring nodes that are searched for a seam, those that differ most first."""
+
+
+def locate_seams(
+    moving: Slide,
+    fixed: Slide,
+    matrix: FloatArray,
+    positions: FloatArray,
+    residuals: FloatArray,
+    errors: FloatArray,
+    spacing_px: float,
+) -> tuple[Seam, ...]:
+    """Seams between neighbouring nodes whose residuals differ, each narrowed to a strip.
+
+    Parameters
+    ----------
+    moving, fixed : Slide
+    matrix : ndarray, shape (2, 3)
+        Affine part, moving px -> fixed px.
+    positions, residuals, errors : ndarray, shapes (n, 2), (n, 2), (n,)
+        Of the nodes that agree with the map: moving px, fixed px, fixed px.
+    spacing_px : float
+
+    Returns
+    -------
+    tuple of Seam
+        Rectangles of the moving scan. A seam is known where it was looked for; its rectangle
+        reaches half a node spacing to either side along the seam.
+    """
+    if len(positions) < 2:
+        return ()
+    pairs = cKDTree(positions).query_pairs(1.2 * spacing_px, output_type="ndarray")
+    apart = np.abs(positions[pairs[:, 1]] - positions[pairs[:, 0]])
+    # Neighbours along one axis; those of the border may have been moved a little.
+    pairs = pairs[apart.min(axis=1) < 0.25 * apart.max(axis=1)]
+    jump = np.linalg.norm(residuals[pairs[:, 0]] - residuals[pairs[:, 1]], axis=1)
+    doubt = np.hypot(errors[pairs[:, 0]], errors[pairs[:, 1]])
+    doubtful = jump > np.maximum(MIN_STEP_PX, SIGNIFICANT * doubt)
+    order = np.argsort(-jump[doubtful], kind="stable")[:MAX_SEARCHES]
+    found = []
+    for first, second in pairs[doubtful][order].tolist():
+        seam = _between(
+            moving, fixed, matrix, positions[[first, second]], residuals[first], spacing_px
+        )
+        if seam is not None:
+            found.append(seam)
+    return tuple(found)
+
+
+def _between(
+    moving: Slide,
+    fixed: Slide,
+    matrix: FloatArray,
+    ends: FloatArray,
+    residual: FloatArray,
+    spacing_px: float,
+) -> Seam | None:
+    """The seam between two nodes, at `ends` (2, 2) moving px, or None where it is drift."""
+    axis = int(np.argmax(np.abs(ends[1] - ends[0])))
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    base = moving.info.levels[0]
+    size = np.array([base.width_px, base.height_px])
+    # Half a strip beyond both nodes, so that there are strips on both sides of any seam.
+    along = np.clip([low[axis] - 2 * STRIP_PX, high[axis] + 2 * STRIP_PX], 0, size[axis])
+    across = float(ends[:, 1 - axis].mean()) + np.array([-0.5, 0.5]) * ACROSS_PX
+    across = np.clip(across, 0, size[1 - axis])
+    spans = (along, across) if axis == 0 else (across, along)
+    (x, right), (y, bottom) = ((int(span[0]), int(span[1])) for span in spans)
+    width, height = right - x, bottom - y
+    if min(width, height) < STRIP_PX:
+        return None
+    lr = corr.grey(moving.read_level(0, x, y, width, height))
+    shifted = np.column_stack([matrix[:, :2], matrix[:, 2] + residual])
+    margin = ceil(REACH_PX) + 4
+    corners = corners_of(x - margin, y - margin, width + 2 * margin, height + 2 * margin)
+    box, turn, initial = oriented_region(shifted, corners, x, y)
+    pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
+    hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
+    sampled = aff.sample_through(hr, aff.to_matrix(initial), width, height)
+    step = find_step(*profile(lr, sampled, axis, aff.pixel_side(matrix)), axis)
+    if step is None or not step.significant:
+        return None
+    at = (x if axis == 0 else y) + step.at_px
+    middle = float(ends[:, 1 - axis].mean())
+    # A scanner's rows lie askew in the other's frame by the turn of the glass between them.
+    turned = abs(np.arctan2(matrix[1, 0], matrix[0, 0])) % (np.pi / 2)
+    askew = np.tan(min(turned, np.pi / 2 - turned)) * spacing_px / 2
+    half = STRIP_PX / 2 + min(askew, spacing_px / 2)
+    thin, long = (at - half, at + half), (middle - spacing_px / 2, middle + spacing_px / 2)
+    columns, rows = (thin, long) if axis == 0 else (long, thin)
+    return Seam(
+        left=float(columns[0]),
+        right=float(columns[1]),
+        top=float(rows[0]),
+        bottom=float(rows[1]),
+        jump_px=step.jump_px,
+    )
