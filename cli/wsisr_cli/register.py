@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,10 @@ app = typer.Typer(
 def pair(
     lr: Annotated[Path, typer.Argument(help="LR image file.")],
     hr: Annotated[Path, typer.Argument(help="HR image file, a little larger than SCALE x LR.")],
-    scale: Annotated[int, typer.Option(min=2, help="HR pixels per LR pixel.")] = 4,
+    scale: Annotated[
+        int,
+        typer.Option(min=1, help="HR pixels per LR pixel; 1: two scanners, or two focal planes."),
+    ] = 4,
     method: Annotated[str, typer.Option(help="subpixel, ncc-integer or affine.")] = "subpixel",
     any_orientation: Annotated[
         bool, typer.Option("--any-orientation", help="Also try flips and quarter turns of LR.")
@@ -56,21 +59,69 @@ def scans(
         float | None, typer.Option(help="Resolution of FIXED in um/px, if its file is wrong.")
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="Patches to register as a proof.")] = 12,
+    landmarks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Landmarks: two files (MOVING's, then FIXED's; ANHIR, BIRL) or one with both "
+            "(ACROBAT, BIRL's list). Prints the target registration error."
+        ),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=CSV: MOVING's landmarks as another tool (VALIS, DeeperHistReg) mapped "
+            "them, to be scored beside ours."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """Register two scans of one glass: any turn, mirrored or not; sections are told apart."""
+    """Register two scans of one glass: any ratio from 1 to 8, any turn, mirrored or not.
+
+    Sections of one block are told apart from scans of one glass.
+    """
     from wsisr.registration.figures import save_png
+    from wsisr.registration.landmarks import (
+        landmark_report,
+        read_landmarks,
+        report_lines,
+        write_points,
+    )
     from wsisr.registration.scans import register_scans
     from wsisr.registration.showing import sample_pairs, sample_table, scan_figures
     from wsisr.slides import open_slide
 
+    others = _named(beside or [])
+    if others and not landmarks:
+        raise typer.BadParameter("--beside scores landmarks; give them with --landmarks.")
     output.mkdir(parents=True, exist_ok=True)
+    errors: dict[str, dict[str, Any]] = {}
     with open_slide(moving, mpp=mpp_moving) as coarse, open_slide(fixed, mpp=mpp_fixed) as fine:
+        marks = read_landmarks(landmarks, coarse.info, fine.info) if landmarks else None
         with console_reporter() as report:
             found = register_scans(coarse, fine, seed, report=report)
         proof = sample_table(sample_pairs(found, coarse, fine, samples, seed))
         for name, image in scan_figures(found, coarse, fine).items():
             save_png(output / name, image)
+        if marks is not None:
+            errors = landmark_report(marks, found.place, coarse, fine, others)
+            write_points(output / "moving-landmarks.csv", marks.moving)
+            write_points(output / "mapped-landmarks.csv", found.place(marks.moving))
     (output / "transform.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
-    typer.echo(json.dumps({**found.summary(), "samples": proof}, indent=1))
+    summary = {**found.summary(), "samples": proof}
+    typer.echo(json.dumps({**summary, "landmarks": errors} if errors else summary, indent=1))
+    if marks is not None:
+        typer.echo("\n".join(report_lines(errors)), err=True)
+        if marks.unpaired:
+            typer.echo(f"{marks.unpaired} landmarks are in one image only: left out.", err=True)
     raise typer.Exit(0 if found.same_glass else 1)
+
+
+def _named(texts: list[str]) -> dict[str, Path]:
+    """NAME=CSV options by name."""
+    named = {}
+    for text in texts:
+        name, sign, path = text.partition("=")
+        if not (sign and name and path):
+            raise typer.BadParameter(f"{text!r}: --beside is NAME=CSV, e.g. valis=points.csv.")
+        named[name] = Path(path)
+    return named

@@ -13,7 +13,7 @@ from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import TWO_SCANS, Affine
 from wsisr.registration.focus import own_focus, relative_focus
 from wsisr.registration.orientation import D4, nearest_orientation
-from wsisr.registration.pair import MIDDLE, MIN_SCALE, part_shifts
+from wsisr.registration.pair import MIDDLE, part_shifts
 from wsisr.slides.protocol import Slide
 
 FloatArray = NDArray[np.float64]
@@ -27,8 +27,8 @@ NODE_SPACING_UM = 500.0
 MAX_NODES = 400
 NODE_REACH_PX = 20.0
 """How far the overview's map may be off at a node, moving px."""
-MAX_SCALE = 8.4
-"""Largest ratio of two scans; x8 and a little for scanners that state it wrongly."""
+MIN_SCALE, MAX_SCALE = 0.95, 8.4
+"""Ratios of two scans: 1 to 8, and a little for scanners that state it wrongly."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,6 @@ from wsisr.registration.steps import largest_step
 
 UInt8Array = NDArray[np.uint8]
 
-MIN_SCALE = 0.95
-"""Two scanners of one nominal resolution differ by a few per cent, either way."""
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
 
@@ -113,8 +111,9 @@ def _check(
                 f"The {name} image must be uint8 RGB of shape (height, width, 3), "
                 f"not {image.dtype} of shape {image.shape}."
             )
-    whole = method == Method.AFFINE or scale == int(scale)
-    if not (whole and scale >= MIN_SCALE):
+    # Two scans of one nominal resolution, or two sections, may differ either way.
+    fits = scale > 0.5 if method == Method.AFFINE else scale >= 1 and scale == int(scale)
+    if not fits:
         raise RegistrationError(
             f"The scale must be a whole number of 1 or more, not {scale:g}; only the affine "
             "method takes others."

@@ -63,8 +63,8 @@ def locate_seams(
     # Neighbours along one axis; those of the border may have been moved a little.
     pairs = pairs[apart.min(axis=1) < 0.25 * apart.max(axis=1)]
     jump = np.linalg.norm(residuals[pairs[:, 0]] - residuals[pairs[:, 1]], axis=1)
-    doubt = np.hypot(errors[pairs[:, 0]], errors[pairs[:, 1]])
-    doubtful = jump > np.maximum(MIN_STEP_PX, SIGNIFICANT * doubt)
+    # The usual error, not that of these two: a seam in a node raises its own.
+    doubtful = jump > max(MIN_STEP_PX, SIGNIFICANT * np.sqrt(2) * float(np.median(errors)))
     order = np.argsort(-jump[doubtful], kind="stable")[:MAX_SEARCHES]
     found = []
     for first, second in pairs[doubtful][order].tolist():
