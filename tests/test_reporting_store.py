@@ -18,8 +18,9 @@ from wsisr.reporting.store_pairs import (
     choose_refused,
     read_pair,
 )
-from wsisr.reporting.store_pictures import THUMBNAIL_BYTES, thumbnail_side_px
-from wsisr.store import StoreWriter
+from wsisr.reporting.store_pictures import THUMBNAIL_BYTES, reframed, thumbnail_side_px
+from wsisr.selection.preview import PATCH, REFUSED, frame_patches
+from wsisr.store import StoreWriter, keep_pairs
 
 SIZE = 64
 SHIFT = (3, -5)
@@ -287,6 +288,27 @@ def test_four_hundred_slides_give_a_page_that_can_be_mailed(tmp_path: Path) -> N
     page = write_store_report(tmp_path / "pairs.zarr")
     assert page.stat().st_size < 20e6
     assert page.read_text(encoding="utf-8").count("40 of 40 pairs kept, train") == 400
+
+
+def test_pictures_of_slides_follow_keep(tmp_path: Path) -> None:
+    path = build(tmp_path / "pairs.zarr")
+    picture = tmp_path / "pairs.report/slides/test_0.png"
+    picture.parent.mkdir()
+    corners = np.array([[k * SIZE, 0] for k in range(8)])
+    paper = np.full((200, 512, 3), 255, np.uint8)
+    Image.fromarray(frame_patches(paper, 8 * SIZE, corners, np.ones(8, bool), SIZE)).save(picture)
+    keep_pairs(path, "ncc>0.95")
+    html = write_store_report(path).read_text(encoding="utf-8")
+    # How wide the picture is, this store does not say.
+    assert "Frames are as built" in html
+    facts = read_facts(path, tmp_path / "pairs.report")
+    facts.attributes["test_0"]["levels"][0]["width_px"] = 8 * SIZE
+    drawn = reframed(facts, "test_0", picture)
+    assert drawn is not None and np.array_equal(drawn, np.asarray(Image.open(picture)))
+    refused = [bool((drawn[0, k * SIZE + 9] == REFUSED).all()) for k in range(8)]
+    kept = [bool((drawn[0, k * SIZE + 9] == PATCH).all()) for k in range(8)]
+    assert refused == [ncc <= 0.95 for ncc in np.linspace(0.99, 0.9, 8)]
+    assert kept == [not flag for flag in refused]
 
 
 def test_thumbnails_share_one_budget() -> None:

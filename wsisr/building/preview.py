@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.selection.annotations import Annotations
-from wsisr.selection.preview import contact_sheet, overlay_picture, png_bytes
+from wsisr.selection.preview import contact_sheet, frame_patches, overlay_picture, png_bytes
 from wsisr.selection.tissue_map import TissueMap
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store.files import replace_file
 
 MAX_SIDE_PX = 1600
-KEPT = (20, 60, 230)
-REJECTED = (240, 120, 0)
 SHEET_PAIRS = 8
 
 
@@ -46,7 +44,7 @@ def save_patches(
     kept: Sequence[bool],
     field_px: int,
 ) -> None:
-    """The scan's picture with every stored patch: blue where kept, orange where rejected.
+    """The scan's picture with every stored patch: blue where kept, orange where refused.
 
     Parameters
     ----------
@@ -66,15 +64,7 @@ def save_patches(
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
     if picture is None:
         return
-    drawn = np.asarray(picture, np.uint8)
-    per_px = drawn.shape[1] / width_px
-    line = 2 if max(drawn.shape) > 600 else 1
-    for (x, y), is_kept in zip(origins.tolist(), kept, strict=True):
-        corners = [
-            (round(v * per_px), round(w * per_px))
-            for v, w in ((x, y), (x + field_px, y + field_px))
-        ]
-        cv2.rectangle(drawn, corners[0], corners[1], KEPT if is_kept else REJECTED, line)
+    drawn = frame_patches(np.asarray(picture, np.uint8), width_px, origins, kept, field_px)
     folder = report / "slides"
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / f"{slide_id}.png", png_bytes(drawn))

@@ -1,9 +1,12 @@
 """Sections of a store's page that are looked at: slides and pairs."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsisr.reporting.page import Html, figure, flicker, grid, join, paragraph
 from wsisr.reporting.store_drawings import SlideScene, slide_map
@@ -13,6 +16,9 @@ from wsisr.reporting.store_pairs import (
     choose_gallery,
     read_pair,
 )
+from wsisr.selection.preview import frame_patches, png_bytes
+from wsisr.slides.protocol import UInt8Array
+from wsisr.store.files import replace_file
 
 FloatArray = NDArray[np.float64]
 GALLERY_PAIRS = 12
@@ -60,7 +66,7 @@ def slides(facts: StoreFacts) -> Html:
     count = min(len(facts.store.slides), MAX_SLIDES)
     side = thumbnail_side_px(count)
     limit = min(600, MAX_BOXES // count)
-    items, drawn = [], 0
+    items, drawn, as_built = [], 0, False
     for slide_id, attributes in list(facts.attributes.items())[:MAX_SLIDES]:
         rows = facts.rows_per_slide[slide_id]
         kept = int(facts.kept[rows].sum())
@@ -70,7 +76,9 @@ def slides(facts: StoreFacts) -> Html:
         picture = facts.folder / "slides" / f"{slide_id}.png"
         alt = f"Slide {slide_id} with its tissue and {len(rows)} patches"
         if picture.is_file():
-            items.append(figure(picture, alt, words, max_side_px=side))
+            shown = reframed(facts, slide_id, picture)
+            as_built = as_built or shown is None
+            items.append(figure(picture if shown is None else shown, alt, words, max_side_px=side))
             continue
         scene = scene_of(facts, slide_id, limit)
         if scene is not None:
@@ -79,11 +87,38 @@ def slides(facts: StoreFacts) -> Html:
     legend = "Blue: kept. Orange: read, but refused. " + (
         "Tissue is filled." if drawn == len(items) else "Green: outline of the tissue."
     )
+    if as_built and facts.store.attributes.get("keep"):
+        legend += " Frames are as built: wsisr keep has decided anew since, the numbers are of now."
     if drawn and any(len(rows) > limit for rows in facts.rows_per_slide.values()):
         legend += f" At most {limit} patches of a slide are drawn."
     if count < len(facts.store.slides):
         legend += f" The first {count:,} of {len(facts.store.slides):,} slides are shown."
     return join([paragraph(legend), grid(*items, width_px=250 if count <= 80 else 190)])
+
+
+def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> UInt8Array | None:
+    """After `wsisr keep`, the build's picture of a slide with the frames that hold now.
+
+    The file is rewritten too, so that who opens it sees what the page shows. None where nothing
+    was decided anew, or the store does not say how wide the picture is.
+    """
+    levels = facts.attributes[slide_id].get("levels") or [{}]
+    if not facts.store.attributes.get("keep") or "width_px" not in levels[0]:
+        return None
+    rows = facts.rows_per_slide[slide_id]
+    view = facts.store.slides[slide_id]
+    hr = view.spec(view.arrays[0])
+    with Image.open(picture) as opened:
+        before = np.asarray(opened.convert("RGB"))
+    origins = np.stack([facts.table["x"][rows], facts.table["y"][rows]], axis=1)
+    drawn = frame_patches(
+        before, levels[0]["width_px"], origins, facts.kept[rows], hr.factor * hr.size_px
+    )
+    if not np.array_equal(before, drawn):
+        # A report folder that may not be written to still gets its page elsewhere.
+        with suppress(OSError):
+            replace_file(picture, png_bytes(drawn))
+    return drawn
 
 
 def pairs(facts: StoreFacts) -> Html:

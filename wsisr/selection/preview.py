@@ -20,6 +20,7 @@ TISSUE = (0, 150, 90)
 PEN = (255, 200, 0)
 INVALID = (200, 0, 200)
 PATCH = (20, 60, 230)
+REFUSED = (240, 120, 0)
 MAX_SIDE_PX = 2400
 
 
@@ -76,6 +77,44 @@ def overlay_picture(
             corners = (round(x), round(y)), (round(x + side), round(y + side))
             cv2.rectangle(picture, *corners, PATCH, line)
     return picture
+
+
+def frame_patches(
+    picture: UInt8Array,
+    width_px: int,
+    origins: ArrayLike,
+    kept: ArrayLike,
+    field_px: float,
+) -> UInt8Array:
+    """A picture with the frame of every stored patch: blue where kept, orange where refused.
+
+    Frames cover those that were drawn there before; refused ones lie on top of their neighbours'.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (h, w, 3), uint8
+        Of the whole slide.
+    width_px : int
+        Level-0 width that it spans.
+    origins : array, shape (n, 2)
+        Level-0 px.
+    kept : array of bool, shape (n,)
+    field_px : float
+        Level-0 side of the field of view.
+    """
+    drawn = np.array(picture, np.uint8)
+    per_px = drawn.shape[1] / width_px
+    line = 2 if max(drawn.shape) > 600 else 1
+    places = np.asarray(origins, np.float64).reshape(-1, 2)
+    flags = np.asarray(kept, np.bool_)
+    for shown, colour in ((flags, PATCH), (~flags, REFUSED)):
+        for x, y in places[shown].tolist():
+            corners = [
+                (round(v * per_px), round(w * per_px))
+                for v, w in ((x, y), (x + field_px, y + field_px))
+            ]
+            cv2.rectangle(drawn, corners[0], corners[1], colour, line)
+    return drawn
 
 
 def contact_sheet(
