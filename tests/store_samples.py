@@ -31,6 +31,7 @@ def slide_attributes(slide_id: str, **more: Any) -> dict[str, Any]:
         "fingerprint": f"fingerprint of {slide_id}",
         "mpp": {"value": 0.25, "source": "vendor tag", "quality": "stated"},
         "patient": f"patient of {slide_id}",
+        "patient_source": "table",
         "split": "train",
         "labels": ["normal", "tumour"],
         "reasons": ["flat"],

@@ -1,20 +1,27 @@
 """Exports hold the kept pairs, lossless, under names that say where they come from."""
 
 import csv
+import errno
 import importlib
 import json
 import sys
 import tarfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import shapely
+import yaml
 from store_samples import make_store, patches
 
 from wsisr.errors import StoreError
 from wsisr.progress import ProgressEvent
-from wsisr.store import export_store, keep_pairs
+from wsisr.store import DiskFullError, export_store, exporting, keep_pairs, open_pairs
+from wsisr.store.exporting.records import cell, records_of
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +42,47 @@ def test_png_folders_hold_the_kept_pixels(store: Path, tmp_path: Path) -> None:
     events: list[ProgressEvent] = []
     counts = export_store(store, "png", tmp_path / "out", reporter=events.append)
     assert counts == {"train": 6, "val": 0, "test": 0}
-    with open(tmp_path / "out/train/pairs.csv", newline="") as file:
+    with open(tmp_path / "out/train/metadata.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len({row["key"] for row in rows}) == 6
     truth = {"a.b": patches(0, 5), "c": patches(1, 3)}
     for row in rows:
-        for name in ("40x", "10x"):
-            data = (tmp_path / f"out/train/{name}/{row['key']}.png").read_bytes()
+        for name, role in (("40x", "hr"), ("10x", "lr")):
+            data = (tmp_path / "out/train" / row[f"{role}_file_name"]).read_bytes()
             assert np.array_equal(decode(data), truth[row["slide"]][name][int(row["row"])])
     assert rows[1]["label"] == "tumour"
     assert [event.done for event in events] == list(range(1, 7))
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| train | 6 | 2 | 2 |" in card and "stored-level" in card
+    assert "cff-version" in (tmp_path / "out/CITATION.cff").read_text()
+
+
+HONEST = {
+    "patient": "patient of a.b",
+    "patient_source": "table",
+    "40x_um_per_px": 0.25,
+    "10x_um_per_px": 1.0,
+    "10x_origin": "stored-level",
+    "10x_native": True,
+    "verdict": "accept",
+    "label": "normal",
+    "spread": 0.0,
+    "split": "train",
+}
+"""What makes a pair worth having; every format carries it."""
+
+
+def test_a_record_says_everything_that_is_known(store: Path) -> None:
+    opened = open_pairs(store)
+    (record, *others) = records_of(opened, "train")
+    assert len(others) == 5
+    assert HONEST.items() <= record.items()
+    assert record["digest"] == f"{int(opened.table('a.b')['digest'][0]):016x}"
+    assert set(record) >= {"ncc_band", "tissue", "reason", "x", "y", "row", "group", "site"}
+    assert not any(str(store.parent) in str(value) for value in record.values())
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = opened.to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and list(frame["row"][:3]) == [0, 1, 2]
 
 
 def test_webdataset_members_of_a_pair_stand_together(store: Path, tmp_path: Path) -> None:
@@ -55,9 +93,85 @@ def test_webdataset_members_of_a_pair_stand_together(store: Path, tmp_path: Path
         keys = [name.split(".", 1)[0] for name in names]
         assert keys == [key for key in dict.fromkeys(keys) for _ in range(3)]
         record = json.load(tar.extractfile(f"{keys[0]}.json"))  # type: ignore[arg-type]
+        assert HONEST.items() <= record.items()
         member = tar.extractfile(f"{keys[0]}.40x.png")
         assert member is not None
         assert np.array_equal(decode(member.read()), patches(0, 5)["40x"][record["row"]])
+
+
+def test_parquet_beside_the_pictures(store: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    export_store(store, "huggingface", tmp_path / "out")
+    table = parquet.read_table(tmp_path / "out/train/metadata.parquet").to_pylist()
+    assert len(table) == 6 and HONEST.items() <= table[0].items()
+    assert (tmp_path / "out/train" / table[0]["lr_file_name"]).is_file()
+    front = yaml.safe_load((tmp_path / "out/README.md").read_text().split("---")[1])
+    assert front["configs"][0]["data_files"] == [{"split": "train", "path": "train/**"}]
+    assert open_pairs(store).to_arrow().num_rows == 6
+
+
+def test_geojson_lies_where_the_pairs_lie(store: Path, tmp_path: Path) -> None:
+    counts = export_store(store, "geojson", tmp_path / "out")
+    assert counts["train"] == 6
+    found = json.loads((tmp_path / "out/a.b.geojson").read_text())["features"]
+    assert len({feature["id"] for feature in found}) == len(found) == 4
+    record = next(records_of(open_pairs(store), "train"))
+    (ring,) = found[0]["geometry"]["coordinates"]
+    assert shapely.box(record["x"], record["y"], record["x"] + 32, record["y"] + 32).equals(
+        shapely.Polygon(ring)
+    )
+    assert found[0]["properties"]["objectType"] == "tile"
+    assert found[0]["properties"]["classification"]["name"] == "normal"
+
+
+@pytest.mark.parametrize("to", ["png", "webdataset", "geojson"])
+def test_what_is_not_complete_has_not_its_name(
+    store: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = exporting.records_of if to == "geojson" else exporting.pairs_of
+
+    def stops(*arguments: Any) -> Iterator[Any]:
+        yield from islice(real(*arguments), 3)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, real.__name__, stops)
+        with pytest.raises(KeyboardInterrupt):
+            export_store(store, to, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.partial"]
+    events: list[ProgressEvent] = []
+    assert export_store(store, to, tmp_path / "out", reporter=events.append)["train"] == 6
+    assert "out.partial, left by an unfinished export" in events[0].message
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_told_truly_and_leaves_nothing(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(exporting, "write_card", full)
+    with pytest.raises(DiskFullError, match="removed again") as caught:
+        export_store(store, "png", tmp_path / "out")
+    assert "goes on" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_names_of_patients_leave_no_old_store_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "old.zarr"
+    make_store(path, {"a": 2})
+    meta = path / "slides/a/zarr.json"
+    document = json.loads(meta.read_text())
+    del document["attributes"]["wsisr"]["patient_source"]
+    meta.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match="--allow-identifiers"):
+        export_store(path, "png", tmp_path / "out")
+    assert export_store(path, "png", tmp_path / "out", allow_identifiers=True)["train"] == 2
+
+
+def test_no_cell_is_a_formula() -> None:
+    assert cell('=HYPERLINK("x")') == '\'=HYPERLINK("x")' and cell("-1 a") == "'-1 a"
+    assert cell(-1) == -1 and cell("tumour") == "tumour"
 
 
 @pytest.mark.parametrize(("to", "module"), [("hdf5", "h5py"), ("lmdb", "lmdb")])
@@ -74,20 +188,32 @@ def test_hdf5_holds_the_kept_pixels(store: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     export_store(store, "hdf5", tmp_path / "out")
     with h5py.File(tmp_path / "out/train.h5") as file:
-        for at, (slide, row) in enumerate(zip(file["slide"], file["row"], strict=True)):
+        columns = file["columns"]
+        for at, (slide, row) in enumerate(zip(columns["slide"], columns["row"], strict=True)):
             truth = patches(0, 5) if slide == b"a.b" else patches(1, 3)
             assert np.array_equal(file["10x"][at], truth["10x"][row])
+        shown = {name: columns[name][0] for name in HONEST}
+        assert {k: v.decode() if isinstance(v, bytes) else v for k, v in shown.items()} == HONEST
 
 
-def test_lmdb_holds_the_kept_pixels(store: Path, tmp_path: Path) -> None:
+def test_lmdb_is_read_as_basicsr_reads_it(store: Path, tmp_path: Path) -> None:
     lmdb = pytest.importorskip("lmdb")
     export_store(store, "lmdb", tmp_path / "out")
-    with lmdb.open(str(tmp_path / "out/train.lmdb"), readonly=True).begin() as transaction:
-        keys = json.loads(transaction.get(b"keys"))
-        assert len(keys) == 6
-        record = json.loads(transaction.get(f"{keys[0]}/json".encode()))
-        image = decode(transaction.get(f"{keys[0]}/40x".encode()))
-        assert np.array_equal(image, patches(0, 5)["40x"][record["row"]])
+    folder = tmp_path / "out/train"
+    records = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert HONEST.items() <= records[0].items()
+    keys = {}
+    for name in ("40x", "10x"):
+        lines = (folder / f"{name}.lmdb/meta_info.txt").read_text().splitlines()
+        keys[name] = [line.split(".")[0] for line in lines]  # as its readers do
+        with lmdb.open(str(folder / f"{name}.lmdb"), readonly=True).begin() as transaction:
+            for key, line, record in zip(keys[name], lines, records, strict=True):
+                image = decode(bytes(transaction.get(key.encode("ascii"))))
+                height, width, channels = image.shape
+                assert line == f"{key}.png ({height},{width},{channels}) 1"
+                truth = patches(0, 5) if record["slide"] == "a.b" else patches(1, 3)
+                assert np.array_equal(image, truth[name][record["row"]])
+    assert keys["40x"] == keys["10x"] and len(set(keys["10x"])) == 6
 
 
 def test_bad_requests_are_refused(store: Path, tmp_path: Path) -> None:

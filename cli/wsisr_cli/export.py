@@ -9,13 +9,26 @@ import typer
 def command(
     store: Annotated[Path, typer.Argument(help="The pair store, e.g. pairs.zarr.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    to: Annotated[str, typer.Option("--to", help="png, webdataset, hdf5 or lmdb.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help="png (BasicSR folders, imagefolder), huggingface, webdataset, hdf5, lmdb "
+            "(BasicSR's) or geojson (places, for QuPath).",
+        ),
+    ],
+    allow_identifiers: Annotated[
+        bool,
+        typer.Option(help="Pass on patient names of stores from before pseudonyms."),
+    ] = False,
 ) -> None:
-    """Write the kept pairs as PNG files, WebDataset tars, HDF5 or LMDB."""
+    """Write the kept pairs in a common format, each with its whole record."""
     from wsisr.store import export_store
     from wsisr_cli.progress import console_reporter
 
     with console_reporter() as report:
-        counts = export_store(store, to, folder, reporter=report)
+        counts = export_store(
+            store, to, folder, allow_identifiers=allow_identifiers, reporter=report
+        )
     for split, count in sorted(counts.items()):
         typer.echo(f"{split}: {count:,} pairs")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsisr.store.export import export_store as export_store
+    from wsisr.store.exporting import export_store as export_store
     from wsisr.store.files import DiskFullError as DiskFullError
     from wsisr.store.findings import Finding as Finding
     from wsisr.store.keep import keep_pairs as keep_pairs
@@ -37,7 +37,7 @@ _LAZY = {
     "Table": "table",
     "VerifyReport": "verify",
     "describe_store": "summarise",
-    "export_store": "export",
+    "export_store": "exporting",
     "keep_pairs": "keep",
     "open_pairs": "reader",
     "summarise_store": "summarise",

@@ -209,6 +209,35 @@ class PairStore:
         parts = [self._slide_table(self.slides[name], kept, columns) for name in ids]
         return concatenate(parts, self.arrays)
 
+    def to_pandas(self) -> Any:
+        """The kept pairs of all splits as a pandas DataFrame, one record a row, as exports have.
+
+        Raises
+        ------
+        StoreError
+            If pandas is not installed.
+        """
+        from wsisr.store.exporting.records import table_of
+
+        try:
+            import pandas
+        except ImportError as err:
+            raise StoreError("to_pandas() needs pandas: pip install pandas.") from err
+        return pandas.DataFrame(table_of(self))
+
+    def to_arrow(self) -> Any:
+        """The same as a pyarrow Table.
+
+        Raises
+        ------
+        StoreError
+            If pyarrow is not installed.
+        """
+        from wsisr.store.exporting.records import table_of
+        from wsisr.store.exporting.tables import require_arrow
+
+        return require_arrow().table(table_of(self))
+
     def split(self, name: str) -> NDArray[np.int32]:
         """Pairs of a split, shape (m, 2): slide index, row.
 

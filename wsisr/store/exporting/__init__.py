@@ -1,0 +1,146 @@
+"""Interchange: what leaves a store, lossless, under keys that say where it comes from.
+
+Only kept pairs leave, each with its whole record (`wsisr.store.exporting.records`). An export
+grows in a sibling ``FOLDER.partial`` and gets its name when it is complete: what a kill or a full
+disk leaves never looks like one, and the next run begins it anew.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from wsisr.errors import StoreError
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store.exporting import archives, pictures
+from wsisr.store.exporting.card import write_card, write_citation
+from wsisr.store.exporting.geojson import close_geojson, write_geojson
+from wsisr.store.exporting.records import (
+    Pair,
+    check_identifiers,
+    fields_of,
+    pairs_of,
+    records_of,
+)
+from wsisr.store.exporting.tables import require_arrow
+from wsisr.store.files import DiskFullError, disk_full_is_clear, remove_tree
+from wsisr.store.reader import PairStore, open_pairs
+
+ExportFormat = Literal["png", "huggingface", "webdataset", "hdf5", "lmdb", "geojson"]
+Writer = Callable[[Iterator[Pair], Mapping[str, type], tuple[str, ...], Path], None]
+
+_WRITERS: dict[str, Writer] = {
+    "png": pictures.write_png,
+    "huggingface": pictures.write_hugging_face,
+    "webdataset": archives.write_tars,
+    "hdf5": archives.write_hdf5,
+    "lmdb": archives.write_lmdb,
+}
+
+
+def export_store(
+    path: Path,
+    to: str,
+    folder: Path,
+    *,
+    allow_identifiers: bool = False,
+    reporter: Reporter = silent,
+) -> dict[str, int]:
+    """Write the kept pairs of every split in a common format.
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    to : str
+        ``"png"``: ``<split>/<array>/<key>.png`` and ``<split>/metadata.csv``, which BasicSR and
+        `datasets` (imagefolder) read as pairs; ``"huggingface"``: the same with
+        ``metadata.parquet`` and a data card that `datasets.load_dataset` follows;
+        ``"webdataset"``: ``<split>-000000.tar`` of up to 500 MB with ``<key>.<array>.png`` and
+        ``<key>.json``; ``"hdf5"``: ``<split>.h5`` with one data set an array and ``columns/``;
+        ``"lmdb"``: ``<split>/<array>.lmdb`` with ``meta_info.txt`` as BasicSR reads it, and
+        ``<split>/pairs.jsonl``; ``"geojson"``: ``<slide>.geojson``, the places of the pairs for
+        QuPath. All but the last come with ``README.md`` and ``CITATION.cff``.
+    folder : Path
+        New or empty.
+    allow_identifiers : bool
+        Write patient names of stores that were built before pseudonyms.
+    reporter : Reporter
+
+    Returns
+    -------
+    dict of str to int
+        Pairs per split.
+
+    Raises
+    ------
+    StoreError
+        On an unknown format, a folder that is not empty, patient names that may identify people,
+        or a library that is not installed.
+    """
+    if to not in get_args(ExportFormat):
+        raise StoreError(
+            f"{to!r} is no export format; choose one of {', '.join(get_args(ExportFormat))}."
+        )
+    _require(to)
+    store = open_pairs(path)
+    if not store.split_names():
+        raise StoreError(f"{path}: its build is not finished; run the same command again.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} is there and not empty; choose a new folder.")
+    check_identifiers(store, allow_identifiers)
+    staged = folder.with_name(f"{folder.name}.partial")
+    if staged.exists():
+        remove_tree(staged)
+        reporter(
+            ProgressEvent(
+                stage="export", message=f"{staged.name}, left by an unfinished export, is removed."
+            )
+        )
+    try:
+        with disk_full_is_clear(folder):
+            staged.mkdir(parents=True)
+            counts = _write(store, to, staged, reporter)
+            os.sync()
+            if folder.exists():
+                folder.rmdir()
+            os.rename(staged, folder)
+    except DiskFullError as error:
+        remove_tree(staged)
+        raise DiskFullError(
+            f"{folder}: the disk is full; what had been exported is removed again and the store is "
+            "untouched. Make room, or name a folder on another disk, and export again."
+        ) from error
+    return counts
+
+
+def _require(to: str) -> None:
+    if to == "huggingface":
+        require_arrow()
+    elif to in ("hdf5", "lmdb"):
+        archives.require({"hdf5": "h5py", "lmdb": "lmdb"}[to])
+
+
+def _write(store: PairStore, to: str, folder: Path, reporter: Reporter) -> dict[str, int]:
+    counts = {split: len(store.split(split)) for split in store.split_names()}
+    for split, total in counts.items():
+        if not total:
+            continue
+        if to == "geojson":
+            write_geojson(store, records_of(store, split), folder)
+            continue
+        name = pictures.HUB_SPLITS.get(split, split) if to == "huggingface" else split
+        pairs = _report(pairs_of(store, split), split, total, reporter)
+        _WRITERS[to](pairs, fields_of(store, [split]), store.arrays, folder / name)
+    if to == "geojson":
+        close_geojson(folder)
+    else:
+        write_card(store, counts, folder, hub=to == "huggingface")
+        write_citation(store, folder)
+    return counts
+
+
+def _report(pairs: Iterator[Pair], split: str, total: int, reporter: Reporter) -> Iterator[Pair]:
+    for done, pair in enumerate(pairs, 1):
+        yield pair
+        reporter(ProgressEvent(stage=f"export {split}", done=done, total=total, unit="pair"))

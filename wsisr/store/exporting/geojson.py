@@ -1,0 +1,81 @@
+"""Where the pairs lie, as GeoJSON that QuPath opens over the slide.
+
+One file a slide: a *tile* object a pair (light in QuPath, thousands are fine) in level-0 pixels of
+QuPath's frame, which begins at OpenSlide's bounds; its class is the label or the split. Ids are
+UUIDs of slide and row, so that a second import is recognised.
+
+Reference: qupath, `PathObjectTypeAdapters`.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wsisr.store.exporting.records import Record
+from wsisr.store.layout import check_slide_id
+from wsisr.store.reader import PairStore
+
+_SPLIT_COLOURS = {"train": [53, 121, 199], "val": [224, 159, 33], "test": [196, 64, 64]}
+_NAMESPACE = uuid.UUID("3c1f4a52-6d1e-5b0a-9a44-0f5d8d4a7e10")
+
+
+def write_geojson(store: PairStore, records: Iterator[Record], folder: Path) -> None:
+    """Append the tiles of one split to the files of their slides; memory holds one tile."""
+    current, file = "", None
+    try:
+        for record in records:
+            if record["slide"] != current:
+                if file is not None:
+                    file.close()
+                current = check_slide_id(record["slide"])
+                path = folder / f"{current}.geojson"
+                fresh = not path.exists()
+                file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+                file.write('{"type":"FeatureCollection","features":[\n' if fresh else ",\n")
+            else:
+                assert file is not None
+                file.write(",\n")
+            assert file is not None
+            file.write(json.dumps(_feature(store, record), separators=(",", ":")))
+    finally:
+        if file is not None:
+            file.close()
+
+
+def close_geojson(folder: Path) -> None:
+    """End the files that `write_geojson` began."""
+    for path in folder.glob("*.geojson"):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write("\n]}\n")
+
+
+def _feature(store: PairStore, record: Record) -> dict[str, Any]:
+    attributes: Mapping[str, Any] = store.slides[record["slide"]].attributes  # type: ignore[assignment]
+    left, top = attributes.get("origin_px") or (0, 0)
+    array = store.slides[record["slide"]].arrays[0]
+    side = record[f"{array}_size_px"] * record[f"{array}_factor"]
+    x, y = record["x"] - left, record["y"] - top
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    name = record["label"] or record["split"]
+    numbers = {
+        key: value
+        for key, value in record.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{record['slide']}/{record['row']}")),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "tile",
+            "name": record["key"],
+            "classification": {
+                "name": name,
+                "color": _SPLIT_COLOURS.get(record["split"], [120, 120, 120]),
+            },
+            "measurements": numbers,
+            "metadata": {"split": record["split"], "patient": record["patient"]},
+        },
+    }

@@ -1,0 +1,92 @@
+"""Records as CSV or Parquet, written as they come."""
+
+import csv
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from wsisr.errors import StoreError
+from wsisr.store.exporting.records import Record, cell
+
+BATCH = 10_000
+"""Rows that a Parquet writer gathers."""
+
+
+class CsvTable:
+    """A CSV file whose cells no spreadsheet runs as formulas."""
+
+    def __init__(self, path: Path, fields: Mapping[str, type]) -> None:
+        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
+        self._writer = csv.DictWriter(self._file, list(fields), restval="", lineterminator="\n")
+        self._writer.writeheader()
+
+    def add(self, record: Record) -> None:
+        self._writer.writerow({k: "" if v is None else cell(v) for k, v in record.items()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+class ParquetTable:
+    """A Parquet file; needs pyarrow (extra `parquet`)."""
+
+    def __init__(self, path: Path, fields: Mapping[str, type]) -> None:
+        self._arrow = require_arrow()
+        parquet = import_module("pyarrow.parquet")
+        of = {
+            bool: self._arrow.bool_(),
+            int: self._arrow.int64(),
+            float: self._arrow.float64(),
+            str: self._arrow.string(),
+        }
+        self._schema = self._arrow.schema([(name, of[kind]) for name, kind in fields.items()])
+        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._rows: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        self._rows.append(record)
+        if len(self._rows) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            table = self._arrow.Table.from_pylist(self._rows, schema=self._schema)
+            self._writer.write_table(table)
+            self._rows = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+
+def require_arrow() -> Any:
+    """The module pyarrow.
+
+    Raises
+    ------
+    StoreError
+        If it is not installed.
+    """
+    try:
+        return import_module("pyarrow")
+    except ImportError as error:
+        raise StoreError("This needs the package pyarrow: pip install 'wsisr[parquet]'.") from error
