@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 
 from wsisr import __version__
+from wsisr.inference.trained import find_runs
 from wsisr.models import list_models, model_spec
 from wsisr.reporting.charts import Series, chart
 from wsisr.training.logs import read_rows
-from wsisr.training.runs import find_runs
 
 WITHOUT = ("bicubic", "masrgan", "srgan", "esrgan", "swdnet")
 """Nothing to train; trained adversarially from another run; defined for x2 alone."""

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from wsisr.geometry import Box
+from wsisr.inference import load
+from wsisr.inference.bicubic import UInt8Array
+from wsisr.inference.blocks import Rendered, Renderer
+from wsisr.inference.network import Engine
+from wsisr.inference.tiles import WHOLE, Frame, TilePlan, plan_frame, plan_tiles
 from wsisr.metrics import psnr
 from wsisr.slides.opening import open_slide
 from wsisr.slides.resample import read_resampled
-from wsisr.upscaling.bicubic import UInt8Array
-from wsisr.upscaling.engines import Engine
-from wsisr.upscaling.inference import Rendered, Renderer
-from wsisr.upscaling.memory import plan_tiles
-from wsisr.upscaling.models import load
 from wsisr.upscaling.seams import seam_energy
-from wsisr.upscaling.tiling import Frame, TilePlan, plan_frame
 
 MARGIN_PX = 8
 """Left out of PSNR at the picture's edge, output px."""
@@ -58,21 +57,15 @@ def main() -> None:
             model = load(name, device="cpu", pool=pool)
             if pool != a.pool[0] and not model.pooling:
                 continue
-            scale = float(model.scale or a.scale)
+            scale = float(model.trained.scale or a.scale)
             width, height = a.size
             with open_slide(a.slide) as slide:
                 lr = read_resampled(slide, 0, *a.at, scale, width, height)
                 hr = slide.read_level(0, *a.at, round(width * scale), round(height * scale))
             frame = plan_frame(width, height, scale)
-            plan = plan_tiles(model.engine, frame, a.tile, on_gpu=False, halo_px=a.halo).plan
-            whole = TilePlan(
-                core_px=max(frame.width_px, frame.height_px),
-                blend_px=0,
-                halo_px=0,
-                multiple_px=plan.multiple_px,
-            )
-            tiled, tiled_s = render(model.engine, frame, plan, lr)
-            untiled, untiled_s = render(model.engine, frame, whole, lr)
+            plan = plan_tiles(model.needs, scale, a.tile, a.halo)
+            tiled, tiled_s = render(model, frame, plan, lr)
+            untiled, untiled_s = render(model, frame, WHOLE, lr)
             print(
                 f"| {Path(name).name} | {model.pooling.split(' (')[0] or '-'} "
                 f"| {plan.core_px / scale:g} + {plan.halo_px} + {plan.blend_px / scale:g} "
@@ -90,7 +83,7 @@ def render(engine: Engine, frame: Frame, plan: TilePlan, lr: UInt8Array) -> tupl
     box = Box(x=0, y=0, width=frame.lr_width_px, height=frame.lr_height_px)
     block = Box(x=0, y=0, width=frame.width_px, height=frame.height_px)
     started = time.process_time()
-    rendered = renderer.render(block, lr, box, lambda core: True)
+    rendered = renderer.render(block, lr, box)
     return rendered, time.process_time() - started
 
 

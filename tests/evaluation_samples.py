@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from wsisr.degradation import degrade
-from wsisr.evaluation.entries import Entry
+from wsisr.evaluation.entries import record
 from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import EvalSettings
+from wsisr.inference.trained import FORMAT, TrainedModel
 from wsisr.models import create_model, save_model
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 
@@ -177,24 +178,43 @@ def settings(folder: Path, **changes: Any) -> EvalSettings:
     return EvalSettings(**{**known, **changes})
 
 
-def entry(name: str = "net", **changes: Any) -> Entry:
-    """An entry with weights that nobody reads."""
+def entry(name: str = "net", **changes: Any) -> TrainedModel:
+    """A run with weights that nobody reads."""
     known: dict[str, Any] = {
-        "name": name,
-        "model": "srcnn",
-        "preset": "tiny",
-        "kind": "fixed",
         "scale": 4,
         "scale_range": (4.0, 4.0),
         "seed": 0,
-        "weights": Path(name),
         "trained_origin": "stored-level",
         "patients": frozenset({"patient-a"}),
         "groups": frozenset({"glass-a"}),
         "trained_store": "other",
         "recipe": name,
     }
-    return Entry(**{**known, **changes})
+    know = {**known, **changes}
+    return TrainedModel(
+        name=name,
+        model="srcnn",
+        preset="tiny",
+        scale=know["scale"],
+        scale_range=know["scale_range"],
+        folder=Path(name),
+        saved=Path(name),
+        document={
+            "format": FORMAT,
+            "model": know["recipe"],
+            "seed": know["seed"],
+            "lr_origin": know["trained_origin"],
+            "patients": know["patients"],
+            "groups": know["groups"],
+            "store": {"digest": know["trained_store"]},
+        },
+    )
+
+
+def record_of(entry: TrainedModel) -> dict[str, Any]:
+    """Its entry of results.json."""
+    object.__setattr__(entry, "weights_sha256", "0" * 64)
+    return record(entry)
 
 
 def image_row(run: str, slide: str, row: int, psnr: float, **changes: Any) -> ImageRow:
@@ -219,7 +239,7 @@ def image_row(run: str, slide: str, row: int, psnr: float, **changes: Any) -> Im
     return ImageRow(**{**known, **changes})
 
 
-def document(entries: Sequence[Entry], **changes: Any) -> dict[str, Any]:
+def document(entries: Sequence[TrainedModel], **changes: Any) -> dict[str, Any]:
     """results.json of one column and one score."""
     known: dict[str, Any] = {
         "created_with": {"wsisr": "0.1.0"},
@@ -235,7 +255,7 @@ def document(entries: Sequence[Entry], **changes: Any) -> dict[str, Any]:
         },
         "lr_source": "auto",
         "samples": {"images": 3, "slides": 3, "patients": 3},
-        "entries": [e.record() for e in entries],
+        "entries": [record_of(e) for e in entries],
         "columns": [
             {
                 "origin": "stored-level",

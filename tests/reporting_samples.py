@@ -1,4 +1,4 @@
-"""A training run's folder, as `wsisr.training.runs` describes it."""
+"""A training run's folder, as `wsisr.inference.trained` describes it."""
 
 import json
 from pathlib import Path

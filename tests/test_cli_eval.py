@@ -10,7 +10,7 @@ from evaluation_samples import write_run, write_store
 from typer.testing import CliRunner
 from wsisr_cli.main import app
 
-from wsisr.errors import ConfigError
+from wsisr.errors import WsisrError
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_one_model_one_source_no_extras(
     ("words", "message"),
     [
         (["--scales", "two"], "give numbers"),
-        (["--model", "nobody"], "no training run"),
+        (["--model", "nobody"], "no such run"),
         (["--split", "val"], "nothing in its val split"),
         (["--data", "none.zarr"], "none.zarr"),
         (["--device", "tpu"], "--device tpu"),
@@ -78,4 +78,4 @@ def test_bad_usage_is_said_in_a_sentence(
     result = CliRunner().invoke(app, ["eval", *words, "-o", str(tmp_path / "out")])
     assert result.exit_code != 0 and message in str(result.exception)
     assert not (tmp_path / "out").exists()
-    assert isinstance(result.exception, (ConfigError, OSError))
+    assert isinstance(result.exception, (WsisrError, OSError))

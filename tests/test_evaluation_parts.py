@@ -11,7 +11,7 @@ from evaluation_samples import JPEG, entry, settings, write_run, write_store
 from torch import nn
 
 from wsisr.degradation.jpeg import jpeg
-from wsisr.errors import ConfigError
+from wsisr.errors import ConfigError, ModelError
 from wsisr.evaluation.ceilings import _tables_sha256, alignment_ceiling, jpeg_ceiling
 from wsisr.evaluation.columns import Sample, plan_columns, read_samples
 from wsisr.evaluation.cost import measure, read_costs, write_costs
@@ -45,17 +45,24 @@ def test_runs_are_found_named_or_left_out_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "runs/c").mkdir()
     record = json.loads((tmp_path / "runs/a/run.json").read_text())
     (tmp_path / "runs/c/run.json").write_text(json.dumps(record))
-    entries, notes = find_entries((), tmp_path / "runs")
+    (tmp_path / "runs/d").mkdir()
+    (tmp_path / "runs/d/run.json").write_text('{"format": "wsisr-run", "format_ver')
+    entries, failures = find_entries((), tmp_path / "runs")
     assert [e.name for e in entries] == ["bicubic", "a", "b"]
-    assert len(notes) == 1 and "c is left out" in notes[0]
+    assert [f.name for f in failures] == ["c", "d"]
+    assert "saved no model yet" in failures[0].reason
+    assert "run.json cannot be read" in failures[1].reason
     assert entries[1].recipe == entries[2].recipe  # they differ in their seed alone
     named, _ = find_entries(("b", "bicubic", str(tmp_path / "runs/a")), tmp_path / "runs")
     assert [e.name for e in named] == ["bicubic", "b", "a"]
     saved, _ = find_entries((str(tmp_path / "runs/a/best"),), tmp_path / "runs")
-    assert saved[1].patients is None and unknown(saved) == ("best",)
+    assert (saved[1].name, saved[1].patients) == ("a/best", frozenset({"patient-a"}))
+    (tmp_path / "runs/a/best").rename(tmp_path / "alone")
+    saved, _ = find_entries((str(tmp_path / "alone"),), tmp_path / "runs")
+    assert saved[1].patients is None and unknown(saved) == ("alone",)
     with pytest.raises(ConfigError, match="named 'b'"):
         find_entries(("b", str(tmp_path / "runs/b")), tmp_path / "runs")
-    with pytest.raises(ConfigError, match="no training run and no saved model"):
+    with pytest.raises(ModelError, match="no such run or model folder"):
         find_entries(("edsr",), tmp_path / "runs")
 
 

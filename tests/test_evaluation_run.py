@@ -15,9 +15,10 @@ from wsisr.degradation import crop_to_scale, degrade
 from wsisr.errors import ConfigError
 from wsisr.evaluation import Task, evaluate, of_image
 from wsisr.evaluation.columns import read_pair
+from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import prepare
 from wsisr.evaluation.results import read_results, read_rows
-from wsisr.evaluation.run import predict, run
+from wsisr.evaluation.run import run
 from wsisr.metrics import psnr
 from wsisr.models import create_model
 from wsisr.progress import ProgressEvent
@@ -73,7 +74,8 @@ def test_bicubic_scores_are_those_of_the_parts(workplace: Path) -> None:
     hr = hr.permute(2, 0, 1)[None]
     lr, target = degrade(hr, "bicubic", 2.4), crop_to_scale(hr, 2.4)
     sr = create_model("bicubic")(lr.float() / 255, size=tuple(target.shape[-2:]))
-    assert rows[1].scores["psnr_rgb"] == pytest.approx(psnr(sr, target, crop=3)[0], abs=1e-9)
+    # Single pixels whose value is a half may be rounded the other way by another summation.
+    assert rows[1].scores["psnr_rgb"] == pytest.approx(psnr(sr, target, crop=3)[0], abs=1e-3)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bytes(workplace: Path) -> None:
@@ -141,11 +143,9 @@ def test_nothing_of_hr_but_the_lr_reaches_a_network(made: Path, tmp_path: Path, 
     outputs = []
     for data in (made, tmp_path):
         plan = prepare(settings(tmp_path, data=data / "pairs.zarr", lr_source="native", limit=2))
-        net = plan.entries[1].load()
-        batch = plan.columns[0].samples[:1]
-        lr, hr = read_pair(plan.store, plan.columns[0], batch, 0)
-        size = (int(hr.shape[-2]), int(hr.shape[-1]))
-        outputs.append((lr, hr, predict(plan, plan.entries[1], net, lr, size)))
+        column = plan.columns[0]
+        lr, hr = read_pair(plan.store, column, column.samples[:1], 0)
+        outputs.append((lr, hr, Engines(plan).predict(plan.entries[1], column, lr)))
     assert torch.equal(outputs[0][0], outputs[1][0])
     assert not torch.equal(outputs[0][1], outputs[1][1])
     assert torch.equal(outputs[0][2], outputs[1][2])

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evaluation_samples import document, entry, image_row
+from evaluation_samples import document, entry, image_row, record_of
 from scipy import stats
 
-from wsisr.evaluation.entries import baseline
 from wsisr.evaluation.groups import group_entries
 from wsisr.evaluation.papers import paper_tables
 from wsisr.evaluation.summary import sample_words, summarise_results
 from wsisr.evaluation.tables import latex, markdown, overview
+from wsisr.inference.trained import BICUBIC
 
 SLIDES = [f"s{i}" for i in range(8)]
 _PAIR = (("bicubic", 65.0), ("net", 66.0))
@@ -33,7 +33,7 @@ def test_means_are_over_patients_and_ranks_follow() -> None:
         rows += [image_row(name, "s0", i, 25.0 + offset) for i in range(10, 60)]
     # A second slide of the first patient, far from all others.
     rows += [image_row(n, "s0b", 0, v, patient="patient-s0") for n, v in _PAIR]
-    results = summarise_results(document([baseline(), entry()]), rows)
+    results = summarise_results(document([BICUBIC, entry()]), rows)
     cells = {g.label: c[4.0] for g, c in results.tables[0].lines}
     assert cells["bicubic"].summary.mean == pytest.approx(28.5 + (65.0 - 25.0) / 2 / 8)
     assert cells["net"].summary.mean == pytest.approx(29.5 + (66.0 - 26.0) / 2 / 8)
@@ -51,7 +51,7 @@ def test_slides_of_unknown_patients_count_for_themselves() -> None:
     rows = [
         replace(row, patient="") for run in ("bicubic", "net") for row in _rows(run, run == "net")
     ]
-    results = summarise_results(document([baseline(), entry()]), rows)
+    results = summarise_results(document([BICUBIC, entry()]), rows)
     assert results.pairs[0].verdict == "better" and results.pairs[0].comparison.units == 8
     assert "16 images of 8 slides" in (words := sample_words(results.tables[0]))
     assert "patient" not in words
@@ -62,7 +62,7 @@ def test_below_six_patients_there_is_no_verdict() -> None:
     rows = [*_rows("bicubic", 0.0, slides=few), *_rows("net", 1.0, slides=few)]
     for slide in few:  # more slides are no more patients
         rows += [image_row(n, f"{slide}b", 0, v, patient=f"patient-{slide}") for n, v in _PAIR]
-    results = summarise_results(document([baseline(), entry()]), rows)
+    results = summarise_results(document([BICUBIC, entry()]), rows)
     pair, cells = results.pairs[0], [c[4.0] for _, c in results.tables[0].lines]
     assert pair.adjusted is None and pair.verdict == "too few slides"
     assert all(c.marks == "" and math.isnan(c.summary.low) for c in cells)
@@ -76,7 +76,7 @@ def test_many_models_need_more_patients_and_equal_ones_are_not_told_apart() -> N
     rows = [
         image_row(n, s, 0, 25.0 + float(rng.normal())) for n in ("bicubic", *names) for s in SLIDES
     ]
-    results = summarise_results(document([baseline(), *map(entry, names)]), rows)
+    results = summarise_results(document([BICUBIC, *map(entry, names)]), rows)
     assert "45 pairs of models need 11 patients" in sample_words(results.tables[0])
     assert {pair.verdict for pair in results.pairs} == {"not distinguishable"}
     # Holm counts all pairs that the best was chosen from, not the 17 that are shown.
@@ -87,7 +87,7 @@ def test_many_models_need_more_patients_and_equal_ones_are_not_told_apart() -> N
 @pytest.mark.parametrize("lost", [math.inf, math.nan])
 def test_every_mean_is_over_the_same_images(lost: float) -> None:
     """A model without a score of the hard image must not gain by it."""
-    known = document([baseline(), entry()])
+    known = document([BICUBIC, entry()])
     known["scores"].append({**known["scores"][0], "name": "task", "protocol": ""})
     known["columns"][0]["scores"]["task"] = "a task"
     rows = [
@@ -108,7 +108,7 @@ def test_every_mean_is_over_the_same_images(lost: float) -> None:
 def test_identical_images_count_as_the_cap_for_every_model() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
     rows += [image_row(n, "s0", 9, v) for n, v in (("bicubic", 120.0), ("net", math.inf))]
-    results = summarise_results(document([baseline(), entry()]), rows)
+    results = summarise_results(document([BICUBIC, entry()]), rows)
     means = {g.label: c[4.0].summary.mean for g, c in results.tables[0].lines}
     assert means["bicubic"] == pytest.approx(28.5 + (2 * 25 + 100 - 75) / 3 / 8)
     assert means["net"] == pytest.approx(29.5 + (2 * 26 + 100 - 78) / 3 / 8)
@@ -117,7 +117,7 @@ def test_identical_images_count_as_the_cap_for_every_model() -> None:
 
 def test_a_run_with_output_that_is_not_finite_has_no_part_in_anything() -> None:
     """Leaving its images out would measure it, and everybody else, on easier ones."""
-    entries = [baseline(), entry(), entry("best"), entry("best-s1", seed=1, recipe="best")]
+    entries = [BICUBIC, entry(), entry("best"), entry("best-s1", seed=1, recipe="best")]
     rows = [r for i, e in enumerate(entries) for r in _rows(e.name, float(i), seed=e.seed or 0)]
     rows[-1] = replace(rows[-1], scores={"psnr_rgb": math.nan})
     known = document(entries, failed={"gone": "its weights cannot be read"})
@@ -132,7 +132,7 @@ def test_a_run_with_output_that_is_not_finite_has_no_part_in_anything() -> None:
 
 def test_the_papers_per_image_tests_are_a_protocol_and_marked() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 0.1, noise=0.05)]
-    known = document([baseline(), entry()])
+    known = document([BICUBIC, entry()])
     assert "PER-IMAGE" not in markdown(summarise_results(known, rows))
     known["scores"][0]["protocol"] = "iste"
     results = summarise_results(known, rows)
@@ -149,7 +149,7 @@ def test_the_papers_per_image_tests_are_a_protocol_and_marked() -> None:
 
 def test_the_papers_disjoint_test_sets_are_averaged() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
-    known = document([baseline(), entry()])
+    known = document([BICUBIC, entry()])
     sets = [[[s, 0] for s in SLIDES[:2]], [[s, 1] for s in SLIDES[4:6]]]
     known["samples"]["test_sets"] = sets
     (table,) = paper_tables(summarise_results(known, rows))
@@ -161,7 +161,7 @@ def test_the_papers_disjoint_test_sets_are_averaged() -> None:
 
 def test_differences_inside_the_slides_interval_are_not_distinguishable() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 0.05, noise=1.0)]
-    results = summarise_results(document([baseline(), entry()]), rows)
+    results = summarise_results(document([BICUBIC, entry()]), rows)
     assert results.pairs[0].verdict == "not distinguishable"
     marks = [c[4.0].marks for _, c in results.tables[0].lines]
     assert sorted(marks) == ["", "≈"]
@@ -173,7 +173,7 @@ def test_seeds_become_one_line_with_their_deviation() -> None:
     rows = _rows("bicubic", 0.0)
     for i, offset in enumerate((0.2, 0.6, 1.0)):
         rows += _rows(f"net-s{i}", offset, seed=i)
-    results = summarise_results(document([baseline(), *entries]), rows)
+    results = summarise_results(document([BICUBIC, *entries]), rows)
     labels = [g.label for g in results.groups]
     assert labels == ["bicubic", "net-s0 (3 seeds)"]
     cell = results.tables[0].lines[1][1][4.0]
@@ -184,22 +184,22 @@ def test_seeds_become_one_line_with_their_deviation() -> None:
 def test_a_gain_smaller_than_the_seeds_deviation_is_not_distinguishable() -> None:
     entries = [entry(f"net-s{i}", seed=i, recipe="same") for i in range(2)]
     rows = [*_rows("bicubic", 0.0), *_rows("net-s0", -0.9, seed=0), *_rows("net-s1", 1.1, seed=1)]
-    results = summarise_results(document([baseline(), *entries]), rows)
+    results = summarise_results(document([BICUBIC, *entries]), rows)
     pair = results.pairs[0]
     assert pair.comparison.distinguishable and pair.seed_sd > 1.0
     assert pair.verdict == "not distinguishable"
 
 
 def test_equal_seeds_are_no_sample_of_seeds() -> None:
-    groups = group_entries([entry(n, seed=3, recipe="same").record() for n in ("x", "y")])
+    groups = group_entries([record_of(entry(n, seed=3, recipe="same")) for n in ("x", "y")])
     assert [g.label for g in groups] == ["x", "y"]
 
 
 def test_marks_say_where_a_column_is_not_the_model_s_own() -> None:
     entries = [
-        baseline(),
+        BICUBIC,
         entry("other", trained_origin="simulated:bicubic"),
-        entry("far", kind="arbitrary", scale=None, scale_range=(1.0, 3.0)),
+        entry("far", scale=None, scale_range=(1.0, 3.0)),
         entry("untold", trained_origin=None),
     ]
     rows = [r for i, e in enumerate(entries) for r in _rows(e.name, float(i))]
@@ -216,13 +216,13 @@ def test_rows_that_were_not_asked_for_stay_out() -> None:
         image_row("bicubic", "s0", 0, 99.0, origin="rescan"),
         image_row("bicubic", "s0", 0, 99.0, reference="oracle"),
     ]
-    results = summarise_results(document([baseline()]), rows)
+    results = summarise_results(document([BICUBIC]), rows)
     assert len(results.rows) == 16 and results.tables[0].lines[0][1][4.0].rank == 0
 
 
 @pytest.mark.parametrize(("better", "best"), [("low", "net"), ("zero", "bicubic"), ("high", "up")])
 def test_every_direction_of_a_score(better: str, best: str) -> None:
-    entries = [baseline(), entry("net"), entry("up")]
+    entries = [BICUBIC, entry("net"), entry("up")]
     values = {"bicubic": 0.1, "net": -0.5, "up": 0.7}
     rows = [image_row(n, s, 0, v + i / 100) for n, v in values.items() for i, s in enumerate("abc")]
     known = document(entries)
@@ -232,7 +232,7 @@ def test_every_direction_of_a_score(better: str, best: str) -> None:
 
 
 def test_ceilings_stand_under_the_scores_that_they_limit() -> None:
-    known = document([baseline(), entry()])
+    known = document([BICUBIC, entry()])
     known["ceilings"] = {
         "alignment": [
             {"origin": "stored-level", "scale": 4.0, "best_db": "inf", "perfect_db": "inf",
@@ -251,7 +251,7 @@ def test_ceilings_stand_under_the_scores_that_they_limit() -> None:
 
 
 def test_latex_is_booktabs_and_escaped() -> None:
-    entries = [baseline(), entry("net_x4&co")]
+    entries = [BICUBIC, entry("net_x4&co")]
     rows = [*_rows("bicubic", 0.0), *_rows("net_x4&co", 1.0)]
     known = document(entries, stamps=["LEAKY: 100 %"])
     text = latex(summarise_results(known, rows))
@@ -262,7 +262,7 @@ def test_latex_is_booktabs_and_escaped() -> None:
 
 
 def test_published_numbers_are_apart_and_marked() -> None:
-    results = summarise_results(document([baseline(), entry()]), _rows("bicubic", 0.0))
+    results = summarise_results(document([BICUBIC, entry()]), _rows("bicubic", 0.0))
     text = markdown(results)
     tables, _, reference = text.partition("published, other data")
     assert "PathImgSR" not in tables and "Bicubic: ISTE 2025, HistoSR" in reference
@@ -271,5 +271,5 @@ def test_published_numbers_are_apart_and_marked() -> None:
 
 def test_the_terminal_gets_plain_text() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
-    text = overview(summarise_results(document([baseline(), entry()]), rows))
+    text = overview(summarise_results(document([BICUBIC, entry()]), rows))
     assert "29.500 [" in text and "**" not in text and "better" in text

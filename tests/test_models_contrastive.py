@@ -14,7 +14,6 @@ from wsisr.degradation.pools import (
     motion_kernels,
     negatives,
 )
-from wsisr.degradation.resize import resize
 from wsisr.errors import DegradationError, ModelError
 from wsisr.models import create_model, save_model
 from wsisr.models.contrastive import (
@@ -26,6 +25,7 @@ from wsisr.models.contrastive import (
     similarities,
 )
 from wsisr.models.features import FeatureNet
+from wsisr.resize import resize
 
 torch.set_num_threads(1)
 SMALL = {

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsisr.degradation.resize import resize
 from wsisr.errors import ModelError
 from wsisr.models import create_model
 from wsisr.models.cwtnet import wt_depth
@@ -12,6 +11,7 @@ from wsisr.models.layers.resample import apply_matrices, bicubic_matrix, blur_ma
 from wsisr.models.layers.texture import best_patch, best_patch_banded, transfer_texture
 from wsisr.models.layers.wavelet import haar, haar_diagonal, inverse_haar
 from wsisr.models.losses import cwt_loss, ssim
+from wsisr.resize import resize
 from wsisr.testing.naive_models import naive_transfer_texture
 
 torch.set_num_threads(1)

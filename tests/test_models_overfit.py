@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from wsisr.degradation.resize import resize
 from wsisr.models import create_model
 from wsisr.models.losses import cwt_loss
+from wsisr.resize import resize
 
 torch.set_num_threads(1)
 FILES = (

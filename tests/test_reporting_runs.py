@@ -7,10 +7,10 @@ import pytest
 from reporting_samples import write_run
 
 from wsisr.errors import ConfigError
+from wsisr.inference.trained import open_run
 from wsisr.reporting.run_facts import curves, duration, read_columns, read_run
 from wsisr.reporting.run_page import flatten, write_run_report
 from wsisr.reporting.runs_page import write_runs_report
-from wsisr.training.runs import open_run
 
 
 def page(folder: Path) -> str:

@@ -13,7 +13,8 @@ from upscaling_samples import slide_file
 
 from wsisr.errors import ConfigError, MppError, SlideError
 from wsisr.geometry import Box
-from wsisr.upscaling import UpscaleOptions, UpscaleRequest, load, upscale, upscale_slide
+from wsisr.inference import load
+from wsisr.upscaling import UpscaleOptions, UpscaleRequest, upscale, upscale_slide
 from wsisr.upscaling.compare import (
     REGION_PX,
     VIEW_PX,

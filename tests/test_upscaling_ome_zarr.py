@@ -11,7 +11,8 @@ import zarr
 from upscaling_samples import slide_file
 
 from wsisr.errors import ConfigError
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.inference import load
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling import pyramid as pyramids
 from wsisr.upscaling.pyramid import level_sizes
 from wsisr.upscaling.sinks import container_of

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from slides_samples import box_level, picture, write_pyramid
-from upscaling_samples import moody_model, repeated, slide_file
+from upscaling_samples import MoodyEngine, repeated, slide_file
 
 from wsisr.errors import ConfigError, MppError
 from wsisr.geometry import Box
+from wsisr.inference import load
 from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
 from wsisr.store.files import DiskFullError
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.pyramid import partial_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,7 +99,7 @@ def test_what_was_never_scanned_is_white_and_glass_never_meets_the_network(tmp_p
         tmp_path / "s.tiff", [image], compression="zlib", um_per_px=0.5, missing={3}
     )
     out, plain = tmp_path / "o.ome.tiff", tmp_path / "p.ome.tiff"
-    result = upscale_slide(source, out, moody_model(), LOSSLESS)
+    result = upscale_slide(source, out, MoodyEngine(), LOSSLESS)
     upscale_slide(source, plain, load("bicubic"), LOSSLESS)
     assert 0 < result.windows < 16 * 12
     made, glass = _pixels(out), _pixels(plain)
@@ -106,7 +107,7 @@ def test_what_was_never_scanned_is_white_and_glass_never_meets_the_network(tmp_p
     np.testing.assert_array_equal(made[1400:, 1800:], glass[1400:, 1800:])
     assert np.abs(made[500:1100, 500:1100].astype(int) - glass[500:1100, 500:1100]).mean() > 3
     everything = upscale_slide(
-        source, out, moody_model(), replace(LOSSLESS, mask=False, overwrite=True)
+        source, out, MoodyEngine(), replace(LOSSLESS, mask=False, overwrite=True)
     )
     assert everything.windows > result.windows
 
@@ -116,12 +117,13 @@ def _kill(run: str, source: Path, out: Path, after: int) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from upscaling_samples import moody_model
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from upscaling_samples import MoodyEngine
+from wsisr.inference import load
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 def report(event):
     if event.done == {after}:
         os.kill(os.getpid(), signal.SIGKILL)
-model = moody_model() if {run!r} == "moody" else load("bicubic")
+model = MoodyEngine() if {run!r} == "moody" else load("bicubic")
 upscale_slide(Path({str(source)!r}), Path({str(out)!r}), model,
               UpscaleOptions(scale=2.0, mask=False, compression="jpeg"), report)
 """
@@ -139,7 +141,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(
 ) -> None:
     # Blocks are 4096 px: three of them in a row or a column, the last one cut off.
     source = slide_file(tmp_path / "s.tiff", width, height)
-    model = moody_model() if run == "moody" else load("bicubic")
+    model = MoodyEngine() if run == "moody" else load("bicubic")
     options = UpscaleOptions(scale=2.0, mask=False, compression="jpeg")
     whole, out = tmp_path / "whole.ome.tiff", tmp_path / "out.ome.tiff"
     expected = upscale_slide(source, whole, model, options)
@@ -207,7 +209,7 @@ def test_pictures_stay_pictures(tmp_path: Path) -> None:
     upscale_slide(tmp_path / "i.png", pyramid, load("bicubic"), replace(LOSSLESS, scale=3))
     np.testing.assert_array_equal(_pixels(pyramid), png)
     result = upscale_slide(
-        tmp_path / "i.png", tmp_path / "o.jpg", moody_model(), UpscaleOptions(scale=3, tile_px=16)
+        tmp_path / "i.png", tmp_path / "o.jpg", MoodyEngine(), UpscaleOptions(scale=3, tile_px=16)
     )
     assert result.windows == 30
 

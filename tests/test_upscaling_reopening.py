@@ -8,8 +8,9 @@ from upscaling_samples import slide_file
 
 from wsisr.errors import ConfigError, SlideError
 from wsisr.geometry import Box
+from wsisr.inference import load
 from wsisr.progress import ProgressEvent
-from wsisr.upscaling import UpscaleOptions, load, pyramid, upscale_slide
+from wsisr.upscaling import UpscaleOptions, pyramid, upscale_slide
 from wsisr.upscaling.codecs import COMPRESSIONS, Codec
 
 

@@ -12,11 +12,12 @@ import tifffile
 import tiffslide
 from defusedxml import ElementTree
 from slides_samples import picture
-from upscaling_samples import moody_model
+from upscaling_samples import MoodyEngine
 
 from wsisr.errors import ConfigError
+from wsisr.inference import load
 from wsisr.slides import open_slide
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.codecs import COMPRESSIONS, make_codec
 from wsisr.upscaling.ome import NAMESPACE
 from wsisr.upscaling.pyramid import level_sizes
@@ -151,7 +152,7 @@ def test_a_networks_output_says_so_and_names_its_weights(
 ) -> None:
     out = tmp_path / "o.ome.tiff"
     source = outputs["zstd"].with_name("s.tiff")
-    upscale_slide(source, out, moody_model(), UpscaleOptions(scale=2.0))
+    upscale_slide(source, out, MoodyEngine(), UpscaleOptions(scale=2.0))
     with tifffile.TiffFile(out) as tiff:
         root = ElementTree.fromstring(tiff.pages[0].description)
     description = root.find(f".//{{{NAMESPACE}}}Description").text

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from slides_samples import box_level, picture, write_pyramid
 
 from wsisr.geometry import Box
-from wsisr.upscaling.bicubic import enlarge
-from wsisr.upscaling.engines import Needs
-from wsisr.upscaling.inference import Edges, Renderer
-from wsisr.upscaling.models import LoadedModel
-from wsisr.upscaling.tiling import Frame, Window, blocks_of
+from wsisr.inference.bicubic import enlarge
+from wsisr.inference.blocks import Edges, Renderer
+from wsisr.inference.network import Capacity
+from wsisr.inference.tiles import Frame, Needs, TilePlan, Window, blocks_of
+from wsisr.inference.trained import TrainedModel
 
 U8 = NDArray[np.uint8]
 
@@ -35,13 +35,29 @@ def repeated(width: int, height: int, seed: int = 0) -> U8:
 class MoodyEngine:
     """Bicubic, plus an offset of its own for every window: tile borders would show."""
 
+    trained = TrainedModel(
+        name="moody",
+        model="moody",
+        preset="",
+        scale=None,
+        scale_range=(1.0, 64.0),
+        document={"lr_origin": "stored-level"},
+    )
     needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
+    device = "cpu"
+    precision = "float32"
+    pooling = ""
 
     def __init__(self) -> None:
         self.calls = 0
+        object.__setattr__(self.trained, "weights_sha256", "0" * 64)
 
     def render(
-        self, frame: Frame, windows: Sequence[Window], lr: Sequence[U8]
+        self,
+        frame: Frame,
+        windows: Sequence[Window],
+        lr: Sequence[U8],
+        finer: Sequence[U8] | None = None,
     ) -> list[NDArray[np.float32]]:
         self.calls += 1
         found = []
@@ -51,15 +67,8 @@ class MoodyEngine:
             found.append(np.clip(values, 0, 255).astype(np.float32))
         return found
 
-    def free_bytes(self) -> int:
-        return 1 << 30
-
-    def bytes_per_px(self, scale: float, side_px: int) -> float:
-        return 1000.0
-
-
-def moody_model() -> LoadedModel:
-    return LoadedModel(engine=MoodyEngine(), name="moody", weights_sha256="0" * 64)
+    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+        return Capacity()
 
 
 def render_all(

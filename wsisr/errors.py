@@ -51,6 +51,22 @@ class ModelError(WsisrError, ValueError):
     """A model's name, setting, weights or input is wrong."""
 
 
+class OutputError(ModelError):
+    """A network gave infinite values or NaN.
+
+    `item` is which image of those that were given, `place` tells where in it, in words.
+    """
+
+    def __init__(self, message: str, place: str = "", item: int = 0) -> None:
+        super().__init__(message)
+        self.place = place
+        self.item = item
+
+
+class MemoryLimitError(ModelError):
+    """Memory runs out for the smallest part of an image."""
+
+
 class StoreError(WsisrError, OSError):
     """A pair store is missing, broken or not what was asked for."""
 

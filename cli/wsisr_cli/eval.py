@@ -60,7 +60,11 @@ def command(
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of inference.")
     ] = "float32",
     tile: Annotated[
-        str, typer.Option(help="auto, off, or LR px: cut larger LR images into such tiles.")
+        str,
+        typer.Option(
+            help="auto: the tiles of wsisr upscale, whose pixels are scored; LR px: tiles of that "
+            "side; off: whole images, as papers evaluate."
+        ),
     ] = "auto",
     weights_dir: Annotated[
         Path | None, typer.Option(help="Folder with the weights of LPIPS and DISTS.")
@@ -117,3 +121,5 @@ def command(
         page = write_evaluation_report(output, output / "index.html")
     typer.echo(overview(results))
     typer.echo(f"Written: {output}/images.csv, tables.md, tables.tex; look at {page}")
+    if results.failed:
+        raise typer.Exit(1)

@@ -17,7 +17,8 @@ def command(
             "--output",
             "-o",
             help="HTML file, or a folder for report.html. Default: pairs.report/report.html beside "
-            "a store, report.html in the folder of a run or an evaluation.",
+            "a store, report.html in a run's folder, index.html (as eval writes it) in an "
+            "evaluation's.",
         ),
     ] = None,
 ) -> None:

@@ -10,8 +10,9 @@ import tifffile
 from skimage import data
 from wsidicom import WsiDicom
 
+from wsisr.inference import load
 from wsisr.slides import open_slide
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.pyramid import level_sizes
 
 SIZE = (1300, 1400)

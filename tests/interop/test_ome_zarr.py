@@ -7,7 +7,8 @@ import pytest
 import tifffile
 from skimage import data
 
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.inference import load
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ import tifffile
 import tiffslide
 from skimage import data
 
-from wsisr.upscaling import UpscaleOptions, load, upscale_slide
+from wsisr.inference import load
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.codecs import COMPRESSIONS, make_codec
 from wsisr.upscaling.pyramid import level_sizes
 

@@ -1,8 +1,8 @@
 """Degradation simulation: exact, named, seeded by (seed, step, slot), fitted to real scans."""
 
 from wsisr.degradation.apply import degrade
-from wsisr.degradation.resize import crop_to_scale, hr_size, lr_size, resize
 from wsisr.degradation.spec import Degradation, names, parse_degradation
+from wsisr.resize import crop_to_scale, hr_size, lr_size, resize
 
 __all__ = [
     "Degradation",

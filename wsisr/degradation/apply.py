@@ -11,10 +11,10 @@ from torch import Tensor
 
 from wsisr.degradation.draws import Draws, batch_draws
 from wsisr.degradation.modifiers import modify
-from wsisr.degradation.resize import check_scale, crop_to_scale, lr_size, to_grey
 from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
+from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from wsisr.degradation import scanner_kernel as kernels
 from wsisr.degradation.blur import pad_mirror
 from wsisr.degradation.jpeg import jpeg as compress
 from wsisr.degradation.profile import FittedProfile, build_profile
-from wsisr.degradation.resize import Kernel, resize, to_grey
 from wsisr.degradation.scanner_jpeg import (
     JpegSettings,
     compress_luma,
@@ -40,6 +39,7 @@ from wsisr.degradation.scanner_pairs import Aligned, FitSettings, RealPair, alig
 from wsisr.degradation.scanner_tone import apply_tone, fit_tone
 from wsisr.errors import DegradationError
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.resize import Kernel, resize, to_grey
 
 _LOG = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]

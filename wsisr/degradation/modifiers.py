@@ -13,8 +13,8 @@ from wsisr.degradation import parameters as p
 from wsisr.degradation.blur import pad_mirror, sample_axis
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
-from wsisr.degradation.resize import to_grey
 from wsisr.degradation.sampling import amount, colour
+from wsisr.resize import to_grey
 
 _HED = np.array(((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)))
 """Optical density of haematoxylin, eosin and DAB in R, G, B (Ruifrok and Johnston 2001)."""

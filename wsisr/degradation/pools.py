@@ -22,8 +22,8 @@ from torch import Tensor
 from wsisr.degradation.blur import convolve, gaussian_blur
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
-from wsisr.degradation.resize import resize, to_grey
 from wsisr.errors import DegradationError
+from wsisr.resize import resize, to_grey
 
 Loss = Literal["blur", "reduce", "noise", "jpeg", "motion"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)

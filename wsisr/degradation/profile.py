@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from wsisr.degradation.jpeg import jpeg as compress
 from wsisr.degradation.parameters import Fitted
-from wsisr.degradation.resize import to_grey
 from wsisr.degradation.scanner_jpeg import JpegSettings
 from wsisr.degradation.scanner_kernel import kernel_shape
 from wsisr.degradation.scanner_noise import Noise, with_noise
@@ -20,6 +19,7 @@ from wsisr.degradation.scanner_tone import mean_psnr
 from wsisr.degradation.spec import Degradation
 from wsisr.errors import DegradationError
 from wsisr.metrics.texture import spectrum_error
+from wsisr.resize import to_grey
 
 FloatArray = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from wsisr.degradation.blur import convolve
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.parameters import Amount, RealEsrgan2
-from wsisr.degradation.resize import to_grey
+from wsisr.resize import to_grey
 
 _TAPS = 21
 _SINC_TAPS = 21

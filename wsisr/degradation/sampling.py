@@ -15,8 +15,8 @@ from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.optics import blur_by_objective
 from wsisr.degradation.realesrgan import realesrgan2
-from wsisr.degradation.resize import resize, to_grey
 from wsisr.errors import DegradationError
+from wsisr.resize import resize, to_grey
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from wsisr.degradation.draws import batch_draws
 from wsisr.degradation.jpeg import jpeg as jpeg_of
-from wsisr.degradation.resize import to_grey
 from wsisr.degradation.scanner_jpeg import JpegSettings
+from wsisr.resize import to_grey
 
 _FLAT_SHARE = 0.3
 _BINS = 8

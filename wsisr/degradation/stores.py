@@ -11,11 +11,11 @@ from wsisr.degradation.apply import degrade
 from wsisr.degradation.comparison import Comparison, compare_with_native
 from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.profile import FittedProfile
-from wsisr.degradation.resize import check_scale
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, PairStore, StoreWriter, open_pairs
 from wsisr.store.schema import DIGEST, layer_column
 

@@ -74,6 +74,11 @@ class Column:
     def label(self) -> str:
         return scale_label(self.scale)
 
+    @property
+    def key(self) -> tuple[str, float]:
+        """Origin and scale."""
+        return (self.origin, self.scale)
+
 
 def read_samples(store: PairStore, split: str, limit: int | None = None) -> tuple[Sample, ...]:
     """Patches of a split in the order of the store.

@@ -20,9 +20,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from wsisr.device import on_gpu, peak_bytes, synchronise
 from wsisr.errors import ConfigError
-from wsisr.evaluation.entries import Entry
-from wsisr.models import SRModel
+from wsisr.inference.trained import TrainedModel
+from wsisr.models import SRModel, create_model, load_model
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.files import replace_file
 
@@ -109,22 +110,22 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def measure_costs(
-    entries: Sequence[Entry], scale: float, device: str, report: Reporter = silent
+    entries: Sequence[TrainedModel], scale: float, device: str, report: Reporter = silent
 ) -> tuple[CostRow, ...]:
     """Costs of all entries on a device.
 
     Parameters
     ----------
-    entries : sequence of Entry
+    entries : sequence of TrainedModel
     scale : float
         At which arbitrary-scale models are also measured whole, beside their query sizes at x2.
     device : str
         On a CPU the LR image has 48 px a side, on a GPU 96 px.
     """
-    lr_px = 96 if device.startswith("cuda") else 48
+    lr_px = 96 if on_gpu(device) else 48
     rows: list[CostRow] = []
     for done, entry in enumerate(entries, start=1):
-        model = entry.load(device)
+        model = load_model(entry.weights, device) if entry.is_network else create_model(entry.model)
         if entry.kind == "fixed":
             rows.append(measure(entry.name, model, float(entry.scale or 1), lr_px, 0, device))
         else:
@@ -184,30 +185,23 @@ def _traced(forward: Any, model: SRModel, device: str) -> tuple[float, int]:
     weights = sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
     with counter, live:
         forward()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        forward()
-        torch.cuda.synchronize(device)
-        return counter.get_total_flops() / 2e9, torch.cuda.max_memory_allocated(device)
-    return counter.get_total_flops() / 2e9, live.peak + weights
+    peak = peak_bytes(device, forward)
+    return counter.get_total_flops() / 2e9, (live.peak if peak is None else peak) + weights
 
 
 def _times(forward: Any, device: str) -> list[float]:
     """Seconds of several passes after one that warms up; fewer where one is slow."""
-    cuda = device.startswith("cuda")
 
     def once() -> float:
         start = time.perf_counter()
         forward()
-        if cuda:
-            torch.cuda.synchronize(device)
+        synchronise(device)
         return time.perf_counter() - start
 
     first = once()
     if first > SLOW_S:
         return [first]
-    return [once() for _ in range(10 if cuda else 3)]
+    return [once() for _ in range(10 if on_gpu(device) else 3)]
 
 
 def write_costs(rows: Sequence[CostRow], path: Path) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 
 from wsisr.evaluation.columns import Column, Sample, read_pair
 from wsisr.evaluation.cost import CostRow
-from wsisr.evaluation.entries import BASELINE, Entry
-from wsisr.evaluation.inference import super_resolve
+from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan
 from wsisr.evaluation.scoring import to_uint8
 from wsisr.evaluation.settings import scale_label
@@ -24,12 +23,13 @@ from wsisr.evaluation.sheets import (
     enlarge,
 )
 from wsisr.evaluation.summary import Results, Table
-from wsisr.models import SRModel
+from wsisr.geometry import Box
+from wsisr.inference.tiles import plan_frame
+from wsisr.inference.trained import BASELINE, TrainedModel
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.reporting.charts import Chart, Series, chart
 
 FOLDER = "figures"
-MARGIN_LR_PX = 16
 
 
 def draw_examples(
@@ -37,12 +37,12 @@ def draw_examples(
 ) -> list[dict[str, Any]]:
     """Write the example sheets; returns file, caption and place of each.
 
-    A view of a patch is enlarged with a margin around it, not the whole patch once more; the scores
+    Of a patch, the view alone is enlarged once more, to the pixels that were scored; the scores
     beside it are those of the whole patch.
     """
     out = folder / FOLDER
     out.mkdir(parents=True, exist_ok=True)
-    models: dict[str, SRModel] = {}
+    engines = Engines(plan, report)
     made: list[dict[str, Any]] = []
     shown = {group.members[0]: group.label for group in results.groups}
     for column in plan.columns:
@@ -51,23 +51,25 @@ def draw_examples(
         trained = {n: v for n, v in scores.items() if n != BASELINE} or scores
         chosen = choose_examples(trained, results.headline["better"], plan.settings.figures)
         samples = {(s.slide, s.row): s for s in column.samples}
+        sheets = {place: _Sheet(plan, column, samples[place]) for place in chosen}
+        for entry in entries:
+            for place, sheet in sheets.items():
+                if place in scores[entry.name]:
+                    note = _note(scores[entry.name][place], results.headline)
+                    sheet.add(engines, entry, note)
         for number, (place, reasons) in enumerate(chosen.items(), start=1):
-            sample = samples[place]
-            for entry in entries:
-                if entry.name not in models:
-                    models[entry.name] = entry.load(plan.device)
-            sheet = _sheet(plan, column, sample, entries, models, scores, results.headline)
+            sheet = sheets[place]
             name = f"{_slug(column.origin)}-{column.label}-{number}.png"
-            sheet.save(out / name, optimize=True)
+            draw_sheet(sheet.view, sheet.panels).save(out / name, optimize=True)
             made.append(
                 {
                     "file": f"{FOLDER}/{name}",
                     "origin": column.origin,
                     "scale": column.scale,
-                    "slide": sample.slide,
-                    "row": sample.row,
+                    "slide": place[0],
+                    "row": place[1],
                     "reasons": reasons,
-                    "models": [entry.name for entry in entries],
+                    "models": [panel.title for panel in sheet.panels[1:]],
                 }
             )
             report(
@@ -89,57 +91,39 @@ def _scores(
     return found
 
 
-def _sheet(
-    plan: Plan,
-    column: Column,
-    sample: Sample,
-    entries: Sequence[Entry],
-    models: Mapping[str, SRModel],
-    scores: Mapping[str, Mapping[tuple[str, int], float]],
-    headline: Mapping[str, Any],
-) -> Any:
-    lr, hr = read_pair(plan.store, column, [sample], plan.settings.seed, plan.device)
-    whole = to_uint8(hr.float() / 255.0)[0]
-    side = min(VIEW_PX, *whole.shape[:2])
-    y, x = detail_window(whole, side)
-    window = [
-        _window(int(lr.shape[2 + i]), int(hr.shape[2 + i]), at, side) for i, at in ((0, y), (1, x))
-    ]
-    (top, bottom, up), (left, right, along) = window
-    part = lr[..., top:bottom, left:right]
-    size = (round((bottom - top) * up), round((right - left) * along))
-    # Where the view begins in the enlarged part.
-    dy, dx = y - round(top * up), x - round(left * along)
-    small = to_uint8(part.float() / 255.0)[0]
-    view = whole[y : y + side, x : x + side]
-    lr_view = enlarge(small, *size)[dy : dy + side, dx : dx + side]
-    panels = [Panel(title="LR", note=column.label, image=lr_view, error=False)]
-    place = (sample.slide, sample.row)
-    for entry in entries:
-        sr = super_resolve(
-            models[entry.name],
-            part,
-            size,
-            tile=plan.settings.tile,
-            self_ensemble=plan.settings.self_ensemble,
-            precision=plan.settings.precision,
-        )
-        image = to_uint8(sr)[0][dy : dy + side, dx : dx + side]
-        value = scores[entry.name].get(place, math.nan)
-        note = "" if math.isnan(value) else f"{value:.{headline['digits'] - 1}f}"
-        if headline["name"].startswith("psnr") and note:
-            note += " dB"
-        panels.append(Panel(title=entry.name, note=note, image=image))
-    return draw_sheet(view, panels)
+def _note(value: float, headline: Mapping[str, Any]) -> str:
+    if math.isnan(value):
+        return ""
+    unit = " dB" if headline["name"].startswith("psnr") else ""
+    return f"{value:.{headline['digits'] - 1}f}{unit}"
 
 
-def _window(lr_px: int, hr_px: int, start: int, side: int) -> tuple[int, int, float]:
-    """LR range around an HR range, with margin, that begins and ends on whole HR pixels."""
-    step = lr_px // math.gcd(lr_px, hr_px)
-    factor = hr_px / lr_px
-    low = max(0, math.floor(start / factor) - MARGIN_LR_PX) // step * step
-    high = min(lr_px, -(-(math.ceil((start + side) / factor) + MARGIN_LR_PX) // step) * step)
-    return low, high, factor
+class _Sheet:
+    """A view of one patch: its HR, and a panel for each model."""
+
+    def __init__(self, plan: Plan, column: Column, sample: Sample) -> None:
+        self.column = column
+        self.lr, hr = read_pair(plan.store, column, [sample], plan.settings.seed, plan.device)
+        whole = to_uint8(hr.float() / 255.0)[0]
+        side = min(VIEW_PX, *whole.shape[:2])
+        y, x = detail_window(whole, side)
+        self.view = whole[y : y + side, x : x + side]
+        # The LR px that the view touches, and where it begins in their output.
+        height, width = int(self.lr.shape[-2]), int(self.lr.shape[-1])
+        top, bottom = y * height // whole.shape[0], -(-(y + side) * height // whole.shape[0])
+        left, right = x * width // whole.shape[1], -(-(x + side) * width // whole.shape[1])
+        self.region = Box(x=left, y=top, width=right - left, height=bottom - top)
+        made = plan_frame(width, height, column.scale, self.region).region
+        dy, dx = y - made.y, x - made.x
+        self._part = (slice(dy, dy + side), slice(dx, dx + side))
+        small = to_uint8(self.lr[..., top:bottom, left:right].float() / 255.0)[0]
+        lr = enlarge(small, made.height, made.width)[self._part]
+        self.panels = [Panel(title="LR", note=column.label, image=lr, error=False)]
+
+    def add(self, engines: Engines, entry: TrainedModel, note: str) -> None:
+        """The panel of a model: the pixels that were scored."""
+        sr = engines.predict(entry, self.column, self.lr, region=self.region)
+        self.panels.append(Panel(title=entry.name, note=note, image=to_uint8(sr)[0][self._part]))
 
 
 def scale_chart(results: Results, table: Table) -> Chart | None:

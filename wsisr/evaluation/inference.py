@@ -1,234 +1,171 @@
-"""SR of LR batches: whole or in tiles, plain or averaged over the eight symmetries.
+"""LR images of an evaluation through the one way to run a network, a model at a time."""
 
-Nothing but the LR and the size of the output reaches a network here; that is the whole signature.
-"""
+import time
+from contextlib import suppress
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from math import gcd
-from typing import Any
-
+import numpy as np
 import torch
 from torch import Tensor
 
-from wsisr.errors import ModelError
-from wsisr.models import SRModel
+from wsisr.device import release_memory
+from wsisr.errors import ModelError, OutputError, WsisrError
+from wsisr.evaluation.columns import Column, read_pair
+from wsisr.evaluation.entries import Failure
+from wsisr.evaluation.plan import Plan
+from wsisr.geometry import Box
+from wsisr.host import is_out_of_memory
+from wsisr.inference.blocks import super_resolve
+from wsisr.inference.loading import load_network
+from wsisr.inference.network import Bicubic, Capacity, Engine, Network
+from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
+from wsisr.inference.trained import TrainedModel
+from wsisr.progress import ProgressEvent, Reporter, silent
 
-WHOLE_LR_PX = 512
-"""Up to this side, networks without global context see the whole LR image."""
-GLOBAL_HALO_SHARE = 6
-"""Where a network sees its whole input, windows have the training size, and this fraction of it
-on each side is halo."""
-
-Forward = Callable[[Tensor, Tensor | None, tuple[int, int]], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TilePlan:
-    """How an LR image is cut.
-
-    Attributes
-    ----------
-    core_px : int
-        LR px that a tile contributes; 0 for the whole image at once.
-    halo_px : int
-        LR px around it that the network also sees.
-    """
-
-    core_px: int
-    halo_px: int
-
-    def __str__(self) -> str:
-        return f"tiles of {self.core_px}+{self.halo_px} LR px" if self.core_px else "whole images"
+PROBE_PX = 32
+"""Side of the middle of an image that models are tried on, LR px."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """One tile on one axis, LR px: its window, and the part of it that counts."""
+class Engines:
+    """Models on the device, one at a time; how each is tiled; and which of them are broken."""
 
-    window: int
-    start: int
-    stop: int
+    def __init__(self, plan: Plan, report: Reporter = silent) -> None:
+        self._plan = plan
+        self._report = report
+        self._entry: TrainedModel | None = None
+        self._engine: Engine | None = None
+        self._capacities: dict[float, Capacity] = {}
+        self.broken: set[str] = set()
+        self.words: dict[str, str] = {}
+
+    def attempt(self, entry: TrainedModel, column: Column) -> float:
+        """Run a model on the middle of a column's first image; seconds for one LR pixel.
+
+        Raises
+        ------
+        ModelError, ConfigError
+            It cannot be loaded, or breaks down.
+        """
+        seed = self._plan.settings.seed
+        lr = read_pair(self._plan.store, column, column.samples[:1], seed, self._plan.device)[0]
+        top, left = (max(0, (side - PROBE_PX) // 2) for side in lr.shape[-2:])
+        lr = lr[..., top : top + PROBE_PX, left : left + PROBE_PX]
+        self._load(entry)
+        started = time.monotonic()
+        with suppress(OutputError):  # the images that it happens on are named when they are run
+            self.predict(entry, column, lr)
+        self._capacities.clear()
+        return (time.monotonic() - started) / (lr.shape[-1] * lr.shape[-2])
+
+    def predict(
+        self,
+        entry: TrainedModel,
+        column: Column,
+        lr: Tensor,
+        finer: Tensor | None = None,
+        region: Box | None = None,
+    ) -> Tensor:
+        """SR of LR images.
+
+        Parameters
+        ----------
+        entry : TrainedModel
+        column : Column
+        lr : Tensor, (N, 3, h, w), uint8
+        finer : Tensor, (N, 3, 2h, 2w), uint8, optional
+            References, for an oracle.
+        region : Box, optional
+            Part of the LR px.
+
+        Returns
+        -------
+        Tensor, (N, 3, H, W), float64 in [0, 1]
+            Rounded to grey levels, it is what upscaling writes.
+
+        Raises
+        ------
+        ModelError, ConfigError
+            The model cannot be loaded, breaks down, or gives values that are no numbers.
+        """
+        engine = self._load(entry)
+        plan = self.tiling(engine, column.scale)
+        images = _images(lr)
+        try:
+            capacity = self._capacities.get(column.scale)
+            if capacity is None:
+                capacity = engine.capacity(plan, column.scale, max(images.shape[1:3]))
+                self._capacities[column.scale] = capacity
+            pixels = super_resolve(
+                engine,
+                images,
+                column.scale,
+                plan,
+                region=region,
+                capacity=capacity,
+                finer=None if finer is None else _images(finer),
+                on_shrink=lambda text: self._say(f"{entry.name}: {text}"),
+            )
+        except WsisrError:
+            raise
+        except Exception as error:
+            raise _broken(entry, error) from error
+        small = "; smaller where memory ran out" if capacity.shrunk else ""
+        self.words[f"{entry.name} {column.label}"] = f"{plan}{small}"
+        return torch.from_numpy(pixels).to(lr.device).double().permute(0, 3, 1, 2) / 255.0
+
+    def tiling(self, engine: Engine, scale: float) -> TilePlan:
+        """How inputs are cut: as `wsisr upscale` does, unless the settings say otherwise."""
+        tile = self._plan.settings.tile
+        if tile == "off" or isinstance(engine, Bicubic):
+            return WHOLE
+        return plan_tiles(engine.needs, scale, None if tile == "auto" else int(tile))
+
+    def give_up(
+        self, entry: TrainedModel, error: WsisrError, column: Column | None = None
+    ) -> Failure:
+        """Call a model broken from now on."""
+        self.broken.add(entry.name)
+        self._engine = None
+        release_memory(error)
+        if column is None:
+            return Failure(name=entry.name, reason=str(error))
+        return Failure(name=entry.name, reason=str(error), origin=column.origin, scale=column.scale)
+
+    def _load(self, entry: TrainedModel) -> Engine:
+        if self._engine is None or self._entry is not entry:
+            self._engine = None  # two at once may be one too many
+            settings = self._plan.settings
+            try:
+                engine = load_network(
+                    entry,
+                    device=self._plan.device,
+                    precision="float32",
+                    symmetries=settings.self_ensemble,
+                    whole=settings.tile == "off",
+                )
+            except WsisrError:
+                raise
+            except Exception as error:
+                raise _broken(entry, error) from error
+            # A model that does not support the precision asked for runs in float32.
+            if isinstance(engine, Network) and settings.precision in engine.model.info.dtypes:
+                engine.precision = settings.precision
+            self._engine, self._entry, self._capacities = engine, entry, {}
+        return self._engine
+
+    def _say(self, message: str) -> None:
+        self._report(ProgressEvent(stage="eval", message=message))
 
 
-def plan_tiles(model: SRModel, tile: str) -> TilePlan:
-    """How a model's inputs are cut above which size; see `needs_tiles`."""
-    info = model.info
-    if tile == "off" or (info.halo_exact and tile == "auto" and info.name == "bicubic"):
-        return TilePlan(core_px=0, halo_px=0)
-    core = info.tile_px if tile == "auto" else int(tile)
-    halo = info.halo_px
-    if info.global_context:
-        halo = min(halo, max(1, core // GLOBAL_HALO_SHARE))
-        core -= 2 * halo if tile == "auto" else 0
-    return TilePlan(core_px=core, halo_px=halo)
-
-
-def needs_tiles(model: SRModel, plan: TilePlan, lr_px: int, tile: str) -> bool:
-    """Whether an LR image of this side is cut.
-
-    ``auto``: networks with global context above their training size, others above
-    `WHOLE_LR_PX`. A number: above that number.
-    """
-    if plan.core_px == 0:
-        return False
-    if tile != "auto":
-        return lr_px > plan.core_px
-    limit = plan.core_px + 2 * plan.halo_px if model.info.global_context else WHOLE_LR_PX
-    return lr_px > limit
-
-
-def tile_axis(length: int, core: int, halo: int) -> tuple[int, tuple[Span, ...]]:
-    """Windows of one size that cover an axis, each with the part that it contributes.
-
-    Returns
-    -------
-    (int, tuple of Span)
-        Side of all windows, and where they begin. At a border a window is moved inside, so that
-        it ends where the image ends and no pixel is invented.
-    """
-    side = min(length, core + 2 * halo)
-    spans = []
-    for start in range(0, length, core):
-        stop = min(start + core, length)
-        spans.append(Span(window=max(0, min(start - halo, length - side)), start=start, stop=stop))
-    return side, tuple(spans)
-
-
-@torch.inference_mode()
-def super_resolve(
-    model: SRModel,
-    lr: Tensor,
-    size: tuple[int, int],
-    *,
-    tile: str = "auto",
-    self_ensemble: bool = False,
-    precision: str = "float32",
-    reference: Tensor | None = None,
-) -> Tensor:
-    """SR of a batch.
-
-    Parameters
-    ----------
-    model : SRModel
-        In eval mode.
-    lr : Tensor, (N, 3, h, w), uint8
-        On the model's device.
-    size : (int, int)
-        Height and width of the output; a fixed-scale model must give exactly this.
-    tile : str
-        ``auto``, ``off`` or LR px.
-    self_ensemble : bool
-        Mean over the eight symmetries of the square.
-    precision : str
-        float32, bfloat16 or float16 (autocast).
-    reference : Tensor, optional
-        (N, 3, 2h, 2w), uint8: only for `takes_reference` models and never in tables.
-
-    Returns
-    -------
-    Tensor, (N, 3, H, W), float32 in [0, 1]
-
-    Raises
-    ------
-    ModelError
-        The model gives another size.
-    """
-    info = model.info
-    x = lr.float() / 255.0
-    if info.channels_last and lr.device.type == "cuda":
-        x = x.contiguous(memory_format=torch.channels_last)
-    ref = None if reference is None else reference.float() / 255.0
-    plan = plan_tiles(model, tile)
-    cut = needs_tiles(model, plan, max(lr.shape[-2:]), tile)
-
-    def forward(part: Tensor, finer: Tensor | None, out: tuple[int, int]) -> Tensor:
-        with _autocast(lr.device.type, precision, info.dtypes):
-            if info.kind == "arbitrary":
-                return model(part, size=out).float()
-            if finer is not None:
-                return model(part, reference=finer).float()
-            return model(part).float()
-
-    def whole(part: Tensor, finer: Tensor | None, out: tuple[int, int]) -> Tensor:
-        return _tiled(forward, part, finer, out, plan) if cut else forward(part, finer, out)
-
-    if self_ensemble:
-        sr = torch.zeros(len(x), 3, *size, device=x.device)
-        for turn in range(8):
-            finer = None if ref is None else _turn(ref, turn)
-            out = size if turn % 2 == 0 else (size[1], size[0])
-            sr += _turn_back(whole(_turn(x, turn), finer, out), turn)
-        sr /= 8.0
-    else:
-        sr = whole(x, ref, size)
-    if tuple(sr.shape[-2:]) != tuple(size):
-        raise ModelError(
-            f"{info.name} gave {tuple(sr.shape[-2:])} px where {tuple(size)} px were asked for; a "
-            "fixed-scale model serves its own scale alone."
+def _broken(entry: TrainedModel, error: Exception) -> Exception:
+    """Whatever a network raises, in a sentence: it may be anyone's."""
+    if is_out_of_memory(error):
+        return ModelError(
+            f"{entry.name}: memory runs out; give a smaller --tile, or run with --device cpu."
         )
-    return sr.clamp_(0.0, 1.0)
+    first = (str(error).splitlines() or [""])[0][:200]
+    return ModelError(f"{entry.name} breaks down ({type(error).__name__}: {first}).")
 
 
-def _tiled(
-    forward: Forward, x: Tensor, finer: Tensor | None, size: tuple[int, int], plan: TilePlan
-) -> Tensor:
-    """Tiles whose output pixels fall on the image's own: windows start on a common grid."""
-    axes = []
-    for length, out in zip((int(x.shape[-2]), int(x.shape[-1])), size, strict=True):
-        step = length // gcd(length, out)
-        core = -(-plan.core_px // step) * step
-        halo = -(-plan.halo_px // step) * step
-        side, spans = tile_axis(length, core, halo)
-        axes.append((side, spans, out / length))
-    (height, rows, scale_y), (width, cols, scale_x) = axes
-    sr = torch.empty(len(x), 3, *size, device=x.device)
-    tile_out = (round(height * scale_y), round(width * scale_x))
-    count = len(x)
-    for row in rows:
-        # Windows are of one size: a GPU takes a whole row of them at once.
-        group = len(cols) if x.device.type == "cuda" else 1
-        for start in range(0, len(cols), group):
-            here = cols[start : start + group]
-            windows = torch.cat([_cut(x, row, col, height, width) for col in here])
-            ref = None
-            if finer is not None:
-                ref = torch.cat([_cut(finer, row, col, height, width, 2) for col in here])
-            parts = forward(windows, ref, tile_out)
-            for at, col in enumerate(here):
-                part = parts[at * count : (at + 1) * count]
-                top, bottom = round(row.start * scale_y), round(row.stop * scale_y)
-                left, right = round(col.start * scale_x), round(col.stop * scale_x)
-                dy, dx = round(row.window * scale_y), round(col.window * scale_x)
-                sr[..., top:bottom, left:right] = part[
-                    ..., top - dy : bottom - dy, left - dx : right - dx
-                ]
-    return sr
-
-
-def _cut(x: Tensor, row: Span, col: Span, height: int, width: int, times: int = 1) -> Tensor:
-    """The window of a tile; of an image `times` as fine as the LR."""
-    top, left = times * row.window, times * col.window
-    return x[..., top : top + times * height, left : left + times * width]
-
-
-def _turn(x: Tensor, turn: int) -> Tensor:
-    """One of the eight symmetries: quarter turns, then mirrored."""
-    x = torch.rot90(x, turn % 4, (-2, -1))
-    return x.flip(-1) if turn >= 4 else x
-
-
-def _turn_back(x: Tensor, turn: int) -> Tensor:
-    x = x.flip(-1) if turn >= 4 else x
-    return torch.rot90(x, -(turn % 4), (-2, -1))
-
-
-@contextmanager
-def _autocast(device: str, precision: str, dtypes: tuple[str, ...]) -> Iterator[None]:
-    if precision == "float32" or precision not in dtypes:
-        yield
-        return
-    dtype: Any = getattr(torch, precision)
-    with torch.autocast(device, dtype=dtype):
-        yield
+def _images(batch: Tensor) -> "np.ndarray":
+    """uint8 (N, 3, h, w) on any device -> (N, h, w, 3) on the host."""
+    return np.ascontiguousarray(batch.permute(0, 2, 3, 1).cpu().numpy())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
-from wsisr.evaluation.entries import Entry
+from wsisr.inference.trained import TrainedModel
 
 SHOWN = 5
 
@@ -34,7 +34,7 @@ class Leak:
 
 
 def find_leaks(
-    entries: Sequence[Entry], samples: Sequence[Sample], split: str, store_digest: str
+    entries: Sequence[TrainedModel], samples: Sequence[Sample], split: str, store_digest: str
 ) -> tuple[Leak, ...]:
     """Training patients and groups among the tested ones.
 
@@ -47,7 +47,7 @@ def find_leaks(
     for entry in entries:
         if entry.patients is None:
             continue
-        if split == "val" and entry.trained_store == store_digest:
+        if split == "val" and entry.store.get("digest") == store_digest:
             continue
         common = tuple(sorted(patients & entry.patients))
         glasses = tuple(sorted(groups & (entry.groups or frozenset())))
@@ -81,6 +81,6 @@ def stamps(*, leaks: Sequence[Leak], declared: bool, split: str) -> tuple[str, .
     return tuple(words)
 
 
-def unknown(entries: Sequence[Entry]) -> tuple[str, ...]:
+def unknown(entries: Sequence[TrainedModel]) -> tuple[str, ...]:
     """Trained models whose training patients are not recorded."""
-    return tuple(entry.name for entry in entries if entry.trained and entry.patients is None)
+    return tuple(entry.name for entry in entries if entry.is_network and entry.patients is None)

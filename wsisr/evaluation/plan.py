@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 
 from wsisr import __version__
-from wsisr.errors import ConfigError
+from wsisr.device import choose_device
+from wsisr.device import describe as device_words
+from wsisr.errors import ConfigError, WsisrError
 from wsisr.evaluation.columns import (
     Column,
     Sample,
@@ -21,12 +24,13 @@ from wsisr.evaluation.columns import (
     same_origin,
     without_constant,
 )
-from wsisr.evaluation.entries import Entry, find_entries
+from wsisr.evaluation.entries import ORACLE, Failure, failed_of, find_entries, is_oracle, record
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
 from wsisr.evaluation.scoring import Scorer
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
-from wsisr.models.device import choose_device
+from wsisr.inference.trained import TrainedModel
+from wsisr.models import load_model
 from wsisr.store import PairStore, open_pairs
 
 
@@ -38,8 +42,10 @@ class Plan:
     ----------
     settings : EvalSettings
     store : PairStore
-    entries : tuple of Entry
-        Bicubic first; entries fed from HR (``oracle``) last.
+    entries : tuple of TrainedModel
+        Bicubic first; models fed from HR (``oracle``) last.
+    failures : tuple of Failure
+        Models that cannot be read.
     columns : tuple of Column
     samples : tuple of Sample
     empty : int
@@ -54,7 +60,8 @@ class Plan:
 
     settings: EvalSettings
     store: PairStore
-    entries: tuple[Entry, ...]
+    entries: tuple[TrainedModel, ...]
+    failures: tuple[Failure, ...]
     columns: tuple[Column, ...]
     samples: tuple[Sample, ...]
     empty: int
@@ -63,19 +70,19 @@ class Plan:
     stamps: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def jobs(self) -> Iterator[tuple[Entry, Column]]:
+    def jobs(self) -> Iterator[tuple[TrainedModel, Column]]:
         """Models with the columns that are theirs."""
         for entry in self.entries:
             for column in self.columns:
                 if entry.serves(column.scale):
                     yield entry, column
 
-    def key(self, entry: Entry, column: Column) -> str:
+    def key(self, entry: TrainedModel, column: Column) -> str:
         """Hash of what decides the scores of a model in a column."""
         parts = {
             "store": self.store.content_digest(),
             "weights": entry.weights_sha256 or entry.model,
-            "reference": entry.reference,
+            "reference": "oracle" if is_oracle(entry) else "none",
             "origin": column.origin,
             "array": column.array,
             "degradation": None if column.degradation is None else column.degradation.digest,
@@ -98,7 +105,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     """
     store = open_pairs(settings.data)
     device = str(choose_device(settings.device))
-    entries, notes = find_entries(settings.models, settings.runs)
+    entries, failures = find_entries(settings.models, settings.runs)
     samples, empty = without_constant(store, read_samples(store, settings.split, settings.limit))
     if not samples:
         raise ConfigError(
@@ -106,7 +113,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             "fields; there is nothing to tell models apart by."
         )
     declared = declared_leaky(store)
-    leaks = find_leaks(entries, samples, settings.split, store.attributes["digest"])
+    leaks = find_leaks(entries, samples, settings.split, store.content_digest())
     if not settings.allow_leak:
         refuse_leaks(leaks, settings.split)
     columns, more = plan_columns(store, samples, settings)
@@ -114,7 +121,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     smallest = min(sample.hr_px for sample in samples)
     for scale in (min(settings.scales), max(settings.scales)):
         scorer.check(smallest, scale)
-    words = [*notes, *more]
+    words = list(more)
     if empty:
         words.append(
             f"{len(empty)} of {len(samples) + len(empty)} patches are left out for every model: "
@@ -133,13 +140,13 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         other = [o for o in sorted(origins) if not trained_on(entry, o)]
         if other:
             words.append(
-                f"{entry.name} was trained on LR of origin {entry.trained_origin} and is tested on "
+                f"{entry.name} was trained on LR of origin {entry.lr_origin} and is tested on "
                 f"{', '.join(other)} too: marked in the tables."
             )
-    if len(entries) == 1:
+    if len(entries) == 1 and not failures:
         words.append(f"No run was found below {settings.runs}: bicubic alone is evaluated.")
     if settings.reference == "oracle":
-        fed = [replace(e, name=f"{e.name} (oracle)", reference="oracle") for e in _takers(entries)]
+        fed = [replace(entry, name=entry.name + ORACLE) for entry in _takers(entries)]
         entries += tuple(fed)
         words.append(
             "ORACLE: pixels made from HR reach "
@@ -149,6 +156,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         settings=settings,
         store=store,
         entries=entries,
+        failures=failures,
         columns=columns,
         samples=samples,
         empty=len(empty),
@@ -159,13 +167,18 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     )
 
 
-def trained_on(entry: Entry, origin: str) -> bool:
+def trained_on(entry: TrainedModel, origin: str) -> bool:
     """Whether a model was trained on LR of this origin (or on nothing, or on nothing known)."""
-    return entry.trained_origin is None or same_origin(entry.trained_origin, origin)
+    return entry.lr_origin is None or same_origin(entry.lr_origin, origin)
 
 
-def _takers(entries: Sequence[Entry]) -> list[Entry]:
-    return [e for e in entries if e.trained and e.load().info.takes_reference]
+def _takers(entries: Sequence[TrainedModel]) -> list[TrainedModel]:
+    found = []
+    for entry in entries:
+        with suppress(WsisrError):  # those that cannot be loaded are named when they are tried
+            if entry.is_network and load_model(entry.weights).info.takes_reference:
+                found.append(entry)
+    return found
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "environment": {
-            "device": _device_words(plan.device),
+            "device": device_words(plan.device),
             "threads": torch.get_num_threads(),
             "platform": platform.platform(terse=True),
         },
@@ -199,7 +212,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             "constant": plan.empty,
             "test_sets": _test_sets(plan),
         },
-        "entries": [entry.record() for entry in plan.entries],
+        "entries": [record(entry) for entry in plan.entries],
         "columns": [
             {
                 "origin": column.origin,
@@ -222,6 +235,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             for score in plan.scorer.columns
         ],
         "protocols": {protocol.name: protocol.source for protocol in plan.scorer.protocols},
+        "failed": failed_of(plan.failures),
         "stamps": list(plan.stamps),
         "notes": list(plan.notes),
         "ceilings": None,
@@ -238,9 +252,3 @@ def _test_sets(plan: Plan) -> list[list[tuple[str, int]]]:
         [place for s, row in part if (place := (attributes["slides"][s], int(row))) in here]
         for part in attributes.get("test_sets") or []
     ]
-
-
-def _device_words(device: str) -> str:
-    if device.startswith("cuda"):
-        return f"{device}: {torch.cuda.get_device_name(device)}"
-    return f"{device}: {platform.processor() or platform.machine()}"

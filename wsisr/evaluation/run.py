@@ -1,21 +1,20 @@
 """Running an evaluation: every model on every column, resumable row by row."""
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from wsisr.degradation import resize
-from wsisr.degradation.resize import to_grey
-from wsisr.errors import ConfigError
+from wsisr.device import on_gpu, release_memory
+from wsisr.errors import ConfigError, ModelError, OutputError, StoreError
 from wsisr.evaluation.ceilings import alignment_ceiling, jpeg_ceiling
 from wsisr.evaluation.columns import Column, Sample, chunks, read_pair
-from wsisr.evaluation.entries import Entry
-from wsisr.evaluation.inference import plan_tiles, super_resolve
+from wsisr.evaluation.entries import Failure, failed_of, is_oracle
+from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
 from wsisr.evaluation.results import (
     IMAGES,
@@ -26,20 +25,22 @@ from wsisr.evaluation.results import (
     read_results,
     write_results,
 )
-from wsisr.models import SRModel
+from wsisr.host import is_out_of_memory
+from wsisr.inference.trained import TrainedModel
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.resize import resize, to_grey
 
 CPU_BATCH_PX = 1 << 18
 GPU_BATCH_PX = 1 << 22
-LONG_S = 600.0
-"""A warning tells what is coming where one column of one model takes longer than this."""
 
 
 def run(plan: Plan, report: Reporter = silent) -> Path:
     """Compute every missing row, then write results.json; returns the folder.
 
-    What is there already is kept where the store, the weights and all settings are the same;
-    rows of a retrained model are computed again; other settings are refused.
+    All models are loaded and tried on a part of an image before the first is scored. What is there
+    already is kept where the store, the weights and all settings are the same; rows of a retrained
+    model are computed again; other settings are refused. A model that cannot be loaded or breaks
+    down is named among the failures, and the others go on.
 
     Raises
     ------
@@ -61,76 +62,116 @@ def _run(plan: Plan, folder: Path, document: dict[str, Any], report: Reporter) -
     _drop_stale(plan, rows, report)
     done = {row.place for row in rows.rows}
     jobs = list(plan.jobs())
+    missing = {
+        (entry.name, column.key): [
+            s for s in column.samples if _place(entry, column, s) not in done
+        ]
+        for entry, column in jobs
+    }
     total = sum(len(column.samples) for _, column in jobs)
-    count = 0
-    model: SRModel | None = None
-    loaded: Entry | None = None
+    clock = _Clock({key: len(samples) for key, samples in missing.items()})
+    failures = list(plan.failures)
+
+    def fail(entry: TrainedModel, failure: Failure) -> None:
+        failures.append(failure)
+        clock.drop(entry)
+        document["failed"] = failed_of(failures)
+        write_results(folder, document)
+        report(_say("eval", f"{failure.name} is left out: {failure}"))
+
+    for failure in plan.failures:
+        report(_say("eval", f"{failure.name} is left out: {failure}"))
+    engines = Engines(plan, report)
     for entry, column in jobs:
-        missing = [s for s in column.samples if _place(entry, column, s) not in done]
-        count += len(column.samples) - len(missing)
-        if not missing:
-            continue
-        if model is None or loaded is not entry:
-            model, loaded = entry.load(plan.device), entry
-            document["tiling"][entry.name] = str(plan_tiles(model, plan.settings.tile))
-        wanted = {(s.slide_index, s.row) for s in missing}
-        started, first = time.monotonic(), 0
-        for batch in chunks(column, CPU_BATCH_PX if plan.device == "cpu" else GPU_BATCH_PX):
+        if missing[entry.name, column.key] and entry.name not in engines.broken:
+            try:
+                clock.expect(entry, column, engines.attempt(entry, column))
+            except (ModelError, ConfigError) as error:
+                fail(entry, engines.give_up(entry, error))
+
+    def score(entry: TrainedModel, column: Column, wanted: frozenset[Sample]) -> None:
+        budget = GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
+        for batch in chunks(column, budget):
             # Whole batches as an uninterrupted run has them, whatever is missing of them.
-            if not any((s.slide_index, s.row) in wanted for s in batch):
+            if wanted.isdisjoint(batch):
                 continue
-            made = _score_batch(plan, entry, column, model, batch)
-            new = [r for r, s in zip(made, batch, strict=True) if (s.slide_index, s.row) in wanted]
-            rows.append(new)
-            count += len(new)
-            report(
-                ProgressEvent(
-                    stage="eval",
-                    done=count,
-                    total=total,
-                    unit="image",
-                    item=f"{entry.name} {column.origin} {column.label}",
-                    message="" if first else _long(entry, column, missing, len(new), started),
-                )
-            )
-            first += len(new)
+            started = time.monotonic()
+            made = _score_batch(plan, engines, entry, column, batch)
+            rows.append([row for row, s in zip(made, batch, strict=True) if s in wanted])
+            clock.spent(entry, column, len(batch), (time.monotonic() - started) / len(batch))
+            item = f"{entry.name} {column.label} {column.origin}, {clock.left()} left"
+            done = total - clock.images
+            report(ProgressEvent(stage="eval", done=done, total=total, unit="image", item=item))
+
+    for entry, column in jobs:
+        wanted = frozenset(missing[entry.name, column.key])
+        if wanted and entry.name not in engines.broken:
+            try:
+                score(entry, column, wanted)
+            except (ModelError, ConfigError) as error:
+                fail(entry, engines.give_up(entry, error, column))
+    document["tiling"].update(engines.words)
     document.update(ceilings=_ceilings(plan, report), state="complete")
     write_results(folder, document)
     return folder
 
 
-def predict(plan: Plan, entry: Entry, model: SRModel, lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """SR of an LR batch, (N, 3, H, W) in [0, 1]; nothing else of a pair comes in here."""
-    settings = plan.settings
-    try:
-        return super_resolve(
-            model,
-            lr,
-            size,
-            tile=settings.tile,
-            self_ensemble=settings.self_ensemble,
-            precision=settings.precision,
-        )
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        if len(lr) > 1:
-            halves = [predict(plan, entry, model, part, size) for part in lr.chunk(2)]
-            return torch.cat(halves)
-        raise ConfigError(
-            f"{entry.name}: one LR image of {tuple(lr.shape[-2:])} px does not fit into the memory "
-            "of the device; give a smaller --tile."
-        ) from None
+class _Clock:
+    """Time left: what was tried says it first, what was measured says it better."""
+
+    def __init__(self, images: dict[tuple[str, Any], int]) -> None:
+        self._images = images
+        self._seconds: dict[tuple[str, Any], float] = {}
+
+    def expect(self, entry: TrainedModel, column: Column, seconds_per_px: float) -> None:
+        """From the time of one LR pixel."""
+        side = column.samples[0].hr_px / column.scale
+        self._seconds[entry.name, column.key] = seconds_per_px * side**2
+
+    def spent(self, entry: TrainedModel, column: Column, images: int, seconds: float) -> None:
+        """Images are done; `seconds` is the time of one."""
+        key = (entry.name, column.key)
+        self._images[key] = max(0, self._images[key] - images)
+        self._seconds[key] = seconds
+
+    def drop(self, entry: TrainedModel) -> None:
+        """Nothing more will be made of a model."""
+        for key in self._images:
+            if key[0] == entry.name:
+                self._images[key] = 0
+
+    @property
+    def images(self) -> int:
+        return sum(self._images.values())
+
+    def left(self) -> str:
+        """``0:12:30``."""
+        seconds = int(sum(self._seconds.get(key, 0.0) * n for key, n in self._images.items()))
+        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _score_batch(
-    plan: Plan, entry: Entry, column: Column, model: SRModel, batch: Sequence[Sample]
+    plan: Plan, engines: Engines, entry: TrainedModel, column: Column, batch: Sequence[Sample]
 ) -> list[ImageRow]:
     lr, hr = read_pair(plan.store, column, batch, plan.settings.seed, plan.device)
-    size = (int(hr.shape[-2]), int(hr.shape[-1]))
-    if entry.reference == "oracle":
-        sr = _with_reference(plan, model, lr, hr)
-    else:
-        sr = predict(plan, entry, model, lr, size)
+    try:
+        scores = _scores(plan, engines, entry, column, batch, lr, hr)
+    except (OutputError, RuntimeError, MemoryError) as error:
+        failed = isinstance(error, OutputError)
+        if not failed and not is_out_of_memory(error):
+            raise
+        if len(batch) > 1:
+            release_memory(error)
+            alone = (_score_batch(plan, engines, entry, column, [sample]) for sample in batch)
+            return [row for rows in alone for row in rows]
+        if not failed:
+            size = f"{hr.shape[-1]} x {hr.shape[-2]}"
+            raise ModelError(
+                f"{entry.name}: memory runs out for one image of {size} px; close other programs "
+                "that use it, or run with --device cpu."
+            ) from error
+        # No number is its score: never what clamping would make of it.
+        scores = [dict.fromkeys((score.name for score in plan.scorer.columns), math.nan)]
     key = plan.key(entry, column)
     return [
         ImageRow(
@@ -145,32 +186,41 @@ def _score_batch(
             scale=column.scale,
             origin=column.origin,
             in_range=entry.in_range(column.scale),
-            trained_origin=entry.trained_origin or "",
-            reference=entry.reference,
+            trained_origin=entry.lr_origin or "",
+            reference="oracle" if is_oracle(entry) else "none",
             key=key,
-            scores=scores,
+            scores=values,
         )
-        for sample, scores in zip(batch, plan.scorer(sr, hr, column.scale, batch), strict=True)
+        for sample, values in zip(batch, scores, strict=True)
     ]
 
 
-def _with_reference(plan: Plan, model: SRModel, lr: Tensor, hr: Tensor) -> Tensor:
-    """SR with a reference of twice the LR side made from HR: an upper bound, never a result."""
-    twice = (2 * int(lr.shape[-2]), 2 * int(lr.shape[-1]))
-    size = (int(hr.shape[-2]), int(hr.shape[-1]))
-    finer = hr if twice == size else to_grey(resize(hr.float(), twice, kernel="matlab"))
-    return super_resolve(
-        model,
-        lr,
-        size,
-        tile=plan.settings.tile,
-        self_ensemble=plan.settings.self_ensemble,
-        precision=plan.settings.precision,
-        reference=finer,
-    )
+def _scores(
+    plan: Plan,
+    engines: Engines,
+    entry: TrainedModel,
+    column: Column,
+    batch: Sequence[Sample],
+    lr: Tensor,
+    hr: Tensor,
+) -> list[dict[str, float]]:
+    """Nothing of HR but the LR reaches a network, unless it is an oracle."""
+    finer = None
+    if is_oracle(entry):
+        # Twice the LR side, made from HR: an upper bound, never a result.
+        twice = (2 * int(lr.shape[-2]), 2 * int(lr.shape[-1]))
+        same = twice == tuple(hr.shape[-2:])
+        finer = hr if same else to_grey(resize(hr.float(), twice, kernel="matlab"))
+    sr = engines.predict(entry, column, lr, finer)
+    if sr.shape != hr.shape:
+        raise StoreError(
+            f"{plan.store.path}: HR of {tuple(hr.shape[-2:])} px does not belong to LR of "
+            f"{tuple(lr.shape[-2:])} px at {column.label}; run wsisr verify."
+        )
+    return plan.scorer(sr, hr, column.scale, batch)
 
 
-def _place(entry: Entry, column: Column, sample: Sample) -> tuple[str, float, str, str, int]:
+def _place(entry: TrainedModel, column: Column, sample: Sample) -> tuple[str, float, str, str, int]:
     return (entry.name, column.scale, column.origin, sample.slide, sample.row)
 
 
@@ -237,19 +287,6 @@ def _ceilings(plan: Plan, report: Reporter) -> dict[str, Any]:
             )
     coded = jpeg_ceiling(plan.store, plan.samples, plan.scorer, min(plan.settings.scales))
     return {"alignment": alignment, "jpeg": {"scores": dict(coded.scores), "words": coded.words}}
-
-
-def _long(
-    entry: Entry, column: Column, missing: Sequence[Sample], made: int, started: float
-) -> str:
-    """What a slow column will cost, once its first batch is through."""
-    ahead = (time.monotonic() - started) / max(1, made) * len(missing)
-    if ahead < LONG_S:
-        return ""
-    return (
-        f"{entry.name}, {column.origin} {column.label}: about {ahead / 60:.0f} min for "
-        f"{len(missing)} images on this machine (--limit takes fewer; what is done is kept)."
-    )
 
 
 def _say(stage: str, message: str) -> ProgressEvent:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsisr.errors import ConfigError
+from wsisr.inference.network import PRECISIONS, Precision
 from wsisr.metrics import get_protocol
 from wsisr.metrics.images import MetricError
-
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,8 @@ class EvalSettings:
     weights_dir : Path or None
         Where the weights of perceptual metrics lie.
     tile : str
-        ``auto``, ``off``, or the side of a tile in LR px.
+        ``auto``: the tiling of `wsisr upscale`, so that what is scored is what it writes; ``off``:
+        whole images, pooled over as a whole, as papers evaluate; or the side of a tile in LR px.
     reference : str
         ``none``; ``oracle`` also runs models that take a finer image with one made from HR, which
         no table counts.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wsisr.evaluation.entries import BASELINE
 from wsisr.evaluation.groups import ColumnValues
+from wsisr.inference.trained import BASELINE
 from wsisr.metrics.statistics import SIGNIFICANT, Comparison, compare, holm
 
 TOO_FEW = "too few slides"

@@ -25,8 +25,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
-from wsisr.degradation.resize import resize
 from wsisr.metrics.images import Images, MetricError, as_batch, crop_border, to_channel
+from wsisr.resize import resize
 
 _LOG = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]

@@ -3,18 +3,18 @@
 Keys, R. G. Cubic convolution interpolation for digital image processing. IEEE Trans. ASSP, 1981.
 
 The same operator as MATLAB's imresize (a = -0.5, mirrored edges), through
-`wsisr.degradation.resize`. It serves every scale, whole or not, and has no parameters.
+`wsisr.resize`. It serves every scale, whole or not, and has no parameters.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from wsisr.degradation.resize import resize
 from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import output_size
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.wrapper import SRModel, check_batch
+from wsisr.resize import resize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ class ModelInfo:
     global_context : bool
         True where something sees the whole input (global pooling, global attention, texture
         retrieval): then no halo makes tiles exact, and tiles near the training size are best.
-        Where only pools do, `wsisr.models.local_pool` makes tiles exact at inference.
+        Where only pools do, `wsisr.inference.local_pool` makes tiles exact at inference.
     dtypes : tuple of str
         Element types that inference and autocast support.
     channels_last : bool

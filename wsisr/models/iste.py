@@ -35,6 +35,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.implicit import (
+    Decoder,
+    at_cells,
+    build_encoder,
+    denormalise,
+    implicit_model,
+    normalise,
+)
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import (
     CORNERS,
@@ -47,14 +55,6 @@ from wsisr.models.layers.coordinates import (
     scaled_cell,
 )
 from wsisr.models.layers.foreign import drop_prefixes, drop_suffixes
-from wsisr.models.layers.implicit import (
-    Decoder,
-    at_cells,
-    build_encoder,
-    denormalise,
-    implicit_model,
-    normalise,
-)
 from wsisr.models.layers.interactor import build_interactor
 from wsisr.models.layers.retrieval import BLOCK_BYTES, transfer
 from wsisr.models.registry import ModelSpec, register

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.layers.coordinates import CORNERS, cell_near, scaled_cell
-from wsisr.models.layers.implicit import (
+from wsisr.models.implicit import (
     Decoder,
     at_cells,
     build_encoder,
@@ -27,6 +26,7 @@ from wsisr.models.layers.implicit import (
     implicit_model,
     normalise,
 )
+from wsisr.models.layers.coordinates import CORNERS, cell_near, scaled_cell
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
 from wsisr.models.wrapper import ArbitraryScaleModel

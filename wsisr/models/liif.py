@@ -16,8 +16,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
-from wsisr.models.layers.implicit import (
+from wsisr.models.implicit import (
     Decoder,
     at_cells,
     build_encoder,
@@ -25,6 +24,7 @@ from wsisr.models.layers.implicit import (
     implicit_model,
     normalise,
 )
+from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
 from wsisr.models.wrapper import ArbitraryScaleModel

@@ -16,15 +16,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wsisr.models.layers.blocks import conv3
-from wsisr.models.layers.coordinates import corner_of, scaled_cell
-from wsisr.models.layers.implicit import (
+from wsisr.models.implicit import (
     Decoder,
     build_encoder,
     denormalise,
     implicit_model,
     normalise,
 )
+from wsisr.models.layers.blocks import conv3
+from wsisr.models.layers.coordinates import corner_of, scaled_cell
 from wsisr.models.lte import bilinear_at
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require

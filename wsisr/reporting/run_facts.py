@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.inference.trained import TrainedModel
 from wsisr.reporting.charts import Chart, Series, chart
-from wsisr.training.runs import LOG_COLUMNS, VALIDATION_COLUMNS, Run
+from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS
 
 FloatArray = NDArray[np.float64]
 Log = Mapping[str, FloatArray]
@@ -26,12 +27,12 @@ class RunFacts:
 
     Attributes
     ----------
-    run : Run
+    run : TrainedModel
     log, validation : mapping of str to ndarray
         Columns of ``log.csv`` and ``validation.csv``; empty where there is none.
     """
 
-    run: Run
+    run: TrainedModel
     log: Log
     validation: Log
 
@@ -75,7 +76,7 @@ class RunFacts:
         return float((np.maximum(steps, 0.0) * each).sum() / 1000)
 
 
-def read_run(run: Run) -> RunFacts:
+def read_run(run: TrainedModel) -> RunFacts:
     """The logs of a run; a line that a stop left half-written is passed over."""
     return RunFacts(
         run=run,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wsisr.inference.trained import BEST, LAST, open_run
 from wsisr.reporting.page import (
     Html,
     Page,
@@ -27,7 +28,6 @@ from wsisr.reporting.page import (
     facts as fact_list,
 )
 from wsisr.reporting.run_facts import RunFacts, curves, duration, read_run
-from wsisr.training.runs import BEST, LAST, open_run
 
 NOT_FOR_DIAGNOSIS = (
     "Super-resolution invents detail that the glass may not have. Nothing here was validated for "
@@ -235,7 +235,7 @@ def _data(facts: RunFacts) -> Html:
         "degradation": None if run.degradation is None else code(run.degradation),
         "pairs to train on": pairs.get("train"),
         "pairs to validate on": pairs.get("val"),
-        "patients seen": len(run.patients),
+        "patients seen": len(run.patients or ()),
     }
     parts = [fact_list({name: value for name, value in shown.items() if value not in (None, "")})]
     origins = run.document.get("origins") or {}

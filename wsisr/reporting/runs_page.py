@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from wsisr.errors import ConfigError
+from wsisr.inference.trained import find_runs
 from wsisr.reporting.charts import Chart, Series, chart
 from wsisr.reporting.page import Page, figure, grid, join, note, paragraph, table
 from wsisr.reporting.run_facts import RunFacts, after_start, duration, read_run
-from wsisr.training.runs import find_runs
 
 
 def write_runs_report(folder: Path, output: Path | None = None) -> Path:

@@ -114,7 +114,7 @@ def provenance(facts: StoreFacts) -> Html:
                 "what it makes": manifest.get("description"),
                 "paper": ". ".join(str(word) for word in cited if word) or None,
                 "manifest sha256": code(attributes["manifest_sha256"]),
-                "content digest": code(attributes.get("digest", "")),
+                "content digest": code(facts.store.content_digest()),
                 "format": f"wsisr-pairs, version {attributes['format_version']}",
                 "codec": attributes["codec"],
                 "seed": manifest.get("seed"),

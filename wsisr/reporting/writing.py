@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from wsisr.errors import ConfigError
-from wsisr.training.runs import RUN_NAME
+from wsisr.inference.trained import RUN_NAME
 
 PAGE_NAME = "report.html"
+INDEX_NAME = "index.html"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
@@ -16,7 +17,8 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     path : Path
     output : Path, optional
         A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
-        beside a store, and ``report.html`` in the folder of a run or an evaluation.
+        beside a store, ``report.html`` in the folder of a run, and of an evaluation the
+        ``index.html`` that it wrote itself.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     if (path / "results.json").is_file():
         from wsisr.reporting.evaluation_page import write_evaluation_report
 
-        return write_evaluation_report(path, path / PAGE_NAME if target is None else target)
+        return write_evaluation_report(path, path / INDEX_NAME if target is None else target)
     if path.is_dir() and any((entry / RUN_NAME).is_file() for entry in path.iterdir()):
         from wsisr.reporting.runs_page import write_runs_report
 

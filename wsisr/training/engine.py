@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wsisr.inference.trained import BEST, LAST
 from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter
 from wsisr.training.config import OptimSection, TrainConfig
@@ -29,7 +30,6 @@ from wsisr.training.outputs import Outputs
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Recipe
 from wsisr.training.record import RunRecord
-from wsisr.training.runs import BEST, LAST
 from wsisr.training.schedule import rate_at
 from wsisr.training.state import (
     TrainerState,
@@ -154,9 +154,8 @@ def _run(job: Job) -> Outcome:
             torch.autograd.backward(loss * (meters[0] / train.accumulate))
 
     def check() -> list[dict[str, float]]:
-        size = config.data.batch
         with window.outside():
-            rows = validate(shown, job.samples, batch=size, device=device, processes=processes)
+            rows = validate(shown, job.samples, config, device=device, processes=processes)
             if outputs is not None:
                 outputs.validation(step, rows, shown)
         return rows

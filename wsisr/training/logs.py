@@ -10,6 +10,30 @@ from typing import Any
 from wsisr.errors import ConfigError
 from wsisr.store.files import replace_file
 
+LOG_COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "samples_per_s",
+    "data_wait_ms",
+    "step_ms",
+    "grad_norm",
+    "memory_mib",
+    "skipped",
+)
+"""Of ``log.csv`` in every run; a recipe's own terms follow."""
+VALIDATION_COLUMNS = (
+    "step",
+    "psnr_rgb",
+    "psnr_y",
+    "ssim_rgb",
+    "bicubic_psnr_rgb",
+    "bicubic_psnr_y",
+    "bicubic_ssim_rgb",
+    "scale",
+)
+"""Of ``validation.csv``, one row for each scale."""
+
 
 class RowLog:
     """A growing CSV file, with JSON lines beside it where `lines` is given.

@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
+from wsisr.inference.trained import BEST, LAST
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
 from wsisr.store.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.training.batches import unit
 from wsisr.training.card import write_card, write_curves
 from wsisr.training.config import TrainConfig
-from wsisr.training.logs import RowLog, TensorBoard
+from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, RowLog, TensorBoard
 from wsisr.training.pictures import sample_grid, write_grid
 from wsisr.training.record import RunRecord
-from wsisr.training.runs import BEST, LAST, LOG_COLUMNS, VALIDATION_COLUMNS
 from wsisr.training.state import write_state
-from wsisr.training.validation import Sample, enlarge
+from wsisr.training.validation import Enlarge, Sample, enlarge_bicubic, validation_network
 
 CHECKPOINTS = "checkpoints"
 CONFIG_NAME = "config.yaml"
@@ -72,7 +72,8 @@ class Outputs:
         for row in rows:
             self.rows.write({"step": step, **{k: row[k] for k in VALIDATION_COLUMNS[1:]}})
             self.board.write(f"val-x{row['scale']:g}", {**row, "step": step})
-        images = [self._shown(sample, model) for sample in self.drawn]
+        with validation_network(model, self.config) as enlarge:
+            images = [self._shown(sample, enlarge) for sample in self.drawn]
         if images:
             grid = sample_grid(images, self.scale)
             write_grid(self.folder / "samples" / f"step-{step:08d}.png", grid)
@@ -107,9 +108,6 @@ class Outputs:
         write_curves(self.folder)
         write_card(self.folder, self.record.document)
 
-    def _shown(self, sample: Sample, model: SRModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        device = next(model.parameters()).device
-        lr, hr = unit(sample.lr), unit(sample.hr)
-        size = (int(hr.shape[-2]), int(hr.shape[-1]))
-        sr = enlarge(model, lr[None].to(device), sample.scale, size)[0].cpu()
-        return lr, sample.bicubic, sr, hr
+    def _shown(self, sample: Sample, enlarge: Enlarge) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        sr, bicubic = (of([sample])[0].float() for of in (enlarge, enlarge_bicubic))
+        return unit(sample.lr), bicubic, sr, unit(sample.hr)

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from wsisr.device import choose_device
 from wsisr.errors import ConfigError
-from wsisr.models.device import choose_device
 
 _PIECE = 1 << 24
 

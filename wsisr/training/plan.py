@@ -134,7 +134,7 @@ def plan_data(
     patients, groups = _people(store, both)
     return DataPlan(
         path=store.path,
-        digest=str(store.attributes["digest"]),
+        digest=store.content_digest(),
         manifest=str(store.attributes["manifest"].get("name", "")),
         content=_content(store, train, val),
         hr=hr,

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from wsisr import __version__
+from wsisr.inference.trained import FORMAT, FORMAT_VERSION, RUN_NAME
 from wsisr.models.wrapper import SRModel
 from wsisr.store.files import replace_file
 from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.plan import DataPlan
-from wsisr.training.runs import FORMAT, FORMAT_VERSION, RUN_NAME
 
 _PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "google-crc32c", "imagecodecs")
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from wsisr.errors import ConfigError
+from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
 from wsisr.models import create_model, model_spec
 from wsisr.models.registry import PRESETS
 from wsisr.training.config import (
@@ -20,7 +21,6 @@ from wsisr.training.config import (
 from wsisr.training.outputs import CONFIG_NAME
 from wsisr.training.parallel import Processes, join
 from wsisr.training.presets import Resolved, resolve_config
-from wsisr.training.runs import RUN_NAME, Run, open_run
 
 RUNS = Path("runs")
 FREE_TO_CHANGE = frozenset(
@@ -108,7 +108,7 @@ class Setting:
     folder: Path
     processes: Processes
     device: torch.device
-    earlier: Run | None
+    earlier: TrainedModel | None
 
 
 def resolve(request: TrainRequest, gpu: bool) -> Resolved:
@@ -162,7 +162,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
     )
 
 
-def _resumed(earlier: Run, request: TrainRequest, now: Resolved) -> Resolved:
+def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:
     """The earlier run's configuration with what may change; anything else is refused."""
     path = earlier.folder / CONFIG_NAME
     old = parse_config(read_config(path), str(path))
@@ -192,7 +192,7 @@ def _resumed(earlier: Run, request: TrainRequest, now: Resolved) -> Resolved:
     return replace(now, config=new)
 
 
-def _check_samples(earlier: Run, config: TrainConfig, processes: int) -> None:
+def _check_samples(earlier: TrainedModel, config: TrainConfig, processes: int) -> None:
     """Another number of samples in a step would take other patches than the run would have."""
     batch, parts = config.data.batch, config.train.accumulate
     before, now = earlier.document["batch"], batch * processes * parts

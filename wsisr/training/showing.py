@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from wsisr.models.device import choose_device
+from wsisr.device import choose_device
 from wsisr.progress import Reporter, silent
 from wsisr.training.config import TrainConfig
 from wsisr.training.engine import Job, Outcome, run_training

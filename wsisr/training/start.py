@@ -8,6 +8,7 @@ import torch
 
 from wsisr.degradation import hr_size, lr_size, parse_degradation
 from wsisr.errors import ConfigError, ModelError
+from wsisr.inference.trained import RUN_NAME, open_run
 from wsisr.models import create_model, start_from
 from wsisr.models.info import ModelInfo
 from wsisr.models.wrapper import SRModel
@@ -25,7 +26,6 @@ from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
 from wsisr.training.record import describe_environment, new_record
 from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
-from wsisr.training.runs import RUN_NAME, open_run
 from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
 from wsisr.training.validation import build_samples, validation_scales

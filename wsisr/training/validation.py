@@ -5,15 +5,19 @@ random degradations are the same in every run with the same store, so that curve
 processes share the samples out and their rows are gathered: nothing counts twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation, resize
+from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation
 from wsisr.errors import ConfigError
+from wsisr.inference.blocks import super_resolve
+from wsisr.inference.network import Bicubic, Capacity, Engine, Network
+from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
 from wsisr.metrics.images import MetricError
 from wsisr.metrics.protocols import get_protocol
 from wsisr.models.wrapper import SRModel
@@ -36,12 +40,6 @@ class Sample:
     scale: float
     lr: Tensor
     hr: Tensor
-
-    @property
-    def bicubic(self) -> Tensor:
-        """The enlarged LR, float in [0, 1]."""
-        size = (int(self.hr.shape[-2]), int(self.hr.shape[-1]))
-        return resize(unit(self.lr), size).clamp_(0.0, 1.0)
 
 
 def validation_scales(
@@ -135,19 +133,52 @@ def _read(data: PairDataset, array: str, row: int, at: int, side: int) -> Tensor
     return torch.from_numpy(crop).permute(2, 0, 1).contiguous()
 
 
-@torch.no_grad()
-def enlarge(model: SRModel, lr: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
-    """Super-resolve a batch by the model's contract, clamped to [0, 1]."""
-    sr = model(lr) if model.info.kind == "fixed" else model(lr, size=size)
-    return sr.float().clamp_(0.0, 1.0)
+Enlarge = Callable[[Sequence[Sample]], Tensor]
+"""SR of samples of one size, (N, 3, H, W), float64 in [0, 1]."""
 
 
-@torch.no_grad()
+@contextmanager
+def validation_network(model: SRModel, config: TrainConfig) -> Iterator[Enlarge]:
+    """A model in training, run as evaluation and upscaling will run it; given back as it was."""
+    device = next(model.parameters()).device
+    # A window that covers the sample pools as the whole does: then nothing has to be switched.
+    pool_px = config.data.crop_lr_px
+    model.eval()
+    network = Network(model, device, pool_px=pool_px if config.val.crop_lr_px > pool_px else None)
+    capacities: dict[float, Capacity] = {}
+
+    def enlarge(samples: Sequence[Sample]) -> Tensor:
+        scale = samples[0].scale
+        plan = plan_tiles(network.needs, scale)
+        if scale not in capacities:
+            side = max(samples[0].lr.shape[-2:])
+            capacities[scale] = network.capacity(plan, scale, side)
+        return _enlarged(network, plan, samples, capacities[scale])
+
+    try:
+        yield enlarge
+    finally:
+        network.close()
+
+
+def enlarge_bicubic(samples: Sequence[Sample]) -> Tensor:
+    """The enlarged LR of samples, as `Enlarge`."""
+    return _enlarged(Bicubic(), WHOLE, samples, Capacity())
+
+
+def _enlarged(
+    engine: Engine, plan: TilePlan, samples: Sequence[Sample], capacity: Capacity
+) -> Tensor:
+    lr = np.stack([sample.lr.permute(1, 2, 0).numpy() for sample in samples])
+    grey = super_resolve(engine, lr, samples[0].scale, plan, capacity=capacity)
+    return torch.from_numpy(grey).double().permute(0, 3, 1, 2) / 255.0
+
+
 def validate(
     model: SRModel,
     samples: dict[float, list[Sample]],
+    config: TrainConfig,
     *,
-    batch: int,
     device: torch.device,
     processes: Processes,
 ) -> list[dict[str, float]]:
@@ -156,24 +187,23 @@ def validate(
     Identical images (infinite PSNR) do not count in a mean.
     """
     protocol = get_protocol(PROTOCOL)
-    model.eval()
+    batch = config.data.batch
     rows = []
-    for scale, all_of in samples.items():
-        mine = all_of[processes.rank :: processes.count]
-        scored: list[tuple[int, dict[str, float]]] = []
-        for start in range(0, len(mine), batch):
-            part = mine[start : start + batch]
-            lr = unit(torch.stack([sample.lr for sample in part]).to(device))
-            hr = unit(torch.stack([sample.hr for sample in part]).to(device))
-            size = (int(hr.shape[-2]), int(hr.shape[-1]))
-            ours = protocol(enlarge(model, lr, scale, size), hr, scale)
-            plain = protocol(resize(lr, size).clamp_(0.0, 1.0), hr, scale)
-            for at, sample in enumerate(part):
-                row = {name: float(values[at]) for name, values in ours.items()}
-                row |= {f"bicubic_{name}": float(values[at]) for name, values in plain.items()}
-                scored.append((sample.number, row))
-        found = dict(sorted(processes.gather(scored)))
-        rows.append({**_means(list(found.values())), "scale": scale})
+    with validation_network(model, config) as enlarge:
+        for scale, all_of in samples.items():
+            mine = all_of[processes.rank :: processes.count]
+            scored: list[tuple[int, dict[str, float]]] = []
+            for start in range(0, len(mine), batch):
+                part = mine[start : start + batch]
+                hr = unit(torch.stack([sample.hr for sample in part]).to(device))
+                ours = protocol(enlarge(part).to(device), hr, scale)
+                plain = protocol(enlarge_bicubic(part).to(device), hr, scale)
+                for at, sample in enumerate(part):
+                    row = {name: float(values[at]) for name, values in ours.items()}
+                    row |= {f"bicubic_{name}": float(values[at]) for name, values in plain.items()}
+                    scored.append((sample.number, row))
+            found = dict(sorted(processes.gather(scored)))
+            rows.append({**_means(list(found.values())), "scale": scale})
     return rows
 
 

@@ -12,36 +12,30 @@ if TYPE_CHECKING:
     from wsisr.upscaling.batch import upscale as upscale
     from wsisr.upscaling.compare import compare_slides as compare_slides
     from wsisr.upscaling.job import UpscaleOptions as UpscaleOptions
-    from wsisr.upscaling.models import LoadedModel as LoadedModel
-    from wsisr.upscaling.models import load as load
     from wsisr.upscaling.pipeline import UpscaleResult as UpscaleResult
     from wsisr.upscaling.pipeline import upscale_slide as upscale_slide
     from wsisr.upscaling.seams import SeamEnergy as SeamEnergy
     from wsisr.upscaling.seams import seam_energy as seam_energy
 
 _HOME = {
-    "LoadedModel": "models",
     "SeamEnergy": "seams",
     "UpscaleOptions": "job",
     "UpscaleRequest": "batch",
     "UpscaleResult": "pipeline",
     "UpscaleSummary": "batch",
     "compare_slides": "compare",
-    "load": "models",
     "seam_energy": "seams",
     "upscale": "batch",
     "upscale_slide": "pipeline",
 }
 
 __all__ = [
-    "LoadedModel",
     "SeamEnergy",
     "UpscaleOptions",
     "UpscaleRequest",
     "UpscaleResult",
     "UpscaleSummary",
     "compare_slides",
-    "load",
     "seam_energy",
     "upscale",
     "upscale_slide",

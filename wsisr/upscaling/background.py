@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsisr.geometry import Box
+from wsisr.inference.tiles import Frame
 from wsisr.selection.tissue import tissue_of
 from wsisr.selection.tissue_map import TissueMap
 from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
 from wsisr.upscaling.source import Plane
-from wsisr.upscaling.tiling import Frame
 
 WHITE = 255
 

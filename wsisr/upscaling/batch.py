@@ -7,6 +7,8 @@ from math import isnan
 from pathlib import Path
 
 from wsisr.errors import ConfigError, WsisrError
+from wsisr.inference.loading import load
+from wsisr.inference.network import Engine
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.dicom_files import is_dicom_folder
 from wsisr.slides.discovery import SlideSource, list_source
@@ -14,7 +16,6 @@ from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
 from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
-from wsisr.upscaling.models import LoadedModel, load
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
 from wsisr.upscaling.sinks import container_of
@@ -38,7 +39,7 @@ class UpscaleRequest:
         Folder of a run or of a saved model, or ``"bicubic"``.
     options : UpscaleOptions
     device, precision, pool : str
-        See `wsisr.upscaling.load`.
+        See `wsisr.inference.load`.
     part : (int, int) or None
         ``(2, 3)``: the second of three shares of a folder's slides.
     compare : Path or None
@@ -136,7 +137,7 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
     return _folder(request, report)
 
 
-def _load(request: UpscaleRequest) -> LoadedModel:
+def _load(request: UpscaleRequest) -> Engine:
     return load(
         request.model, device=request.device, precision=request.precision, pool=request.pool
     )

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from wsisr.errors import MppError, SlideError
 from wsisr.geometry import Box
+from wsisr.inference import bicubic
+from wsisr.inference.tiles import Frame, lr_box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide, SlideInfo, UInt8Array
 from wsisr.slides.resample import read_resampled
-from wsisr.upscaling import bicubic
 from wsisr.upscaling.pipeline import UpscaleResult
 from wsisr.upscaling.source import Plane, read_plane
-from wsisr.upscaling.tiling import Frame, lr_box
 from wsisr.upscaling.viewer_folder import Picture, write_viewer
 
 REGION_PX = 512

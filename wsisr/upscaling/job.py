@@ -1,21 +1,23 @@
 """Everything decided about one output before a pixel is read."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from wsisr import __version__
 from wsisr.errors import ConfigError, MppError
 from wsisr.geometry import Box
+from wsisr.inference.network import Engine
+from wsisr.inference.tiles import Frame, TilePlan, plan_frame, plan_tiles
+from wsisr.inference.trained import TrainedModel
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
 from wsisr.slides.protocol import Level, Slide
 from wsisr.upscaling.codecs import Codec, make_codec
 from wsisr.upscaling.dicom_folder import check_dicom_writer, instances_of
-from wsisr.upscaling.models import LoadedModel, doubts, settle_scale, software
 from wsisr.upscaling.ome import NOTICE, NOTICE_INTERPOLATED, OmeFacts, ome_xml
 from wsisr.upscaling.sinks import Output, container_of
 from wsisr.upscaling.source import Plane, plan_plane, plane_region
-from wsisr.upscaling.tiling import Frame, plan_frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Job:
     ----------
     plane : Plane
     frame : Frame
+    plan : TilePlan
     scale : float
     output : Output
     identity : dict
@@ -79,16 +82,18 @@ class Job:
 
     plane: Plane
     frame: Frame
+    plan: TilePlan
     scale: float
     output: Output
     identity: dict[str, Any]
     messages: tuple[str, ...]
 
 
-def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptions) -> Job:
+def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) -> Job:
     """Decide level, sizes, metadata; reads no pixels."""
-    info = slide.info
+    info, model = slide.info, engine.trained
     scale = settle_scale(model, options.scale)
+    plan = plan_tiles(engine.needs, scale, options.tile_px, options.halo_px)
     container = container_of(path) or "tiff"
     codec = make_codec(options.compression, options.quality, container)
     plane = plan_plane(
@@ -114,7 +119,7 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
     if doubt:
         messages.append(doubt)
     provenance = {
-        **model.provenance(),
+        **provenance_of(engine),
         "scale": f"{scale:g}",
         "input": info.path.name,
         "input_fingerprint": info.fingerprint,
@@ -149,14 +154,14 @@ def plan_job(slide: Slide, path: Path, model: LoadedModel, options: UpscaleOptio
         "format": 3,
         "size_px": [frame.region.width, frame.region.height],
         "mask": options.mask,
-        "tile": options.tile_px,
-        "halo": options.halo_px,
-        "device": model.device.split(":")[0],
+        "tiling": asdict(plan),
+        "device": engine.device.split(":")[0],
         "um_per_px": None if um is None else list(um),
     }
     return Job(
         plane=plane,
         frame=frame,
+        plan=plan,
         scale=scale,
         output=Output(
             path=path,
@@ -222,3 +227,58 @@ def _is_picture(slide: Slide) -> bool:
         or info.path.suffix.lower() in IMAGE_SUFFIXES
         or (info.vendor in ("generic-tiff", "unknown") and len(info.levels) == 1)
     )
+
+
+def provenance_of(engine: Engine) -> dict[str, str]:
+    """The model, for the metadata of the output."""
+    model = engine.trained
+    facts = {"model": model.model, "preset": model.preset, "weights_sha256": model.weights_sha256}
+    facts["pooling"] = engine.pooling
+    if model.is_network:
+        facts["trained_on_lr"] = model.lr_origin or "not recorded"
+        facts["trained_on_degradation"] = model.degradation or "not recorded"
+        facts["precision"] = engine.precision
+    return {key: value for key, value in facts.items() if value}
+
+
+def settle_scale(model: TrainedModel, scale: float | None) -> float:
+    """The scale to use.
+
+    Raises
+    ------
+    ConfigError
+        If the model has another one, or needs one and none is given.
+    """
+    if model.scale is not None:
+        if scale is not None and scale != model.scale:
+            raise ConfigError(
+                f"{model.model} was trained for x{model.scale} and cannot do x{scale:g}; leave "
+                "--scale out, or take an arbitrary-scale model (`wsisr models list`)."
+            )
+        return float(model.scale)
+    if scale is None:
+        raise ConfigError(f"{model.model} works at any scale: give one with --scale, e.g. 4.")
+    return scale
+
+
+def doubts(model: TrainedModel, scale: float, origin: str, output_um_per_px: float | None) -> str:
+    """One sentence on how the input differs from what the model was trained on; else empty."""
+    if not model.is_network:
+        return ""
+    found = []
+    low, high = model.scale_range
+    if not low - 1e-9 <= scale <= high + 1e-9:
+        found.append(f"for scales {low:g} to {high:g}, not {scale:g}")
+    if model.lr_origin and model.lr_origin != origin and model.lr_origin != "rescan":
+        found.append(f"on LR that was {model.lr_origin}, while this input is {origin}")
+    given = nominal_magnification(output_um_per_px) if output_um_per_px else None
+    if model.hr_magnification and given and given != model.hr_magnification:
+        found.append(f"to give {model.hr_magnification:g}x, while this gives {given}x")
+    if not found:
+        return ""
+    return f"{model.model} was trained {'; '.join(found)}: details may be invented or missed."
+
+
+def software() -> str:
+    """This program with its version."""
+    return f"wsisr {__version__}"

@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.geometry import Box
+from wsisr.inference.blocks import Rendered, Renderer, UInt16Array
+from wsisr.inference.network import Engine
+from wsisr.inference.tiles import Frame, blocks_of
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
 from wsisr.upscaling.background import find_background, whiten
-from wsisr.upscaling.inference import Rendered, Renderer, UInt16Array
 from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
-from wsisr.upscaling.memory import Batching, plan_tiles
-from wsisr.upscaling.models import LoadedModel
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run
 from wsisr.upscaling.seams import SeamEnergy, seam_energy
 from wsisr.upscaling.sinks import PictureSink, Sink, container_of
 from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
-from wsisr.upscaling.tiling import Frame, blocks_of
 
 CACHE_MIB = 128
+SHRUNK = (
+    "Tiles had to be smaller than the model's own, because memory ran out: other machines may give "
+    "slightly different pixels."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class UpscaleResult:
 def upscale_slide(
     source: Path | str,
     output: Path,
-    model: LoadedModel,
+    model: Engine,
     options: UpscaleOptions,
     report: Reporter = silent,
 ) -> UpscaleResult:
@@ -92,7 +95,8 @@ def upscale_slide(
     output : Path
         ``.ome.tiff`` (``.tif``, ``.tiff``) or ``.ome.zarr`` for a pyramid, ``.png``, ``.jpg``,
         ``.bmp`` or ``.webp`` for a picture of at most 178 Mpx.
-    model : LoadedModel
+    model : Engine
+        `wsisr.inference.load` gives one.
     options : UpscaleOptions
     report : Reporter
         Events of stage ``"upscale"``, one a block.
@@ -119,7 +123,7 @@ def upscale_slide(
 def _run(
     slide: Slide,
     job: Job,
-    model: LoadedModel,
+    model: Engine,
     options: UpscaleOptions,
     report: Reporter,
     started: float,
@@ -131,29 +135,19 @@ def _run(
         messages.append(sentence)
         report(ProgressEvent(stage="upscale", message=sentence))
 
-    masked = options.mask and model.is_network
-    on_gpu = model.device.startswith("cuda")
-    batching = plan_tiles(
-        model.engine,
-        frame,
-        options.tile_px,
-        on_gpu=on_gpu,
-        masked=masked and slide.info.mpp is not None,
-        halo_px=options.halo_px,
-    )
-    sink = _open_sink(job, options, batching)
+    sink = _open_sink(job, options)
     try:
-        batching = sink.batching
-        background = find_background(slide, mask=masked)
+        background = find_background(slide, mask=options.mask and model.trained.is_network)
         if background.note:
             tell(background.note)
+        side = max(frame.lr_width_px, frame.lr_height_px)
         renderer = Renderer(
-            engine=model.engine,
+            engine=model,
             frame=frame,
-            plan=batching.plan,
-            batch=batching.batch,
+            plan=job.plan,
+            capacity=model.capacity(job.plan, job.scale, side),
             on_shrink=tell,
-            ahead=on_gpu,
+            ahead=model.device != "cpu",
         )
         blocks = blocks_of(frame)
         earlier = list(sink.finished())
@@ -164,17 +158,19 @@ def _run(
             plane=plane,
             renderer=renderer,
             blocks=blocks,
-            wanted=background.wanted(frame, plane, batching.plan.halo_px),
+            wanted=background.wanted(frame, plane, job.plan.halo_px),
             sink=sink,
         )
         records = earlier + _store_blocks(ahead, len(earlier), job.scale, report)
         tell(f"Opened again and compared: {sink.close()}.")
+        if any(record["shrunk"] for record in records):
+            tell(SHRUNK)
     except BaseException:
         sink.abandon()
         raise
     return UpscaleResult(
         path=job.output.path,
-        model=model.name,
+        model=model.trained.model,
         width_px=frame.region.width,
         height_px=frame.region.height,
         um_per_px=job.output.um_per_px,
@@ -190,13 +186,13 @@ def _run(
     )
 
 
-def _open_sink(job: Job, options: UpscaleOptions, batching: Batching) -> Sink:
+def _open_sink(job: Job, options: UpscaleOptions) -> Sink:
     if container_of(job.output.path) == "picture":
-        return PictureSink(job.output, batching)
+        return PictureSink(job.output)
     if options.overwrite:
         discard_other_run(job.output.path, job.identity)
     threads = options.threads or min(8, os.cpu_count() or 1)
-    return PyramidSink(job.output, job.identity, batching, threads)
+    return PyramidSink(job.output, job.identity, threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +263,7 @@ def _store_blocks(
             "seams": energy.row(),
             "overlap": rendered.overlap,
             "windows": rendered.inferred,
+            "shrunk": rendered.shrunk,
         }
         ahead.sink.put(ahead.blocks[index], rendered.pixels, record)
         records.append(record)

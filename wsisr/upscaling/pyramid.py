@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +20,9 @@ import numpy as np
 
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
+from wsisr.inference.bicubic import one_colour
+from wsisr.inference.blocks import Edges, UInt16Array
+from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
 from wsisr.store.files import (
     disk_full_is_clear,
     remove_tree,
@@ -28,23 +30,18 @@ from wsisr.store.files import (
     swap_in,
     sync_directory,
 )
-from wsisr.upscaling.bicubic import one_colour
 from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.dicom_folder import write_dicom_folder
-from wsisr.upscaling.inference import Edges, UInt16Array
-from wsisr.upscaling.memory import Batching
 from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
 from wsisr.upscaling.sinks import Output, container_of
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
-from wsisr.upscaling.tiling import BLOCK_TILES, TILE_PX, TilePlan
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover - not on POSIX
     fcntl = None  # type: ignore[assignment]
 
-BLOCK_PX = TILE_PX * BLOCK_TILES
 BLOCK_LEVELS = BLOCK_TILES.bit_length()
 """Levels whose tiles a block holds whole: 8 tiles, 4, 2, 1."""
 STATE_NAME, JOURNAL_NAME, TILES_NAME = "state.json", "journal.jsonl", "tiles.tif"
@@ -87,8 +84,6 @@ class PyramidSink:
     output : Output
     identity : mapping
         Everything that the pixels depend on; an unfinished output of another identity is refused.
-    batching : Batching
-        Replaced by that of an unfinished output, because free memory varies from day to day.
     threads : int
         Tiles compressed at the same time.
 
@@ -98,11 +93,8 @@ class PyramidSink:
         If there is an unfinished output of another run.
     """
 
-    def __init__(
-        self, output: Output, identity: Mapping[str, Any], batching: Batching, threads: int = 2
-    ) -> None:
+    def __init__(self, output: Output, identity: Mapping[str, Any], threads: int = 2) -> None:
         self._output = output
-        self._batching = batching
         self._folder = partial_folder(output.path)
         self._sizes = level_sizes(output.width_px, output.height_px)
         self._grids = [(-(-w // TILE_PX), -(-h // TILE_PX)) for w, h in self._sizes]
@@ -124,19 +116,13 @@ class PyramidSink:
                     f"({_difference(found['identity'], dict(identity))}); give the same options to "
                     "go on with it, --overwrite to start anew, or remove that folder."
                 )
-            plan = TilePlan(**found["plan"])
-            self._batching = Batching(plan=plan, batch=int(found["batch"]))
         else:
             if folder.exists():
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
             (folder / TILES_NAME).write_bytes(HEADER)
             (folder / JOURNAL_NAME).touch()
-            state = {
-                "identity": dict(identity),
-                "plan": asdict(self._batching.plan),
-                "batch": self._batching.batch,
-            }
+            state = {"identity": dict(identity)}
             replace_file(folder / STATE_NAME, json.dumps(state, indent=1).encode())
         self._witnesses = Witnesses(folder)
         self._file = _open_alone(folder / TILES_NAME)
@@ -170,10 +156,6 @@ class PyramidSink:
             whole += len(line)
         with open(path, "r+b") as file:
             file.truncate(whole)
-
-    @property
-    def batching(self) -> Batching:
-        return self._batching
 
     def finished(self) -> Iterator[dict[str, Any]]:
         yield from self._records
@@ -413,10 +395,9 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     """State of an unfinished output; None where there is none, or none that can be gone on with."""
     try:
         found = json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
-        whole = {"identity", "plan", "batch"} <= set(found)
     except (OSError, ValueError):
         return None
-    return found if whole else None
+    return found if isinstance(found, dict) and "identity" in found else None
 
 
 def discard_other_run(path: Path, identity: Mapping[str, Any]) -> None:

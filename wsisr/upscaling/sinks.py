@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from wsisr.geometry import Box
+from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.upscaling.codecs import Codec, UInt8Array
-from wsisr.upscaling.inference import Edges, UInt16Array
-from wsisr.upscaling.memory import Batching
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
@@ -69,11 +68,6 @@ class Output:
 class Sink(Protocol):
     """Takes blocks in order."""
 
-    @property
-    def batching(self) -> Batching:
-        """The tiling: that of an earlier run which this one goes on with, else the one given."""
-        ...
-
     def finished(self) -> Iterator[dict[str, Any]]:
         """Records of the blocks that an earlier run finished, in order."""
         ...
@@ -108,16 +102,11 @@ class PictureSink:
         If it would be larger than 178 Mpx, the most that `wsisr.slides` reads back.
     """
 
-    def __init__(self, output: Output, batching: Batching) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._batching = batching
         check_picture_size(output.path, output.width_px, output.height_px)
         self._pixels = np.empty((output.height_px, output.width_px, 3), np.uint8)
         self._edges: dict[tuple[int, str], UInt16Array] = {}
-
-    @property
-    def batching(self) -> Batching:
-        return self._batching
 
     def finished(self) -> Iterator[dict[str, Any]]:
         return iter(())

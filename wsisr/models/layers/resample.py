@@ -1,6 +1,6 @@
 """Bicubic resampling as dense matrices of torch operations.
 
-The operator of `wsisr.degradation.resize(kernel="matlab")` (a test holds them equal), written so
+The operator of `wsisr.resize(kernel="matlab")` (a test holds them equal), written so
 that torch.compile and torch.export see nothing but tensor arithmetic.
 """
 

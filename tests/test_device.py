@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from wsisr.device import choose_device
 from wsisr.errors import ConfigError
-from wsisr.models.device import choose_device
 
 
 @pytest.mark.parametrize("name", [None, "auto", "cpu"])

@@ -1,7 +1,7 @@
 """Bicubic enlargement of any part of a plane, as if the whole had been enlarged.
 
 Keys' cubic convolution with a = -0.5, half-pixel centres, mirrored at the plane's edges: the
-operator of `wsisr.degradation.resize` (MATLAB's ``imresize``), but for windows, in numpy.
+operator of `wsisr.resize` (MATLAB's ``imresize``), but for windows, in numpy.
 """
 
 from functools import lru_cache
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.geometry import Box
+from wsisr.inference.tiles import Frame
 from wsisr.slides.resample import cubic
-from wsisr.upscaling.tiling import Frame
 
 Float32Array = NDArray[np.float32]
 UInt8Array = NDArray[np.uint8]
@@ -48,7 +48,7 @@ def enlarge(lr: UInt8Array, box: Box, frame: Frame, out: Box) -> Float32Array:
 
     Parameters
     ----------
-    lr : ndarray, shape (h, w, 3), uint8
+    lr : ndarray, shape (..., h, w, 3), uint8
         Plane pixels of `box`, which must hold the footprint of `out` and `HALO_PX` around it.
     box, out : Box
         Plane px and output px.
@@ -56,15 +56,15 @@ def enlarge(lr: UInt8Array, box: Box, frame: Frame, out: Box) -> Float32Array:
 
     Returns
     -------
-    ndarray, shape (out.height, out.width, 3), float32
+    ndarray, shape (..., out.height, out.width, 3), float32
         Grey levels, not clipped.
     """
-    planes = np.ascontiguousarray(lr.transpose(2, 0, 1), np.float32)
+    planes = np.ascontiguousarray(np.moveaxis(lr, -1, -3), np.float32)
     rows = _axis(out.y, out.bottom, frame.lr_height_px, frame.height_px, box.y, box.bottom)
     columns = _axis(out.x, out.right, frame.lr_width_px, frame.width_px, box.x, box.right)
     wide = np.concatenate([planes[..., a:b] @ w.T for a, b, w in columns], axis=-1)
-    tall = np.concatenate([w @ wide[:, a:b] for a, b, w in rows], axis=-2)
-    return np.ascontiguousarray(tall.transpose(1, 2, 0))
+    tall = np.concatenate([w @ wide[..., a:b, :] for a, b, w in rows], axis=-2)
+    return np.ascontiguousarray(np.moveaxis(tall, -3, -1))
 
 
 def to_grey(values: Float32Array) -> UInt8Array:

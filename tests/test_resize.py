@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsisr.degradation.resize import (
+from wsisr.errors import DegradationError
+from wsisr.resize import (
     KERNELS,
     crop_to_scale,
     hr_size,
@@ -17,7 +18,6 @@ from wsisr.degradation.resize import (
     resize,
     to_grey,
 )
-from wsisr.errors import DegradationError
 
 
 def _matlab_line(line: NDArray[np.float64], size: int, ratio: float) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ from slides_samples import picture
 
 from wsisr.degradation import resize
 from wsisr.geometry import Box
-from wsisr.upscaling import bicubic
-from wsisr.upscaling.tiling import lr_box, plan_frame
+from wsisr.inference import bicubic
+from wsisr.inference.tiles import lr_box, plan_frame
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 4.0, 2.37, 3.3])

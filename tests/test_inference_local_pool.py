@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from wsisr.errors import ModelError
+from wsisr.inference.local_pool import box_mean, only_pools_globally, set_local_pooling
 from wsisr.models import create_model
-from wsisr.models.local_pool import box_mean, only_pools_globally, set_local_pooling
 
 POOLING = [
     ("rcan", 2),

@@ -1,0 +1,508 @@
+"""One block: windows in, blended output px back, and never a pixel of a failed run.
+
+Cores fade into each other over `TilePlan.blend_px`. What the last cores of a block give to the
+next blocks' pixels is kept as weighted partial sums (its right and lower *edges*), so that no
+window is run twice and a block's border is no different from any other. When memory runs out,
+the same windows are run again in a smaller batch and then in smaller parts.
+
+Arrays of planes may have leading axes: several planes of one frame, whose windows share batches.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import MemoryLimitError, OutputError
+from wsisr.geometry import Box
+from wsisr.host import is_out_of_memory
+from wsisr.inference import bicubic
+from wsisr.inference.bicubic import Float32Array, UInt8Array
+from wsisr.inference.network import Bicubic, Capacity, Engine, release
+from wsisr.inference.tiles import (
+    BLOCK_PX,
+    Frame,
+    TilePlan,
+    Window,
+    axis_weights,
+    blocks_of,
+    lr_box,
+    plan_frame,
+    split_window,
+    window_rows,
+)
+
+log = logging.getLogger(__name__)
+
+UInt16Array = NDArray[np.uint16]
+EDGE_UNIT = 256.0
+"""Partial sums of edges are kept in 1/256 grey level."""
+SMALLEST_PART_PX = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edges:
+    """Partial sums that a block hands on: to its right (full height and the corner) and below.
+
+    `right` has shape (..., height + blend, blend, 3), `below` (..., blend, width, 3); both uint16
+    in 1 / `EDGE_UNIT` grey levels. Empty where nothing follows.
+    """
+
+    right: UInt16Array
+    below: UInt16Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rendered:
+    """A finished block.
+
+    Attributes
+    ----------
+    pixels : ndarray, shape (..., height, width, 3)
+        Grey levels: uint8, or float32 as they were before they were rounded.
+    edges : Edges or None
+        None where cores do not blend.
+    columns, rows : tuple of int
+        Where cores begin inside the block (px of the block), for the seam measure.
+    inferred : int
+        Windows that the network ran.
+    source : ndarray, shape (..., h, w, 3), uint8
+        Plane pixels under the block, for the same.
+    overlap : (float, int)
+        Squared differences of neighbouring windows where both of them were inferred, grey levels
+        squared, and how many values they are summed over.
+    shrunk : bool
+        Memory ran out for a window, so that it was run in parts: pixels may differ from those that
+        other machines give.
+    """
+
+    pixels: NDArray[Any]
+    edges: Edges | None
+    columns: tuple[int, ...]
+    rows: tuple[int, ...]
+    inferred: int
+    source: UInt8Array
+    overlap: tuple[float, int]
+    shrunk: bool
+
+
+@dataclass(kw_only=True)
+class Renderer:
+    """Runs an engine over blocks.
+
+    Attributes
+    ----------
+    engine : Engine
+    frame : Frame
+    plan : TilePlan
+    capacity : Capacity
+        How much runs at once; corrected when memory runs out, and shared by renderers that are to
+        learn from one another.
+    rounded : bool
+        Give pixels as uint8, else as float32.
+    on_shrink : callable
+        Told in a sentence when memory runs out.
+    ahead : bool
+        Infer the next row of windows while one is blended, so that a GPU need not wait for that.
+    """
+
+    engine: Engine
+    frame: Frame
+    plan: TilePlan
+    capacity: Capacity = field(default_factory=Capacity)
+    rounded: bool = True
+    on_shrink: Callable[[str], None] = field(default=log.warning)
+    ahead: bool = False
+
+    def source_box(self, block: Box) -> Box:
+        """Plane pixels that a block (region px) needs, blending included."""
+        rows = list(window_rows(self.frame, block, self.plan))
+        first, last = rows[0][0], rows[-1][-1]
+        near = [lr_box(self.frame, w.reach, bicubic.HALO_PX, 1) for w in (first, last)]
+        x, y = (min(b.x for b in (first.lr, *near)), min(b.y for b in (first.lr, *near)))
+        right = max(b.right for b in (last.lr, *near))
+        bottom = max(b.bottom for b in (last.lr, *near))
+        return Box(x=x, y=y, width=right - x, height=bottom - y)
+
+    def render(
+        self,
+        block: Box,
+        lr: UInt8Array,
+        box: Box,
+        wanted: Callable[[Box], bool] = lambda core: True,
+        *,
+        left: UInt16Array | None = None,
+        above: UInt16Array | None = None,
+        finer: UInt8Array | None = None,
+    ) -> Rendered:
+        """All pixels of a block.
+
+        Parameters
+        ----------
+        block : Box
+            Region px.
+        lr : ndarray, shape (..., h, w, 3), uint8
+            Plane pixels of `box`, which contains `source_box(block)`.
+        box : Box
+        wanted : callable
+            Of a core (output px): whether the network is to see it; otherwise bicubic.
+        left, above : ndarray, optional
+            Edges handed on by the neighbours.
+        finer : ndarray, optional
+            References of twice the size of `lr`, for a model that takes one.
+        """
+        region = self.frame.region
+        window_grid = list(window_rows(self.frame, block, self.plan))
+        # A core that makes the whole region has nothing to fade into.
+        alone = len(window_grid) == len(window_grid[0]) == 1 and (
+            (block.width, block.height) == (region.width, region.height)
+        )
+        blend = 0 if alone else self.plan.blend_px
+        x0, y0 = region.x + block.x, region.y + block.y
+        wide = min(block.width + blend, region.width - block.x)
+        lead = lr.shape[:-3]
+        dtype: Any = np.uint8 if self.rounded else np.float32
+        pixels = np.empty((*lead, block.height, block.width, 3), dtype)
+        right_sums = np.zeros((*lead, block.height + blend, wide - block.width, 3), np.float32)
+        carry = np.zeros((*lead, blend, wide, 3), np.float32)
+        if above is not None:
+            carry[..., : above.shape[-3], : block.width, :] += above / np.float32(EDGE_UNIT)
+        columns: tuple[int, ...] = ()
+        rows: list[int] = []
+        inferred = 0
+        overlap = _Overlap(blend)
+        source = _Source(lr=lr, box=box, finer=finer)
+        for windows, rendered in self._inferred(window_grid, source, wanted):
+            columns = tuple(w.across.first - x0 for w in windows)
+            top, bottom = windows[0].down.first - y0, windows[0].down.last - y0
+            rows.append(top)
+            if not isinstance(self.engine, Bicubic):
+                inferred += len(rendered)
+            overlap.add(windows, rendered)
+            if not blend:
+                for window in windows:
+                    part = self._part(window, rendered, source)
+                    across = slice(window.reach.x - x0, window.reach.right - x0)
+                    pixels[..., top:bottom, across, :] = self._finished(part)
+                continue
+            sums = np.zeros((*lead, bottom - top + blend, wide, 3), np.float32)
+            sums[..., :blend, :, :] += carry
+            for window in windows:
+                part = self._part(window, rendered, source)
+                across = slice(window.reach.x - x0, window.reach.right - x0)
+                wx = axis_weights(window.across, (window.reach.x, window.reach.right), blend)
+                wy = axis_weights(window.down, (window.reach.y, window.reach.bottom), blend)
+                sums[..., : len(wy), across, :] += part * wy[:, None, None] * wx[None, :, None]
+            if left is not None:
+                sums[..., : bottom - top, : left.shape[-2], :] += left[
+                    ..., top:bottom, :, :
+                ] / np.float32(EDGE_UNIT)
+            done = sums[..., : bottom - top, : block.width, :]
+            pixels[..., top:bottom, :, :] = self._finished(done)
+            right_sums[..., top:bottom, :, :] = sums[..., : bottom - top, block.width :, :]
+            carry = sums[..., bottom - top :, :, :]
+        edges = None
+        if blend:
+            if left is not None:
+                carry[..., : left.shape[-2], :] += left[..., block.height :, :, :] / np.float32(
+                    EDGE_UNIT
+                )
+            right_sums[..., block.height :, :, :] = carry[..., block.width :, :]
+            last = block.y + block.height == region.height
+            edges = Edges(
+                right=_fixed(right_sums),
+                below=_fixed(carry[..., : 0 if last else blend, : block.width, :]),
+            )
+        under = Box(x=x0, y=y0, width=block.width, height=block.height)
+        return Rendered(
+            pixels=pixels,
+            edges=edges,
+            columns=columns,
+            rows=tuple(rows),
+            inferred=inferred,
+            source=source.crop(lr_box(self.frame, under, 0, 1)),
+            overlap=(overlap.squares, overlap.count),
+            shrunk=self.capacity.shrunk,
+        )
+
+    def _finished(self, values: Float32Array) -> NDArray[Any]:
+        """What is stored of grey levels. Only bicubic's leave [0, 255]."""
+        if not self.rounded:
+            return np.clip(values, 0.0, 255.0)
+        plain = values.strides[-3:-1] == (0, 0)  # one colour, see `_bicubic`
+        return bicubic.to_grey(values[..., :1, :, :] if plain else values)
+
+    def _part(
+        self, window: Window, rendered: dict[int, Float32Array], source: "_Source"
+    ) -> Float32Array:
+        part = rendered.get(window.across.start)
+        return self._bicubic(window, source) if part is None else part
+
+    def _inferred(
+        self, rows: list[list[Window]], source: "_Source", wanted: Callable[[Box], bool]
+    ) -> Iterator[tuple[list[Window], dict[int, Float32Array]]]:
+        """Rows of windows, and by where their cores start (x) what the engine made of them."""
+
+        def run(windows: list[Window]) -> dict[int, Float32Array]:
+            net = [w for w in windows if wanted(w.core)]
+            return dict(zip((w.across.start for w in net), self._run(net, source), strict=True))
+
+        if not self.ahead or len(rows) == 1:
+            for windows in rows:
+                yield windows, run(windows)
+            return
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer") as worker:
+            following = worker.submit(run, rows[0])
+            for number, windows in enumerate(rows, 1):
+                rendered = following.result()
+                if number < len(rows):
+                    following = worker.submit(run, rows[number])
+                yield windows, rendered
+
+    def _bicubic(self, window: Window, source: "_Source") -> Float32Array:
+        need = lr_box(self.frame, window.reach, bicubic.HALO_PX, 1)
+        part = source.crop(need)
+        if part.ndim == 3 and bicubic.one_colour(part):
+            shape = (window.reach.height, window.reach.width, 3)
+            return np.broadcast_to(part[0, 0].astype(np.float32), shape)
+        return bicubic.enlarge(part, need, self.frame, window.reach)
+
+    def _run(self, windows: Sequence[Window], source: "_Source") -> list[Float32Array]:
+        """The engine on windows of any shapes, in batches of equal ones; order is kept."""
+        if isinstance(self.engine, Bicubic):
+            return [self._bicubic(w, source) for w in windows]
+        planes = source.planes
+        tasks = [(w, plane) for w in windows for plane in range(planes)]
+        results: dict[int, Float32Array] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for i, (w, _) in enumerate(tasks):
+            key = (w.lr.width, w.lr.height, w.reach.width, w.reach.height)
+            groups.setdefault(key, []).append(i)
+        for indices in groups.values():
+            while indices:
+                now = indices[: self.capacity.batch]
+                if self.capacity.largest_px is not None:
+                    now = now[:1]
+                    made = [self._in_parts(*tasks[now[0]], source)]
+                else:
+                    try:
+                        made = self._render([tasks[i] for i in now], source)
+                    except (RuntimeError, MemoryError) as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        self._shrink(tasks[now[0]][0], error)
+                        continue
+                results.update(zip(now, made, strict=True))
+                indices = indices[len(now) :]
+        parts = [results[i] for i in range(len(tasks))]
+        if source.lr.ndim == 3:
+            return parts
+        return [
+            np.stack(parts[i : i + planes]).reshape(*source.lr.shape[:-3], *parts[i].shape)
+            for i in range(0, len(parts), planes)
+        ]
+
+    def _render(self, tasks: Sequence[tuple[Window, int]], source: "_Source") -> list[Float32Array]:
+        """Windows of one shape at once."""
+        lr = [source.one(plane, w.lr) for w, plane in tasks]
+        finer = None
+        if source.finer is not None:
+            finer = [source.one(plane, w.lr, finer=True) for w, plane in tasks]
+        try:
+            return self.engine.render(self.frame, [w for w, _ in tasks], lr, finer)
+        except OutputError as error:
+            error.item = tasks[error.item][1]
+            raise
+
+    def _shrink(self, window: Window, error: BaseException) -> None:
+        release(error)
+        capacity = self.capacity
+        if capacity.batch > 1:
+            capacity.batch //= 2
+            self.on_shrink(f"Memory ran out: going on with {capacity.batch} tile(s) at once.")
+            return
+        side = capacity.largest_px or max(window.reach.width, window.reach.height)
+        capacity.largest_px = -(-side // 2)
+        if capacity.largest_px < SMALLEST_PART_PX:
+            raise MemoryLimitError(
+                "Memory runs out even for the smallest tile; close other programs that use it, "
+                "or run with --device cpu."
+            ) from error
+        self.on_shrink(f"Memory ran out: going on with tiles of {capacity.largest_px} output px.")
+
+    def _in_parts(self, window: Window, plane: int, source: "_Source") -> Float32Array:
+        out = np.empty((window.reach.height, window.reach.width, 3), np.float32)
+        # Whole images have no halo; their parts need one.
+        needs = self.engine.needs
+        halo, multiple = (max(self.plan.halo_px, needs.halo_px), needs.multiple_px)
+        plan = replace(self.plan, halo_px=halo, multiple_px=multiple)
+        while True:
+            assert self.capacity.largest_px is not None
+            try:
+                for part in split_window(self.frame, plan, window, self.capacity.largest_px):
+                    pixels = self._render([(part, plane)], source)[0]
+                    y, x = part.reach.y - window.reach.y, part.reach.x - window.reach.x
+                    out[y : y + part.reach.height, x : x + part.reach.width] = pixels
+                return out
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(window, error)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Source:
+    """Plane pixels of a box, and references of twice their size."""
+
+    lr: UInt8Array
+    box: Box
+    finer: UInt8Array | None
+
+    @property
+    def planes(self) -> int:
+        return int(np.prod(self.lr.shape[:-3]))
+
+    def crop(self, part: Box) -> UInt8Array:
+        """A part of all planes."""
+        return _crop(self.lr, self.box, part)
+
+    def one(self, plane: int, part: Box, *, finer: bool = False) -> UInt8Array:
+        """A part of one of the planes, or of its reference."""
+        if not finer:
+            return _crop(self.lr.reshape(-1, *self.lr.shape[-3:])[plane], self.box, part)
+        assert self.finer is not None
+        images = self.finer.reshape(-1, *self.finer.shape[-3:])
+        return _crop(images[plane], _twice(self.box), _twice(part))
+
+
+@dataclass
+class _Overlap:
+    """How far windows differ where they overlap: the seam that blending has to hide."""
+
+    blend_px: int
+    squares: float = 0.0
+    count: int = 0
+    _above: list[tuple[Box, Float32Array]] = field(default_factory=list)
+
+    def add(self, windows: Sequence[Window], rendered: dict[int, Float32Array]) -> None:
+        """Compare a row's windows with each other and with those of the row above."""
+        if not self.blend_px:
+            return
+        row = [(w.reach, rendered[w.across.start]) for w in windows if w.across.start in rendered]
+        for before, after in pairwise(row):
+            self._compare(before, after)
+        for above in self._above:
+            for below in row:
+                if above[0].x == below[0].x:
+                    self._compare(above, below)
+        # Copies of the ramps alone: views would keep whole windows.
+        stop = windows[0].down.last
+        self._above = [
+            (
+                Box(x=reach.x, y=stop, width=reach.width, height=reach.bottom - stop),
+                part[..., stop - reach.y :, :, :].copy(),
+            )
+            for reach, part in row
+        ]
+
+    def _compare(self, a: tuple[Box, Float32Array], b: tuple[Box, Float32Array]) -> None:
+        x, y = max(a[0].x, b[0].x), max(a[0].y, b[0].y)
+        width, height = min(a[0].right, b[0].right) - x, min(a[0].bottom, b[0].bottom) - y
+        if width < 1 or height < 1:
+            return
+        both = Box(x=x, y=y, width=width, height=height)
+        difference = _crop(a[1], a[0], both) - _crop(b[1], b[0], both)
+        self.squares += float(np.square(difference).sum(dtype=np.float64))
+        self.count += difference.size
+
+
+def _crop(pixels: NDArray[Any], box: Box, part: Box) -> NDArray[Any]:
+    y, x = part.y - box.y, part.x - box.x
+    return pixels[..., y : y + part.height, x : x + part.width, :]
+
+
+def _twice(box: Box) -> Box:
+    return Box(x=2 * box.x, y=2 * box.y, width=2 * box.width, height=2 * box.height)
+
+
+def _fixed(sums: Float32Array) -> UInt16Array:
+    return np.clip(np.rint(sums * np.float32(EDGE_UNIT)), 0, 65535).astype(np.uint16)
+
+
+def super_resolve(
+    engine: Engine,
+    lr: UInt8Array,
+    scale: float,
+    plan: TilePlan,
+    *,
+    region: Box | None = None,
+    capacity: Capacity | None = None,
+    finer: UInt8Array | None = None,
+    on_shrink: Callable[[str], None] = log.warning,
+) -> Float32Array:
+    """Images that are in memory, by the same steps as whole slides.
+
+    Parameters
+    ----------
+    engine : Engine
+    lr : ndarray, shape (..., h, w, 3), uint8
+    scale : float
+    plan : TilePlan
+    region : Box, optional
+        Part of the LR px; the pixels are those that the whole output has there.
+    capacity : Capacity, optional
+        How much runs at once; corrected when memory runs out.
+    finer : ndarray, shape (..., 2h, 2w, 3), uint8, optional
+        References, for a model that takes one.
+    on_shrink : callable
+        Told in a sentence when memory runs out.
+
+    Returns
+    -------
+    ndarray, shape (..., round(h scale), round(w scale), 3), float32
+        Grey levels in [0, 255], as they are before they are rounded.
+
+    Raises
+    ------
+    OutputError
+        The network gave values that are no numbers; `item` is the image.
+    MemoryLimitError
+        Not even the smallest tile fits.
+    """
+    height, width = lr.shape[-3:-1]
+    frame = plan_frame(width, height, scale, region)
+    renderer = Renderer(
+        engine=engine,
+        frame=frame,
+        plan=plan,
+        capacity=capacity or Capacity(),
+        rounded=False,
+        on_shrink=on_shrink,
+    )
+    box = Box(x=0, y=0, width=width, height=height)
+    # Whole images are one block; others are made in the blocks of slides, to the same pixels.
+    side = {} if plan.core_px <= BLOCK_PX else {"block_px": max(frame.width_px, frame.height_px)}
+    blocks = blocks_of(frame, **side)
+    across = -(-frame.region.width // blocks[0].width)
+    out = np.empty((*lr.shape[:-3], frame.region.height, frame.region.width, 3), np.float32)
+    edges: dict[int, Edges | None] = {}
+    for i, block in enumerate(blocks):
+        beside = edges.get(i - 1) if i % across else None
+        over = edges.get(i - across)
+        done = renderer.render(
+            block,
+            lr,
+            box,
+            left=None if beside is None else beside.right,
+            above=None if over is None else over.below,
+            finer=finer,
+        )
+        edges[i] = done.edges
+        edges.pop(i - across, None)
+        out[..., block.y : block.bottom, block.x : block.right, :] = done.pixels
+    return out
