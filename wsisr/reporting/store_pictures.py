@@ -16,8 +16,6 @@ from wsisr.reporting.store_pairs import (
     choose_gallery,
     read_pair,
 )
-from wsisr.selection.preview import frame_patches, png_bytes
-from wsisr.slides.protocol import UInt8Array
 from wsisr.store.files import replace_file
 
 FloatArray = NDArray[np.float64]
@@ -96,7 +94,7 @@ def slides(facts: StoreFacts) -> Html:
     return join([paragraph(legend), grid(*items, width_px=250 if count <= 80 else 190)])
 
 
-def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> UInt8Array | None:
+def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> NDArray[np.uint8] | None:
     """After `wsisr keep`, the build's picture of a slide with the frames that hold now.
 
     The file is rewritten too, so that who opens it sees what the page shows. None where nothing
@@ -105,6 +103,9 @@ def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> UInt8Array | No
     levels = facts.attributes[slide_id].get("levels") or [{}]
     if not facts.store.attributes.get("keep") or "width_px" not in levels[0]:
         return None
+    # Slide libraries come with it, and pages of stores that nobody decided anew need none.
+    from wsisr.selection.preview import frame_patches, png_bytes
+
     rows = facts.rows_per_slide[slide_id]
     view = facts.store.slides[slide_id]
     hr = view.spec(view.arrays[0])
