@@ -1,7 +1,8 @@
 """Small slides of every kind, written to order for the tests of `wsisr.slides`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -117,11 +118,14 @@ def write_dicom(
     sparse_order: list[int] | None = None,
     kind: str = "VOLUME",
     part: tuple[int, int] | None = None,
+    further: Sequence[U8] = (),
+    change: Callable[[Any], None] = lambda data: None,
 ) -> Path:
     """A DICOM whole-slide image with uncompressed-equal JPEG 2000 (reversible) frames.
 
     `sparse_order` writes TILED_SPARSE with only these tiles, in this order; `part` writes frames
-    ``[first, last)`` of a concatenation.
+    ``[first, last)`` of a concatenation; frames of `further` images follow as those of other
+    planes do, and `change` has the last word on the header.
     """
     import imagecodecs
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -132,7 +136,8 @@ def write_dicom(
     columns = -(-width // tile)
     frames = [
         imagecodecs.jpeg2k_encode(block, level=0, reversible=True, codecformat="j2k")
-        for block in tiles_of(image, tile, set())
+        for one in (image, *further)
+        for block in tiles_of(one, tile, set())
     ]
     order = sparse_order if sparse_order is not None else list(range(len(frames)))
     if part is not None:
@@ -166,8 +171,9 @@ def write_dicom(
         groups = []
         for number in order:
             place, group = Dataset(), Dataset()
-            place.ColumnPositionInTotalImagePixelMatrix = number % columns * tile + 1
-            place.RowPositionInTotalImagePixelMatrix = number // columns * tile + 1
+            at = number % (columns * -(-height // tile))
+            place.ColumnPositionInTotalImagePixelMatrix = at % columns * tile + 1
+            place.RowPositionInTotalImagePixelMatrix = at // columns * tile + 1
             group.PlanePositionSlideSequence = [place]
             groups.append(group)
         data.PerFrameFunctionalGroupsSequence = groups
@@ -177,6 +183,7 @@ def write_dicom(
     data.PixelData = encapsulate([frames[number] for number in order])
     data["PixelData"].is_undefined_length = True
     data["PixelData"].VR = "OB"
+    change(data)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = data.SOPClassUID
     meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID

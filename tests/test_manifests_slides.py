@@ -16,7 +16,7 @@ from wsisr.building.counts import count_store
 from wsisr.building.manifest import load_manifest, manifest_names
 from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
-from wsisr.slides import SelfCheck, open_slide
+from wsisr.slides import ReaderVerdict
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import SlideSpec, write_slide
 from wsisr.testing.camelyon import write_camelyon16_like
@@ -106,10 +106,8 @@ CASES = [
 def quick_scans() -> Any:
     """Second readers, evidence and calibration are tested elsewhere, and take most of a scan."""
     patch = pytest.MonkeyPatch()
-    agreed = SelfCheck(agrees=True, second_backend=None, detail="")
-    patch.setattr(
-        levels, "open_checked_slide", lambda path, seed, mpp, icc: (open_slide(path), agreed)
-    )
+    agreed = ReaderVerdict(status="agree", reader="direct", regions=1, detail="")
+    patch.setattr("wsisr.slides.opening.load_verdict", lambda key: agreed)
     patch.setattr(places, "level_evidence", lambda slide: ())
     patch.setattr(levels, "calibrate_levels", lambda slide, seed, only: ())
     yield

@@ -6,12 +6,13 @@ import pytest
 from slides_samples import picture, write_pyramid
 
 from wsisr.slides import open_slide
+from wsisr.slides.ome import ome_images
 from wsisr.slides.tiff_metadata import (
     aperio_fields,
     aperio_generations,
     stated_sharpening,
 )
-from wsisr.slides.vendor_xml import ome_um, philips_spacings_um
+from wsisr.slides.vendor_xml import philips_spacings_um
 
 
 def info_of(tmp_path: Path, **options):
@@ -56,8 +57,9 @@ def test_implausible_and_uneven_vendor_values_are_refused(tmp_path: Path) -> Non
         info = info_of(tmp_path, description=text.format(value))
         assert info.mpp is None, value
         assert "--mpp-override" in info.mpp_problem
-    ome = '<OME><Image><Pixels PhysicalSizeX="0.25" PhysicalSizeY="0.5"/></Image></OME>'
-    assert ome_um(ome) == (0.25, 0.5)
+    ome = '<Pixels SizeX="9" SizeY="9" PhysicalSizeX="0.25" PhysicalSizeY="0.5"/>'
+    (image,) = ome_images(f"<OME><Image>{ome}</Image></OME>")
+    assert image.um_per_px == (0.25, 0.5)
 
 
 def test_aperio_description() -> None:
@@ -92,18 +94,20 @@ def test_broken_and_hostile_xml_state_nothing() -> None:
         "<OME><Pixels>&c;</Pixels></OME>"
     )
     for text in ("", "<OME", "no xml", bomb):
-        assert ome_um(text) is None
+        assert ome_images(text) == ()
         assert philips_spacings_um(text).image is None
 
 
 def test_ome_units() -> None:
-    def ome(size: str, unit: str) -> str:
-        return (
-            f'<OME><Pixels PhysicalSizeX="{size}" PhysicalSizeXUnit="{unit}" '
-            f'PhysicalSizeY="{size}" PhysicalSizeYUnit="{unit}"/></OME>'
+    def um(size: str, unit: str) -> tuple[float, float] | None:
+        (image,) = ome_images(
+            f'<OME><Image><Pixels SizeX="9" SizeY="9" PhysicalSizeX="{size}" '
+            f'PhysicalSizeXUnit="{unit}" PhysicalSizeY="{size}" PhysicalSizeYUnit="{unit}"/>'
+            "</Image></OME>"
         )
+        return image.um_per_px
 
-    assert ome_um(ome("250", "nm")) == pytest.approx((0.25, 0.25))
-    assert ome_um(ome("0.00025", "mm")) == pytest.approx((0.25, 0.25))
-    assert ome_um(ome("1", "pixel")) is None
-    assert ome_um(ome("0", "nm")) is None
+    assert um("250", "nm") == pytest.approx((0.25, 0.25))
+    assert um("0.00025", "mm") == pytest.approx((0.25, 0.25))
+    assert um("1", "pixel") is None
+    assert um("0", "nm") is None

@@ -33,6 +33,13 @@ def command(
     icc: Annotated[
         str | None, typer.Option(help="keep or srgb: convert LR and HR alike by the profile.")
     ] = None,
+    unchecked: Annotated[
+        str | None,
+        typer.Option(help="refuse or accept slides that no second reader confirms (MRXS, BIF)."),
+    ] = None,
+    focal_plane: Annotated[
+        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,
@@ -65,7 +72,15 @@ def command(
 
     overrides: dict[str, Any] = {
         key: value
-        for key, value in {"hr": hr, "lr": lr, "mpp": mpp, "size": size, "icc": icc}.items()
+        for key, value in {
+            "hr": hr,
+            "lr": lr,
+            "mpp": mpp,
+            "size": size,
+            "icc": icc,
+            "unchecked": unchecked,
+            "focal_plane": focal_plane,
+        }.items()
         if value is not None
     }
     request = BuildRequest(

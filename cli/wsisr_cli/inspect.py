@@ -12,6 +12,9 @@ def command(
         str | None, typer.Option(help="direct, dicom, tiffslide, openslide or image.")
     ] = None,
     mpp: Annotated[float | None, typer.Option(help="Resolution override in um/px.")] = None,
+    focal_plane: Annotated[
+        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+    ] = None,
 ) -> None:
     """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
     from wsisr.building.inspection import describe_alignment, describe_slide, slides_below
@@ -29,12 +32,12 @@ def command(
     for line in left_out:
         typer.echo(line)
     if len(paths) == 1:
-        typer.echo(describe_slide(paths[0], backend, mpp))
+        typer.echo(describe_slide(paths[0], backend, mpp, focal_plane))
         return
     failed = 0
     for one in paths:
         try:
-            typer.echo(describe_slide(one, backend, mpp))
+            typer.echo(describe_slide(one, backend, mpp, focal_plane))
         except WsisrError as error:
             failed += 1
             typer.echo(f"{one}\n  FAULT       {error}")

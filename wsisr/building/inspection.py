@@ -13,35 +13,40 @@ from wsisr.slides import (
     SlideInfo,
     colour_check,
     describe_left_out,
+    judge_slide,
     level_evidence,
     list_source,
     open_slide,
-    self_check,
 )
 from wsisr.store import open_pairs
 
 
-def describe_slide(path: Path, backend: str | None = None, mpp: float | None = None) -> str:
+def describe_slide(
+    path: Path,
+    backend: str | None = None,
+    mpp: float | None = None,
+    focal_plane: int | None = None,
+) -> str:
     """Vendor, reader, resolution with its source, levels with their evidence, and quirks.
 
-    A folder is described slide by slide; what cannot be opened is named with its fault.
+    A `backend` is described with what a second reader says of it, whether or not it is believed.
 
     Raises
     ------
     SlideError
         If `path` is one slide and cannot be read.
     """
-    slide = open_slide(path, backend=backend, mpp=mpp)
+    slide = open_slide(path, backend=backend, mpp=mpp, focal_plane=focal_plane)
     with closing(slide):
         info = slide.info
+        verdict = info.verdict or judge_slide(path, backend, focal_plane)
         evidence = {item.level: item for item in level_evidence(slide)} if _several(info) else {}
-        check = self_check(slide, seed=0)
         transforms = {t.level: t for t in calibrate_levels(slide)} if _several(info) else {}
         lines = [
             str(path),
             f"  vendor      {info.vendor}",
             f"  reader      {info.backend}",
-            f"  check       {'' if check.agrees else 'READERS DISAGREE: '}{check.detail}",
+            f"  check       {verdict.line()}",
             f"  resolution  {_resolution(info)}",
             f"  objective   {_objective(info)}",
             f"  file        {info.bytes / 1e6:,.1f} MB, fingerprint {info.fingerprint[:16]}",

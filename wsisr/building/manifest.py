@@ -55,6 +55,10 @@ class Manifest(Strict):
     native: Literal["prefer", "require", "never"] = "prefer"
     """Whether an LR that the file does not store may be made (`prefer`), must not (`require`),
     or is always made (`never`)."""
+    unchecked: Literal["refuse", "accept"] = "refuse"
+    """What becomes of a slide whose pixels no second reader has confirmed (MRXS, BIF, VMS)."""
+    focal_plane: int | None = Field(None, ge=1)
+    """Which of several focal planes is read, counted from 1; None: the middle one."""
     icc: Literal["keep", "srgb"] = "keep"
     reduction: Literal["bicubic", "nearest", "bicubic-repeated"] = "bicubic"
     """How an LR is made that the file does not store: antialiased bicubic from the level's own
@@ -212,6 +216,8 @@ _LATER_SETTINGS: dict[str, Any] = {
     "reduction": "bicubic",
     "degradation": "bicubic",
     "images": None,
+    "unchecked": "refuse",
+    "focal_plane": None,
     "tissue.clam": None,
     "sampling.unlisted": "none",
     "split.official": False,

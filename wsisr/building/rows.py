@@ -139,6 +139,8 @@ def slide_attributes(
         "fingerprint": info.fingerprint,
         "vendor": info.vendor,
         "backend": info.backend,
+        "reader_check": None if info.verdict is None else asdict(info.verdict),
+        "focal_plane": info.focal_plane,
         "mpp": None if info.mpp is None else asdict(info.mpp),
         "objective_power": info.objective_power,
         "levels": [

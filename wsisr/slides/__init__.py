@@ -18,18 +18,17 @@ if TYPE_CHECKING:
     from wsisr.slides.extraction import iter_patches as iter_patches
     from wsisr.slides.leftout import LeftOut as LeftOut
     from wsisr.slides.leftout import describe_left_out as describe_left_out
+    from wsisr.slides.opening import judge_slide as judge_slide
     from wsisr.slides.opening import open_slide as open_slide
     from wsisr.slides.protocol import Compression as Compression
     from wsisr.slides.protocol import Level as Level
+    from wsisr.slides.protocol import ReaderVerdict as ReaderVerdict
     from wsisr.slides.protocol import Slide as Slide
     from wsisr.slides.protocol import SlideInfo as SlideInfo
     from wsisr.slides.reading import read_layer as read_layer
     from wsisr.slides.reading import read_layer_validity as read_layer_validity
     from wsisr.slides.resample import read_resampled as read_resampled
     from wsisr.slides.resample import reduce_image as reduce_image
-    from wsisr.slides.selfcheck import SelfCheck as SelfCheck
-    from wsisr.slides.selfcheck import open_checked_slide as open_checked_slide
-    from wsisr.slides.selfcheck import self_check as self_check
 
 _HOME = {
     "Compression": "protocol",
@@ -37,7 +36,7 @@ _HOME = {
     "LeftOut": "leftout",
     "LevelEvidence": "evidence",
     "Listing": "discovery",
-    "SelfCheck": "selfcheck",
+    "ReaderVerdict": "protocol",
     "Slide": "protocol",
     "SlideInfo": "protocol",
     "SlideSource": "discovery",
@@ -45,16 +44,15 @@ _HOME = {
     "describe_left_out": "leftout",
     "find_slides": "discovery",
     "iter_patches": "extraction",
+    "judge_slide": "opening",
     "level_evidence": "evidence",
     "list_source": "discovery",
-    "open_checked_slide": "selfcheck",
     "open_slide": "opening",
     "read_layer": "reading",
     "read_layer_validity": "reading",
     "read_resampled": "resample",
     "reduce_image": "resample",
     "sanitise_id": "discovery",
-    "self_check": "selfcheck",
 }
 
 __all__ = [
@@ -63,7 +61,7 @@ __all__ = [
     "Level",
     "LevelEvidence",
     "Listing",
-    "SelfCheck",
+    "ReaderVerdict",
     "Slide",
     "SlideInfo",
     "SlideSource",
@@ -71,16 +69,15 @@ __all__ = [
     "describe_left_out",
     "find_slides",
     "iter_patches",
+    "judge_slide",
     "level_evidence",
     "list_source",
-    "open_checked_slide",
     "open_slide",
     "read_layer",
     "read_layer_validity",
     "read_resampled",
     "reduce_image",
     "sanitise_id",
-    "self_check",
 ]
 
 

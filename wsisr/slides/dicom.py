@@ -5,7 +5,6 @@ found once per file by walking the item headers, and are decoded like TIFF tiles
 """
 
 import hashlib
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,12 @@ from wsisr.slides.decode import (
 )
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.dicom_frames import FrameTable, frame_table
+from wsisr.slides.dicom_layout import (
+    FACTOR_TOLERANCE,
+    DicomFile,
+    LevelLayout,
+    lay_out,
+)
 from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
@@ -37,7 +42,7 @@ from wsisr.slides.jpeg import YCBCR_TAG
 from wsisr.slides.protocol import Compression, Level, SlideInfo
 from wsisr.slides.tiff_directory import MAX_TILE_BYTES
 from wsisr.slides.tiff_metadata import choose_resolution
-from wsisr.slides.tiles import MISSING, Tile, TileGrid
+from wsisr.slides.tiles import MISSING, WHITE, Tile, TileGrid, overlap
 
 EXPLICIT_LE, IMPLICIT_LE = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
@@ -59,7 +64,7 @@ _FORMS = {
     "jpeg-ls": JPEG_LS,
     "htj2k": HTJ2K,
 }
-_PHOTOMETRICS = {"MONOCHROME1": 0, "MONOCHROME2": 1, "RGB": 2} | dict.fromkeys(
+_PHOTOMETRICS = {"RGB": 2} | dict.fromkeys(
     ("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), YCBCR_TAG
 )
 """DICOM's words as values of the TIFF tag; ICT and RCT are undone by JPEG 2000 itself."""
@@ -85,12 +90,15 @@ class DicomPart:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DicomLevel:
-    """One level: its grid, and for each tile the part and the frame (-1: never scanned)."""
+    """One level: where its frames lie, its files, and its grid after it was moved onto level 0."""
 
-    grid: TileGrid
+    layout: LevelLayout
     parts: tuple[DicomPart, ...]
-    part_of: NDArray[np.int32]
-    frame_of: NDArray[np.int32]
+    grid: TileGrid
+
+    @property
+    def moved(self) -> bool:
+        return self.layout.moved_px != (0, 0)
 
 
 class DicomStore:
@@ -106,13 +114,20 @@ class DicomStore:
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
         stored = self._levels[level]
-        part_index = int(stored.part_of[row, column])
+        if stored.moved:
+            return self._moved_tile(stored, row, column)
+        return self._frame(stored, row, column)
+
+    def _frame(self, stored: DicomLevel, row: int, column: int) -> Tile:
+        part_index = int(stored.layout.file_of[row, column])
         if part_index < 0:
             return MISSING
         part = stored.parts[part_index]
-        frame = int(stored.frame_of[row, column])
+        frame = int(stored.layout.frame_of[row, column])
         data = part.frame(frame)
-        grid = stored.grid
+        if not data:
+            return MISSING
+        grid = stored.layout.grid
         try:
             tile = _decode_frame(part.form, data, grid.tile_width_px, grid.tile_height_px)
         except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
@@ -127,8 +142,30 @@ class DicomStore:
             raise SlideError(f"{part.path}: frame {frame + 1} is too small; copy the file again.")
         return tile
 
+    def _moved_tile(self, stored: DicomLevel, row: int, column: int) -> Tile:
+        """A tile of a level that lies off level 0: put together from the frames under it."""
+        grid, frames = stored.grid, stored.layout.grid
+        width, height = grid.tile_width_px, grid.tile_height_px
+        x = column * width - stored.layout.moved_px[0]
+        y = row * height - stored.layout.moved_px[1]
+        pixels = np.full((height, width, 3), WHITE, np.uint8)
+        valid = np.zeros((height, width), np.bool_)
+        for at_row, at_column in frames.touched(x, y, width, height):
+            tile = self._frame(stored, at_row, at_column)
+            if tile.pixels is None:
+                continue
+            target, source = overlap(frames, at_row, at_column, x, y, width, height)
+            pixels[target] = tile.pixels[source]
+            valid[target] = True
+        return Tile(pixels, valid) if bool(valid.any()) else MISSING
+
     def scanned(self, level: int, row: int, column: int) -> bool | None:
-        return bool(self._levels[level].part_of[row, column] >= 0)
+        stored = self._levels[level]
+        if stored.moved:
+            return None
+        part_index = int(stored.layout.file_of[row, column])
+        frame = int(stored.layout.frame_of[row, column])
+        return part_index >= 0 and stored.parts[part_index].frames.size(frame) > 0
 
     def icc_profile(self) -> bytes | None:
         return self._icc
@@ -139,39 +176,43 @@ class DicomStore:
                 part.file.close()
 
 
-def open_dicom(path: Path) -> tuple[SlideInfo, DicomStore]:
+def open_dicom(path: Path, focal_plane: int | None = None) -> tuple[SlideInfo, DicomStore]:
     """Open a DICOM whole-slide series by its folder or any of its files.
 
     Raises
     ------
     SlideError
         If a file is damaged or cut off, the series has no volume image, or it is stored in a way
-        that is not read here (fluorescence channels in grey, unusual transfer syntaxes).
+        that is not read here (grey channels, frames off their grid, unusual transfer syntaxes).
     """
     with quiet_pydicom():
-        return _open_series(path)
+        return _open_series(path, focal_plane)
 
 
-def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
-    files = series_of(path)
-    headers = [(file, *_read_header(file)) for file in files]
-    volume = [item for item in headers if _is_volume(item[1])]
+def _open_series(path: Path, focal_plane: int | None) -> tuple[SlideInfo, DicomStore]:
+    headers = [_read_header(file) for file in series_of(path)]
+    volume = [file for file in headers if _is_volume(file.header)]
     if not volume:
         raise SlideError(f"{path}: the series has labels or overviews only, no slide image.")
-    groups: dict[tuple[int, int], list[tuple[Path, Any, int]]] = defaultdict(list)
-    for file, header, position in volume:
-        groups[_matrix_size(file, header)].append((file, header, position))
-    ordered = sorted(groups.items(), key=lambda item: -item[0][0] * item[0][1])
-    levels = tuple(_level(size, members) for size, members in ordered)
-    base_header = ordered[0][1][0][1]
+    series = lay_out(path, volume, focal_plane)
+    base_header = series.levels[0].files[0].header
+    base = series.levels[0].grid
+    factors = [_factor(base_header, base, layout) for layout in series.levels]
+    levels = tuple(
+        DicomLevel(
+            layout=layout,
+            parts=tuple(_part(file) for file in layout.files),
+            grid=_grid_on_level_0(base, layout, factor),
+        )
+        for layout, factor in zip(series.levels, factors, strict=True)
+    )
     icc = icc_profile(base_header)
     store = DicomStore(levels, icc)
     spacing = spacing_um(base_header)
     stated = [(spacing, MppSource.DICOM, MppQuality.STATED)] if spacing is not None else []
     resolution = choose_resolution(path.name, stated)
-    base = levels[0].grid
-    quirks = []
-    missing = sum(int((level.part_of < 0).sum()) for level in levels)
+    quirks = list(series.quirks)
+    missing = sum(_missing(level) for level in levels)
     if missing:
         quirks.append(f"{missing} frame(s) were never scanned: white and invalid.")
     described = tuple(
@@ -179,17 +220,16 @@ def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
             index=index,
             width_px=level.grid.width_px,
             height_px=level.grid.height_px,
-            factor=level_factor(
-                base.width_px, base.height_px, level.grid.width_px, level.grid.height_px
-            ),
+            factor=factors[index],
             tile_width_px=level.grid.tile_width_px,
             tile_height_px=level.grid.tile_height_px,
-            compression=_compression(level, ordered[index][1][0][1]),
+            compression=_compression(level),
+            moved_px=level.layout.moved_px,
         )
         for index, level in enumerate(levels)
     )
     quirks += colour_note([level.compression for level in described])
-    members = tuple(item[0] for item in volume)
+    members = tuple(file.path for file in volume)
     info = SlideInfo(
         path=path,
         vendor="dicom",
@@ -202,18 +242,56 @@ def _open_series(path: Path) -> tuple[SlideInfo, DicomStore]:
         bytes=total_bytes(members),
         fingerprint=fingerprint(members),
         quirks=tuple(quirks),
+        focal_plane=series.focal_plane,
     )
     return info, store
 
 
-def _read_header(path: Path) -> tuple[Any, int]:
-    """The data set before the pixels, and the byte where the pixel element starts."""
+def _missing(level: DicomLevel) -> int:
+    """Tiles of a level without a frame, or with an empty one."""
+    layout = level.layout
+    missing = int((layout.file_of < 0).sum())
+    for number, part in enumerate(level.parts):
+        mine = layout.frame_of[layout.file_of == number]
+        missing += int((part.frames.frame_sizes()[mine] == 0).sum())
+    return missing
+
+
+def _factor(base_header: Any, base: TileGrid, layout: LevelLayout) -> int | None:
+    """The downsample of a level: by its size, or by its spacing where it was moved.
+
+    A level that starts elsewhere may end elsewhere too, and then its size says nothing.
+    """
+    grid = layout.grid
+    if layout.moved_px == (0, 0):
+        return level_factor(base.width_px, base.height_px, grid.width_px, grid.height_px)
+    fine, coarse = spacing_um(base_header), spacing_um(layout.files[0].header)
+    if fine is None or coarse is None:
+        return None
+    ratio = coarse[0] / fine[0]
+    whole = round(ratio)
+    return whole if whole >= 1 and abs(ratio - whole) <= FACTOR_TOLERANCE * whole else None
+
+
+def _grid_on_level_0(base: TileGrid, layout: LevelLayout, factor: int | None) -> TileGrid:
+    """A level's own grid, or the one of level 0 reduced where the level was moved onto it."""
+    if layout.moved_px == (0, 0) or factor is None:
+        return layout.grid
+    return replace(
+        layout.grid,
+        width_px=max(1, base.width_px // factor),
+        height_px=max(1, base.height_px // factor),
+    )
+
+
+def _read_header(path: Path) -> DicomFile:
+    """A file's data set before the pixels."""
     import pydicom
 
     try:
         with open(path, "rb") as file:
             header = pydicom.dcmread(file, stop_before_pixels=True)
-            return header, file.tell()
+            return DicomFile(path=path, header=header, position=file.tell())
     except Exception as error:
         raise SlideError(
             f"{path}: damaged DICOM file ({str(error)[:120]}); copy it again."
@@ -225,68 +303,31 @@ def _is_volume(header: Any) -> bool:
     return "VOLUME" in kinds or not ({"LABEL", "OVERVIEW", "LOCALIZER", "THUMBNAIL"} & set(kinds))
 
 
-def _matrix_size(path: Path, header: Any) -> tuple[int, int]:
-    width = int(header.get("TotalPixelMatrixColumns", 0) or 0)
-    height = int(header.get("TotalPixelMatrixRows", 0) or 0)
-    if width < 1 or height < 1:
-        raise SlideError(f"{path}: the header states no size of the whole image; copy it again.")
-    return width, height
-
-
-def _level(size: tuple[int, int], members: list[tuple[Path, Any, int]]) -> DicomLevel:
-    path, first, _ = members[0]
-    grid = TileGrid(
-        width_px=size[0],
-        height_px=size[1],
-        tile_width_px=int(first.get("Columns", 0) or 0) or 1,
-        tile_height_px=int(first.get("Rows", 0) or 0) or 1,
-    )
-    samples = int(first.get("SamplesPerPixel", 3))
-    if grid.tile_width_px * grid.tile_height_px * samples > MAX_TILE_BYTES:
-        raise SlideError(f"{path}: frames of more than {MAX_TILE_BYTES >> 20} MiB are not read.")
-    tiles = grid.columns * grid.rows
-    stored = sum(int(header.get("NumberOfFrames", 1)) for _, header, _ in members)
-    if tiles > 50_000_000 or (_organisation(first) == "TILED_FULL" and stored < tiles):
-        raise RefusedSlideError(
-            f"{path}: claims {size[0]} x {size[1]} px in {tiles:,} frames but the series holds "
-            f"{stored:,}; a file is missing or damaged."
-        )
-    part_of = np.full((grid.rows, grid.columns), -1, dtype=np.int32)
-    frame_of = np.full((grid.rows, grid.columns), -1, dtype=np.int32)
-    parts = []
-    members = sorted(members, key=lambda m: int(m[1].get("ConcatenationFrameOffsetNumber", 0)))
-    for index, (file, header, position) in enumerate(members):
-        part = _part(file, header, position)
-        parts.append(part)
-        for frame, row, column in _placements(file, header, grid):
-            # The first optical path and focal plane that fill a place keep it.
-            if part_of[row, column] < 0 and part.frames.size(frame) > 0:
-                part_of[row, column] = index
-                frame_of[row, column] = frame
-    if not bool((part_of >= 0).any()):
-        raise SlideError(f"{path}: no frame of this level is stored; copy the series again.")
-    return DicomLevel(grid=grid, parts=tuple(parts), part_of=part_of, frame_of=frame_of)
-
-
-def _part(path: Path, header: Any, position: int) -> DicomPart:
+def _part(file: DicomFile) -> DicomPart:
+    path, header = file.path, file.header
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     bits = int(header.get("BitsAllocated", 8))
     samples = int(header.get("SamplesPerPixel", 3))
+    photometric = str(header.get("PhotometricInterpretation", "RGB"))
+    if photometric.startswith("MONOCHROME"):
+        raise RefusedSlideError(
+            f"{path}: {photometric}, a single channel of {bits} bit (fluorescence, or one stain); "
+            "only RGB slides are read."
+        )
     if syntax not in _CODECS:
         raise SlideError(f"{path}: transfer syntax {syntax} is not read here.")
-    if bits != 8 or samples not in (1, 3):
-        raise SlideError(
-            f"{path}: {samples} sample(s) of {bits} bit; only 8-bit grey and RGB are read here."
-        )
-    photometric = str(header.get("PhotometricInterpretation", "RGB"))
+    if bits != 8 or samples != 3:
+        raise SlideError(f"{path}: {samples} sample(s) of {bits} bit; only 8-bit RGB is read here.")
     if photometric not in _PHOTOMETRICS:
         raise RefusedSlideError(f"{path}: its colours are {photometric}, which are not read here.")
-    file = PositionedFile(path)
+    if int(header.Rows) * int(header.Columns) * samples > MAX_TILE_BYTES:
+        raise SlideError(f"{path}: frames of more than {MAX_TILE_BYTES >> 20} MiB are not read.")
+    opened = PositionedFile(path)
     frames = frame_table(
         path,
-        file,
-        position,
-        count=int(header.get("NumberOfFrames", 1)),
+        opened,
+        file.position,
+        count=file.frames,
         native_bytes=int(header.Rows) * int(header.Columns) * _native_samples(photometric, samples),
         extended=_extended_offsets(header),
     )
@@ -298,13 +339,13 @@ def _part(path: Path, header: Any, position: int) -> DicomPart:
         compression=_FORMS[codec],
         photometric=_PHOTOMETRICS[photometric],
         # Only uncompressed frames are stored plane by plane.
-        planar=2 if codec == "none" and planar == 1 and samples > 1 else 1,
+        planar=2 if codec == "none" and planar == 1 else 1,
         samples=samples,
     )
     used = [i for i in range(len(frames.first) - 1) if frames.size(i)]
     some = used[:: max(1, len(used) // DOUBT_TILES)]
     part = DicomPart(
-        path=path, file=file, syntax=syntax, photometric=photometric, form=form, frames=frames
+        path=path, file=opened, syntax=syntax, photometric=photometric, form=form, frames=frames
     )
     size = (int(header.Columns), int(header.Rows))
     return replace(part, form=settle_colours(form, (part.frame(i) for i in some), size))
@@ -313,46 +354,6 @@ def _part(path: Path, header: Any, position: int) -> DicomPart:
 def _native_samples(photometric: str, samples: int) -> int:
     """Bytes of a pixel without compression; two where pairs of pixels share their chroma."""
     return 2 if photometric == "YBR_FULL_422" else samples
-
-
-def _organisation(header: Any) -> str:
-    stated = str(header.get("DimensionOrganizationType", "") or "")
-    if stated:
-        return stated
-    return "TILED_SPARSE" if header.get("PerFrameFunctionalGroupsSequence") else "TILED_FULL"
-
-
-def _placements(path: Path, header: Any, grid: TileGrid) -> list[tuple[int, int, int]]:
-    """(frame, tile row, tile column) of the frames of one file, in stored order."""
-    count = int(header.get("NumberOfFrames", 1))
-    if _organisation(header) != "TILED_SPARSE":
-        first = int(header.get("ConcatenationFrameOffsetNumber", 0) or 0)
-        tiles = grid.columns * grid.rows
-        # Frames beyond the first plane belong to further focal planes or optical paths.
-        return [
-            (frame, (first + frame) // grid.columns, (first + frame) % grid.columns)
-            for frame in range(count)
-            if first + frame < tiles
-        ]
-    placed = []
-    for frame, group in enumerate(header.get("PerFrameFunctionalGroupsSequence", [])[:count]):
-        try:
-            place = group.PlanePositionSlideSequence[0]
-            x = int(place.ColumnPositionInTotalImagePixelMatrix) - 1
-            y = int(place.RowPositionInTotalImagePixelMatrix) - 1
-        except (AttributeError, IndexError) as error:
-            raise SlideError(
-                f"{path}: frame {frame + 1} has no position; copy the file again."
-            ) from error
-        row, row_rest = divmod(y, grid.tile_height_px)
-        column, column_rest = divmod(x, grid.tile_width_px)
-        if row_rest or column_rest or not (0 <= row < grid.rows and 0 <= column < grid.columns):
-            raise SlideError(
-                f"{path}: frame {frame + 1} lies at ({x}, {y}), off the grid of its frames; such "
-                "slides are not read here."
-            )
-        placed.append((frame, row, column))
-    return placed
 
 
 def _extended_offsets(header: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
@@ -374,15 +375,16 @@ def _decode_frame(form: ChunkFormat, data: bytes, width: int, height: int) -> Ti
     return decode_tile([data], form, width, height)
 
 
-def _compression(level: DicomLevel, header: Any) -> Compression:
-    part = level.parts[0]
+def _compression(level: DicomLevel) -> Compression:
+    part, header = level.parts[0], level.layout.files[0].header
     codec = _CODECS[part.syntax]
     lossy = codec in (*LOSSY, "jpeg-ls", "htj2k") and part.syntax not in _REVERSIBLE
     ratios = header.get("LossyImageCompressionRatio")
     told = len(ratios) if isinstance(ratios, list | tuple) or hasattr(ratios, "__len__") else 1
     stated_lossy = str(header.get("LossyImageCompression", "00")) == "01"
     generations = max(1, told if stated_lossy else 1) if lossy else int(stated_lossy)
-    row, column = (int(value) for value in np.argwhere(level.part_of >= 0)[0])
-    first = level.parts[int(level.part_of[row, column])]
-    found = stream_compression(first.form, first.frame(int(level.frame_of[row, column])))
+    layout = level.layout
+    row, column = (int(value) for value in np.argwhere(layout.file_of >= 0)[0])
+    first = level.parts[int(layout.file_of[row, column])]
+    found = stream_compression(first.form, first.frame(int(layout.frame_of[row, column])))
     return replace(found, codec=codec, generations=generations)

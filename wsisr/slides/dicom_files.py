@@ -86,6 +86,10 @@ def series_of(path: Path) -> tuple[Path, ...]:
     header = read_identity(path)
     if header is None:
         raise RefusedSlideError(f"{path}: damaged DICOM file; copy it again.")
+    if not header.get("SOPClassUID"):
+        raise RefusedSlideError(
+            f"{path}: the index of a medium (DICOMDIR), no image; name a slide that it lists."
+        )
     if str(header.get("SOPClassUID", "")) != WSM_CLASS:
         raise SlideError(f"{path}: a DICOM file, but no whole-slide microscopy image.")
     uid = str(header.get("SeriesInstanceUID", ""))

@@ -40,6 +40,12 @@ class FrameTable:
         """Stored bytes of a frame."""
         return int(self.sizes[int(self.first[frame]) : int(self.first[frame + 1])].sum())
 
+    def frame_sizes(self) -> NDArray[np.int64]:
+        """Stored bytes of every frame."""
+        ends = np.concatenate([[0], np.cumsum(self.sizes)])
+        sizes: NDArray[np.int64] = np.diff(ends[self.first])
+        return sizes
+
 
 def frame_table(
     path: Path,

@@ -9,6 +9,7 @@ from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.slides.compression import colour_note, settle_colours, tiff_compression
 from wsisr.slides.decode import decode_tile
+from wsisr.slides.faults import OpenSlideOnlyError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.protocol import Level, SlideInfo
@@ -102,7 +103,7 @@ def _covering(tile: Tile, stored: TiffLevel, row: int, column: int, path: Path, 
     return tile
 
 
-def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
+def open_direct(path: Path, focal_plane: int | None = None) -> tuple[SlideInfo, DirectStore]:
     """Open a TIFF-family slide.
 
     Raises
@@ -110,7 +111,7 @@ def open_direct(path: Path) -> tuple[SlideInfo, DirectStore]:
     SlideError
         If it is none, is damaged, or is of a kind that needs OpenSlide.
     """
-    directory = read_directory(path)
+    directory = read_directory(path, focal_plane)
     return describe_tiff(
         directory, PositionedFile(path), total_bytes((path,)), fingerprint((path,))
     )
@@ -127,7 +128,7 @@ def describe_tiff(
         If it is of a kind that needs OpenSlide.
     """
     if directory.vendor in PLACED_FREELY:
-        raise SlideError(
+        raise OpenSlideOnlyError(
             f"{directory.path}: {directory.vendor} slides place their tiles freely; OpenSlide "
             "reads them."
         )
@@ -163,6 +164,8 @@ def describe_tiff(
         bytes=size_bytes,
         fingerprint=identity,
         quirks=directory.quirks + colour_note([level.compression for level in levels]),
+        focal_plane=directory.focal_plane,
+        blind_readers=directory.blind_readers,
     )
     return info, store
 

@@ -4,7 +4,16 @@ from wsisr.errors import SlideError
 
 
 class RefusedSlideError(SlideError):
-    """A file of a known kind that is cut off, contradicts itself or asks for absurd memory.
+    """A file of a known kind that is cut off, contradicts itself or asks for absurd memory, or
+    whose planes, series or tiles were not understood.
 
-    No other reader may try: some of them show a damaged slide without a word.
+    No other reader may try: some of them show such a slide without a word.
     """
+
+
+class OpenSlideOnlyError(SlideError):
+    """A file whose tiles overlap or lie freely: others would paste them edge to edge."""
+
+
+class UnconvertedError(SlideError):
+    """Samples that tiffslide would hand out as they are stored, as if they were RGB."""

@@ -1,48 +1,26 @@
-"""Open any slide: find the kind, choose the best exact reader, say why the others cannot."""
+"""The one door to a file's pixels: the best exact reader, judged by a second one.
+
+Every command and `wsisr.open_slide` come through here, and so read the same pixels of a file. The
+verdict is computed once for a content and the versions of its readers (`wsisr.slides.verdicts`).
+"""
 
 import logging
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from wsisr.errors import SlideError
 from wsisr.magnification import MppSource, make_mpp
-from wsisr.slides.dicom_files import is_dicom, is_dicom_folder
-from wsisr.slides.discovery import TIFF_SUFFIXES
-from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.icc import srgb_converter
-from wsisr.slides.protocol import Slide, SlideInfo
+from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo
+from wsisr.slides.readers import BACKENDS, backends_for, check_path, open_with
 from wsisr.slides.remote import is_url, open_remote
-from wsisr.slides.tiff_directory import is_tiff
 from wsisr.slides.tiles import TiledSlide, TileStore
+from wsisr.slides.verdicts import load_verdict, save_verdict, verdict_key
 
 logger = logging.getLogger(__name__)
 
-BACKENDS: dict[str, tuple[str, str]] = {
-    "direct": ("wsisr.slides.direct", "open_direct"),
-    "dicom": ("wsisr.slides.dicom", "open_dicom"),
-    "tiffslide": ("wsisr.slides.tiffslide_backend", "open_tiffslide"),
-    "openslide": ("wsisr.slides.openslide_backend", "open_openslide"),
-    "image": ("wsisr.slides.image", "open_image"),
-}
-"""Readers by name; each opens a path to a `SlideInfo` and a `TileStore`."""
-
 Icc = Literal["keep", "srgb"]
-
-
-def backends_for(path: Path) -> tuple[str, ...]:
-    """Readers that may open a file, best first: exact ones before OpenSlide.
-
-    The order is decided by the file's first bytes and its suffix, not by trial.
-    """
-    if path.is_dir() or is_dicom(path):
-        return ("dicom", "openslide")
-    if is_tiff(path):
-        return ("direct", "tiffslide", "openslide", "image")
-    return ("openslide", "image")
 
 
 def open_slide(
@@ -52,6 +30,8 @@ def open_slide(
     mpp: float | None = None,
     icc: Icc = "keep",
     cache_mib: float = 64,
+    focal_plane: int | None = None,
+    check: bool = True,
 ) -> Slide:
     """Open a slide, an image or a DICOM series.
 
@@ -61,14 +41,23 @@ def open_slide(
         A file, or the folder of one DICOM series. Any file of a DICOM series opens the series.
         A string with a protocol (``https://``, ``s3://``) opens a TIFF-family slide there.
     backend : str, optional
-        ``"direct"``, ``"dicom"``, ``"tiffslide"``, ``"openslide"`` or ``"image"``; by default the
-        first exact one that can read it.
+        ``"direct"``, ``"dicom"``, ``"tiffslide"``, ``"openslide"`` or ``"image"``: that reader
+        and no second opinion (``info.verdict`` is None). By default the first exact one that can
+        read the file is compared with a second reader, and OpenSlide is believed where they
+        differ; ``info.verdict`` says what was compared. The verdict is kept in the user's cache
+        folder.
     mpp : float, optional
         Micrometres per level-0 pixel; replaces what the file says.
     icc : {"keep", "srgb"}
         ``"srgb"`` converts every pixel by the embedded profile; a slide without one is unchanged.
     cache_mib : float
         Bound on decoded tiles that are kept, MiB.
+    focal_plane : int, optional
+        Which of several focal planes, counted from 1; by default the middle one (of an even
+        number the later of the two), and a quirk says so.
+    check : bool
+        False leaves the second opinion out as a named backend does: for callers that judge many
+        small files by a few of them.
 
     Returns
     -------
@@ -77,7 +66,8 @@ def open_slide(
     Raises
     ------
     SlideError
-        If the file is missing, damaged or of a kind that nothing here reads.
+        If the file is missing, damaged, of a kind that nothing here reads, or shown differently
+        by two readers of which neither is OpenSlide.
     MppError
         If `mpp` is implausible.
     """
@@ -92,10 +82,15 @@ def open_slide(
         if backend not in (None, "direct"):
             raise SlideError(f"{url}: slides on servers are read by 'direct' only.")
         info, store = open_remote(url)
+        detail = "read over the network by direct alone, so 0 regions were compared."
+        info = replace(
+            info, verdict=ReaderVerdict(status="unchecked", reader="direct", detail=detail)
+        )
+    elif backend is not None or not check:
+        names = backends_for(path) if backend is None else (backend,)
+        info, store = open_with(path, names, focal_plane)
     else:
-        _check_path(path)
-        names = (backend,) if backend is not None else backends_for(path)
-        info, store = _first_that_opens(path, names)
+        info, store = _open_checked(path, focal_plane)
     if mpp is not None:
         value = make_mpp(mpp, mpp, MppSource.OVERRIDE)
         info = replace(info, mpp=value, mpp_problem="")
@@ -112,60 +107,68 @@ def open_slide(
         store,
         cache_mib=cache_mib,
         convert=convert,
-        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib)),
+        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib, focal_plane)),
     )
 
 
-def _reopen(path: str | Path, backend: str, mpp: float | None, icc: Icc, cache_mib: float) -> Slide:
-    return open_slide(path, backend=backend, mpp=mpp, icc=icc, cache_mib=cache_mib)
+def judge_slide(
+    path: str | Path, backend: str | None = None, focal_plane: int | None = None
+) -> ReaderVerdict:
+    """The verdict on a file, or on one named reader of it, computed now or taken from the cache.
+
+    Raises
+    ------
+    SlideError
+        As `open_slide`.
+    """
+    path = Path(path)
+    check_path(path)
+    names = backends_for(path) if backend is None else (backend,)
+    info, store = open_with(path, names, focal_plane)
+    try:
+        return _verdict(info, store, focal_plane)
+    finally:
+        store.close()
 
 
-def _check_path(path: Path) -> None:
-    if not path.exists():
-        raise SlideError(f"{path}: there is no such file or folder; check the path.")
-    if not os.access(path, os.R_OK):
-        raise SlideError(f"{path}: may not be read; check its permissions.")
-    if path.is_dir():
-        if not is_dicom_folder(path):
-            raise SlideError(
-                f"{path}: a folder without DICOM files is no slide; name a slide file in it."
-            )
-    elif path.stat().st_size == 0:
-        raise SlideError(f"{path}: the file is empty (0 bytes); copy it again.")
+def _open_checked(path: Path, focal_plane: int | None) -> tuple[SlideInfo, TileStore]:
+    """The reader that the verdict names, with the verdict."""
+    check_path(path)
+    info, store = open_with(path, backends_for(path), focal_plane)
+    try:
+        verdict = _verdict(info, store, focal_plane)
+        if verdict.reader != info.backend:
+            logger.warning("%s: %s", path.name, verdict.line())
+            store.close()
+            info, store = open_with(path, (verdict.reader,), focal_plane)
+    except BaseException:
+        store.close()
+        raise
+    if verdict.status == "unchecked":
+        logger.warning("%s: %s", path.name, verdict.line())
+    return replace(info, verdict=verdict), store
 
 
-def _first_that_opens(path: Path, names: tuple[str, ...]) -> tuple[SlideInfo, TileStore]:
-    faults: list[str] = []
-    for name in names:
-        module, function = BACKENDS[name]
-        opener: Callable[[Path], tuple[SlideInfo, TileStore]]
-        opener = getattr(import_module(module), function)
-        try:
-            info, store = opener(path)
-        except RefusedSlideError:
-            raise
-        except SlideError as error:
-            faults.append(f"{name}: {_without_path(str(error), path)}")
-            continue
-        except Exception as error:  # slide libraries raise anything on a damaged file
-            faults.append(f"{name}: {type(error).__name__}: {str(error)[:120]}.")
-            continue
-        if faults:
-            logger.info("%s: read with %s, because %s", path.name, name, "; ".join(faults))
-        return info, store
-    if len(faults) == 1:
-        raise SlideError(f"{path}: {faults[0].split(': ', 1)[1]}")
-    suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES and not is_tiff(path):
-        raise SlideError(
-            f"{path}: not a slide that can be read, it is named {suffix} but is no TIFF file; copy "
-            "it again or leave it out."
-        )
-    raise SlideError(
-        f"{path}: not a slide that can be read, the file is damaged or of an unknown kind; copy it "
-        f"again or leave it out. ({' '.join(faults)})"
+def _verdict(info: SlideInfo, store: TileStore, focal_plane: int | None) -> ReaderVerdict:
+    key = verdict_key(info.fingerprint, info.backend, focal_plane)
+    verdict = load_verdict(key)
+    if verdict is None or verdict.reader not in BACKENDS:
+        from wsisr.slides.selfcheck import judge
+
+        verdict = judge(TiledSlide(info, store, cache_mib=16))
+        save_verdict(key, verdict)
+    return verdict
+
+
+def _reopen(
+    path: str | Path,
+    backend: str,
+    mpp: float | None,
+    icc: Icc,
+    cache_mib: float,
+    focal_plane: int | None,
+) -> Slide:
+    slide: Slide = open_slide(
+        path, backend=backend, mpp=mpp, icc=icc, cache_mib=cache_mib, focal_plane=focal_plane
     )
-
-
-def _without_path(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ")
+    return slide

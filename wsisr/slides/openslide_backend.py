@@ -167,6 +167,8 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
         fingerprint=fingerprint(files),
         quirks=tuple(quirks),
         origin_px=_bounds_origin(properties),
+        # Pillow knows nothing of overlaps, regions and mosaics.
+        blind_readers=() if vendor == "generic-tiff" else ("image",),
     )
     return info, store
 

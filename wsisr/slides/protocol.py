@@ -5,7 +5,7 @@ Nothing here imports a slide library. `wsisr.testing.BackendTests` checks an imp
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,9 @@ class Level:
     exact : bool
         Whether `Slide.read_level` returns this level's stored pixels bit for bit.
     compression : Compression
+    moved_px : (int, int)
+        By how many of its own pixels, right and down, it was moved to lie on level 0, because
+        the file states where it starts; (0, 0) nearly always.
     """
 
     index: int
@@ -83,6 +86,45 @@ class Level:
     tile_height_px: int
     exact: bool = True
     compression: Compression = field(default_factory=Compression)
+    moved_px: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderVerdict:
+    """What a second reader says of the pixels of a file; holds no name and no path.
+
+    Attributes
+    ----------
+    status : str
+        ``"agree"``: every compared region is the same to both. ``"differ"``: they are not, and
+        `reader` is the one that is believed. ``"unchecked"``: no region was compared, which is no
+        pass.
+    reader : str
+        Who reads the slide after the verdict.
+    second : str or None
+        Who compared; several are joined by ``" and "``.
+    regions : int
+        How many regions with scanned pixels were compared.
+    levels : tuple of int
+        The levels that they lie on.
+    max_difference : int
+        Largest difference found, grey levels.
+    detail : str
+        The same as a sentence.
+    """
+
+    status: Literal["agree", "differ", "unchecked"]
+    reader: str
+    detail: str
+    second: str | None = None
+    regions: int = 0
+    levels: tuple[int, ...] = ()
+    max_difference: int = 0
+
+    def line(self) -> str:
+        """One line that begins with what the reader must know."""
+        start = {"agree": "", "differ": "READERS DISAGREE: ", "unchecked": "UNCHECKED: "}
+        return start[self.status] + self.detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +157,13 @@ class SlideInfo:
     origin_px : (int, int)
         Level-0 x, y of OpenSlide's bounds (SCN, MRXS, BIF: a scan within a larger plane): QuPath
         crops to them and counts from there; everything here counts from the plane's corner.
+    verdict : ReaderVerdict or None
+        Of the checked door (`open_slide`); None for a reader that was named by the caller.
+    focal_plane : int or None
+        Which of several focal planes is read, counted from 1; None where there is one.
+    blind_readers : tuple of str
+        Readers that do not know how this file is organised (they show its first page or plane)
+        and so have no say in its pixels.
     """
 
     path: Path
@@ -129,6 +178,9 @@ class SlideInfo:
     fingerprint: str
     quirks: tuple[str, ...] = ()
     origin_px: tuple[int, int] = (0, 0)
+    verdict: ReaderVerdict | None = None
+    focal_plane: int | None = None
+    blind_readers: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -1,163 +1,302 @@
-"""Compare a few random regions with a second reader before trusting the first one."""
+"""Judge a reader by a second one before its pixels are trusted.
+
+Random regions of every level are read by both. A region where either has scanned nothing is no
+comparison, and a file on which nothing was compared is *unchecked*, not passed. Levels and sizes
+that the two see differently are a disagreement like pixels that differ.
+
+One difference is no fault of the reader: where the file's colour tag contradicts the compressed
+stream, readers that believe the tag show YCbCr as if it were RGB, or the reverse. Ours decides
+from the stream; a difference that the JFIF conversion explains to a few grey levels still proves
+the place and the content of every pixel, and is told as what it is.
+"""
 
 import logging
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
 from wsisr.slides.decode import ycbcr_to_rgb
-from wsisr.slides.opening import Icc, backends_for, open_slide
-from wsisr.slides.protocol import Slide
+from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.protocol import BoolArray, Level, ReaderVerdict, UInt8Array
+from wsisr.slides.second_readers import SECOND_READERS, open_second
+from wsisr.slides.tiles import TiledSlide
 
 logger = logging.getLogger(__name__)
 
 REGION_PX = 256
-SECOND_READERS: dict[str, tuple[str, ...]] = {
-    "direct": ("openslide", "tiffslide"),
-    "dicom": ("openslide",),
-    "tiffslide": ("openslide", "direct"),
-    "openslide": ("direct", "dicom", "tiffslide"),
-    "image": (),
-}
-"""Who checks whom; OpenSlide is the oracle of the field and is believed in a conflict."""
+TILES = 6
+"""Regions a level."""
+DRAWS = 18
+"""Places looked at a level to find textured ones: bare glass proves little."""
+MIN_TEXTURE = 2.0
+"""Standard deviation of a region's greenest detail, grey levels, that is more than bare glass."""
+SIZE_SLACK_PX = 1
+"""Levels that are stored padded are cut to their true size, which readers round differently."""
+COLOUR_TOLERANCE = 3
+"""What two roundings of the YCbCr conversion may differ by, grey levels."""
+STREAM_DECIDES = ("jpeg", "jpeg2000", "jpeg-ls", "htj2k")
+"""Codecs whose stream says more of its colours than the file's tag does."""
+ROUNDING = 2
+"""The same where a second reader other than OpenSlide converts YCbCr in its own way."""
+AUTHORITY = "openslide"
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What was compared so far."""
+
+    regions: int = 0
+    levels: set[int] = field(default_factory=set)
+    seconds: list[str] = field(default_factory=list)
+    recoloured: set[str] = field(default_factory=set)
+    rounding: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfCheck:
-    """What a second reader says of the first one's pixels.
-
-    Attributes
-    ----------
-    agrees : bool
-        False if any compared pixel differs. True where nothing could be compared (`detail` says
-        so).
-    second_backend : str or None
-        The other reader; None if no other one opens the slide.
-    regions : int
-        How many regions were compared.
-    max_difference : int
-        Largest difference found, grey levels.
-    detail : str
-        A sentence for the log and the store.
-    """
-
-    agrees: bool
-    second_backend: str | None
+class _Conflict:
+    second: str
     detail: str
-    regions: int = 0
-    max_difference: int = 0
+    difference: int = 0
 
 
-def self_check(slide: Slide, seed: int = 0, tiles: int = 6) -> SelfCheck:
-    """Compare random regions of every level with a second reader.
+def judge(slide: TiledSlide, *, seed: int = 0, tiles: int = TILES) -> ReaderVerdict:
+    """Compare random regions of every level with other readers.
 
     Parameters
     ----------
-    slide : Slide
-        From `open_slide`, without ICC conversion (the second reader gives stored colours).
+    slide : TiledSlide
+        Without ICC conversion: the others give stored colours.
     seed : int
         The same seed looks at the same places.
     tiles : int
-        Regions a level; those of 256 px that lie across tile borders.
+        Regions a level; of 256 px, across tile borders, on texture where there is some.
 
     Returns
     -------
-    SelfCheck
-        Levels that either reader cannot read exactly are left out, and so are pixels that either
-        holds for not scanned.
+    ReaderVerdict
+        Levels that no second reader sees, or reads exactly, are not compared (the sentence names
+        them); regions that either cannot decode, and pixels that either holds for not scanned,
+        are left out.
 
     Raises
     ------
-    SlideError
-        If one of the regions cannot be decoded: the file is damaged.
+    RefusedSlideError
+        If two readers differ and OpenSlide, which would be believed, has no say.
     """
     info = slide.info
+    tally = _Tally()
+    pending = {level.index for level in info.levels if level.exact}
     for name in SECOND_READERS.get(info.backend, ()):
-        if name not in backends_for(info.path):
+        if name in info.blind_readers:
             continue
-        try:
-            second = open_slide(info.path, backend=name, cache_mib=16)
-        except SlideError as error:
-            logger.debug("%s: no second opinion from %s: %s", info.path.name, name, error)
+        second = open_second(info, name)
+        if second is None:
             continue
         with second:
-            return _compare(slide, second, seed, tiles)
-    return SelfCheck(
-        agrees=True,
-        second_backend=None,
-        detail=f"No second reader opens {info.path.name}; its pixels are not cross-checked.",
+            conflict = _compare(slide, second, name, pending - tally.levels, tally, seed, tiles)
+        if conflict is not None:
+            return _decide(slide, conflict, tally)
+        if pending <= tally.levels:
+            break
+    return _passed(slide, pending, tally)
+
+
+def _passed(slide: TiledSlide, pending: set[int], tally: _Tally) -> ReaderVerdict:
+    reader = slide.info.backend
+    if not tally.regions:
+        why = (
+            "no second reader opens it"
+            if not tally.seconds
+            else f"{_and(tally.seconds)} found no scanned region to compare"
+        )
+        return ReaderVerdict(
+            status="unchecked",
+            reader=reader,
+            detail=f"read by {reader} alone; {why}, so 0 regions were compared.",
+        )
+    places = f"{tally.regions} random regions"
+    readers = _and([reader, *tally.seconds])
+    detail = f"{readers} agree on every pixel of {places}"
+    if tally.rounding:
+        detail += f" (to {tally.rounding} grey levels: they round colours differently)"
+    if tally.recoloured:
+        detail = (
+            f"{readers} agree on the content of {places}; {_and(sorted(tally.recoloured))} takes "
+            f"RGB for YCbCr or the reverse, {reader} decides by what the stream says"
+        )
+    left = sorted(pending - tally.levels)
+    if left:
+        detail += f" (level {', '.join(map(str, left))}: no second reader, not compared)"
+    return ReaderVerdict(
+        status="agree",
+        reader=reader,
+        second=_and(tally.seconds),
+        regions=tally.regions,
+        levels=tuple(sorted(tally.levels)),
+        detail=detail + ".",
     )
 
 
-def open_checked_slide(
-    path: str | Path,
-    *,
-    seed: int = 0,
-    tiles: int = 6,
-    mpp: float | None = None,
-    icc: Icc = "keep",
-    cache_mib: float = 64,
-) -> tuple[Slide, SelfCheck]:
-    """Open a slide with the best reader that a second one agrees with.
-
-    If they disagree OpenSlide is believed (a level that it cannot read exactly is then not used
-    for pairs), and the reason is logged as a warning.
-
-    Returns
-    -------
-    slide : Slide
-    check : SelfCheck
-        Of the first choice; `agrees` is False where the fall-back was taken.
-    """
-    with open_slide(path, cache_mib=16) as first:
-        check = self_check(first, seed, tiles)
-        backend: str | None = first.info.backend
-    if not check.agrees:
-        logger.warning("%s; reading it with %s instead.", check.detail, check.second_backend)
-        backend = check.second_backend
-    return open_slide(path, backend=backend, mpp=mpp, icc=icc, cache_mib=cache_mib), check
+def _decide(slide: TiledSlide, conflict: _Conflict, tally: _Tally) -> ReaderVerdict:
+    """OpenSlide is the oracle of the field and is believed; without it nobody is."""
+    first = slide.info.backend
+    if AUTHORITY not in (first, conflict.second):  # no authority has seen it
+        raise RefusedSlideError(
+            f"{slide.info.path}: {conflict.detail}, and OpenSlide has no say in such a file, so "
+            "nothing tells who is right; see wsisr inspect --backend NAME, or convert the file."
+        )
+    return ReaderVerdict(
+        status="differ",
+        reader=AUTHORITY,
+        second=conflict.second,
+        regions=tally.regions,
+        levels=tuple(sorted(tally.levels)),
+        max_difference=conflict.difference,
+        detail=f"{conflict.detail}; {AUTHORITY} is believed.",
+    )
 
 
-def _compare(slide: Slide, second: Slide, seed: int, tiles: int) -> SelfCheck:
-    sizes = {(level.width_px, level.height_px): level for level in second.info.levels}
-    regions = worst = 0
-    names = (slide.info.backend, second.info.backend)
+def _compare(
+    slide: TiledSlide,
+    second: TiledSlide,
+    name: str,
+    wanted: set[int],
+    tally: _Tally,
+    seed: int,
+    tiles: int,
+) -> _Conflict | None:
+    """Compare the wanted levels with one second reader."""
+    first = slide.info.backend
+    base, other_base = slide.info.levels[0], second.info.levels[0]
+    if not _same_size(base, other_base):
+        return _Conflict(
+            second=name,
+            detail=(
+                f"{first} sees {base.width_px} x {base.height_px} px and {name} "
+                f"{other_base.width_px} x {other_base.height_px} px"
+            ),
+        )
+    tally.seconds.append(name)
+    before = tally.regions
     for level in slide.info.levels:
-        other = sizes.get((level.width_px, level.height_px))
-        if other is None or not (level.exact and other.exact):
+        if level.index not in wanted or level.moved_px != (0, 0):
+            continue  # the others do not move a level by its stated origin
+        other = _counterpart(level, second)
+        if other is None:
             continue
-        rng = np.random.default_rng([seed, level.index])
-        width, height = min(REGION_PX, level.width_px), min(REGION_PX, level.height_px)
-        for _ in range(tiles):
-            x = int(rng.integers(0, level.width_px - width + 1))
-            y = int(rng.integers(0, level.height_px - height + 1))
-            ours = slide.read_level(level.index, x, y, width, height)
-            theirs = second.read_level(other.index, x, y, width, height)
-            both = slide.read_validity(level.index, x, y, width, height)
-            both &= second.read_validity(other.index, x, y, width, height)
-            if level.compression.tag == "rgb":
-                theirs = ycbcr_to_rgb(theirs)  # it believes the tag, not the stream
-            elif level.compression.tag:
-                ours = ycbcr_to_rgb(ours)
-            difference = np.abs(ours.astype(np.int16) - theirs.astype(np.int16))[both]
-            regions += 1
-            worst = max(worst, int(difference.max(initial=0)))
-            if worst:
-                return SelfCheck(
-                    agrees=False,
-                    second_backend=names[1],
-                    regions=regions,
-                    max_difference=worst,
-                    detail=(
-                        f"{slide.info.path.name}: {names[0]} and {names[1]} differ by up to "
-                        f"{worst} grey levels on level {level.index} at ({x}, {y})"
-                    ),
-                )
-    return SelfCheck(
-        agrees=True,
-        second_backend=names[1] if regions else None,
-        regions=regions,
-        detail=f"{names[0]} and {names[1]} agree on every pixel of {regions} random regions.",
+        if not _same_size(level, other):
+            return _Conflict(
+                second=name,
+                detail=(
+                    f"level {level.index} (1/{level.factor}) is {level.width_px} x "
+                    f"{level.height_px} px to {first} and {other.width_px} x {other.height_px} px "
+                    f"to {name}"
+                ),
+            )
+        if not other.exact:
+            continue
+        for x, y, width, height, ours, valid in _regions(slide, level, other, seed, tiles):
+            try:
+                theirs = second.read_level(other.index, x, y, width, height)
+                both = valid & second.read_validity(other.index, x, y, width, height)
+            except Exception as error:  # what it cannot decode it has no opinion on
+                logger.debug("%s has no opinion on level %d: %s", name, level.index, error)
+                break
+            if not both.any():
+                continue
+            difference = _difference(ours, theirs, both)
+            rounded = name != AUTHORITY and level.compression.photometric == "ycbcr"
+            if difference <= (ROUNDING if rounded else 0):
+                tally.rounding = max(tally.rounding, difference)
+            else:
+                told = bool(level.compression.tag) or name != AUTHORITY
+                if not (told and _recoloured(ours, theirs, both, level)):
+                    return _Conflict(
+                        second=name,
+                        difference=difference,
+                        detail=(
+                            f"{first} and {name} differ by up to {difference} grey levels on "
+                            f"level {level.index} at ({x}, {y})"
+                        ),
+                    )
+                tally.recoloured.add(name)
+            tally.regions += 1
+            tally.levels.add(level.index)
+    if tally.regions == before:
+        tally.seconds.remove(name)
+    return None
+
+
+def _same_size(one: Level, other: Level) -> bool:
+    return (
+        abs(one.width_px - other.width_px) <= SIZE_SLACK_PX
+        and abs(one.height_px - other.height_px) <= SIZE_SLACK_PX
     )
+
+
+def _counterpart(level: Level, second: TiledSlide) -> Level | None:
+    """The second reader's level of the same size, else of the same factor."""
+    others = second.info.levels
+    same = next((other for other in others if _same_size(level, other)), None)
+    if same is not None or level.factor is None:
+        return same
+    return next((other for other in others if other.factor == level.factor), None)
+
+
+def _regions(
+    slide: TiledSlide, level: Level, other: Level, seed: int, tiles: int
+) -> Iterator[tuple[int, int, int, int, UInt8Array, BoolArray]]:
+    """Regions of a level as the first reader shows them, textured ones before bare glass."""
+    rng = np.random.default_rng([seed, level.index])
+    right = min(level.width_px, other.width_px)
+    bottom = min(level.height_px, other.height_px)
+    width, height = min(REGION_PX, right), min(REGION_PX, bottom)
+    plain: list[tuple[int, int, int, int, UInt8Array, BoolArray]] = []
+    found = 0
+    for _ in range(DRAWS):
+        x = int(rng.integers(0, right - width + 1))
+        y = int(rng.integers(0, bottom - height + 1))
+        try:
+            pixels = slide.read_level(level.index, x, y, width, height)
+            valid = slide.read_validity(level.index, x, y, width, height)
+        except SlideError:
+            continue  # a damaged tile is an error when somebody wants its pixels
+        if not valid.any():
+            continue
+        region = (x, y, width, height, pixels, valid)
+        if float(region[4][..., 1][valid].std()) < MIN_TEXTURE:
+            plain.append(region)
+            continue
+        yield region
+        found += 1
+        if found == tiles:
+            return
+        if (width, height) == (right, bottom):
+            return  # the whole level
+    yield from plain[: tiles - found]
+
+
+def _difference(ours: UInt8Array, theirs: UInt8Array, both: BoolArray) -> int:
+    found: NDArray[np.int16] = np.abs(ours.astype(np.int16) - theirs.astype(np.int16))[both]
+    return int(found.max(initial=0))
+
+
+def _recoloured(ours: UInt8Array, theirs: UInt8Array, both: BoolArray, level: Level) -> bool:
+    """Whether the two differ by the YCbCr conversion alone, on a stream that says its colours.
+
+    OpenSlide goes by the tag, so this explains its pixels only where tag and stream differ; the
+    others guess in ways of their own.
+    """
+    if level.compression.codec not in STREAM_DECIDES:
+        return False
+    return (
+        _difference(ours, ycbcr_to_rgb(theirs), both) <= COLOUR_TOLERANCE
+        or _difference(ycbcr_to_rgb(ours), theirs, both) <= COLOUR_TOLERANCE
+    )
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

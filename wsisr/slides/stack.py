@@ -146,7 +146,7 @@ class _StackStore:
             self._file = self._data = None
 
     def _image(self, index: int) -> UInt8Array:
-        with open_slide(self._stack.files[index]) as image:
+        with open_slide(self._stack.files[index], check=False) as image:
             level = image.info.levels[0]
             return image.read_level(0, 0, 0, level.width_px, level.height_px)
 

@@ -7,10 +7,9 @@ hostile file can claim is checked against the file's size here, before any memor
 
 import hashlib
 import logging
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,20 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
-from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
-from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.faults import RefusedSlideError, UnconvertedError
+from wsisr.slides.tiff_series import choose_series, is_level, refuse_stack
 from wsisr.slides.tiff_tags import resolution_um, text_of, vendor_of, vendor_tags
 from wsisr.slides.tiles import TileGrid
 from wsisr.slides.vendor_xml import philips_spacings_um
 
-MAX_PAGES = 2000
 MAX_TILE_BYTES = 512 << 20
 """Largest decoded tile or strip that is accepted, bytes."""
-ASPECT_TOLERANCE = 0.02
-PLACED_FREELY = ("leica", "ventana")
+PLACED_FREELY = ("leica", "trestle", "ventana")
 """Vendors whose tiles overlap or lie in regions: OpenSlide's ground."""
-REDUCED_IMAGE = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +78,12 @@ class TiffDirectory:
     tags : dict
         The few vendor tags that matter, by name.
     quirks : tuple of str
+    ome_um_per_px : tuple of float or None
+        Micrometres per pixel (x, y) by the OME-XML of the image that is read.
+    focal_plane : int or None
+        Which of several is read, counted from 1.
+    blind_readers : tuple of str
+        See `SlideInfo`: those that always show the first page.
     """
 
     path: Path
@@ -93,6 +95,9 @@ class TiffDirectory:
     icc: bytes | None
     tags: dict[str, float] = field(default_factory=dict)
     quirks: tuple[str, ...] = ()
+    ome_um_per_px: tuple[float, float] | None = None
+    focal_plane: int | None = None
+    blind_readers: tuple[str, ...] = ()
 
     @property
     def tiled(self) -> bool:
@@ -114,8 +119,8 @@ def is_tiff(path: Path) -> bool:
     return magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_directory(path: Path) -> TiffDirectory:
-    """Read the directory of a TIFF-family slide.
+def read_directory(path: Path, focal_plane: int | None = None) -> TiffDirectory:
+    """Read the directory of a TIFF-family slide; of several focal planes one (`choose_plane`).
 
     Raises
     ------
@@ -124,10 +129,12 @@ def read_directory(path: Path) -> TiffDirectory:
         8-bit grey, RGB or RGBA.
     """
     with open(path, "rb") as file:
-        return read_directory_of(file, path, path.stat().st_size)
+        return read_directory_of(file, path, path.stat().st_size, focal_plane)
 
 
-def read_directory_of(file: BinaryIO, path: Path, size_bytes: int) -> TiffDirectory:
+def read_directory_of(
+    file: BinaryIO, path: Path, size_bytes: int, focal_plane: int | None = None
+) -> TiffDirectory:
     """The same from an open file, local or remote; `path` names it.
 
     Raises
@@ -139,7 +146,7 @@ def read_directory_of(file: BinaryIO, path: Path, size_bytes: int) -> TiffDirect
 
     try:
         with quiet_tifffile(), tifffile.TiffFile(file, name=path.name) as tiff:
-            return _from_tiff(path, size_bytes, tiff)
+            return _from_tiff(path, size_bytes, tiff, focal_plane)
     except SlideError:
         raise
     except Exception as error:  # tifffile raises what it meets: struct, index, key, value errors
@@ -165,26 +172,34 @@ def quiet_tifffile() -> Iterator[None]:
         logger.removeFilter(drop)
 
 
-def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
-    pages = _all_pages(path, tiff)
-    base = pages[0][1]
-    vendor = vendor_of(tiff, base)
+def _from_tiff(path: Path, size: int, tiff: Any, focal_plane: int | None) -> TiffDirectory:
+    vendor = vendor_of(tiff, tiff.pages[0])
+    series = choose_series(path, tiff, vendor, focal_plane)
+    base = series.candidates[0].first
     description = text_of(base, "ImageDescription")
     true_sizes = _philips_sizes(description) if vendor == "philips" else {}
-    quirks: list[str] = []
+    quirks = list(series.quirks)
     levels: list[TiffLevel] = []
+    as_large: list[int] = []
     skipped = 0
-    for number, page in pages:
-        if page is not base and not _is_level(base, page, tiff.is_ndpi, vendor):
+    for chosen in series.candidates:
+        page = chosen.first
+        if page is not base and not is_level(base, page, tiff.is_ndpi, vendor):
             continue
         width, height = _true_size(base, page, true_sizes, len(levels))
         if levels:
             last = levels[-1].grid
             if width >= last.width_px or height >= last.height_px:
                 # A second directory of the same tiles (for readers that look elsewhere) is no page.
-                skipped += not _lists_tiles_of(page, levels)
+                if _lists_tiles_of(page, levels):
+                    continue
+                if (width, height) == (levels[0].grid.width_px, levels[0].grid.height_px):
+                    as_large.append(chosen.number)
+                skipped += 1
                 continue
-        levels.append(_level(path, size, number, page, width, height))
+        planes = [_level(path, size, chosen.number, one, width, height) for one in chosen.pages]
+        levels.append(planes[0] if len(planes) == 1 else _joined(path, planes))
+    refuse_stack(path, base, as_large)
     if skipped:
         quirks.append(f"{skipped} further page(s) as large as a level before them were ignored.")
     missing = sum(int((level.byte_counts == 0).sum()) for level in levels)
@@ -201,75 +216,32 @@ def _from_tiff(path: Path, size: int, tiff: Any) -> TiffDirectory:
         icc=bytes(icc.value) if icc is not None else None,
         tags=vendor_tags(base),
         quirks=tuple(quirks),
+        ome_um_per_px=series.um_per_px,
+        focal_plane=series.focal_plane,
+        blind_readers=series.blind_readers,
     )
-
-
-def _all_pages(path: Path, tiff: Any) -> list[tuple[int, Any]]:
-    """Top-level pages, each followed by its SubIFDs (where OME-TIFF keeps its pyramid)."""
-    if len(tiff.pages) > MAX_PAGES:
-        raise SlideError(
-            f"{path}: {len(tiff.pages)} pages in one file; this is a stack or a damaged file, "
-            "not a slide."
-        )
-    found: list[tuple[int, Any]] = []
-    for number in range(len(tiff.pages)):
-        page = tiff.pages[number]
-        found.append((number, page))
-        if number == 0 and page.subifds:
-            sub = page.pages
-            found.extend((number, sub[i]) for i in range(min(len(sub), 64)))
-    if not found:
-        raise RefusedSlideError(f"{path}: the TIFF holds no image; it is damaged, copy it again.")
-    _check_chain(path, tiff)
-    return found
-
-
-def _check_chain(path: Path, tiff: Any) -> None:
-    """Refuse a file whose last page points to a further one beyond the end of the file.
-
-    tifffile forgives this; a slide whose lower levels were cut off must not pass for one that
-    never had them.
-    """
-    form, last = tiff.tiff, tiff.pages[len(tiff.pages) - 1]
-    handle = tiff.filehandle
-    handle.seek(last.offset)
-    (count,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
-    handle.seek(last.offset + form.tagnosize + count * form.tagsize)
-    pointer = handle.read(form.offsetsize)
-    if len(pointer) < form.offsetsize or struct.unpack(form.offsetformat, pointer)[0] != 0:
-        raise RefusedSlideError(
-            f"{path}: cut off: its list of pages goes on behind the end of the file; copy it again."
-        )
-
-
-def _is_level(base: Any, page: Any, ndpi: bool, vendor: str) -> bool:
-    """Whether a page is a level of the first one, rather than a label, a macro or a thumbnail."""
-    if (page.samplesperpixel, page.bitspersample) != (base.samplesperpixel, base.bitspersample):
-        return False
-    if page.is_tiled != base.is_tiled:
-        return False
-    kind = text_of(page, "ImageDescription").lower()
-    names = ("label", "macro", "thumbnail")
-    if vendor in ("aperio", "philips") and kind.lstrip().startswith(names):
-        return False
-    if vendor == "aperio" and any(word in kind for word in ("\nlabel ", "\nmacro ")):
-        return False
-    if not page.is_tiled and not ndpi and not int(page.subfiletype) & REDUCED_IMAGE:
-        return False
-    width, height = page.imagewidth, page.imagelength
-    if level_factor(base.imagewidth, base.imagelength, width, height) is not None:
-        return True
-    ratio = (width / base.imagewidth) / (height / base.imagelength)
-    slack = 1.0 / min(width, height) + ASPECT_TOLERANCE
-    if vendor == "philips":
-        # Stored sizes are padded to whole tiles, which distorts the small levels.
-        slack += max(page.tilewidth / width, page.tilelength / height)
-    return abs(ratio - 1.0) <= slack
 
 
 def _lists_tiles_of(page: Any, levels: Sequence[TiffLevel]) -> bool:
     """Whether a page points at the very tiles of a level that is known already."""
     return any(np.array_equal(np.asarray(page.dataoffsets), level.offsets) for level in levels)
+
+
+def _joined(path: Path, planes: list[TiffLevel]) -> TiffLevel:
+    """Red, green and blue that lie in pages of their own, as one level with planes apart."""
+    first = planes[0]
+    if any((plane.grid, plane.form) != (first.grid, first.form) for plane in planes):
+        raise RefusedSlideError(
+            f"{path}: its red, green and blue are stored in different ways; convert it to RGB."
+        )
+    if first.form.photometric != 1:
+        raise RefusedSlideError(f"{path}: its channels are stored inverted; convert it to RGB.")
+    return replace(
+        first,
+        offsets=np.concatenate([plane.offsets for plane in planes]),
+        byte_counts=np.concatenate([plane.byte_counts for plane in planes]),
+        form=replace(first.form, photometric=2, planar=2, samples=3),
+    )
 
 
 def _level(path: Path, size: int, number: int, page: Any, width: int, height: int) -> TiffLevel:
@@ -324,7 +296,7 @@ def _check_samples(path: Path, number: int, page: Any) -> None:
     bits = page.bitspersample
     format_ok = int(page.sampleformat) == 1
     if bits != 8 or not format_ok or int(page.samplesperpixel) not in (1, 3, 4):
-        raise SlideError(
+        raise UnconvertedError(
             f"{path}: page {number} has {page.samplesperpixel} sample(s) of {bits} bit; only 8-bit "
             "grey, RGB and RGBA are read, convert it to 8-bit RGB."
         )
@@ -334,14 +306,14 @@ def _check_samples(path: Path, number: int, page: Any) -> None:
             "is not read here; convert it to JPEG or JPEG 2000."
         )
     if int(page.photometric) not in (0, 1, 2, 6):
-        raise SlideError(
+        raise UnconvertedError(
             f"{path}: page {number} has photometric {int(page.photometric)}, neither grey, RGB "
             "nor YCbCr; convert it to RGB."
         )
     image_codec = int(page.compression) == JPEG or int(page.compression) in JPEG2000_CODES
     subsampled = tuple(getattr(page, "subsampling", None) or (1, 1)) != (1, 1)
     if int(page.photometric) == 6 and subsampled and not image_codec:
-        raise SlideError(
+        raise UnconvertedError(
             f"{path}: page {number} stores subsampled YCbCr without JPEG; convert it to RGB."
         )
 

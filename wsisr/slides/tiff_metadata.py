@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wsisr.errors import MppError
 from wsisr.magnification import Mpp, MppQuality, MppSource, make_mpp
 from wsisr.slides.tiff_directory import TiffDirectory
-from wsisr.slides.vendor_xml import ome_um, philips_spacings_um
+from wsisr.slides.vendor_xml import philips_spacings_um
 
 OVERRIDE_HINT = "state it with --mpp-override CSV (columns slide, mpp)"
 COARSEST_TIFF_UM_PER_PX = 10.0
@@ -28,9 +28,8 @@ def tiff_resolution(directory: TiffDirectory) -> Resolution:
     vendor = _vendor_um(directory)
     if vendor is not None:
         stated.append((vendor, MppSource.VENDOR, MppQuality.STATED))
-    ome = ome_um(directory.description) if directory.vendor == "ome-tiff" else None
-    if ome is not None:
-        stated.append((ome, MppSource.OME, MppQuality.STATED))
+    if directory.ome_um_per_px is not None:
+        stated.append((directory.ome_um_per_px, MppSource.OME, MppQuality.STATED))
     problem = ""
     if directory.resolution is not None:
         if max(directory.resolution) <= COARSEST_TIFF_UM_PER_PX:

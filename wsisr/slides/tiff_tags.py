@@ -1,5 +1,6 @@
 """Single tags of a TIFF page, as tifffile shows it."""
 
+import re
 from typing import Any
 
 
@@ -20,7 +21,15 @@ def vendor_of(tiff: Any, base: Any) -> str:
         return "ome-tiff"
     if text_of(base, "Software").startswith("Philips"):
         return "philips"
+    if text_of(base, "Software").startswith("MedScan") and _overlaps(base):
+        return "trestle"
     return "generic-tiff"
+
+
+def _overlaps(base: Any) -> bool:
+    """Whether a Trestle description says that its tiles overlap (pixels, x and y a level)."""
+    match = re.search(r"OverlapsXY=([\s\d]*)", text_of(base, "ImageDescription"))
+    return match is not None and any(int(number) for number in match.group(1).split())
 
 
 def text_of(page: Any, name: str) -> str:

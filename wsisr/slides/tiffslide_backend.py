@@ -18,6 +18,7 @@ from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import APERIO_JP2K_YCBCR, JPEG
+from wsisr.slides.faults import RefusedSlideError, UnconvertedError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess, PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
@@ -123,6 +124,9 @@ class TiffSlideStore:
     def _tile_directory(self) -> TiffDirectory | None:
         try:
             directory = read_directory(self._path)
+        except (RefusedSlideError, UnconvertedError):
+            self.close()
+            raise
         except SlideError:
             return None
         sizes = [(level.grid.width_px, level.grid.height_px) for level in directory.levels]
@@ -134,7 +138,7 @@ class TiffSlideStore:
         vendor = str(self.properties.get("tiffslide.vendor", ""))
         if self._directory is not None:
             vendor = self._directory.vendor
-        if vendor in PLACED_FREELY:
+        if vendor in PLACED_FREELY and vendor != "leica":
             self.close()
             raise SlideError(f"{self._path}: {vendor} slides overlap their tiles; see OpenSlide.")
         if self._directory is None:
@@ -236,5 +240,6 @@ def open_tiffslide(path: Path) -> tuple[SlideInfo, TiffSlideStore]:
         bytes=total_bytes((path,)),
         fingerprint=fingerprint((path,)),
         quirks=directory.quirks if directory is not None else (),
+        focal_plane=directory.focal_plane if directory is not None else None,
     )
     return info, store

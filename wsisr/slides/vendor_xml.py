@@ -13,29 +13,9 @@ class PhilipsSpacings:
     levels: tuple[tuple[float, float], ...]
 
 
-def ome_um(description: str) -> tuple[float, float] | None:
-    """PhysicalSizeX and Y of the first image of an OME-XML description, um."""
-    root = _parse_xml(description)
-    if root is None:
-        return None
-    units = {"µm": 1.0, "um": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
-    for element in root.iter():
-        if element.tag.rsplit("}", 1)[-1] != "Pixels":
-            continue
-        values = []
-        for axis in "XY":
-            size = _number(element.get(f"PhysicalSize{axis}", ""))
-            unit = units.get(element.get(f"PhysicalSize{axis}Unit", "µm"))
-            if size is None or size <= 0 or unit is None:
-                return None
-            values.append(size * unit)
-        return values[0], values[1]
-    return None
-
-
 def philips_spacings_um(description: str) -> PhilipsSpacings:
     """``DICOM_PIXEL_SPACING`` (row, column; mm) of the scan and of each stored level."""
-    root = _parse_xml(description)
+    root = parse_xml(description)
     if root is None:
         return PhilipsSpacings(image=None, levels=())
     levels: dict[int, tuple[float, float]] = {}
@@ -66,7 +46,8 @@ def _spacing_um(text: str) -> tuple[float, float] | None:
     return (column, row) if row > 0 and column > 0 else None
 
 
-def _parse_xml(text: str) -> Any:
+def parse_xml(text: str) -> Any:
+    """The root element, or None for anything that is no sound and harmless XML."""
     from defusedxml import ElementTree
 
     if "<" not in text:

@@ -63,7 +63,9 @@ class Images(Levels):
             return self
         self.close()
         task = replace(self.task, mpp=rule.mpp)
-        opened = super().open(task, self.manifest, slide.info.backend)
+        # Named by the caller, a reader is named again; a verdict is taken from the cache.
+        backend = slide.info.backend if slide.info.verdict is None else None
+        opened = super().open(task, self.manifest, backend)
         opened.notes, opened._declares_mpp = self.notes, True
         return opened
 

@@ -19,7 +19,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
 from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
-from wsisr.errors import BuildError, MagnificationError, MppError
+from wsisr.errors import BuildError, MagnificationError, MppError, SlideError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
 from wsisr.magnification import downsample_factor, nominal_magnification, parse_magnification
 from wsisr.registration import LevelTransform, calibrate_levels
@@ -31,7 +31,6 @@ from wsisr.slides import (
     describe_left_out,
     iter_patches,
     list_source,
-    open_checked_slide,
     open_slide,
     reduce_image,
 )
@@ -64,18 +63,24 @@ class Levels:
 
     @classmethod
     def open(cls, task: SlideTask, manifest: Manifest, backend: str | None = None) -> Self:
-        path = task.source.path
-        return cls(
-            task, manifest, open_slide(path, backend=backend, mpp=task.mpp, icc=manifest.icc)
+        slide = open_slide(
+            task.source.path,
+            backend=backend,
+            mpp=task.mpp,
+            icc=manifest.icc,
+            focal_plane=manifest.focal_plane,
         )
+        return cls(task, manifest, slide)
 
     @classmethod
     def open_checked(cls, task: SlideTask, manifest: Manifest) -> Self:
-        slide, check = open_checked_slide(
-            task.source.path, seed=manifest.seed, mpp=task.mpp, icc=manifest.icc
-        )
-        notes = () if check.agrees else (f"{check.detail}; {slide.info.backend} is used.",)
-        return cls(task, manifest, slide, notes)
+        opened = cls.open(task, manifest)
+        try:
+            opened.notes = confirmed(opened.slides[0].info, manifest)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def geometry(self) -> PatchGeometry:
         return plan_geometry(self.slides[0].info, self.manifest, self.task.slide_id)
@@ -192,6 +197,27 @@ class Levels:
     def close(self) -> None:
         for slide in self.slides:
             slide.close()
+
+
+def confirmed(info: SlideInfo, manifest: Manifest) -> tuple[str, ...]:
+    """What a build must say of a slide's readers; empty where a second one agrees.
+
+    Ready-made images are what their manifest declares: unchecked ones are said, not refused.
+
+    Raises
+    ------
+    SlideError
+        If no second reader has compared a region and the manifest does not accept that.
+    """
+    verdict = info.verdict
+    if verdict is None or verdict.status == "agree":
+        return ()
+    if verdict.status == "unchecked" and manifest.unchecked == "refuse" and not manifest.images:
+        raise SlideError(
+            f"{info.path}: {verdict.line()} A build takes no pixels that nobody confirms; "
+            "--unchecked accept takes such slides."
+        )
+    return (verdict.line(),)
 
 
 def list_slides(source: Path) -> Layout:

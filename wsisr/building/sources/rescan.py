@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsisr.building.layout import Layout, SlideTask, find_task
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
-from wsisr.building.sources.levels import Levels, list_slides
+from wsisr.building.sources.levels import Levels, confirmed, list_slides
 from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
 from wsisr.errors import MagnificationError, ManifestError, RegistrationError
@@ -90,7 +90,13 @@ class Rescan:
 
     @classmethod
     def open_checked(cls, task: SlideTask, manifest: Manifest) -> Self:
-        return cls._beside(Levels.open_checked(task, manifest))
+        opened = cls._beside(Levels.open_checked(task, manifest))
+        try:
+            opened.notes += confirmed(opened.slides[1].info, manifest)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     @classmethod
     def _beside(cls, lr: Levels) -> Self:

@@ -1,0 +1,311 @@
+"""Who checks whom, and three plain readers that only check.
+
+OpenSlide and tiffslide check the readers of TIFF and DICOM where they can. What they do not open
+(OME-TIFF with its channels apart, DICOM in JPEG-LS or with several focal planes, plain images) is
+checked by the way in which tifffile, pydicom and OpenCV read it: their idea of pages, frames and
+colours, not ours. They are slow or hold a whole image, so nothing is built from them.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
+from wsisr.slides.decode import composite_on_white
+from wsisr.slides.dicom_files import quiet_pydicom, series_of
+from wsisr.slides.protocol import Level, SlideInfo, UInt8Array
+from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
+from wsisr.slides.tiff_directory import quiet_tifffile
+from wsisr.slides.tiles import Tile, TiledSlide, TileGrid, TileStore
+
+logger = logging.getLogger(__name__)
+
+SECOND_READERS: dict[str, tuple[str, ...]] = {
+    "direct": ("openslide", "tiffslide", "tifffile"),
+    "dicom": ("openslide", "pydicom"),
+    "tiffslide": ("openslide", "direct"),
+    "openslide": ("direct", "dicom", "tiffslide", "image"),
+    "image": ("tifffile", "opencv"),
+}
+"""Second readers of each first one, in the order in which they are asked."""
+
+BLOCK_PX = 512
+MAX_WHOLE_PX = 64_000_000
+"""Plain images larger than this are not decoded a second time, for the memory it takes."""
+
+
+def open_second(info: SlideInfo, name: str) -> TiledSlide | None:
+    """The same file by another reader; None where that one does not read it."""
+    try:
+        store: TileStore
+        if name in _PLAIN:
+            store = _PLAIN[name](info)
+            return TiledSlide(_info(info, name, store.grids), store, cache_mib=16)
+        if name not in BACKENDS or name not in backends_for(info.path):
+            return None
+        if info.focal_plane is not None and name not in WITH_FOCAL_PLANES:
+            return None  # it shows the first plane
+        other, store = open_with(info.path, (name,))
+        return TiledSlide(other, store, cache_mib=16)
+    except Exception as error:  # slide libraries raise anything on what they do not read
+        logger.debug("no second opinion from %s: %s", name, error)
+        return None
+
+
+def _info(info: SlideInfo, name: str, grids: tuple[TileGrid, ...]) -> SlideInfo:
+    base = grids[0]
+    levels = tuple(
+        Level(
+            index=index,
+            width_px=grid.width_px,
+            height_px=grid.height_px,
+            factor=level_factor(base.width_px, base.height_px, grid.width_px, grid.height_px),
+            tile_width_px=grid.tile_width_px,
+            tile_height_px=grid.tile_height_px,
+        )
+        for index, grid in enumerate(grids)
+    )
+    return SlideInfo(
+        path=info.path,
+        vendor=info.vendor,
+        backend=name,
+        mpp=None,
+        levels=levels,
+        bytes=info.bytes,
+        fingerprint=info.fingerprint,
+    )
+
+
+class TifffileStore:
+    """The series of a TIFF as tifffile understands it; blocks through its Zarr view."""
+
+    def __init__(self, info: SlideInfo) -> None:
+        import tifffile
+        import zarr
+
+        with quiet_tifffile():
+            self._tiff = tifffile.TiffFile(info.path)
+            base = info.levels[0]
+            for series in self._tiff.series:
+                axes = "".join(axis for axis in series.axes if axis in "YXSCZ")
+                if len(axes) == len(series.axes) and _size(series) == _px(base):
+                    break
+            else:
+                self._tiff.close()
+                raise SlideError("tifffile sees no series of this size")
+            photometric = int(series.keyframe.photometric)
+            samples = int(series.keyframe.samplesperpixel)
+            if photometric not in (1, 2, 6) or samples not in (1, 3):
+                self._tiff.close()
+                raise SlideError("tifffile hands out samples that are not RGB")
+            plane = None if info.focal_plane is None else info.focal_plane - 1
+            self._axes = series.axes
+            self._plane = plane or 0
+            levels = [level for level in series.levels if level.axes == series.axes]
+            self._arrays = [
+                zarr.open_array(series.aszarr(level=number), mode="r")
+                for number in range(len(levels))
+            ]
+            self._channels = _channel_order(series) if "C" in series.axes else [0, 1, 2]
+        self._lock = threading.Lock()
+        self.grids = tuple(_grid(width, height) for width, height in map(_size, levels))
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)
+        columns = slice(column * BLOCK_PX, (column + 1) * BLOCK_PX)
+        chosen: dict[str, Any] = {"Y": rows, "X": columns, "Z": self._plane}
+        with self._lock, quiet_tifffile():
+            block = np.asarray(
+                self._arrays[level][tuple(chosen.get(axis, slice(None)) for axis in self._axes)]
+            )
+        left = [axis for axis in self._axes if axis != "Z"]
+        if "C" in left and "S" in left:
+            raise SlideError("several channels of several samples")
+        if "C" in left or "S" in left:
+            apart = left.index("C" if "C" in left else "S")
+            block = np.moveaxis(block, apart, 2)
+        else:
+            block = block[:, :, None]
+        if block.shape[2] == 1:
+            block = np.repeat(block, 3, axis=2)
+        if block.dtype != np.uint8 or block.shape[2] != 3:
+            raise SlideError(f"tifffile gives {block.dtype} {block.shape}")
+        return Tile(np.ascontiguousarray(block[:, :, self._channels]))
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return True
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        self._tiff.close()
+
+
+def _channel_order(series: Any) -> list[int]:
+    """Indices of red, green and blue among the channels that the OME-XML names; 0, 1, 2 if none."""
+    from wsisr.slides.ome import ome_images, rgb_order
+
+    text = series.parent.ome_metadata if series.parent is not None else None
+    for image in ome_images(text or ""):
+        if (image.width_px, image.height_px) == _size(series):
+            order = rgb_order(image)
+            return list(order) if order is not None else [0, 1, 2]
+    return [0, 1, 2]
+
+
+def _size(series: Any) -> tuple[int, int]:
+    axes, shape = series.axes, series.shape
+    return int(shape[axes.index("X")]), int(shape[axes.index("Y")])
+
+
+def _px(level: Level) -> tuple[int, int]:
+    return level.width_px, level.height_px
+
+
+def _grid(width_px: int, height_px: int) -> TileGrid:
+    return TileGrid(
+        width_px=width_px, height_px=height_px, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX
+    )
+
+
+class PydicomStore:
+    """Frames of a tiled-full DICOM series, found and turned to RGB by pydicom.
+
+    Only JPEG-LS and HTJ2K are decoded by imagecodecs, for which pydicom needs further packages.
+    """
+
+    def __init__(self, info: SlideInfo) -> None:
+        import pydicom
+
+        found: dict[tuple[int, int], list[tuple[int, Path, Any]]] = {}
+        with quiet_pydicom():
+            for path in series_of(info.path):
+                header = pydicom.dcmread(path, stop_before_pixels=True)
+                size = int(header.TotalPixelMatrixColumns), int(header.TotalPixelMatrixRows)
+                kinds = set(header.ImageType)
+                if kinds & {"LABEL", "OVERVIEW", "THUMBNAIL"}:
+                    continue
+                if header.get("DimensionOrganizationType") != "TILED_FULL":
+                    raise SlideError("pydicom's check reads TILED_FULL only")
+                if int(header.get("NumberOfOpticalPaths", 1)) != 1:
+                    raise SlideError("pydicom's check reads one optical path only")
+                start = int(header.get("ConcatenationFrameOffsetNumber", 0))
+                found.setdefault(size, []).append((start, path, header))
+        self._levels = [
+            sorted(members, key=lambda item: item[0])
+            for _, members in sorted(found.items(), key=lambda item: -item[0][0] * item[0][1])
+        ]
+        self._plane = (info.focal_plane or 1) - 1
+        self.grids = tuple(
+            TileGrid(
+                width_px=int(members[0][2].TotalPixelMatrixColumns),
+                height_px=int(members[0][2].TotalPixelMatrixRows),
+                tile_width_px=int(members[0][2].Columns),
+                tile_height_px=int(members[0][2].Rows),
+            )
+            for members in self._levels
+        )
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        grid = self.grids[level]
+        number = self._plane * grid.rows * grid.columns + row * grid.columns + column
+        for start, path, header in self._levels[level]:
+            frames = int(header.NumberOfFrames)
+            if start <= number < start + frames:
+                return Tile(_frame(path, header, number - start))
+        raise SlideError("pydicom finds no such frame")
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return True
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+def _frame(path: Path, header: Any, index: int) -> UInt8Array:
+    import imagecodecs
+    from pydicom.pixels.processing import convert_color_space
+    from pydicom.pixels.utils import pixel_array
+
+    syntax = str(header.file_meta.TransferSyntaxUID)
+    with quiet_pydicom():
+        decoder = {"80": "jpegls", "81": "jpegls", "01": "htj2k", "02": "htj2k", "03": "htj2k"}
+        family = decoder.get(syntax[-2:]) if ".4.8" in syntax or ".4.20" in syntax else None
+        if family is None:
+            image: NDArray[Any] = pixel_array(path, index=index)  # to RGB, by pydicom
+        else:
+            image = getattr(imagecodecs, f"{family}_decode")(_stored_frame(path, header, index))
+            if str(header.PhotometricInterpretation).startswith("YBR_FULL"):
+                image = convert_color_space(image, "YBR_FULL", "RGB")
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise SlideError(f"pydicom gives {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _stored_frame(path: Path, header: Any, index: int) -> bytes:
+    import pydicom
+    from pydicom.encaps import get_frame
+
+    # Read with the pixels: files of these two codecs are rare, and checked once.
+    data = pydicom.dcmread(path).PixelData
+    return bytes(get_frame(data, index, number_of_frames=int(header.NumberOfFrames)))
+
+
+class OpenCvStore:
+    """A plain image as OpenCV shows it: turned by its EXIF tag, colours from the stream."""
+
+    def __init__(self, info: SlideInfo) -> None:
+        import cv2
+
+        base = info.levels[0]
+        if base.width_px * base.height_px > MAX_WHOLE_PX:
+            raise SlideError("too large to be decoded a second time")
+        data = np.fromfile(info.path, np.uint8)
+        image: Any = None
+        with suppress(cv2.error):
+            image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if image is None or image.dtype != np.uint8:
+            raise SlideError("OpenCV does not read it as 8-bit samples")
+        if image.ndim == 3 and image.shape[2] == 4:
+            tile = composite_on_white(image[:, :, [2, 1, 0, 3]])
+            if tile.pixels is None:
+                raise SlideError("nothing is opaque")
+            self._pixels: UInt8Array = tile.pixels
+        else:
+            # With its colours asked for, it turns the image as EXIF says.
+            shown: Any = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+            self._pixels = shown
+        height, width = self._pixels.shape[:2]
+        self.grids = (_grid(width, height),)
+
+    def fetch(self, level: int, row: int, column: int) -> Tile:
+        rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)
+        columns = slice(column * BLOCK_PX, (column + 1) * BLOCK_PX)
+        return Tile(np.ascontiguousarray(self._pixels[rows, columns]))
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return True
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+_PLAIN: dict[str, Callable[[SlideInfo], TileStore]] = {
+    "tifffile": TifffileStore,
+    "pydicom": PydicomStore,
+    "opencv": OpenCvStore,
+}
