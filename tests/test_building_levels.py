@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wsisr.building.manifest import load_manifest
-from wsisr.building.sources.levels import plan_geometry
+from wsisr.building.sources.geometry import plan_geometry
 from wsisr.errors import MagnificationError, MppError
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides import Level, SlideInfo

@@ -33,6 +33,10 @@ def command(
     icc: Annotated[
         str | None, typer.Option(help="keep or srgb: convert LR and HR alike by the profile.")
     ] = None,
+    native: Annotated[
+        str | None,
+        typer.Option(help="prefer, evidence, require or never: stored levels as LR or made ones."),
+    ] = None,
     unchecked: Annotated[
         str | None,
         typer.Option(help="refuse or accept slides that no second reader confirms (MRXS, BIF)."),
@@ -78,6 +82,7 @@ def command(
             "mpp": mpp,
             "size": size,
             "icc": icc,
+            "native": native,
             "unchecked": unchecked,
             "focal_plane": focal_plane,
         }.items()

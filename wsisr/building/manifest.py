@@ -52,9 +52,10 @@ class Manifest(Strict):
     """Side of an HR patch in HR pixels."""
     mpp: float | None = Field(None, gt=0.0)
     """Physical resolution of HR in um/px instead of the nominal magnification."""
-    native: Literal["prefer", "require", "never"] = "prefer"
+    native: Literal["prefer", "evidence", "require", "never"] = "prefer"
     """Whether an LR that the file does not store may be made (`prefer`), must not (`require`),
-    or is always made (`never`)."""
+    or is always made (`never`); `evidence` also makes one whose stored level was decimated or is
+    worse than a reduction, slide by slide."""
     unchecked: Literal["refuse", "accept"] = "refuse"
     """What becomes of a slide whose pixels no second reader has confirmed (MRXS, BIF, VMS)."""
     focal_plane: int | None = Field(None, ge=1)

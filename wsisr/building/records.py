@@ -64,10 +64,14 @@ class Reading:
         With every layer moved to where the slide's calibration says.
     scans : dict or None
         The registration of two scans (`wsisr.registration.ScanRegistration`).
+    flags : dict of str to str
+        What the evidence says against an LR: of a stored one that is used all the same, or of
+        the stored one in whose place another was made. Empty where nothing does.
     """
 
     geometry: PatchGeometry
     scans: dict[str, Any] | None = None
+    flags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,9 @@ class LevelTransform:
         0, or how far the places of an axis scatter where no one shift fits them (the shift is
         then 0 as well), level-0 px.
     measured : bool
-        False where too few places had texture: the shift is then 0, an assumption.
+        False where too few places could be matched: the shift is then 0, an assumption.
+    bare : bool
+        Whether that was for want of texture, and not because the texture did not match.
     diagnosis : str
         What the numbers mean, in a sentence.
     """
@@ -91,6 +93,7 @@ class LevelTransform:
     ncc_band: float = 0.0
     sharpness: float = 0.0
     measured: bool = False
+    bare: bool = False
     scatter_px: float = 0.0
     diagnosis: str
 
@@ -98,6 +101,11 @@ class LevelTransform:
     def notable(self) -> bool:
         """Whether a person should hear of the level: anything but measured and aligned."""
         return self.diagnosis != ALIGNED
+
+    @property
+    def place_unknown(self) -> bool:
+        """Whether the level has texture and still nothing tells where it lies."""
+        return not self.measured and not self.bare
 
     def shift_px(self, x: float, y: float) -> tuple[float, float]:
         """Predicted shift at a level-0 position (centre of a patch), level-0 px."""
@@ -201,7 +209,9 @@ def _measure(
     base = slide.info.levels[0]
     factor = exact_factor(level)
 
-    def unmeasured(reason: str, tried: int = 0, found: int = 0) -> LevelTransform:
+    def unmeasured(
+        reason: str, tried: int = 0, found: int = 0, *, bare: bool = False
+    ) -> LevelTransform:
         return LevelTransform(
             level=level.index,
             factor=factor,
@@ -209,6 +219,7 @@ def _measure(
             height_px=base.height_px,
             tried=tried,
             places=found,
+            bare=bare,
             diagnosis=f"not measured: {reason}",
         )
 
@@ -217,7 +228,8 @@ def _measure(
         return unmeasured("no finer level is near enough")
     below = known.get(reference.index)
     if below is not None and not below.measured:
-        return unmeasured(f"level {reference.index}, its reference, could not be measured")
+        why = f"level {reference.index}, its reference, could not be measured"
+        return unmeasured(why, bare=below.bare)
     patch = min(PATCH_PX, level.width_px, level.height_px)
     corners = textured_places(slide, level, patch, wanted, seed, places)
     rows = []
@@ -227,7 +239,7 @@ def _measure(
             rows.append(row)
     if len(rows) < MIN_PLACES:
         text = f"only {len(rows)} of {len(corners)} places could be matched"
-        return unmeasured(text, len(corners), len(rows))
+        return unmeasured(text, len(corners), len(rows), bare=len(corners) < MIN_PLACES)
     table = np.asarray(rows)
     line_x, scatter_x = _consistent_line(table[:, 0], table[:, 2])
     line_y, scatter_y = _consistent_line(table[:, 1], table[:, 3])

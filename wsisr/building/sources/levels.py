@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 from wsisr.building.layout import Layout, SlideTask, recognise
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
+from wsisr.building.sources.geometry import plan_geometry
 from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
-from wsisr.errors import BuildError, MagnificationError, MppError, SlideError
-from wsisr.geometry import Layer, PatchGeometry, patch_geometry
-from wsisr.magnification import downsample_factor, nominal_magnification, parse_magnification
+from wsisr.errors import BuildError, MagnificationError, SlideError
+from wsisr.geometry import Layer, PatchGeometry
 from wsisr.registration import LevelTransform, calibrate_levels
 from wsisr.registration.alignment import aligned, reference_layer
 from wsisr.registration.patch import SearchRegion, register_patch
 from wsisr.slides import (
+    LevelEvidence,
     Slide,
     SlideInfo,
     describe_left_out,
@@ -39,8 +40,6 @@ from wsisr.store import ArraySpec
 
 STORED = "stored-level"
 REDUCED = "reduced"
-UPSAMPLING_TOLERANCE = 1e-3
-"""A slide this much coarser than a physical resolution still counts as having it."""
 
 
 class Levels:
@@ -86,22 +85,57 @@ class Levels:
         return plan_geometry(self.slides[0].info, self.manifest, self.task.slide_id)
 
     def places(self, geometry: PatchGeometry, root: Path) -> Survey:
-        def fit() -> tuple[Reading, tuple[LevelTransform, ...]]:
-            return self._calibrated(geometry)
+        def fit(
+            evidence: Sequence[LevelEvidence],
+        ) -> tuple[Reading, tuple[LevelTransform, ...]]:
+            return self._calibrated(geometry, evidence)
 
         return survey_glass(self.slides[0], self.task, self.manifest, root, fit)
 
-    def _calibrated(self, geometry: PatchGeometry) -> tuple[Reading, tuple[LevelTransform, ...]]:
-        """Where the levels in use lie; nothing to measure where no LR is stored in the file."""
-        slide = self.slides[0]
+    def _calibrated(
+        self, geometry: PatchGeometry, evidence: Sequence[LevelEvidence]
+    ) -> tuple[Reading, tuple[LevelTransform, ...]]:
+        """Where the levels in use lie, and which of them are no LR after all.
+
+        A stored LR whose texture lies nowhere to be found is made instead (pairs that are searched
+        for one by one have certificates of their own), and with ``native: evidence`` also one that
+        is worse than a reduction. Nothing is measured where no LR is stored in the file.
+        """
+        slide, manifest = self.slides[0], self.manifest
+        worse = {item.level: item.verdict for item in evidence if item.warning}
+        flags = _flags(geometry, worse)
+        if manifest.native == "evidence":
+            geometry = self._without(geometry, worse)
         if reference_layer(geometry) is None:
-            return Reading(geometry=geometry), ()
+            return Reading(geometry=geometry, flags=flags), ()
         used = {layer.level for layer in geometry.layers if layer.level > 0}
-        transforms = calibrate_levels(slide, self.manifest.seed % 2**32, only=used)
-        if self.manifest.registration.method == "levels":
+        transforms = calibrate_levels(slide, manifest.seed % 2**32, only=used)
+        if not manifest.registration.per_pair:
+            lost = {t.level: _lost(t) for t in transforms if t.place_unknown}
+            found = _flags(geometry, lost)
+            if found and manifest.native == "require":
+                name, why = next(iter(found.items()))
+                raise MagnificationError(
+                    f"{self.task.slide_id}: its stored {name} is not known to show the same place "
+                    f"({why}), and the manifest {manifest.name!r} forbids made levels (native: "
+                    "require)."
+                )
+            if found:
+                barred = lost | (worse if manifest.native == "evidence" else {})
+                geometry, flags = self._without(geometry, barred), flags | found
+                used = {layer.level for layer in geometry.layers}
+                transforms = tuple(t for t in transforms if t.level in used)
+        if manifest.registration.method == "levels":
             base = slide.info.levels[0]
             geometry = aligned(geometry, transforms, base.width_px, base.height_px)
-        return Reading(geometry=geometry), transforms
+        return Reading(geometry=geometry, flags=flags), transforms
+
+    def _without(self, geometry: PatchGeometry, barred: Mapping[int, str]) -> PatchGeometry:
+        """The geometry with LR made where these levels would have given it."""
+        if not _flags(geometry, barred):
+            return geometry
+        info = self.slides[0].info
+        return plan_geometry(info, self.manifest, self.task.slide_id, barred=frozenset(barred))
 
     @property
     def _from_patch(self) -> bool:
@@ -192,11 +226,24 @@ class Levels:
             yield index, arrays, valid
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:
-        return {}
+        return {"lr_flags": reading.flags} if reading.flags else {}
 
     def close(self) -> None:
         for slide in self.slides:
             slide.close()
+
+
+def _flags(geometry: PatchGeometry, reasons: Mapping[int, str]) -> dict[str, str]:
+    """The reasons that concern a stored LR, by its name."""
+    return {
+        layer.name: reasons[layer.level]
+        for layer in geometry.layers[1:]
+        if layer.native and layer.level in reasons
+    }
+
+
+def _lost(transform: LevelTransform) -> str:
+    return f"Level {transform.level}: place {transform.diagnosis}"
 
 
 def confirmed(info: SlideInfo, manifest: Manifest) -> tuple[str, ...]:
@@ -255,126 +302,3 @@ def reduce_patch(hr: UInt8Array, size_px: int, how: str) -> UInt8Array:
             small = reduce_image(small, size=(small.shape[1] // 2, small.shape[0] // 2))
         return small
     return reduce_image(hr, size=(size_px, size_px))
-
-
-def plan_geometry(info: SlideInfo, manifest: Manifest, slide_id: str) -> PatchGeometry:
-    """Layers of every patch of a slide.
-
-    Parameters
-    ----------
-    info : SlideInfo
-        The opened slide.
-    manifest : Manifest
-    slide_id : str
-        Name for messages.
-
-    Raises
-    ------
-    MppError
-        If the slide states no usable resolution.
-    MagnificationError
-        If HR would have to be upsampled, a scale is not exact, or a native level is required
-        and missing; the message says what the slide has and what to ask for.
-    """
-    declared = None if manifest.images is None else manifest.images.magnification
-    if info.mpp is None and declared is None:
-        raise MppError(
-            info.mpp_problem
-            or f"{slide_id}: the file states no resolution. Give it with --mpp-override CSV "
-            "(columns slide,mpp)."
-        )
-    hr_power = parse_magnification(manifest.hr)
-    nominal = _nominal(info, manifest, declared, slide_id)
-    if manifest.mpp is not None and info.mpp is not None:
-        hr_factor = manifest.mpp / info.mpp.value
-        if hr_factor < 1.0 - UPSAMPLING_TOLERANCE:
-            raise MagnificationError(
-                f"{slide_id} has {info.mpp.value:.4g} um/px, coarser than the {manifest.mpp:g} "
-                "um/px asked for, and HR is never upsampled; ask for "
-                f"--mpp {info.mpp.value:.4g} or more."
-            )
-        hr_factor = 1.0 if abs(hr_factor - 1.0) <= UPSAMPLING_TOLERANCE else hr_factor
-    else:
-        hr_factor = float(downsample_factor(nominal or 0, hr_power, slide_id))
-    hr = _layer(info, manifest, manifest.hr, hr_factor, manifest.size, None, slide_id)
-    layers = [hr]
-    for name in manifest.lr:
-        scale = hr_power / parse_magnification(name)
-        if manifest.mpp is None:
-            downsample_factor(nominal or 0, parse_magnification(name), slide_id)
-        layers.append(
-            _layer(
-                info, manifest, name, hr_factor * scale, round(manifest.size / scale), hr, slide_id
-            )
-        )
-    return patch_geometry(tuple(layers), tuple(level.factor for level in info.levels))
-
-
-def _nominal(
-    info: SlideInfo, manifest: Manifest, declared: str | None, slide_id: str
-) -> int | None:
-    """What the slide's pixels are called: as the manifest declares its images, or by their size."""
-    if declared is not None:
-        return round(parse_magnification(declared))
-    if manifest.mpp is not None or info.mpp is None:
-        return None
-    nominal = nominal_magnification(info.mpp.value)
-    if nominal is None:
-        raise MagnificationError(
-            f"{slide_id} has {info.mpp.value:.4g} um/px, which is none of 80x, 40x, 20x, 10x "
-            "and 5x (0.125 to 2 um/px, within 20 %); ask for a physical resolution with --mpp, "
-            "or correct it with --mpp-override."
-        )
-    return nominal
-
-
-def _layer(
-    info: SlideInfo,
-    manifest: Manifest,
-    name: str,
-    factor: float,
-    size_px: int,
-    hr: Layer | None,
-    slide_id: str,
-) -> Layer:
-    """A stored level of just this factor if one may be used, else a reduction.
-
-    HR may come from a stored level too (20x pairs of a 40x slide that stores 20x). A missing
-    LR is made from the level that HR is read from: those pixels are read anyway, and another
-    level between the two may be a recompression.
-    """
-    margin = manifest.margin_px if hr is None else 0
-    usable = [level for level in info.levels if level.factor is not None and level.exact]
-    stored = next((level for level in usable if level.factor == factor), None)
-    if hr is not None and manifest.native == "never":
-        stored = None
-    if stored is not None:
-        return Layer(
-            name=name,
-            factor=factor,
-            size_px=size_px,
-            level=stored.index,
-            reduction=1.0,
-            margin_px=margin,
-        )
-    if hr is not None and manifest.native == "require":
-        stored_factors = ", ".join(
-            f"1/{level.factor}" if level.exact else f"1/{level.factor} (not exactly readable)"
-            for level in info.levels
-            if level.factor is not None
-        )
-        raise MagnificationError(
-            f"{slide_id} does not store {name} (1/{factor:g}; it stores {stored_factors}), and the "
-            f"manifest {manifest.name!r} forbids made levels (native: require); allow them with a "
-            "manifest that says native: prefer."
-        )
-    base = hr.level if hr is not None else 0
-    base_factor = info.levels[base].factor or 1
-    return Layer(
-        name=name,
-        factor=factor,
-        size_px=size_px,
-        level=base,
-        reduction=factor / base_factor,
-        margin_px=margin,
-    )

@@ -32,7 +32,7 @@ from wsisr.selection.clam import ClamSettings
 from wsisr.selection.points import points_of
 from wsisr.selection.quality import nuclei_map, texture_map
 from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
-from wsisr.slides import Slide, colour_check, level_evidence
+from wsisr.slides import LevelEvidence, Slide, colour_check, level_evidence
 
 UNLABELLED = -1
 
@@ -42,7 +42,7 @@ def survey_glass(
     task: SlideTask,
     manifest: Manifest,
     root: Path,
-    fit: Callable[[], tuple[Reading, tuple[LevelTransform, ...]]],
+    fit: Callable[[tuple[LevelEvidence, ...]], tuple[Reading, tuple[LevelTransform, ...]]],
 ) -> Survey:
     """Tissue, level evidence and candidates of a slide.
 
@@ -54,7 +54,8 @@ def survey_glass(
     root : Path
         Folder that lists of points are relative to.
     fit : callable
-        Measures where levels or scans lie against each other.
+        Measures where levels or scans lie against each other, and chooses among the levels by
+        their evidence.
 
     Raises
     ------
@@ -70,9 +71,9 @@ def survey_glass(
             f"{task.slide_id}: this is a fluorescence slide (bright structures on a dark "
             "background); tissue is found on brightfield slides only, so it gives no pairs."
         )
-    reading, transforms = fit()
     evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
-    used = {layer.level for layer in reading.geometry.layers}
+    reading, transforms = fit(evidence)
+    stored = {layer.name for layer in reading.geometry.layers if layer.native}
     annotations = None
     if task.annotation is not None and manifest.images is None:
         annotations = load_annotations(task.annotation, slide.info)
@@ -91,7 +92,11 @@ def survey_glass(
         evidence=tuple(_plain(asdict(item)) for item in evidence),
         notes=(
             *tissue.health.flags,
-            *(item.verdict for item in evidence if item.warning and item.level in used),
+            *(
+                f"{name}: {why}"
+                + ("" if name in stored else " It is made from the finer level instead.")
+                for name, why in reading.flags.items()
+            ),
             *(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable),
         ),
         picture=(tissue, annotations),

@@ -141,7 +141,7 @@ class Rescan:
         return parse_magnification(self.manifest.hr) / parse_magnification(self.manifest.lr[0])
 
     def places(self, geometry: PatchGeometry, root: Path) -> Survey:
-        def fit() -> tuple[Reading, tuple[LevelTransform, ...]]:
+        def fit(evidence: object) -> tuple[Reading, tuple[LevelTransform, ...]]:
             return Reading(geometry=geometry, scans=self._registered().to_json()), ()
 
         return survey_glass(self._lr, self.task, self.manifest, root, fit)
