@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from training_samples import make_store, small_request
 
@@ -245,6 +246,13 @@ def test_the_run_folder_is_complete_and_self_describing(store: Path, tmp_path: P
     assert extra["store"]["digest"] == run.store["digest"] and extra["run"] == "run"
     card = (folder / "card.md").read_text()
     assert "Not for diagnosis" in card and "stored-level" in card
+    hub = (folder / "best/README.md").read_text()
+    front = yaml.safe_load(hub.split("---")[1])
+    assert front["library_name"] == "wsisr" and front["license"] == "other"
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"]["split"] == "validation"
+    assert {metric["type"] for metric in result["metrics"]} == {"psnr", "ssim"}
+    assert str(folder.parent) not in hub + (folder / "run.json").read_text()
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".partial")]
 
 

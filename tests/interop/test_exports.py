@@ -1,4 +1,4 @@
-"""Exports in the field's own loaders: Hugging Face `datasets`, offline."""
+"""Exports and model folders in the field's own loaders: Hugging Face, offline."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 from store_samples import make_store, patches
 
 from wsisr.store import export_store
+from wsisr.training.card import hub_card
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +54,34 @@ def test_webdataset(store: Path, tmp_path: Path) -> None:
     row = found["train"][0]
     assert row["json"]["patient"] == "patient of a.b"
     assert np.asarray(row["40x.png"]).shape == (32, 32, 3)
+
+
+def test_the_card_of_a_model_is_one_of_the_hub(tmp_path: Path) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    row = {"step": 4, "scale": 4.0, "psnr_rgb": 29.5, "ssim_rgb": 0.8, "psnr_y": 30.0}
+    row |= {"bicubic_psnr_rgb": 28.0, "bicubic_psnr_y": 28.5}
+    record = {
+        "model": "edsr",
+        "preset": "tiny",
+        "parameters": 1,
+        "citation": "x",
+        "scale": 4,
+        "state": "finished",
+        "step": 4,
+        "steps": 4,
+        "seed": 0,
+        "created_with": "wsisr",
+        "store": {"manifest": "default", "digest": "0"},
+        "pairs": {"train": 1, "val": 1},
+        "patients": ["a"],
+        "lr_origin": "stored-level",
+        "config": {"data": {"crop_lr_px": 48}},
+        "batch": 1,
+        "notes": [],
+        "readings": [],
+        "warnings": [],
+    }
+    card = hub.ModelCard(hub_card(record, [row]))
+    assert card.data.library_name == "wsisr" and card.data.pipeline_tag == "image-to-image"
+    found = {(r.metric_type, r.metric_value) for r in card.data.eval_results}
+    assert found == {("psnr", 29.5), ("ssim", 0.8)}

@@ -1,8 +1,11 @@
 """A run's model card and curves."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from wsisr.store.files import replace_file
 from wsisr.training.logs import read_rows
@@ -11,12 +14,16 @@ NOT_FOR_DIAGNOSIS = (
     "Not for diagnosis. Super-resolution invents detail that the glass may not have; this model "
     "has not been validated for any clinical use."
 )
+_METRICS = (
+    ("psnr", "psnr_rgb", "PSNR (RGB, 8 bit, border of the scale cut off)"),
+    ("ssim", "ssim_rgb", "SSIM (RGB, 8 bit, border of the scale cut off)"),
+)
 
 
 def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]]) -> str:
     """The card of a run as Markdown, from its record and its validation rows."""
     config = record["config"]
-    reach = f"x{record['scale']}" if record["scale"] else _range(record["scale_range"])
+    reach = _reach(record)
     lines = [
         f"# {record['model']} {reach}",
         "",
@@ -39,7 +46,7 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
         "",
         "## What it was trained on",
         "",
-        f"- store: `{store['path']}`, manifest `{store['manifest']}`, digest `{store['digest']}`",
+        f"- store: manifest `{store['manifest']}`, digest `{store['digest']}`",
         f"- {record['pairs']['train']:,} pairs for training, {record['pairs']['val']:,} for "
         f"validation, of {len(record['patients'])} patients",
         f"- origin of LR: **{record['lr_origin']}**; expect less on LR of another origin",
@@ -68,6 +75,42 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
     notes = [*record["notes"], *record["readings"], *record["warnings"]]
     lines += [f"- {note}" for note in notes] or ["- none recorded"]
     return "\n".join(lines) + "\n"
+
+
+def hub_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]]) -> str:
+    """The same with the front matter of a Hugging Face model folder (its ``README.md``).
+
+    `license` is ``other``: whose weights they are, and what the licence of the slides allows, is
+    not known here. The results are those of validation, and are called so.
+    """
+    rows = [row for row in validation if row["step"] == validation[-1]["step"]]
+    metrics = [
+        {"type": kind, "value": round(row[key], 4), "name": f"{words} x{row['scale']:g}"}
+        for row in rows
+        for kind, key, words in _METRICS
+        if isfinite(row[key])
+    ]
+    name = f"{record['model']} {_reach(record)}"
+    front: dict[str, Any] = {
+        "license": "other",
+        "library_name": "wsisr",
+        "pipeline_tag": "image-to-image",
+        "tags": ["super-resolution", "digital-pathology", "whole-slide-imaging", record["model"]],
+        "metrics": ["psnr", "ssim"],
+    }
+    if metrics:
+        result = {
+            "task": {"type": "image-to-image", "name": "Super-resolution"},
+            "dataset": {
+                "type": "wsisr-pairs",
+                "name": f"{record['store']['manifest']} (LR: {record['lr_origin']})",
+                "split": "validation",
+            },
+            "metrics": metrics,
+        }
+        front["model-index"] = [{"name": name, "results": [result]}]
+    head = yaml.safe_dump(front, sort_keys=False)
+    return f"---\n{head}---\n\n{model_card(record, validation)}"
 
 
 def write_card(folder: Path, record: Mapping[str, Any]) -> None:
@@ -105,5 +148,8 @@ def write_curves(folder: Path) -> None:
         Image.fromarray(np.concatenate(pictures, axis=0)).save(folder / "curves.png")
 
 
-def _range(scales: Sequence[float]) -> str:
-    return f"x{scales[0]:g} to x{scales[1]:g}"
+def _reach(record: Mapping[str, Any]) -> str:
+    if record["scale"]:
+        return f"x{record['scale']}"
+    low, high = record["scale_range"]
+    return f"x{low:g} to x{high:g}"

@@ -11,9 +11,15 @@ from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
 from wsisr.store.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.training.batches import unit
-from wsisr.training.card import write_card, write_curves
+from wsisr.training.card import hub_card, write_card, write_curves
 from wsisr.training.config import TrainConfig
-from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, RowLog, TensorBoard
+from wsisr.training.logs import (
+    LOG_COLUMNS,
+    VALIDATION_COLUMNS,
+    RowLog,
+    TensorBoard,
+    read_rows,
+)
 from wsisr.training.pictures import sample_grid, write_grid
 from wsisr.training.record import RunRecord
 from wsisr.training.state import write_state
@@ -84,6 +90,8 @@ class Outputs:
         """A saved model, put into place as a whole."""
         staged = self._staged(name)
         save_model(model, staged, self.record.model_extra(step, psnr))
+        card = hub_card(self.record.document, read_rows(self.folder / "validation.csv"))
+        (staged / "README.md").write_text(card, encoding="utf-8")
         sync_tree(staged)
         swap_in(staged, self.folder / name, self._aside(name))
 

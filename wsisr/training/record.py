@@ -91,7 +91,7 @@ def new_record(
         "lr_origin": plan.origin,
         "degradation": plan.degradation,
         "store": {
-            "path": str(plan.path),
+            "path": plan.path.name,
             "digest": plan.digest,
             "manifest": plan.manifest,
             "content": plan.content,
@@ -106,10 +106,16 @@ def new_record(
         "features": features,
         "config": config.to_dict(),
         "environment": dict(environment),
-        "command": " ".join(sys.argv),
+        "command": " ".join(_without_folder(word) for word in sys.argv),
         **extra,
     }
     return RunRecord(folder=folder, document=document)
+
+
+def _without_folder(word: str) -> str:
+    """A word of the command line; of an absolute path its name alone: a record is passed on."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}"
 
 
 def describe_environment(device: torch.device, processes: Processes) -> dict[str, Any]:
