@@ -21,7 +21,7 @@ from wsisr.metrics.images import Images, MetricError, as_pair, scores
 from wsisr.metrics.weights import find_weights, read_weights
 
 Trunk = Literal["alex", "vgg"]
-_MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _LPIPS_SHIFT, _LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -209,8 +209,8 @@ class Dists(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distance of RGB batches in [0, 1], shape (N,); differentiable."""
-        mean = torch.tensor(_MEAN, device=first.device)[:, None, None]
-        sd = torch.tensor(_SD, device=first.device)[:, None, None]
+        mean = torch.tensor(IMAGENET_MEAN, device=first.device)[:, None, None]
+        sd = torch.tensor(IMAGENET_SD, device=first.device)[:, None, None]
         a, b = ([x.float(), *self.trunk((x.float() - mean) / sd)] for x in (first, second))
         total = (self.alpha + self.beta).sum().to(first.device)
         structure = torch.zeros(len(first), device=first.device)
