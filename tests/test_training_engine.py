@@ -7,17 +7,30 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch import Tensor
 from training_samples import make_store, small_request
 
-from wsisr.errors import ConfigError
+from wsisr.errors import ConfigError, OutputError
 from wsisr.models import load_model
 from wsisr.progress import ProgressEvent
-from wsisr.training import TrainingError, TrainRequest, open_run, train
+from wsisr.store import open_pairs
+from wsisr.training import (
+    TrainingError,
+    TrainRequest,
+    engine,
+    open_run,
+    resolve_config,
+    train,
+    validation,
+)
+from wsisr.training.data import PairDataset
+from wsisr.training.plan import plan_data
 from wsisr.training.state import read_state
 
 torch.set_num_threads(1)
@@ -254,6 +267,63 @@ def test_the_run_folder_is_complete_and_self_describing(store: Path, tmp_path: P
     assert {metric["type"] for metric in result["metrics"]} == {"psnr", "ssim"}
     assert str(folder.parent) not in hub + (folder / "run.json").read_text()
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".partial")]
+
+
+def test_output_that_is_not_finite_is_never_the_best(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clamped to white it would have scores; as NaN it would never be beaten, came it first."""
+    real, calls = validation.Network.render, iter([True, False, True, True])
+    diverged = [False]
+
+    def render(network: Any, *args: Any) -> Any:
+        if diverged[0]:
+            raise OutputError("inf")
+        return real(network, *args)
+
+    def validate(*args: Any, **kwargs: Any) -> Any:
+        diverged[0] = next(calls)
+        return validation.validate(*args, **kwargs)
+
+    monkeypatch.setattr(validation.Network, "render", render)
+    monkeypatch.setattr(engine, "validate", validate)
+    folder, events = tmp_path / "run", []
+    request = small_request(store, folder, "val.every=5", steps=15)
+    train(request, lambda event: events.append(event.message))
+    lines = (folder / "validation.csv").read_text().splitlines()[1:]
+    scores = [line.split(",")[1] for line in lines]
+    assert [bool(s) and s != "nan" for s in scores] == [False, True, False, False]
+    document = json.loads((folder / "run.json").read_text())
+    assert document["best"]["step"] == 5 and (folder / "best").is_dir()
+    assert sum("output with inf or NaN" in text for text in events) == 2  # not of the check before
+
+
+def test_validation_leaves_constant_fields_out_and_caps_identical_images(
+    store: Path, tmp_path: Path
+) -> None:
+    assert validation._means([{"psnr_rgb": float("inf")}, {"psnr_rgb": 20.0}]) == {
+        "psnr_rgb": pytest.approx(60.0)
+    }
+    setting = small_request(store, tmp_path / "run")
+    config = resolve_config("srcnn", preset="tiny", assignments=setting.assignments).config
+    pairs = open_pairs(store)
+    plan = plan_data(pairs, scale=4, lr_source="bicubic")
+    data = PairDataset(pairs, arrays=["40x"], rows=plan.val)
+    assert len(validation.build_samples(plan, data, config, [4.0])[4.0]) == 2
+
+    class Glass:
+        def __len__(self) -> int:
+            return 2
+
+        def read(self, array: str, rows: Any, y: int, x: int, side: int) -> Any:
+            crops = data.read(array, rows, y, x, side)
+            return crops if rows[0] else np.full_like(crops, 243)
+
+    (sample,) = validation.build_samples(plan, Glass(), config, [4.0])[4.0]  # type: ignore[arg-type]
+    assert sample.number == 1
+    Glass.__len__ = lambda self: 1  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="all 1 validation samples at x4 are constant"):
+        validation.build_samples(plan, Glass(), config, [4.0])  # type: ignore[arg-type]
 
 
 def test_a_dry_run_writes_nothing(store: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Literal
 
@@ -231,8 +232,10 @@ def _run(job: Job) -> Outcome:
                 stopping = processes.any(stop_asked(), device) and not last
             if step % config.val.every == 0 or last:
                 rows, validated = check(), step
-                if rows and (best is None or rows[0]["psnr_rgb"] > best["psnr"]):
-                    best = {"step": step, "psnr": rows[0]["psnr_rgb"]}
+                score = rows[0]["psnr_rgb"] if rows else nan
+                # NaN, an output that is not finite, never wins: not even as the first.
+                if isfinite(score) and (best is None or score > best["psnr"]):
+                    best = {"step": step, "psnr": score}
                     if outputs is not None:
                         with window.outside():
                             outputs.model(BEST, shown, step, best["psnr"])
@@ -376,6 +379,13 @@ def _tell(report: Reporter, step: int, steps: int, row: dict[str, float]) -> Non
 def _tell_validation(report: Reporter, step: int, rows: list[dict[str, float]]) -> None:
     for row in rows:
         gain = row["psnr_rgb"] - row["bicubic_psnr_rgb"]
+        if isnan(gain):
+            text = (
+                f"step {step}: validation x{row['scale']:g}: output with inf or NaN, no scores; "
+                "these weights are not kept as the best"
+            )
+            report(ProgressEvent(stage="train", message=text))
+            continue
         text = (
             f"step {step}: validation x{row['scale']:g} PSNR-RGB {row['psnr_rgb']:.2f} dB, bicubic "
             f"{row['bicubic_psnr_rgb']:.2f} ({gain:+.2f}), SSIM {row['ssim_rgb']:.4f}"

@@ -1,11 +1,13 @@
 """The run folder while it grows: logs, pictures, saved models, states, record."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from wsisr.errors import OutputError
 from wsisr.inference.trained import BEST, LAST
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
@@ -78,7 +80,9 @@ class Outputs:
         for row in rows:
             self.rows.write({"step": step, **{k: row[k] for k in VALIDATION_COLUMNS[1:]}})
             self.board.write(f"val-x{row['scale']:g}", {**row, "step": step})
-        with validation_network(model, self.config) as enlarge:
+        images = []
+        # What gave no numbers has no picture.
+        with validation_network(model, self.config) as enlarge, suppress(OutputError):
             images = [self._shown(sample, enlarge) for sample in self.drawn]
         if images:
             grid = sample_grid(images, self.scale)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation
-from wsisr.errors import ConfigError
+from wsisr.errors import ConfigError, OutputError
 from wsisr.inference.blocks import super_resolve
 from wsisr.inference.network import Bicubic, Capacity, Engine, Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
 from wsisr.metrics.images import MetricError
+from wsisr.metrics.pixel import capped
 from wsisr.metrics.protocols import get_protocol
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import unit
@@ -66,7 +67,15 @@ def validation_scales(
 def build_samples(
     plan: DataPlan, data: PairDataset, config: TrainConfig, scales: Sequence[float]
 ) -> dict[float, list[Sample]]:
-    """Read and degrade the samples once; `data` holds the validation rows."""
+    """Read and degrade the samples once; `data` holds the validation rows.
+
+    Constant fields (bare glass), which any interpolation restores exactly, are left out.
+
+    Raises
+    ------
+    ConfigError
+        Samples are too small for the metrics, or all of them are constant.
+    """
     count = min(config.val.count, len(data))
     chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))
     made: dict[float, list[Sample]] = {}
@@ -81,7 +90,14 @@ def build_samples(
         made[scale] = [
             Sample(number=number, scale=scale, lr=lr, hr=hr)
             for number, (lr, hr) in enumerate(pairs)
+            if not bool((hr == hr[:, :1, :1]).all())
         ]
+        if not made[scale]:
+            raise ConfigError(
+                f"all {len(pairs)} validation samples at x{scale:g} are constant fields (bare "
+                "glass), which tell nothing of a model; raise val.count, or keep patches with "
+                "tissue (wsisr keep)"
+            )
     return made
 
 
@@ -182,9 +198,10 @@ def validate(
     device: torch.device,
     processes: Processes,
 ) -> list[dict[str, float]]:
-    """One row of means for each scale: ours and bicubic's.
+    """One row of means for each scale, ours and bicubic's, over the same images.
 
-    Identical images (infinite PSNR) do not count in a mean.
+    As in evaluation: PSNR counts up to `wsisr.metrics.pixel.PSNR_CAP_DB`, and a model with any
+    output that is not finite has no mean (NaN).
     """
     protocol = get_protocol(PROTOCOL)
     batch = config.data.batch
@@ -196,8 +213,11 @@ def validate(
             for start in range(0, len(mine), batch):
                 part = mine[start : start + batch]
                 hr = unit(torch.stack([sample.hr for sample in part]).to(device))
-                ours = protocol(enlarge(part).to(device), hr, scale)
                 plain = protocol(enlarge_bicubic(part).to(device), hr, scale)
+                try:
+                    ours = protocol(enlarge(part).to(device), hr, scale)
+                except OutputError:
+                    ours = {name: np.full(len(part), np.nan) for name in plain}
                 for at, sample in enumerate(part):
                     row = {name: float(values[at]) for name, values in ours.items()}
                     row |= {f"bicubic_{name}": float(values[at]) for name, values in plain.items()}
@@ -208,9 +228,7 @@ def validate(
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    means = {}
-    for name in rows[0] if rows else ():
-        values = np.array([row[name] for row in rows])
-        finite = values[np.isfinite(values)]
-        means[name] = float(finite.mean()) if len(finite) else float("nan")
-    return means
+    return {
+        name: float(np.mean([capped(name.removeprefix("bicubic_"), row[name]) for row in rows]))
+        for name in (rows[0] if rows else ())
+    }
