@@ -168,7 +168,7 @@ def test_image_files_carry_their_parameters(tmp_path: Path) -> None:
     with pytest.raises(DegradationError, match="no such image"):
         read_rgb(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(DegradationError, match="no readable image"):
+    with pytest.raises(DegradationError, match="no image that can be read"):
         read_rgb(tmp_path / "text.png")
 
 

@@ -30,6 +30,10 @@ def apply(
     name: Annotated[str | None, typer.Option(help="Store: name of the new array.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
+    white: Annotated[
+        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+    ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
 ) -> None:
     """Make LR from HR, and write it with the full parameters.
 
@@ -55,7 +59,9 @@ def apply(
         return
     from wsisr.degradation.files import degrade_image
 
-    record = degrade_image(source, output, kind, scale, seed=seed, overwrite=overwrite)
+    record = degrade_image(
+        source, output, kind, scale, seed=seed, overwrite=overwrite, white=white, rgb=rgb
+    )
     typer.echo(f"{output}, parameters in {record}")
 
 

@@ -28,12 +28,16 @@ def pair(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write an overlay (PNG) here.")
     ] = None,
+    white: Annotated[
+        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+    ] = None,
 ) -> None:
     """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
     from wsisr.registration.figures import save_png
     from wsisr.registration.showing import read_image, register_images
 
-    result = register_images(read_image(lr), read_image(hr), scale, method, any_orientation)
+    images = read_image(lr, white), read_image(hr, white)
+    result = register_images(*images, scale, method, any_orientation)
     typer.echo(
         json.dumps(
             {"orientation": result.orientation.name.lower(), **result.certificate.columns()},

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.errors import DegradationError
+from wsisr.errors import DegradationError, SlideError
+from wsisr.slides.pictures import PictureFacts, read_picture
 
-_MAX_PX = 1 << 28
 _LOSSY = (".jpg", ".jpeg", ".webp")
 
 
@@ -24,6 +24,8 @@ def degrade_image(
     *,
     seed: int = 0,
     overwrite: bool = False,
+    white: float | None = None,
+    rgb: bool = False,
 ) -> Path:
     """Degrade one image file (PNG, TIFF, JPEG in; a lossless format out).
 
@@ -34,6 +36,10 @@ def degrade_image(
     scale : float
     seed : int
     overwrite : bool
+    white : float, optional
+        Sample value that is white, for samples of more than 8 bits.
+    rgb : bool
+        Write RGB for a grey image too.
 
     Returns
     -------
@@ -43,7 +49,7 @@ def degrade_image(
     Raises
     ------
     DegradationError
-        No readable RGB image, one of more than 2^28 px, a lossy or existing target.
+        No readable RGB image, a lossy or existing target.
     """
     degradation = parse_degradation(spec)
     if target.suffix.lower() in _LOSSY:
@@ -53,13 +59,18 @@ def degrade_image(
     record = target.with_name(target.name + ".json")
     if not overwrite and (target.exists() or record.exists()):
         raise DegradationError(f"{target} exists already; add --overwrite or choose another -o.")
-    lr = degrade(read_rgb(source), degradation, scale, seed=seed)
+    image, facts = _read(source, white)
+    lr = degrade(image, degradation, scale, seed=seed).permute(1, 2, 0).numpy()
+    if facts.grey and not rgb:
+        # Not their mean, which would halve the noise of a degradation that draws three planes.
+        lr = lr[:, :, 0]
     try:
-        Image.fromarray(np.ascontiguousarray(lr.permute(1, 2, 0).numpy())).save(target)
+        Image.fromarray(np.ascontiguousarray(lr)).save(target)
     except (OSError, ValueError) as error:
         raise DegradationError(f"{target} cannot be written: {error}.") from None
     content = {
         "source": source.name,
+        "read": list(facts.notes(white)),
         "degradation": degradation.record(),
         "scale": scale,
         "seed": seed,
@@ -69,27 +80,23 @@ def degrade_image(
     return record
 
 
-def read_rgb(path: Path) -> torch.Tensor:
-    """An image file as uint8 RGB (3, H, W); transparency is composited on white."""
+def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
+    """An image file as uint8 RGB (3, H, W), as `wsisr.slides.pictures` reads it.
+
+    Raises
+    ------
+    DegradationError
+        If it is missing, damaged, too large, or has deep samples and no `white` is given.
+    """
+    return _read(path, white)[0]
+
+
+def _read(path: Path, white: float | None) -> tuple[torch.Tensor, PictureFacts]:
+    if not path.exists():
+        raise DegradationError(f"{path}: no such image.")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > _MAX_PX:
-                raise DegradationError(
-                    f"{path} has {image.width} x {image.height} px; slides are degraded through a "
-                    "store (wsisr build-pairs, then degrade apply)."
-                )
-            array = np.array(_opaque(image))
-    except FileNotFoundError:
-        raise DegradationError(f"{path}: no such image.") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DegradationError(f"{path}: no readable image ({error}).") from None
-    return torch.as_tensor(array).permute(2, 0, 1).contiguous()
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    if "A" in image.getbands() or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        flat = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        flat.alpha_composite(layer)
-        return flat.convert("RGB")
-    return image.convert("RGB")
+        pixels, _, facts = read_picture(path, white)
+    except SlideError as error:
+        raise DegradationError(str(error)) from None
+    shown = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return torch.as_tensor(np.array(shown)).permute(2, 0, 1).contiguous(), facts

@@ -7,9 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from wsisr.errors import RegistrationError
+from wsisr.errors import RegistrationError, SlideError
 from wsisr.registration import affine as aff
 from wsisr.registration import figures
 from wsisr.registration.certificate import PairCertificate
@@ -18,6 +17,7 @@ from wsisr.registration.output import crop_residual_px, take_hr
 from wsisr.registration.overview import overview_um_per_px, read_overview
 from wsisr.registration.pair import find_orientation, register_pair
 from wsisr.registration.scans import ScanRegistration
+from wsisr.slides.pictures import read_picture
 from wsisr.slides.protocol import Slide
 
 UInt8Array = NDArray[np.uint8]
@@ -44,19 +44,19 @@ class PairResult:
     figure: UInt8Array
 
 
-def read_image(path: Path) -> UInt8Array:
-    """An image file as RGB.
+def read_image(path: Path, white: float | None = None) -> UInt8Array:
+    """An image file as RGB, as `wsisr.slides.pictures` reads it.
 
     Raises
     ------
     RegistrationError
-        If it cannot be read.
+        If it cannot be read, or has deep samples and no `white` (the sample value) is given.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+        pixels, _, _ = read_picture(path, white)
+    except SlideError as error:
         raise RegistrationError(f"{path} cannot be read as an image: {error}") from error
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
 def register_images(

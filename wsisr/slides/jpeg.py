@@ -229,7 +229,10 @@ def decode_jpeg(
     # An Adobe marker of our own says what was decided; the stream's own markers are taken away,
     # because libjpeg believes JFIF before Adobe and warns of profiles that span streams.
     kept = [data[start:end] for marker, start, end in segments if not _is_remark(marker)]
-    stream = b"".join((SOI, _ADOBE[space], shared, *kept, data[scan:]))
+    # Of four components nothing is known but YCCK, which libjpeg turns into CMYK.
+    ycck = samples == 4 and header.adobe_transform == 2
+    marker = _ADOBE["ycck" if ycck else space]
+    stream = b"".join((SOI, marker, shared, *kept, data[scan:]))
     out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[samples]
     image: NDArray[Any] = simplejpeg.decode_jpeg(stream, colorspace=out)
     return image
@@ -237,7 +240,7 @@ def decode_jpeg(
 
 _ADOBE: dict[str, bytes] = {
     space: b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform])
-    for space, transform in (("rgb", 0), ("ycbcr", 1))
+    for space, transform in (("rgb", 0), ("ycbcr", 1), ("ycck", 2))
 }
 
 

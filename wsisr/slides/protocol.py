@@ -182,6 +182,11 @@ class SlideInfo:
     focal_plane: int | None = None
     blind_readers: tuple[str, ...] = ()
 
+    @property
+    def grey(self) -> bool:
+        """Whether one channel is stored; the three that are read are equal then."""
+        return self.levels[0].compression.photometric in ("minisblack", "miniswhite")
+
 
 @runtime_checkable
 class Slide(Protocol):
