@@ -78,6 +78,10 @@ def command(
     mask: Annotated[
         bool, typer.Option(help="Fill background by bicubic instead of the network.")
     ] = True,
+    white: Annotated[
+        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+    ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
     compare: Annotated[
         Path | None,
         typer.Option(
@@ -109,6 +113,8 @@ def command(
             quality=quality,
             mask=mask,
             overwrite=overwrite,
+            white=white,
+            rgb=rgb,
         ),
         device=device,
         precision=precision,

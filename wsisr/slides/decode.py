@@ -128,7 +128,12 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
         )
     elif code in JPEG2000_CODES or code == HTJ2K:
         _check_stated_size(jpeg2000_size(data), width, height)
-        image = (imagecodecs.htj2k_decode if code == HTJ2K else imagecodecs.jpeg2k_decode)(data)
+        if code == HTJ2K:
+            image = imagecodecs.htj2k_decode(data)
+            if image.ndim == 3 and image.shape[2] != samples == image.shape[0]:
+                image = np.ascontiguousarray(np.moveaxis(image, 0, 2))  # planes without transform
+        else:
+            image = imagecodecs.jpeg2k_decode(data)
         if samples > 1 and form.photometric == YCBCR_TAG and not has_colour_transform(data):
             # With a transform in the stream the tag describes what the decoder has undone.
             image = ycbcr_to_rgb(_checked(image, samples))

@@ -48,6 +48,10 @@ class UpscaleOptions:
     overwrite : bool
     threads : int or None
         Threads that compress tiles; None: one per core, at most 8.
+    white : float or None
+        Sample value that is white, for images of more than 8 bits.
+    rgb : bool
+        Write a picture of a grey image in RGB all the same.
     """
 
     scale: float | None = None
@@ -62,6 +66,8 @@ class UpscaleOptions:
     mask: bool = True
     overwrite: bool = False
     threads: int | None = None
+    white: float | None = None
+    rgb: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +164,10 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
         "device": engine.device.split(":")[0],
         "um_per_px": None if um is None else list(um),
     }
+    grey = info.grey and not options.rgb
+    icc = slide.icc_profile()
+    if icc is not None and not grey and icc[16:20] == b"GRAY":
+        icc = None  # a profile of one channel says nothing of three
     return Job(
         plane=plane,
         frame=frame,
@@ -170,7 +180,6 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             um_per_px=um,
             description=description,
             software=software(),
-            icc=slide.icc_profile(),
             codec=Codec(name="zstd") if is_dicom else codec,
             frames=codec if is_dicom else None,
             summary=f"{notice}; " + ", ".join(f"{k} {v}" for k, v in provenance.items()),
@@ -179,6 +188,8 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
                 level.compression.generations > 0 or level.compression.codec == "unknown"
                 for level in info.levels
             ),
+            icc=icc,
+            grey=grey,
         ),
         identity=identity,
         messages=tuple(messages),

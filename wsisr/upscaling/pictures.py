@@ -49,6 +49,7 @@ def save_picture(
     um_per_px: tuple[float, float] | None = None,
     icc: bytes | None = None,
     description: str = "",
+    grey: bool = False,
 ) -> None:
     """Write a picture under its name once another decoder has shown it as it is.
 
@@ -65,6 +66,8 @@ def save_picture(
         A BMP cannot carry it.
     description : str
         A PNG and EXIF carry it.
+    grey : bool
+        Write one channel, the luma of `rgb`.
 
     Raises
     ------
@@ -74,6 +77,9 @@ def save_picture(
     from PIL import Image
 
     suffix = path.suffix.lower()
+    written = Image.fromarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if grey else rgb)
+    if grey:
+        rgb = np.asarray(written.convert("RGB"))
     options: dict[str, Any] = {}
     if suffix in (".jpg", ".jpeg"):
         options = {"quality": quality, "subsampling": 0 if quality >= FULL_CHROMA_FROM else 2}
@@ -94,7 +100,7 @@ def save_picture(
     staged = path.with_name(f".{path.stem}.partial{path.suffix}")
     with disk_full_is_clear(path):
         try:
-            Image.fromarray(rgb).save(staged, **options)
+            written.save(staged, **options)
             if suffix in (".jpg", ".jpeg"):
                 _state_density(staged, um_per_px)
             _look_again(path, staged, rgb)

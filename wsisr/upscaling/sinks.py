@@ -49,6 +49,8 @@ class Output:
         SOP class and instance UIDs of an input that is DICOM.
     lossy_input : bool
         Whether the input had been compressed with loss, or may have been.
+    grey : bool
+        Whether a picture is written with one channel.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Output:
     summary: str = ""
     references: tuple[tuple[str, str], ...] = ()
     lossy_input: bool = True
+    grey: bool = False
 
 
 class Sink(Protocol):
@@ -132,6 +135,7 @@ class PictureSink:
             um_per_px=output.um_per_px,
             icc=output.icc,
             description=output.description,
+            grey=output.grey,
         )
         return "the picture by OpenCV"
 
