@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,3 +113,30 @@ def test_ctrl_c_keeps_the_partial_output_and_exits_130(tmp_path: Path) -> None:
     assert running.returncode == 130
     assert "interrupted" in told and "Traceback" not in told
     assert not out.exists() and np.count_nonzero(list(partial_folder(out).iterdir())) >= 3
+
+
+def test_pictures_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    grey = picture(60, 40)[..., 0]
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=exif)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(grey.astype(np.uint16) * 4))
+
+    def run(name: str, *more: str) -> tuple[str, Path]:
+        out = tmp_path / f"up-{name}"
+        options = ["--scale", "2", "--mpp", "0.25"]
+        arguments = ["upscale", str(tmp_path / name), *options, "-o", str(out), *more]
+        done = RUN.invoke(app, arguments)
+        assert (done.exit_code == 0) == out.exists()
+        return " ".join((done.output + str(done.exception or "")).split()), out
+
+    told, out = run("turned.png")
+    assert "Turned upright" in told
+    with Image.open(out) as image:
+        assert (image.mode, image.size) == ("L", (80, 120))
+    told, _ = run("deep.png")
+    assert "--white" in told and f"reach {int(grey.max()) * 4} of 65,535" in told
+    _, out = run("deep.png", "--white", "1020", "--rgb")
+    with Image.open(out) as image:
+        assert image.mode == "RGB"
+        assert abs(np.asarray(image).mean() - grey.mean()) < 1

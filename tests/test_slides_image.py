@@ -151,7 +151,7 @@ def test_grey_palette_alpha_and_ink(tmp_path: Path) -> None:
     rgb = Image.fromarray(picture(60, 40))
     grey = rgb.convert("L")
     palette = rgb.quantize(200)
-    clear = grey.point(lambda value: 0 if value < 120 else 255)
+    clear = grey.point(lambda value: 0 if value < 170 else 255)
     cmyk = rgb.convert("CMYK")
     cases = {
         "grey.png": (grey, {}, np.asarray(grey)[:, :, None]),

@@ -15,6 +15,9 @@ def command(
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
+    white: Annotated[
+        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+    ] = None,
 ) -> None:
     """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
     from wsisr.building.inspection import describe_alignment, describe_slide, slides_below
@@ -32,12 +35,12 @@ def command(
     for line in left_out:
         typer.echo(line)
     if len(paths) == 1:
-        typer.echo(describe_slide(paths[0], backend, mpp, focal_plane))
+        typer.echo(describe_slide(paths[0], backend, mpp, focal_plane, white))
         return
     failed = 0
     for one in paths:
         try:
-            typer.echo(describe_slide(one, backend, mpp, focal_plane))
+            typer.echo(describe_slide(one, backend, mpp, focal_plane, white))
         except WsisrError as error:
             failed += 1
             typer.echo(f"{one}\n  FAULT       {error}")

@@ -26,6 +26,7 @@ def describe_slide(
     backend: str | None = None,
     mpp: float | None = None,
     focal_plane: int | None = None,
+    white: float | None = None,
 ) -> str:
     """Vendor, reader, resolution with its source, levels with their evidence, and quirks.
 
@@ -36,7 +37,7 @@ def describe_slide(
     SlideError
         If `path` is one slide and cannot be read.
     """
-    slide = open_slide(path, backend=backend, mpp=mpp, focal_plane=focal_plane)
+    slide = open_slide(path, backend=backend, mpp=mpp, focal_plane=focal_plane, white=white)
     with closing(slide):
         info = slide.info
         verdict = info.verdict or judge_slide(path, backend, focal_plane)

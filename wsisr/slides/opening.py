@@ -32,6 +32,7 @@ def open_slide(
     cache_mib: float = 64,
     focal_plane: int | None = None,
     check: bool = True,
+    white: float | None = None,
 ) -> Slide:
     """Open a slide, an image or a DICOM series.
 
@@ -58,6 +59,8 @@ def open_slide(
     check : bool
         False leaves the second opinion out as a named backend does: for callers that judge many
         small files by a few of them.
+    white : float, optional
+        Sample value that is white, for a plain image of more than 8 bits.
 
     Returns
     -------
@@ -86,6 +89,15 @@ def open_slide(
         info = replace(
             info, verdict=ReaderVerdict(status="unchecked", reader="direct", detail=detail)
         )
+    elif white is not None:
+        from wsisr.slides.image import open_image
+
+        check_path(path)
+        info, store = open_image(path, white)
+        detail = "scaled by the white that was stated; read by image alone, 0 regions compared."
+        info = replace(
+            info, verdict=ReaderVerdict(status="unchecked", reader="image", detail=detail)
+        )
     elif backend is not None or not check:
         names = backends_for(path) if backend is None else (backend,)
         info, store = open_with(path, names, focal_plane)
@@ -107,7 +119,7 @@ def open_slide(
         store,
         cache_mib=cache_mib,
         convert=convert,
-        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib, focal_plane)),
+        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib, focal_plane, white)),
     )
 
 
@@ -167,8 +179,15 @@ def _reopen(
     icc: Icc,
     cache_mib: float,
     focal_plane: int | None,
+    white: float | None,
 ) -> Slide:
     slide: Slide = open_slide(
-        path, backend=backend, mpp=mpp, icc=icc, cache_mib=cache_mib, focal_plane=focal_plane
+        path,
+        backend=backend,
+        mpp=mpp,
+        icc=icc,
+        cache_mib=cache_mib,
+        focal_plane=focal_plane,
+        white=white,
     )
     return slide

@@ -116,7 +116,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     um = None
     if plane.um_per_px is not None:
         um = (plane.um_per_px[0] / frame.scale_x, plane.um_per_px[1] / frame.scale_y)
-    messages = []
+    messages = list(info.quirks) if info.backend == "image" else []
     if part is not None and options.region is not None:
         cut = _cut(options.region, info.levels[0])
         if cut:
@@ -137,6 +137,8 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     }
     if plane.um_per_px is not None:
         provenance["input_um_per_px"] = f"{plane.um_per_px[0]:.6g}"
+    if options.white is not None:
+        provenance["input_white"] = f"{options.white:g}"
     if options.region is not None:
         r = options.region
         provenance["region_level0_px"] = f"{r.x},{r.y},{r.width},{r.height}"
