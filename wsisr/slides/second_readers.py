@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
-from wsisr.slides.decode import composite_on_white
+from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
+from wsisr.slides.jpeg import YCBCR_TAG
 from wsisr.slides.protocol import Level, SlideInfo, UInt8Array
 from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
 from wsisr.slides.tiff_directory import quiet_tifffile
@@ -37,6 +38,7 @@ SECOND_READERS: dict[str, tuple[str, ...]] = {
 """Second readers of each first one, in the order in which they are asked."""
 
 BLOCK_PX = 512
+COLOURLESS = ("none", "lzw", "deflate", "packbits", "zstd")
 MAX_WHOLE_PX = 64_000_000
 """Plain images larger than this are not decoded a second time, for the memory it takes."""
 
@@ -105,6 +107,9 @@ class TifffileStore:
             if photometric not in (1, 2, 6) or samples not in (1, 3):
                 self._tiff.close()
                 raise SlideError("tifffile hands out samples that are not RGB")
+            # Samples of codecs that know no colours come as they are stored.
+            coded = CODEC_NAMES.get(int(series.keyframe.compression), "")
+            self._stored_ycbcr = photometric == YCBCR_TAG and coded in COLOURLESS
             plane = None if info.focal_plane is None else info.focal_plane - 1
             self._axes = series.axes
             self._plane = plane or 0
@@ -137,7 +142,8 @@ class TifffileStore:
             block = np.repeat(block, 3, axis=2)
         if block.dtype != np.uint8 or block.shape[2] != 3:
             raise SlideError(f"tifffile gives {block.dtype} {block.shape}")
-        return Tile(np.ascontiguousarray(block[:, :, self._channels]))
+        block = np.ascontiguousarray(block[:, :, self._channels])
+        return Tile(ycbcr_to_rgb(block) if self._stored_ycbcr else block)
 
     def scanned(self, level: int, row: int, column: int) -> bool | None:
         return True
