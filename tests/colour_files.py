@@ -42,6 +42,8 @@ class ColourFile:
         Mean absolute error allowed.
     grey : bool
         Whether the truth is one channel.
+    refused : bool
+        Whether wsisr refuses it by decision: DICOM slides of a single channel.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ColourFile:
     write: Callable[[Path], None]
     loss: float
     grey: bool = False
+    refused: bool = False
 
     def truth(self) -> U8:
         """What was encoded, (SIDE, SIDE, 3)."""
@@ -349,6 +352,7 @@ def _dicoms() -> Iterator[ColourFile]:
             write=_dicom_writer(codec, said, how),
             loss=loss,
             grey=said.startswith("MONO"),
+            refused=said.startswith("MONO"),
         )
 
 
