@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from evaluation_samples import image_row
 
-from wsisr.errors import ConfigError
+from wsisr.errors import ConfigError, LockedError
 from wsisr.evaluation.results import (
     RowFile,
     only_one,
@@ -79,8 +79,8 @@ def test_results_json_has_no_words_that_json_lacks(tmp_path: Path) -> None:
 
 
 def test_a_second_evaluation_in_one_folder_is_refused(tmp_path: Path) -> None:
-    refused = pytest.raises(ConfigError, match="another evaluation")
+    refused = pytest.raises(LockedError, match="another evaluation")
     with only_one(tmp_path), refused, only_one(tmp_path):
         raise AssertionError("two at once")
     with only_one(tmp_path) as free_again:
-        assert free_again is None
+        assert free_again.held

@@ -348,6 +348,21 @@ def test_a_worker_that_outlives_its_store_writes_nothing(
     assert not (tmp_path / "a.zarr.partial").exists()
 
 
+def test_a_writer_that_was_taken_for_dead_drops_its_slide(tmp_path: Path) -> None:
+    writer = StoreWriter.create(tmp_path / "a.zarr", root_attributes(["a"]))
+    silent = writer.slide("a", specs())
+    silent.append(patches(0, 2))
+    writer.paths.slide_lock("a").unlink()
+    write_slide(writer, "a", patches(1, 6))
+    before = tree_bytes(tmp_path / "a.zarr")
+    silent.append(patches(0, 4))
+    with silent, pytest.raises(OSError):
+        silent.finish(columns(6), np.ones((12, 10), np.uint8), slide_attributes("a"))
+    assert tree_bytes(tmp_path / "a.zarr") == before
+    writer.clean()
+    assert not (tmp_path / "a.zarr.partial").exists()
+
+
 BUILD = textwrap.dedent(
     """
     import sys

@@ -15,7 +15,7 @@ from PIL import Image
 from slides_samples import box_level, picture, write_pyramid
 from upscaling_samples import MoodyEngine, repeated, slide_file
 
-from wsisr.errors import ConfigError, MppError
+from wsisr.errors import ConfigError, LockedError, MppError
 from wsisr.geometry import Box
 from wsisr.inference import load
 from wsisr.progress import ProgressEvent
@@ -161,7 +161,7 @@ def test_an_interruption_keeps_what_is_there_for_the_same_options_only(tmp_path:
 
     def stop(event: ProgressEvent) -> None:
         if event.done == 1:
-            with pytest.raises(ConfigError, match="another process is writing"):
+            with pytest.raises(LockedError, match="another upscale is writing"):
                 upscale_slide(source, out, load("bicubic"), LOSSLESS)
             raise Stopped
 

@@ -75,7 +75,11 @@ class CorruptStoreError(StoreError):
     """Stored bytes do not match their checksum, digest or declared layout."""
 
 
-class StoreLockedError(StoreError):
+class LockedError(WsisrError, OSError):
+    """Another process holds what this one wants to write."""
+
+
+class StoreLockedError(StoreError, LockedError):
     """Another build is writing this store."""
 
 

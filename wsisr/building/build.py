@@ -6,10 +6,9 @@ and quotas, pure. *extract* (per slide): read, register, commit the slide by one
 after an interruption; a failed slide is a row in `failures.csv`, never the end of the run.
 """
 
+import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -32,6 +31,7 @@ from wsisr.building.state import (
     valid_scan,
 )
 from wsisr.errors import BuildError
+from wsisr.locks import STILL_S, RecordLock
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import BuildLock, StoreWriter, open_pairs
 
@@ -62,7 +62,7 @@ def build_pairs(
     """
     request = prepared.request
     runner = runner or ProcessRunner(workers=max(1, request.workers))
-    with BuildLock(prepared.paths.root, part=request.part):
+    with BuildLock(prepared.paths.root, part=request.part) as lock:
         if request.part is not None:
             _run_part(prepared, runner, report)
             return None
@@ -73,6 +73,7 @@ def build_pairs(
                 return _nothing_done(prepared)
             writer = create_store(prepared)
         _extract(prepared, prepared.tasks, writer, runner, report)
+        lock.check()
         return _finish(prepared, writer, report)
 
 
@@ -140,27 +141,15 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
     report(ProgressEvent(stage="part", message=message))
 
 
-def _create_once(prepared: Prepared, patience_s: float = 60.0) -> None:
-    """Make the store if no other part has: parts of a job array get here together.
-
-    Making a directory is atomic on shared disks too, so it decides who creates; whoever died
-    while at it is replaced after a minute.
-    """
-    turn = prepared.paths.partial / "creating"
-    while not prepared.paths.meta.is_file():
-        try:
-            turn.mkdir()
-        except FileExistsError:
-            with suppress(FileNotFoundError):
-                if time.time() - turn.stat().st_mtime > patience_s:
-                    turn.rmdir()
-            time.sleep(0.1)
-            continue
+def _create_once(prepared: Prepared) -> None:
+    """Make the store if no other part has: parts of a job array get here together."""
+    turn = RecordLock(prepared.paths.partial / "creating", abandoned_s=STILL_S)
+    if not prepared.paths.meta.is_file() and turn.acquire(math.inf, watch=True):
         try:
             if not prepared.paths.meta.is_file():
                 create_store(prepared)
         finally:
-            turn.rmdir()
+            turn.release()
 
 
 def _scan(

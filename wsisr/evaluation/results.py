@@ -8,19 +8,15 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
+from wsisr.locks import RecordLock, held
 from wsisr.store.files import replace_file
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on POSIX
-    fcntl = None  # type: ignore[assignment]
 
 IMAGES = "images.csv"
 LOCK = ".lock"
@@ -113,25 +109,15 @@ def read_rows(path: Path) -> tuple[tuple[str, ...], list[ImageRow]]:
     return names, rows
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keep a second evaluation away from a folder; the kernel frees it when the process ends.
+def only_one(folder: Path) -> AbstractContextManager[RecordLock]:
+    """Keep a second evaluation away from a folder.
 
     Raises
     ------
-    ConfigError
+    LockedError
         Another evaluation writes into the folder.
     """
-    with (folder / LOCK).open("a") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConfigError(
-                    f"another evaluation is writing into {folder}; wait for it, or give another "
-                    "--output"
-                ) from None
-        yield
+    return held(folder / LOCK, folder, "evaluation")
 
 
 class RowFile:

@@ -120,8 +120,9 @@ class StorePaths:
     def staged_slides(self) -> Path:
         return self.partial / SLIDES
 
-    def staged_slide(self, slide_id: str) -> SlidePaths:
-        return SlidePaths(self.partial / SLIDES / check_slide_id(slide_id))
+    def staged_slide(self, slide_id: str, token: str) -> SlidePaths:
+        """Where one holder of the slide's lock stages it: no two write into one folder."""
+        return SlidePaths(self.staged_slides / check_slide_id(slide_id) / token)
 
     @property
     def slide_locks(self) -> Path:

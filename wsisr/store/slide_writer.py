@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -58,7 +59,6 @@ class SlideWriter:
             raise StoreError(f"Slide {slide_id}: array names must be unique: {', '.join(names)}.")
         self.slide_id = slide_id
         self._paths = paths
-        self._stage = paths.staged_slide(slide_id)
         self._specs = tuple(arrays)
         self._preset = preset
         self._encode = preset.encoder()
@@ -75,12 +75,13 @@ class SlideWriter:
         self._lock = SlideLock(paths.slide_lock(slide_id))
         self._open = True
         with disk_full_is_clear(paths.root):
-            if not self._lock.acquire(ORPHAN_WAIT_S):
+            if not self._lock.acquire(ORPHAN_WAIT_S, watch=True):
                 raise StoreLockedError(
                     f"{paths.root}: another process is writing slide {slide_id}. Wait for it, or "
                     "stop it, and run the same command again."
                 )
-            remove_tree(self._stage.root)
+            self._stage = paths.staged_slide(slide_id, self._lock.token)
+            remove_tree(self._stage.root.parent)
             self._stage.root.mkdir(parents=True)
 
     @property
@@ -148,8 +149,10 @@ class SlideWriter:
             write_buffers(self._stage.meta, [group])
             sync_tree(self._stage.root)
             self._check_store()
+            self._lock.check()
             final = self._paths.slide(self.slide_id).root
             swap_in(self._stage.root, final, self._paths.replaced_slides / self.slide_id)
+            remove_tree(self._stage.root.parent)
         self._close()
         return digest
 
@@ -157,6 +160,8 @@ class SlideWriter:
         """Drop what was staged. Harmless after `finish`."""
         if self._open:
             remove_tree(self._stage.root)
+            with suppress(OSError):
+                self._stage.root.parent.rmdir()
             self._close()
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.locks import left_over
 from wsisr.store.digests import root_json
 from wsisr.store.files import (
     disk_full_is_clear,
@@ -265,8 +266,10 @@ class StoreWriter:
             # A worker that outlived its killed build may finish the slide in hand.
             lock = SlideLock(paths.slide_lock(slide_id))
             if lock.acquire():
-                remove_tree(paths.staged_slide(slide_id).root)
+                remove_tree(paths.staged_slides / slide_id)
                 lock.release()
+        for stale in left_over(paths.slide_locks):
+            stale.unlink(missing_ok=True)
         for folder in (paths.staged_slides, paths.slide_locks):
             with suppress(OSError):
                 folder.rmdir()

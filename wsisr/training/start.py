@@ -1,6 +1,9 @@
 """From a request to a run: data, network and folder, each checked in turn."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +12,7 @@ import torch
 from wsisr.degradation import hr_size, lr_size, parse_degradation
 from wsisr.errors import ConfigError, ModelError
 from wsisr.inference.trained import RUN_NAME, open_run
+from wsisr.locks import held
 from wsisr.models import create_model, start_from
 from wsisr.models.info import ModelInfo
 from wsisr.models.wrapper import SRModel
@@ -29,6 +33,8 @@ from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
 from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
 from wsisr.training.validation import build_samples, validation_scales
+
+LOCK_NAME = ".lock"
 
 
 def train(
@@ -51,13 +57,27 @@ def train(
     """
     try:
         setting = settle(request, writes=not dry_run)
-        job = prepare(setting, report if setting.processes.main else silent, dry_run=dry_run)
-        try:
-            return run_training(job), setting.folder
-        finally:
-            job.feed.close()
+        with _alone(setting) if setting.processes.main and not dry_run else nullcontext():
+            job = prepare(setting, report if setting.processes.main else silent, dry_run=dry_run)
+            try:
+                return run_training(job), setting.folder
+            finally:
+                job.feed.close()
     finally:
         leave()
+
+
+@contextmanager
+def _alone(setting: Setting) -> Iterator[None]:
+    """Keep a second training away from the run folder, which nobody finds if it stays empty."""
+    folder = setting.folder
+    make_folder(folder)
+    try:
+        with held(folder / LOCK_NAME, folder, "training", " ".join(sys.argv)):
+            yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job:
@@ -121,8 +141,6 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         },
     )
     folder = None if dry_run else setting.folder
-    if folder is not None and setting.processes.main:
-        make_folder(folder)
     setting.processes.wait()
     with readable_faults(config):
         source = open_source(

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +24,7 @@ from wsisr.geometry import Box
 from wsisr.inference.bicubic import one_colour
 from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
+from wsisr.locks import RecordLock, held
 from wsisr.store.files import (
     disk_full_is_clear,
     remove_tree,
@@ -36,11 +38,6 @@ from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
 from wsisr.upscaling.sinks import Output, container_of
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on POSIX
-    fcntl = None  # type: ignore[assignment]
 
 BLOCK_LEVELS = BLOCK_TILES.bit_length()
 """Levels whose tiles a block holds whole: 8 tiles, 4, 2, 1."""
@@ -103,8 +100,10 @@ class PyramidSink:
         self._plain: dict[tuple[int, int, int], tuple[int, int]] = {}
         self._records: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tile")
-        with disk_full_is_clear(output.path):
+        with disk_full_is_clear(output.path), ExitStack() as stack:
+            stack.enter_context(_alone(output.path))
             self._open(identity)
+            self._held = stack.pop_all()
 
     def _open(self, identity: Mapping[str, Any]) -> None:
         folder = self._folder
@@ -125,7 +124,7 @@ class PyramidSink:
             state = {"identity": dict(identity)}
             replace_file(folder / STATE_NAME, json.dumps(state, indent=1).encode())
         self._witnesses = Witnesses(folder)
-        self._file = _open_alone(folder / TILES_NAME)
+        self._file: BinaryIO = open(folder / TILES_NAME, "r+b")  # noqa: SIM115 - closed in `abandon`
         self._end = len(HEADER)
         self._read_journal()
         self._blocks = len(self._records)
@@ -317,6 +316,7 @@ class PyramidSink:
                 os.replace(staged, output.path)
                 sync_directory(output.path.parent)
             shutil.rmtree(self._folder)
+            self._held.close()
         return looked
 
     def _complete(self, levels: list[LevelImage]) -> Path:
@@ -350,6 +350,7 @@ class PyramidSink:
         self._let_go()
         if not self._blocks:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._held.close()
 
     def _let_go(self) -> None:
         self._pool.shutdown(wait=True)
@@ -373,22 +374,10 @@ def _at_level(output: Output, width: int, height: int) -> tuple[float, float] | 
     )
 
 
-def _open_alone(path: Path) -> BinaryIO:
-    """Open a file for reading and writing, unless another process is writing it.
-
-    The kernel's lock dies with its process, even by kill -9.
-    """
-    file = open(path, "r+b")  # noqa: SIM115 - the sink closes it
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise ConfigError(
-                f"{path.parent}: another process is writing this output; wait for it, or name "
-                "another output."
-            ) from error
-    return file
+def _alone(path: Path) -> AbstractContextManager[RecordLock]:
+    """Keeps other processes from writing an output."""
+    folder = partial_folder(path)
+    return held(folder.with_name(folder.name + ".lock"), path, "upscale")
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
@@ -403,9 +392,11 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 def discard_other_run(path: Path, identity: Mapping[str, Any]) -> None:
     """Remove an unfinished output unless it belongs to the same run."""
     folder = partial_folder(path)
-    found = _read_state(folder)
-    if folder.exists() and (found is None or found["identity"] != dict(identity)):
-        shutil.rmtree(folder)
+    if folder.exists():
+        with _alone(path):
+            found = _read_state(folder)
+            if found is None or found["identity"] != dict(identity):
+                remove_tree(folder)
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
