@@ -143,7 +143,7 @@ def _extract_batch(
     writer: SlideWriter,
 ) -> None:
     """Store the pairs of a batch and note what became of each."""
-    coarse, fine = manifest.lr[-1] if manifest.lr else "", manifest.hr
+    coarse, fine = manifest.lr_arrays[-1] if manifest.lr else "", manifest.hr
     for pair in source.read(record.reading, record.candidates.origins()[batch]):
         if pair.drop:
             rows.dropped[pair.drop] += 1

@@ -32,6 +32,8 @@ FUNNEL_WORDS = {
     "overlap": "no overlap",
     "read": "read",
     "whole": "whole",
+    "off_seams": "off seams",
+    "in_focus": "in focus",
     "registered": "registered",
     "accepted": "accepted",
     "kept": "kept",
@@ -325,7 +327,7 @@ def _summary(
     failures: Sequence[Failure],
     warnings: Sequence[str],
 ) -> str:
-    sizes = ", ".join(_arrays(store)) or f"{manifest.hr} and {', '.join(manifest.lr)}"
+    sizes = ", ".join(_arrays(store)) or f"{manifest.hr} and {', '.join(manifest.lr_arrays)}"
     lines = [
         f"# {store.path.name}",
         "",

@@ -98,10 +98,9 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
-        hr = parse_magnification(self.hr)
         for name in self.lr:
-            ratio = hr / parse_magnification(name)
-            if ratio <= 1.0:
+            ratio = self.scale_of(name)
+            if ratio < 1.0 or (ratio == 1.0 and self.rescan is None):
                 raise ValueError(f"lr {name} is not below hr {self.hr}")
             if abs(self.size / ratio - round(self.size / ratio)) > 1e-9:
                 raise ValueError(
@@ -134,7 +133,7 @@ class Manifest(Strict):
         if self.sampling.kind == "points" and self.sampling.points is None:
             raise ValueError("point sampling needs sampling.points")
         for name in self.lr:
-            halvings = np.log2(hr / parse_magnification(name))
+            halvings = np.log2(self.scale_of(name))
             if self.reduction == "bicubic-repeated" and halvings % 1:
                 raise ValueError(f"lr {name}: halving {self.hr} over and over does not lead there")
         if self.reduction != "bicubic" and (self.registration.per_pair or self.rescan is not None):
@@ -167,6 +166,16 @@ class Manifest(Strict):
                     f"expect.pairs.{split} is {wanted} and quotas.{split} add up to "
                     f"{sum(quota.counts.values())}"
                 )
+
+    def scale_of(self, lr: str) -> float:
+        """HR px per LR px of a magnification; 13.33x is a third of 40x."""
+        ratio = parse_magnification(self.hr) / parse_magnification(lr)
+        return float(round(ratio)) if abs(ratio - round(ratio)) < 1e-3 * ratio else ratio
+
+    @property
+    def lr_arrays(self) -> tuple[str, ...]:
+        """Names of the LR arrays; a second scan at HR's own magnification has its own."""
+        return tuple(f"{name}-second" if name == self.hr else name for name in self.lr)
 
     @property
     def margin_px(self) -> int:

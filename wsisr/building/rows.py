@@ -128,7 +128,10 @@ def slide_attributes(
     info = record.info
     funnel = dict(record.funnel)
     funnel["read"] = len(rows.index) + sum(rows.dropped.values())
-    funnel["whole"] = len(rows.index)
+    funnel["whole"] = funnel["read"] - rows.dropped["unscanned"] - rows.dropped["outside"]
+    if manifest.rescan is not None:
+        funnel["off_seams"] = funnel["whole"] - rows.dropped["seam"]
+        funnel["in_focus"] = funnel["off_seams"] - rows.dropped["focus"]
     if rows.certificates:
         funnel["registered"] = len(rows.certificates)
         funnel["accepted"] = sum(c.accepted for c in rows.certificates)

@@ -199,6 +199,6 @@ def root_attributes(prepared: Prepared) -> dict[str, Any]:
         "created_with": package_versions(),
         "manifest": manifest.to_dict(),
         "manifest_sha256": manifest.sha256(),
-        "magnifications": [manifest.hr, *manifest.lr],
+        "magnifications": [manifest.hr, *manifest.lr_arrays],
         "slides": [task.slide_id for task in prepared.tasks],
     }

@@ -19,6 +19,8 @@ from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, PairStore, StoreWriter, open_pairs
 from wsisr.store.schema import DIGEST, layer_column
 
+SCANNED = ("rescan", "rescan-reduced", "cross-scanner", "stored-level")
+"""Origins of LR that a scanner has made."""
 _BATCH_PX = 1 << 22
 _JPEG_GRID_PX = 16
 
@@ -59,7 +61,7 @@ def registered_pairs(
                 f"{store.path} has no array {name!r}; it has {', '.join(first.arrays)}."
             )
     origin = first.spec(lr).origin
-    if origin.split(":")[0] not in ("rescan", "stored-level"):
+    if origin not in SCANNED:
         raise DegradationError(
             f"{lr} of {store.path} is {origin}: made by software, so there is no scanner in it to "
             "fit or to compare with. Name a rescanned or stored array."
@@ -78,10 +80,10 @@ def registered_pairs(
 def _coarsest_native(store: PairStore, hr: str) -> str:
     first = next(iter(store.slides.values()))
     for name in reversed(first.arrays):
-        if name != hr and first.spec(name).origin.split(":")[0] in ("rescan", "stored-level"):
+        if name != hr and first.spec(name).origin in SCANNED:
             return name
     raise DegradationError(
-        f"{store.path} has no native LR array (rescan or stored-level); it has "
+        f"{store.path} has no native LR array (rescan, cross-scanner or stored-level); it has "
         + ", ".join(f"{name} ({first.spec(name).origin})" for name in first.arrays)
         + "."
     )

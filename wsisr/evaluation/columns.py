@@ -14,7 +14,7 @@ from wsisr.evaluation.settings import EvalSettings, scale_label, spread
 from wsisr.store import PairStore
 from wsisr.store.verify_splits import is_declared_leaky
 
-NATIVE = ("rescan", "stored-level")
+NATIVE = ("rescan", "rescan-reduced", "stored-level")
 SIMULATED = "simulated"
 CORNER_PX = 32
 _READ_AT_ONCE = 64
@@ -56,7 +56,8 @@ class Column:
     Attributes
     ----------
     origin : str
-        ``rescan``, ``stored-level``, ``reduced`` or ``simulated:<degradation>``; one table each.
+        ``rescan``, ``rescan-reduced``, ``stored-level``, ``reduced`` or
+        ``simulated:<degradation>``; one table each.
     scale : float
     array : str or None
         Stored LR; None where HR is degraded.

@@ -121,12 +121,22 @@ def corners_of(x: float, y: float, width: float, height: float) -> FloatArray:
 
 
 def oriented_region(
-    local: FloatArray, corners: FloatArray, x: int, y: int
+    local: FloatArray,
+    corners: FloatArray,
+    x: int,
+    y: int,
+    bounds: tuple[int, int] | None = None,
 ) -> tuple[Box, D4, Affine]:
-    """Box of the fixed scan around mapped corners, its orientation and the map into it."""
+    """Box of the fixed scan around mapped corners, its orientation and the map into it.
+
+    With `bounds`, the fixed scan's width and height, the box ends where the scan does.
+    """
     mapped = aff.apply(local, corners)
     left, top = (floor(value) for value in mapped.min(axis=0))
     right, bottom = (ceil(value) for value in mapped.max(axis=0))
+    if bounds is not None:
+        left, right = (min(max(value, 0), bounds[0]) for value in (left, right))
+        top, bottom = (min(max(value, 0), bounds[1]) for value in (top, bottom))
     box = Box(x=left, y=top, width=right - left, height=bottom - top)
     turn = nearest_orientation(local[:, :2]).inverse()
     to_patch = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])

@@ -24,7 +24,10 @@ _Features = tuple[FloatArray, NDArray[np.float32]]
 
 MAX_SIDE_PX = 2400
 """Longest side of an overview."""
+MIN_SIDE_PX = 800
+"""Longest side that small scans get, where their pixels allow it."""
 MIN_UM_PER_PX = 4.0
+"""Finest overview of larger scans."""
 MIN_INLIERS = 12
 MATCH_ROWS = 1024
 """Descriptors compared at once: bounds memory."""
@@ -105,7 +108,8 @@ EFFORTS = (
 
 
 def overview_um_per_px(slide: Slide) -> float:
-    """Resolution at which the whole slide fits `MAX_SIDE_PX`, um/px; 4 or coarser.
+    """Resolution at which the whole slide fits `MAX_SIDE_PX`, um/px; 4 or coarser, but for
+    small scans.
 
     Raises
     ------
@@ -120,7 +124,8 @@ def overview_um_per_px(slide: Slide) -> float:
         )
     base = info.levels[0]
     longest_um = max(base.width_px, base.height_px) * info.mpp.value
-    return max(MIN_UM_PER_PX, longest_um / MAX_SIDE_PX, info.mpp.value)
+    finest = min(MIN_UM_PER_PX, longest_um / MIN_SIDE_PX)
+    return max(finest, longest_um / MAX_SIDE_PX, info.mpp.value)
 
 
 def read_overview(slide: Slide, um_per_px: float) -> tuple[UInt8Array, float]:

@@ -51,6 +51,8 @@ NODE_NCC_BAND = 0.6
 SAME_GLASS_SHARE = 0.5
 NEAREST = 4
 """Nodes that say how sharp and how certain a place is."""
+EDGE_PX = 2.0
+"""How far beyond the fixed scan a patch may seem to lie before it is looked at, fixed px."""
 PATCH_MARGIN_PX = 12
 """Room around a patch for its own registration, moving px."""
 
@@ -68,6 +70,8 @@ class PatchPlan:
         orientation without resampling. The LR stays as it is.
     initial : 2x3 nested tuple
         Predicted map, LR px of the patch -> px of the oriented region, pixel edges.
+    inside : bool
+        Whether the fixed scan holds all of the patch, as far as the map tells.
     straddles_seam : bool
         Whether a seam of the stitching may run through the patch.
     out_of_focus : bool
@@ -77,6 +81,7 @@ class PatchPlan:
     box: Box
     orientation: D4
     initial: Affine
+    inside: bool
     straddles_seam: bool
     out_of_focus: bool
 
@@ -155,16 +160,31 @@ class ScanRegistration:
         return aff.to_affine(np.column_stack([linear, here - linear @ [x, y]]))
 
     def plan_patch(
-        self, x: int, y: int, width: int, height: int, margin_px: int = PATCH_MARGIN_PX
+        self,
+        x: int,
+        y: int,
+        width: int,
+        height: int,
+        margin_px: int = PATCH_MARGIN_PX,
+        bounds: tuple[int, int] | None = None,
     ) -> PatchPlan:
-        """What to read for the LR patch ``[x, x + width) x [y, y + height)`` (moving px)."""
+        """What to read for the LR patch ``[x, x + width) x [y, y + height)`` (moving px).
+
+        `bounds` are the fixed scan's width and height, where the margin is to end with it.
+        """
         local = aff.to_matrix(self.predict(x + width / 2, y + height / 2))
         corners = corners_of(
             x - margin_px, y - margin_px, width + 2 * margin_px, height + 2 * margin_px
         )
-        box, turned, initial = oriented_region(local, corners, x, y)
+        box, turned, initial = oriented_region(local, corners, x, y, bounds)
+        footprint = aff.apply(local, corners_of(x, y, width, height))
+        inside = bounds is None or bool(
+            (footprint.min(axis=0) >= -EDGE_PX).all()
+            and (footprint.max(axis=0) <= np.add(bounds, EDGE_PX)).all()
+        )
         return PatchPlan(
             box=box,
+            inside=inside,
             orientation=turned,
             initial=initial,
             straddles_seam=any(seam.touches(x, y, width, height) for seam in self.seams),

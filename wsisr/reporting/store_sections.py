@@ -37,12 +37,16 @@ STEP_WORDS = {
     "overlap": "no overlap",
     "read": "wanted and read",
     "whole": "wholly scanned",
+    "off_seams": "off the seams of the stitching",
+    "in_focus": "in focus in both scans",
     "registered": "registered",
     "accepted": "accepted",
     "kept": "kept",
 }
 ORIGIN_WORDS = {
     "rescan": "a second scan of the glass: real",
+    "rescan-reduced": "a second scan's finer level, reduced by us",
+    "cross-scanner": "a second scanner's picture at HR's own resolution",
     "stored-level": "a lower level of the same file",
     "reduced": "made from the finer level",
     "simulated": "simulated from HR",

@@ -18,7 +18,14 @@ FORMAT: Final = "wsisr-pairs"
 FORMAT_VERSION: Final = 1
 TISSUE_UM_PER_PX: Final = 8.0
 SPLIT_NAMES: Final = ("train", "val", "test")
-LR_ORIGINS: Final = ("rescan", "stored-level", "reduced", "simulated")
+LR_ORIGINS: Final = (
+    "rescan",
+    "rescan-reduced",
+    "cross-scanner",
+    "stored-level",
+    "reduced",
+    "simulated",
+)
 VERDICTS: Final = ("reject", "accept")
 
 FUNNEL_STEPS: Final = (
@@ -32,6 +39,8 @@ FUNNEL_STEPS: Final = (
     "overlap",
     "read",
     "whole",
+    "off_seams",
+    "in_focus",
     "registered",
     "accepted",
     "kept",
@@ -202,7 +211,8 @@ class ArraySpec:
     native : bool
         Whether the pixels are stored in the slide file (design 3.7).
     origin : str
-        ``"rescan"``, ``"stored-level"``, ``"reduced"`` or ``"simulated:<degradation>"``.
+        ``"rescan"``, ``"rescan-reduced"``, ``"cross-scanner"``, ``"stored-level"``,
+        ``"reduced"`` or ``"simulated:<degradation>"``.
     level : int or None
         Level of the file that was read.
     reduction : float

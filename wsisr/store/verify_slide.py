@@ -179,7 +179,7 @@ def _check_geometry(
         findings += _check_bounds(view, specs[0], x, y, slide_id)
         for spec in specs:
             step = spec.factor
-            if spec.origin.startswith(("rescan", "simulated")):
+            if spec.origin.startswith(("rescan", "cross-scanner", "simulated")):
                 continue  # Made from HR, or from another slide with its own grid.
             if float(step).is_integer() and (np.any(x % int(step)) or np.any(y % int(step))):
                 text = f"origins are not whole pixels of {spec.name} (multiples of {step:g})."

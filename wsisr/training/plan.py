@@ -20,7 +20,8 @@ from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
 from wsisr.store.schema import VERDICTS, layer_column
 
-NATIVE = ("rescan", "stored-level")
+STORED_LEVEL = "stored-level"
+NATIVE = ("rescan", "rescan-reduced", "stored-level")
 FIXED_SHIFT_PX = 0.1
 """Mean residual (HR px) beyond which flips would teach the opposite shift."""
 HELD_OUT = 0.1
@@ -197,7 +198,7 @@ def _choose_native(
     for name, view in store.slides.items():
         if array in view.arrays:
             spec = view.spec(array)
-            origin = spec.origin if spec.native or spec.origin not in NATIVE else "reduced"
+            origin = "reduced" if spec.origin == STORED_LEVEL and not spec.native else spec.origin
             origins.setdefault(origin, []).append(name)
     native = sorted((o for o in origins if o in NATIVE), key=lambda o: -len(origins[o]))
     complete = len(native) == 1 and len(origins[native[0]]) == len(store.slides)

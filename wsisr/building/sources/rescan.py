@@ -1,5 +1,8 @@
 """Pairs from two scans of one glass: the only LR that may be called real (origin `rescan`).
 
+Where the LR scan stores no level that the factor needs, LR is reduced from a finer one by a whole
+number (`rescan-reduced`); two scanners of one resolution give pairs of x1 (`cross-scanner`), which
+are for comparing and fitting scanners and not for super-resolution.
 The LR scan decides about places: candidates lie on its grid and its pixels are never resampled. The
 HR scan is registered to it once, and then every pair by itself. HR is cut out in whole pixels
 where that is exact to half a pixel all over the patch, else resampled once and marked.
@@ -9,6 +12,7 @@ import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,12 +27,10 @@ from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
 from wsisr.errors import MagnificationError, ManifestError, RegistrationError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
-from wsisr.magnification import nominal_magnification, parse_magnification
 from wsisr.registration import (
     PATCH_MARGIN_PX,
     LevelTransform,
     PairCertificate,
-    PatchPlan,
     Reason,
     ScanRegistration,
     Verdict,
@@ -36,12 +38,22 @@ from wsisr.registration import (
     register_scans,
     take_hr,
 )
+from wsisr.registration.factors import (
+    CALIBRATION,
+    FACTORS,
+    PairChoice,
+    describe_choices,
+    pair_choices,
+    reducible,
+)
 from wsisr.registration.patch import WIDER
-from wsisr.slides import Slide, SlideSource
+from wsisr.slides import Slide, SlideSource, read_layer, read_layer_validity
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec
 
 RESCAN = "rescan"
+RESCAN_REDUCED = "rescan-reduced"
+CROSS_SCANNER = "cross-scanner"
 PAIR_COLUMNS = ("lr", "hr")
 
 
@@ -110,35 +122,47 @@ class Rescan:
         return cls(lr.task, lr.manifest, (lr.slides[0], hr), lr.notes)
 
     def geometry(self) -> PatchGeometry:
-        """The LR layer on the LR scan's level 0; HR is planned patch by patch.
+        """The LR layer on the LR scan's grid; HR is planned patch by patch.
 
         Raises
         ------
         MagnificationError
-            If a scan does not have its magnification at level 0.
+            If a resolution is missing, or the two scans have no such factor.
         """
-        manifest = self.manifest
-        for slide, wanted in ((self._lr, manifest.lr[0]), (self._hr, manifest.hr)):
-            info = slide.info
-            nominal = None if info.mpp is None else nominal_magnification(info.mpp.value)
-            if nominal != parse_magnification(wanted):
-                have = "no known resolution" if info.mpp is None else f"{info.mpp.value:.4g} um/px"
-                raise MagnificationError(
-                    f"{self.task.slide_id}: {info.path.name} has {have}, which is not {wanted}; "
-                    "set --hr and --lr to what the two scans are."
-                )
+        choice = self._choice
         layer = Layer(
-            name=manifest.lr[0],
-            factor=1.0,
-            size_px=round(manifest.size / self._scale),
-            level=0,
-            reduction=1.0,
+            name=self.manifest.lr_arrays[0],
+            factor=float(choice.lr_factor),
+            size_px=self.manifest.size // choice.factor,
+            level=choice.level,
+            reduction=choice.lr_factor / choice.level_factor,
         )
-        return patch_geometry((layer,), (1,))
+        return patch_geometry((layer,), tuple(level.factor for level in self._lr.info.levels))
 
-    @property
-    def _scale(self) -> float:
-        return parse_magnification(self.manifest.hr) / parse_magnification(self.manifest.lr[0])
+    @cached_property
+    def _choice(self) -> PairChoice:
+        """Which level of the LR scan gives the factor that the manifest asks for."""
+        first, second = self._lr.info, self._hr.info
+        for info in (first, second):
+            if info.mpp is None:
+                raise MagnificationError(
+                    f"{self.task.slide_id}: {info.path.name} has no known resolution; give it with "
+                    "--mpp-override."
+                )
+        assert first.mpp is not None and second.mpp is not None
+        ratio = first.mpp.value / second.mpp.value
+        levels = [level.factor for level in first.levels]
+        wanted = self.manifest.scale_of(self.manifest.lr[0])
+        factor = round(wanted)
+        choices = pair_choices(ratio, levels, factor) if factor in FACTORS else ()
+        if factor != wanted or not choices:
+            raise MagnificationError(
+                f"{self.task.slide_id}: {first.path.name} ({first.mpp.value:.4g} um/px) and "
+                f"{second.path.name} ({second.mpp.value:.4g} um/px) make no pairs of x{wanted:g} "
+                f"(--hr {self.manifest.hr}, --lr {self.manifest.lr[0]}): "
+                f"{describe_choices(ratio, levels)}."
+            )
+        return choices[0]
 
     def places(self, geometry: PatchGeometry, root: Path) -> Survey:
         def fit(evidence: object) -> tuple[Reading, tuple[LevelTransform, ...]]:
@@ -161,10 +185,13 @@ class Rescan:
                 f"{self.task.slide_id}: {names} do not show the same section ({found.reason}); "
                 "sections of a block hold different cells and make no pairs."
             )
-        if round(found.scale) != self._scale:
+        choice = self._choice
+        measured = found.scale * choice.lr_factor / choice.factor
+        if not reducible(measured / (1 + CALIBRATION if measured > 1 else 1 - CALIBRATION)):
             raise RegistrationError(
-                f"{self.task.slide_id}: the scans differ by {found.scale:.3g}, the manifest asks "
-                f"for {self._scale:g}."
+                f"{self.task.slide_id}: the scans measure {found.scale:.4f} px on a px, their "
+                f"files say {found.stated_scale:.4f}: HR would be reduced by {measured:.3f}. Give "
+                "the true resolutions with --mpp-override."
             )
         return found
 
@@ -178,15 +205,16 @@ class Rescan:
             factor=small.factor / scale,
             origin=RESCAN,
             level=0,
-            um_per_px=None if mpp is None else mpp / scale,
+            um_per_px=None if mpp is None else mpp * small.factor / scale,
             extra={"scan": "fixed"},
         )
-        return hr, layer_spec(small, mpp, RESCAN)
+        origin = CROSS_SCANNER if scale == 1 else RESCAN if small.native else RESCAN_REDUCED
+        return hr, layer_spec(small, mpp, origin)
 
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
         registration = ScanRegistration.from_json(reading.scans or {})
         return read_pairs(
-            self._lr, self._hr, registration, reading.geometry, origins, self.manifest.hr
+            self._lr, self._hr, registration, reading.geometry, origins, self.manifest
         )
 
     def read_recorded(
@@ -199,6 +227,8 @@ class Rescan:
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:
         info = self._hr.info
+        scans = ScanRegistration.from_json(reading.scans or {})
+        small = reading.geometry.layers[0]
         return {
             "hr_scan": {
                 "source": hr_scan(self.task).source.relative,
@@ -207,7 +237,8 @@ class Rescan:
                 "backend": info.backend,
                 "mpp": None if info.mpp is None else asdict(info.mpp),
                 "levels": [asdict(level) for level in info.levels],
-                "registration": ScanRegistration.from_json(reading.scans or {}).summary(),
+                "reduction": scans.scale * small.factor * small.size_px / self.manifest.size,
+                "registration": scans.summary(),
             }
         }
 
@@ -255,7 +286,9 @@ def pair_scans(
     for task in tasks:
         stem = task.source.path.name if task.source.path.is_dir() else task.source.path.stem
         for side, pattern in (("lr", rule.lr), ("hr", rule.hr)):
-            match = re.fullmatch(pattern, stem, re.IGNORECASE)
+            # A pattern with a slash is about the folders as well.
+            parts = [*Path(task.source.relative).parent.parts, stem] if "/" in pattern else [stem]
+            match = re.fullmatch(pattern, "/".join(parts), re.IGNORECASE)
             if match is None:
                 continue
             glass = found.setdefault(match.group("glass").lower(), {})
@@ -314,51 +347,59 @@ def read_pairs(
     registration: ScanRegistration,
     geometry: PatchGeometry,
     origins: NDArray[np.int64],
-    hr_name: str,
+    manifest: Manifest,
 ) -> Iterator[Pair]:
     """Read and register pairs, in the order that reads the LR scan row by row."""
-    size = geometry.hr.size_px
+    layer = geometry.hr
+    factor, field = manifest.size // layer.size_px, geometry.field_px
+    margin = round(PATCH_MARGIN_PX * layer.factor)
+    base = hr.info.levels[0]
+    bounds = (base.width_px, base.height_px)
+
+    def look(x: int, y: int, margin_px: int) -> tuple[UInt8Array, PairCertificate] | None:
+        """The region of the HR scan as the LR scan sees it, and the pair's certificate."""
+        plan = registration.plan_patch(x, y, field, field, margin_px, bounds)
+        box = plan.box
+        if not hr.read_validity(0, box.x, box.y, box.width, box.height).all():
+            return None
+        stored = hr.read_level(0, box.x, box.y, box.width, box.height)
+        region = np.ascontiguousarray(plan.orientation.apply(stored))
+        # The plan counts level-0 px of the LR scan; a coarser level has fewer.
+        (a, b, tx), (c, d, ty) = plan.initial
+        f = layer.factor
+        initial = ((a * f, b * f, tx), (c * f, d * f, ty))
+        return region, register_pair(small, region, factor, "affine", initial=initial)
+
     for index in np.lexsort((origins[:, 0], origins[:, 1])).tolist():
         x, y = origins[index].tolist()
-        plan = registration.plan_patch(x, y, size, size)
-        box = plan.box
-        if plan.straddles_seam:
-            yield Pair(index=index, drop="seam")
+        plan = registration.plan_patch(x, y, field, field, margin, bounds)
+        if not plan.inside:
+            yield Pair(index=index, drop="outside")
             continue
-        if not (
-            lr.read_validity(0, x, y, size, size).all()
-            and hr.read_validity(0, box.x, box.y, box.width, box.height).all()
-        ):
+        if plan.straddles_seam or plan.out_of_focus:
+            yield Pair(index=index, drop="seam" if plan.straddles_seam else "focus")
+            continue
+        if not read_layer_validity(lr, geometry, layer, x, y):
             yield Pair(index=index, drop="unscanned")
             continue
-        small = lr.read_level(0, x, y, size, size)
-        region, certificate = _register(hr, registration, plan, small)
+        small = read_layer(lr, geometry, layer, x, y)
+        first = look(x, y, margin)
+        if first is None:
+            yield Pair(index=index, drop="unscanned")
+            continue
+        region, certificate = first
         if certificate.reason == Reason.OUTSIDE:
             # The field was off by more than the search region: look once more, further out.
-            wide = registration.plan_patch(x, y, size, size, WIDER * PATCH_MARGIN_PX)
-            box = wide.box
-            if hr.read_validity(0, box.x, box.y, box.width, box.height).all():
-                second = _register(hr, registration, wide, small)
-                if second[1].accepted:
-                    region, certificate = second
-        pixels, certificate, resampled = _hr_patch(region, certificate, size)
+            second = look(x, y, WIDER * margin)
+            if second is not None and second[1].accepted:
+                region, certificate = second
+        pixels, certificate, resampled = _hr_patch(region, certificate, layer.size_px)
         yield Pair(
             index=index,
-            arrays={hr_name: pixels, geometry.hr.name: small},
+            arrays={manifest.hr: pixels, layer.name: small},
             certificate=certificate,
             resampled=resampled,
         )
-
-
-def _register(
-    hr: Slide, registration: ScanRegistration, plan: PatchPlan, small: UInt8Array
-) -> tuple[UInt8Array, PairCertificate]:
-    """The planned region of the HR scan as the LR scan sees it, and the pair's certificate."""
-    box = plan.box
-    stored = hr.read_level(0, box.x, box.y, box.width, box.height)
-    region = np.ascontiguousarray(plan.orientation.apply(stored))
-    found = register_pair(small, region, round(registration.scale), "affine", initial=plan.initial)
-    return region, found
 
 
 def _hr_patch(
@@ -372,6 +413,7 @@ def _hr_patch(
         except RegistrationError as error:
             certificate = replace(certificate, verdict=Verdict.REJECT, reason=str(error))
     side = size * round(certificate.scale)
-    top, left = (region.shape[0] - side) // 2, (region.shape[1] - side) // 2
+    top, left = (max(0, length - side) // 2 for length in region.shape[:2])
     middle = region[top : top + side, left : left + side]
-    return np.ascontiguousarray(middle), certificate, False
+    missing = [(0, side - length) for length in middle.shape[:2]]
+    return np.pad(middle, [*missing, (0, 0)], mode="edge"), certificate, False
