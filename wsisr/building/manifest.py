@@ -143,7 +143,7 @@ class Manifest(Strict):
         return self
 
     def _consistent_images(self) -> None:
-        if self.tissue.method == "none" and self.images is None:
+        if self.tissue.method == "none" and self.images is None and self.rescan is None:
             raise ValueError("tissue method none is for ready-made images: add images")
         if self.images is None:
             return

@@ -111,10 +111,15 @@ class Rescan(Strict):
     """How two scans of one glass find each other: a table, else file names."""
 
     lr: str = r"(?P<glass>.+?)[ ._-]*(10x|5x|lr|low|moving)"
-    """Whole name of an LR scan without suffix; the group `glass` is what both scans share."""
+    """Whole name of an LR scan without suffix (with its folders below SOURCE, if the pattern has
+    a slash); the groups `glass`, `glass2` ... are what both scans share, the group `patient` names
+    whom it is from."""
     hr: str = r"(?P<glass>.+?)[ ._-]*(40x|20x|hr|high|fixed)"
     table: str = "pairs.csv"
     """CSV with the columns lr,hr (file names or ids), relative to SOURCE."""
+    lr_mpp: float | None = Field(None, gt=0.0)
+    """Resolution of every LR scan in um/px as the set states it, for files that do not."""
+    hr_mpp: float | None = Field(None, gt=0.0)
 
     @field_validator("lr", "hr")
     @classmethod

@@ -4,7 +4,7 @@ Nothing that is decided here depends on other slides.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,10 @@ def survey_glass(
 def find_tissue(slide: Slide, manifest: Manifest) -> TissueMap:
     """A slide's tissue by the manifest's rule."""
     rule = manifest.tissue
-    assert rule.method != "none"
+    if rule.method == "none":
+        # Frames cut out of slides may show no glass: all that was scanned counts.
+        found = tissue_of(slide, rule.um_per_px)
+        return replace(found, mask=~found.invalid, kind="brightfield")
     clam = ClamSettings() if rule.clam is None else ClamSettings(**rule.clam.model_dump())
     return tissue_of(slide, rule.um_per_px, method=rule.method, clam=clam)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from wsisr.building.layout import Layout, SlideTask, find_task
 from wsisr.building.manifest import Manifest
+from wsisr.building.manifest_parts import Rescan as RescanRule
 from wsisr.building.records import Reading
 from wsisr.building.sources.levels import Levels, confirmed, list_slides
 from wsisr.building.sources.places import survey_glass
@@ -269,8 +270,8 @@ def pair_scans(
     """One task per LR scan, with the HR scan of the same glass where there is one.
 
     The table that the manifest names (columns `lr`, `hr`: file names or ids) comes first; without
-    it the file names decide: the text that both patterns leave, their group `glass`, is
-    the same. Other files are left out.
+    it the file names decide: the text that both patterns leave, their groups `glass`, `glass2` ...,
+    is the same. Other files are left out.
 
     Raises
     ------
@@ -281,8 +282,9 @@ def pair_scans(
     assert rule is not None
     table = (source if source.is_dir() else source.parent) / rule.table
     if table.is_file():
-        return _from_table(tasks, table)
+        return _from_table(tasks, table, rule)
     found: dict[str, dict[str, SlideTask]] = {}
+    patients: dict[str, str] = {}
     for task in tasks:
         stem = task.source.path.name if task.source.path.is_dir() else task.source.path.stem
         for side, pattern in (("lr", rule.lr), ("hr", rule.hr)):
@@ -291,17 +293,20 @@ def pair_scans(
             match = re.fullmatch(pattern, "/".join(parts), re.IGNORECASE)
             if match is None:
                 continue
-            glass = found.setdefault(match.group("glass").lower(), {})
+            groups = match.groupdict()
+            name = "/".join(groups[key] or "" for key in sorted(groups) if key.startswith("glass"))
+            glass = found.setdefault(name.lower(), {})
+            patients.setdefault(name.lower(), groups.get("patient") or name.lower())
             if side in glass:
                 raise ManifestError(
-                    f"{task.source.path}: the glass {match.group('glass')!r} has two "
-                    f"{side.upper()} scans ({glass[side].slide_id} and {task.slide_id}); name the "
-                    f"pairs in {rule.table} (columns lr,hr)."
+                    f"{task.source.path}: the glass {name!r} has two {side.upper()} scans "
+                    f"({glass[side].slide_id} and {task.slide_id}); name the pairs in "
+                    f"{rule.table} (columns lr,hr)."
                 )
             glass[side] = task
             break
     pairs = [
-        _paired(scans["lr"], scans.get("hr"), glass)
+        _paired(scans["lr"], scans.get("hr"), glass, patients[glass], rule)
         for glass, scans in sorted(found.items())
         if "lr" in scans
     ]
@@ -313,7 +318,7 @@ def pair_scans(
     return tuple(sorted(pairs, key=lambda task: task.slide_id))
 
 
-def _from_table(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask, ...]:
+def _from_table(tasks: Sequence[SlideTask], table: Path, rule: RescanRule) -> tuple[SlideTask, ...]:
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, skipinitialspace=True)
         if sorted(reader.fieldnames or ()) != sorted(PAIR_COLUMNS):
@@ -323,21 +328,26 @@ def _from_table(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask, ...
     for line, row in enumerate(rows, start=2):
         where = f"{table}, line {line}"
         lr = find_task(row["lr"] or "", tasks, where)
-        pairs.append(_paired(lr, find_task(row["hr"] or "", tasks, where), lr.slide_id))
+        hr = find_task(row["hr"] or "", tasks, where)
+        pairs.append(_paired(lr, hr, lr.slide_id, lr.slide_id, rule))
     if len({task.slide_id for task in pairs}) < len(pairs):
         raise ManifestError(f"{table}: an LR scan stands in two lines.")
     return tuple(sorted(pairs, key=lambda task: task.slide_id))
 
 
-def _paired(lr: SlideTask, hr: SlideTask | None, glass: str) -> SlideTask:
+def _paired(
+    lr: SlideTask, hr: SlideTask | None, glass: str, patient: str, rule: RescanRule
+) -> SlideTask:
     # Whoever is not named as a patient is the glass, so that all scans of it stay together.
-    patient = lr.patient if lr.patient != lr.slide_id else glass
-    group = lr.group if lr.group != lr.slide_id else glass
+    def declared(task: SlideTask, mpp: float | None) -> float | None:
+        return mpp if task.mpp is None else task.mpp
+
     return replace(
         lr,
-        patient=patient,
-        group=group,
-        detail=None if hr is None else HrScan(source=hr.source, mpp=hr.mpp),
+        patient=lr.patient if lr.patient != lr.slide_id else patient,
+        group=lr.group if lr.group != lr.slide_id else glass,
+        mpp=declared(lr, rule.lr_mpp),
+        detail=None if hr is None else HrScan(source=hr.source, mpp=declared(hr, rule.hr_mpp)),
     )
 
 

@@ -1,0 +1,90 @@
+"""Scans whose ratio is no whole number: LR is a stored level, HR takes up the rest, or it is said
+which factors there are."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from wsisr import open_pairs
+from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.building.runners import SerialRunner
+from wsisr.slides import open_slide
+from wsisr.testing.two_scans import MemorySlide, ScanPair, ScanSpec, make_scans
+
+EVERYWHERE = {"method": "none"}
+
+
+@pytest.fixture(scope="module")
+def scans() -> ScanPair:
+    return make_scans(ScanSpec(ratio=1.52, side_px=448, rotation_deg=0.3, seed=8))
+
+
+def write(path: Path, scan: MemorySlide, um_per_px: float) -> None:
+    """The scan and, as a second level, its half."""
+    image = scan.image[: scan.image.shape[0] // 2 * 2, : scan.image.shape[1] // 2 * 2]
+    half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    with tifffile.TiffWriter(path) as file:
+        for level, pixels in enumerate((image, half)):
+            density = 1e4 / (um_per_px * 2**level)
+            file.write(
+                pixels,
+                photometric="rgb",
+                tile=(256, 256),
+                resolution=(density, density),
+                resolutionunit=3,
+                subfiletype=int(level > 0),
+            )
+
+
+def request(folder: Path, **overrides: object) -> BuildRequest:
+    return BuildRequest(
+        source=folder,
+        output=folder / "p.zarr",
+        manifest="rescan",
+        overrides={"tissue": EVERYWHERE, **overrides},
+    )
+
+
+def test_a_stored_level_is_lr_bit_for_bit_and_hr_is_reduced_a_little(
+    scans: ScanPair, tmp_path: Path
+) -> None:
+    write(tmp_path / "a_10x.tif", scans.moving, 0.25 * 1.52)
+    write(tmp_path / "a_40x.tif", scans.fixed, 0.25)
+    asked = request(tmp_path, lr=["13.33x"], size=192)
+    summary = build_pairs(prepare(asked), runner=SerialRunner())
+    assert summary is not None
+    assert not summary.failures
+    store = open_pairs(tmp_path / "p.zarr")
+    (view,) = store.slides.values()
+    lr = view.spec("13.33x")
+    assert (lr.origin, lr.native, lr.factor) == ("rescan", True, 2)
+    assert lr.um_per_px == pytest.approx(0.76)
+    assert view.spec("40x").um_per_px == pytest.approx(0.76 / 3)
+    assert view.attributes["hr_scan"]["reduction"] == pytest.approx(1.52 * 2 / 3, rel=1e-3)
+    table = store.table(kept=True)
+    assert table.rows >= 2
+    assert table["hr_resampled"].all()
+    with open_slide(tmp_path / "a_10x.tif") as slide:
+        for row in table["row"].tolist():
+            x, y = (int(view.column(name)[row]) // 2 for name in ("x", "y"))
+            stored = slide.read_level(1, x, y, 64, 64)
+            np.testing.assert_array_equal(store.patch(view.slide_id, row, "13.33x"), stored)
+            hr = store.patch(view.slide_id, row, "40x").astype(np.float32)
+            small = cv2.resize(hr, (64, 64), interpolation=cv2.INTER_AREA)
+            seen = np.corrcoef(small.mean(-1).ravel(), stored.mean(-1).ravel())[0, 1]
+            assert seen > 0.9
+
+
+def test_a_refusal_names_the_factors_that_there_are(scans: ScanPair, tmp_path: Path) -> None:
+    write(tmp_path / "a_10x.tif", scans.moving, 0.25 * 1.52)
+    write(tmp_path / "a_40x.tif", scans.fixed, 0.25)
+    asked = request(tmp_path, lr=["20x"], size=192)
+    summary = build_pairs(prepare(asked), runner=SerialRunner())
+    assert summary is not None
+    (failure,) = summary.failures
+    assert "make no pairs of x2" in failure.error
+    assert "x3 (LR: level 1" in failure.error
+    assert "x4 (LR: level 0 reduced by 3, HR reduced by 1.140)" in failure.error
