@@ -170,6 +170,7 @@ def plan(folder: Path) -> None:
             count = 200
             records[name] = ScanRecord(
                 slide_id=name,
+                draw_key=name,
                 identity="",
                 info=info,
                 geometry=geometry,

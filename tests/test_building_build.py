@@ -19,10 +19,11 @@ from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, finish_parts, prepare
 from wsisr.building import extract as extraction
 from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
+from wsisr.building.state import RULES
 from wsisr.errors import BuildError, StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
-from wsisr.store import DiskFullError, verify_store
+from wsisr.store import DiskFullError, StoreWriter, verify_store
 from wsisr.testing.camelyon import load_truths
 
 Digest = Callable[[Path], str]
@@ -75,7 +76,7 @@ def test_every_planted_shift_is_found_to_the_pixel(
     assert len(store.slides) == 6
     for slide_id in store.slides:
         table = store.table(slide_id)
-        shift = next(v.shift for v in truths[slide_id].levels if v.factor == 4)
+        shift = next(v.shift for v in truths[slide_id.removesuffix(".tif")].levels if v.factor == 4)
         assert table.rows > 0
         assert set(table["offset_x"].tolist()) == {13 + int(shift.x_px)}
         assert set(table["offset_y"].tolist()) == {13 + int(shift.y_px)}
@@ -88,7 +89,7 @@ def test_pixels_are_the_files_own(
     store = open_pairs(reference[0])
     for slide_id in list(store.slides)[:3]:
         table = store.table(slide_id)
-        with open_slide(small_camelyon / f"{slide_id}.tif") as slide:
+        with open_slide(small_camelyon / slide_id) as slide:
             for row in range(min(4, table.rows)):
                 x = int(table["x"][row] - 13 + table["offset_x"][row])
                 y = int(table["y"][row] - 13 + table["offset_y"][row])
@@ -109,12 +110,12 @@ def test_kept_patches_are_what_the_truth_allows(
         table = store.table(slide_id)
         boxes = np.stack([table["x"] - 13, table["y"] - 13], axis=1)
         boxes = np.concatenate([boxes, np.full_like(boxes, 282)], axis=1)
-        tumour = truths[slide_id].tumour_fraction(boxes)
+        tumour = truths[slide_id.removesuffix(".tif")].tumour_fraction(boxes)
         named = np.array(table.names("label"))
         assert (tumour[named == "tumor"] > 0.8).all()
         assert (tumour[named == "normal"] < 0.2).all()
         # Fat is tissue to the mask. It is drawn at 8 um/px: border pixels may fall either way.
-        filled = truths[slide_id].tissue_mask(4 * 0.243, fill_holes=True)
+        filled = truths[slide_id.removesuffix(".tif")].tissue_mask(4 * 0.243, fill_holes=True)
         for x, y, width, height in (boxes // 4).tolist():
             assert filled[y : y + height, x : x + width].mean() > 0.75
 
@@ -123,8 +124,8 @@ def test_official_splits_quotas_and_summary(reference: tuple[Path, BuildSummary]
     path, summary = reference
     store = open_pairs(path)
     assert {s: v.attributes["split"] for s, v in store.slides.items() if s[:4] == "test"} == {
-        "test_001": "test",
-        "test_002": "test",
+        "test_001.tif": "test",
+        "test_002.tif": "test",
     }
     assert summary.exit_code == 0
     test = store.split("test")
@@ -287,14 +288,14 @@ def test_bad_slides_are_rows_and_the_rest_is_built(small_camelyon: Path, tmp_pat
     summary = build(source, tmp_path / "pairs.zarr")
     assert summary.exit_code == 1
     found = {failure.slide_id: failure.error for failure in summary.failures}
-    assert set(found) == {"normal_002", "normal_003", "tumor_001"}
+    assert set(found) == {"normal_002.tif", "normal_003.tif", "tumor_001.tif"}
     assert all(
         "Traceback" not in text and text.strip().endswith((".", ")")) for text in found.values()
     )
-    assert sorted(open_pairs(tmp_path / "pairs.zarr").slides) == ["normal_001", "test_001"]
+    assert sorted(open_pairs(tmp_path / "pairs.zarr").slides) == ["normal_001.tif", "test_001.tif"]
     shutil.copy(small_camelyon / "normal_002.tif", source)
     again = build(source, tmp_path / "pairs.zarr")
-    assert {failure.slide_id for failure in again.failures} == {"normal_003", "tumor_001"}
+    assert {failure.slide_id for failure in again.failures} == {"normal_003.tif", "tumor_001.tif"}
     assert verify_store(tmp_path / "pairs.zarr").ok
 
 
@@ -361,10 +362,33 @@ def test_a_changed_file_is_scanned_again(small_camelyon: Path, tmp_path: Path) -
     from wsisr.building.build import _scan
 
     _scan(prepared, prepared.tasks, set(), SerialRunner(), lambda event: None)
-    first = json.loads((prepared.scans / "a.json").read_text())["identity"]
+    first = json.loads((prepared.scans / "a.tif.json").read_text())["identity"]
     shutil.copy(small_camelyon / "normal_002.tif", source / "a.tif")
     build(source, tmp_path / "p.zarr", overrides)
     store = open_pairs(tmp_path / "p.zarr")
     with open_slide(source / "a.tif") as slide:
         assert store.slides["a"].attributes["fingerprint"] == slide.info.fingerprint
     assert first
+
+
+def test_a_replaced_file_and_a_store_of_older_rules_are_refused_by_name(
+    small_camelyon: Path, tmp_path: Path
+) -> None:
+    source, store = tmp_path / "study", tmp_path / "p.zarr"
+    source.mkdir()
+    for name in ("normal_001", "tumor_001"):
+        shutil.copy(small_camelyon / f"{name}.tif", source)
+    overrides = {"size": 512, "lr": "10x", "registration.method": "none"}
+    build(source, store, overrides, manifest="default")
+    build(source, store, overrides, manifest="default")
+    assert open_pairs(store).attributes["rules"] == RULES
+    assert open_pairs(store).table("tumor_001").rows == open_pairs(store).table(1).rows > 0
+    whole = (source / "tumor_001.tif").read_bytes()
+    shutil.copy(small_camelyon / "tumor_002.tif", source / "tumor_001.tif")
+    with pytest.raises(BuildError, match=r"1 file\(s\).*are not those.*: tumor_001\.tif\. Put"):
+        build(source, store, overrides, manifest="default")
+    (source / "tumor_001.tif").write_bytes(whole)
+    StoreWriter.attach(store).set_root({"rules": 1})
+    with pytest.raises(BuildError, match=r"built by rules 1 .*--overwrite"):
+        build(source, store, overrides, manifest="default")
+    assert verify_store(store).ok

@@ -40,6 +40,7 @@ def record(slide_id: str, count: int) -> ScanRecord:
     places = tuple(range(count))
     return ScanRecord(
         slide_id=slide_id,
+        draw_key=slide_id,
         identity="",
         info=info,
         geometry=PatchGeometry(layers=(layer,), step_px=1, field_px=64),

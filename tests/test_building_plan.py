@@ -49,6 +49,7 @@ def record(name: str, labels: tuple[int, ...]) -> ScanRecord:
     count = len(labels)
     return ScanRecord(
         slide_id=name,
+        draw_key=name,
         identity="",
         info=INFO,
         geometry=plan_geometry(INFO, manifest, name),

@@ -89,7 +89,7 @@ def test_real_slides_build_with_rows_for_the_unusable_ones(
         "kidney-48-5_ihc_flat": "--mpp-override",
         "test3-DAPI": "fluorescence slide",
     }.items():
-        (row,) = [line for line in failures.splitlines() if line.startswith(slide)]
+        (row,) = [line for line in failures.splitlines() if f",{slide}" in line]
         assert words in row
     checked = wsisr("verify", store)
     assert checked.returncode == 0, checked.stdout

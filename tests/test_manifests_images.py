@@ -246,7 +246,7 @@ def test_ftms_halves_over_and_over_and_divides_each_folder_alike(
 def test_plain_images_keep_the_split_of_their_folders(sets: Path, tmp_path: Path) -> None:
     store = build_store(sets / "images", tmp_path, "images", overrides={"size": 64})
     assert {s: v.attributes["split"] == "test" for s, v in store.slides.items()} == {
-        f"{split}__{n}": split == "test" for split in ("train", "test") for n in range(3)
+        f"{split}__{n}.jpg": split == "test" for split in ("train", "test") for n in range(3)
     }
     # Two patches of 64 px fit 130 x 70 px.
     assert sum(pairs(store).values()) == 12

@@ -21,7 +21,8 @@ def touch(path: Path, data: bytes = b"x") -> Path:
 
 def test_real_folder(shared_data: Path) -> None:
     slides = find_slides(shared_data / "slides")
-    assert [(slide.slide_id, slide.kind, len(slide.files)) for slide in slides] == [
+    found = sorted((slide.draw_key, slide.kind, len(slide.files)) for slide in slides)
+    assert found == [
         ("CMU-1-Small-Region", "tiff", 1),
         ("broken", "tiff", 1),
         ("camelyon16_lowres_dicom", "dicom", 1),
@@ -31,29 +32,34 @@ def test_real_folder(shared_data: Path) -> None:
         ("kidney-48-5_ihc_flat", "tiff", 1),
         ("test3-DAPI", "tiff", 1),
     ]
-    assert slides[3].path.is_dir() and slides[2].path.is_file()
+    paths = {slide.draw_key: slide.path for slide in slides}
+    assert paths["cmu-1-small-region_dicom"].is_dir()
+    assert paths["camelyon16_lowres_dicom"].is_file()
     assert pickle.loads(pickle.dumps(slides)) == slides  # noqa: S301
 
 
-def test_ids_are_relative_paths_and_collisions_get_the_suffix(tmp_path: Path) -> None:
-    for name in ("a/x.svs", "a/x.tif", "b/x.svs", "b/y (1).ome.tif", "x.svs", "X.tif"):
+def test_ids_are_relative_paths_and_neighbours_change_none(tmp_path: Path) -> None:
+    first = ["a/x.svs", "b/x.svs", "b/y (1).ome.tif", "x.svs"]
+    later = ["a/x.tif", "X.tif", "a/x.ome.tif", "b/y_1_.ome.tif"]
+    for name in (*first, "a/notes.xml", "a/readme.txt", ".hidden/z.svs", "a/.z.svs", "mask.npy"):
         touch(tmp_path / name)
-    for name in ("a/notes.xml", "a/readme.txt", ".hidden/z.svs", "a/.z.svs", "mask.npy"):
+    before = {slide.relative: slide.slide_id for slide in find_slides(tmp_path)}
+    assert before.pop("b/y (1).ome.tif").startswith("b__y_1_.ome.tif~")
+    assert before == {"a/x.svs": "a__x.svs", "b/x.svs": "b__x.svs", "x.svs": "x.svs"}
+    for name in later:
         touch(tmp_path / name)
-    slides = find_slides(tmp_path)
-    ids = [slide.slide_id for slide in slides]
-    # x.svs and X.tif would be one folder on a file system that ignores case.
-    assert ids == ["X.tif", "a__x.svs", "a__x.tif", "b__x", "b__y_1_", "x.svs"]
-    assert ids == sorted(ids)
-    assert [slide.relative for slide in slides if slide.slide_id == "b__y_1_"] == [
-        "b/y (1).ome.tif"
-    ]
+    after = {slide.relative: slide.slide_id for slide in find_slides(tmp_path)}
+    assert set(after) == {*first, *later}
+    assert {name: after[name] for name in before} == before
+    # X.tif and x.tif would be one folder on a file system that ignores case.
+    assert len({slide_id.lower() for slide_id in after.values()}) == len(after)
 
 
 def test_one_file_is_a_source(tmp_path: Path) -> None:
     path = touch(tmp_path / "deep" / "slide 7.svs")
     (slide,) = find_slides(path)
-    assert (slide.slide_id, slide.relative, slide.path) == ("slide_7", "slide 7.svs", path)
+    assert (slide.slide_id, slide.relative, slide.path) == (slide.slide_id, "slide 7.svs", path)
+    assert slide.slide_id.startswith("slide_7.svs~") and slide.draw_key == "slide_7"
     with pytest.raises(SlideError, match="no slide or image format"):
         find_slides(touch(tmp_path / "a.docx"))
     with pytest.raises(SlideError, match="no such file"):
@@ -64,7 +70,7 @@ def test_broken_dicom_files_stay_in_sight(tmp_path: Path) -> None:
     touch(tmp_path / "text.dcm", b"no dicom at all" * 20)
     good = write_dicom(tmp_path / "good.dcm", picture(64, 64))
     touch(tmp_path / "cut.dcm", good.read_bytes()[:150])
-    assert [slide.slide_id for slide in find_slides(tmp_path)] == ["cut", "good", "text"]
+    assert sorted(slide.draw_key for slide in find_slides(tmp_path)) == ["cut", "good", "text"]
 
 
 def test_dicom_without_suffix_is_found(tmp_path: Path) -> None:
@@ -72,7 +78,11 @@ def test_dicom_without_suffix_is_found(tmp_path: Path) -> None:
     write_dicom(tmp_path / "case" / "IM0001", picture(64, 64))
     write_dicom(tmp_path / "case" / "IM0002", picture(32, 32), um_per_px=1.0)
     (slide,) = find_slides(tmp_path)
-    assert (slide.slide_id, slide.relative, len(slide.files)) == ("case", "case", 2)
+    assert (slide.draw_key, slide.relative, len(slide.files)) == ("case", "case", 2)
+    # A series keeps its id whatever else, and however many files of its own, the folder holds.
+    (tmp_path / "case" / "IM0001").unlink()
+    write_dicom(tmp_path / "case" / "A", picture(64, 64), series="1.2.9")
+    assert slide.slide_id in [other.slide_id for other in find_slides(tmp_path)]
 
 
 @given(st.text(max_size=60))

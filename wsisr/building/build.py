@@ -20,9 +20,11 @@ from wsisr.building.record import write_record
 from wsisr.building.records import ScanRecord, scan_path
 from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
+from wsisr.building.sources import fingerprints, recorded_fingerprints
 from wsisr.building.state import (
     Prepared,
     attach_store,
+    check_rules,
     create_store,
     failed_slides,
     record_failure,
@@ -67,6 +69,8 @@ def build_pairs(
             _run_part(prepared, runner, report)
             return None
         writer = resume_store(prepared)
+        if writer is not None:
+            refuse_replaced(prepared, prepared.tasks, writer, runner)
         _scan(prepared, prepared.tasks, writer.committed() if writer else set(), runner, report)
         if writer is None:
             if not any(valid_scan(prepared, task) for task in prepared.tasks):
@@ -90,6 +94,7 @@ def finish_parts(prepared: Prepared, report: Reporter = silent) -> BuildSummary:
             raise BuildError(
                 f"{prepared.paths.root}: no part has begun to extract; run them first."
             )
+        check_rules(prepared.paths.root)
         writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
         done = writer.committed() | set(failed_slides(prepared))
         missing = [t.slide_id for t in prepared.tasks if t.slide_id not in done]
@@ -118,6 +123,8 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
     exists = prepared.paths.meta.is_file()
     committed = attach_store(prepared).committed() if exists else set()
     mine = [t for t in prepared.tasks if part_of(t.slide_id, parts) == index]
+    if exists:
+        refuse_replaced(prepared, mine, attach_store(prepared), runner)
     _scan(prepared, mine, committed, runner, report)
     failed = failed_slides(prepared)
     waiting = [
@@ -139,6 +146,34 @@ def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
         _extract(prepared, mine, attach_store(prepared), runner, report)
         message = f"Part {index}/{parts} is extracted; when all parts are, run --finish."
     report(ProgressEvent(stage="part", message=message))
+
+
+def refuse_replaced(
+    prepared: Prepared, tasks: Sequence[SlideTask], writer: StoreWriter, runner: Runner
+) -> None:
+    """Refuse to call a build done whose slides are no longer the files in the source.
+
+    Raises
+    ------
+    BuildError
+        Naming every file that has been replaced since its slide was committed.
+    """
+    committed = writer.committed()
+    mine = {task.slide_id: task for task in tasks if task.slide_id in committed}
+    store = open_pairs(prepared.paths.root)
+    jobs: list[Task] = [(key, (task, prepared.manifest)) for key, task in mine.items()]
+    changed = [
+        mine[outcome.key].source.relative
+        for outcome in runner(fingerprints, jobs)
+        if outcome.value != recorded_fingerprints(store.slides[outcome.key].attributes)
+    ]
+    if changed:
+        names = ", ".join(sorted(changed)[:5]) + (" ..." if changed[5:] else "")
+        raise BuildError(
+            f"{len(changed)} file(s) in {prepared.request.source} are not those that "
+            f"{prepared.paths.root} was built from: {names}. Put the original files back, or build "
+            "anew with --overwrite or into another place with -o."
+        )
 
 
 def _create_once(prepared: Prepared) -> None:

@@ -191,11 +191,15 @@ def divide_test_sets(store: PairStore, rows: Rows, manifest: Manifest) -> list[l
     if count is None:
         return []
     ids = store.attributes["slides"]
-    keyed = []
+    drawn = {}
     for index in np.unique(rows[:, 0]).tolist():
+        # Stores of the first rules drew by id.
+        drawn[str(store.slides[ids[index]].attributes.get("draw_key", ids[index]))] = index
+    keyed = []
+    for name, index in sorted(drawn.items()):
         own = rows[rows[:, 0] == index, 1]
         view = store.slides[ids[index]]
-        key = hash_key("test-sets", manifest.seed, ids[index])
+        key = hash_key("test-sets", manifest.seed, name)
         draws = hash_draws(key, view.column("x")[own], view.column("y")[own])
         order = np.argsort(draws, kind="stable")
         keyed += [[int(index), int(own[i])] for i in order.tolist()]

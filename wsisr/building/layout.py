@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from wsisr.errors import ManifestError
 from wsisr.slides import LeftOut, SlideSource
+from wsisr.slides.ids import short_forms
 
 ANNOTATION_SUFFIXES = (".xml", ".geojson", ".json")
 OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
@@ -72,6 +73,15 @@ class SlideTask:
     @property
     def slide_id(self) -> str:
         return self.source.slide_id
+
+    @property
+    def draw_key(self) -> str:
+        """What its random draws hang on, whatever its id (`wsisr.slides.ids.draw_keys`)."""
+        return self.source.draw_key or self.slide_id
+
+    def draw_of(self, who: str) -> str:
+        """What the draw of its patient or glass hangs on: of one of its own its draw key."""
+        return self.draw_key if who == self.slide_id else who
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -255,6 +265,7 @@ def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
         task
         for task in tasks
         if wanted in (task.slide_id, task.source.path.name, task.source.relative.rstrip("/"))
+        or wanted in short_forms(task.slide_id)
         or (wanted == task.source.path.parent.name and task.source.kind == "dicom")
     ]
     if len(fits) == 1:

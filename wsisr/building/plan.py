@@ -93,11 +93,11 @@ def decide_splits(
             splits.update(known)
             continue
         plan = plan_splits(
-            {t.slide_id: t.patient for t in members},
+            {t.slide_id: t.draw_of(t.patient) for t in members},
             shares,
             manifest.seed,
             {t.slide_id: t.site for t in members} if manifest.split.stratify else None,
-            {t.slide_id: t.group for t in members},
+            {t.slide_id: t.draw_of(t.group) for t in members},
             known,
             exact=True if manifest.split.exact else None,
         )
@@ -164,6 +164,7 @@ def plan_build(
             for slide_id in sorted(records)
         }
         return BuildPlan(shares=shares)
+    keys = _keys(records)
     wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in sorted(records)}
     warnings = []
     for split, counts in quotas.items():
@@ -172,7 +173,7 @@ def plan_build(
         for name, total in counts.items():
             missing = max(0, total - (kept_before or {}).get(split, {}).get(name, 0))
             supply = {s: supplies[s][name] for s in members}
-            share = fill_evenly(supply, missing, manifest.seed)
+            share = fill_evenly(supply, missing, manifest.seed, keys)
             for slide_id, count in share.items():
                 wanted[slide_id][name] = count
             if sum(share.values()) < missing:
@@ -185,6 +186,11 @@ def plan_build(
         for slide_id in sorted(records)
     }
     return BuildPlan(shares=shares, warnings=tuple(warnings))
+
+
+def _keys(records: Mapping[str, ScanRecord]) -> dict[str, str]:
+    """Slide id -> what its draws hang on."""
+    return {slide_id: record.draw_key for slide_id, record in records.items()}
 
 
 def divides_patches(manifest: Manifest) -> bool:
@@ -202,7 +208,7 @@ def _plan_by_patch(
     quotas = resolved_quotas(manifest)
     limits = slide_limits(records, patients, manifest)
     names = sorted({name for counts in quotas.values() for name in counts})
-    slides = sorted(records)
+    slides, keys = sorted(records), _keys(records)
     wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in slides}
     warnings = []
     supplies = {s: _supplies(records[s], manifest, names, limits[s]) for s in slides}
@@ -210,7 +216,7 @@ def _plan_by_patch(
         total = sum(counts.get(name, 0) for counts in quotas.values())
         missing = max(0, total - kept_before.get("", {}).get(name, 0))
         supply = {s: supplies[s][name] for s in slides}
-        share = fill_evenly(supply, missing, manifest.seed)
+        share = fill_evenly(supply, missing, manifest.seed, keys)
         for slide_id, count in share.items():
             wanted[slide_id][name] = count
         if sum(share.values()) < missing:
@@ -260,18 +266,18 @@ def _planned_draws(
             if name != ANY:
                 fits = np.flatnonzero(labels == names.index(name))
             chosen[fits[:count]] = True
-    return patch_draws(record.slide_id, record.candidates.origins()[chosen], manifest.seed)
+    return patch_draws(record.draw_key, record.candidates.origins()[chosen], manifest.seed)
 
 
 def patch_numbers(
-    slide_id: str,
+    draw_key: str,
     origins: NDArray[np.int64],
     kept: NDArray[np.bool_],
     counts: Mapping[str, int],
     manifest: Manifest,
 ) -> NDArray[np.int8]:
     """The split of every stored patch of a slide, as an index into `SPLITS`."""
-    draws = patch_draws(slide_id, origins, manifest.seed)
+    draws = patch_draws(draw_key, origins, manifest.seed)
     names = divide_patches(draws, kept, counts, patch_weights(manifest))
     return np.array([SPLITS.index(name) for name in names.tolist()], np.int8)
 
@@ -288,9 +294,10 @@ def slide_limits(
         for slide_id, record in records.items()
     }
     if sampling.max_per_patient is not None:
+        keys = _keys(records)
         for patient in sorted({patients[slide_id] for slide_id in records}):
             own = {s: limits[s] for s in records if patients[s] == patient}
-            limits.update(fill_evenly(own, sampling.max_per_patient, manifest.seed))
+            limits.update(fill_evenly(own, sampling.max_per_patient, manifest.seed, keys))
     return dict(limits)
 
 
@@ -318,19 +325,24 @@ def _supplies(
     return have if limit is None else fill_evenly(have, limit, manifest.seed)
 
 
-def fill_evenly(supply: Mapping[str, int], total: int, seed: int) -> dict[str, int]:
-    """Divide `total` as evenly as supplies allow; the remainder goes in a seeded order.
+def fill_evenly(
+    supply: Mapping[str, int], total: int, seed: int, keys: Mapping[str, str] | None = None
+) -> dict[str, int]:
+    """Divide `total` as evenly as supplies allow; the remainder goes in a seeded order of `keys`
+    (by default of the names themselves).
 
     >>> fill_evenly({"a": 1, "b": 10, "c": 10}, 9, 0)
     {'a': 1, 'b': 4, 'c': 4}
     """
+    names = {s: s for s in supply} | dict(keys or {})
     share = dict.fromkeys(sorted(supply), 0)
     left = min(total, sum(supply.values()))
     open_slides = [s for s in share if supply[s] > 0]
     while left and open_slides:
         each = left // len(open_slides)
         if each == 0:
-            for slide_id in sorted(open_slides, key=lambda s: hash_key("quota", seed, s))[:left]:
+            order = sorted(open_slides, key=lambda s: hash_key("quota", seed, names[s]))
+            for slide_id in order[:left]:
                 share[slide_id] += 1
             break
         for slide_id in open_slides:

@@ -4,6 +4,7 @@ Nothing is decided anew: no tissue, no candidates, no registration of patches. P
 from the record; every patch is compared with its digest, every slide with that of its group.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -24,9 +25,9 @@ from wsisr.building.record import (
     unpack_mask,
 )
 from wsisr.building.runners import ProcessRunner, Runner, Task
-from wsisr.building.sources import source_kind
-from wsisr.building.state import BuildRequest, Prepared, failed_slides
-from wsisr.errors import BuildError, WsisrError
+from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
+from wsisr.building.state import RULES, BuildRequest, Prepared, failed_slides
+from wsisr.errors import BuildError
 from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.protocol import UInt8Array
@@ -112,7 +113,13 @@ def rebuild_pairs(
         jobs: list[Task] = [
             (
                 task.slide_id,
-                (task, prepared.manifest, record.slides[task.slide_id], prepared.paths.root),
+                (
+                    task,
+                    prepared.manifest,
+                    record.slides[task.slide_id],
+                    prepared.paths.root,
+                    int(record.root.get("rules", 1)),
+                ),
             )
             for task in tasks
             if task.slide_id not in done
@@ -138,8 +145,18 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
         Naming every slide that is missing or has changed.
     """
     listed = {str(s) for s in record.root["slides"]}
-    here = {task.slide_id: task for task in prepared.tasks}
-    spare = [task for task in prepared.tasks if task.slide_id not in listed]
+    # Records of older rules name slides in another way: then the file's path says which it is.
+    count = Counter(task.source.relative for task in prepared.tasks)
+    paths = {
+        task.source.relative: task for task in prepared.tasks if count[task.source.relative] == 1
+    }
+    here = {
+        s: paths[e["attributes"]["source"]]
+        for s, e in record.slides.items()
+        if e["attributes"]["source"] in paths
+    }
+    here |= {task.slide_id: task for task in prepared.tasks if task.slide_id in listed}
+    spare = [task for task in prepared.tasks if task not in here.values()]
     found, missing, changed = [], [], []
     renamed: dict[tuple[str, ...], SlideTask] | None = None
     for slide_id, entry in sorted(record.slides.items()):
@@ -152,11 +169,10 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
             if task is None:
                 missing.append(entry["attributes"]["source"])
                 continue
-            task = replace(task, source=replace(task.source, slide_id=slide_id))
         elif fingerprints(task, prepared.manifest) != wanted:
             changed.append(entry["attributes"]["source"])
             continue
-        found.append(task)
+        found.append(replace(task, source=replace(task.source, slide_id=slide_id)))
     if missing or changed:
         parts = [
             f"{len(names)} slide(s) {what}: {', '.join(names[:5])}" + (" ..." if names[5:] else "")
@@ -168,21 +184,6 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
             f"{'; '.join(parts)}. Put the original files there; nothing was written."
         )
     return tuple(found)
-
-
-def fingerprints(task: SlideTask, manifest: Manifest) -> tuple[str, ...]:
-    """Of every file of a slide as it is now; empty where one cannot be opened."""
-    try:
-        with closing(source_kind(manifest).open(task, manifest)) as source:
-            return tuple(slide.info.fingerprint for slide in source.slides)
-    except WsisrError:
-        return ()
-
-
-def recorded_fingerprints(attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same as a store's slide has them."""
-    scans = [attributes[key] for key in ("hr_scan",) if key in attributes]
-    return (str(attributes["fingerprint"]), *(str(scan["fingerprint"]) for scan in scans))
 
 
 def _other_versions(record: Record) -> list[str]:
@@ -214,7 +215,9 @@ def _store(prepared: Prepared, record: Record) -> StoreWriter:
     )
 
 
-def rebuild_slide(task: SlideTask, manifest: Manifest, entry: dict[str, Any], store: Any) -> int:
+def rebuild_slide(
+    task: SlideTask, manifest: Manifest, entry: dict[str, Any], store: Any, rules: int = RULES
+) -> int:
     """Rebuild and commit one slide; returns its number of rows.
 
     Raises
@@ -238,7 +241,7 @@ def rebuild_slide(task: SlideTask, manifest: Manifest, entry: dict[str, Any], st
             rows = np.arange(start, min(start + step, len(digests)))
             patches = dict(source.read_recorded(reading, columns, rows))
             for row in rows.tolist():
-                _append(writer, patches, row, int(digests[row]), task, specs)
+                _append(writer, patches, row, int(digests[row]), task, specs, rules)
         own = {key: value for key, value in attributes.items() if key not in _SET_BY_WRITER}
         digest = writer.finish(columns, unpack_mask(entry["tissue"]), own)
     if digest != attributes["digest"]:
@@ -257,14 +260,22 @@ def _append(
     digest: int,
     task: SlideTask,
     specs: Sequence[ArraySpec],
+    rules: int,
 ) -> None:
     arrays = patches.get(row)
     blocks = None if arrays is None else {spec.name: arrays[spec.name][None] for spec in specs}
     if blocks is None or int(patch_digests(list(blocks.values()))[0]) != digest:
+        cause = (
+            "the file has changed, or another version of a reading library gives other pixels "
+            "(compare created_with in the record with wsisr doctor)"
+        )
+        if rules != RULES:
+            cause = (
+                f"the record is of rules {rules}, and by rules {RULES} colours follow from each "
+                "file's stream, so that this one's may be read otherwise today; or " + cause
+            )
         raise BuildError(
-            f"{task.slide_id}: row {row} is not the patch that the record names; the file has "
-            "changed, or another version of a reading library gives other pixels (compare "
-            "created_with in the record with wsisr doctor)."
+            f"{task.slide_id}: row {row} is not the patch that the record names: {cause}."
         )
     writer.append(blocks)
 

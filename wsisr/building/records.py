@@ -18,7 +18,7 @@ from wsisr.geometry import PatchGeometry
 from wsisr.slides.protocol import SlideInfo
 from wsisr.store.files import replace_file
 
-SCAN_FORMAT = 2
+SCAN_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,8 @@ class ScanRecord:
     Attributes
     ----------
     slide_id : str
+    draw_key : str
+        What its random draws hang on.
     identity : str
         Hash of what the scan depends on; another one makes the record void.
     info : SlideInfo
@@ -111,6 +113,7 @@ class ScanRecord:
     """
 
     slide_id: str
+    draw_key: str
     identity: str
     info: SlideInfo
     geometry: PatchGeometry

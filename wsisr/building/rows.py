@@ -63,7 +63,7 @@ def row_columns(
     if share.by_patch is not None:
         origins = np.stack([columns["x"], columns["y"]], axis=1)
         columns["split"] = patch_numbers(
-            record.slide_id, origins, columns["kept"], share.by_patch, manifest
+            record.draw_key, origins, columns["kept"], share.by_patch, manifest
         )
     return columns
 
@@ -138,6 +138,7 @@ def slide_attributes(
     funnel["kept"] = int(columns["kept"].sum())
     return {
         "source": task.source.relative,
+        "draw_key": task.draw_key,
         "bytes": info.bytes,
         "fingerprint": info.fingerprint,
         "vendor": info.vendor,

@@ -21,6 +21,7 @@ def scan_identity(task: SlideTask, manifest: Manifest) -> str:
     sizes and times, so that a repaired file or annotation is scanned again."""
     parts: dict[str, Any] = {
         "manifest": manifest.sha256(),
+        "draws": task.draw_key,
         "mpp": task.mpp,
         "label": task.label,
         "files": [_stamp(path) for path in task.files],
@@ -55,6 +56,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
         found = opened.places(opened.geometry(), root)
         record = ScanRecord(
             slide_id=task.slide_id,
+            draw_key=task.draw_key,
             identity=identity,
             info=opened.slides[0].info,
             fingerprints=tuple(slide.info.fingerprint for slide in opened.slides),

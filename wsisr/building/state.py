@@ -22,6 +22,11 @@ from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.writer import read_store_attributes
 
+RULES = 2
+"""Version of what decides about slides besides the manifest: ids, patients, labels, tissue, colour
+and the choice of LR. Written into the store's root; 1 where a store says nothing (ids without
+suffix, LR always from a stored level, colours by tags)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
@@ -154,9 +159,22 @@ def resume_store(prepared: Prepared) -> StoreWriter | None:
         return None
     if not prepared.paths.meta.is_file():
         return None
+    check_rules(prepared.paths.root)
     writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
     _check_codec(prepared, writer)
     return writer
+
+
+def check_rules(store: Path) -> None:
+    """Refuse to go on with a store of other rules: its slides would not fit those to come."""
+    rules = read_store_attributes(store).get("rules", 1)
+    if rules != RULES:
+        raise BuildError(
+            f"{store} was built by rules {rules} (ids, patients, labels, tissue, colour, choice of "
+            f"LR) and this wsisr builds by rules {RULES}: it is read, verified, kept and exported "
+            "as before, but to build on, replace it with --overwrite or write to another place "
+            "with -o."
+        )
 
 
 def create_store(prepared: Prepared) -> StoreWriter:
@@ -172,6 +190,7 @@ def create_store(prepared: Prepared) -> StoreWriter:
 
 def attach_store(prepared: Prepared) -> StoreWriter:
     """The store for one part: checked, and left as it is."""
+    check_rules(prepared.paths.root)
     stored = read_store_attributes(prepared.paths.root)
     if stored["manifest_sha256"] != prepared.manifest.sha256():
         raise BuildError(
@@ -196,6 +215,7 @@ def root_attributes(prepared: Prepared) -> dict[str, Any]:
     """What the root group says of the build (design of the store, docs/store.md)."""
     manifest = prepared.manifest
     return {
+        "rules": RULES,
         "created_with": package_versions(),
         "manifest": manifest.to_dict(),
         "manifest_sha256": manifest.sha256(),

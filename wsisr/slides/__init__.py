@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from wsisr.slides.discovery import SlideSource as SlideSource
     from wsisr.slides.discovery import find_slides as find_slides
     from wsisr.slides.discovery import list_source as list_source
-    from wsisr.slides.discovery import sanitise_id as sanitise_id
     from wsisr.slides.evidence import LevelEvidence as LevelEvidence
     from wsisr.slides.evidence import level_evidence as level_evidence
     from wsisr.slides.extraction import iter_patches as iter_patches
+    from wsisr.slides.ids import sanitise_id as sanitise_id
     from wsisr.slides.leftout import LeftOut as LeftOut
     from wsisr.slides.leftout import describe_left_out as describe_left_out
     from wsisr.slides.opening import judge_slide as judge_slide
@@ -52,7 +52,7 @@ _HOME = {
     "read_layer_validity": "reading",
     "read_resampled": "resample",
     "reduce_image": "resample",
-    "sanitise_id": "discovery",
+    "sanitise_id": "ids",
 }
 
 __all__ = [

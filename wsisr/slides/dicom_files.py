@@ -15,6 +15,8 @@ WSM_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 MEDIA_CLASS = "1.2.840.10008.1.3.10"
 """Media Storage Directory: the index of a medium (PS3.10 section 8), called DICOMDIR."""
+DAMAGED = "damaged:"
+"""Begins the key of a damaged file in `series_in`."""
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def series_in(folder: Path) -> dict[str, tuple[Path, ...]]:
             continue
         header = read_identity(file)
         if header is None:
-            found[f"damaged:{file.name}"].append(file)
+            found[f"{DAMAGED}{file.name}"].append(file)
         elif str(header.get("SOPClassUID", "")) == WSM_CLASS:
             found[str(header.get("SeriesInstanceUID", ""))].append(file)
     return {uid: tuple(files) for uid, files in found.items()}
@@ -94,6 +96,12 @@ def series_of(path: Path) -> tuple[Path, ...]:
         raise SlideError(f"{path}: a DICOM file, but no whole-slide microscopy image.")
     uid = str(header.get("SeriesInstanceUID", ""))
     return series_in(path.parent).get(uid, (path,))
+
+
+def series_uid(path: Path) -> str:
+    """SeriesInstanceUID of a file; empty where it has none or is damaged."""
+    header = read_identity(path)
+    return "" if header is None else str(header.get("SeriesInstanceUID", ""))
 
 
 def is_dicomdir(path: Path) -> bool:

@@ -1,13 +1,20 @@
 """Which slides a folder holds, and what they are called."""
 
 import os
-import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsisr.errors import SlideError
-from wsisr.slides.dicom_files import is_dicom, is_dicomdir, series_in, series_of
+from wsisr.slides.dicom_files import (
+    DAMAGED,
+    is_dicom,
+    is_dicomdir,
+    series_in,
+    series_of,
+    series_uid,
+)
+from wsisr.slides.ids import draw_keys, slide_id, without_suffix
 from wsisr.slides.leftout import (
     CLOSED,
     DANGLING,
@@ -29,7 +36,6 @@ TIFF_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".
 OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".czi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
-_LONG_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.btf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +47,15 @@ class SlideSource:
     path : Path
         What `open_slide` takes: the file, or the folder of a DICOM series.
     slide_id : str
-        Unique in its source: the sanitised relative path without suffix.
+        See `wsisr.slides.ids.slide_id`.
     files : tuple of Path
         Every file that belongs to it and was found.
     kind : str
         ``"tiff"``, ``"dicom"``, ``"openslide"`` or ``"image"``.
     relative : str
         Path relative to the source, with ``/``; a file's name where the source is that file.
+    draw_key : str
+        What its random draws hang on (`wsisr.slides.ids.draw_keys`); empty: its id.
     """
 
     path: Path
@@ -55,6 +63,7 @@ class SlideSource:
     files: tuple[Path, ...]
     kind: str
     relative: str
+    draw_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +107,17 @@ def list_source(source: Path) -> Listing:
         raise SlideError(f"{source}: there is no such file or folder; check the path.")
     if source.is_file():
         if is_dicom(source):
-            files = series_of(source)
-            return Listing(slides=(_source(source, source.name, files, "dicom", source.stem),))
+            files, uid = series_of(source), series_uid(source)
+            slide = _source(source, source.name, files, "dicom", slide_id("", uid))
+            return Listing(slides=_with_keys([slide]))
         kind = slide_kind(source)
         if kind is None:
             why = unread_format(source.name, is_slide_name=_slide_name(source))
             why = why or f"{source.suffix or 'this'} is no slide or image format"
             raise SlideError(f"{source}: {why}.")
         files = (source, *_parts_of(source))
-        name = _without_suffix(source.name)
-        return Listing(slides=(_source(source, source.name, files, kind, name),))
+        slide = _source(source, source.name, files, kind, slide_id(source.name))
+        return Listing(slides=_with_keys([slide]))
     left_out: list[LeftOut] = []
     found: list[SlideSource] = []
     for folder in _folders(source, left_out):
@@ -115,7 +125,7 @@ def list_source(source: Path) -> Listing:
         found.extend(_file_sources(source, folder, left_out))
     found = _without_asides(_once(found, left_out), left_out)
     return Listing(
-        slides=tuple(sorted(_unique(found), key=lambda slide: slide.slide_id)),
+        slides=_with_keys(found),
         left_out=tuple(sorted(left_out, key=lambda item: (item.kind, item.relative))),
     )
 
@@ -135,19 +145,6 @@ def slide_kind(path: Path) -> str | None:
     if suffix in DICOM_SUFFIXES and not is_dicom(path):
         return "dicom"
     return None
-
-
-def sanitise_id(text: str) -> str:
-    """A name that is safe as a folder on every system and as a Zarr group.
-
-    >>> sanitise_id("batch 1/slide (a).v2")
-    'batch_1__slide_a_.v2'
-    """
-    text = re.sub(r"[/\\]+", "__", text.strip("/\\ "))
-    text = re.sub(r"[^0-9A-Za-z._\-]+", "_", text)
-    text = text.strip(".") or "slide"
-    # zarr keeps names that start with two underscores to itself.
-    return re.sub(r"^_{2,}", "_", text)
 
 
 def _slide_name(path: Path) -> bool:
@@ -177,7 +174,7 @@ def _file_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[S
             left_out.append(LeftOut(relative=relative, kind="part", reason=VMS_PART))
         elif kind is not None:
             members = (file, *_parts_of(file))
-            found.append(_source(file, relative, members, kind, _without_suffix(relative)))
+            found.append(_source(file, relative, members, kind, slide_id(relative)))
         elif reason := unread_format(file.name, is_slide_name=_slide_name(file)):
             left_out.append(LeftOut(relative=relative, kind="format", reason=reason))
     return found
@@ -196,7 +193,7 @@ def _once(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSourc
 def _without_asides(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSource]:
     """Thumbnails and masks beside slides are none."""
     listed = [
-        Listed(relative=s.relative, stem=Path(_without_suffix(s.relative)).name, kind=s.kind)
+        Listed(relative=s.relative, stem=Path(without_suffix(s.relative)).name, kind=s.kind)
         for s in slides
     ]
     beside = asides(listed)
@@ -223,61 +220,31 @@ def _dicom_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[
         relative = file.relative_to(source).as_posix()
         left_out.append(LeftOut(relative=relative, kind=kind, reason=reason))
     found = []
-    for files in series.values():
+    here = folder.relative_to(source).as_posix() if folder != source else ""
+    for uid, files in series.items():
         relative = files[0].relative_to(source).as_posix()
-        if len(files) == 1 or folder == source:
-            found.append(_source(files[0], relative, files, "dicom", _without_suffix(relative)))
-            continue
-        path = folder if len(series) == 1 else files[0]
-        relative = folder.relative_to(source).as_posix()
-        found.append(_source(path, relative, files, "dicom", relative))
+        # What else the folder holds may change what the series is called, but not its id.
+        own = slide_id(relative) if uid.startswith(DAMAGED) else slide_id(here, uid)
+        path = files[0]
+        if len(files) > 1 and folder != source:
+            path = folder if len(series) == 1 else path
+            relative = here
+        found.append(_source(path, relative, files, "dicom", own))
     return found
 
 
 def _source(
-    path: Path, relative: str, files: tuple[Path, ...], kind: str, name: str
+    path: Path, relative: str, files: tuple[Path, ...], kind: str, own_id: str
 ) -> SlideSource:
-    return SlideSource(
-        path=path, slide_id=sanitise_id(name), files=files, kind=kind, relative=relative
-    )
+    return SlideSource(path=path, slide_id=own_id, files=files, kind=kind, relative=relative)
 
 
-def _unique(slides: list[SlideSource]) -> list[SlideSource]:
-    """Give slides whose ids collide (also by case alone) their suffix, then a number."""
-    counts: dict[str, int] = {}
-    for slide in slides:
-        counts[slide.slide_id.lower()] = counts.get(slide.slide_id.lower(), 0) + 1
-    taken: set[str] = {name for name, count in counts.items() if count == 1}
-    renamed = []
-    for slide in sorted(slides, key=lambda s: (s.relative, str(s.path))):
-        slide_id = slide.slide_id
-        if counts[slide_id.lower()] > 1:
-            own = slide.path.name if slide.kind == "dicom" else slide.relative
-            wanted = sanitise_id(f"{slide_id}-{own}" if slide.kind == "dicom" else own)
-            slide_id = wanted
-            number = 2
-            while slide_id.lower() in taken:
-                slide_id = f"{wanted}-{number}"
-                number += 1
-        taken.add(slide_id.lower())
-        renamed.append(
-            SlideSource(
-                path=slide.path,
-                slide_id=slide_id,
-                files=slide.files,
-                kind=slide.kind,
-                relative=slide.relative,
-            )
-        )
-    return renamed
-
-
-def _without_suffix(relative: str) -> str:
-    for suffix in _LONG_SUFFIXES:
-        if relative.lower().endswith(suffix):
-            return relative[: -len(suffix)]
-    head, dot, tail = relative.rpartition(".")
-    return head if dot and "/" not in tail and head and not head.endswith("/") else relative
+def _with_keys(slides: list[SlideSource]) -> tuple[SlideSource, ...]:
+    """Sorted by id, each with what its draws hang on."""
+    names = [s.relative if s.path.is_dir() else without_suffix(s.relative) for s in slides]
+    keys = draw_keys(names, [slide.slide_id for slide in slides])
+    keyed = [replace(slide, draw_key=key) for slide, key in zip(slides, keys, strict=True)]
+    return tuple(sorted(keyed, key=lambda slide: slide.slide_id))
 
 
 def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import StoreError
+from wsisr.slides.ids import short_forms
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest
 from wsisr.store.layout import META, StorePaths
@@ -94,7 +95,10 @@ class _Slides(Mapping[str, SlideView]):
     def __getitem__(self, slide_id: str) -> SlideView:
         if slide_id not in self._open:
             if slide_id not in self._present:
-                raise KeyError(slide_id)
+                fits = self._store.named(slide_id)
+                if len(fits) != 1 or fits[0] not in self._present:
+                    raise KeyError(slide_id)
+                return self[fits[0]]
             index = self._store.slide_index(slide_id)
             self._open[slide_id] = SlideView(self._store, slide_id, index)
         return self._open[slide_id]
@@ -131,6 +135,7 @@ class PairStore:
         node = read_node(self.path)
         self.attributes: RootAttributes = read_root_attributes(node.attributes, str(self.path))
         self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
+        self._short: dict[str, list[str]] | None = None
         present = [s for s in self._index if (self.paths.slide(s).root / META).is_file()]
         self.slides: Mapping[str, SlideView] = _Slides(self, present)
         self._verify = verify
@@ -168,18 +173,38 @@ class PairStore:
     def slide_index(self, slide: str | int) -> int:
         """Place of a slide in the root attributes' list.
 
+        Parameters
+        ----------
+        slide : str or int
+            Its id, a short form of it that is unique (``tumor_001`` of ``tumor__tumor_001.tif``,
+            see `wsisr.slides.ids.short_forms`), or the place itself.
+
         Raises
         ------
         StoreError
-            If the store does not list it.
+            If the store does not list it, or a short form fits several slides.
         """
         if isinstance(slide, str):
-            if slide not in self._index:
+            if slide in self._index:
+                return self._index[slide]
+            fits = self.named(slide)
+            if len(fits) > 1:
+                raise StoreError(f"{self.path}: {slide!r} fits {', '.join(fits)}; use an id.")
+            if not fits:
                 raise StoreError(f"{self.path} lists no slide {slide!r}.")
-            return self._index[slide]
+            return self._index[fits[0]]
         if not 0 <= slide < len(self._index):
             raise StoreError(f"{self.path} lists {len(self._index)} slides; there is no {slide}.")
         return int(slide)
+
+    def named(self, short: str) -> tuple[str, ...]:
+        """Ids of the slides that a short form fits."""
+        if self._short is None:
+            self._short = {}
+            for slide_id in self._index:
+                for form in short_forms(slide_id):
+                    self._short.setdefault(form, []).append(slide_id)
+        return tuple(self._short.get(short, ()))
 
     def table(
         self,
@@ -330,7 +355,7 @@ class PairStore:
         key = (slide_id, array)
         if key not in self._readers:
             if slide_id not in self.slides:
-                raise StoreError(f"{self.path} has no pairs of slide {slide_id!r}.")
+                return self.reader(self._id(slide_id), array)
             if array not in self.slides[slide_id].arrays:
                 have = ", ".join(self.slides[slide_id].arrays)
                 raise StoreError(f"{self.path}: {slide_id} has no {array}; it has {have}.")

@@ -269,6 +269,7 @@ class RootAttributes(TypedDict):
     slides: list[str]
     codec: str
     digest: str
+    rules: NotRequired[int]
     keep: NotRequired[dict[str, Any]]
 
 
@@ -276,6 +277,7 @@ class SlideAttributes(TypedDict):
     """``attrs["wsisr"]`` of a slide's group. More keys are allowed and kept."""
 
     source: str
+    draw_key: NotRequired[str]
     bytes: NotRequired[int]
     fingerprint: str
     vendor: NotRequired[str]

@@ -206,7 +206,7 @@ class StoreWriter:
         StoreError
             For keys that identify the store (format, manifest, slides, ...).
         """
-        fixed = {*RootAttributes.__required_keys__, "keep"} & set(changes)
+        fixed = {*RootAttributes.__required_keys__, "rules", "keep"} & set(changes)
         if fixed:
             raise StoreError(f"Root attributes {', '.join(sorted(fixed))} cannot be changed.")
         stored = read_store_attributes(self.paths.root)
@@ -293,7 +293,7 @@ def _resumed(stored: RootAttributes, given: RootAttributes, committed: set[str])
     What identifies the store stays as it was written first; the list of slides and whatever else
     the build keeps there is renewed. Committed slides stay listed even if their files are gone.
     """
-    fixed = {*RootAttributes.__required_keys__, "keep"}
+    fixed = {*RootAttributes.__required_keys__, "rules", "keep"}
     merged = dict(stored) | {key: value for key, value in given.items() if key not in fixed}
     merged["slides"] = sorted({*given["slides"], *committed})
     return cast(RootAttributes, merged)

@@ -3,14 +3,28 @@
 Each kind is one file that implements `Source`; the manifest says which it is.
 """
 
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
 from wsisr.building.sources.images import Images
 from wsisr.building.sources.levels import Levels
 from wsisr.building.sources.protocol import Pair, Source, Survey
 from wsisr.building.sources.rescan import Rescan
+from wsisr.errors import WsisrError
 
-__all__ = ["Pair", "Reading", "Source", "Survey", "source_kind"]
+__all__ = [
+    "Pair",
+    "Reading",
+    "Source",
+    "Survey",
+    "fingerprints",
+    "recorded_fingerprints",
+    "source_kind",
+]
 
 
 def source_kind(manifest: Manifest) -> type[Source]:
@@ -18,3 +32,18 @@ def source_kind(manifest: Manifest) -> type[Source]:
     if manifest.images is not None:
         return Images
     return Levels if manifest.rescan is None else Rescan
+
+
+def fingerprints(task: SlideTask, manifest: Manifest) -> tuple[str, ...]:
+    """Of every file of a slide as it is now; empty where one cannot be opened."""
+    try:
+        with closing(source_kind(manifest).open(task, manifest)) as source:
+            return tuple(slide.info.fingerprint for slide in source.slides)
+    except WsisrError:
+        return ()
+
+
+def recorded_fingerprints(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same as a store's slide has them."""
+    scans = [attributes[key] for key in ("hr_scan",) if key in attributes]
+    return (str(attributes["fingerprint"]), *(str(scan["fingerprint"]) for scan in scans))

@@ -13,7 +13,7 @@ from wsisr.building.layout import Layout, SlideTask, patient_of
 from wsisr.building.manifest import Manifest
 from wsisr.errors import BuildError
 from wsisr.slides import SlideSource, find_slides
-from wsisr.slides.discovery import sanitise_id
+from wsisr.slides.ids import sanitise_id, slide_id
 from wsisr.slides.stack import ImageStack, open_hdf5
 
 SPLIT_FOLDERS = {
@@ -199,7 +199,12 @@ def _stack_task(
     path: Path, name: str, stack: ImageStack, split: str, patient: str = ""
 ) -> SlideTask:
     source = SlideSource(
-        path=path, slide_id=sanitise_id(name), files=stack.files, kind="stack", relative=name
+        path=path,
+        slide_id=slide_id(name),
+        files=stack.files,
+        kind="stack",
+        relative=name,
+        draw_key=sanitise_id(name),
     )
     person = patient or source.slide_id
     return SlideTask(source=source, patient=person, group=person, split=split, detail=stack)

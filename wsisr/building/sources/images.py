@@ -119,7 +119,7 @@ class Images(Levels):
             classes.index(name) if name in classes else -1
             for name in self._labels(origins, geometry.field_px)
         ]
-        order = ranked_order(manifest.seed, task.slide_id, origins)
+        order = ranked_order(manifest.seed, task.draw_key, origins)
         chosen = [i for i in order.tolist() if number[i] >= 0 or not manifest.labels.required]
         ranked = RankedCandidates(
             x=tuple(origins[chosen, 0].tolist()),

@@ -133,7 +133,7 @@ def choose_candidates(
         region_px,
         tissue,
         seed=manifest.seed,
-        slide_id=task.slide_id,
+        slide_id=task.draw_key,
         annotations=annotations,
         labels=labels,
         other_label=other,
@@ -228,7 +228,7 @@ def _places(
         tissue.factor,
         count=sampling.per_slide or 0,
         seed=manifest.seed,
-        slide_id=task.slide_id,
+        slide_id=task.draw_key,
         margin_px=margin,
     )
 
@@ -246,7 +246,7 @@ def sampled_origins(
             slide.info,
             count=sampling.per_slide or 0,
             seed=manifest.seed,
-            slide_id=task.slide_id,
+            slide_id=task.draw_key,
             margin_px=_margin_px(geometry),
         )
     stride = round(geometry.field_px * sampling.stride)
