@@ -20,8 +20,9 @@ from wsisr.evaluation.plan import prepare
 from wsisr.evaluation.results import read_results, read_rows
 from wsisr.evaluation.run import run
 from wsisr.metrics import psnr
-from wsisr.models import create_model
+from wsisr.models import create_model, load_model, save_model
 from wsisr.progress import ProgressEvent
+from wsisr.reporting.evaluation_page import write_evaluation_report
 from wsisr.store import open_pairs
 
 
@@ -149,6 +150,29 @@ def test_nothing_of_hr_but_the_lr_reaches_a_network(made: Path, tmp_path: Path, 
     assert torch.equal(outputs[0][0], outputs[1][0])
     assert not torch.equal(outputs[0][1], outputs[1][1])
     assert torch.equal(outputs[0][2], outputs[1][2])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_run_that_diverged_is_a_row_with_its_reason(
+    made: Path, tmp_path: Path, value: float
+) -> None:
+    """Clamped, infinite output is white: perfect on white HR, and better than none elsewhere."""
+    write_run(tmp_path / "runs/bad")
+    model = load_model(tmp_path / "runs/bad/best")
+    with torch.no_grad():
+        list(model.net.parameters())[-1].fill_(value)
+    save_model(model, tmp_path / "runs/bad/best")
+    results = evaluate(settings(tmp_path, data=made / "pairs.zarr", lr_source="native"))
+    assert [g.label for g, _ in results.tables[0].lines] == ["bicubic"] and not results.pairs
+    assert results.failed["bad"].startswith("output with inf or NaN on 6 of 6 images, the first c")
+    assert results.tables[0].columns[4.0].images == 6
+    text = (tmp_path / "eval/tables.md").read_text()
+    assert "| bad | failed |" in text and "bad failed and has no part in any mean" in text
+    _, rows = read_rows(tmp_path / "eval/images.csv")
+    lost = [row for row in rows if row.run == "bad"]
+    assert len(lost) == 6 and all(np.isnan(list(row.scores.values())).all() for row in lost)
+    page = write_evaluation_report(tmp_path / "eval", tmp_path / "page.html").read_text()
+    assert "bad failed and has no part" in page
 
 
 def test_an_oracle_is_computed_apart_and_no_table_counts_it(workplace: Path) -> None:

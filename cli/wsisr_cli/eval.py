@@ -67,8 +67,23 @@ def command(
         ),
     ] = "auto",
     weights_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the weights of LPIPS and DISTS.")
+        Path | None,
+        typer.Option(help="Folder with weights of LPIPS and DISTS: those that it has are scored."),
     ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Encoder (TorchScript or ONNX) for FID and KID. A TorchScript file is a program "
+            "that runs with your rights: take it from whom you trust."
+        ),
+    ] = None,
+    features_input: Annotated[
+        str,
+        typer.Option(
+            help="What the encoder is fed with: side in px or same, and imagenet, half, unit or "
+            "uint8."
+        ),
+    ] = "224,imagenet",
     reference: Annotated[
         Literal["none", "oracle"],
         typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
@@ -108,6 +123,8 @@ def command(
         device=device,
         precision=precision,
         weights_dir=weights_dir,
+        features=features,
+        features_input=features_input,
         tile=tile,
         reference=reference,
         allow_leak=allow_leak,

@@ -4,9 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsisr.evaluation.cost import COST, measure_costs, read_costs, write_costs
+from wsisr.evaluation.distances import (
+    Distance,
+    as_documents,
+    measure_distances,
+    open_features,
+    read_distances,
+)
 from wsisr.evaluation.figures import draw_charts, draw_examples, reference_scale
-from wsisr.evaluation.plan import prepare
-from wsisr.evaluation.results import IMAGES, read_results, read_rows, write_results
+from wsisr.evaluation.plan import Plan, prepare
+from wsisr.evaluation.results import IMAGES, RESULTS, read_results, read_rows, write_results
 from wsisr.evaluation.run import run
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.summary import Results, summarise_results
@@ -32,20 +39,31 @@ def evaluate(
     plan = prepare(settings, tasks)
     for text in (*plan.stamps, *plan.notes):
         report(ProgressEvent(stage="eval", message=text))
+    encoder = open_features(plan)
+    known = _known_distances(plan)
     folder = run(plan, report)
     results = load_results(folder)
+    if encoder is not None:
+        known = measure_distances(plan, encoder, results.failed, known, report)
     if settings.cost:
         shown = {group.members[0] for group in results.groups}
         entries = [entry for entry in plan.entries if entry.name in shown]
         scale = reference_scale(settings.scales, results)
         write_costs(measure_costs(entries, scale, plan.device, report), folder / COST)
-    document = dict(results.document, figures=[], charts=[])
+    document = dict(results.document, figures=[], charts=[], distances=as_documents(known))
     document["charts"] = draw_charts(results, read_costs(folder / COST), folder)
     if settings.figures:
         document["figures"] = draw_examples(plan, results, folder, report)
     write_results(folder, document)
     write_tables(results, folder)
     return load_results(folder)
+
+
+def _known_distances(plan: Plan) -> list[Distance]:
+    folder = plan.settings.output
+    if plan.settings.overwrite or not (folder / RESULTS).is_file():
+        return []
+    return read_distances(read_results(folder), plan)
 
 
 def load_results(folder: Path | str) -> Results:

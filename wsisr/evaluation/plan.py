@@ -26,7 +26,7 @@ from wsisr.evaluation.columns import (
 )
 from wsisr.evaluation.entries import ORACLE, Failure, failed_of, find_entries, is_oracle, record
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
-from wsisr.evaluation.scoring import Scorer
+from wsisr.evaluation.scoring import Scorer, found_metrics
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
 from wsisr.inference.trained import TrainedModel
@@ -117,6 +117,10 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     if not settings.allow_leak:
         refuse_leaks(leaks, settings.split)
     columns, more = plan_columns(store, samples, settings)
+    if settings.weights_dir is not None:
+        # Part of the settings from here on: results of other scores are not mixed in.
+        more_scores = [n for n in found_metrics(settings.weights_dir) if n not in settings.metrics]
+        settings = replace(settings, metrics=(*settings.metrics, *more_scores))
     scorer = Scorer(settings.protocols, settings.metrics, tasks, settings.weights_dir, device)
     smallest = min(sample.hr_px for sample in samples)
     for scale in (min(settings.scales), max(settings.scales)):

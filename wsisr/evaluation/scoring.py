@@ -25,7 +25,9 @@ from wsisr.metrics import (
 from wsisr.metrics.images import MetricError
 from wsisr.metrics.niqe import niqe
 from wsisr.metrics.perceptual import Dists, Lpips
+from wsisr.metrics.weights import find_weights
 from wsisr.models.settings import closest
+from wsisr.store.files import file_sha256
 
 Better = Literal["high", "low", "zero"]
 Metric = Callable[[Tensor, Tensor, int], Any]
@@ -62,6 +64,7 @@ class _Extra:
     better: Better
     digits: int
     make: Callable[[Path | None, Any], Metric]
+    weights: tuple[str, ...] = ()  # keys of `wsisr.metrics.weights.FILES`
 
 
 EXTRA: Mapping[str, _Extra] = {
@@ -78,6 +81,7 @@ EXTRA: Mapping[str, _Extra] = {
         better="low",
         digits=4,
         make=lambda folder, device: Lpips("alex", folder).to(device).score,
+        weights=("alexnet", "lpips-alex"),
     ),
     "lpips-vgg": _Extra(
         column="lpips_vgg",
@@ -85,6 +89,7 @@ EXTRA: Mapping[str, _Extra] = {
         better="low",
         digits=4,
         make=lambda folder, device: Lpips("vgg", folder).to(device).score,
+        weights=("vgg16", "lpips-vgg"),
     ),
     "dists": _Extra(
         column="dists",
@@ -92,6 +97,7 @@ EXTRA: Mapping[str, _Extra] = {
         better="low",
         digits=4,
         make=lambda folder, device: Dists(folder).to(device).score,
+        weights=("vgg16", "dists"),
     ),
     "niqe": _Extra(
         column="niqe",
@@ -123,6 +129,32 @@ EXTRA: Mapping[str, _Extra] = {
     ),
 }
 """More scores by name; those of networks need their weights (`wsisr.metrics.weights`)."""
+
+
+def found_metrics(weights_dir: Path) -> tuple[str, ...]:
+    """Names from `EXTRA` whose weights are there: LPIPS and DISTS, where the user has them.
+
+    Raises
+    ------
+    ConfigError
+        No such folder, or nothing usable in it.
+    """
+    found, missing = [], ""
+    if not weights_dir.is_dir():
+        raise ConfigError(f"--weights-dir {weights_dir}: no such folder.")
+    for name, extra in EXTRA.items():
+        try:
+            places = [find_weights(key, weights_dir) for key in extra.weights]
+        except MetricError as error:
+            missing = missing or str(error)
+            continue
+        if any(place.parent == weights_dir for place in places):
+            found.append(name)
+    if not found:
+        raise ConfigError(
+            f"--weights-dir {weights_dir} completes neither LPIPS nor DISTS: {missing}"
+        )
+    return tuple(found)
 
 
 class Scorer:
@@ -157,6 +189,7 @@ class Scorer:
     ) -> None:
         self.protocols: tuple[Protocol, ...] = tuple(get_protocol(name) for name in protocols)
         self.extra: dict[str, Metric] = {}
+        self._weights: dict[str, str] = {}
         self.tasks = tuple(tasks)
         columns = []
         for place, protocol in enumerate(self.protocols):
@@ -167,6 +200,10 @@ class Scorer:
                 raise ConfigError(f"There is no metric {name!r}; {closest(name, EXTRA)}.")
             known = EXTRA[name]
             self.extra[name] = known.make(weights_dir, device)
+            self._weights[name] = ",".join(
+                f"{(path := find_weights(key, weights_dir)).name}:{file_sha256(path)[:12]}"
+                for key in known.weights
+            )
             columns.append(
                 ScoreColumn(
                     name=known.column, title=known.title, better=known.better, digits=known.digits
@@ -196,7 +233,10 @@ class Scorer:
             for text in protocol.describe(scale).values()
         ]
         crop = math.ceil(scale - 1e-9)
-        words += [f"{name}[crop={crop},uint8]" for name in self.extra]
+        words += [
+            f"{name}[{','.join(filter(None, (f'crop={crop}', 'uint8', self._weights[name])))}]"
+            for name in self.extra
+        ]
         words += [task.title for task in self.tasks]
         for column, text in zip(self.columns, words, strict=True):
             named[column.name] = text

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from wsisr.errors import ConfigError
 from wsisr.inference.network import PRECISIONS, Precision
 from wsisr.metrics import get_protocol
+from wsisr.metrics.encoders import DEFAULT_INPUT, parse_input
 from wsisr.metrics.images import MetricError
 
 
@@ -45,6 +46,10 @@ class EvalSettings:
         Element type of inference; a model that does not support it runs in float32.
     weights_dir : Path or None
         Where the weights of perceptual metrics lie.
+    features : Path or None
+        TorchScript or ONNX encoder for FID and KID; what it executes: `wsisr.metrics.encoders`.
+    features_input : str
+        Side and scaling of its input.
     tile : str
         ``auto``: the tiling of `wsisr upscale`, so that what is scored is what it writes; ``off``:
         whole images, pooled over as a whole, as papers evaluate; or the side of a tile in LR px.
@@ -77,6 +82,8 @@ class EvalSettings:
     device: str = "auto"
     precision: Precision = "float32"
     weights_dir: Path | None = None
+    features: Path | None = None
+    features_input: str = DEFAULT_INPUT
     tile: str = "auto"
     reference: Literal["none", "oracle"] = "none"
     allow_leak: bool = False
@@ -108,6 +115,7 @@ class EvalSettings:
         try:
             for name in self.protocols:
                 get_protocol(name)
+            parse_input(self.features_input)
         except MetricError as error:
             raise ConfigError(str(error)) from None
 

@@ -84,6 +84,7 @@ class TrunkNet(nn.Module):
         super().__init__()
         self.steps = _STEPS[trunk]
         self.pool_px = 3 if trunk == "alex" else 2
+        self.least_px = 31 if trunk == "alex" else 16
         self.soft_pool = soft_pool
         self.features = nn.ModuleDict()
         channels = 3
@@ -110,7 +111,17 @@ class TrunkNet(nn.Module):
         self.load_state_dict({key: given[key] for key in own})
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Normalised RGB -> tapped activations."""
+        """Normalised RGB -> tapped activations.
+
+        Raises
+        ------
+        MetricError
+            Nothing is left after the pooling.
+        """
+        if min(x.shape[-2:]) < self.least_px:
+            raise MetricError(
+                f"This network needs {self.least_px} px a side; these have {tuple(x.shape[-2:])}."
+            )
         taps = []
         for step in self.steps:
             if step.pool_before:

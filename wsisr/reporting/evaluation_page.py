@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from wsisr.evaluation.cost import COST, CostRow, read_costs
+from wsisr.evaluation.distances import distance_tables
 from wsisr.evaluation.figures import headline_table, scale_chart, speed_chart
 from wsisr.evaluation.papers import TextTable, paper_tables
 from wsisr.evaluation.pipeline import load_results
@@ -86,6 +87,9 @@ def write_evaluation_report(folder: Path | str, output: Path | str) -> Path:
     page.section("curves", "Curves", *_curves(results, costs))
     if results.pairs:
         page.section("differences", "Differences", *_differences(results))
+    distances = distance_tables(document)
+    if distances:
+        page.section("distances", "FID and KID", *(part for t in distances for part in _plain(t)))
     papers = paper_tables(results)
     if papers:
         page.section("papers", "As papers count", *(part for t in papers for part in _plain(t)))
