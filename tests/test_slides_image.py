@@ -206,3 +206,24 @@ print((after - before) * 1024 / pixels.size)
         [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
     )
     assert float(told.stdout) < 1.3  # bytes a sample; through Pillow's own copies it was 3.5
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_no_other_reader_shows_a_deep_or_turned_tiff(tmp_path: Path, tile) -> None:
+    image = picture(96, 64)
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, image.astype(np.uint16) * 16, photometric="rgb", tile=tile)
+    with pytest.raises(SlideError, match="--white N"):
+        open_slide(path)
+    with open_slide(path, white=4080) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, 96, 64), image)
+    path = tmp_path / "turned.tif"
+    turn = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(path, image, photometric="rgb", tile=tile, extratags=turn, metadata=None)
+    if tile is not None:  # readers do not agree how to turn tiles
+        with pytest.raises(SlideError, match="nothing tells who is right"):
+            open_slide(path)
+        return
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, 64, 96), np.rot90(image, -1))
+        assert slide.info.backend == "image"

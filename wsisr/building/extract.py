@@ -20,6 +20,7 @@ from wsisr.building.records import ScanRecord, load_mask, load_scan
 from wsisr.building.rows import Rows, row_columns, slide_attributes
 from wsisr.building.sources import Source, source_kind
 from wsisr.errors import BuildError
+from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
 from wsisr.store.writer import SlideWriter
@@ -72,8 +73,12 @@ def extract_slide(
             rows = Rows()
             for batch in _batches(record, share, manifest, rows):
                 _extract_batch(source, record, manifest, batch, rows, writer)
+            damage = check_damage(source.slides)
             columns = row_columns(record, rows, manifest, share)
             attributes = slide_attributes(task, record, share, rows, manifest, columns)
+            if damage:  # the scan had met some of them
+                told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
+                attributes["notes"] = [*told, *damage]
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
             _save_pictures(scan_folder, StorePaths(store).report, record, rows)
             writer.finish(columns, mask, attributes)

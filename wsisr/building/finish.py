@@ -14,6 +14,7 @@ from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.selection.hashing import hash_draws, hash_key
+from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
@@ -279,6 +280,16 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
         notes.append(
             f"No pairs in {' and '.join(empty)}: there are too few patients, or their slides gave "
             "nothing."
+        )
+    damaged = [
+        slide_id
+        for slide_id in store.slides
+        if any(DAMAGE_WORDS in note for note in _attributes(store, slide_id).get("notes", []))
+    ]
+    if damaged:
+        notes.append(
+            f"Damaged tiles on {len(damaged)} slide(s), {damaged[0]} first: no patch lies on them "
+            "(see the notes of the summary); copy these files again."
         )
     return (*notes, *_lr_lines(store))
 

@@ -14,6 +14,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.preview import save_overview
 from wsisr.building.records import ScanRecord, save_scan
 from wsisr.building.sources import source_kind
+from wsisr.slides.tiles import check_damage
 
 
 def scan_identity(task: SlideTask, manifest: Manifest) -> str:
@@ -70,7 +71,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             overview_px=found.overview_px,
             funnel=found.funnel,
             candidates=found.candidates,
-            notes=(*opened.notes, *found.notes),
+            notes=(*opened.notes, *found.notes, *check_damage(opened.slides)),
             extras=opened.attributes(found.reading, root),
         )
     if found.picture is not None:

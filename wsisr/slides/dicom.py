@@ -35,7 +35,7 @@ from wsisr.slides.dicom_layout import (
     lay_out,
 )
 from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
-from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.faults import DamagedTileError, RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
@@ -131,15 +131,18 @@ class DicomStore:
         try:
             tile = _decode_frame(part.form, data, grid.tile_width_px, grid.tile_height_px)
         except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
-            raise SlideError(
-                f"{part.path}: frame {frame + 1} cannot be decoded ({str(error)[:120]}); the file "
-                "is damaged, copy it again."
+            raise DamagedTileError(
+                f"{part.path}: frame {frame + 1} (row {row}, column {column} of the level of "
+                f"{grid.width_px} x {grid.height_px} px) cannot be decoded ({str(error)[:120]}); "
+                "the file is damaged, copy it again."
             ) from error
         height = min(grid.tile_height_px, grid.height_px - row * grid.tile_height_px)
         width = min(grid.tile_width_px, grid.width_px - column * grid.tile_width_px)
         pixels = tile.pixels
         if pixels is None or pixels.shape[0] < height or pixels.shape[1] < width:
-            raise SlideError(f"{part.path}: frame {frame + 1} is too small; copy the file again.")
+            raise DamagedTileError(
+                f"{part.path}: frame {frame + 1} is too small; copy the file again."
+            )
         return tile
 
     def _moved_tile(self, stored: DicomLevel, row: int, column: int) -> Tile:

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.slides.compression import colour_note, settle_colours, tiff_compression
 from wsisr.slides.decode import decode_tile
-from wsisr.slides.faults import OpenSlideOnlyError
+from wsisr.slides.faults import DamagedTileError, OpenSlideOnlyError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.protocol import Level, SlideInfo
@@ -58,7 +57,7 @@ class DirectStore:
         try:
             tile = decode_tile(data, stored.form, width, height)
         except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
-            raise SlideError(
+            raise DamagedTileError(
                 f"{self._directory.path}: tile at row {row}, column {column} of level {level} "
                 f"cannot be decoded ({str(error)[:120]}); the file is damaged, copy it again."
             ) from error
@@ -95,7 +94,7 @@ def _covering(tile: Tile, stored: TiffLevel, row: int, column: int, path: Path, 
     height = min(grid.tile_height_px, grid.height_px - row * grid.tile_height_px)
     width = min(grid.tile_width_px, grid.width_px - column * grid.tile_width_px)
     if tile.pixels.shape[0] < height or tile.pixels.shape[1] < width:
-        raise SlideError(
+        raise DamagedTileError(
             f"{path}: tile at row {row}, column {column} of level {level} decodes to "
             f"{tile.pixels.shape[1]} x {tile.pixels.shape[0]} px instead of {width} x {height}; "
             "the file is damaged, copy it again."

@@ -20,7 +20,7 @@ from wsisr.geometry import Layer, PatchGeometry
 from wsisr.slides.protocol import Slide, UInt8Array
 from wsisr.slides.reading import source_origin_px, source_size_px
 from wsisr.slides.resample import resample_box, source_span
-from wsisr.slides.tiles import Tile, TiledSlide, TileGrid, assemble_pixels, overlap
+from wsisr.slides.tiles import DAMAGED, Tile, TiledSlide, TileGrid, assemble_pixels, overlap
 
 SEGMENT_PATCHES = 8192
 """Patches planned at a time, so that the plan's memory is bounded as well."""
@@ -99,7 +99,8 @@ def iter_patches(
     layers : dict of str to ndarray, shape (size, size, 3), uint8
         By layer name; equal to `read_layer`.
     valid : bool
-        Whether every source pixel of every layer was scanned (`read_layer_validity`).
+        Whether every source pixel of every layer was scanned (`read_layer_validity`); False too
+        where the patch needs a damaged tile of a slide that tolerates them (`TiledSlide.tolerate`).
 
     Raises
     ------
@@ -121,7 +122,11 @@ def iter_patches(
         plans = [plan_cuts(geometry, sizes, *origins[row].tolist()) for row in rows]
         with _LiveTiles(source, plans, int(cache_mib * 2**20), threads) as tiles:
             for step, (row, cuts) in enumerate(zip(rows, plans, strict=True)):
-                patch, valid = _cut_patch(source, tiles.take(step), cuts, sizes)
+                taken = tiles.take(step)
+                patch, valid = _cut_patch(source, taken, cuts, sizes)
+                if any(tile is DAMAGED for tile in taken.values()):
+                    valid = False  # what it is resampled from may not be invented either
+                    source.count_damaged()
                 yield row, patch, valid
 
 
@@ -153,6 +158,11 @@ class _TileSource:
         pixels = self._slide.read_level(level, x, y, width, height)
         valid = self._slide.read_validity(level, x, y, width, height)
         return Tile(pixels, None if bool(valid.all()) else valid)
+
+    def count_damaged(self) -> None:
+        """One more patch lies on a damaged tile."""
+        if self._tiled is not None and self._tiled.damage is not None:
+            self._tiled.damage.patches += 1
 
     def needed(self, cuts: Iterable[Cut]) -> list[TileKey]:
         """Tiles of one patch, each once."""

@@ -17,3 +17,12 @@ class OpenSlideOnlyError(SlideError):
 
 class UnconvertedError(SlideError):
     """Samples that tiffslide would hand out as they are stored, as if they were RGB."""
+
+
+class PlainImageOnlyError(SlideError):
+    """Samples that the others would cut to a byte, or an image that they would show lying on its
+    side: the reader of plain images knows better, or refuses."""
+
+
+class DamagedTileError(SlideError):
+    """One tile that cannot be decoded without a fault; the others of the slide may be sound."""

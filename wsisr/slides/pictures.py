@@ -246,6 +246,8 @@ def _depth(path: Path, image: Any) -> tuple[int, bool]:
         with open(path, "rb") as file:
             return max(8, file.read(26)[24]), False
     if image.format == "TIFF":
+        if 2 in image.tag_v2.get(339, (1,)):
+            raise ValueError("its samples are signed")
         bits = max((int(value) for value in image.tag_v2.get(258, (8,))), default=8)
         return max(8, bits), 3 in image.tag_v2.get(339, (1,))
     if image.format == "JPEG2000":

@@ -12,7 +12,12 @@ from pathlib import Path
 from wsisr.errors import SlideError
 from wsisr.slides.dicom_files import is_dicom, is_dicom_folder
 from wsisr.slides.discovery import TIFF_SUFFIXES
-from wsisr.slides.faults import OpenSlideOnlyError, RefusedSlideError, UnconvertedError
+from wsisr.slides.faults import (
+    OpenSlideOnlyError,
+    PlainImageOnlyError,
+    RefusedSlideError,
+    UnconvertedError,
+)
 from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiff_directory import is_tiff
 from wsisr.slides.tiles import TileStore
@@ -76,6 +81,8 @@ def open_with(
         except SlideError as error:
             if isinstance(error, OpenSlideOnlyError):
                 barred = set(names) - {"openslide"}
+            elif isinstance(error, PlainImageOnlyError):
+                barred = set(names) - {"image"}
             elif isinstance(error, UnconvertedError):
                 barred.add("tiffslide")
             faults.append(f"{name}: {_without_path(str(error), path)}")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
-from wsisr.slides.faults import RefusedSlideError, UnconvertedError
+from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
 from wsisr.slides.tiff_series import choose_series, is_level, refuse_stack
 from wsisr.slides.tiff_tags import resolution_um, text_of, vendor_of, vendor_tags
 from wsisr.slides.tiles import TileGrid
@@ -295,7 +295,19 @@ def _level(path: Path, size: int, number: int, page: Any, width: int, height: in
 def _check_samples(path: Path, number: int, page: Any) -> None:
     bits = page.bitspersample
     format_ok = int(page.sampleformat) == 1
-    if bits != 8 or not format_ok or int(page.samplesperpixel) not in (1, 3, 4):
+    if bits != 8 or not format_ok:
+        raise PlainImageOnlyError(
+            f"{path}: page {number} has {page.samplesperpixel} sample(s) of {bits} bit"
+            f"{'' if format_ok else ' that are no unsigned integers'}; only 8-bit grey, RGB and "
+            "RGBA are read, convert it to 8-bit RGB."
+        )
+    turn = page.tags.get("Orientation")
+    if turn is not None and int(turn.value) != 1:
+        raise PlainImageOnlyError(
+            f"{path}: page {number} is to be turned (orientation {int(turn.value)}), which is done "
+            "for plain images alone; save it upright."
+        )
+    if int(page.samplesperpixel) not in (1, 3, 4):
         raise UnconvertedError(
             f"{path}: page {number} has {page.samplesperpixel} sample(s) of {bits} bit; only 8-bit "
             "grey, RGB and RGBA are read, convert it to 8-bit RGB."
@@ -316,6 +328,29 @@ def _check_samples(path: Path, number: int, page: Any) -> None:
         raise UnconvertedError(
             f"{path}: page {number} stores subsampled YCbCr without JPEG; convert it to RGB."
         )
+    if int(page.photometric) == 6 and not image_codec and not _is_jfif_ycbcr(page):
+        raise UnconvertedError(
+            f"{path}: page {number} stores YCbCr that JFIF does not define (tags 529, 532); "
+            "convert it to RGB."
+        )
+
+
+def _is_jfif_ycbcr(page: Any) -> bool:
+    """Whether the tags state the coefficients of Rec. 601 at full range, or nothing."""
+    stated = [
+        ("YCbCrCoefficients", (0.299, 0.587, 0.114), 1e-3),
+        ("ReferenceBlackWhite", (0, 255, 128, 255, 128, 255), 0.5),
+    ]
+    for name, usual, slack in stated:
+        tag = page.tags.get(name)
+        if tag is None:
+            continue
+        parts = np.asarray(tag.value, dtype=np.float64).reshape(-1, 2)
+        if len(parts) != len(usual) or not bool((parts[:, 1] > 0).all()):
+            return False
+        if bool((np.abs(parts[:, 0] / parts[:, 1] - usual) > slack).any()):
+            return False
+    return True
 
 
 def _chunk_format(page: Any, samples: int) -> ChunkFormat:

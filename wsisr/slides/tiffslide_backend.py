@@ -18,7 +18,7 @@ from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import APERIO_JP2K_YCBCR, JPEG
-from wsisr.slides.faults import RefusedSlideError, UnconvertedError
+from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess, PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
@@ -124,7 +124,7 @@ class TiffSlideStore:
     def _tile_directory(self) -> TiffDirectory | None:
         try:
             directory = read_directory(self._path)
-        except (RefusedSlideError, UnconvertedError):
+        except (PlainImageOnlyError, RefusedSlideError, UnconvertedError):
             self.close()
             raise
         except SlideError:

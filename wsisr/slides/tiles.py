@@ -9,14 +9,16 @@ arrays does not, and changes no pixel.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from wsisr.errors import SlideError
-from wsisr.slides.protocol import BoolArray, SlideInfo, UInt8Array
+from wsisr.slides.faults import DamagedTileError
+from wsisr.slides.protocol import BoolArray, Slide, SlideInfo, UInt8Array
 
 WHITE = 255
 MAX_READ_BYTES = 4 << 30
@@ -44,6 +46,8 @@ class Tile(NamedTuple):
 
 
 MISSING = Tile(None)
+DAMAGED = Tile(None)
+"""In place of a tile that cannot be decoded, for whoever tolerates it; else like `MISSING`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,54 @@ class TileStore(Protocol):
     def icc_profile(self) -> bytes | None: ...
 
     def close(self) -> None: ...
+
+
+TOLERATED_TILES, TOLERATED_SHARE = 3, 0.001
+"""Damaged tiles that do not make a slide useless: a few, or one in a thousand of those read."""
+
+
+DAMAGE_WORDS = "tile(s) are damaged"
+
+
+@dataclass
+class Damage:
+    """Tiles of a slide that were met and cannot be decoded.
+
+    Attributes
+    ----------
+    path : Path
+    tiles : dict
+        (level, row, column) -> what the decoder says.
+    read : int
+        How many tiles were decoded.
+    patches : int
+        Patches that were dropped for lying on one (`wsisr.slides.iter_patches` counts them).
+    """
+
+    path: Path
+    tiles: dict[tuple[int, int, int], str] = field(default_factory=dict)
+    read: int = 0
+    patches: int = 0
+
+    def check(self) -> tuple[str, ...]:
+        """A sentence if tiles are damaged.
+
+        Raises
+        ------
+        SlideError
+            If they are too many: more than 3, and more than one in a thousand of those read.
+        """
+        if not self.tiles:
+            return ()
+        key, first = min(self.tiles.items())
+        place = f"level {key[0]}, row {key[1]}, column {key[2]}"
+        if len(self.tiles) > max(TOLERATED_TILES, TOLERATED_SHARE * self.read):
+            raise SlideError(
+                f"{self.path}: {len(self.tiles)} of the {self.read:,} tiles read are damaged; the "
+                f"first: {first.removeprefix(f'{self.path}: ')}"
+            )
+        patches = f"; {self.patches} patch(es) on them were dropped" if self.patches else ""
+        return (f"{len(self.tiles)} {DAMAGE_WORDS} (first: {place}) and not shown{patches}.",)
 
 
 class TileCache:
@@ -145,6 +197,16 @@ class TiledSlide:
         self._convert = convert
         self._reopen = reopen
         self._closed = False
+        self.damage: Damage | None = None
+
+    def tolerate(self) -> Damage:
+        """From now on take damaged tiles for not scanned, and count them.
+
+        Without it each is an error of the read that meets it. For whoever reads a whole slide and
+        asks `Damage.check` in the end.
+        """
+        self.damage = self.damage or Damage(self._info.path)
+        return self.damage
 
     @property
     def info(self) -> SlideInfo:
@@ -168,7 +230,15 @@ class TiledSlide:
     def decode_tile(self, level: int, row: int, column: int) -> Tile:
         """One tile, decoded now and not kept (`wsisr.slides.iter_patches` keeps its own)."""
         self._check(level)
-        tile = self._store.fetch(level, row, column)
+        if self.damage is not None:
+            self.damage.read += 1
+        try:
+            tile = self._store.fetch(level, row, column)
+        except DamagedTileError as error:
+            if self.damage is None:
+                raise
+            self.damage.tiles[level, row, column] = str(error)
+            return DAMAGED
         if self._convert is None or tile.pixels is None:
             return tile
         pixels = self._convert(tile.pixels)
@@ -191,6 +261,8 @@ class TiledSlide:
         out = np.zeros((height, width), dtype=np.bool_)
         for row, column in grid.touched(x, y, width, height):
             scanned = self._store.scanned(level, row, column)
+            if scanned and self.damage is not None:
+                scanned = None  # only decoding it tells
             if scanned is False:
                 continue
             target, source = overlap(grid, row, column, x, y, width, height)
@@ -271,3 +343,26 @@ def assemble_pixels(
         target, source = overlap(grid, row, column, x, y, width, height)
         out[target] = WHITE if tile.pixels is None else tile.pixels[source]
     return out
+
+
+def tolerate(slide: Slide) -> None:
+    """Take damaged tiles of a slide for not scanned and count them (`TiledSlide.tolerate`)."""
+    if isinstance(slide, TiledSlide):
+        slide.tolerate()
+
+
+def damaged_patches(slide: Slide) -> int:
+    """Patches of a tolerant slide that were dropped for a damaged tile."""
+    return 0 if not isinstance(slide, TiledSlide) or slide.damage is None else slide.damage.patches
+
+
+def check_damage(slides: Iterable[Slide]) -> tuple[str, ...]:
+    """A sentence for each tolerant slide that has damaged tiles.
+
+    Raises
+    ------
+    SlideError
+        If one has too many (`Damage.check`).
+    """
+    damages = (slide.damage for slide in slides if isinstance(slide, TiledSlide))
+    return tuple(line for damage in damages if damage is not None for line in damage.check())

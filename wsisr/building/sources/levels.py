@@ -36,6 +36,7 @@ from wsisr.slides import (
     reduce_image,
 )
 from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.tiles import damaged_patches, tolerate
 from wsisr.store import ArraySpec
 
 STORED = "stored-level"
@@ -69,6 +70,7 @@ class Levels:
             icc=manifest.icc,
             focal_plane=manifest.focal_plane,
         )
+        tolerate(slide)
         return cls(task, manifest, slide)
 
     @classmethod
@@ -168,9 +170,11 @@ class Levels:
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
         registration = self.manifest.registration
         lr = reading.geometry.layers[-1].name
+        damaged = damaged_patches(self.slides[0])
         for index, arrays, valid in self._patches(reading.geometry, origins):
+            before, damaged = damaged, damaged_patches(self.slides[0])
             if not valid:
-                yield Pair(index=index, drop="unscanned")
+                yield Pair(index=index, drop="damaged" if damaged > before else "unscanned")
             elif registration.per_pair:
                 region = self._region(reading.geometry, origins[index], arrays)
                 found = register_patch(region, arrays[lr], registration.method)

@@ -73,14 +73,14 @@ class Pair:
         Of pairs that were searched for one by one.
     resampled : bool
         Whether HR was interpolated.
-    drop : {"", "unscanned", "outside", "seam", "focus"}
+    drop : {"", "unscanned", "damaged", "outside", "seam", "focus"}
     """
 
     index: int
     arrays: dict[str, UInt8Array] = field(default_factory=dict)
     certificate: PairCertificate | None = None
     resampled: bool = False
-    drop: Literal["", "unscanned", "outside", "seam", "focus"] = ""
+    drop: Literal["", "unscanned", "damaged", "outside", "seam", "focus"] = ""
 
 
 class Source(Protocol):
