@@ -47,9 +47,13 @@ def test_means_are_over_patients_and_ranks_follow() -> None:
     assert pair.adjusted == pytest.approx(2 / 2**8)
 
 
-def test_slides_of_unknown_patients_count_for_themselves() -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_slides_of_unknown_patients_count_for_themselves(named: bool) -> None:
+    """Stores call such a slide its own patient."""
     rows = [
-        replace(row, patient="") for run in ("bicubic", "net") for row in _rows(run, run == "net")
+        replace(row, patient=row.slide if named else "")
+        for run in ("bicubic", "net")
+        for row in _rows(run, run == "net")
     ]
     results = summarise_results(document([BICUBIC, entry()]), rows)
     assert results.pairs[0].verdict == "better" and results.pairs[0].comparison.units == 8

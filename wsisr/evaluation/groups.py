@@ -92,8 +92,15 @@ class ColumnValues:
 
     @property
     def counted(self) -> tuple[Unit, ...]:
-        """The patients, and the slides of unknown patients."""
-        return tuple(next(iter(self.units.values()), ()))
+        """The patients, and the slides of unknown patients.
+
+        Builds call a slide whose patient they do not know its own patient: that is no patient.
+        """
+        own = {slide for slide, _ in next(iter(self.scores.values()), ())}
+        return tuple(
+            ("slide", name) if kind == "patient" and name in own else (kind, name)
+            for kind, name in next(iter(self.units.values()), ())
+        )
 
 
 def column_values(rows: Sequence[ImageRow], groups: Sequence[Group], score: str) -> ColumnValues:
