@@ -301,6 +301,7 @@ def test_pictures_of_slides_follow_keep(tmp_path: Path) -> None:
     html = write_store_report(path).read_text(encoding="utf-8")
     # How wide the picture is, this store does not say.
     assert "Frames are as built" in html
+    assert "wsisr keep has decided anew since: 20 of 40 stored pairs count" in html
     facts = read_facts(path, tmp_path / "pairs.report")
     facts.attributes["test_0"]["levels"][0]["width_px"] = 8 * SIZE
     drawn = reframed(facts, "test_0", picture)

@@ -198,8 +198,14 @@ def funnel(facts: StoreFacts) -> Html:
         [slide_id, *((attributes.get("funnel") or {}).get(step) for step in steps)]
         for slide_id, attributes in facts.attributes.items()
     ]
+    s = facts.summary
+    since = (
+        f"The funnel is of the build. wsisr keep has decided anew since: {s.kept:,} of "
+        f"{s.stored:,} stored pairs count, by the rule {s.keep_rule}."
+    )
     return join(
         [
+            note(since, tone="warn") if s.keep_rule else "",
             figure(
                 funnel_drawing(drawn, title="From candidates to kept pairs", width_px=900.0),
                 "funnel",

@@ -227,7 +227,8 @@ def _lines(s: StoreSummary) -> list[str]:
     if s.labels:
         lines.append("  labels: " + ", ".join(f"{k} {v:,}" for k, v in s.labels.items()))
     if s.funnel:
-        lines.append("  funnel: " + " > ".join(f"{k} {v:,}" for k, v in s.funnel.items()))
+        built = " of the build" if s.keep_rule else ""
+        lines.append(f"  funnel{built}: " + " > ".join(f"{k} {v:,}" for k, v in s.funnel.items()))
     if s.residuals is not None:
         lines.append("  residual of kept pairs (HR px):")
         top = max(max(s.residuals), 1)
