@@ -2,14 +2,19 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from evaluation_samples import settings, write_run, write_store
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from wsisr.degradation import crop_to_scale, degrade
 from wsisr.errors import ConfigError
@@ -19,11 +24,15 @@ from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import prepare
 from wsisr.evaluation.results import read_results, read_rows
 from wsisr.evaluation.run import run
+from wsisr.inference.network import Network
 from wsisr.metrics import psnr
 from wsisr.models import create_model, load_model, save_model
+from wsisr.models.swinir import Swinir
 from wsisr.progress import ProgressEvent
 from wsisr.reporting.evaluation_page import write_evaluation_report
+from wsisr.reporting.writing import write_report
 from wsisr.store import open_pairs
+from wsisr.training.plan import plan_data
 
 
 @pytest.fixture(scope="module")
@@ -270,3 +279,117 @@ def test_metrics_that_patches_are_too_small_for_are_refused_at_once(workplace: P
         "spectrum_error",
         "colour_error",
     ]
+
+
+def _without_numbers(folder: Path) -> None:
+    """A run that diverged: its weights are there, its output is not."""
+    write_run(folder, "edsr")
+    path = folder / "best/model.safetensors"
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    last = next(name for name in reversed(tensors) if name.endswith("bias"))
+    tensors[last] = torch.full_like(tensors[last], torch.inf)
+    save_file(tensors, path, metadata)
+
+
+def test_broken_runs_are_rows_with_their_reason_and_the_others_go_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = workplace / "runs"
+    (runs / "cut").mkdir()
+    (runs / "cut/run.json").write_text('{"format": "wsisr-run", "format_ver')
+    stranger = write_run(runs / "stranger")
+    for name in ("run.json", "best/config.json"):
+        text = (stranger / name).read_text().replace("srcnn", "mynet")
+        (stranger / name).write_text(text)
+    (write_run(runs / "empty") / "best/model.safetensors").write_bytes(b"")
+    _without_numbers(runs / "diverged")
+    write_run(runs / "raising", "swinir", seed=3)
+    monkeypatch.setattr(Swinir, "forward", lambda net, x: list(x)[99])
+    said: list[str] = []
+    wanted = settings(workplace, lr_source="native", limit=2)
+    results = evaluate(wanted, lambda event: said.append(event.message))
+    failed = dict(results.failed)
+    assert sorted(failed) == ["cut", "diverged", "empty", "raising", "stranger"]
+    assert "run.json cannot be read" in failed["cut"]
+    assert "mynet, a network that is not known here" in failed["stranger"]
+    assert "breaks down (IndexError: list index out of range)" in failed["raising"]
+    assert "inf or NaN on 2 of 2 images" in failed["diverged"]
+    labels = [g.label for g, _ in results.tables[0].lines]
+    assert labels == ["bicubic", "srcnn-x4"]
+    # All of them were tried before the first score.
+    first_left_out = [text for text in said if "is left out" in text]
+    assert len(first_left_out) == 4
+    for name in ("tables.md", "tables.tex", "index.html"):
+        path = workplace / "eval" / name
+        if name == "index.html":
+            write_report(workplace / "eval")
+        assert "diverged" in path.read_text() and "IndexError" in path.read_text()
+    assert [p.name for p in (workplace / "eval").glob("*.html")] == ["index.html"]
+
+
+def test_a_cpu_out_of_memory_takes_smaller_parts_and_says_so(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = settings(workplace, lr_source="native", limit=2, models=("srcnn-x4",))
+    whole = evaluate(wanted)
+    render, most = Network.render, 400
+
+    def cramped(self: Any, frame: Any, windows: Any, lr: Any, finer: Any = None) -> Any:
+        if sum(part.shape[0] * part.shape[1] for part in lr) > most:
+            torch.empty(1 << 62, dtype=torch.uint8)  # a real allocation that fails
+        return render(self, frame, windows, lr, finer)
+
+    monkeypatch.setattr(Network, "render", cramped)
+    said: list[str] = []
+    again = replace(wanted, output=workplace / "cramped")
+    results = evaluate(again, lambda event: said.append(event.message))
+    assert any("Memory ran out: going on with tiles of" in text for text in said)
+    assert "memory ran out" in results.document["tiling"]["srcnn-x4 x4"]
+    assert "memory" not in whole.document["tiling"]["srcnn-x4 x4"]
+    for a, b in zip(whole.rows, results.rows, strict=True):  # srcnn's halo is exact
+        assert a.scores["psnr_rgb"] == pytest.approx(b.scores["psnr_rgb"], abs=1e-4)
+
+    most = 1
+    results = evaluate(replace(wanted, output=workplace / "none"))
+    assert "Memory runs out even for the smallest tile" in results.failed["srcnn-x4"]
+
+
+def test_time_left_is_told_with_every_batch(workplace: Path) -> None:
+    items: list[str] = []
+    run(prepare(settings(workplace, limit=4)), lambda event: items.append(event.item))
+    left = [item for item in items if item]
+    assert left and all(re.search(r", \d+:\d\d:\d\d left$", item) for item in left)
+    assert left[-1].endswith(" 0:00:00 left")
+
+
+def test_a_store_has_one_digest_everywhere(workplace: Path) -> None:
+    results = evaluate(settings(workplace, models=("bicubic",), limit=1))
+    digest = open_pairs(workplace / "pairs.zarr").content_digest()
+    assert results.document["store"]["digest"] == digest
+    page = write_report(workplace / "pairs.zarr", workplace / "page.html").read_text()
+    assert page.count(digest) == 2 and len(set(re.findall(r"\b[0-9a-f]{32}\b", page))) == 1
+    plan = plan_data(open_pairs(workplace / "pairs.zarr"), scale=None, lr_source="bicubic")
+    assert plan.digest == digest
+
+
+def test_whole_images_are_how_papers_evaluate(workplace: Path) -> None:
+    """Pooling over the whole image, against pooling over the size of the training crops."""
+    shutil.rmtree(workplace / "runs")
+    write_run(workplace / "runs/rcan", "rcan")
+    document = json.loads((workplace / "runs/rcan/run.json").read_text())
+    document["config"]["data"] = {"crop_lr_px": 8}
+    (workplace / "runs/rcan/run.json").write_text(json.dumps(document))
+    found = []
+    for tile in ("auto", "off"):
+        wanted = settings(workplace, lr_source="native", limit=1, tile=tile)
+        plan = prepare(wanted)
+        column = plan.columns[0]
+        lr, _ = read_pair(plan.store, column, column.samples, 0)
+        found.append(Engines(plan).predict(plan.entries[1], column, lr))
+        model = load_model(workplace / "runs/rcan/best")
+        with torch.inference_mode():
+            whole = model(lr.float() / 255).clamp(0, 1).double()
+    local, own = ((sr - whole).abs().max() for sr in found)
+    assert own < 1e-6 and local > 3 * own  # an untrained network's gates differ little

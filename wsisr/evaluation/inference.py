@@ -19,6 +19,7 @@ from wsisr.inference.loading import load_network
 from wsisr.inference.network import Bicubic, Capacity, Engine, Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
 from wsisr.inference.trained import TrainedModel
+from wsisr.models import list_models
 from wsisr.progress import ProgressEvent, Reporter, silent
 
 PROBE_PX = 32
@@ -134,6 +135,11 @@ class Engines:
         if self._engine is None or self._entry is not entry:
             self._engine = None  # two at once may be one too many
             settings = self._plan.settings
+            if entry.model not in list_models():
+                raise ModelError(
+                    f"it is a {entry.model}, a network that is not known here: evaluate from the "
+                    "program that registers it, or install what does"
+                )
             try:
                 engine = load_network(
                     entry,

@@ -42,6 +42,9 @@ POOL_REACH_PX = 16
 so would be means over it."""
 CORE_TO_HALO = 4
 """Side of a core over the halo where the training size does not matter."""
+CPU_CHUNK_PX = 1 << 14
+"""Output px decoded at once on a CPU: the same values from a quarter of the memory, in a tenth less
+time."""
 WINDOW_PX = 8
 """Arbitrary-scale models pad to their encoder's window inside; all of those are 8 px."""
 
@@ -353,7 +356,8 @@ class Network:
         cells = [_cell(frame, window, model)[:: -1 if turn % 2 else 1] for window in windows]
         cell = torch.tensor(cells, device=self.place)[:, None]
         # Where pixels depend on one another (texture retrieval), a window is one scope.
-        chunk = coord.shape[1] if hasattr(net, "render") else model.chunk_px
+        most = model.chunk_px if self._on_gpu else min(model.chunk_px, CPU_CHUNK_PX)
+        chunk = coord.shape[1] if hasattr(net, "render") else most
         parts = [
             net.decode(features, x, coord[:, i : i + chunk], cell)
             for i in range(0, coord.shape[1], chunk)

@@ -45,7 +45,7 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
         f"{s.manifest or '(unnamed)'}",
         kind="Pair store",
         badges=sections.store_badges(facts),
-        footer=f"Written by wsisr report. Content digest {facts.store.attributes.get('digest')}.",
+        footer=f"Written by wsisr report. Content digest {facts.store.content_digest()}.",
     )
     page.section("overview", "Overview", sections.overview(facts))
     page.section("pairs", "Pairs", pictures.pairs(facts))
