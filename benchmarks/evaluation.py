@@ -2,16 +2,22 @@
 
     python benchmarks/evaluation.py cost [MODEL ...] [--preset paper] [--scale 4]
     python benchmarks/evaluation.py scores
+    python benchmarks/evaluation.py run STORE RUNS [--limit 8]
 
 `cost` runs on the GPU where there is one (LR 96 x 96, queries of 48, 96 and 192 px as in the
 paper), else on the CPU with half the sides. Parameters and GMAC are exact; memory is of one
 forward pass; times are medians and mean something within one table only. `scores` compares SSIM
-with scikit-image's, side by side, in CPU seconds.
+with scikit-image's, side by side, in CPU seconds. `run` is `wsisr eval --scales 2,3,4 --no-cost`
+of all runs, in a process of its own: user and system seconds.
 """
 
 import argparse
 import platform
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -103,16 +109,33 @@ def scores() -> None:
         )
 
 
+def run(store: str, runs: str, limit: str | None) -> None:
+    """CPU seconds of an evaluation, start-up included."""
+    header()
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["eval", "--scales", "2,3,4", "--no-cost", "--figures", "0", "--data", store]
+        words += ["--runs", runs, "--lr-source", "simulated", "-o", f"{folder}/eval"]
+        words += [] if limit is None else ["--limit", limit]
+        command = [sys.executable, "-m", "wsisr_cli", *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(done.stdout)
+    print(f"exit {done.returncode}; {used.ru_utime:.1f} s user, {used.ru_stime:.1f} s system")
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("cost", "scores"))
+    parser.add_argument("what", choices=("cost", "scores", "run"))
     parser.add_argument("models", nargs="*", default=[])
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--limit")
     given = parser.parse_args()
     if given.what == "cost":
         cost(given.models or list(TABLE_8), given.preset, given.scale)
+    elif given.what == "run":
+        run(*given.models, given.limit)
     else:
         scores()
 

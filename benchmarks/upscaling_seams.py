@@ -19,7 +19,7 @@ from wsisr.geometry import Box
 from wsisr.inference import load
 from wsisr.inference.bicubic import UInt8Array
 from wsisr.inference.blocks import Rendered, Renderer
-from wsisr.inference.network import Engine
+from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import WHOLE, Frame, TilePlan, plan_frame, plan_tiles
 from wsisr.metrics import psnr
 from wsisr.slides.opening import open_slide

@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 
 from wsisr.degradation import crop_to_scale, degrade
 from wsisr.inference import super_resolve
-from wsisr.inference.network import Bicubic
+from wsisr.inference.engine import Bicubic
 from wsisr.inference.tiles import WHOLE
 from wsisr.metrics import get_protocol
 

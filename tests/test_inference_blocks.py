@@ -11,8 +11,10 @@ from upscaling_samples import MoodyEngine, render_all
 
 from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
-from wsisr.inference.blocks import Renderer, super_resolve
-from wsisr.inference.network import Bicubic, Capacity, Network
+from wsisr.inference.blocks import Renderer
+from wsisr.inference.engine import Bicubic, Capacity
+from wsisr.inference.images import super_resolve
+from wsisr.inference.network import Network
 from wsisr.inference.tiles import Frame, TilePlan, Window, plan_frame, plan_tiles
 from wsisr.models import create_model
 

@@ -15,7 +15,8 @@ from wsisr.errors import ConfigError, ModelError
 from wsisr.inference import load, load_network, open_trained, super_resolve
 from wsisr.inference import trained as disk
 from wsisr.inference.blocks import Renderer
-from wsisr.inference.network import Capacity, Network
+from wsisr.inference.engine import Capacity
+from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_frame, plan_tiles
 from wsisr.models import create_model, list_models, model_spec, save_model
 from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME

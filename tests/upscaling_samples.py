@@ -10,7 +10,7 @@ from slides_samples import box_level, picture, write_pyramid
 from wsisr.geometry import Box
 from wsisr.inference.bicubic import enlarge
 from wsisr.inference.blocks import Edges, Renderer
-from wsisr.inference.network import Capacity
+from wsisr.inference.engine import Capacity
 from wsisr.inference.tiles import Frame, Needs, TilePlan, Window, blocks_of
 from wsisr.inference.trained import TrainedModel
 

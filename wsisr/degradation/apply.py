@@ -13,6 +13,7 @@ from wsisr.degradation.draws import Draws, batch_draws
 from wsisr.degradation.modifiers import modify
 from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
+from wsisr.device import exact_float32
 from wsisr.errors import DegradationError
 from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
 
@@ -20,19 +21,8 @@ from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: training settings must not change what an LR image is."""
-    convolution: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    backends = (convolution, torch.backends.cuda.matmul)
-    before = [backend.fp32_precision for backend in backends]
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        try:
-            if device.type == "cuda":
-                for backend in backends:
-                    backend.fp32_precision = "ieee"
-            yield
-        finally:
-            if device.type == "cuda":
-                for backend, value in zip(backends, before, strict=True):
-                    backend.fp32_precision = value
+    with torch.no_grad(), torch.autocast(device.type, enabled=False), exact_float32(device):
+        yield
 
 
 _CPU_CHUNK_PX = 1 << 17

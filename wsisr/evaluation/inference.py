@@ -7,16 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsisr.device import release_memory
+from wsisr.device import keep_freed_memory, release_memory
 from wsisr.errors import ModelError, OutputError, WsisrError
 from wsisr.evaluation.columns import Column, read_pair
 from wsisr.evaluation.entries import Failure
 from wsisr.evaluation.plan import Plan
 from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
-from wsisr.inference.blocks import super_resolve
+from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.images import super_resolve
 from wsisr.inference.loading import load_network
-from wsisr.inference.network import Bicubic, Capacity, Engine, Network
+from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.models import list_models
@@ -30,6 +31,7 @@ class Engines:
     """Models on the device, one at a time; how each is tiled; and which of them are broken."""
 
     def __init__(self, plan: Plan, report: Reporter = silent) -> None:
+        keep_freed_memory()
         self._plan = plan
         self._report = report
         self._entry: TrainedModel | None = None

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsisr.inference.blocks import super_resolve as super_resolve
+    from wsisr.inference.images import super_resolve as super_resolve
     from wsisr.inference.loading import load as load
     from wsisr.inference.loading import load_network as load_network
     from wsisr.inference.network import Network as Network
@@ -26,7 +26,7 @@ _HOME = {
     "load_network": "loading",
     "open_trained": "trained",
     "plan_tiles": "tiles",
-    "super_resolve": "blocks",
+    "super_resolve": "images",
 }
 
 __all__ = [

@@ -23,16 +23,14 @@ from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
 from wsisr.inference import bicubic
 from wsisr.inference.bicubic import Float32Array, UInt8Array
-from wsisr.inference.network import Bicubic, Capacity, Engine, release
+from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.network import release
 from wsisr.inference.tiles import (
-    BLOCK_PX,
     Frame,
     TilePlan,
     Window,
     axis_weights,
-    blocks_of,
     lr_box,
-    plan_frame,
     split_window,
     window_rows,
 )
@@ -432,77 +430,3 @@ def _twice(box: Box) -> Box:
 
 def _fixed(sums: Float32Array) -> UInt16Array:
     return np.clip(np.rint(sums * np.float32(EDGE_UNIT)), 0, 65535).astype(np.uint16)
-
-
-def super_resolve(
-    engine: Engine,
-    lr: UInt8Array,
-    scale: float,
-    plan: TilePlan,
-    *,
-    region: Box | None = None,
-    capacity: Capacity | None = None,
-    finer: UInt8Array | None = None,
-    on_shrink: Callable[[str], None] = log.warning,
-) -> Float32Array:
-    """Images that are in memory, by the same steps as whole slides.
-
-    Parameters
-    ----------
-    engine : Engine
-    lr : ndarray, shape (..., h, w, 3), uint8
-    scale : float
-    plan : TilePlan
-    region : Box, optional
-        Part of the LR px; the pixels are those that the whole output has there.
-    capacity : Capacity, optional
-        How much runs at once; corrected when memory runs out.
-    finer : ndarray, shape (..., 2h, 2w, 3), uint8, optional
-        References, for a model that takes one.
-    on_shrink : callable
-        Told in a sentence when memory runs out.
-
-    Returns
-    -------
-    ndarray, shape (..., round(h scale), round(w scale), 3), float32
-        Grey levels in [0, 255], as they are before they are rounded.
-
-    Raises
-    ------
-    OutputError
-        The network gave values that are no numbers; `item` is the image.
-    MemoryLimitError
-        Not even the smallest tile fits.
-    """
-    height, width = lr.shape[-3:-1]
-    frame = plan_frame(width, height, scale, region)
-    renderer = Renderer(
-        engine=engine,
-        frame=frame,
-        plan=plan,
-        capacity=capacity or Capacity(),
-        rounded=False,
-        on_shrink=on_shrink,
-    )
-    box = Box(x=0, y=0, width=width, height=height)
-    # Whole images are one block; others are made in the blocks of slides, to the same pixels.
-    side = {} if plan.core_px <= BLOCK_PX else {"block_px": max(frame.width_px, frame.height_px)}
-    blocks = blocks_of(frame, **side)
-    across = -(-frame.region.width // blocks[0].width)
-    out = np.empty((*lr.shape[:-3], frame.region.height, frame.region.width, 3), np.float32)
-    edges: dict[int, Edges | None] = {}
-    for i, block in enumerate(blocks):
-        beside = edges.get(i - 1) if i % across else None
-        over = edges.get(i - across)
-        done = renderer.render(
-            block,
-            lr,
-            box,
-            left=None if beside is None else beside.right,
-            above=None if over is None else over.below,
-            finer=finer,
-        )
-        edges[i] = done.edges
-        edges.pop(i - across, None)
-        out[..., block.y : block.bottom, block.x : block.right, :] = done.pixels
-    return out

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsisr.errors import ConfigError, ModelError
-from wsisr.inference.network import PRECISIONS, Bicubic, Network
+from wsisr.inference.engine import Bicubic
+from wsisr.inference.network import PRECISIONS, Network
 from wsisr.inference.trained import TrainedModel, open_trained
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation
 from wsisr.errors import ConfigError, OutputError
-from wsisr.inference.blocks import super_resolve
-from wsisr.inference.network import Bicubic, Capacity, Engine, Network
+from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.images import super_resolve
+from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
 from wsisr.metrics.images import MetricError
 from wsisr.metrics.pixel import capped

@@ -7,8 +7,8 @@ from math import isnan
 from pathlib import Path
 
 from wsisr.errors import ConfigError, WsisrError
+from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load
-from wsisr.inference.network import Engine
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.dicom_files import is_dicom_folder
 from wsisr.slides.discovery import SlideSource, list_source

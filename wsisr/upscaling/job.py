@@ -7,7 +7,7 @@ from typing import Any
 from wsisr import __version__
 from wsisr.errors import ConfigError, MppError
 from wsisr.geometry import Box
-from wsisr.inference.network import Engine
+from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, TilePlan, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.magnification import nominal_magnification

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Rendered, Renderer, UInt16Array
-from wsisr.inference.network import Engine
+from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, blocks_of
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide

@@ -1,0 +1,97 @@
+"""What blocks are rendered by, and how much of it runs at once; bicubic interpolation is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wsisr.inference import bicubic
+from wsisr.inference.bicubic import Float32Array, UInt8Array
+from wsisr.inference.tiles import Frame, Needs, TilePlan, Window
+from wsisr.inference.trained import BICUBIC, TrainedModel
+
+
+@dataclass
+class Capacity:
+    """How much runs at once; corrected when memory runs out all the same.
+
+    Attributes
+    ----------
+    batch : int
+        Windows.
+    largest_px : int or None
+        Largest side of a part, output px, since a single window did not fit: then pixels may
+        depend on the free memory.
+    """
+
+    batch: int = 1
+    largest_px: int | None = None
+
+    @property
+    def shrunk(self) -> bool:
+        return self.largest_px is not None
+
+
+class Engine(Protocol):
+    """What blocks are rendered by: a network, or bicubic interpolation."""
+
+    @property
+    def trained(self) -> TrainedModel: ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def pooling(self) -> str:
+        """Over what a network pools that does so over its input; empty for others."""
+        ...
+
+    def render(
+        self,
+        frame: Frame,
+        windows: Sequence[Window],
+        lr: Sequence[UInt8Array],
+        finer: Sequence[UInt8Array] | None = None,
+    ) -> list[Float32Array]:
+        """The reach of each window, (height, width, 3) float32 in grey levels, 0 to 255.
+
+        `lr` are the windows' plane pixels, (h, w, 3) uint8, all of one shape; so are the reaches.
+        `finer` are references of twice that size, for models that take one.
+        """
+        ...
+
+    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+        """How many windows of a plan run at once on planes of at most `side_px`."""
+        ...
+
+
+class Bicubic:
+    """Bicubic interpolation: the same pixels for any tiling."""
+
+    trained = BICUBIC
+    needs = Needs(
+        halo_px=bicubic.HALO_PX, halo_exact=True, tile_px=256, multiple_px=1, seamless=True
+    )
+    device = "cpu"
+    precision = "float32"
+    pooling = ""
+
+    def render(
+        self,
+        frame: Frame,
+        windows: Sequence[Window],
+        lr: Sequence[UInt8Array],
+        finer: Sequence[UInt8Array] | None = None,
+    ) -> list[Float32Array]:
+        return [
+            bicubic.enlarge(pixels, window.lr, frame, window.reach)
+            for window, pixels in zip(windows, lr, strict=True)
+        ]
+
+    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+        return Capacity()
