@@ -113,7 +113,7 @@ def test_parquet_beside_the_pictures(store: Path, tmp_path: Path) -> None:
 def test_geojson_lies_where_the_pairs_lie(store: Path, tmp_path: Path) -> None:
     counts = export_store(store, "geojson", tmp_path / "out")
     assert counts["train"] == 6
-    found = json.loads((tmp_path / "out/a.b.geojson").read_text())["features"]
+    found = json.loads((tmp_path / "out/a_b_s0.geojson").read_text())["features"]
     assert len({feature["id"] for feature in found}) == len(found) == 4
     record = next(records_of(open_pairs(store), "train"))
     (ring,) = found[0]["geometry"]["coordinates"]
@@ -167,6 +167,20 @@ def test_names_of_patients_leave_no_old_store_unasked(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="--allow-identifiers"):
         export_store(path, "png", tmp_path / "out")
     assert export_store(path, "png", tmp_path / "out", allow_identifiers=True)["train"] == 2
+
+
+def test_folders_of_the_source_stay_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    make_store(path, {"jane_doe__s.svs": 2, "other__s.svs": 2})
+    export_store(path, "png", tmp_path / "out")
+    written = "".join(str(p) for p in (tmp_path / "out").rglob("*"))
+    written += (tmp_path / "out/train/metadata.csv").read_text()
+    assert "jane" not in written.replace("patient of jane_doe__s.svs", "")
+    rows = list(csv.DictReader((tmp_path / "out/train/metadata.csv").open()))
+    assert [row["slide_index"] for row in rows] == ["0", "0", "1", "1"]
+    assert len({row["key"] for row in rows}) == 4
+    export_store(path, "png", tmp_path / "all", allow_identifiers=True)
+    assert "jane_doe__s.svs" in (tmp_path / "all/train/metadata.csv").read_text()
 
 
 def test_no_cell_is_a_formula() -> None:

@@ -19,7 +19,10 @@ def command(
     ],
     allow_identifiers: Annotated[
         bool,
-        typer.Option(help="Pass on patient names of stores from before pseudonyms."),
+        typer.Option(
+            help="Pass on folder names of the source, and patient names of stores from before "
+            "pseudonyms."
+        ),
     ] = False,
 ) -> None:
     """Write the kept pairs in a common format, each with its whole record."""

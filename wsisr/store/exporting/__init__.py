@@ -64,7 +64,8 @@ def export_store(
     folder : Path
         New or empty.
     allow_identifiers : bool
-        Write patient names of stores that were built before pseudonyms.
+        Keep the folders of slides' paths in their names, and write patient names of stores that
+        were built before pseudonyms.
     reporter : Reporter
 
     Returns
@@ -100,7 +101,7 @@ def export_store(
     try:
         with disk_full_is_clear(folder):
             staged.mkdir(parents=True)
-            counts = _write(store, to, staged, reporter)
+            counts = _write(store, to, staged, allow_identifiers, reporter)
             os.sync()
             if folder.exists():
                 folder.rmdir()
@@ -121,16 +122,18 @@ def _require(to: str) -> None:
         archives.require({"hdf5": "h5py", "lmdb": "lmdb"}[to])
 
 
-def _write(store: PairStore, to: str, folder: Path, reporter: Reporter) -> dict[str, int]:
+def _write(
+    store: PairStore, to: str, folder: Path, folders: bool, reporter: Reporter
+) -> dict[str, int]:
     counts = {split: len(store.split(split)) for split in store.split_names()}
     for split, total in counts.items():
         if not total:
             continue
         if to == "geojson":
-            write_geojson(store, records_of(store, split), folder)
+            write_geojson(store, records_of(store, split, folders), folder)
             continue
         name = pictures.HUB_SPLITS.get(split, split) if to == "huggingface" else split
-        pairs = _report(pairs_of(store, split), split, total, reporter)
+        pairs = _report(pairs_of(store, split, folders), split, total, reporter)
         _WRITERS[to](pairs, fields_of(store, [split]), store.arrays, folder / name)
     if to == "geojson":
         close_geojson(folder)

@@ -2,19 +2,18 @@
 
 One file a slide: a *tile* object a pair (light in QuPath, thousands are fine) in level-0 pixels of
 QuPath's frame, which begins at OpenSlide's bounds; its class is the label or the split. Ids are
-UUIDs of slide and row, so that a second import is recognised.
+UUIDs of the keys, so that a second import is recognised.
 
 Reference: qupath, `PathObjectTypeAdapters`.
 """
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wsisr.store.exporting.records import Record
-from wsisr.store.layout import check_slide_id
 from wsisr.store.reader import PairStore
 
 _SPLIT_COLOURS = {"train": [53, 121, 199], "val": [224, 159, 33], "test": [196, 64, 64]}
@@ -23,14 +22,14 @@ _NAMESPACE = uuid.UUID("3c1f4a52-6d1e-5b0a-9a44-0f5d8d4a7e10")
 
 def write_geojson(store: PairStore, records: Iterator[Record], folder: Path) -> None:
     """Append the tiles of one split to the files of their slides; memory holds one tile."""
-    current, file = "", None
+    current, file = -1, None
     try:
         for record in records:
-            if record["slide"] != current:
+            if record["slide_index"] != current:
                 if file is not None:
                     file.close()
-                current = check_slide_id(record["slide"])
-                path = folder / f"{current}.geojson"
+                current = record["slide_index"]
+                path = folder / f"{record['key'].rpartition('_r')[0]}.geojson"
                 fresh = not path.exists()
                 file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
                 file.write('{"type":"FeatureCollection","features":[\n' if fresh else ",\n")
@@ -52,9 +51,10 @@ def close_geojson(folder: Path) -> None:
 
 
 def _feature(store: PairStore, record: Record) -> dict[str, Any]:
-    attributes: Mapping[str, Any] = store.slides[record["slide"]].attributes  # type: ignore[assignment]
+    view = store.slides[store.attributes["slides"][record["slide_index"]]]
+    attributes: Any = view.attributes
     left, top = attributes.get("origin_px") or (0, 0)
-    array = store.slides[record["slide"]].arrays[0]
+    array = view.arrays[0]
     side = record[f"{array}_size_px"] * record[f"{array}_factor"]
     x, y = record["x"] - left, record["y"] - top
     ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
@@ -66,7 +66,7 @@ def _feature(store: PairStore, record: Record) -> dict[str, Any]:
     }
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{record['slide']}/{record['row']}")),
+        "id": str(uuid.uuid5(_NAMESPACE, record["key"])),
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": {
             "objectType": "tile",

@@ -43,20 +43,23 @@ class Pair:
     images: dict[str, UInt8Array]
 
 
-def pairs_of(store: PairStore, split: str) -> Iterator[Pair]:
-    """The kept pairs of a split, slide by slide; one is in memory at a time."""
+def pairs_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Pair]:
+    """The kept pairs of a split, slide by slide; one is in memory at a time.
+
+    With `folders`, a slide's name keeps the folders of its path.
+    """
     for view, index, members in _by_slide(store, split):
-        records = Records(view, index, split)
+        records = Records(view, index, split, folders)
         for row in members:
             record = records.of(row)
             images = {name: store.patch(view.slide_id, row, name) for name in view.arrays}
             yield Pair(key=record["key"], record=record, images=images)
 
 
-def records_of(store: PairStore, split: str) -> Iterator[Record]:
+def records_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Record]:
     """The same without reading pixels."""
     for view, index, members in _by_slide(store, split):
-        records = Records(view, index, split)
+        records = Records(view, index, split, folders)
         yield from (records.of(row) for row in members)
 
 
@@ -70,10 +73,12 @@ def _by_slide(store: PairStore, split: str) -> Iterator[tuple[SlideView, int, li
 class Records:
     """Records of one slide."""
 
-    def __init__(self, view: SlideView, index: int, split: str) -> None:
+    def __init__(self, view: SlideView, index: int, split: str, folders: bool = False) -> None:
         attributes: Any = view.attributes
+        # An id spells the path: names of folders, which may be people's, stay where they are.
+        name = view.slide_id if folders else view.slide_id.rpartition("__")[2]
         # Names come from a file: they must not lead anywhere (and are cut at points by readers).
-        self._stem = f"{re.sub(r'[^A-Za-z0-9_-]', '_', view.slide_id)}_s{index}"
+        self._stem = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}_s{index}"
         self._labels = attributes.get("labels") or []
         self._reasons = attributes.get("reasons") or []
         self._columns = {name: view.column(name) for name in view.columns()}
@@ -81,10 +86,11 @@ class Records:
         mpp = attributes.get("mpp") or {}
         self._slide: Record = {
             "split": split,
-            "slide": view.slide_id,
-            "patient": attributes["patient"],
+            "slide": name,
+            "slide_index": index,
+            "patient": name if attributes["patient"] == view.slide_id else attributes["patient"],
             "patient_source": attributes.get("patient_source") or "not recorded",
-            "group": attributes.get("group") or "",
+            "group": (attributes.get("group") or "").rpartition("__")[2],
             "site": attributes.get("site") or "",
             "mpp_source": mpp.get("source") or "",
         }
@@ -178,5 +184,5 @@ def table_of(store: PairStore) -> dict[str, list[Any]]:
     """All kept pairs of all splits as columns; fields that a slide lacks are None."""
     splits = store.split_names()
     names = fields_of(store, splits)
-    records = [record for split in splits for record in records_of(store, split)]
+    records = [record for split in splits for record in records_of(store, split, True)]
     return {name: [record.get(name) for record in records] for name in names}
