@@ -1,5 +1,6 @@
 """A record rebuilds the same bytes from the slides, and nothing from other slides."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from wsisr.building.record import (
 )
 from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
-from wsisr.errors import BuildError
+from wsisr.errors import BuildError, WsisrError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import keep_pairs, verify_store
 from wsisr.testing.camelyon import write_camelyon16_like
@@ -242,3 +243,28 @@ def test_masks_come_back_whole() -> None:
     for shape in ((1, 1), (7, 13), (64, 40)):
         mask = (rng.random(shape) > 0.5).astype(np.uint8)
         assert np.array_equal(unpack_mask(pack_mask(mask)), mask)
+
+
+def test_a_record_that_unpacks_without_end_is_refused_before_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.json.gz"
+    path.write_bytes(gzip.compress(b'{"format": "wsisr-record", "x": "' + b" " * 40_000_000))
+    with pytest.raises(BuildError, match=r"bomb\.json\.gz: .* more than 50 times its size"):
+        load_record(path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"root": 1, "slides": {}},
+        {"root": {"manifest": {}, "created_with": {}, "slides": []}, "slides": 3},
+        {"root": {"manifest": [], "created_with": {}, "slides": []}, "slides": {}},
+        {"root": {"manifest": {}, "created_with": {}, "slides": []}, "slides": {"a": {}}},
+        {"root": {"manifest": {}, "created_with": {}, "slides": []}, "slides": {"../a": {}}},
+        {"slides": {}},
+    ],
+)
+def test_a_record_of_another_shape_is_one_sentence(tmp_path: Path, body: dict[str, Any]) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"format": "wsisr-record", "format_version": 1} | body))
+    with pytest.raises(WsisrError):
+        load_record(path)

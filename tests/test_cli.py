@@ -1,5 +1,6 @@
 """The commands: help, exit codes, and one sentence for every mistake."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,41 @@ def test_a_url_is_no_local_output(
     said = capsys.readouterr().err
     assert "writes to local disks alone" in said and "secret" not in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "m/p.zarr"), "m/p.zarr: Read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "m"), "ask for the permission"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "make room"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n"), "choose a shorter one"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "https://u:p@h/a?b"), "https://***@h/a"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence_in_every_command(
+    fault: OSError,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused() -> None:
+        raise fault
+
+    monkeypatch.setattr("wsisr_cli.main.app", refused)
+    monkeypatch.setattr(sys, "argv", ["wsisr", "tissue"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and words in error and error.count("\n") == 1
+
+
+def test_a_url_is_no_local_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["wsisr", "inspect", "https://me:pw@host/a.svs?sig=1"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "is a URL" in error
+    assert "pw" not in error and "sig" not in error

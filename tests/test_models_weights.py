@@ -4,10 +4,11 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from wsisr.errors import ModelError
 from wsisr.models import create_model, load_foreign, load_model, save_model, start_from
@@ -205,3 +206,34 @@ def test_starting_from_another_scale_keeps_the_new_upsampler(tmp_path: Path) -> 
     assert torch.equal(x4.net.conv_first.weight, x2.net.conv_first.weight)
     with pytest.raises(ModelError, match="no tensor fits"):
         start_from(create_model("srcnn", scale=2, preset="tiny"), tmp_path)
+
+
+def test_a_flipped_bit_of_a_weight_is_an_error(tmp_path: Path) -> None:
+    weights = save_model(tiny(), tmp_path / "m") / WEIGHTS_NAME
+    data = bytearray(weights.read_bytes())
+    data[-1001] ^= 64
+    weights.write_bytes(data)
+    with pytest.raises(ModelError, match="do not match the digest"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": 5},
+        {"scale": 1e400},
+        {"scale": [4]},
+        {"scale": -1},
+        {"name": ["edsr"]},
+        {"preset": None},
+        {"settings": {"width": "x"}},
+        {"settings": {"width": -3, "blocks": 1e9}},
+    ],
+)
+def test_a_config_of_any_content_is_one_sentence(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = save_model(tiny(), tmp_path / "m")
+    text = json.dumps(json.loads((folder / CONFIG_NAME).read_text()) | change)
+    (folder / CONFIG_NAME).write_text(text)
+    save_file(load_file(folder / WEIGHTS_NAME), folder / WEIGHTS_NAME, metadata={"wsisr": text})
+    with pytest.raises(ModelError):
+        load_model(folder)

@@ -6,9 +6,29 @@ who know nothing of wsisr can still catch `FileNotFoundError` or `ValueError`. A
 carry one message string, and so they survive the trip through a process pool.
 """
 
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# One slash: a path library has been at the URL before the message was made.
+_LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/@\s'\"]*@")
+_QUERY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/{1,2}[^\s?'\"]*)\?[^\s'\")]*")
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs have lost their logins and queries, which are passwords and signatures."""
+    return _QUERY.sub(r"\1", _LOGIN.sub(r"\1***@", text)) if ":/" in text else text
+
 
 class WsisrError(Exception):
-    """Base of every error that wsisr raises on purpose."""
+    """Base of every error that wsisr raises on purpose.
+
+    Messages go to screens, logs and reports that are shared, so no message holds a URL's secrets.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(without_secrets(a) if isinstance(a, str) else a for a in arguments))
 
 
 class SlideError(WsisrError, OSError):
@@ -85,3 +105,37 @@ class StoreLockedError(StoreError, LockedError):
 
 class BuildError(WsisrError, RuntimeError):
     """A build cannot start or cannot go on."""
+
+
+@contextmanager
+def damage_is_clear(what: object, kind: type[WsisrError], remedy: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes of its reader into one sentence that names it.
+
+    For content that others wrote and that is too rich to be checked value by value beforehand:
+    a wrong type deep inside shows as any of Python's errors.
+
+    Parameters
+    ----------
+    what : object
+        The file.
+    kind : type
+        Of the error that is raised; errors of wsisr pass as they are.
+    remedy : str
+        What to do, without a full stop.
+    """
+    try:
+        yield
+    except WsisrError:
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        detail = " ".join(str(error).split())[:200]
+        raise kind(f"{what} is damaged ({type(error).__name__}: {detail}); {remedy}.") from error

@@ -4,8 +4,10 @@ Exit codes: 0 all done; 1 finished, some slides failed; 2 nothing done or bad us
 interrupted.
 """
 
+import errno
 import importlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -97,15 +99,56 @@ def _refuse_remote_output(arguments: Sequence[str]) -> None:
             )
 
 
+def _refuse_remote_input(arguments: Sequence[str]) -> None:
+    """A path library makes ``https:/`` of a URL, and then there is no such file."""
+    from wsisr.errors import ConfigError
+
+    for argument in arguments:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+            raise ConfigError(
+                f"{argument} is a URL, and wsisr's commands read local files; copy it here, or "
+                "open the one slide in Python with wsisr.slides.open_slide(url)."
+            )
+
+
+def _system_fault(error: OSError) -> str:
+    """What the system refused, as a sentence with the place and the remedy."""
+    places = [os.fsdecode(p) for p in (error.filename, error.filename2) if p is not None]
+    where = " -> ".join(places) or "a file"
+    remedy = {
+        errno.EROFS: "the place is read-only; write to another folder with -o",
+        errno.EACCES: "you may not read or write there; write to another folder with -o, or ask "
+        "for the permission",
+        errno.EPERM: "you may not do that there; write to another folder with -o",
+        errno.ENOSPC: "the disk is full; make room, or write to another disk with -o",
+        errno.EDQUOT: "the quota is used up; make room, or write to another disk with -o",
+        errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+        errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+        errno.ENOENT: "it is not there, or was removed meanwhile",
+    }.get(error.errno or 0, "the system refused it; see that the disk is there and whole")
+    return f"{where}: {error.strerror or error}: {remedy}."
+
+
 def main() -> None:
     """Entry point of the `wsisr` script."""
-    from wsisr.errors import WsisrError
+    from wsisr.errors import WsisrError, without_secrets
 
     try:
         _refuse_remote_output(sys.argv[1:])
+        _refuse_remote_input(sys.argv[1:])
         app()
     except WsisrError as error:
         typer.echo(f"wsisr: {error}", err=True)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        # Whoever read the output has gone (wsisr ... | head); nothing is left to be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        logging.getLogger("wsisr").info("where it happened", exc_info=True)
+        typer.echo(f"wsisr: {without_secrets(_system_fault(error))}", err=True)
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from store_samples import columns, patches, root_attributes, write_slide
 
-from wsisr.store import BuildLock, StoreWriter
+from wsisr.store import BuildLock, StoreWriter, export_store
 from wsisr.store.keep import keep_pairs
 
 Case = Callable[[Path], None]
@@ -59,8 +59,27 @@ def keep(folder: Path) -> None:
     keep_pairs(folder / "a.zarr", "spread<0.6")
 
 
+def export(folder: Path) -> None:
+    """Pictures of a store; whole, the folder is refused and needs nothing."""
+    if not (folder / "out").exists():
+        export_store(folder / "a.zarr", "png", folder / "out")
+
+
+def degrade(folder: Path) -> None:
+    """A store with one more array."""
+    from wsisr.degradation.stores import degrade_store
+
+    if not (folder / "b.zarr").exists():
+        degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2)
+    else:
+        # Whole already; what lies beside it goes with the next run that replaces it.
+        degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2, overwrite=True)
+
+
 CASES: dict[str, tuple[Case, Case]] = {
     "build": (build, nothing),
     "overwrite": (overwrite, small_store),
     "keep": (keep, small_store),
+    "export": (export, small_store),
+    "degrade": (degrade, small_store),
 }

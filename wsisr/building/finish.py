@@ -330,8 +330,16 @@ def _failures_csv(failures: Sequence[Failure]) -> str:
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["slide", "file", "stage", "kind", "error"])
     for failure in sorted(failures, key=lambda item: item.slide_id):
-        table.writerow([failure.slide_id, failure.path, failure.stage, failure.kind, failure.error])
+        cells = [failure.slide_id, failure.path, failure.stage, failure.kind, failure.error]
+        table.writerow([csv_cell(text) for text in cells])
     return out.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """A cell as text: names come from others, and spreadsheets run what begins like a formula
+    (OWASP, CSV Injection). What no encoding can hold is spelled out."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _summary(

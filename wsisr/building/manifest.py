@@ -298,7 +298,7 @@ def load_manifest(name_or_file: str | Path, overrides: dict[str, Any] | None = N
         raise ManifestError(f"{path}: no such manifest file.")
     try:
         body = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(body, dict):
         raise ManifestError(f"{path}: a manifest is a YAML mapping with at least a name.")

@@ -27,7 +27,7 @@ from wsisr.building.record import (
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
 from wsisr.building.state import RULES, BuildRequest, Prepared, failed_slides
-from wsisr.errors import BuildError
+from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.protocol import UInt8Array
@@ -104,7 +104,8 @@ def rebuild_pairs(
         the place holds another store.
     """
     runner = runner or ProcessRunner(workers=max(1, prepared.request.workers))
-    tasks = match_slides(prepared, record)
+    with damage_is_clear(record.path, BuildError, "copy it again"):
+        tasks = match_slides(prepared, record)
     for text in _other_versions(record):
         report(ProgressEvent(stage="rebuild", message=f"Warning: {text}"))
     with BuildLock(prepared.paths.root):

@@ -12,6 +12,7 @@ import base64
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,17 +24,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from wsisr.building.layout import SlideTask
 from wsisr.building.records import Reading, ScanRecord, load_scan
-from wsisr.errors import BuildError
+from wsisr.errors import BuildError, damage_is_clear
 from wsisr.geometry import PatchGeometry
 from wsisr.slides.stack import ImageStack
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.files import replace_file
-from wsisr.store.layout import StorePaths
+from wsisr.store.layout import StorePaths, check_slide_id
 
 FORMAT = "wsisr-record"
 FORMAT_VERSION = 1
 
 _GEOMETRY = TypeAdapter(PatchGeometry)
+_ENTRY = {"attributes": dict, "arrays": list, "columns": dict, "tissue": str, "geometry": dict}
+_PACKED, _ALWAYS_BYTES = 50, 16 << 20
+"""Text of a record packs about ten to one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +127,10 @@ def load_record(path: Path) -> Record:
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
-        body = json.loads(data)
+        body = json.loads(_read_limited(path))
     except FileNotFoundError:
         raise BuildError(f"{path}: there is no such record.") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, RecursionError) as error:
         raise BuildError(f"{path}: cannot be read as a record ({error}); copy it again.") from None
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise BuildError(f"{path}: is no record of a pair store (record.json of its report).")
@@ -138,8 +139,37 @@ def load_record(path: Path) -> Record:
             f"{path}: record format {body.get('format_version')!r}; this wsisr reads "
             f"{FORMAT_VERSION}: pip install --upgrade wsisr."
         )
-    lacking = tuple(body.get("lacking", ()))
-    return Record(root=body["root"], slides=body["slides"], path=path, lacking=lacking)
+    with damage_is_clear(path, BuildError, "copy it again"):
+        root, slides, lacking = body["root"], body["slides"], tuple(body.get("lacking", ()))
+        manifest, versions, listed = root["manifest"], root["created_with"], root["slides"]
+        for value in (manifest, versions):
+            _check(value, dict)
+        _check(listed, list)
+        for slide_id, entry in slides.items():
+            check_slide_id(slide_id)
+            for name, of in _ENTRY.items():
+                _check(entry[name], of)
+            _check(entry["attributes"]["source"], str)
+            _check(entry["attributes"]["fingerprint"], str)
+    return Record(root=root, slides=slides, path=path, lacking=lacking)
+
+
+def _read_limited(path: Path) -> bytes:
+    """A record's text; what no record packs so tightly is no record, and is not unpacked."""
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return path.read_bytes()
+    limit = _PACKED * path.stat().st_size + _ALWAYS_BYTES
+    with gzip.open(path) as packed:
+        data = packed.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it unpacks to more than {_PACKED} times its size, as no record does")
+    return data
+
+
+def _check(value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} where there should be {kind.__name__}")
 
 
 def slide_entry(store: PairStore, slide_id: str) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def _from_file(path: Path) -> Degradation:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DegradationError(f"{path}: no such degradation file.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DegradationError(f"{path}: no readable JSON ({error}).") from None
     if not isinstance(content, dict) or "stages" not in content:
         raise DegradationError(

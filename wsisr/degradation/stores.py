@@ -1,6 +1,7 @@
 """Degradations on pair stores: registered pairs out, simulated LR arrays in."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.profile import FittedProfile
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.errors import DegradationError
+from wsisr.errors import DegradationError, StoreError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import check_scale
-from wsisr.store import ArraySpec, PairStore, StoreWriter, open_pairs
+from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
+from wsisr.store.files import DiskFullError, remove_tree, swap_in
 from wsisr.store.schema import DIGEST, layer_column
+from wsisr.store.writer import refuse_foreign
 
 SCANNED = ("rescan", "rescan-reduced", "cross-scanner", "stored-level")
 """Origins of LR that a scanner has made."""
@@ -204,9 +207,53 @@ def degrade_store(
         if key not in ("format", "format_version", "codec", "digest", "magnifications")
     }
     root["magnifications"] = [*store.arrays, name]
-    writer = StoreWriter.create(
-        target, root, codec=codec or store.attributes["codec"], overwrite=overwrite
-    )
+    if target.exists() and not overwrite:
+        raise StoreError(
+            f"{target} exists already; add --overwrite to replace it, or choose another place "
+            "with -o."
+        )
+    if target.exists():
+        refuse_foreign(target)
+    with BuildLock(target, command=f"wsisr degrade apply {source}"), _remedy(target):
+        place = StoreWriter(target, store.attributes["codec"])
+        place.recover()
+        if place.clean():
+            text = f"{target}: what an interrupted run left is removed; it begins anew."
+            report(ProgressEvent(stage="degrade", message=text))
+        staged = place.paths.partial / "new" / target.name
+        writer = StoreWriter.create(staged, root, codec=codec or store.attributes["codec"])
+        try:
+            _write_degraded(store, writer, hr, name, degradation, scale, seed, report)
+        except BaseException:
+            remove_tree(staged.parent)
+            raise
+        swap_in(staged, target, place.paths.replaced_root)
+        place.clean()
+    return name
+
+
+@contextmanager
+def _remedy(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except DiskFullError as error:
+        raise DiskFullError(
+            f"{target}: the disk is full; what was written of it is removed again and the source "
+            "is untouched. Make room, or write to another disk with -o, and run it again."
+        ) from error
+
+
+def _write_degraded(
+    store: PairStore,
+    writer: StoreWriter,
+    hr: str,
+    name: str,
+    degradation: Degradation,
+    scale: float,
+    seed: int,
+    report: Reporter,
+) -> None:
+    """Every slide of a store with one more array, and its splits."""
     for done, (slide_id, view) in enumerate(store.slides.items(), start=1):
         specs = [view.spec(array) for array in view.arrays]
         source_spec = view.spec(hr)
@@ -253,7 +300,6 @@ def degrade_store(
     if store.split_names():
         writer.commit_splits({split: store.split(split) for split in store.split_names()})
     writer.clean()
-    return name
 
 
 def _array_name(degradation: Degradation, scale: float) -> str:

@@ -260,7 +260,7 @@ def open_run(folder: Path | str) -> TrainedModel:
             folder=folder,
             document=document,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} lacks or garbles {error}") from error
 
 
@@ -292,7 +292,7 @@ def open_saved(folder: Path | str) -> TrainedModel:
             saved=folder,
             document=extra,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} lacks or garbles {error}") from error
 
 

@@ -5,6 +5,7 @@ its header too) and ``config.json`` (the same specification, to be read by peopl
 run code. Other projects' pickles are read with ``weights_only=True``.
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wsisr import __version__
-from wsisr.errors import ModelError
+from wsisr.errors import ModelError, damage_is_clear
 from wsisr.models.registry import build_from_settings, model_spec, settings_dict
 from wsisr.models.settings import missing, override
 from wsisr.models.wrapper import SRModel
@@ -29,6 +30,9 @@ from wsisr.models.wrapper import SRModel
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+DIGEST_KEY = "tensors_blake2b"
+_CONFIG_TYPES = {"name": str, "preset": str, "settings": dict, "extra": dict}
+_MAX_SCALE = 1000
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "sd")
 _PREFIXES = ("module.", "_orig_mod.")
 
@@ -63,11 +67,12 @@ def save_model(model: SRModel, folder: Path | str, extra: Mapping[str, Any] | No
         raise ModelError(f"{model.info.name} is not our architecture; keep its own weights file")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(model_config(model, extra), indent=2, sort_keys=True)
     tensors = {
         key: value.detach().to("cpu").contiguous().clone()
         for key, value in model.state_dict().items()
     }
+    config_text = model_config(model, extra) | {DIGEST_KEY: tensors_digest(tensors)}
+    text = json.dumps(config_text, indent=2, sort_keys=True)
     config = folder / (CONFIG_NAME + ".partial")
     config.write_text(text + "\n", encoding="utf-8")
     weights = folder / (WEIGHTS_NAME + ".partial")
@@ -105,20 +110,42 @@ def load_model_and_config(
     folder = Path(path)
     folder = folder.parent if folder.name in (WEIGHTS_NAME, CONFIG_NAME) else folder
     config = read_config(folder)
+    where = folder / CONFIG_NAME
+    with damage_is_clear(where, ModelError, "copy the folder again from where it was saved"):
+        model = _from_config(config, where)
+    tensors = _read_safetensors(folder / WEIGHTS_NAME)
+    # Models that were saved before there were digests have none.
+    if config.get(DIGEST_KEY, found := tensors_digest(tensors)) != found:
+        raise ModelError(
+            f"{folder / WEIGHTS_NAME}: its tensors do not match the digest in {CONFIG_NAME}: the "
+            "file was damaged or edited; copy it again"
+        )
+    _load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
+    return model.to(device).eval(), config
+
+
+def _from_config(config: Mapping[str, Any], where: Path) -> SRModel:
     spec = model_spec(config["name"])
     lacking = missing(spec.settings, config["settings"])
     if lacking:
         raise ModelError(
-            f"{folder / CONFIG_NAME} lacks the settings {', '.join(lacking)} of {spec.name}; it "
+            f"{where} lacks the settings {', '.join(lacking)} of {spec.name}; it "
             f"was written by {config.get('created_with', 'an unknown version')}"
         )
     settings = override(spec.settings(), config["settings"], spec.name)
     # The fresh weights are overwritten: the caller's random state must not notice them.
     with torch.random.fork_rng(devices=[]):
-        model = build_from_settings(spec, settings, config["scale"], config["preset"])
-    tensors = _read_safetensors(folder / WEIGHTS_NAME)
-    _load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
-    return model.to(device).eval(), config
+        return build_from_settings(spec, settings, config["scale"], config["preset"])
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """BLAKE2b-256 over names, types, shapes and bytes of tensors, in the order of their names."""
+    state = hashlib.blake2b(digest_size=32)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -132,17 +159,28 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         config = json.loads(text)
         with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
             header = (file.metadata() or {}).get("wsisr")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != "wsisr-model":
         raise ModelError(f"{folder / CONFIG_NAME} does not describe a wsisr model")
+    scale = config.get("scale")
+    wrong = [k for k, kind in _CONFIG_TYPES.items() if not isinstance(config.get(k), kind)]
+    if not (scale is None or (isinstance(scale, int | float) and 0 < scale < _MAX_SCALE)):
+        wrong.append("scale")
+    if wrong:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} is damaged: {', '.join(wrong)} cannot be what it says; copy "
+            "the folder again from where it was saved"
+        )
     if config.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"{folder / CONFIG_NAME} has format version {config.get('format_version')}, this "
             f"program reads {FORMAT_VERSION}; use the version that wrote it "
             f"({config.get('created_with', 'unknown')})"
         )
-    if header is None or json.loads(header) != config:
+    with damage_is_clear(folder / WEIGHTS_NAME, ModelError, "copy it again"):
+        same = header is not None and json.loads(header) == config
+    if not same:
         raise ModelError(
             f"{folder}: {CONFIG_NAME} and the header of {WEIGHTS_NAME} differ; the two files do "
             "not belong together, copy both from one save"

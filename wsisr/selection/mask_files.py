@@ -1,6 +1,8 @@
 """Tissue masks as files: out to PNG and GeoJSON, in from ours, QuPath's and other tools'."""
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def write_tissue_files(tissue: TissueMap, folder: Path, name: str) -> tuple[Path
         The files, in that order.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Under their names when all are whole; what a kill left here goes with the next run.
+    staged = folder / f".{name}.partial"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    try:
+        paths = _write_all(tissue, staged, name)
+        for path in paths:
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return tuple(folder / path.name for path in paths)
+
+
+def _write_all(tissue: TissueMap, folder: Path, name: str) -> tuple[Path, ...]:
     mask_path = folder / f"{name}-mask.png"
     info = PngInfo()
     info.add_text("wsisr:um_per_px", repr(tissue.um_per_px))

@@ -15,8 +15,14 @@ from pathlib import Path
 
 from wsisr.errors import StoreError
 
+_LONG_NAME = 160
+"""Bytes of a name that leave room for what is put around it; file systems allow 255 in all."""
 _MAX_PARTS = 512
 """Parts of one system call; the common limit is 1024."""
+_GOES_ON = (
+    "What is finished so far is safe. Make room (or write to another disk with -o) and run the "
+    "same command again: it goes on where it stopped."
+)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -25,7 +31,7 @@ class DiskFullError(StoreError):
 
 
 @contextmanager
-def disk_full_is_clear(where: Path) -> Iterator[None]:
+def disk_full_is_clear(where: Path, remedy: str = _GOES_ON) -> Iterator[None]:
     """Turn "no space left" inside the block into one `DiskFullError` with the remedy."""
     try:
         yield
@@ -36,9 +42,7 @@ def disk_full_is_clear(where: Path) -> Iterator[None]:
         free = shutil.disk_usage(folder).free / 1e6
         quota = " (quota)" if err.errno == errno.EDQUOT else ""
         raise DiskFullError(
-            f"{where}: the disk is full{quota}, {free:.0f} MB are free. What is finished so far is "
-            "safe. Make room (or write to another disk with -o) and run the same command "
-            "again: it goes on where it stopped."
+            f"{where}: the disk is full{quota}, {free:.0f} MB are free. {remedy}"
         ) from err
 
 
@@ -69,7 +73,10 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
     """
     folder = path.parent if staging is None else staging
     # Parts of one build may run on several hosts with one file system between them.
-    staged = folder / f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial"
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+    staged = folder / f".{name}.{socket.gethostname()}-{os.getpid()}.partial"
     with disk_full_is_clear(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:

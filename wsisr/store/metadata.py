@@ -124,7 +124,8 @@ class Node:
     @property
     def attributes(self) -> Json:
         """The attributes under ``"wsisr"``; empty where there are none."""
-        value = self.document.get("attributes", {}).get("wsisr", {})
+        attributes = self.document.get("attributes")
+        value = attributes.get("wsisr") if isinstance(attributes, dict) else None
         return dict(value) if isinstance(value, dict) else {}
 
 
@@ -144,7 +145,7 @@ def read_node(folder: Path) -> Node:
         raise StoreError(f"{folder}: no {META} here, so this is no Zarr v3 node.") from err
     except NotADirectoryError as err:
         raise StoreError(f"{folder} is not a directory, so it is no Zarr v3 node.") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise CorruptStoreError(f"{folder / META} is no JSON document: {err}.") from err
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         raise CorruptStoreError(f"{folder / META} is no Zarr v3 document.")

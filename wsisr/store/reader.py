@@ -3,17 +3,18 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsisr.errors import StoreError
+from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.slides.ids import short_forms
 from wsisr.store.columns import read_plain
-from wsisr.store.digests import canonical_digest
-from wsisr.store.layout import META, StorePaths
+from wsisr.store.digests import canonical_digest, slide_digest
+from wsisr.store.layout import META, StorePaths, check_array_name, check_slide_id
 from wsisr.store.metadata import read_node
 from wsisr.store.schema import (
     COLUMNS,
@@ -42,6 +43,12 @@ class SlideView:
         self.attributes = cast(SlideAttributes, read_node(self._paths.root).attributes)
         if self.attributes.get("state") != "complete":
             raise StoreError(f"{self._paths.root}: this slide is not complete; run wsisr verify.")
+        with _damage_of(self._paths.meta):
+            # Names become paths, here and in exports.
+            for name in self.attributes["arrays"]:
+                check_array_name(name)
+            if len(self) < 0:
+                raise ValueError("a negative number of patches")
 
     def __len__(self) -> int:
         return int(self.attributes["patches"])
@@ -51,9 +58,24 @@ class SlideView:
         """Names of the image arrays, finest first."""
         return tuple(self.attributes["arrays"])
 
+    def check(self) -> None:
+        """Compare the slide's attributes and files with its digest.
+
+        Raises
+        ------
+        CorruptStoreError
+        """
+        root = self._paths.root
+        if slide_digest(root, self.attributes, self.arrays) != self.attributes.get("digest"):
+            raise CorruptStoreError(
+                f"{root} is not as it was written: its digest differs; run wsisr verify."
+            )
+
     def spec(self, array: str) -> ArraySpec:
         """What is known of an image array: size, factor, origin, native or made."""
-        return ArraySpec.from_attributes(self.reader(array).attributes)
+        attributes = self.reader(array).attributes
+        with _damage_of(self._paths.array(array) / META):
+            return ArraySpec.from_attributes(attributes)
 
     def reader(self, array: str) -> ShardReader:
         """The reader of one image array."""
@@ -134,6 +156,11 @@ class PairStore:
         self.path = self.paths.root
         node = read_node(self.path)
         self.attributes: RootAttributes = read_root_attributes(node.attributes, str(self.path))
+        with _damage_of(self.paths.meta):
+            for name in self.attributes["slides"]:
+                check_slide_id(name)
+            for name in self.attributes["magnifications"]:
+                check_array_name(name)
         self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
         self._short: dict[str, list[str]] | None = None
         present = [s for s in self._index if (self.paths.slide(s).root / META).is_file()]
@@ -406,6 +433,18 @@ class PairStore:
         return self._pool
 
 
+@contextmanager
+def _damage_of(meta: Path) -> Iterator[None]:
+    """Faults in a document of the store name it."""
+    try:
+        with damage_is_clear(meta, CorruptStoreError, "run wsisr verify"):
+            yield
+    except StoreError as error:
+        if str(meta) in str(error):
+            raise
+        raise CorruptStoreError(f"{meta}: {error}") from error
+
+
 Job = tuple[ShardReader, int, int, int, UInt8Array]
 
 
@@ -421,7 +460,9 @@ def _run(jobs: list[Job], pool: ThreadPoolExecutor | None, threads: int) -> None
     list(pool.map(read, [jobs[start : start + step] for start in range(0, len(jobs), step)]))
 
 
-def open_pairs(path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1) -> PairStore:
+def open_pairs(
+    path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1, check: bool = False
+) -> PairStore:
     """Open a pair store for reading.
 
     Parameters
@@ -432,12 +473,20 @@ def open_pairs(path: str | os.PathLike[str], *, verify: bool = True, threads: in
         Check the CRC-32C of everything that is read.
     threads : int
         Threads that read and decode a batch.
+    check : bool
+        Compare every slide's attributes and files with its digest first, as for a store that came
+        from others; reads all files but the image shards.
 
     Raises
     ------
     StoreError
         If there is no pair store, or one of a newer format.
+    CorruptStoreError
+        With `check`: naming the first slide that is not as it was written.
     """
     if "://" in os.fspath(path):
         raise StoreError(f"{os.fspath(path)}: stores are read from directories; copy it first.")
-    return PairStore(Path(path), verify=verify, threads=threads)
+    store = PairStore(Path(path), verify=verify, threads=threads)
+    for view in store.slides.values() if check else ():
+        view.check()
+    return store

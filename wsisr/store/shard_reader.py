@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsisr.errors import CorruptStoreError, StoreError
+from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.store.layout import META
 from wsisr.store.layouts import KnownLayout, chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
@@ -67,8 +67,13 @@ class ShardReader:
         if node.is_group:
             raise StoreError(f"{self.path} is a group, not an image array.")
         self.attributes = node.attributes
-        self.shape: tuple[int, ...] = tuple(node.document.get("shape", ()))
-        if len(self.shape) != 4 or node.document.get("data_type") != "uint8":
+        with damage_is_clear(self.path / META, CorruptStoreError, "run wsisr verify"):
+            self.shape: tuple[int, ...] = tuple(int(n) for n in node.document.get("shape", ()))
+        if (
+            node.document.get("node_type") != "array"
+            or len(self.shape) != 4
+            or node.document.get("data_type") != "uint8"
+        ):
             raise StoreError(f"{self.path / META}: not an array of uint8 images (n, h, w, 3).")
         self._layout = known_layout(node.document)
         self._verify = verify
@@ -288,9 +293,22 @@ class ShardReader:
             from wsisr.store import codecs
 
             codecs.register()
-            self._fallback = zarr.open_array(self.path, mode="r")
+            try:
+                self._fallback = zarr.open_array(self.path, mode="r")
+            except Exception as error:
+                # zarr names neither the file nor a common base of its errors.
+                raise CorruptStoreError(
+                    f"{self.path / META}: zarr-python cannot open it ({type(error).__name__}: "
+                    f"{error}); run wsisr verify."
+                ) from error
         height, width = out.shape[:2]
-        out[:] = self._fallback[row, y : y + height, x : x + width]
+        try:
+            out[:] = self._fallback[row, y : y + height, x : x + width]
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            raise CorruptStoreError(
+                f"{self.path}, patch {row}: {text}; run wsisr verify."
+            ) from error
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool_pid != os.getpid():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.errors import CorruptStoreError, StoreError, WsisrError
+from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import list_files, patch_digests, slide_digest
 from wsisr.store.findings import Finding, error, shorten, warning
@@ -33,13 +33,19 @@ def verify_slide(store: PairStore, slide_id: str, *, deep: bool) -> list[Finding
     deep : bool
         Also read every pixel and compare checksums and patch digests.
     """
-    root = store.paths.slide(slide_id).root
     try:
-        node = read_node(root)
-        view = store.slides[slide_id]
-        arrays, patches = list(view.arrays), len(view)
-    except (WsisrError, KeyError, TypeError, ValueError) as fault:
+        with damage_is_clear(store.paths.slide(slide_id).meta, CorruptStoreError, "restore it"):
+            return _findings(store, slide_id, deep)
+    except (WsisrError, OSError) as fault:
+        # What is said of one slide must not keep the others from being looked at.
         return [error("metadata", f"{fault}", slide_id)]
+
+
+def _findings(store: PairStore, slide_id: str, deep: bool) -> list[Finding]:
+    root = store.paths.slide(slide_id).root
+    node = read_node(root)
+    view = store.slides[slide_id]
+    arrays, patches = list(view.arrays), len(view)
     findings = _check_document(node, slide_id)
     findings += _check_digest(root, node.attributes, arrays, slide_id)
     layouts, faults = _layouts(root, arrays, patches, slide_id)

@@ -96,7 +96,7 @@ class StoreWriter:
                         f"{paths.root} exists already; add --overwrite to replace it, or choose "
                         "another place with -o."
                     )
-                _refuse_foreign(paths.root)
+                refuse_foreign(paths.root)
             writer._clean_staging()
             # Parts of one build may start at the same moment: each stages under its own name.
             staged = paths.staged_roots / f"{socket.gethostname()}-{os.getpid()}"
@@ -227,8 +227,10 @@ class StoreWriter:
             stage_splits(self.paths.staged_splits, splits, len(slides))
             swap_in(self.paths.staged_splits, self.paths.splits, self.paths.replaced_splits)
 
-    def clean(self) -> None:
+    def clean(self) -> bool:
         """Remove whatever is staged and not in work, and the staging folder if nothing is left.
+
+        Returns whether there was anything besides what the present run needs itself.
 
         Only while no other part of a build can be at work. What a build that is not finished has
         found out so far stays.
@@ -236,12 +238,13 @@ class StoreWriter:
         self._clean_staging()
         partial = self.paths.partial
         if not partial.is_dir():
-            return
-        for entry in partial.iterdir():
-            if entry.name not in _NOT_STAGED:
-                remove_tree(entry)
+            return False
+        staged = [entry for entry in partial.iterdir() if entry.name not in _NOT_STAGED]
+        for entry in staged:
+            remove_tree(entry)
         if not any(partial.iterdir()):
             partial.rmdir()
+        return bool(staged)
 
     def recover(self) -> None:
         """Bring replacements that a kill interrupted to one of their two ends."""
@@ -299,7 +302,7 @@ def _resumed(stored: RootAttributes, given: RootAttributes, committed: set[str])
     return cast(RootAttributes, merged)
 
 
-def _refuse_foreign(path: Path) -> None:
+def refuse_foreign(path: Path) -> None:
     """Never delete anything that is not a pair store."""
     if path.is_dir() and not any(path.iterdir()):
         return

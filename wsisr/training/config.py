@@ -186,7 +186,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a configuration is a YAML mapping of sections")

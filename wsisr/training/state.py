@@ -100,7 +100,15 @@ def read_state(folder: Path) -> TrainerState | None:
             if _digest(path) != scalars["digest"]:
                 raise ValueError("its content does not match its hash")
             return TrainerState(tensors=load_file(path), scalars=scalars, skipped=tuple(faults))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
             faults.append(f"{path} is broken ({error}): it is passed over.")
     if faults:
         raise TrainingError(
