@@ -4,6 +4,7 @@ import csv
 import errno
 import importlib
 import json
+import shutil
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -120,7 +121,16 @@ def test_geojson_lies_where_the_pairs_lie(store: Path, tmp_path: Path) -> None:
     assert shapely.box(record["x"], record["y"], record["x"] + 32, record["y"] + 32).equals(
         shapely.Polygon(ring)
     )
+    meta = store / "slides/a.b/zarr.json"
     assert found[0]["properties"]["objectType"] == "tile"
+    bounded = tmp_path / "bounded.zarr"
+    shutil.copytree(store, bounded)
+    document = json.loads((bounded / meta.relative_to(store)).read_text())
+    document["attributes"]["wsisr"]["origin_px"] = [10, 20]
+    (bounded / meta.relative_to(store)).write_text(json.dumps(document))
+    export_store(bounded, "geojson", tmp_path / "moved")
+    moved = json.loads((tmp_path / "moved/a_b_s0.geojson").read_text())["features"]
+    assert moved[0]["geometry"]["coordinates"][0][0] == [ring[0][0] - 10, ring[0][1] - 20]
     assert found[0]["properties"]["classification"]["name"] == "normal"
 
 

@@ -231,6 +231,8 @@ class Rescan:
         scans = ScanRegistration.from_json(reading.scans or {})
         small = reading.geometry.layers[0]
         return {
+            # Places are of the HR scan, and so is their frame.
+            **({"origin_px": list(info.origin_px)} if any(info.origin_px) else {}),
             "hr_scan": {
                 "source": hr_scan(self.task).source.relative,
                 "fingerprint": info.fingerprint,
@@ -240,7 +242,7 @@ class Rescan:
                 "levels": [asdict(level) for level in info.levels],
                 "reduction": scans.scale * small.factor * small.size_px / self.manifest.size,
                 "registration": scans.summary(),
-            }
+            },
         }
 
     def close(self) -> None:
