@@ -97,6 +97,25 @@ def test_illumination_falloff_and_dust_are_no_tissue():
     assert not segment(picture, UM).mask.any()
 
 
+@pytest.mark.parametrize("contrast", [0.3, 0.15])
+def test_a_pale_stain_is_found_where_the_glass_is_quiet(shared_data, contrast):
+    """H&E of a real section with its contrast to the glass reduced, and noise of its own."""
+    path = shared_data / "registration" / "rat-kidney_5pc" / "Rat-Kidney_HE.jpg"
+    picture = _tile(path)[::2, ::2]
+    full = segment(picture, 16.0).mask
+    white = np.array([243.0, 243.0, 243.0])
+    noise = np.random.default_rng(0).normal(0, 0.7, picture.shape)
+    pale = np.clip(np.rint(white + contrast * (picture - white) + noise), 0, 255).astype(np.uint8)
+    assert mask_agreement(segment(pale, 16.0).mask, full, 16.0).iou > 0.95
+
+
+def test_a_small_field_full_of_tissue_is_not_too_small():
+    """112 um across, as published patches are: less than the smallest piece that counts."""
+    picture = np.full((56, 56, 3), 200, np.uint8)
+    paint_tissue(picture, np.ones((56, 56), np.bool_))
+    assert segment(picture, 2.0).mask.mean() > 0.99
+
+
 def test_field_without_glass_is_all_tissue_and_says_so():
     picture = np.full((*SHAPE, 3), 200, np.uint8)
     paint_tissue(picture, np.ones(SHAPE, np.bool_))

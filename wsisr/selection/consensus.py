@@ -19,7 +19,18 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "texture": (0.004, 0.016),
     "density": (0.03, 0.10),
 }
-"""Physical limits of the thresholds: noise of glass below, certain tissue above."""
+"""Physical limits of the thresholds: noise of glass below, certain tissue above. The lower ones
+are for glass with a noise of `USUAL_NOISE`."""
+USUAL_NOISE = 2.0
+QUIETEST = 0.4
+"""Least share of the lower limits on quiet glass: what a stain at 15 % of its contrast needs, and
+still above the colour drift of blank slides."""
+FAINTEST = 0.02
+"""Least optical density over the glass that the second pass asks for; less on pale slides."""
+FAINT_AREAS = 5.0
+"""Pieces fainter than the usual lower limit of the density must be this many times as large."""
+EDGE_SHARE = 0.5
+"""A piece of this share of the picture is never too small: a field of view is cut from more."""
 
 
 RIM_UM = 100.0
@@ -42,7 +53,7 @@ class TissueSettings:
     Attributes
     ----------
     min_area_mm2 : float
-        Smaller pieces are dropped.
+        Smaller pieces are dropped, unless they are half of the picture.
     max_hole_mm2 : float
         Holes up to this size are filled: fat is tissue, and SR's texture rule drops it later.
     close_um, open_um : float
@@ -62,14 +73,14 @@ DEFAULT_SETTINGS = TissueSettings()
 
 
 def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str, Threshold]:
-    """A guarded threshold per cue; the glass's own noise raises the lower limits."""
+    """A guarded threshold per cue; the glass's own noise raises or lowers the lower limits."""
+    noise = max(QUIETEST, white.noise / USUAL_NOISE) if white.found else 1.0
     step = usable.size // SAMPLE | 1
     chosen = usable.ravel()[::step]
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
         values = getattr(cues, name).ravel()[::step][chosen]
-        noisy = floor * max(1.0, white.noise / 2.0)
-        result[name] = guarded_threshold(values, min(noisy, ceiling), ceiling)
+        result[name] = guarded_threshold(values, min(floor * noise, ceiling), ceiling)
     return result
 
 
@@ -92,8 +103,31 @@ def consensus(
     votes += passed["texture"]
     votes += passed["chroma"] | _grey_stain(cues, thresholds["density"], um_per_px)
     first = _tidy((votes >= 2) & usable, um_per_px, settings) & usable
-    second = refine_border(cues.density, first, usable, um_per_px, settings.border_um)
-    return _tidy(second, um_per_px, settings) & usable
+    faintest = min(FAINTEST, thresholds["density"].value * 2 / 3)
+    second = refine_border(cues.density, first, usable, um_per_px, settings.border_um, faintest)
+    found = _tidy(second, um_per_px, settings) & usable
+    return _without_faint_specks(found, cues.density, thresholds["density"], um_per_px, settings)
+
+
+def _without_faint_specks(
+    mask: BoolArray,
+    density: Float32Array,
+    threshold: Threshold,
+    um_per_px: float,
+    settings: TissueSettings,
+) -> BoolArray:
+    """The lower limits of quiet glass find pale tissue, and glue and dirt too: those are small."""
+    usual = LIMITS["density"][0]
+    if threshold.value >= usual or not mask.any():
+        return mask
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    area = np.bincount(labels.ravel(), minlength=count)
+    mean = np.bincount(labels.ravel(), density.ravel(), minlength=count) / np.maximum(area, 1)
+    least = FAINT_AREAS * settings.min_area_mm2 / (um_per_px / 1000) ** 2
+    speck = (mean < usual) & (area < min(least, EDGE_SHARE * mask.size))
+    speck[0] = True
+    result: BoolArray = ~speck[labels]
+    return result
 
 
 def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray:
@@ -139,13 +173,18 @@ def stability(
 
 
 def refine_border(
-    density: Float32Array, mask: BoolArray, usable: BoolArray, um_per_px: float, border_um: float
+    density: Float32Array,
+    mask: BoolArray,
+    usable: BoolArray,
+    um_per_px: float,
+    border_um: float,
+    faintest: float = FAINTEST,
 ) -> BoolArray:
     """Decide a band around the border anew, by the local means of both sides.
 
     The texture cue spreads by half its window, and a global threshold is too low at dark tissue
     and too high at pale. Near the border a pixel is tissue if its optical density is at least
-    35 % of the way (and 0.02) from the mean of the glass to the mean of the tissue within
+    35 % of the way (and `faintest`) from the mean of the glass to the mean of the tissue within
     200 um. The means are smooth, so they are computed on a coarser grid.
     """
     radius = max(1, round(border_um / um_per_px))
@@ -160,7 +199,7 @@ def refine_border(
     side = max(3, 2 * round(LOCAL_UM / um_per_px / coarse / 2) + 1)
     inside, tissue_near = _local_mean(density, mask, side, coarse)
     outside, glass_near = _local_mean(density, outer, side, coarse)
-    limit = outside + np.maximum(np.float32(0.35) * (inside - outside), np.float32(0.02))
+    limit = outside + np.maximum(np.float32(0.35) * (inside - outside), np.float32(faintest))
     size = (mask.shape[1], mask.shape[0])
     known = cv2.resize(
         (tissue_near & glass_near).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
@@ -210,7 +249,8 @@ def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolAr
             wide = cv2.morphologyEx(wide, operation, kernel)
             byte = wide[rim:-rim, rim:-rim].astype(np.uint8)
     pixel_mm2 = (um_per_px / 1000) ** 2
-    kept = _drop_small(byte.astype(np.bool_), settings.min_area_mm2 / pixel_mm2, 8)
+    least_px = min(settings.min_area_mm2 / pixel_mm2, EDGE_SHARE * mask.size)
+    kept = _drop_small(byte.astype(np.bool_), least_px, 8)
     holes = ~kept
     _, labels, stats, _ = cv2.connectedComponentsWithStats(holes.view(np.uint8), connectivity=4)
     height, width = mask.shape

@@ -3,7 +3,7 @@
 A wrong photometric tag makes every decoder show YCbCr as RGB (white glass turns red) or RGB as
 YCbCr (it turns magenta). Empty glass in a brightfield scan is nearly neutral, whatever the stain;
 so colours are called wrong only if the brightest areas are strongly coloured *and* become neutral
-when the mix-up is undone. Fluorescence, pen marks and slides without empty glass pass.
+and flat when the mix-up is undone. Fluorescence, pen marks and slides without empty glass pass.
 """
 
 import numpy as np
@@ -17,6 +17,9 @@ BRIGHT_SHARE = 0.05
 STRONG_CHROMA = 60.0
 """Spread of the channels (grey levels) of the brightest areas that no glass has."""
 NEUTRAL_CHROMA = 30.0
+FLAT_GLASS = 12.0
+"""Deviation of bare glass, grey levels (2 on real slides); the bright ends of tissue vary more, and a
+field of tissue without glass says nothing of its colours."""
 SAMPLE_PX = 256
 SAMPLES = 25
 MIN_PIXELS = 256
@@ -58,7 +61,8 @@ def judge_colours(pixels: UInt8Array) -> str | None:
     )
     for name, undone in mixups:
         bright = _brightest(undone)
-        if _chroma(bright) <= NEUTRAL_CHROMA and bright.mean() >= 150:
+        glassy = _chroma(bright) <= NEUTRAL_CHROMA and bright.mean() >= 150
+        if glassy and _unevenness(undone) <= FLAT_GLASS:
             red, green, blue = (round(float(value)) for value in shown)
             return (
                 f"colours look wrong: the brightest areas are ({red}, {green}, {blue}) and turn "
@@ -102,6 +106,13 @@ def _brightest(pixels: UInt8Array) -> NDArray[np.float64]:
     """Median colour of the brightest 5 % by luma."""
     luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.median(pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)], axis=0)
+
+
+def _unevenness(pixels: UInt8Array) -> float:
+    """Largest deviation of a channel among the brightest pixels: glass is flat, tissue is not."""
+    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    bright = pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)]
+    return float(bright.astype(np.float64).std(axis=0).max())
 
 
 def _chroma(colour: NDArray[np.float64]) -> float:
