@@ -10,6 +10,7 @@ import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from slides_samples import box_level, picture, write_dicom
 
+from wsisr.building.inspection import describe_slide
 from wsisr.errors import SlideError
 from wsisr.slides import Slide, judge_slide, open_slide
 
@@ -229,6 +230,8 @@ def test_the_middle_focal_plane_of_a_dicom_series_is_read_and_said(tmp_path, ima
         np.testing.assert_array_equal(whole(slide), others[0])
     with pytest.raises(SlideError, match="the file has 3"):
         open_slide(path, focal_plane=0)
+    told = describe_slide(path, focal_plane=3)
+    assert "plane 3 (as asked for) is read" in told and "dicom and pydicom agree" in told
 
 
 def test_focal_planes_of_sparse_frames_are_told_apart_by_their_height(tmp_path, image) -> None:

@@ -34,6 +34,9 @@ def mask(
         float | None,
         typer.Option(help="The slide's um per level-0 px, where the file is silent or wrong."),
     ] = None,
+    focal_plane: Annotated[
+        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+    ] = None,
     min_area_mm2: Annotated[
         float, typer.Option(help="Drop pieces smaller than this, in mm2.", min=0.0)
     ] = 0.02,
@@ -47,7 +50,7 @@ def mask(
     from wsisr.slides import open_slide
 
     settings = TissueSettings(min_area_mm2=min_area_mm2, max_hole_mm2=max_hole_mm2)
-    with open_slide(slide, mpp=mpp) as opened:
+    with open_slide(slide, mpp=mpp, focal_plane=focal_plane) as opened:
         found = tissue_of(opened, um_per_px, method=method.value, settings=settings)
     name = slide.name if slide.is_dir() else slide.stem
     paths = write_tissue_files(found, output, name)

@@ -193,9 +193,12 @@ def plan_columns(
             columns += _simulated(samples, settings.scales, _degradation(source, store))
     for column in columns:
         if len(column.samples) < len(samples):
+            slides = {sample.slide for sample in samples}
+            out = len(slides - {sample.slide for sample in column.samples})
             notes.append(
                 f"{column.origin} {column.label}: {len(column.samples)} of {len(samples)} patches "
-                "have it."
+                f"have it; {out} of {len(slides)} slides are left out, whose LR is of another "
+                "origin or missing."
             )
     return tuple(columns), tuple(notes)
 

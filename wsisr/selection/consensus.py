@@ -55,7 +55,9 @@ class TissueSettings:
     min_area_mm2 : float
         Smaller pieces are dropped, unless they are half of the picture.
     max_hole_mm2 : float
-        Holes up to this size are filled: fat is tissue, and SR's texture rule drops it later.
+        Holes up to this size are filled. Fat is tissue here, by choice: a pathologist outlines it
+        with the organ, and a rule on texture can drop its patches later. Larger fields of fat
+        are found by their membranes, about four fifths of them (`benchmarks/tissue.py`).
     close_um, open_um : float
         Radii of closing and opening.
     border_um : float

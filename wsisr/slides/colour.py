@@ -18,8 +18,8 @@ STRONG_CHROMA = 60.0
 """Spread of the channels (grey levels) of the brightest areas that no glass has."""
 NEUTRAL_CHROMA = 30.0
 FLAT_GLASS = 12.0
-"""Deviation of bare glass, grey levels (2 on real slides); the bright ends of tissue vary more, and a
-field of tissue without glass says nothing of its colours."""
+"""Deviation of bare glass, grey levels (2 on real slides). The bright ends of tissue vary more:
+a field without glass says nothing of its colours."""
 SAMPLE_PX = 256
 SAMPLES = 25
 MIN_PIXELS = 256
