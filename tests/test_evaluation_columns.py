@@ -49,7 +49,10 @@ def test_simulated_at_every_scale_and_native_where_the_store_has_it(store, folde
         ("stored-level", 4.0, 6),
     ]
     _, notes = plan_columns(store, read_samples(store, "test"), settings(folder, scales=(2.0,)))
-    assert notes == ("stored-level x2: 3 of 6 patches have it.",)
+    assert notes == (
+        "stored-level x2: 3 of 6 patches have it; 1 of 2 slides are left out, whose LR is of "
+        "another origin or missing.",
+    )
 
 
 def test_a_source_can_be_named(store, folder) -> None:
