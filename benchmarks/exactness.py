@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
 from wsisr.slides import Slide, find_slides, open_slide
+from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.dicom_files import series_of
 
 U8 = NDArray[np.uint8]
@@ -110,7 +111,9 @@ def stored_level(slide: Slide, level: int) -> U8 | None:
     stored = info.levels[level]
     with openslide.OpenSlide(series_of(info.path)[0]) as oracle:
         region = oracle.read_region((0, 0), level, (stored.width_px, stored.height_px))
-        return np.asarray(region.convert("RGB"))
+        shown = np.asarray(region.convert("RGB"))
+        # OpenSlide believes a tag that says RGB over a stream that is YCbCr.
+        return ycbcr_to_rgb(shown) if stored.compression.tag == "rgb" else shown
 
 
 def places(width: int, height: int) -> list[tuple[int, int, int, int]]:

@@ -25,6 +25,8 @@ USUAL_NOISE = 2.0
 QUIETEST = 0.4
 """Least share of the lower limits on quiet glass: what a stain at 15 % of its contrast needs, and
 still above the colour drift of blank slides."""
+STRONG = 1.5
+"""Thresholds this many times their usual lower limit are those of a stain that is not pale."""
 FAINTEST = 0.02
 """Least optical density over the glass that the second pass asks for; less on pale slides."""
 FAINT_AREAS = 5.0
@@ -75,14 +77,27 @@ DEFAULT_SETTINGS = TissueSettings()
 
 
 def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str, Threshold]:
-    """A guarded threshold per cue; the glass's own noise raises or lowers the lower limits."""
-    noise = max(QUIETEST, white.noise / USUAL_NOISE) if white.found else 1.0
+    """A guarded threshold per cue.
+
+    The noise of the glass raises the lower limits. On quiet glass it lowers them too, where
+    neither hue nor chroma is well above them: strong stain has no need of it.
+    """
+    noise = white.noise / USUAL_NOISE if white.found else 1.0
+    usual = _guarded(cues, usable, max(1.0, noise))
+    stained = any(usual[name].value >= STRONG * LIMITS[name][0] for name in ("hue", "chroma"))
+    if noise >= 1.0 or stained:
+        return usual
+    return _guarded(cues, usable, max(QUIETEST, noise))
+
+
+def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold]:
+    """Thresholds with the lower limits times `share`."""
     step = usable.size // SAMPLE | 1
     chosen = usable.ravel()[::step]
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
         values = getattr(cues, name).ravel()[::step][chosen]
-        result[name] = guarded_threshold(values, min(floor * noise, ceiling), ceiling)
+        result[name] = guarded_threshold(values, min(floor * share, ceiling), ceiling)
     return result
 
 
