@@ -49,7 +49,7 @@ def test_no_other_real_image_is_flagged(shared_data: Path) -> None:
     sources += find_slides(shared_data / "patches") + find_slides(shared_data / "registration")
     assert len(sources) > 40
     for source in sources:
-        if source.slide_id == "broken":
+        if source.path.name == "broken.svs":
             continue
         with open_slide(source.path) as slide:
             assert colour_check(slide) is None, source.relative
