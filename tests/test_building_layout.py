@@ -49,7 +49,7 @@ def test_the_flat_layout_takes_a_test_slides_class_from_its_annotation(tmp_path:
     layout = recognise(tmp_path, find_slides(tmp_path))
     assert layout.name == "camelyon16-flat"
     labels = {t.slide_id: t.label for t in layout.tasks}
-    assert (labels["test_001.tif"], labels["test_002.tif"]) == ("tumor", "normal")
+    assert (labels["test_001"], labels["test_002"]) == ("tumor", "normal")
 
 
 def test_any_other_folder_is_plain_and_tcga_barcodes_name_the_patient(tmp_path: Path) -> None:

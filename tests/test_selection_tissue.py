@@ -83,7 +83,7 @@ def test_blank_slide_has_no_tissue(noise_seed):
     found = segment(glass(SHAPE, seed=noise_seed), UM)
     assert found.kind == "blank"
     assert not found.mask.any()
-    assert "no tissue was found" in found.health.flags
+    assert any(flag.startswith("no tissue was found") for flag in found.health.flags)
 
 
 def test_illumination_falloff_and_dust_are_no_tissue():

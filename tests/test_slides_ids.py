@@ -36,6 +36,8 @@ def test_other_paths_have_other_ids_even_where_case_is_ignored(one: str, two: st
     [
         ("a.tif", "a.svs"),
         ("a.tif", "A.tif"),
+        ("a.tif", "a"),
+        ("a.png.tif", "a.png"),
         ("a/b.tif", "a__b.tif"),
         ("a_/b.tif", "a/_b.tif"),
         ("é.tif", "e\u0301.tif"),
@@ -50,8 +52,10 @@ def test_paths_that_look_alike(one: str, two: str) -> None:
 
 
 def test_plain_paths_are_their_own_ids_with_short_forms() -> None:
-    assert slide_id("training/tumor/tumor_001.tif") == "training__tumor__tumor_001.tif"
-    assert "tumor_001" in short_forms("training__tumor__tumor_001.tif")
+    assert slide_id("training/tumor/tumor_001.tif") == "training__tumor__tumor_001"
+    assert slide_id("a.svs.tif") == "a.svs.tif" and slide_id("a.tiff") == "a.tiff"
+    assert {"tumor_001", "tumor_001.tif"} <= set(short_forms("training__tumor__tumor_001"))
+    assert {"tumor_001", "tumor_001.svs"} <= set(short_forms("tumor__tumor_001.svs"))
     assert "TCGA-AA-0001" in short_forms(slide_id("d/TCGA-AA-0001.svs"))
     assert slide_id("s", "1.2.3") != slide_id("s", "1.2.4") != slide_id("s")
 

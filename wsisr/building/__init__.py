@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from wsisr.building.build import build_pairs as build_pairs
     from wsisr.building.build import finish_parts as finish_parts
     from wsisr.building.dryrun import describe_plan as describe_plan
-    from wsisr.building.finish import BuildSummary as BuildSummary
-    from wsisr.building.finish import Failure as Failure
     from wsisr.building.manifest import Manifest as Manifest
     from wsisr.building.manifest import load_manifest as load_manifest
     from wsisr.building.manifest import manifest_names as manifest_names
@@ -16,11 +14,13 @@ if TYPE_CHECKING:
     from wsisr.building.state import BuildRequest as BuildRequest
     from wsisr.building.state import Prepared as Prepared
     from wsisr.building.state import prepare as prepare
+    from wsisr.building.summary import BuildSummary as BuildSummary
+    from wsisr.building.summary import Failure as Failure
 
 _LAZY = {
     "BuildRequest": "state",
-    "BuildSummary": "finish",
-    "Failure": "finish",
+    "BuildSummary": "summary",
+    "Failure": "summary",
     "Manifest": "manifest",
     "Prepared": "state",
     "build_pairs": "build",

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from wsisr.building.extract import ExtractResult, extract_slide
-from wsisr.building.finish import BuildSummary, finish_store, report_failures
+from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
 from wsisr.building.record import write_record
@@ -32,6 +32,7 @@ from wsisr.building.state import (
     root_attributes,
     valid_scan,
 )
+from wsisr.building.summary import BuildSummary, report_failures
 from wsisr.errors import BuildError
 from wsisr.locks import STILL_S, RecordLock
 from wsisr.progress import ProgressEvent, Reporter, silent

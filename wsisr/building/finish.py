@@ -1,9 +1,6 @@
 """Closing a build: splits, and a summary that a person reads first."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,92 +10,16 @@ from numpy.typing import NDArray
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
+from wsisr.building.reasons import why_nothing
+from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
 from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
-from wsisr.store.schema import FUNNEL_STEPS
 from wsisr.store.verify_splits import measured_overlap
 
 Rows = NDArray[np.int32]
-
-FUNNEL_WORDS = {
-    "candidates": "candidates",
-    "scanned": "scanned, no pen",
-    "tissue": "enough tissue",
-    "label": "one class",
-    "texture": "enough texture",
-    "colour": "usual colour",
-    "overlap": "no overlap",
-    "read": "read",
-    "whole": "whole",
-    "off_seams": "off seams",
-    "in_focus": "in focus",
-    "registered": "registered",
-    "accepted": "accepted",
-    "kept": "kept",
-}
-"""Headings of the steps of the funnel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """One slide that gave nothing, and why."""
-
-    slide_id: str
-    path: str
-    stage: str
-    kind: str
-    error: str
-    trace: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildSummary:
-    """What a finished build holds.
-
-    Attributes
-    ----------
-    store, report : Path
-        The store, and the folder with `summary.md`, `failures.csv` and the pictures.
-    slides : int
-        Slides in the store.
-    pairs : dict of str to int
-        Kept pairs per split.
-    failures : tuple of Failure
-    warnings : tuple of str
-    """
-
-    store: Path
-    report: Path
-    slides: int
-    pairs: dict[str, int]
-    failures: tuple[Failure, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done, 1 some slides failed, 2 no pairs at all."""
-        if not sum(self.pairs.values()):
-            return 2
-        return 1 if self.failures else 0
-
-    def text(self) -> str:
-        """The last lines of a build."""
-        if not self.slides:
-            return (
-                f"No slide could be used, so no store was made; {len(self.failures)} slides "
-                f"failed: {self.report / 'failures.csv'}"
-            )
-        counts = ", ".join(f"{name} {count:,}" for name, count in self.pairs.items())
-        total = sum(self.pairs.values())
-        lines = [f"{self.store}: {total:,} pairs ({counts}) from {self.slides} slides."]
-        lines += [f"Warning: {text}" for text in self.warnings]
-        if self.failures:
-            lines.append(f"{len(self.failures)} slides failed: {self.report / 'failures.csv'}")
-        lines.append(f"Summary: {self.report / 'summary.md'}; look at it with wsisr inspect.")
-        return "\n".join(lines)
 
 
 def finish_store(
@@ -115,13 +36,14 @@ def finish_store(
     writer.set_root(_declarations(committed, rows, manifest))
     writer.commit_splits(rows)
     store = open_pairs(path)
+    failures = (*failures, *_empty_slides(store, manifest))
     warnings = _warnings(store, manifest, rows)
     pairs = {str(name): len(rows[name]) for name in SPLITS}
     folder = StorePaths(path).report
     folder.mkdir(parents=True, exist_ok=True)
-    text = _summary(store, manifest, layout, pairs, failures, warnings)
+    text = summary_text(store, manifest, layout, pairs, failures, warnings)
     replace_file(folder / "summary.md", text.encode())
-    _write_failures(folder, failures, layout)
+    write_failures(folder, failures, layout)
     return BuildSummary(
         store=path,
         report=folder,
@@ -130,6 +52,18 @@ def finish_store(
         failures=failures,
         warnings=warnings,
     )
+
+
+def _empty_slides(store: PairStore, manifest: Manifest) -> list[Failure]:
+    """Committed slides that gave nothing, each with the rule that emptied it."""
+    found = []
+    for slide_id, view in store.slides.items():
+        if not view.column("kept").any() and (reason := why_nothing(view, manifest)):
+            path = str(view.attributes["source"])
+            found.append(
+                Failure(slide_id=slide_id, path=path, stage="select", kind=NOTHING, error=reason)
+            )
+    return found
 
 
 def _declarations(store: PairStore, rows: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
@@ -207,39 +141,6 @@ def divide_test_sets(store: PairStore, rows: Rows, manifest: Manifest) -> list[l
     return [sorted(keyed[start::count]) for start in range(count)]
 
 
-def report_failures(path: Path, failures: tuple[Failure, ...], layout: Layout) -> BuildSummary:
-    """The report of a build in which no slide could be used, and so no store was made."""
-    folder = StorePaths(path).report
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_failures(folder, failures, layout)
-    return BuildSummary(
-        store=path,
-        report=folder,
-        slides=0,
-        pairs={},
-        failures=failures,
-        warnings=(),
-    )
-
-
-def _write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) -> None:
-    """The table, and the tracebacks of faults that are ours to mend.
-
-    What would be a slide if it could be read has a row too: pixels that a person may count on.
-    """
-    lost = [
-        Failure(slide_id="", path=i.relative, stage="list", kind="LeftOut", error=i.reason)
-        for i in layout.left_out
-        if i.loses_slides
-    ]
-    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]).encode())
-    traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
-    if traces:
-        replace_file(folder / "failures.log", "\n".join(traces).encode())
-    else:
-        (folder / "failures.log").unlink(missing_ok=True)
-
-
 def split_rows(store: PairStore) -> dict[str, Any]:
     """Kept rows of every committed slide under the slide's split, or each under its own:
     arrays (m, 2) int32."""
@@ -270,11 +171,14 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
     leaky = dict(store.attributes).get("leaky")
     if isinstance(leaky, dict):
         notes.append(leak_sentence(leaky))
+    short = []
     for split, counts in resolved_quotas(manifest).items():
         for name, wanted in counts.items():
             have = _count(store, split, name, manifest)
             if have < wanted:
-                notes.append(f"{split}/{name}: {have:,} of {wanted:,} wanted pairs.")
+                short.append(f"{split}/{name} {have:,} of {wanted:,}")
+    if short:
+        notes.append(f"Fewer pairs than the manifest wants: {', '.join(short)}.")
     empty = [name for name in SPLITS if not len(rows[name])]
     if empty and any(len(rows[name]) for name in SPLITS):
         notes.append(
@@ -323,117 +227,3 @@ def _count(store: PairStore, split: str, name: str, manifest: Manifest) -> int:
             mine &= view.column("label") == manifest.labels.classes.index(name)
         total += int(mine.sum())
     return total
-
-
-def _failures_csv(failures: Sequence[Failure]) -> str:
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(["slide", "file", "stage", "kind", "error"])
-    for failure in sorted(failures, key=lambda item: item.slide_id):
-        cells = [failure.slide_id, failure.path, failure.stage, failure.kind, failure.error]
-        table.writerow([csv_cell(text) for text in cells])
-    return out.getvalue()
-
-
-def csv_cell(text: str) -> str:
-    """A cell as text: names come from others, and spreadsheets run what begins like a formula
-    (OWASP, CSV Injection). What no encoding can hold is spelled out."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _summary(
-    store: PairStore,
-    manifest: Manifest,
-    layout: Layout,
-    pairs: Mapping[str, int],
-    failures: Sequence[Failure],
-    warnings: Sequence[str],
-) -> str:
-    sizes = ", ".join(_arrays(store)) or f"{manifest.hr} and {', '.join(manifest.lr_arrays)}"
-    lines = [
-        f"# {store.path.name}",
-        "",
-        f"{sum(pairs.values()):,} pairs from {len(store.slides)} slides; "
-        f"{len(failures)} slides failed.",
-        "",
-        f"- Source: {layout.sentence}",
-        f"- Manifest: `{manifest.name}` version {manifest.version}, "
-        f"sha256 `{manifest.sha256()[:16]}`",
-        f"- Arrays: {sizes}",
-        f"- Splits: {', '.join(f'{name} {count:,}' for name, count in pairs.items())}",
-        "",
-    ]
-    if warnings:
-        lines += ["## Warnings", "", *(f"- {text}" for text in warnings), ""]
-    lines += ["## Slides", "", *_slide_table(store), ""]
-    lines += [
-        "`slides/<slide>.png` shows mask, annotations and patches (blue kept, orange rejected), "
-        "`slides/<slide>-pairs.png` some pairs.",
-        "",
-    ]
-    if failures:
-        lines += ["## Failed", "", "| slide | stage | why |", "|---|---|---|"]
-        lines += [
-            f"| {f.slide_id} | {f.stage} | {_cell(f.error)} |"
-            for f in sorted(failures, key=lambda item: item.slide_id)
-        ]
-        lines.append("")
-    notes = [
-        (slide_id, note)
-        for slide_id in store.slides
-        for note in _attributes(store, slide_id).get("notes", [])
-    ]
-    if notes:
-        lines += ["## Notes", "", *(f"- {slide_id}: {note}" for slide_id, note in notes), ""]
-    if layout.left_out:
-        named = [f"- {_cell(item.relative)}: {item.reason}" for item in layout.left_out]
-        lines += ["## Left out", "", *named, ""]
-    if manifest.readings:
-        lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
-    return "\n".join(lines)
-
-
-def _arrays(store: PairStore) -> list[str]:
-    """Each magnification with its size and the origins that occur."""
-    found: dict[str, tuple[int, set[str]]] = {}
-    for slide_id in store.slides:
-        view = store.slides[slide_id]
-        for spec in map(view.spec, view.arrays):
-            _, origins = found.setdefault(spec.name, (spec.size_px, set()))
-            origins.add(spec.origin)
-    hr = store.attributes["magnifications"][0]
-    return [
-        f"{name} {size} px" + ("" if name == hr else f" ({' / '.join(sorted(origins))})")
-        for name, (size, origins) in found.items()
-    ]
-
-
-def _slide_table(store: PairStore) -> list[str]:
-    present = {step for s in store.slides for step in _attributes(store, s).get("funnel", {})}
-    steps = [step for step in FUNNEL_STEPS if step in present]
-    head = [
-        "slide",
-        "patient",
-        "split",
-        "um/px",
-        "reader",
-        *(FUNNEL_WORDS.get(s, s) for s in steps),
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for slide_id in store.slides:
-        attrs = _attributes(store, slide_id)
-        mpp = f"{attrs['mpp']['value']:.4f}" if attrs.get("mpp") else ""
-        split = attrs["split"] or "by patch"
-        row = [slide_id, attrs["patient"], split, mpp, attrs.get("backend", "")]
-        row += [attrs.get("funnel", {}).get(step, "") for step in steps]
-        lines.append("| " + " | ".join(_cell(str(cell)) for cell in row) + " |")
-    return lines
-
-
-def _attributes(store: PairStore, slide_id: str) -> dict[str, Any]:
-    return dict(store.slides[slide_id].attributes)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

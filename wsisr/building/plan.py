@@ -166,7 +166,7 @@ def plan_build(
         return BuildPlan(shares=shares)
     keys = _keys(records)
     wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in sorted(records)}
-    warnings = []
+    short: list[str] = []
     for split, counts in quotas.items():
         members = [slide_id for slide_id in sorted(records) if splits[slide_id] == split]
         supplies = {s: _supplies(records[s], manifest, list(counts), limits[s]) for s in members}
@@ -177,15 +177,22 @@ def plan_build(
             for slide_id, count in share.items():
                 wanted[slide_id][name] = count
             if sum(share.values()) < missing:
-                warnings.append(
-                    f"{split}/{name}: {missing:,} pairs are wanted and {sum(supply.values()):,} "
-                    f"candidates exist on {len(members)} slides; the set will be smaller."
-                )
+                short.append(f"{split}/{name} {sum(supply.values()):,} of {missing:,}")
     shares = {
         slide_id: SlideShare(slide_id=slide_id, split=splits[slide_id], wanted=wanted[slide_id])
         for slide_id in sorted(records)
     }
-    return BuildPlan(shares=shares, warnings=tuple(warnings))
+    return BuildPlan(shares=shares, warnings=_shortage(short, len(records)))
+
+
+def _shortage(short: Sequence[str], slides: int) -> tuple[str, ...]:
+    """One sentence for all quotas that the candidates do not fill."""
+    if not short:
+        return ()
+    return (
+        f"{slides} slides have too few candidates for what the manifest wants, so the set will be "
+        f"smaller ({', '.join(short)}); --scale-counts asks for less.",
+    )
 
 
 def _keys(records: Mapping[str, ScanRecord]) -> dict[str, str]:
@@ -210,7 +217,7 @@ def _plan_by_patch(
     names = sorted({name for counts in quotas.values() for name in counts})
     slides, keys = sorted(records), _keys(records)
     wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in slides}
-    warnings = []
+    short: list[str] = []
     supplies = {s: _supplies(records[s], manifest, names, limits[s]) for s in slides}
     for name in names:
         total = sum(counts.get(name, 0) for counts in quotas.values())
@@ -220,10 +227,7 @@ def _plan_by_patch(
         for slide_id, count in share.items():
             wanted[slide_id][name] = count
         if sum(share.values()) < missing:
-            warnings.append(
-                f"{name}: {missing:,} pairs are wanted and {sum(supply.values()):,} candidates "
-                f"exist on {len(slides)} slides; the set will be smaller."
-            )
+            short.append(f"{name} {sum(supply.values()):,} of {missing:,}")
     everything = {s: None if limits[s] is None else {ANY: limits[s] or 0} for s in slides}
     shares = {s: wanted[s] if quotas else everything[s] for s in slides}
     draws = [_planned_draws(records[s], shares[s], manifest) for s in slides]
@@ -241,7 +245,7 @@ def _plan_by_patch(
             wanted=shares[slide_id],
             by_patch={str(name): here[name] for name in SPLITS},
         )
-    return BuildPlan(shares=plan, warnings=tuple(warnings))
+    return BuildPlan(shares=plan, warnings=_shortage(short, len(slides)))
 
 
 def patch_weights(manifest: Manifest) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from wsisr.building.build import run_phase
-from wsisr.building.finish import BuildSummary, finish_store
+from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.record import (
@@ -27,6 +27,7 @@ from wsisr.building.record import (
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
 from wsisr.building.state import RULES, BuildRequest, Prepared, failed_slides
+from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent

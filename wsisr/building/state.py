@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsisr.building.finish import Failure
 from wsisr.building.layout import Layout, SlideTask, apply_overrides
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.records import ScanRecord, load_scan
@@ -15,6 +14,7 @@ from wsisr.building.scan import scan_identity
 from wsisr.building.sources import source_kind
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.building.sources.levels import list_slides
+from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
 from wsisr.host import package_versions
 from wsisr.store import StoreWriter

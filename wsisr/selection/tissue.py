@@ -145,7 +145,22 @@ def segment(
         )
     if kind == "brightfield" and not mask.any():
         kind = "blank"
-        notes.append("no tissue was found")
+        least = clam.min_tissue_mm2 if method == "clam" else settings.min_area_mm2
+        pieces = mask
+        if method == "clam":
+            pieces = clam_mask(rgb, um_per_px, replace(clam, min_tissue_mm2=0.0)) & scanned
+        elif method == "consensus":
+            small = replace(settings, min_area_mm2=0.0)
+            pieces = drop_rims(
+                consensus(cues, thresholds, usable, um_per_px, small), pen, um_per_px
+            )
+        largest = _largest_mm2(pieces, um_per_px)
+        notes.append(
+            f"no tissue was found: the largest piece that looks like it has {largest:.2g} mm2, and "
+            f"the least is {least:g} mm2"
+            if largest
+            else "no tissue was found"
+        )
     return TissueMap(
         mask=mask,
         um_per_px=um_per_px,
@@ -219,17 +234,22 @@ def _health(
     flags: tuple[str, ...],
 ) -> TissueHealth:
     pixel_mm2 = (um_per_px / 1000) ** 2
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
     return TissueHealth(
         tissue_mm2=float(mask.sum() * pixel_mm2),
         scanned_mm2=float(scanned.sum() * pixel_mm2),
         pen_mm2=float(pen.sum() * pixel_mm2),
-        components=count - 1,
-        largest_mm2=float(areas.max() * pixel_mm2) if count > 1 else 0.0,
+        components=cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1,
+        largest_mm2=_largest_mm2(mask, um_per_px),
         stability=steady,
         white_rgb=white.rgb,
         thresholds=thresholds,
         pen_colours=colours,
         flags=flags,
     )
+
+
+def _largest_mm2(mask: BoolArray, um_per_px: float) -> float:
+    """Area of the largest piece; 0 where there is none."""
+    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() * (um_per_px / 1000) ** 2) if count > 1 else 0.0

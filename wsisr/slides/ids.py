@@ -1,9 +1,10 @@
 """What a slide is called in a store: a function of its own path alone, and safe on every disk.
 
-A path of lower-case letters, digits, ``.``, ``-`` and ``_`` is its own id, with ``__`` for ``/``.
-Any other path is made readable in the same way and carries ``~`` and a hash of the whole path, so
-that no two slides share an id: not by suffix, by letter case (many file systems ignore it), by
-letters outside ASCII, by length. What else lies in the folder never matters.
+A path of lower-case letters, digits, ``.``, ``-`` and ``_`` is its own id, with ``__`` for ``/``
+and without the commonest suffix, ``.tif``. Any other path is made readable in the same way and
+carries ``~`` and a hash of the whole path, so that no two slides share an id: not by suffix, by
+letter case (many file systems ignore it), by letters outside ASCII, by length. What else lies in
+the folder never matters.
 """
 
 import os
@@ -15,6 +16,7 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 
 MARK = "~"
+SILENT_SUFFIX = ".tif"
 READABLE_BYTES = 140
 """Longest readable part; what a build writes beside the store adds its own suffixes to an id."""
 LONG_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.btf")
@@ -48,8 +50,8 @@ def slide_id(relative: str, series: str = "") -> str:
     series : str
         SeriesInstanceUID.
 
-    >>> slide_id("tumor/tumor_001.tif")
-    'tumor__tumor_001.tif'
+    >>> slide_id("tumor/tumor_001.tif"), slide_id("tumor_001.svs")
+    ('tumor__tumor_001', 'tumor_001.svs')
     >>> slide_id("Case 1.tif")
     'Case_1.tif~p7tihjk5ue'
     """
@@ -57,11 +59,14 @@ def slide_id(relative: str, series: str = "") -> str:
         not series
         and len(relative) <= READABLE_BYTES
         and _PLAIN.fullmatch(relative) is not None
+        and "." in relative.rpartition("/")[2]
         and "__" not in relative
         and _RESERVED.match(relative) is None
     )
     if plain:
-        return relative.replace("/", "__")
+        stem = relative.removesuffix(SILENT_SUFFIX)
+        short = stem if "." not in stem.rpartition("/")[2] else relative
+        return short.replace("/", "__")
     readable = _RESERVED.sub(r"_\1", sanitise_id(relative or "dicom"))[:READABLE_BYTES]
     whole = sha256(os.fsencode(relative) + b"\0" + series.encode()).digest()
     return f"{readable}{MARK}{b32encode(whole)[:10].decode().lower()}"
@@ -70,13 +75,14 @@ def slide_id(relative: str, series: str = "") -> str:
 def short_forms(slide_id: str) -> tuple[str, ...]:
     """What a person may call a slide: its id without the mark, the suffix, the folders.
 
-    >>> short_forms("training__tumor__tumor_001.tif")[1:]
-    ('training__tumor__tumor_001', 'tumor_001.tif', 'tumor_001')
+    >>> short_forms("training__tumor_001.svs")[1:]
+    ('training__tumor_001', 'tumor_001.svs', 'tumor_001')
     """
     readable = slide_id.partition(MARK)[0]
     own = readable.rpartition("__")[2]
     forms = (readable, without_suffix(readable), own, without_suffix(own))
-    return tuple(dict.fromkeys(forms))
+    silent = () if "." in own or readable != slide_id else (f"{own}{SILENT_SUFFIX}",)
+    return tuple(dict.fromkeys((*forms, *silent)))
 
 
 def without_suffix(relative: str) -> str:

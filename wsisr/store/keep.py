@@ -1,6 +1,6 @@
 """`keep`: decide anew which registered pairs count, without reading a slide or a pixel."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         # A slide without pairs has no certificates to have columns of.
         have = [set(view.columns()) for view in store.slides.values() if len(view)]
         usable = sorted(set.intersection(*have) - {DIGEST, KEPT}) if have else []
-        parsed = parse_rule(rule, usable)
+        parsed = parse_rule(rule, sorted({*usable, *COLUMNS} - {DIGEST, KEPT}))
+        _refuse_lacking(store, parsed, usable)
         chosen = {slide: _judge(store, slide, parsed) for slide in store.slides}
         before = sum(int(store.slides[s].column(KEPT).sum()) for s in store.slides)
         splits = _splits(store, chosen)
@@ -96,6 +97,23 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         stored=sum(len(kept) for kept in chosen.values()),
         splits={name: len(rows) for name, rows in splits.items()},
     )
+
+
+def _refuse_lacking(store: PairStore, rule: Rule, usable: Sequence[str]) -> None:
+    """Say why a column that stores may have is not one to judge this store's pairs by."""
+    for name in rule.columns:
+        if name in usable:
+            continue
+        without = [s for s, v in store.slides.items() if len(v) and name not in v.columns()]
+        method = dict(store.attributes["manifest"]).get("registration", {}).get("method", "")
+        why = f"{len(without)} of {len(store.slides)} slides lack it (first: {without[:1]})"
+        if len(without) == sum(len(view) > 0 for view in store.slides.values()):
+            why = (
+                f"its pairs were made with registration {method!r}, which leaves no such number"
+                if method in ("none", "levels")
+                else "no slide of it has one"
+            )
+        raise StoreError(f"{store.path}: no column {name!r}: {why}. There are {', '.join(usable)}.")
 
 
 def _judge(store: PairStore, slide: str, rule: Rule) -> NDArray[np.bool_]:

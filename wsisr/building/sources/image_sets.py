@@ -13,7 +13,7 @@ from wsisr.building.layout import Layout, SlideTask, patient_of
 from wsisr.building.manifest import Manifest
 from wsisr.errors import BuildError
 from wsisr.slides import SlideSource, find_slides
-from wsisr.slides.ids import sanitise_id, slide_id
+from wsisr.slides.ids import SILENT_SUFFIX, sanitise_id, slide_id
 from wsisr.slides.stack import ImageStack, open_hdf5
 
 SPLIT_FOLDERS = {
@@ -200,7 +200,8 @@ def _stack_task(
 ) -> SlideTask:
     source = SlideSource(
         path=path,
-        slide_id=slide_id(name),
+        # Called like one file: folders and files of one name are never slides of one source.
+        slide_id=slide_id(f"{name}{SILENT_SUFFIX}"),
         files=stack.files,
         kind="stack",
         relative=name,

@@ -1,0 +1,255 @@
+"""What a build tells a person: its last lines, `summary.md` and `failures.csv`."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsisr.building.layout import Layout
+from wsisr.building.manifest import Manifest
+from wsisr.store import PairStore
+from wsisr.store.files import replace_file
+from wsisr.store.layout import StorePaths
+from wsisr.store.schema import FUNNEL_STEPS
+
+FUNNEL_WORDS = {
+    "candidates": "candidates",
+    "scanned": "scanned, no pen",
+    "tissue": "enough tissue",
+    "label": "one class",
+    "texture": "enough texture",
+    "colour": "usual colour",
+    "overlap": "no overlap",
+    "read": "read",
+    "whole": "whole",
+    "off_seams": "off seams",
+    "in_focus": "in focus",
+    "registered": "registered",
+    "accepted": "accepted",
+    "kept": "kept",
+}
+"""Headings of the steps of the funnel."""
+
+
+NOTHING = "Nothing"
+"""Kind of failure of a slide that was read and gave no pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One slide that gave nothing, and why."""
+
+    slide_id: str
+    path: str
+    stage: str
+    kind: str
+    error: str
+    trace: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSummary:
+    """What a finished build holds.
+
+    Attributes
+    ----------
+    store, report : Path
+        The store, and the folder with `summary.md`, `failures.csv` and the pictures.
+    slides : int
+        Slides in the store.
+    pairs : dict of str to int
+        Kept pairs per split.
+    failures : tuple of Failure
+    warnings : tuple of str
+    """
+
+    store: Path
+    report: Path
+    slides: int
+    pairs: dict[str, int]
+    failures: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some slides failed or gave nothing, 2 no pairs at all."""
+        if not sum(self.pairs.values()):
+            return 2
+        return 1 if self.failures else 0
+
+    def text(self) -> str:
+        """The last lines of a build; the very last says what to do next, or why nothing came."""
+        table = self.report / "failures.csv"
+        if not self.slides:
+            return f"No slide could be used, so no store was made ({table}). {self._first()}"
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.pairs.items())
+        total = sum(self.pairs.values())
+        lines = [f"{self.store}: {total:,} pairs ({counts}) from {self.slides} slides."]
+        lines += [f"Warning: {text}" for text in self.warnings]
+        for kind, what in ((False, "failed"), (True, "gave nothing")):
+            if count := sum((f.kind == NOTHING) is kind for f in self.failures):
+                lines.append(f"{count} slide{'' if count == 1 else 's'} {what}: {table}")
+        lines.append(f"Summary: {self.report / 'summary.md'}")
+        if total:
+            lines.append(f"Next: wsisr verify {self.store}, then wsisr train --data {self.store}")
+        else:
+            lines.append(f"No pairs. {self._first()}")
+        return "\n".join(lines)
+
+    def _first(self) -> str:
+        """The reason that most slides share, by the first of them."""
+        if not self.failures:
+            return "No slide gave a pair; summary.md has the funnel of each."
+        first = min(self.failures, key=lambda failure: failure.slide_id)
+        more = f" ({len(self.failures) - 1} more slides in the table)" if self.failures[1:] else ""
+        return f"{first.path}: {first.error}{more}"
+
+
+def report_failures(path: Path, failures: tuple[Failure, ...], layout: Layout) -> BuildSummary:
+    """The report of a build in which no slide could be used, and so no store was made."""
+    folder = StorePaths(path).report
+    folder.mkdir(parents=True, exist_ok=True)
+    write_failures(folder, failures, layout)
+    return BuildSummary(
+        store=path,
+        report=folder,
+        slides=0,
+        pairs={},
+        failures=failures,
+        warnings=(),
+    )
+
+
+def write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) -> None:
+    """The table, and the tracebacks of faults that are ours to mend.
+
+    What would be a slide if it could be read has a row too: pixels that a person may count on.
+    """
+    lost = [
+        Failure(slide_id="", path=i.relative, stage="list", kind="LeftOut", error=i.reason)
+        for i in layout.left_out
+        if i.loses_slides
+    ]
+    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]).encode())
+    traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
+    if traces:
+        replace_file(folder / "failures.log", "\n".join(traces).encode())
+    else:
+        (folder / "failures.log").unlink(missing_ok=True)
+
+
+def _failures_csv(failures: Sequence[Failure]) -> str:
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["slide", "file", "stage", "kind", "error"])
+    for failure in sorted(failures, key=lambda item: item.slide_id):
+        cells = [failure.slide_id, failure.path, failure.stage, failure.kind, failure.error]
+        table.writerow([csv_cell(text) for text in cells])
+    return out.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """A cell as text: names come from others, and spreadsheets run what begins like a formula
+    (OWASP, CSV Injection). What no encoding can hold is spelled out."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def summary_text(
+    store: PairStore,
+    manifest: Manifest,
+    layout: Layout,
+    pairs: Mapping[str, int],
+    failures: Sequence[Failure],
+    warnings: Sequence[str],
+) -> str:
+    sizes = ", ".join(_arrays(store)) or f"{manifest.hr} and {', '.join(manifest.lr_arrays)}"
+    lines = [
+        f"# {store.path.name}",
+        "",
+        f"{sum(pairs.values()):,} pairs from {len(store.slides)} slides; "
+        f"{sum(f.kind != NOTHING for f in failures)} slides failed, "
+        f"{sum(f.kind == NOTHING for f in failures)} gave nothing.",
+        "",
+        f"- Source: {layout.sentence}",
+        f"- Manifest: `{manifest.name}` version {manifest.version}, "
+        f"sha256 `{manifest.sha256()[:16]}`",
+        f"- Arrays: {sizes}",
+        f"- Splits: {', '.join(f'{name} {count:,}' for name, count in pairs.items())}",
+        "",
+    ]
+    if warnings:
+        lines += ["## Warnings", "", *(f"- {text}" for text in warnings), ""]
+    lines += ["## Slides", "", *_slide_table(store), ""]
+    lines += [
+        "`slides/<slide>.png` shows mask, annotations and patches (blue kept, orange rejected), "
+        "`slides/<slide>-pairs.png` some pairs.",
+        "",
+    ]
+    if failures:
+        lines += ["## Failed, or gave nothing", "", "| slide | stage | why |", "|---|---|---|"]
+        lines += [
+            f"| {f.slide_id} | {f.stage} | {_cell(f.error)} |"
+            for f in sorted(failures, key=lambda item: item.slide_id)
+        ]
+        lines.append("")
+    notes = [
+        (slide_id, note)
+        for slide_id in store.slides
+        for note in _attributes(store, slide_id).get("notes", [])
+    ]
+    if notes:
+        lines += ["## Notes", "", *(f"- {slide_id}: {note}" for slide_id, note in notes), ""]
+    if layout.left_out:
+        named = [f"- {_cell(item.relative)}: {item.reason}" for item in layout.left_out]
+        lines += ["## Left out", "", *named, ""]
+    if manifest.readings:
+        lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
+    return "\n".join(lines)
+
+
+def _arrays(store: PairStore) -> list[str]:
+    """Each magnification with its size and the origins that occur."""
+    found: dict[str, tuple[int, set[str]]] = {}
+    for slide_id in store.slides:
+        view = store.slides[slide_id]
+        for spec in map(view.spec, view.arrays):
+            _, origins = found.setdefault(spec.name, (spec.size_px, set()))
+            origins.add(spec.origin)
+    hr = store.attributes["magnifications"][0]
+    return [
+        f"{name} {size} px" + ("" if name == hr else f" ({' / '.join(sorted(origins))})")
+        for name, (size, origins) in found.items()
+    ]
+
+
+def _slide_table(store: PairStore) -> list[str]:
+    present = {step for s in store.slides for step in _attributes(store, s).get("funnel", {})}
+    steps = [step for step in FUNNEL_STEPS if step in present]
+    head = [
+        "slide",
+        "patient",
+        "split",
+        "um/px",
+        "reader",
+        *(FUNNEL_WORDS.get(s, s) for s in steps),
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for slide_id in store.slides:
+        attrs = _attributes(store, slide_id)
+        mpp = f"{attrs['mpp']['value']:.4f}" if attrs.get("mpp") else ""
+        split = attrs["split"] or "by patch"
+        row = [slide_id, attrs["patient"], split, mpp, attrs.get("backend", "")]
+        row += [attrs.get("funnel", {}).get(step, "") for step in steps]
+        lines.append("| " + " | ".join(_cell(str(cell)) for cell in row) + " |")
+    return lines
+
+
+def _attributes(store: PairStore, slide_id: str) -> dict[str, Any]:
+    return dict(store.slides[slide_id].attributes)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
