@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, finish_parts, prepare, state
@@ -392,3 +393,27 @@ def test_a_replaced_file_and_a_store_of_older_rules_are_refused_by_name(
     with pytest.raises(BuildError, match=rf"built by rules {RULES} .*--overwrite"):
         build(source, store, overrides, manifest="default")
     assert verify_store(store).ok
+
+
+def test_slides_that_give_nothing_are_named_with_the_rule_and_its_numbers(tmp_path: Path) -> None:
+    source = tmp_path / "study"
+    source.mkdir()
+    rng = np.random.default_rng(1)
+    glass = np.full((512, 512, 3), 243, np.uint8)
+    piece = glass.copy()
+    piece[100:500, 100:500] = np.clip(rng.normal((150, 90, 160), 40, (400, 400, 3)), 0, 255)
+    given: dict[str, Any] = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    given |= {"resolution": (40_000, 40_000), "resolutionunit": "CENTIMETER"}
+    for name, pixels in (("blank", glass), ("piece", piece)):
+        tifffile.imwrite(source / f"{name}.tif", pixels, **given)
+    summary = build(source, tmp_path / "p.zarr", {"size": 256, "lr": "10x"}, manifest="default")
+    assert summary.exit_code == 2
+    assert {f.slide_id: f.kind for f in summary.failures} == {
+        "blank": "Nothing",
+        "piece": "Nothing",
+    }
+    errors = {failure.slide_id: failure.error for failure in summary.failures}
+    assert errors["blank"] == "no tissue was found."
+    assert "has 0.0" in errors["piece"] and "the least is 0.02 mm2" in errors["piece"]
+    assert summary.text().splitlines()[-1].startswith("No pairs. blank.tif: no tissue")
+    assert (summary.report / "failures.csv").read_text().count("Nothing") == 2

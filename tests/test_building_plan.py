@@ -131,7 +131,7 @@ def test_quotas_follow_supply_and_a_shortfall_is_said_in_numbers() -> None:
     assert plan.shares["a"].wanted == {"normal": 3, "tumor": 2}
     assert plan.shares["b"].wanted == {"normal": 7, "tumor": 0}
     assert plan.shares["c"].wanted == {}
-    assert any("train/tumor: 10 pairs are wanted and 2 candidates" in w for w in plan.warnings)
+    assert any("train/tumor 2 of 10" in w for w in plan.warnings)
     less = plan_build(records, splits, manifest, patients, {"train": {"normal": 6}})
     assert sum((less.shares[n].wanted or {}).get("normal", 0) for n in "ab") == 4
 

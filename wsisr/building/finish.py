@@ -187,8 +187,8 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
         )
     damaged = [
         slide_id
-        for slide_id in store.slides
-        if any(DAMAGE_WORDS in note for note in _attributes(store, slide_id).get("notes", []))
+        for slide_id, view in store.slides.items()
+        if any(DAMAGE_WORDS in note for note in view.attributes.get("notes", []))
     ]
     if damaged:
         notes.append(

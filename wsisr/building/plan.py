@@ -190,8 +190,8 @@ def _shortage(short: Sequence[str], slides: int) -> tuple[str, ...]:
     if not short:
         return ()
     return (
-        f"{slides} slides have too few candidates for what the manifest wants, so the set will be "
-        f"smaller ({', '.join(short)}); --scale-counts asks for less.",
+        f"The manifest wants more pairs than there are candidates on {slides} slide(s), so the set "
+        f"will be smaller ({', '.join(short)}); --scale-counts asks for less.",
     )
 
 

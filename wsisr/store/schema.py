@@ -291,6 +291,7 @@ class SlideAttributes(TypedDict):
     labels: NotRequired[list[str]]
     reasons: NotRequired[list[str]]
     split: str | None
+    notes: NotRequired[list[str]]
     funnel: NotRequired[dict[str, int]]
     arrays: list[str]
     patches: int
