@@ -274,7 +274,8 @@ def _append(
         if rules != RULES:
             cause = (
                 f"the record is of rules {rules}, and by rules {RULES} colours follow from each "
-                "file's stream, so that this one's may be read otherwise today; or " + cause
+                "file's stream and two scans are registered otherwise, so that these pixels may be "
+                "others today; or " + cause
             )
         raise BuildError(
             f"{task.slide_id}: row {row} is not the patch that the record names: {cause}."

@@ -243,8 +243,11 @@ class ScanRegistration:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ScanRegistration":
-        """The registration that `to_json` wrote."""
+        """The registration that `to_json` wrote, also the first versions of it: those knew whole
+        scales alone, and neither errors nor sharpness."""
         table = np.asarray(values["places"], dtype=np.float64).reshape(-1, 4)
+        even = {"errors": np.zeros(len(table)), "focus": np.ones((len(table), 2))}
+        values = even | {"stated_scale": values.get("scale")} | values
         overview = values["overview"]
         return _finish(
             matrix=np.asarray(values["matrix"], dtype=np.float64),
