@@ -1,6 +1,7 @@
 """Two scans of one glass on exact truth: ratio, turn, mirroring, stripes, focus, stain, JPEG.
 
     python benchmarks/scans.py truth [--scene slide.svs] [--seeds 1]
+    python benchmarks/scans.py calibration [--pairs 10] [--picture calibration.png]
 
 Each case is registered as `wsisr register scans` does it; 24 of its patches are then registered
 by themselves. Errors are distances from the truth in px of the fixed scan. A false accept is an
@@ -19,8 +20,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from wsisr.errors import RegistrationError
-from wsisr.registration import register_scans
+from wsisr.registration import register_pair, register_scans
 from wsisr.registration.showing import sample_pairs
+from wsisr.testing.pairs import make_pair
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 
 STRIPES = {"jump_px": 3.0, "drift_px": 1.5}
@@ -51,6 +53,14 @@ CASES = {
     ),
 }
 PATCHES = 24
+SUITES = (
+    ("A1", "subpixel"),
+    ("B1", "subpixel"),
+    ("B1", "affine"),
+    ("L", "affine"),
+    ("B2", "affine"),
+    ("B3", "affine"),
+)
 
 
 def row(name: str, pair: ScanPair) -> tuple[str, int]:
@@ -107,6 +117,56 @@ def truth(scene: np.ndarray | None, seeds: int, only: str | None) -> None:
     print(f"\nFalse accepts: {false}; of another glass {wrong} of {asked}.")
 
 
+def calibration(count: int, picture: Path | None) -> None:
+    """Of pairs whose certificate says that they lie within t px, the share that does."""
+    bounds, errors, origin = [], [], []
+    for suite, method in SUITES:
+        for lr_px, scale in ((64, 4), (96, 3), (128, 4), (160, 2), (256, 4)):
+            for seed in range(500, 500 + count):
+                case = make_pair(suite, seed, lr_px=lr_px, scale=scale)
+                found = register_pair(case.lr, case.hr_region, case.scale, method)
+                if found.accepted:
+                    bounds.append(found.error)
+                    errors.append(float(np.hypot(found.dx - case.dx, found.dy - case.dy)))
+                    origin.append(f"{suite} {method}")
+    bound, error, names = np.array(bounds), np.array(errors), np.array(origin)
+    print(f"{len(bound)} accepted pairs that the calibration has not seen.\n")
+    print("| called within | pairs | are |\n|---|---|---|")
+    for limit in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
+        called = bound <= limit
+        share = f"{np.mean(error[called] <= limit):.1%}" if called.any() else "-"
+        print(f"| {limit} px | {called.sum()} | {share} |")
+    print("\n| pairs of | n | within their own 95 % bound |\n|---|---|---|")
+    for name in dict.fromkeys(origin):
+        print(
+            f"| {name} | {np.sum(names == name)} | {np.mean((error <= bound)[names == name]):.1%} |"
+        )
+    print(f"| all | {len(bound)} | {np.mean(error <= bound):.1%} |")
+    if picture is not None:
+        _draw(bound, error, picture)
+
+
+def _draw(bound: np.ndarray, error: np.ndarray, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    wanted = np.linspace(0.02, 0.99, 60)
+    # The bound at another probability, by Rayleigh's law.
+    scaled = np.sqrt(np.log(1 - wanted) / np.log(1 - 0.95))
+    seen = [np.mean(error <= factor * bound) for factor in scaled]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
+    left.plot([0, 1], [0, 1], color="0.7")
+    left.plot(wanted, seen)
+    left.set(xlabel="probability that the certificate states", ylabel="share of pairs within it")
+    right.loglog(bound, error, ".", markersize=3)
+    right.loglog([0.005, 2], [0.005, 2], color="0.7")
+    right.set(xlabel="95 % bound, HR px", ylabel="true error, HR px")
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+
+
 def read_scene(path: Path) -> np.ndarray:
     from wsisr.slides import open_slide
 
@@ -117,9 +177,14 @@ def read_scene(path: Path) -> np.ndarray:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["truth"])
+    parser.add_argument("what", choices=["truth", "calibration"])
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only")
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
-    truth(read_scene(options.scene) if options.scene else None, options.seeds, options.only)
+    if options.what == "calibration":
+        calibration(options.pairs, options.picture)
+    else:
+        truth(read_scene(options.scene) if options.scene else None, options.seeds, options.only)

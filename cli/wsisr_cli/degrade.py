@@ -93,9 +93,18 @@ def fit(
 
 @app.command("compare")
 def compare(
-    store: Annotated[Path, typer.Argument(help="A pair store with registered, native LR.")],
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STORE|PROFILE",
+            help="A pair store with registered, native LR; or a profile that degrade fit wrote.",
+        ),
+    ],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="[PROFILE]", help="Another scanner's profile.")
+    ] = None,
     kinds: Annotated[
-        str, typer.Option(help="Degradations separated by spaces.")
+        str, typer.Option(help="Store: degradations separated by spaces.")
     ] = "bicubic area gaussian iste optics",
     hr: Annotated[str | None, typer.Option(help="HR array; the finest by default.")] = None,
     lr: Annotated[
@@ -107,10 +116,15 @@ def compare(
         Path | None, typer.Option(help="PNG of one pair: native, then each simulation.")
     ] = None,
 ) -> None:
-    """Hold simulated LR against the native LR of the same HR."""
+    """Two scanners' profiles: do they differ? One store: which simulation is like its LR?"""
+    if second is not None:
+        from wsisr.degradation.difference import compare_scanners
+
+        typer.echo("\n".join(compare_scanners(first, second).lines()))
+        return
     from wsisr.degradation.stores import compare_store
 
-    comparison = compare_store(store, kinds.split(), hr=hr, lr=lr, split=split, limit=pairs)
+    comparison = compare_store(first, kinds.split(), hr=hr, lr=lr, split=split, limit=pairs)
     typer.echo(comparison.markdown())
     if picture is not None:
         comparison.write_picture(picture)

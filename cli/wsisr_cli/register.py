@@ -49,6 +49,20 @@ def pair(
     raise typer.Exit(0 if result.certificate.accepted else 1)
 
 
+@app.command("planes")
+def planes(
+    images: Annotated[list[Path], typer.Argument(help="Focal planes of one field, in order.")],
+) -> None:
+    """Find every focal plane in the sharpest: shift in px, certificate and sharpness as JSON."""
+    from wsisr.registration.planes import register_planes
+    from wsisr.registration.showing import read_image
+
+    found = register_planes([read_image(path) for path in images])
+    rows = [{"file": path.name, **match.row()} for path, match in zip(images, found, strict=True)]
+    typer.echo(json.dumps(rows, indent=1))
+    raise typer.Exit(0 if all(row["verdict"] == "accept" for row in rows) else 1)
+
+
 @app.command("scans")
 def scans(
     moving: Annotated[Path, typer.Argument(help="The coarse scan (LR).")],

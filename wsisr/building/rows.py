@@ -98,7 +98,7 @@ def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, ND
     columns: dict[str, NDArray[Any]] = {}
     for name in ("offset_x", "offset_y"):
         columns[name] = np.array([getattr(c, name) for c in certificates], np.int32)
-    for name in ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "sharpness"):
+    for name in ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "error", "sharpness"):
         columns[name] = np.array([getattr(c, name) for c in certificates], np.float32)
     affine = np.array([c.affine for c in certificates], np.float32)
     for row in (0, 1):

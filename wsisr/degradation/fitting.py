@@ -16,6 +16,7 @@ Steps (physics first, statistics last):
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from wsisr.degradation.scanner_jpeg import (
 from wsisr.degradation.scanner_noise import fit_noise
 from wsisr.degradation.scanner_pairs import Aligned, FitSettings, RealPair, align
 from wsisr.degradation.scanner_tone import apply_tone, fit_tone
+from wsisr.degradation.uncertainty import jackknife, tones
 from wsisr.errors import DegradationError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import Kernel, resize, to_grey
@@ -57,6 +59,7 @@ def fit_degradation(
     settings: FitSettings | None = None,
     *,
     name: str = "fitted",
+    origin: str = "",
     report: Reporter = silent,
 ) -> FittedProfile:
     """Fit kernel, tone, noise and JPEG to registered pairs.
@@ -68,6 +71,8 @@ def fit_degradation(
     settings : FitSettings, optional
     name : str
         Name of the degradation, which becomes part of ``simulated:<name>``.
+    origin : str
+        Of the LR, for the report.
     report : Reporter
         Gets one event per step.
 
@@ -116,6 +121,16 @@ def fit_degradation(
     def by_resize(kernel: Kernel) -> Tensor:
         return apply_tone(_resized(held, kernel), fit_tone(_resized(train, kernel), train.lr))
 
+    fewer = replace(settings, evaluations=settings.evaluations // 2)
+
+    def without(kept: Tensor) -> dict[str, float]:
+        part = _subset(train, kept)
+        kernel = _fit_family(chosen, part, quality, fewer)
+        mapped = fit_tone(part.linear(kernel), part.lr)
+        grain = fit_noise(apply_tone(part.linear(kernel), mapped), part.lr, jpeg)
+        width = kernels.kernel_shape(kernel).width_px
+        return {"width_px": width, "noise_at_200": grain.deviation(200.0), **tones(mapped)}
+
     return build_profile(
         name=name,
         family=chosen,
@@ -132,6 +147,9 @@ def fit_degradation(
             "best gaussian": by_taps(candidates["gaussian"]),
         },
         pairs=(len(fit), len(test)),
+        errors=jackknife(len(fit), without),
+        origin=origin,
+        um_per_px=settings.um_per_px,
     )
 
 

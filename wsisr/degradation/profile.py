@@ -15,8 +15,9 @@ from wsisr.degradation.scanner_jpeg import JpegSettings
 from wsisr.degradation.scanner_kernel import kernel_shape
 from wsisr.degradation.scanner_noise import Noise, with_noise
 from wsisr.degradation.scanner_pairs import Aligned
-from wsisr.degradation.scanner_tone import mean_psnr
+from wsisr.degradation.scanner_tone import mean_psnr, pair_psnr
 from wsisr.degradation.spec import Degradation
+from wsisr.degradation.uncertainty import centroid_errors, known, mean_gain
 from wsisr.errors import DegradationError
 from wsisr.metrics.texture import spectrum_error
 from wsisr.resize import to_grey
@@ -45,6 +46,17 @@ class FitReport:
         Standard deviation at grey level 200, before JPEG.
     quality : int or None
     subsampling : str or None
+    origin : str
+        Of the LR: ``rescan``, ``rescan-reduced``, ``cross-scanner``, ``stored-level``; empty
+        where the pairs did not come from a store.
+    scale : int
+    um_per_px : float
+        HR pixel size.
+    uncertainty : dict
+        Standard errors (`wsisr.degradation.uncertainty`); None where one pair cannot tell.
+    gain_db, gain_error_db : float or None
+        Held-out PSNR of ``fitted`` above ``bicubic``, mean over the held-out pairs, and its
+        standard error.
     """
 
     pairs: int
@@ -58,6 +70,12 @@ class FitReport:
     noise_at_200: float
     quality: int | None
     subsampling: str | None
+    origin: str
+    scale: int
+    um_per_px: float
+    uncertainty: dict[str, float | None]
+    gain_db: float
+    gain_error_db: float | None
 
     @property
     def gain_over_bicubic_db(self) -> float:
@@ -70,11 +88,16 @@ class FitReport:
         for name, value in self.psnr_db.items():
             out.append(f"| {name} | {value:.2f} | {self.spectrum_error[name]:.3f} |")
         jpeg = "none found" if self.quality is None else f"Q{self.quality} {self.subsampling}"
+        gain = "" if self.gain_error_db is None else f" +- {self.gain_error_db:.2f}"
+        width = self.uncertainty.get("width_px")
+        doubt = "" if width is None else f" +- {width:.3f}"
         return [
             *out,
             "",
+            f"LR: {self.origin or 'origin not known'}, x{self.scale}, HR {self.um_per_px:.4g} "
+            f"um/px. Held-out gain over bicubic {self.gain_db:+.2f}{gain} dB.",
             f"{self.pairs} pairs fitted, {self.held_out_pairs} held out; kernel family "
-            f"{self.family}, width {self.width_px:.2f} HR px, centroid "
+            f"{self.family}, width {self.width_px:.2f}{doubt} HR px, centroid "
             f"({self.centroid_x_px:+.3f}, {self.centroid_y_px:+.3f}) HR px.",
             f"Noise {self.noise_at_200:.2f} grey levels at 200; LR JPEG {jpeg}.",
         ]
@@ -131,6 +154,9 @@ def build_profile(
     held: Aligned,
     expected: Mapping[str, torch.Tensor],
     pairs: tuple[int, int],
+    errors: Mapping[str, float],
+    origin: str = "",
+    um_per_px: float = 0.25,
 ) -> FittedProfile:
     """Put a fit together and score it on held-out pairs.
 
@@ -150,6 +176,10 @@ def build_profile(
         for key, value in simulated.items()
     }
     shape = kernel_shape(taps)
+    errors = {**errors, **centroid_errors(expected["fitted"], held.lr, held.scale)}
+    gain, gain_error = mean_gain(
+        pair_psnr(expected["fitted"], held.lr), pair_psnr(expected["bicubic"], held.lr)
+    )
     report = FitReport(
         pairs=pairs[0],
         held_out_pairs=pairs[1],
@@ -162,6 +192,12 @@ def build_profile(
         noise_at_200=round(noise.deviation(200.0), 3),
         quality=None if jpeg is None else jpeg.quality,
         subsampling=None if jpeg is None else jpeg.subsampling,
+        origin=origin,
+        scale=held.scale,
+        um_per_px=um_per_px,
+        uncertainty=known(errors),
+        gain_db=round(gain, 3),
+        gain_error_db=None if np.isnan(gain_error) else round(gain_error, 3),
     )
     stage: dict[str, Any] = {
         "kind": "fitted",

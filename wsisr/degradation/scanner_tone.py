@@ -30,7 +30,12 @@ def apply_tone(simulated: Tensor, tone: FloatArray) -> Tensor:
     return torch.einsum("ct,bthw->bchw", weights, tone_curve(simulated))
 
 
+def pair_psnr(simulated: Tensor, real: Tensor) -> FloatArray:
+    """RGB PSNR of each pair, dB, of unrounded simulated LR."""
+    error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
+    return np.asarray((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).numpy())
+
+
 def mean_psnr(simulated: Tensor, real: Tensor) -> float:
     """Mean over pairs of the RGB PSNR, dB, of unrounded simulated LR."""
-    error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
-    return float((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).mean())
+    return float(pair_psnr(simulated, real).mean())

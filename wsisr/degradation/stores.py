@@ -135,10 +135,12 @@ def fit_store(
     store = open_pairs(path)
     pairs = list(registered_pairs(store, hr=hr, lr=lr, split=split, limit=limit))
     first = next(iter(store.slides.values()))
-    um = first.spec(hr or first.arrays[0]).um_per_px
+    hr = hr or first.arrays[0]
+    um = first.spec(hr).um_per_px
+    origin = first.spec(lr or _coarsest_native(store, hr)).origin
     if settings is None:
         settings = FitSettings(um_per_px=um or FitSettings().um_per_px)
-    profile = fit_degradation(pairs, settings, name=output.stem, report=report)
+    profile = fit_degradation(pairs, settings, name=output.stem, origin=origin, report=report)
     profile.write(output)
     profile.write_picture(output.with_suffix(".kernel.png"))
     return profile

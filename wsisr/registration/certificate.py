@@ -102,6 +102,9 @@ class PairCertificate:
         Largest difference, on either axis, between the shifts that the four quarters and the
         middle of the patch ask for, HR px. Affine: what is left after the map, or twice the
         middle's own shift where that is more. It follows the true error.
+    error : float
+        The true place lies within this many HR px with a probability of 95 %, calibrated on
+        truth (`wsisr.registration.confidence`); 1000 where no place was found.
     sharpness : float
         Fine detail of the LR against that of the box-averaged HR (ratio of band variances,
         each relative to its coarse structure): 1 = as sharp as an ideal pixel aperture,
@@ -126,6 +129,7 @@ class PairCertificate:
     ncc: float
     ncc_band: float
     spread: float
+    error: float
     sharpness: float
     texture: float
     affine: Affine
@@ -163,6 +167,7 @@ FLOAT_COLUMNS = (
     "ncc",
     "ncc_band",
     "spread",
+    "error",
     "sharpness",
     "texture",
 )

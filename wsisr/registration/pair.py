@@ -23,6 +23,7 @@ from wsisr.registration.certificate import (
     Verdict,
     translation_affine,
 )
+from wsisr.registration.confidence import UNKNOWN_PX, error_bound
 from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
 from wsisr.registration.steps import largest_step
@@ -161,6 +162,7 @@ def _blank(
         ncc=0.0,
         ncc_band=0.0,
         spread=0.0,
+        error=UNKNOWN_PX,
         sharpness=0.0,
         texture=texture,
         affine=translation_affine(scale, x, y),
@@ -328,6 +330,7 @@ def _translation(
         ncc=plain,
         ncc_band=band,
         spread=spread,
+        error=_error(reason, spread, lr),
         sharpness=corr.sharpness(lr, reduced),
         texture=texture,
         affine=translation_affine(scale, dx, dy),
@@ -346,6 +349,11 @@ def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verd
     if spread > gate.max_spread_px:
         return Verdict.REJECT, Reason.SPREAD
     return Verdict.ACCEPT, ""
+
+
+def _error(reason: str, spread: float, lr: FloatImage) -> float:
+    found = reason in ("", Reason.SPREAD, Reason.SEAM)
+    return error_bound(spread, min(lr.shape)) if found else UNKNOWN_PX
 
 
 def _affine(
@@ -398,6 +406,7 @@ def _affine(
         ncc=corr.ncc(lr, sampled),
         ncc_band=band,
         spread=spread,
+        error=_error(reason, spread, lr),
         sharpness=corr.sharpness(lr, sampled),
         texture=texture,
         affine=aff.to_affine(matrix),

@@ -104,6 +104,7 @@ _ALL = (
     _column("ncc", "f4", "", "normalised cross-correlation of the pair", layer=True),
     _column("ncc_band", "f4", "", "the same in the shared frequency band", layer=True),
     _column("spread", "f4", "HR px", "disagreement of independent offset estimates", layer=True),
+    _column("error", "f4", "HR px", "bound of the place's error, 95 % (calibrated)", layer=True),
     _column("sharpness", "f4", "", "sharpness of the LR against the reduced HR", layer=True),
     *(
         _column(

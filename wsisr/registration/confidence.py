@@ -1,0 +1,43 @@
+"""How far off an accepted pair may be: the certificate's numbers, calibrated on exact truth.
+
+The parts of a patch ask for different shifts by what noise, blur and JPEG do to each of them, and
+the whole patch is surer than its parts by how many of them it holds. The error's length follows
+Rayleigh's law with a parameter that was fitted by maximum likelihood to 245 accepted pairs with
+exact truth (two levels of one scan, second scanners with and without rotation, distortion and
+drift, pale tissue; patches of 64 and 128 LR px, x2 and x4): ``benchmarks/scans.py calibration``
+repeats the measurement on other pairs.
+"""
+
+from math import log, sqrt
+
+SHARE = 0.95
+"""Probability with which the true place lies within the bound."""
+SIGMA, POWER, SIZE = 0.29, 0.90, 1.1
+"""Rayleigh's parameter of 64-px patches at a spread of 1 px; its powers of spread and size."""
+REFERENCE_PX = 64
+FLOOR_PX = 0.002
+BENT_PX = 0.5
+"""Spread from which parts do not differ by noise alone: what bends a patch by this much may
+move its middle by as much."""
+UNKNOWN_PX = 1000.0
+"""Of a pair whose place was not found."""
+
+
+def error_bound(spread_px: float, side_px: int) -> float:
+    """Distance within which the true place of a matched patch lies, with probability `SHARE`.
+
+    Parameters
+    ----------
+    spread_px : float
+        `PairCertificate.spread`, HR px.
+    side_px : int
+        Shorter side of the LR patch, LR px.
+
+    Returns
+    -------
+    float
+        HR px.
+    """
+    sigma = SIGMA * spread_px**POWER * (REFERENCE_PX / side_px) ** SIZE
+    bound = max(sigma, FLOOR_PX) * sqrt(-2 * log(1 - SHARE))
+    return max(bound, spread_px) if spread_px > BENT_PX else bound
