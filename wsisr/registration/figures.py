@@ -1,5 +1,6 @@
 """Pictures of alignment: what is easier to see than to read. All are uint8 RGB arrays."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ INK = (40, 40, 40)
 ARROW = (200, 30, 30)
 FAINT = (170, 170, 170)
 BAR = (70, 110, 180)
+SEAM = (205, 220, 245)
 
 
 def save_png(path: Path, image: UInt8Array) -> None:
@@ -75,6 +77,9 @@ def residual_field(
     *,
     title: str = "",
     unused: NDArray[np.bool_] | None = None,
+    errors: FloatArray | None = None,
+    soft: NDArray[np.bool_] | None = None,
+    boxes: Sequence[tuple[float, float, float, float]] = (),
     side_px: int = 900,
 ) -> UInt8Array:
     """Arrows of residual shifts over a slide, magnified so that they can be seen.
@@ -90,6 +95,12 @@ def residual_field(
     title : str
     unused : ndarray, shape (n,), bool, optional
         Places to draw faintly: outliers.
+    errors : ndarray, shape (n,), optional
+        Standard error of each residual, HR px: drawn as a ring around its end.
+    soft : ndarray, shape (n,), bool, optional
+        Places out of focus: drawn as open squares.
+    boxes : sequence of (left, top, right, bottom)
+        Seams, same px as `positions`.
     side_px : int
         Longer side of the figure.
     """
@@ -102,14 +113,23 @@ def residual_field(
     length = np.linalg.norm(residuals, axis=1)
     top = float(np.percentile(length[used], 95)) if used.any() else 0.0
     magnify = 0.05 * side_px / max(top, 1e-3)
-    for point, residual, draw in zip(positions, residuals, used, strict=True):
+    for left, upper, right, lower in boxes:
+        first = (round(left * scale), round(upper * scale) + band)
+        cv2.rectangle(image, first, (round(right * scale), round(lower * scale) + band), SEAM, -1)
+    for index, (point, residual, draw) in enumerate(zip(positions, residuals, used, strict=True)):
         start = point * scale + [0, band]
         end = start + residual * magnify
         ends = [(round(float(x)), round(float(y))) for x, y in (start, end)]
         colour = ARROW if draw else FAINT
+        if soft is not None and soft[index]:
+            corner = (ends[0][0] - 4, ends[0][1] - 4)
+            cv2.rectangle(image, corner, (ends[0][0] + 4, ends[0][1] + 4), BAR, 1)
         cv2.circle(image, ends[0], 2, colour, -1, cv2.LINE_AA)
         if np.isfinite(end).all() and np.abs(end).max() < 10 * side_px:
             cv2.line(image, ends[0], ends[1], colour, 1, cv2.LINE_AA)
+            if errors is not None and draw:
+                radius = min(round(float(errors[index]) * magnify), side_px // 20)
+                cv2.circle(image, ends[1], max(1, radius), FAINT, 1, cv2.LINE_AA)
     _text(image, title, (4, 16))
     _text(image, f"arrow of {0.05 * side_px:.0f} figure px = {top:.2f} HR px", (4, 36))
     return image

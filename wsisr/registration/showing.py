@@ -12,6 +12,7 @@ from wsisr.errors import RegistrationError, SlideError
 from wsisr.registration import affine as aff
 from wsisr.registration import figures
 from wsisr.registration.certificate import PairCertificate
+from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.orientation import D4
 from wsisr.registration.output import crop_residual_px, take_hr
 from wsisr.registration.overview import overview_um_per_px, read_overview
@@ -207,8 +208,11 @@ def scan_figures(
             registration.positions,
             registration.residuals,
             (base.width_px, base.height_px),
-            title="residual of the affine map at the nodes",
+            title="residual of the affine map; ring: its error, square: out of focus, strip: seam",
             unused=~used,
+            errors=registration.errors,
+            soft=registration.focus_share(registration.positions).min(axis=1) < OUT_OF_FOCUS,
+            boxes=[(s.left, s.top, s.right, s.bottom) for s in registration.seams],
         ),
         "residual-histogram.png": figures.residual_histogram(
             registration.residuals[used], title="residual of the affine map at the nodes"
