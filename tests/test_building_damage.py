@@ -67,12 +67,13 @@ def test_a_build_drops_and_counts_the_patches(tmp_path: Path, tissue: np.ndarray
     result = build_pairs(prepare(request), runner=SerialRunner())
     assert result is not None
     store = open_pairs(tmp_path / "p.zarr")
-    assert list(store.slides) == ["few.tif"]
+    (slide_id,) = store.slides
+    assert slide_id.startswith("few")
     table = store.table()
     on_it = (table["x"] // TILE == 1) & (table["y"] // TILE == 1)
     assert table.rows >= 20 and not on_it.any()
-    notes = store.slides["few.tif"].attributes["notes"]
+    notes = store.slides[slide_id].attributes["notes"]
     assert any("1 tile(s) are damaged" in note for note in notes)
-    assert any("Damaged tiles on 1 slide(s), few.tif first" in text for text in result.warnings)
+    assert any(f"Damaged tiles on 1 slide(s), {slide_id} first" in text for text in result.warnings)
     failures = (tmp_path / "p.report" / "failures.csv").read_text()
     assert "tiles read are damaged" in failures and "many" in failures
