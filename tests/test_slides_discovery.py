@@ -1,6 +1,8 @@
 """Finding slides: what counts, what it is called, and that ids are unique."""
 
+import os
 import pickle
+import stat
 from pathlib import Path
 
 import pytest
@@ -228,3 +230,12 @@ def test_left_out_files_are_told_by_reason(tmp_path: Path) -> None:
     assert len(lines) == 2
     assert lines[0].startswith("Left out: x.kfb: a format that wsisr does not read")
     assert lines[1].startswith("Left out: s0.png, s1.png, s2.png and 2 more: a picture")
+
+
+def test_pipes_and_sockets_are_named_and_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    os.mknod(tmp_path / "sock.svs", stat.S_IFSOCK | 0o600)
+    assert not list_source(tmp_path).slides
+    found = left_out(tmp_path)
+    assert sorted(found) == ["pipe.tif", "sock.svs"]
+    assert all("a named pipe, a socket or a device" in reason for reason in found.values())

@@ -21,6 +21,7 @@ from wsisr.slides.leftout import (
     DICOMDIR,
     LOOP,
     OTHER_DICOM,
+    SPECIAL,
     TWICE,
     VMS_PART,
     ZARR,
@@ -168,6 +169,8 @@ def _file_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[S
             left_out.append(LeftOut(relative=relative, kind="link", reason=DANGLING))
             continue
         if not file.is_file():
+            if not file.is_dir():
+                left_out.append(LeftOut(relative=relative, kind="format", reason=SPECIAL))
             continue
         kind = slide_kind(file)
         if file in owned:

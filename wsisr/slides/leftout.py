@@ -68,6 +68,7 @@ UNREAD_FORMATS = {
 UNFINISHED = (".partial", ".part", ".crdownload", ".aria2", ".download", ".filepart", ".tmp")
 ARCHIVES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".tar", ".rar")
 
+SPECIAL = "a named pipe, a socket or a device, and no file; passed over without being opened"
 DANGLING = "a link to a file or folder that is not there; mend or remove the link"
 CLOSED = "a folder that may not be listed; ask for the right to read it"
 LOOP = "a link to a folder that is listed already or holds this one; left out so that no slide \
