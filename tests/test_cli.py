@@ -15,7 +15,6 @@ def wsisr(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.Comple
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=300,
         check=False,
     )
 

@@ -325,7 +325,7 @@ def test_a_worker_that_outlives_its_build_and_the_next_run_do_not_mix(
         patch.setattr(slide_writer, "ORPHAN_WAIT_S", 0.0)
         with pytest.raises(StoreLockedError, match="another process is writing slide a"):
             writer.slide("a", specs())
-    orphan.communicate("go on\n", timeout=60)
+    orphan.communicate("go on\n")
     assert orphan.returncode == 0
     assert writer.committed() == {"a"}
     orphans = tree_bytes(tmp_path / "a.zarr")
@@ -340,7 +340,7 @@ def test_a_worker_that_outlives_its_store_writes_nothing(
 ) -> None:
     root = root_attributes(["a"], manifest_sha256="1" * 64)
     writer = StoreWriter.create(tmp_path / "a.zarr", root, overwrite=True)
-    _, errors = orphan.communicate("go on\n", timeout=60)
+    _, errors = orphan.communicate("go on\n")
     assert orphan.returncode != 0
     assert "was replaced" in errors
     assert writer.committed() == set()
