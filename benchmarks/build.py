@@ -31,6 +31,7 @@ from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits, plan_build
 from wsisr.building.records import RankedCandidates, ScanRecord
 from wsisr.building.sources.levels import plan_geometry
+from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, open_slide
 from wsisr.testing import SlideSpec, sparse_spec, write_slide
 
@@ -165,7 +166,9 @@ def plan(folder: Path) -> None:
                 path=path, slide_id=name, files=(path,), kind="tiff", relative=name
             )
             tasks.append(
-                SlideTask(source=source, patient=f"p{number // 2}", group=name, split="train")
+                SlideTask(
+                    source=source, patient=own_patient(f"p{number // 2}"), group=name, split="train"
+                )
             )
             count = 200
             records[name] = ScanRecord(
@@ -183,7 +186,7 @@ def plan(folder: Path) -> None:
             )
         start = time.process_time()
         splits, _ = decide_splits(tasks, manifest, {})
-        plan_build(records, splits, manifest, {t.slide_id: t.patient for t in tasks})
+        plan_build(records, splits, manifest, {t.slide_id: t.patient.name for t in tasks})
         spent = time.process_time() - start
         print(f"{slides:,} slides: {spent:.2f} CPU s, {1e3 * spent / slides:.2f} ms a slide")
 

@@ -18,9 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Verdicts on readers are kept for the run, not in the cache of who runs the tests."""
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Verdicts on readers and keys of pseudonyms are kept for the run, not where those of who
+    runs the tests are."""
     os.environ["WSISR_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
 @pytest.fixture(scope="session")

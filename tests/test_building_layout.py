@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from wsisr.building.layout import apply_overrides, recognise
+from wsisr.building.layout import apply_overrides, find_patients, recognise
 from wsisr.errors import ManifestError
+from wsisr.selection.pseudonyms import Pseudonyms
 from wsisr.slides import find_slides
+
+SECRET = Pseudonyms(lambda: b"0123456789abcdef")
 
 
 def touch(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"II*\0")
+    path.write_bytes(b"<ASAP_Annotations/>" if path.suffix == ".xml" else b"II*\0")
 
 
 @pytest.fixture
@@ -58,7 +61,9 @@ def test_any_other_folder_is_plain_and_tcga_barcodes_name_the_patient(tmp_path: 
     touch(tmp_path / "other.svs")
     layout = recognise(tmp_path, find_slides(tmp_path))
     assert (layout.name, layout.manifest) == ("folder", "default")
-    assert [t.patient for t in layout.tasks] == ["TCGA-A1-A0SB", "TCGA-A1-A0SB", "other.svs"]
+    tasks = find_patients(layout.tasks, None, SECRET)
+    assert [t.patient.name for t in tasks] == ["TCGA-A1-A0SB", "TCGA-A1-A0SB", "other.svs"]
+    assert [str(t.patient.source) for t in tasks] == ["barcode", "barcode", "assumed"]
 
 
 def override(folder: Path, text: str) -> Path:
@@ -74,8 +79,13 @@ def test_the_table_overrides_by_name_or_id_and_empty_cells_keep(official: Path) 
         "slide, mpp, patient, split\nnormal_001.tif,0.25,p1,\n"
         "testing/images/test_001.tif,,p1,val\n",
     )
-    changed = {t.source.path.stem: t for t in apply_overrides(tasks, table)}
-    assert (changed["normal_001"].mpp, changed["normal_001"].patient) == (0.25, "p1")
+    changed = {t.source.path.stem: t for t in apply_overrides(tasks, table, SECRET)}
+    patient = changed["normal_001"].patient
+    assert changed["normal_001"].mpp == 0.25
+    assert (patient.name, patient.draw) == (SECRET.of("patient", "p1"), "p1")
+    assert (patient.source, patient.quality) == ("table", "stated")
+    assert changed["test_001"].patient == patient
+    assert changed["tumor_001"].patient.source == "layout"
     assert (changed["normal_001"].split, changed["normal_001"].split_is_override) == (
         "train",
         False,
@@ -100,4 +110,4 @@ def test_the_table_overrides_by_name_or_id_and_empty_cells_keep(official: Path) 
 def test_a_wrong_table_is_refused_with_its_line(official: Path, text: str, words: str) -> None:
     tasks = recognise(official, find_slides(official)).tasks
     with pytest.raises(ManifestError, match=words):
-        apply_overrides(tasks, override(official, text))
+        apply_overrides(tasks, override(official, text), SECRET)

@@ -14,6 +14,7 @@ from wsisr.building.records import RankedCandidates, ScanRecord
 from wsisr.building.sources.geometry import plan_geometry
 from wsisr.errors import ManifestError
 from wsisr.magnification import MppSource, make_mpp
+from wsisr.selection.patients import own_patient
 from wsisr.slides import Level, SlideInfo, SlideSource
 
 INFO = SlideInfo(
@@ -41,7 +42,8 @@ def task(name: str, **more: Any) -> SlideTask:
     source = SlideSource(
         path=Path(f"{name}.tif"), slide_id=name, files=(), kind="tiff", relative=f"{name}.tif"
     )
-    return SlideTask(source=source, **{"patient": name, "group": name, **more})
+    patient = own_patient(str(more.pop("patient", name)))
+    return SlideTask(source=source, patient=patient, **{"group": name, **more})
 
 
 def record(name: str, labels: tuple[int, ...]) -> ScanRecord:

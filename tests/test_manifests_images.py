@@ -21,6 +21,7 @@ from wsisr.building.sources.image_sets import published_layout
 from wsisr.degradation import degrade
 from wsisr.errors import BuildError
 from wsisr.selection.image_labels import instance_map
+from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import image_sets
@@ -77,7 +78,9 @@ def images(name: str, count: int, split: str = "") -> list[SlideTask]:
         source = SlideSource(
             path=path, slide_id=path.stem, files=(path,), kind="image", relative=path.name
         )
-        tasks.append(SlideTask(source=source, patient=path.stem, group=path.stem, split=split))
+        tasks.append(
+            SlideTask(source=source, patient=own_patient(path.stem), group=path.stem, split=split)
+        )
     return tasks
 
 

@@ -122,6 +122,8 @@ def ids(source: Path) -> list[str]:
         "a_seg.png",
         "a_label.png",
         "ground_truth/a.png",
+        "project/data/1/thumbnail.jpg",
+        "macro.png",
     ],
 )
 def test_pictures_and_masks_of_slides_are_none(tmp_path: Path, beside: str) -> None:

@@ -63,6 +63,21 @@ def command(
         Path | None,
         typer.Option(help="CSV with slide and any of mpp, patient, group, label, split."),
     ] = None,
+    patient_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder|REGEX",
+            help="Where file names say the patient: the slide's folder, or a group of a regular "
+            "expression in its path.",
+        ),
+    ] = None,
+    patient_key: Annotated[
+        Path | None,
+        typer.Option(help="Key of patient pseudonyms; default: your own, made at first need."),
+    ] = None,
+    private_ids: Annotated[
+        bool, typer.Option("--private-ids", help="Slide ids are pseudonyms too; no file is named.")
+    ] = False,
     codec: Annotated[str | None, typer.Option(help="raw (default), small or zstd.")] = None,
     scale_counts: Annotated[
         float,
@@ -97,6 +112,9 @@ def command(
         part=_part(part),
         overwrite=overwrite,
         mpp_override=mpp_override,
+        patient_from=patient_from,
+        patient_key=patient_key,
+        private_ids=private_ids,
         codec=codec,
         scale_counts=scale_counts,
     )
@@ -105,6 +123,8 @@ def command(
     prepared = prepare(request)
     typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
     for line in describe_left_out(prepared.layout.left_out):
+        typer.echo(line)
+    for line in prepared.about_patients():
         typer.echo(line)
     with console_reporter() as report:
         if dry_run:

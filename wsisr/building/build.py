@@ -16,6 +16,7 @@ from wsisr.building.extract import ExtractResult, extract_slide
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.plan import BuildPlan, decide_splits, plan_build
+from wsisr.building.privacy import clean
 from wsisr.building.record import write_record
 from wsisr.building.records import ScanRecord, scan_path
 from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
@@ -259,7 +260,7 @@ def make_plan(prepared: Prepared, writer: StoreWriter) -> BuildPlan:
     splits, notes = decide_splits(usable, prepared.manifest, frozen)
     if frozen | splits != frozen:
         writer.set_root({"assigned": frozen | splits})
-    patients = {task.slide_id: task.patient for task in prepared.tasks}
+    patients = {task.slide_id: task.patient.name for task in prepared.tasks}
     plan = plan_build(records, splits, prepared.manifest, patients, kept)
     return BuildPlan(shares=plan.shares, warnings=(*notes, *plan.warnings))
 
@@ -326,7 +327,7 @@ def run_phase(
         message = ""
         if outcome.error:
             record_failure(prepared, stage, sources[outcome.key], outcome)
-            message = f"{outcome.key}: {outcome.error}"
+            message = f"{outcome.key}: {clean(outcome.error, sources[outcome.key], prepared.root)}"
         elif isinstance(outcome.value, ExtractResult) and outcome.value.shortfall:
             message = (
                 f"{outcome.key}: {outcome.value.shortfall} pairs short of its share; its reserve "

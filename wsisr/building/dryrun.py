@@ -57,7 +57,7 @@ def describe_plan(
             )
     usable = [task for task in prepared.tasks if task.slide_id in records]
     splits, notes = decide_splits(usable, prepared.manifest, {})
-    patients = {task.slide_id: task.patient for task in prepared.tasks}
+    patients = {task.slide_id: task.patient.name for task in prepared.tasks}
     plan = plan_build(records, splits, prepared.manifest, patients)
     by_id = {task.slide_id: task for task in prepared.tasks}
     seconds = _seconds_per_pair(records, by_id, prepared)

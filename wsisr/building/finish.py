@@ -1,5 +1,6 @@
 """Closing a build: splits, and a summary that a person reads first."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.building.reasons import why_nothing
 from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
 from wsisr.selection.hashing import hash_draws, hash_key
+from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
+from wsisr.store.summarise import patient_sources
 from wsisr.store.verify_splits import measured_overlap
 
 Rows = NDArray[np.int32]
@@ -179,6 +182,13 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
                 short.append(f"{split}/{name} {have:,} of {wanted:,}")
     if short:
         notes.append(f"Fewer pairs than the manifest wants: {', '.join(short)}.")
+    notes += _outline_warnings(store)
+    assumed = patient_sources(store).get(PatientSource.ASSUMED, 0)
+    if assumed and len(store.slides) > 1:
+        notes.append(
+            f"Patients of {assumed} of {len(store.slides)} slides are assumed (one slide, one "
+            "patient), and the splits rest on it."
+        )
     empty = [name for name in SPLITS if not len(rows[name])]
     if empty and any(len(rows[name]) for name in SPLITS):
         notes.append(
@@ -216,6 +226,33 @@ def _lr_lines(store: PairStore) -> list[str]:
         )
         lines.append(f"{name} of {len(slides)} slide(s) {what} (first {slides[0]})")
     return lines
+
+
+def _outline_warnings(store: PairStore) -> list[str]:
+    """Annotations that label less than a person may think, over all slides."""
+    unknown: Counter[str] = Counter()
+    outside, silent = [], []
+    for slide_id in store.slides:
+        use = dict(store.slides[slide_id].attributes).get("outlines")
+        if not isinstance(use, dict):
+            continue
+        unknown.update(use["unknown"])
+        outside += [slide_id] if use["outside"] else []
+        silent += [] if use["used"] else [slide_id]
+    found = []
+    if unknown:
+        named = ", ".join(f"{name!r} ({count})" for name, count in unknown.most_common(5))
+        found.append(f"Annotations of unknown classes label nothing: {named}.")
+    if outside:
+        found.append(f"Annotated areas outside of the slide: {_slides_named(outside)}.")
+    if silent:
+        found.append(f"Annotation files that label nothing: {_slides_named(silent)}.")
+    return found
+
+
+def _slides_named(slides: Sequence[str]) -> str:
+    more = f" and {len(slides) - 3} more" if len(slides) > 3 else ""
+    return f"{len(slides)} slide(s) ({', '.join(slides[:3])}{more})"
 
 
 def _count(store: PairStore, split: str, name: str, manifest: Manifest) -> int:

@@ -1,7 +1,7 @@
-"""What a folder of slides says about each slide: class, official split, site, annotation.
+"""What a folder of slides says about each slide: patient, class, split, site, annotation.
 
-Pure once the slides are listed: `recognise` reads names, a reference CSV and which annotation
-files exist, never pixels. The override table of the user has the last word.
+`recognise` reads names, a reference CSV and the first bytes of annotation files, `find_patients`
+the PatientID of DICOM files; neither reads pixels. The user's table has the last word.
 """
 
 import csv
@@ -13,14 +13,32 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wsisr.errors import ManifestError
+from wsisr.selection.annotation_files import (
+    ANNOTATION_SUFFIXES,
+    Matches,
+    Named,
+    annotation_format,
+    match_annotations,
+)
+from wsisr.selection.patients import (
+    Patient,
+    PatientRule,
+    PatientSource,
+    find_patient,
+    own_patient,
+    stated_patient,
+)
+from wsisr.selection.pseudonyms import Pseudonyms
 from wsisr.slides import LeftOut, SlideSource
-from wsisr.slides.ids import short_forms
+from wsisr.slides.dicom_files import patient_id
+from wsisr.slides.discovery import folders_of
+from wsisr.slides.ids import short_forms, without_suffix
 
-ANNOTATION_SUFFIXES = (".xml", ".geojson", ".json")
 OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
 
 _CAMELYON16 = re.compile(r"(normal|tumor|test)_(\d{3})", re.IGNORECASE)
-_TCGA = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})", re.IGNORECASE)
+UNUSED = "an annotation that fits no slide by its name and folder; it labels nothing"
+SIDECAR = "called like a slide, but no annotation (ASAP or ImageScope XML, QuPath, NCRF, Sectra)"
 
 
 class Detail(Protocol):
@@ -42,8 +60,9 @@ class SlideTask:
     Attributes
     ----------
     source : SlideSource
-    patient, group : str
-        Who and which glass; scans of one glass share a group and never straddle splits.
+    patient : Patient
+    group : str
+        Which glass; scans of one glass share a group and never straddle splits.
     site : str
         Hospital, scanner or centre; empty where unknown.
     label : str
@@ -53,22 +72,28 @@ class SlideTask:
     split_is_override : bool
         Whether the user gave it (and not the data set's layout).
     annotation : Path or None
+    annotation_fault : str
+        Why it cannot be said which annotation is the slide's; empty where all is clear.
     mpp : float or None
         The user's override in um/px.
     detail : Detail or None
         What its kind of source adds: the second scan of the glass, the images of a stack.
+    private : bool
+        Whether the names of its files may not be written (`wsisr.building.privacy`).
     """
 
     source: SlideSource
-    patient: str
+    patient: Patient
     group: str
     site: str = ""
     label: str = ""
     split: str = ""
     split_is_override: bool = False
     annotation: Path | None = None
+    annotation_fault: str = ""
     mpp: float | None = None
     detail: Detail | None = None
+    private: bool = False
 
     @property
     def slide_id(self) -> str:
@@ -78,10 +103,6 @@ class SlideTask:
     def draw_key(self) -> str:
         """What its random draws hang on, whatever its id (`wsisr.slides.ids.draw_keys`)."""
         return self.source.draw_key or self.slide_id
-
-    def draw_of(self, who: str) -> str:
-        """What the draw of its patient or glass hangs on: of one of its own its draw key."""
-        return self.draw_key if who == self.slide_id else who
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -125,7 +146,7 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
     normal 001-100 and tumor 001-070 are from one hospital, the rest from the other.
     """
     root = source if source.is_dir() else source.parent
-    annotations = _annotations(root)
+    annotations, beside = _annotations(source, slides)
     named = [slide for slide in slides if _CAMELYON16.fullmatch(_stem(slide))]
     camelyon = len(named) >= max(1, len(slides) // 2)
     official = (root / "training").is_dir() and camelyon
@@ -135,9 +156,10 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
         stem = _stem(slide)
         task = SlideTask(
             source=slide,
-            patient=patient_of(stem, slide.slide_id),
+            patient=own_patient(slide.slide_id, draw=slide.draw_key),
             group=slide.slide_id,
-            annotation=annotations.get(stem.lower()),
+            annotation=_path(root, annotations.found.get(slide.relative)),
+            annotation_fault=annotations.faults.get(slide.relative, ""),
         )
         match = _CAMELYON16.fullmatch(stem) if camelyon else None
         tasks.append(_camelyon_task(task, match, reference) if match else task)
@@ -148,6 +170,7 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
             sentence=f"{_slides(len(tasks))} in a plain folder, {found} with annotations",
             manifest="default",
             tasks=tuple(tasks),
+            left_out=beside,
         )
     count = {
         kind: sum(_stem(s).lower().startswith(kind) for s in named)
@@ -162,11 +185,14 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
         ),
         manifest="pathimgsr",
         tasks=tuple(tasks),
+        left_out=beside,
     )
 
 
 def _camelyon_task(task: SlideTask, match: re.Match[str], reference: dict[str, str]) -> SlideTask:
     kind, number = match.group(1).lower(), int(match.group(2))
+    # The challenge has one slide per patient.
+    task = replace(task, patient=own_patient(task.slide_id, "CAMELYON16", task.draw_key))
     if kind == "test":
         stated = reference.get(match.group(0).lower())
         tumour = stated == "tumor" if stated else task.annotation is not None
@@ -188,20 +214,66 @@ def _stem(slide: SlideSource) -> str:
     return slide.path.name if slide.path.is_dir() else slide.path.stem
 
 
-def patient_of(stem: str, slide_id: str) -> str:
-    """TCGA barcodes carry the patient; anywhere else a slide is its own patient."""
-    match = _TCGA.match(stem)
-    return match.group(1).upper() if match else slide_id
+def _annotations(
+    source: Path, slides: Sequence[SlideSource]
+) -> tuple[Matches, tuple[LeftOut, ...]]:
+    """Which annotation is whose, and the files that are nobody's or none."""
+    if not source.is_dir():
+        folders, root = [source.parent], source.parent
+    else:
+        folders, root = folders_of(source), source
+    files = {
+        path.relative_to(root).as_posix(): annotation_format(path) is not None
+        for folder in folders
+        for path in sorted(folder.iterdir())
+        if path.name.lower().endswith(ANNOTATION_SUFFIXES)
+        and not path.name.startswith(".")
+        and path.is_file()
+    }
+    named = [Named(relative=slide.relative, names=_names(slide)) for slide in slides]
+    matches = match_annotations(named, [file for file, known in files.items() if known])
+    others = match_annotations(named, [file for file, known in files.items() if not known])
+    unused = [(file, UNUSED) for file in matches.unused] if source.is_dir() else []
+    sidecars = [
+        (file, SIDECAR) for file, known in files.items() if not known and file not in others.unused
+    ]
+    left_out = (
+        LeftOut(relative=file, kind="annotation", reason=reason)
+        for file, reason in sorted((*unused, *sidecars))
+    )
+    return matches, tuple(left_out)
 
 
-def _annotations(root: Path) -> dict[str, Path]:
-    """Annotation files by lower-case stem; the first suffix wins where several exist."""
-    found: dict[str, Path] = {}
-    for suffix in ANNOTATION_SUFFIXES:
-        for path in sorted(root.rglob(f"*{suffix}")):
-            if not any(part.endswith((".zarr", ".partial", ".report")) for part in path.parts):
-                found.setdefault(path.stem.lower(), path)
-    return found
+def _names(slide: SlideSource) -> tuple[str, ...]:
+    """What an annotation of the slide may be called."""
+    name = slide.relative.rpartition("/")[2]
+    own = (name, name.rpartition(".")[0] or name, without_suffix(name))
+    first = slide.files[0] if slide.files else slide.path
+    # QuPath names a DICOM series by its first file.
+    return (*own, first.name, first.stem) if slide.kind == "dicom" else own
+
+
+def _path(root: Path, relative: str | None) -> Path | None:
+    return None if relative is None else root / relative
+
+
+def find_patients(
+    tasks: Sequence[SlideTask], rule: PatientRule | None, pseudonyms: Pseudonyms
+) -> tuple[SlideTask, ...]:
+    """Tasks with the patient that DICOM, the layout, a barcode or the user's rule names."""
+    return tuple(
+        replace(
+            task,
+            patient=find_patient(
+                task.source.relative,
+                own=task.patient,
+                dicom_id=patient_id(task.source.files[0]) if task.source.kind == "dicom" else "",
+                rule=rule,
+                pseudonyms=pseudonyms,
+            ),
+        )
+        for task in tasks
+    )
 
 
 def _reference(root: Path) -> dict[str, str]:
@@ -213,9 +285,12 @@ def _reference(root: Path) -> dict[str, str]:
     return {}
 
 
-def apply_overrides(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask, ...]:
+def apply_overrides(
+    tasks: Sequence[SlideTask], table: Path, pseudonyms: Pseudonyms
+) -> tuple[SlideTask, ...]:
     """Apply the user's CSV: column `slide` (file name or id, a DICOM series by its folder) and
     any of `mpp`, `patient`, `group`, `label`, `split`; an empty cell keeps what the file says.
+    Patients and groups become pseudonyms, barcodes of public archives stay.
 
     Raises
     ------
@@ -248,7 +323,7 @@ def apply_overrides(tasks: Sequence[SlideTask], table: Path) -> tuple[SlideTask,
                 f"{where}: {task.slide_id} has a row already ({seen[task.slide_id]})."
             )
         seen[task.slide_id] = line
-        result[task.slide_id] = _override(result[task.slide_id], cells, where)
+        result[task.slide_id] = _override(result[task.slide_id], cells, where, pseudonyms)
     return tuple(result[task.slide_id] for task in tasks)
 
 
@@ -279,7 +354,9 @@ def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
     raise ManifestError(f"{where}: no slide is called {name!r}.{hint}")
 
 
-def _override(task: SlideTask, cells: dict[str, str], where: str) -> SlideTask:
+def _override(
+    task: SlideTask, cells: dict[str, str], where: str, pseudonyms: Pseudonyms
+) -> SlideTask:
     mpp = task.mpp
     if cells.get("mpp"):
         try:
@@ -289,11 +366,16 @@ def _override(task: SlideTask, cells: dict[str, str], where: str) -> SlideTask:
     split = cells.get("split") or task.split
     if split not in ("", "train", "val", "test"):
         raise ManifestError(f"{where}: split {split!r} is not train, val or test.")
+    patient, group = task.patient, task.group
+    if cells.get("patient"):
+        patient = stated_patient(cells["patient"], PatientSource.TABLE, pseudonyms)
+    if cells.get("group"):
+        group = pseudonyms.of("group", cells["group"])
     return replace(
         task,
         mpp=mpp,
-        patient=cells.get("patient") or task.patient,
-        group=cells.get("group") or task.group,
+        patient=patient,
+        group=group,
         label=cells.get("label") or task.label,
         split=split,
         split_is_override=bool(cells.get("split")),

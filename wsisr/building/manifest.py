@@ -123,6 +123,9 @@ class Manifest(Strict):
             raise ValueError("with --mpp LR and HR are both made from level 0: nothing to register")
         if self.labels.background and self.labels.background not in self.labels.classes:
             raise ValueError(f"background {self.labels.background!r} is not among the classes")
+        for name in self.labels.synonyms:
+            if name not in self.labels.classes:
+                raise ValueError(f"labels.synonyms names {name!r}, which is no class")
         for split, quota in self.quotas.items():
             for name in quota.counts:
                 if name not in (*self.labels.classes, "any"):
@@ -228,6 +231,7 @@ _LATER_SETTINGS: dict[str, Any] = {
     "images": None,
     "unchecked": "refuse",
     "focal_plane": None,
+    "labels.synonyms": {},
     "tissue.clam": None,
     "sampling.unlisted": "none",
     "split.official": False,

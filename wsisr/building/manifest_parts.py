@@ -79,6 +79,9 @@ class Labels(Strict):
     """Names in the order of their numbers, e.g. (normal, tumour); empty: no classes."""
     background: str | None = None
     """The class of tissue that no annotation covers."""
+    synonyms: dict[str, tuple[str, ...]] = {}
+    """Other names of classes in annotation files, e.g. tumor: [carcinoma, DCIS]; case never counts,
+    and tumour, metastases, _0 and _1 mean tumor anyway."""
     min_fraction: Fraction = 0.5
     required: bool = False
     """Whether patches without a pure class are dropped."""

@@ -17,6 +17,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.records import ScanRecord
 from wsisr.errors import ManifestError
 from wsisr.selection.hashing import hash_key
+from wsisr.selection.patients import own_patient
 from wsisr.selection.splits import (
     VALIDATION_SHARE,
     divide_patches,
@@ -73,7 +74,12 @@ def decide_splits(
     official = manifest.split.kind == "official" or manifest.split.official
     if manifest.split.official:
         # Declared leaky: an image counts by itself, whatever patient it is of.
-        tasks = [replace(task, patient=task.slide_id, group=task.slide_id) for task in tasks]
+        tasks = [
+            replace(
+                task, patient=own_patient(task.slide_id, draw=task.draw_key), group=task.slide_id
+            )
+            for task in tasks
+        ]
     validated = official and any(task.split == "val" for task in tasks)
     kept = ("train", "val", "test") if validated else ("val", "test")
     fixed = dict(existing)
@@ -93,13 +99,14 @@ def decide_splits(
             splits.update(known)
             continue
         plan = plan_splits(
-            {t.slide_id: t.draw_of(t.patient) for t in members},
+            {t.slide_id: t.patient.name for t in members},
             shares,
             manifest.seed,
             {t.slide_id: t.site for t in members} if manifest.split.stratify else None,
-            {t.slide_id: t.draw_of(t.group) for t in members},
+            {t.slide_id: t.group for t in members},
             known,
             exact=True if manifest.split.exact else None,
+            draws={t.patient.name: t.patient.draw for t in members},
         )
         splits.update(plan.splits)
         notes.extend(plan.notes)
@@ -114,7 +121,7 @@ def _refuse_straddling(tasks: Sequence[SlideTask], splits: Mapping[str, str]) ->
         for task in tasks:
             if task.slide_id not in splits:
                 continue
-            key = getattr(task, what)
+            key = task.patient.name if what == "patient" else task.group
             first = seen.setdefault(key, task)
             a, b = splits[first.slide_id], splits[task.slide_id]
             if a != b:

@@ -31,6 +31,7 @@ from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.selection.pseudonyms import pseudonyms_of
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
 from wsisr.store.digests import patch_digests
@@ -58,6 +59,7 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
             ("--manifest", request.manifest),
             ("--hr, --lr, --mpp, --size and --icc", request.overrides),
             ("--mpp-override", request.mpp_override),
+            ("--patient-from", request.patient_from),
             ("--part", request.part),
             ("--scale-counts", request.scale_counts != 1.0),
         )
@@ -81,7 +83,19 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
     layout = kind.list(request.source, manifest)
     tasks = kind.join(layout.tasks, manifest, request.source)
     paths = StorePaths(request.output)
-    return Prepared(request=request, layout=layout, manifest=manifest, tasks=tasks, paths=paths)
+    pseudonyms = pseudonyms_of(request.patient_key)
+    if (record.root.get("pseudonyms") or {}).get("ids"):
+        # Slides are told by their content then, so that no key is needed but for what is left out.
+        layout = replace(layout, left_out=())
+        tasks = tuple(replace(task, private=True) for task in tasks)
+    return Prepared(
+        request=request,
+        layout=layout,
+        manifest=manifest,
+        tasks=tasks,
+        paths=paths,
+        pseudonyms=pseudonyms,
+    )
 
 
 def rebuild_pairs(
@@ -174,7 +188,9 @@ def match_slides(prepared: Prepared, record: Record) -> tuple[SlideTask, ...]:
         elif fingerprints(task, prepared.manifest) != wanted:
             changed.append(entry["attributes"]["source"])
             continue
-        found.append(replace(task, source=replace(task.source, slide_id=slide_id)))
+        relative = slide_id if task.private else task.source.relative
+        own = replace(task.source, slide_id=slide_id, relative=relative)
+        found.append(replace(task, source=own))
     if missing or changed:
         parts = [
             f"{len(names)} slide(s) {what}: {', '.join(names[:5])}" + (" ..." if names[5:] else "")

@@ -5,6 +5,7 @@ Nothing is extracted here, and nothing that is decided depends on other slides.
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.preview import save_overview
+from wsisr.building.privacy import clean
 from wsisr.building.records import ScanRecord, save_scan
 from wsisr.building.sources import source_kind
 from wsisr.slides.tiles import check_damage
@@ -27,6 +29,7 @@ def scan_identity(task: SlideTask, manifest: Manifest) -> str:
         "label": task.label,
         "files": [_stamp(path) for path in task.files],
         "annotation": None if task.annotation is None else _stamp(task.annotation),
+        "annotation_fault": task.annotation_fault,
         "detail": None if task.detail is None else task.detail.identity,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -55,11 +58,17 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
     identity = scan_identity(task, manifest)
     with closing(source_kind(manifest).open_checked(task, manifest)) as opened:
         found = opened.places(opened.geometry(), root)
+        info = opened.slides[0].info
+        extras = opened.attributes(found.reading, root)
+        if found.outlines is not None:
+            extras["outlines"] = found.outlines
+        if task.private and "annotation" in extras:
+            del extras["annotation"]["file"]
         record = ScanRecord(
             slide_id=task.slide_id,
             draw_key=task.draw_key,
             identity=identity,
-            info=opened.slides[0].info,
+            info=replace(info, quirks=tuple(clean(text, task, root) for text in info.quirks)),
             fingerprints=tuple(slide.info.fingerprint for slide in opened.slides),
             geometry=found.reading.geometry,
             icc=manifest.icc,
@@ -71,8 +80,11 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             overview_px=found.overview_px,
             funnel=found.funnel,
             candidates=found.candidates,
-            notes=(*opened.notes, *found.notes, *check_damage(opened.slides)),
-            extras=opened.attributes(found.reading, root),
+            notes=tuple(
+                clean(text, task, root)
+                for text in (*opened.notes, *found.notes, *check_damage(opened.slides))
+            ),
+            extras=extras,
         )
     if found.picture is not None:
         save_overview(folder, task.slide_id, *found.picture)

@@ -2,12 +2,13 @@
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from wsisr.building.layout import Layout, SlideTask, apply_overrides
+from wsisr.building.layout import Layout, SlideTask, apply_overrides, find_patients
 from wsisr.building.manifest import Manifest, load_manifest
+from wsisr.building.privacy import clean, hide_left_out, hide_names, names_a_patient
 from wsisr.building.records import ScanRecord, load_scan
 from wsisr.building.runners import Outcome
 from wsisr.building.scan import scan_identity
@@ -17,6 +18,8 @@ from wsisr.building.sources.levels import list_slides
 from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
 from wsisr.host import package_versions
+from wsisr.selection.patients import PatientRule, describe_patients
+from wsisr.selection.pseudonyms import Pseudonyms, pseudonyms_of
 from wsisr.store import StoreWriter
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
@@ -50,6 +53,12 @@ class BuildRequest:
         Replace an existing store.
     mpp_override : Path or None
         The user's table (`wsisr.building.layout.apply_overrides`).
+    patient_from : str or None
+        ``"folder"`` or a regular expression (`wsisr.selection.patients.PatientRule`).
+    patient_key : Path or None
+        The key of the pseudonyms; None: the user's own.
+    private_ids : bool
+        Make pseudonyms of slide ids too, and let no name of a file into the store.
     codec : str or None
         ``"raw"``, ``"small"`` or ``"zstd"``; None: the store's own, raw for a new one.
     scale_counts : float
@@ -64,6 +73,9 @@ class BuildRequest:
     part: tuple[int, int] | None = None
     overwrite: bool = False
     mpp_override: Path | None = None
+    patient_from: str | None = None
+    patient_key: Path | None = None
+    private_ids: bool = False
     codec: str | None = None
     scale_counts: float = 1.0
 
@@ -77,6 +89,29 @@ class Prepared:
     manifest: Manifest
     tasks: tuple[SlideTask, ...]
     paths: StorePaths
+    pseudonyms: Pseudonyms
+    named_patients: int = 0
+    """Slides whose readable id holds a value that was made a pseudonym."""
+
+    def about_patients(self) -> list[str]:
+        """How patients were found, and what a person should know of it."""
+        folders = [str(Path(task.source.relative).parent) for task in self.tasks]
+        lines = describe_patients(
+            [task.patient for task in self.tasks],
+            () if self.request.private_ids else ("" if f == "." else f for f in folders),
+        )
+        if self.named_patients:
+            lines.append(
+                f"Warning: {self.named_patients} slide ids hold what names their patient (a "
+                "folder, a number in the file's name); --private-ids makes pseudonyms of them too."
+            )
+        return lines
+
+    @property
+    def root(self) -> Path:
+        """The source folder."""
+        source = self.request.source
+        return source if source.is_dir() else source.parent
 
     @property
     def scans(self) -> Path:
@@ -105,28 +140,38 @@ def prepare(request: BuildRequest) -> Prepared:
     manifest = manifest.scaled(request.scale_counts)
     kind = source_kind(manifest)
     layout = layout or kind.list(request.source, manifest)
-    tasks = layout.tasks
+    rule = None if request.patient_from is None else PatientRule(request.patient_from)
+    pseudonyms = pseudonyms_of(request.patient_key)
+    tasks = find_patients(layout.tasks, rule, pseudonyms)
     if request.mpp_override is not None:
-        tasks = apply_overrides(tasks, request.mpp_override)
+        tasks = apply_overrides(tasks, request.mpp_override, pseudonyms)
     tasks = kind.join(tasks, manifest, request.source)
+    named = names_a_patient(tasks)
+    if request.private_ids:
+        tasks = hide_names(tasks, pseudonyms)
+        layout = replace(layout, left_out=hide_left_out(layout.left_out, pseudonyms), tasks=tasks)
+        named = 0
     return Prepared(
         request=request,
         layout=layout,
         manifest=manifest,
         tasks=tasks,
         paths=StorePaths(request.output),
+        pseudonyms=pseudonyms,
+        named_patients=named,
     )
 
 
 def record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Outcome) -> None:
     """Write down that a slide failed, for later phases, restarts and the report."""
+    root = prepared.root
     failure = Failure(
         slide_id=task.slide_id,
         path=task.source.relative,
         stage=stage,
         kind=outcome.kind,
-        error=outcome.error,
-        trace=outcome.trace,
+        error=clean(outcome.error, task, root),
+        trace=clean(outcome.trace, task, root),
     )
     prepared.errors.mkdir(parents=True, exist_ok=True)
     text = json.dumps(asdict(failure), sort_keys=True, indent=1)
@@ -160,6 +205,7 @@ def resume_store(prepared: Prepared) -> StoreWriter | None:
     if not prepared.paths.meta.is_file():
         return None
     check_rules(prepared.paths.root)
+    _check_key(prepared)
     writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
     _check_codec(prepared, writer)
     return writer
@@ -197,9 +243,27 @@ def attach_store(prepared: Prepared) -> StoreWriter:
             f"{prepared.paths.root} was begun with another manifest or other settings; use those, "
             "or write to another place with -o."
         )
+    _check_key(prepared)
     writer = StoreWriter.attach(prepared.paths.root)
     _check_codec(prepared, writer)
     return writer
+
+
+def _check_key(prepared: Prepared) -> None:
+    """One store has pseudonyms of one key: with another a patient would be two."""
+    stored = read_store_attributes(prepared.paths.root).get("pseudonyms") or {}
+    if bool(stored.get("ids")) != prepared.request.private_ids:
+        with_or_not = "with" if stored.get("ids") else "without"
+        raise BuildError(
+            f"{prepared.paths.root} was begun {with_or_not} --private-ids; go on {with_or_not} it, "
+            "or write to another place with -o."
+        )
+    names = prepared.pseudonyms
+    if "key" in stored and names.used and stored["key"] != names.check():
+        raise BuildError(
+            f"{prepared.paths.root} was begun with another key of patient pseudonyms; give that "
+            "one with --patient-key FILE, or write to another place with -o."
+        )
 
 
 def _check_codec(prepared: Prepared, writer: StoreWriter) -> None:
@@ -214,8 +278,11 @@ def _check_codec(prepared: Prepared, writer: StoreWriter) -> None:
 def root_attributes(prepared: Prepared) -> dict[str, Any]:
     """What the root group says of the build (design of the store, docs/store.md)."""
     manifest = prepared.manifest
+    names = prepared.pseudonyms
+    secret = {"key": names.check(), "ids": prepared.request.private_ids} if names.used else None
     return {
         "rules": RULES,
+        **({} if secret is None else {"pseudonyms": secret}),
         "created_with": package_versions(),
         "manifest": manifest.to_dict(),
         "manifest_sha256": manifest.sha256(),

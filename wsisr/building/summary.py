@@ -9,10 +9,12 @@ from typing import Any
 
 from wsisr.building.layout import Layout
 from wsisr.building.manifest import Manifest
+from wsisr.selection.patients import WORDS, PatientSource
 from wsisr.store import PairStore
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_STEPS
+from wsisr.store.summarise import patient_sources
 
 FUNNEL_WORDS = {
     "candidates": "candidates",
@@ -174,6 +176,7 @@ def summary_text(
         f"{sum(f.kind == NOTHING for f in failures)} gave nothing.",
         "",
         f"- Source: {layout.sentence}",
+        *_patients(store),
         f"- Manifest: `{manifest.name}` version {manifest.version}, "
         f"sha256 `{manifest.sha256()[:16]}`",
         f"- Arrays: {sizes}",
@@ -208,6 +211,12 @@ def summary_text(
     if manifest.readings:
         lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
     return "\n".join(lines)
+
+
+def _patients(store: PairStore) -> list[str]:
+    """How patients are known."""
+    known = [f"{n} {WORDS[PatientSource(name)]}" for name, n in patient_sources(store).items()]
+    return [f"- Patients: of the slides {', '.join(known)}"] if known else []
 
 
 def _arrays(store: PairStore) -> list[str]:

@@ -121,6 +121,7 @@ def provenance(facts: StoreFacts) -> Html:
                 "readers": _counted(readers),
                 "vendors": _counted(vendors),
                 "resolution from": _counted(sources),
+                "patients known by": _counted(Counter(facts.summary.patient_sources)) or None,
                 "kept by": facts.summary.keep_rule or "the verdict of registration",
             }
         )

@@ -127,6 +127,17 @@ def _warnings(facts: StoreFacts) -> list[Html]:
                     title="Leak.",
                 )
             )
+    assumed = facts.summary.patient_sources.get("assumed", 0)
+    if assumed and facts.summary.slides > 1:
+        found.append(
+            note(
+                f"Nothing says whose {assumed} of {facts.summary.slides} slides are: one slide is "
+                "assumed to be one patient, and the splits rest on it. Name patients with "
+                "--mpp-override or --patient-from.",
+                tone="warn",
+                title="Patients are assumed.",
+            )
+        )
     mixed = [array.name for array in facts.summary.arrays[1:] if len(array.origins) > 1]
     if mixed:
         found.append(

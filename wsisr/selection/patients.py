@@ -70,6 +70,12 @@ class Patient:
         return "assumed" if self.source is PatientSource.ASSUMED else "recognised"
 
 
+def own_patient(name: str, layout: str = "", draw: str = "") -> Patient:
+    """A slide (or glass) that is a patient of its own: by a data set's layout, or assumed."""
+    source = PatientSource.LAYOUT if layout else PatientSource.ASSUMED
+    return Patient(name=name, draw=draw or name, source=source, detail=layout)
+
+
 _SEPARATOR = r"[^0-9A-Za-z/]{1,2}"
 
 

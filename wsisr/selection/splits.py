@@ -72,6 +72,7 @@ def plan_splits(
     existing: Mapping[str, str] | None = None,
     *,
     exact: bool | None = None,
+    draws: Mapping[str, str] | None = None,
 ) -> SplitPlan:
     """Assign every slide to a split.
 
@@ -92,6 +93,8 @@ def plan_splits(
     exact : bool, optional
         True: a seeded order is cut in the exact ratio. False: every unit's hash decides, which
         needs no memory of earlier ones. By default exact where `site` is given.
+    draws : mapping of patient to str, optional
+        What the draw of a patient hangs on in place of its name.
 
     Returns
     -------
@@ -122,7 +125,8 @@ def plan_splits(
         )
         chosen = {unit: fixed.get(unit, "train") for unit in members}
     else:
-        draw = {unit: float(_draw(seed, unit)) for unit in members}
+        texts = _draw_texts(patients, units, draws or {})
+        draw = {unit: float(_draw(seed, texts[unit])) for unit in members}
         strata: dict[str, list[str]] = {}
         for unit, slide_ids in members.items():
             name = _majority([site.get(s, "") for s in slide_ids]) if site else ""
@@ -278,6 +282,17 @@ def _units(patients: Mapping[str, str], group: Mapping[str, str]) -> dict[str, s
     for patient in sorted(set(patients.values())):
         names.setdefault(find(("patient", patient)), patient)
     return {s: names[find(("patient", patient))] for s, patient in patients.items()}
+
+
+def _draw_texts(
+    patients: Mapping[str, str], units: Mapping[str, str], draws: Mapping[str, str]
+) -> dict[str, str]:
+    """What each unit's draw hangs on: the first text among its patients."""
+    texts: dict[str, str] = {}
+    for slide_id, patient in patients.items():
+        text, unit = draws.get(patient, patient), units[slide_id]
+        texts[unit] = min(texts.get(unit, text), text)
+    return texts
 
 
 def _fixed_units(members: Mapping[str, list[str]], existing: Mapping[str, str]) -> dict[str, str]:

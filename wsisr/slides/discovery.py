@@ -250,6 +250,11 @@ def _with_keys(slides: list[SlideSource]) -> tuple[SlideSource, ...]:
     return tuple(sorted(keyed, key=lambda slide: slide.slide_id))
 
 
+def folders_of(source: Path) -> list[Path]:
+    """Every folder of a source that may hold slides or what belongs to them, each once."""
+    return _folders(source, [])
+
+
 def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:
     """Folders of a source, real ones before links to others, each once.
 

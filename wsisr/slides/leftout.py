@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-Kind = Literal["link", "format", "index", "part", "picture", "mask"]
+Kind = Literal["link", "format", "index", "part", "picture", "mask", "annotation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class LeftOut:
         Relative to the source, with ``/``.
     kind : str
         ``"link"`` and ``"format"`` (a slide may be missing for it), or ``"index"``, ``"part"``,
-        ``"picture"`` and ``"mask"`` (it belongs to slides that are listed).
+        ``"picture"``, ``"mask"`` and ``"annotation"`` (it belongs to slides that are listed, or
+        seems to).
     reason : str
         Why, and what to do; the same words for the same fault, so that files can be counted.
     """
@@ -172,7 +173,9 @@ def _aside(
     if not name.lower().endswith(_ASIDE_SUFFIXES):
         return None
     stem = file.stem.lower()
-    if file.kind == "image" and (folder, stem) in slides:
+    # QuPath's projects and scanners keep a picture called just "thumbnail" or "macro".
+    called_picture = slides and re.fullmatch(_PICTURE, stem, re.IGNORECASE)
+    if file.kind == "image" and ((folder, stem) in slides or called_picture):
         return "picture"
     for cut in range(len(stem) - 1, 0, -1):
         if stem[:cut] in stems and (match := _AFTER_STEM.fullmatch(stem[cut:])):

@@ -272,6 +272,8 @@ class RootAttributes(TypedDict):
     digest: str
     rules: NotRequired[int]
     keep: NotRequired[dict[str, Any]]
+    pseudonyms: NotRequired[dict[str, Any]]
+    """`key`: what tells keys of patient pseudonyms apart; `ids`: whether slide ids are some too."""
 
 
 class SlideAttributes(TypedDict):
@@ -286,6 +288,10 @@ class SlideAttributes(TypedDict):
     mpp: dict[str, Any] | None
     levels: NotRequired[list[dict[str, Any]]]
     patient: str
+    patient_source: NotRequired[str]
+    """How the patient is known: table, dicom, layout, barcode, rule or assumed."""
+    patient_quality: NotRequired[str]
+    """stated, recognised (from names), or assumed: one slide, one patient."""
     site: NotRequired[str | None]
     group: NotRequired[str | None]
     label: NotRequired[str | None]

@@ -49,6 +49,8 @@ class StoreSummary:
     codec : str
     manifest : str
     planned, slides, patients : int
+    patient_sources : dict of str to int
+        Slides by how their patient is known; without those of stores that do not say.
     stored, kept : int
         Pairs.
     arrays : tuple of ArraySummary
@@ -74,6 +76,7 @@ class StoreSummary:
     planned: int
     slides: int
     patients: int
+    patient_sources: dict[str, int]
     stored: int
     kept: int
     arrays: tuple[ArraySummary, ...]
@@ -144,6 +147,7 @@ def summarise_store(path: Path) -> StoreSummary:
         planned=len(store.attributes["slides"]),
         slides=len(views),
         patients=len({view.attributes["patient"] for view in views}),
+        patient_sources=patient_sources(store),
         stored=len(kept),
         kept=int(kept.sum()),
         arrays=_arrays(store, views),
@@ -155,6 +159,12 @@ def summarise_store(path: Path) -> StoreSummary:
         reasons=_count(table.names("reason"), ~kept) if "reason" in names else {},
         keep_rule=str((store.attributes.get("keep") or {}).get("rule", "")),
     )
+
+
+def patient_sources(store: PairStore) -> dict[str, int]:
+    """Slides by how their patient is known, most first."""
+    words = [str(view.attributes.get("patient_source") or "") for view in store.slides.values()]
+    return _count(words, np.ones(len(words), np.bool_))
 
 
 def describe_store(path: Path) -> str:
@@ -207,6 +217,10 @@ def _lines(s: StoreSummary) -> list[str]:
         f"{s.path}: {s.kept:,} pairs from {s.slides} slides of {s.patients} patients",
         f"  format {s.format_version}, codec {s.codec}, manifest {s.manifest or '(unnamed)'}",
     ]
+    if s.patient_sources:
+        lines.append(
+            "  patients known by: " + ", ".join(f"{k} {v:,}" for k, v in s.patient_sources.items())
+        )
     if s.slides < s.planned:
         lines.append(f"  {s.planned - s.slides} of {s.planned} planned slides are not in it")
     if s.keep_rule:

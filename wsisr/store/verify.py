@@ -31,6 +31,7 @@ from wsisr.store.verify_splits import (
     Rows,
     SlideIdentity,
     check_identities,
+    check_patients,
     check_splits,
     identities,
     is_declared_leaky,
@@ -134,6 +135,7 @@ def verify_store(
     slides = identities(store, readable, splits)
     declared = is_declared_leaky(store)
     findings += check_identities(slides, declared=declared)
+    findings += check_patients(store, readable)
     if declared:
         findings.append(_declared(store, splits))
     if duplicates:
@@ -289,7 +291,7 @@ def _check_against(
     if faults:
         raise StoreError(f"{against}: {faults[0].text} Run wsisr verify on it first.")
     theirs = identities(other, list(other.slides), splits)
-    findings: list[Finding] = []
+    findings: list[Finding] = _check_keys(store, other)
     for what in ("patient", "group", "fingerprint"):
         table: dict[str, list[SlideIdentity]] = {}
         for slide in theirs:
@@ -321,6 +323,20 @@ def _check_against(
         text = _same_tissue(pair, f"A is {store.path.name}, B is {against.name}")
         findings.append(_crossing(text, one, two, against.name))
     return findings
+
+
+def _check_keys(store: PairStore, other: PairStore) -> list[Finding]:
+    """Pseudonyms of different keys are never equal: comparing them proves nothing."""
+    keys = [dict(s.attributes).get("pseudonyms", {}) for s in (store, other)]
+    ours, theirs = (key.get("key") if isinstance(key, dict) else None for key in keys)
+    if ours == theirs:
+        return []
+    text = (
+        f"pseudonyms of patients here and in {other.path.name} were made with different keys, or "
+        "in one of them alone: whether they share such patients cannot be told. Build both with "
+        "one --patient-key."
+    )
+    return [warning("patients", text)]
 
 
 def _crossing(text: str, one: SlideIdentity, two: SlideIdentity, other: str) -> Finding:

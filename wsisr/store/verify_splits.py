@@ -180,6 +180,23 @@ def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Fin
     return findings
 
 
+def check_patients(store: PairStore, readable: list[str]) -> list[Finding]:
+    """Whether splits by patient rest on an assumption; stores of older rules do not say."""
+    assumed = [
+        slide
+        for slide in readable
+        if store.slides[slide].attributes.get("patient_quality") == "assumed"
+    ]
+    if not assumed or len(readable) < 2:
+        return []
+    text = (
+        f"{len(assumed)} of {len(readable)} slides: nothing says whose they are, and one slide is "
+        f"assumed to be one patient ({shorten(assumed)}); that no patient crosses splits rests on "
+        "it."
+    )
+    return [warning("patients", text)]
+
+
 def units_of(slides: list[SlideIdentity]) -> dict[str, str]:
     """Slides that are known to belong together: by patient, group or file, transitively."""
     parent: dict[str, str] = {}

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from wsisr.building.layout import Layout, SlideTask, patient_of
+from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.errors import BuildError
+from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, find_slides
 from wsisr.slides.ids import SILENT_SUFFIX, sanitise_id, slide_id
 from wsisr.slides.stack import ImageStack, open_hdf5
@@ -98,7 +99,7 @@ def _folder(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> 
         tasks.append(
             SlideTask(
                 source=image,
-                patient=patient_of(image.path.stem, image.slide_id),
+                patient=own_patient(image.slide_id, draw=image.draw_key),
                 group=image.slide_id,
                 site=others[0] if others else "",
                 label=label,
@@ -128,7 +129,9 @@ def _glas(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> li
         tasks.append(
             SlideTask(
                 source=image,
-                patient=f"patient-{patient}" if patient else image.slide_id,
+                patient=own_patient(f"patient-{patient}", "GlaS")
+                if patient
+                else own_patient(image.slide_id, draw=image.draw_key),
                 group=image.slide_id,
                 label=grade,
                 split="train" if match.group(1).lower() == "train" else "test",
@@ -166,7 +169,7 @@ def _consep(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> 
         tasks.append(
             SlideTask(
                 source=image,
-                patient=image.slide_id,
+                patient=own_patient(image.slide_id, draw=image.draw_key),
                 group=image.slide_id,
                 split=split,
                 annotation=labels if labels.is_file() else None,
@@ -207,8 +210,12 @@ def _stack_task(
         relative=name,
         draw_key=sanitise_id(name),
     )
-    person = patient or source.slide_id
-    return SlideTask(source=source, patient=person, group=person, split=split, detail=stack)
+    person = (
+        own_patient(patient, "PCam")
+        if patient
+        else own_patient(source.slide_id, draw=source.draw_key)
+    )
+    return SlideTask(source=source, patient=person, group=person.name, split=split, detail=stack)
 
 
 def _pcam_files(source: Path, files: Sequence[Path], manifest: Manifest) -> list[SlideTask]:

@@ -283,7 +283,8 @@ def list_slides(source: Path) -> Layout:
     if not listing.slides:
         nothing = f"{source}: no slides here (SVS, TIFF, NDPI, MRXS, DICOM, PNG, JPEG, ...)."
         raise BuildError("\n".join([nothing, *describe_left_out(listing.left_out)]))
-    return replace(recognise(source, listing.slides), left_out=listing.left_out)
+    layout = recognise(source, listing.slides)
+    return replace(layout, left_out=(*listing.left_out, *layout.left_out))
 
 
 def reduce_patch(hr: UInt8Array, size_px: int, how: str) -> UInt8Array:

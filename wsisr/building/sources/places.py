@@ -15,7 +15,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
 from wsisr.building.sources.protocol import Survey
-from wsisr.errors import SlideError
+from wsisr.errors import AnnotationError, SlideError
 from wsisr.geometry import PatchGeometry
 from wsisr.registration import LevelTransform
 from wsisr.selection import (
@@ -26,6 +26,8 @@ from wsisr.selection import (
     tissue_of,
     weighted_candidates,
 )
+from wsisr.selection.annotation_formats.names import ClassNames
+from wsisr.selection.annotation_use import AnnotationUse, as_classes
 from wsisr.selection.annotations import Annotations, load_annotations
 from wsisr.selection.candidates import cover_candidates
 from wsisr.selection.clam import ClamSettings
@@ -74,11 +76,11 @@ def survey_glass(
     evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
     reading, transforms = fit(evidence)
     stored = {layer.name for layer in reading.geometry.layers if layer.native}
-    annotations = None
-    if task.annotation is not None and manifest.images is None:
-        annotations = load_annotations(task.annotation, slide.info)
+    drawn, use, words = read_outlines(slide, task, manifest)
+    # What labels nothing leaves the slide as one without outlines.
+    labelling = drawn if use is None or use.used else None
     candidates, funnel = choose_candidates(
-        slide, reading.geometry, tissue, annotations, task, manifest, root
+        slide, reading.geometry, tissue, labelling, task, manifest, root
     )
     return Survey(
         reading=reading,
@@ -98,9 +100,37 @@ def survey_glass(
                 for name, why in reading.flags.items()
             ),
             *(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable),
+            *words,
         ),
-        picture=(tissue, annotations),
+        outlines=None if use is None else asdict(use),
+        picture=(tissue, drawn),
     )
+
+
+def read_outlines(
+    slide: Slide, task: SlideTask, manifest: Manifest
+) -> tuple[Annotations | None, AnnotationUse | None, tuple[str, ...]]:
+    """A slide's annotations under the manifest's names, what they mean, and notes.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is damaged, or it cannot be said which file is the slide's and labels matter.
+    """
+    classes = manifest.labels.classes
+    if manifest.images is not None:
+        return None, None, ()
+    if task.annotation_fault and classes:
+        raise AnnotationError(f"{task.slide_id}: {task.annotation_fault}.")
+    if task.annotation is None:
+        return None, None, (task.annotation_fault,) if task.annotation_fault else ()
+    drawn = load_annotations(task.annotation, slide.info)
+    if not classes:
+        return drawn, None, drawn.notes
+    base = slide.info.levels[0]
+    names = ClassNames(classes, manifest.labels.synonyms)
+    drawn, use = as_classes(drawn, names, (base.width_px, base.height_px))
+    return drawn, use, (*drawn.notes, *use.sentences(classes))
 
 
 def find_tissue(slide: Slide, manifest: Manifest) -> TissueMap:

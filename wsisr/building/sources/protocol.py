@@ -42,6 +42,8 @@ class Survey:
         Where the levels in use lie, and what each stored level is against a reduced level 0.
     notes : tuple of str
         Sentences for the summary.
+    outlines : dict or None
+        How many annotated areas there are, and what they mean (`AnnotationUse`).
     picture : (TissueMap, Annotations or None) or None
         What the overview picture shows; None where there is none.
     """
@@ -56,6 +58,7 @@ class Survey:
     transforms: tuple[dict[str, Any], ...] = ()
     evidence: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    outlines: dict[str, Any] | None = None
     picture: tuple[TissueMap, Annotations | None] | None = None
 
 

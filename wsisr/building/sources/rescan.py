@@ -48,6 +48,7 @@ from wsisr.registration.factors import (
     reducible,
 )
 from wsisr.registration.patch import WIDER
+from wsisr.selection.patients import own_patient
 from wsisr.slides import Slide, SlideSource, read_layer, read_layer_validity
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec
@@ -341,12 +342,16 @@ def _paired(
     lr: SlideTask, hr: SlideTask | None, glass: str, patient: str, rule: RescanRule
 ) -> SlideTask:
     # Whoever is not named as a patient is the glass, so that all scans of it stay together.
+    scans = (lr,) if hr is None else (lr, hr)
+    known = (scan.patient for scan in scans if scan.patient.quality != "assumed")
+    by_name = "" if patient == glass else "file names"
+
     def declared(task: SlideTask, mpp: float | None) -> float | None:
         return mpp if task.mpp is None else task.mpp
 
     return replace(
         lr,
-        patient=lr.patient if lr.patient != lr.slide_id else patient,
+        patient=next(known, own_patient(patient, by_name)),
         group=lr.group if lr.group != lr.slide_id else glass,
         mpp=declared(lr, rule.lr_mpp),
         detail=None if hr is None else HrScan(source=hr.source, mpp=declared(hr, rule.hr_mpp)),

@@ -1,0 +1,148 @@
+"""A PatientID and a name planted in DICOM, path and table stand in no byte that a build writes."""
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from layout_samples import asap, dicom_slide, mask, slide, text
+from typer.testing import CliRunner
+from wsisr_cli.main import app
+
+from wsisr import open_pairs
+from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.building.runners import SerialRunner
+from wsisr.errors import BuildError
+from wsisr.store import verify_store
+
+PLANTED = (r"DOE\^", "Jane", "HOSP-4711", "ACCHOSP-4711", "Kowalska", "PESEL7788", "StAnna")
+"""A name and a number in DICOM, a name and a number in paths and the table, a folder above."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DICOM and TIFF slides, an outline, a mask, a picture, a broken slide and a dangling link,
+    all below a folder that names a hospital."""
+    folder = tmp_path_factory.mktemp("work") / "StAnna" / "slides"
+    dicom_slide(folder / "series1", 1, "HOSP-4711", "1.2.3.1")
+    slide(folder / "Kowalska_Anna/PESEL7788 HE.svs", 2)
+    slide(folder / "other/b.svs", 3)
+    asap(folder / "Kowalska_Anna/PESEL7788 HE.xml", "Tumor")
+    mask(folder / "Kowalska_Anna/PESEL7788 HE_mask.tif")
+    text(folder / "Kowalska_Anna/PESEL7788 scan.svs", "no slide at all")
+    (folder / "Kowalska_Anna/PESEL7788 gone.svs").symlink_to("nowhere")
+    (folder.parent / "table.csv").write_text(
+        "slide,patient,group\nb.svs,DOE Jane 1970,Kowalska block 3\n"
+    )
+    (folder.parent / "l.yaml").write_text(
+        "name: labels\nversion: 1\nhr: 40x\nlr: [10x]\nsize: 128\n"
+        "sampling: {kind: grid, stride: 1.0, max_per_slide: 4}\n"
+        "labels: {classes: [normal, tumor], background: normal}\n"
+    )
+    return folder
+
+
+def request(source: Path, out: Path, **more: Any) -> BuildRequest:
+    return BuildRequest(
+        source=source,
+        output=out / "p.zarr",
+        manifest=source.parent / "l.yaml",
+        overrides={},
+        mpp_override=source.parent / "table.csv",
+        patient_from="folder",
+        **more,
+    )
+
+
+def written(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file below a folder: its name and its bytes, unzipped where it is a gzip."""
+    for path in sorted(folder.rglob("*")):
+        yield str(path.relative_to(folder)), str(path.relative_to(folder)).encode()
+        if path.is_file():
+            data = path.read_bytes()
+            yield str(path), gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def planted_in(folder: Path, words: tuple[str, ...] = PLANTED) -> set[tuple[str, str]]:
+    pattern = re.compile("|".join(words).encode(), re.IGNORECASE)
+    return {
+        (name, match.group().decode())
+        for name, data in written(folder)
+        if (match := pattern.search(data))
+    }
+
+
+def test_private_ids_let_no_name_out(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    said: list[str] = []
+    prepared = prepare(request(source, out, private_ids=True))
+    summary = build_pairs(
+        prepared, lambda event: said.append(f"{event.item} {event.message}"), SerialRunner()
+    )
+    assert summary is not None and summary.slides == 3 and len(summary.failures) == 1
+    runner = CliRunner()
+    for command in (
+        ["report", str(out / "p.zarr"), "-o", str(out / "report.html")],
+        ["export", str(out / "p.zarr"), str(out / "export"), "--to", "png"],
+        ["inspect", str(out / "p.zarr")],
+    ):
+        result = runner.invoke(app, command)
+        assert result.exit_code == 0, (command, result.output)
+        said.append(result.output.replace(str(tmp_path), ""))
+    said += [summary.text(), *prepared.about_patients(), str(prepared.layout.left_out)]
+    assert not planted_in(out)
+    assert not re.search("|".join(PLANTED), " ".join(said), re.IGNORECASE)
+    store = open_pairs(out / "p.zarr")
+    names = [str(view.attributes["patient"]) for view in store.slides.values()]
+    assert all(name.startswith("patient-") for name in names) and len(set(names)) == 3
+    assert all(slide_id.startswith("slide-") for slide_id in store.slides)
+    labelled = sum(int((view.column("label") == 1).sum()) for view in store.slides.values())
+    assert labelled, "the outline is found under a private id too"
+    assert verify_store(out / "p.zarr").ok
+    with pytest.raises(BuildError, match="begun with --private-ids"):
+        build_pairs(prepare(request(source, out)), runner=SerialRunner())
+
+
+def test_readable_ids_hold_paths_and_nothing_else_that_names_a_person(
+    source: Path, tmp_path: Path
+) -> None:
+    prepared = prepare(request(source, tmp_path))
+    assert any("--private-ids" in line for line in prepared.about_patients())
+    summary = build_pairs(prepared, runner=SerialRunner())
+    assert summary is not None and summary.slides == 3
+    # The path below the source is the id; DICOM, the table and the place of the source are not.
+    assert not planted_in(tmp_path, (r"DOE\^", "Jane", "HOSP-4711", "block 3", "StAnna"))
+    key = tmp_path / "other.key"
+    key.write_text("another secret of the test")
+    with pytest.raises(BuildError, match="another key of patient pseudonyms"):
+        build_pairs(prepare(request(source, tmp_path, patient_key=key)), runner=SerialRunner())
+
+
+def test_one_key_finds_a_patient_in_two_stores_and_two_keys_say_that_they_cannot(
+    tmp_path: Path,
+) -> None:
+    for number, place in enumerate(("a", "b", "c")):
+        for patient in range(3):
+            dicom_slide(
+                tmp_path / place / f"{place}{patient}", 10 * number + patient,
+                f"HOSP-{patient}", f"1.2.{number}.{patient}",
+            )  # fmt: skip
+        key = tmp_path / f"{place}.key"
+        key.write_text("the second key of the test" if place == "c" else "a secret of the test")
+        build_pairs(
+            prepare(
+                BuildRequest(
+                    source=tmp_path / place, output=tmp_path / f"{place}.zarr", patient_key=key,
+                    overrides={"hr": "40x", "lr": "10x", "size": 128},
+                )
+            ),
+            runner=SerialRunner(),
+        )  # fmt: skip
+    same = verify_store(tmp_path / "a.zarr", tmp_path / "b.zarr", deep=False)
+    assert sum(f.check == "patients" and "HOSP" not in f.text for f in same.findings) == 3
+    other = verify_store(tmp_path / "a.zarr", tmp_path / "c.zarr", deep=False)
+    (finding,) = (f for f in other.findings if f.check == "patients")
+    assert "different keys" in finding.text and finding.severity == "warning"
