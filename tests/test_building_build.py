@@ -285,7 +285,7 @@ def test_bad_slides_are_rows_and_the_rest_is_built(small_camelyon: Path, tmp_pat
     (source / "normal_002.tif").write_bytes(b"not a slide at all")
     whole = (small_camelyon / "normal_002.tif").read_bytes()
     (source / "normal_003.tif").write_bytes(whole[: len(whole) // 3])
-    (source / "tumor_001.xml").write_text("<broken")
+    (source / "tumor_001.xml").write_text("<ASAP_Annotations><broken")
     summary = build(source, tmp_path / "pairs.zarr")
     assert summary.exit_code == 1
     found = {failure.slide_id: failure.error for failure in summary.failures}
