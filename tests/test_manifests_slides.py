@@ -24,6 +24,9 @@ from wsisr.testing.camelyon import write_camelyon16_like
 BUILT_ELSEWHERE = {
     "rescan": "test_building_rescan.py",
     **dict.fromkeys(
+        ("scorpion", "plism", "multiscanner-scc", "mitos-atypia-14"), "test_manifests_scanners.py"
+    ),
+    **dict.fromkeys(
         ("tma", "ftms", "pcam", "glas", "glas-patients", "consep", "images"),
         "test_manifests_images.py",
     ),
