@@ -16,8 +16,8 @@ from upscaling_samples import slide_file
 from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError
-from wsisr.slides import open_slide
-from wsisr.upscaling.batch import is_mine
+from wsisr.slides import SlideSource, open_slide
+from wsisr.upscaling.batch import is_mine, output_names
 from wsisr.upscaling.pyramid import partial_folder
 
 RUN = CliRunner()
@@ -140,3 +140,16 @@ def test_pictures_are_read_as_they_are_meant(tmp_path: Path) -> None:
     with Image.open(out) as image:
         assert image.mode == "RGB"
         assert abs(np.asarray(image).mean() - grey.mean()) < 1
+
+
+def test_outputs_of_one_stem_keep_apart() -> None:
+    def source(name: str, kind: str) -> SlideSource:
+        path = Path(name)
+        return SlideSource(path=path, slide_id=name, files=(path,), kind=kind, relative=name)
+
+    names = output_names(
+        [source("a.tiff", "tiff"), source("b.svs", "tiff"), source("c.png", "image")]
+    )
+    assert names == {"a.tiff": "a.ome.tiff", "b.svs": "b.ome.tiff", "c.png": "c.png"}
+    both = output_names([source("a.tiff", "tiff"), source("a.svs", "tiff")])
+    assert both == {"a.tiff": "a.tiff.ome.tiff", "a.svs": "a.svs.ome.tiff"}

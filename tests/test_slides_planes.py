@@ -12,7 +12,9 @@ from slides_samples import box_level, picture, write_dicom
 
 from wsisr.building.inspection import describe_slide
 from wsisr.errors import SlideError
+from wsisr.inference import load
 from wsisr.slides import Slide, judge_slide, open_slide
+from wsisr.upscaling import UpscaleOptions, upscale_slide
 
 RED, GREEN, BLUE = -16776961, 16711935, 65535
 """OME's signed RGBA of the three colours."""
@@ -143,6 +145,16 @@ def test_focal_planes_of_an_ome_tiff(tmp_path, image) -> None:
         np.testing.assert_array_equal(whole(slide), planes[2])
     with pytest.raises(SlideError, match="focal plane 4 was asked for and the file has 3"):
         open_slide(path, focal_plane=4)
+
+
+def test_upscaling_reads_the_plane_that_is_asked_for(tmp_path, image) -> None:
+    planes = np.stack([picture(300, 260, 7), image, picture(300, 260, 8)])
+    path = write_ome(tmp_path / "a.ome.tif", planes, "ZYXS", photometric="rgb")
+    for plane in (2, 3):
+        options = UpscaleOptions(scale=1.0, mpp=0.5, focal_plane=plane, compression="deflate")
+        upscale_slide(path, tmp_path / f"{plane}.ome.tiff", load("bicubic"), options)
+        made = tifffile.imread(tmp_path / f"{plane}.ome.tiff")
+        np.testing.assert_array_equal(made, planes[plane - 1])
 
 
 def test_a_time_series_is_refused(tmp_path, image) -> None:

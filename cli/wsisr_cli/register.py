@@ -91,6 +91,10 @@ def scans(
             "them, to be scored beside ours."
         ),
     ] = None,
+    focal_plane_moving: Annotated[
+        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+    ] = None,
+    focal_plane_fixed: Annotated[int | None, typer.Option(min=1, help="The same.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
     """Register two scans of one glass: any ratio from 1 to 8, any turn, mirrored or not.
@@ -113,7 +117,10 @@ def scans(
         raise typer.BadParameter("--beside scores landmarks; give them with --landmarks.")
     output.mkdir(parents=True, exist_ok=True)
     errors: dict[str, dict[str, Any]] = {}
-    with open_slide(moving, mpp=mpp_moving) as coarse, open_slide(fixed, mpp=mpp_fixed) as fine:
+    with (
+        open_slide(moving, mpp=mpp_moving, focal_plane=focal_plane_moving) as coarse,
+        open_slide(fixed, mpp=mpp_fixed, focal_plane=focal_plane_fixed) as fine,
+    ):
         marks = read_landmarks(landmarks, coarse.info, fine.info) if landmarks else None
         with console_reporter() as report:
             found = register_scans(coarse, fine, seed, report=report)

@@ -78,6 +78,9 @@ def command(
     mask: Annotated[
         bool, typer.Option(help="Fill background by bicubic instead of the network.")
     ] = True,
+    focal_plane: Annotated[
+        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+    ] = None,
     white: Annotated[
         float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
     ] = None,
@@ -114,6 +117,7 @@ def command(
             mask=mask,
             overwrite=overwrite,
             white=white,
+            focal_plane=focal_plane,
             rgb=rgb,
         ),
         device=device,

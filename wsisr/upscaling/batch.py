@@ -1,7 +1,8 @@
 """One input or a folder of them: what is to be made, whose share it is, what became of it."""
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
@@ -12,6 +13,7 @@ from wsisr.inference.loading import load
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.dicom_files import is_dicom_folder
 from wsisr.slides.discovery import SlideSource, list_source
+from wsisr.slides.ids import without_suffix
 from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
 from wsisr.store.files import DiskFullError
@@ -158,11 +160,12 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
     mine = [s for s in slides if request.part is None or is_mine(s.slide_id, request.part)]
     model = _load(request)
     request.output.mkdir(parents=True, exist_ok=True)
+    targets = output_names(slides)
     done: list[UpscaleResult] = []
     failed: list[tuple[str, str]] = []
     skipped = 0
     for number, slide in enumerate(mine, 1):
-        target = output_of(slide, request.output)
+        target = request.output / targets[slide.slide_id]
         if target.exists() and not request.options.overwrite:
             skipped += 1
             continue
@@ -184,12 +187,23 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
     return UpscaleSummary(done=tuple(done), failed=tuple(failed), skipped=skipped)
 
 
-def output_of(slide: SlideSource, folder: Path) -> Path:
-    """Images keep their type (PNG where that cannot be written); slides become OME-TIFF."""
-    suffix = slide.path.suffix.lower() if slide.kind == "image" else OUTPUT_SUFFIX
-    if slide.kind == "image" and suffix not in PICTURE_SUFFIXES:
-        suffix = ".png"
-    return folder / f"{slide.slide_id}{suffix}"
+def output_names(slides: Sequence[SlideSource]) -> dict[str, str]:
+    """The name of each slide's output: its id with the suffix of what is written.
+
+    Slides become OME-TIFF; images keep their type, or become PNG where it cannot be written. A
+    slide's own suffix goes, unless another slide of the folder would then have the same output.
+    """
+    short = {s.slide_id: f"{without_suffix(s.slide_id)}{_suffix_of(s)}" for s in slides}
+    count = Counter(name.lower() for name in short.values())
+    own = {s.slide_id: f"{s.slide_id}{_suffix_of(s)}" for s in slides}
+    return {key: name if count[name.lower()] == 1 else own[key] for key, name in short.items()}
+
+
+def _suffix_of(slide: SlideSource) -> str:
+    if slide.kind != "image":
+        return OUTPUT_SUFFIX
+    suffix = slide.path.suffix.lower()
+    return suffix if suffix in PICTURE_SUFFIXES else ".png"
 
 
 def is_mine(slide_id: str, part: tuple[int, int]) -> bool:

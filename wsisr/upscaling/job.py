@@ -50,6 +50,8 @@ class UpscaleOptions:
         Threads that compress tiles; None: one per core, at most 8.
     white : float or None
         Sample value that is white, for images of more than 8 bits.
+    focal_plane : int or None
+        Of several focal planes, counted from 1; None takes the middle one.
     rgb : bool
         Write a picture of a grey image in RGB all the same.
     """
@@ -67,6 +69,7 @@ class UpscaleOptions:
     overwrite: bool = False
     threads: int | None = None
     white: float | None = None
+    focal_plane: int | None = None
     rgb: bool = False
 
 
@@ -137,6 +140,8 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     }
     if plane.um_per_px is not None:
         provenance["input_um_per_px"] = f"{plane.um_per_px[0]:.6g}"
+    if options.focal_plane is not None:
+        provenance["input_focal_plane"] = str(options.focal_plane)
     if options.white is not None:
         provenance["input_white"] = f"{options.white:g}"
     if options.region is not None:

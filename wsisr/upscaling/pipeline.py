@@ -113,7 +113,13 @@ def upscale_slide(
     started = time.monotonic()
     output = Path(output)
     check_output(output, options)
-    with open_slide(source, mpp=options.mpp, cache_mib=CACHE_MIB, white=options.white) as slide:
+    with open_slide(
+        source,
+        mpp=options.mpp,
+        cache_mib=CACHE_MIB,
+        white=options.white,
+        focal_plane=options.focal_plane,
+    ) as slide:
         job = plan_job(slide, output, model, options)
         for sentence in job.messages:
             report(ProgressEvent(stage="upscale", message=sentence))
