@@ -1,23 +1,30 @@
 """`--dry-run`: the resolved plan of a build, in words, without writing anything."""
 
 import tempfile
+import textwrap
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsisr.building.layout import SlideTask
+from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.records import ScanRecord
 from wsisr.building.runners import ProcessRunner, Runner, Task
 from wsisr.building.scan import scan_slide
 from wsisr.building.sources import source_kind
 from wsisr.building.state import Prepared
+from wsisr.errors import ManifestError
+from wsisr.magnification import magnification_name, nominal_magnification, parse_magnification
 from wsisr.progress import ProgressEvent, Reporter, silent
 
 PROBE_PATCHES = 4
 PROBE_SLIDES = 3
+WIDTH = 80
+"""Columns of a terminal that the plan fits."""
+MIN_NAME = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +44,54 @@ def describe_plan(
     few patches of the first slides here and now.
     """
     runner = runner or ProcessRunner(workers=max(1, prepared.request.workers))
+    records, errors = _scan(
+        {task.slide_id: task for task in prepared.tasks},
+        prepared.manifest,
+        prepared,
+        runner,
+        report,
+    )
+    by_id = {task.slide_id: task for task in prepared.tasks}
+    shares, notes = _shares(records, by_id, prepared.manifest)
+    seconds = _seconds_per_pair(records, by_id, prepared)
+    counts = {slide_id: pairs_wanted(records[slide_id], shares[slide_id]) for slide_id in shares}
+    sizes = {
+        slide_id: count * sum(3 * layer.size_px**2 for layer in records[slide_id].geometry.layers)
+        for slide_id, count in counts.items()
+    }
+    pairs, workers = sum(counts.values()), max(1, prepared.request.workers)
+    eta = "" if seconds is None else f", about {_duration(pairs * seconds / workers)} of extraction"
+    last = (
+        f"{pairs:,} pairs from {len(records)} slides ({len(errors)} fail), "
+        f"{sum(sizes.values()) / 1e9:.2f} GB uncompressed{eta} with {workers} workers. Nothing was "
+        "written."
+    )
+    blocks = [
+        [f"Manifest {prepared.manifest.name} (wsisr manifests show prints it whole)"],
+        slide_table(records, shares, counts, sizes),
+        [line for item in sorted(errors.items()) for line in _wrapped(": FAILS: ".join(item))],
+        [line for text in notes for line in _wrapped(f"Warning: {text}")],
+        _wrapped(last),
+        [line for text in would_work(prepared, sorted(errors), runner) for line in _wrapped(text)],
+    ]
+    code = 2 if not pairs else 1 if errors else 0
+    return PlanText(text="\n\n".join("\n".join(block) for block in blocks if block), exit_code=code)
+
+
+def _scan(
+    tasks: Mapping[str, SlideTask],
+    manifest: Manifest,
+    prepared: Prepared,
+    runner: Runner,
+    report: Reporter = silent,
+) -> tuple[dict[str, ScanRecord], dict[str, str]]:
+    """Records and errors by slide id; nothing of the scan stays on disk."""
     records: dict[str, ScanRecord] = {}
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="wsisr-plan-") as folder:
         jobs: list[Task] = [
-            (t.slide_id, (t, prepared.manifest, Path(folder), prepared.request.source))
-            for t in prepared.tasks
+            (slide_id, (task, manifest, Path(folder), prepared.request.source))
+            for slide_id, task in tasks.items()
         ]
         report(ProgressEvent(stage="scan", total=len(jobs), unit="slide"))
         for done, outcome in enumerate(runner(scan_slide, jobs), start=1):
@@ -55,30 +104,24 @@ def describe_plan(
                     stage="scan", done=done, total=len(jobs), unit="slide", item=outcome.key
                 )
             )
-    usable = [task for task in prepared.tasks if task.slide_id in records]
-    splits, notes = decide_splits(usable, prepared.manifest, {})
-    patients = {task.slide_id: task.patient.name for task in prepared.tasks}
-    plan = plan_build(records, splits, prepared.manifest, patients)
-    by_id = {task.slide_id: task for task in prepared.tasks}
-    seconds = _seconds_per_pair(records, by_id, prepared)
-    lines = [f"Manifest {prepared.manifest.name} (wsisr manifests show prints it whole)", ""]
-    pairs = raw_bytes = 0
-    for slide_id in sorted(records):
-        record = records[slide_id]
-        count = pairs_wanted(record, plan.shares[slide_id])
-        size = count * sum(3 * layer.size_px**2 for layer in record.geometry.layers)
-        pairs, raw_bytes = pairs + count, raw_bytes + size
-        lines.append(slide_line(record, plan.shares[slide_id], count, size))
-    lines += [f"{slide_id}: FAILS: {error}" for slide_id, error in sorted(errors.items())]
-    lines += ["", *(f"Warning: {text}" for text in (*notes, *plan.warnings))]
-    workers = max(1, prepared.request.workers)
-    eta = "" if seconds is None else f", about {_duration(pairs * seconds / workers)} of extraction"
-    lines.append(
-        f"{pairs:,} pairs from {len(records)} slides ({len(errors)} fail), "
-        f"{raw_bytes / 1e9:.2f} GB uncompressed{eta} with {workers} workers. Nothing was written."
+    return records, errors
+
+
+def _shares(
+    records: Mapping[str, ScanRecord], tasks: Mapping[str, SlideTask], manifest: Manifest
+) -> tuple[dict[str, SlideShare], tuple[str, ...]]:
+    """What each scanned slide is asked for, and warnings."""
+    usable = [task for slide_id, task in tasks.items() if slide_id in records]
+    splits, notes = decide_splits(usable, manifest, {})
+    plan = plan_build(records, splits, manifest, {t.slide_id: t.patient.name for t in usable})
+    return plan.shares, (*notes, *plan.warnings)
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines of at most `WIDTH`; paths and ids are not broken."""
+    return textwrap.wrap(
+        text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
-    code = 2 if not pairs else 1 if errors else 0
-    return PlanText(text="\n".join(lines), exit_code=code)
 
 
 def pairs_wanted(record: ScanRecord, share: SlideShare) -> int:
@@ -88,11 +131,64 @@ def pairs_wanted(record: ScanRecord, share: SlideShare) -> int:
     return min(len(record.candidates), sum(share.wanted.values()))
 
 
-def slide_line(record: ScanRecord, share: SlideShare, count: int, size: int) -> str:
-    """One slide of the plan."""
-    info = record.info
-    mpp = info.mpp
-    layers = ", ".join(
+def slide_table(
+    records: Mapping[str, ScanRecord],
+    shares: Mapping[str, SlideShare],
+    counts: Mapping[str, int],
+    sizes: Mapping[str, int],
+) -> list[str]:
+    """A row for each slide in `WIDTH` columns, what a set of arrays is, and why a slide is empty.
+
+    Parameters
+    ----------
+    records, shares : mapping of slide id to ScanRecord and SlideShare
+    counts, sizes : mapping of slide id to int
+        Pairs, and their bytes uncompressed.
+    """
+    if not records:
+        return []
+    sets: dict[tuple[str, ...], str] = {}
+    rows = [("slide", "um/px", "set", "split", "places", "usable", "pairs", "MB")]
+    for slide_id, record in sorted(records.items()):
+        mpp, places = record.info.mpp, next(iter(record.funnel.values()), 0)
+        rows.append(
+            (
+                slide_id,
+                "" if mpp is None else f"{mpp.value:.4f}",
+                sets.setdefault(_layers(record), str(len(sets) + 1)),
+                shares[slide_id].split or "by patch",
+                f"{places:,}",
+                f"{len(record.candidates):,}",
+                f"{counts[slide_id]:,}",
+                f"{sizes[slide_id] / 1e6:,.0f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(MIN_NAME, WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1))
+    lines = []
+    for name, *cells in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([_shortened(name, room).ljust(min(room, widths[0])), *padded]))
+    for layers, number in sets.items():
+        lines += ["", f"Set {number}:", *(f"  {layer}" for layer in layers)]
+    empty = [slide_id for slide_id in sorted(records) if not counts[slide_id]]
+    for slide_id in empty:
+        steps = " > ".join(f"{count:,} {name}" for name, count in records[slide_id].funnel.items())
+        lines += ["", *_wrapped(f"{slide_id} gives none: {steps}")]
+    return lines
+
+
+def _shortened(name: str, room: int) -> str:
+    """The beginning and the end of a name: ids differ in both."""
+    if len(name) <= room:
+        return name
+    end = (room - 2) // 2
+    return f"{name[: room - 2 - end]}..{name[-end:]}"
+
+
+def _layers(record: ScanRecord) -> tuple[str, ...]:
+    """The arrays of a slide, each with where its pixels come from."""
+    return tuple(
         f"{layer.name} {layer.size_px} px "
         + (
             f"stored (level {layer.level})"
@@ -101,12 +197,46 @@ def slide_line(record: ScanRecord, share: SlideShare, count: int, size: int) -> 
         )
         for layer in record.geometry.layers
     )
-    steps = " > ".join(f"{count:,} {name}" for name, count in record.funnel.items())
-    resolution = "" if mpp is None else f"{mpp.value:.4f} um/px ({mpp.source})"
-    return (
-        f"{record.slide_id}: {info.vendor} by {info.backend}, {resolution}, {layers}; "
-        f"{steps}; {share.split or 'split by patch'}: {count:,} pairs, {size / 1e6:,.0f} MB"
-    )
+
+
+def would_work(prepared: Prepared, failed: Sequence[str], runner: Runner) -> list[str]:
+    """Which magnifications slides that lack the HR asked for do have, and what they would give.
+
+    The slides of each magnification are scanned with HR at it and every LR at the same ratio as
+    before, so the numbers are those of the dry run that is proposed; nothing is proposed that
+    gives no pair.
+    """
+    manifest = prepared.manifest
+    if manifest.images is not None or manifest.rescan is not None or manifest.mpp is not None:
+        return []  # What such a source holds is not named by the magnification of a slide.
+    tasks = {task.slide_id: task for task in prepared.tasks if task.slide_id in failed}
+    jobs: list[Task] = [(key, (task, manifest)) for key, task in tasks.items()]
+    groups: dict[int, dict[str, SlideTask]] = {}
+    for outcome in runner(stated_magnification, jobs):
+        if outcome.value is not None and outcome.value < parse_magnification(manifest.hr):
+            groups.setdefault(outcome.value, {})[outcome.key] = tasks[outcome.key]
+    found = []
+    for power, members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        hr = magnification_name(power)
+        lr = [magnification_name(power / manifest.scale_of(name)) for name in manifest.lr]
+        with suppress(ManifestError):
+            other = parse_manifest({**manifest.to_dict(), "hr": hr, "lr": lr}, manifest.name)
+            records, _ = _scan(members, other, prepared, runner)
+            shares, _ = _shares(records, members, other)
+            if pairs := sum(pairs_wanted(records[key], share) for key, share in shares.items()):
+                slides = "1 slide is" if len(members) == 1 else f"{len(members)} slides are"
+                found.append(
+                    f"{slides} {hr}: --hr {hr} --lr {','.join(lr)} gives {pairs:,} pairs from "
+                    f"{'it' if len(members) == 1 else 'them'}."
+                )
+    return found
+
+
+def stated_magnification(task: SlideTask, manifest: Manifest) -> int | None:
+    """What a slide's level 0 is called by its resolution; None where nothing says."""
+    with closing(source_kind(manifest).open(task, manifest)) as source:
+        mpp = source.slides[0].info.mpp
+        return None if mpp is None else nominal_magnification(mpp.value)
 
 
 def _seconds_per_pair(
