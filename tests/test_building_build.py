@@ -17,7 +17,15 @@ import pytest
 import tifffile
 
 from wsisr import open_pairs
-from wsisr.building import BuildRequest, BuildSummary, build_pairs, finish_parts, prepare, state
+from wsisr.building import (
+    BuildRequest,
+    BuildSummary,
+    build_pairs,
+    finish,
+    finish_parts,
+    prepare,
+    state,
+)
 from wsisr.building import extract as extraction
 from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.building.state import RULES
@@ -417,3 +425,16 @@ def test_slides_that_give_nothing_are_named_with_the_rule_and_its_numbers(tmp_pa
     assert "has 0.0" in errors["piece"] and "the least is 0.02 mm2" in errors["piece"]
     assert summary.text().splitlines()[-1].startswith("No pairs. blank.tif: no tissue")
     assert (summary.report / "failures.csv").read_text().count("Nothing") == 2
+
+
+def test_a_fault_of_the_last_check_is_said_and_costs_no_pair(
+    three_slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> list[str]:
+        raise MemoryError
+
+    monkeypatch.setattr(finish, "tissue_in_two_splits", broken)
+    summary = build(three_slides, tmp_path / "p.zarr")
+    assert sum(summary.pairs.values()) > 0 and summary.exit_code < 2
+    (said,) = [text for text in summary.warnings if "could not be checked" in text]
+    assert "(MemoryError); run wsisr verify" in said

@@ -55,6 +55,7 @@ def test_a_public_layout_is_understood_and_a_leak_in_it_is_found(name: str, tmp_
     prepared, summary = build(layout, tmp_path)
 
     assert summary.exit_code == 0 and not summary.failures
+    assert not any("same tissue" in text for text in summary.warnings)
     assert {item.relative for item in prepared.layout.left_out} == layout.left_out
     store = open_pairs(tmp_path / "p.zarr")
     ids = slides_of(store)
@@ -106,10 +107,13 @@ def _check_leak(layout: PublicLayout, folder: Path, split: object) -> None:
     plant(layout, folder / "data")
     where = "train" if split == "test" else "test"
     leak = layout.leak.name
-    build(layout, folder, f'"{leak}",{where}\n')
+    _, summary = build(layout, folder, f'"{leak}",{where}\n')
     report = verify_store(folder / "p.zarr")
     found = [finding for finding in report.findings if finding.severity == "error"]
     ids = slides_of(open_pairs(folder / "p.zarr"))
+    (said,) = [text for text in summary.warnings if text.startswith("Leak between splits")]
+    assert ids[leak] in said and ids[layout.leak.of] in said and "show the same tissue" in said
+    assert said in (summary.report / "summary.md").read_text()
     assert found and not report.ok
     for finding in found:
         assert ids[leak] in finding.text and ids[layout.leak.of] in finding.text

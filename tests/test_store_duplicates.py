@@ -11,6 +11,7 @@ from store_samples import root_attributes, slide_attributes
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
 from wsisr.store.duplicates import SameTissue, find_same_tissue
 from wsisr.store.features import common_resolution, describe_slide, mirrored, sample_rows
+from wsisr.store.verify import tissue_in_two_splits
 
 UInt8Array = NDArray[np.uint8]
 SIZE = 256
@@ -115,10 +116,17 @@ def test_verify_refuses_the_same_tissue_in_two_splits_and_warns_within_one(tmp_p
     report = verify_store(tmp_path / "leak.zarr")
     assert [f.check for f in report.findings if f.severity == "error"] == ["duplicates"]
     assert "a and b show the same tissue" in str(report)
+    store = open_pairs(tmp_path / "leak.zarr")
+    splits = {name: store.split(name) for name in store.split_names()}
+    (said,) = tissue_in_two_splits(store, splits)
+    assert said.startswith("a and b show the same tissue") and said.endswith("in train and test")
     store_of(tmp_path / "within.zarr", images, {"c": "test"})
     report = verify_store(tmp_path / "within.zarr")
     assert report.ok
     assert "Give them one patient or group" in str(report)
+    store = open_pairs(tmp_path / "within.zarr")
+    splits = {name: store.split(name) for name in store.split_names()}
+    assert tissue_in_two_splits(store, splits) == []
 
 
 def test_the_same_tissue_in_two_stores_is_found(tmp_path: Path) -> None:

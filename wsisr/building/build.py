@@ -300,7 +300,13 @@ def _nothing_done(prepared: Prepared) -> BuildSummary:
 def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSummary:
     failures = tuple(failed_slides(prepared).values())
     summary = finish_store(
-        prepared.paths.root, prepared.manifest, prepared.layout, prepared.tasks, failures, writer
+        prepared.paths.root,
+        prepared.manifest,
+        prepared.layout,
+        prepared.tasks,
+        failures,
+        writer,
+        report,
     )
     write_record(prepared.paths.root, prepared.scans, prepared.tasks)
     shutil.rmtree(prepared.scans, ignore_errors=True)

@@ -13,6 +13,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.building.reasons import why_nothing
 from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
+from wsisr.progress import Reporter, silent
 from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
@@ -20,6 +21,7 @@ from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.summarise import patient_sources
+from wsisr.store.verify import tissue_in_two_splits
 from wsisr.store.verify_splits import measured_overlap
 
 Rows = NDArray[np.int32]
@@ -32,15 +34,19 @@ def finish_store(
     tasks: Sequence[SlideTask],
     failures: tuple[Failure, ...],
     writer: StoreWriter,
+    report: Reporter = silent,
 ) -> BuildSummary:
-    """Write the splits, the record and the summary of everything that is committed."""
+    """Write the splits, the record and the summary of everything that is committed.
+
+    Then the same tissue is looked for in two splits, which no name of a file would show.
+    """
     committed = open_pairs(path)
     rows = split_rows(committed)
     writer.set_root(_declarations(committed, rows, manifest))
     writer.commit_splits(rows)
     store = open_pairs(path)
     failures = (*failures, *_empty_slides(store, manifest))
-    warnings = _warnings(store, manifest, rows)
+    warnings = (*_warnings(store, manifest, rows), *_same_tissue(store, rows, report))
     pairs = {str(name): len(rows[name]) for name in SPLITS}
     folder = StorePaths(path).report
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +61,24 @@ def finish_store(
         failures=failures,
         warnings=warnings,
     )
+
+
+def _same_tissue(store: PairStore, rows: Mapping[str, Rows], report: Reporter) -> list[str]:
+    """What leaks under other names; the pairs are written, so that no fault here costs them."""
+    try:
+        found = tissue_in_two_splits(store, rows, report)
+    except Exception as error:
+        return [
+            "Whether the same tissue is in two splits could not be checked "
+            f"({type(error).__name__}); run wsisr verify."
+        ]
+    if not found:
+        return []
+    more = f" (and {len(found) - 1} more pairs of slides, see wsisr verify)" if found[1:] else ""
+    return [
+        f"Leak between splits: {found[0]}{more}. Give such slides one patient or group "
+        "(--mpp-override CSV) and build with --overwrite."
+    ]
 
 
 def _empty_slides(store: PairStore, manifest: Manifest) -> list[Failure]:

@@ -144,7 +144,7 @@ def rebuild_pairs(
         run_phase(matched, "rebuild", rebuild_slide, jobs, runner, report)
         failures = tuple(failed_slides(matched).values())
         summary = finish_store(
-            prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer
+            prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer, report
         )
         if not failures:
             save_record(prepared.paths.record, record.root, record.slides)
