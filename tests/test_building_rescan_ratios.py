@@ -78,6 +78,21 @@ def test_a_stored_level_is_lr_bit_for_bit_and_hr_is_reduced_a_little(
             assert seen > 0.9
 
 
+def test_fields_beyond_the_second_scan_are_called_that(scans: ScanPair, tmp_path: Path) -> None:
+    write(tmp_path / "a_10x.tif", scans.moving, 0.25 * 1.52)
+    edge = (scans.fixed.image.shape[1] - 600) // 2
+    cut = np.ascontiguousarray(scans.fixed.image[:, edge:-edge])
+    write(tmp_path / "a_40x.tif", MemorySlide(cut, 0.25), 0.25)
+    asked = request(tmp_path, lr=["13.33x"], size=660)
+    summary = build_pairs(prepare(asked), runner=SerialRunner())
+    assert summary is not None
+    (failure,) = summary.failures
+    assert "reaches beyond the edge of the second scan" in failure.error
+    assert "smaller --size" in failure.error
+    (view,) = open_pairs(tmp_path / "p.zarr").slides.values()
+    assert view.attributes["funnel"]["inside"] == 0
+
+
 def test_a_refusal_names_the_factors_that_there_are(scans: ScanPair, tmp_path: Path) -> None:
     write(tmp_path / "a_10x.tif", scans.moving, 0.25 * 1.52)
     write(tmp_path / "a_40x.tif", scans.fixed, 0.25)

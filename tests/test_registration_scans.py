@@ -153,6 +153,44 @@ def test_overviews_at_any_turn_and_mirrored(seed):
     assert rms < 0.05
 
 
+def turned(image, angle_deg=0.7):
+    """The overview as a second scan sees it: a little turned and shifted."""
+    height, width = image.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle_deg, 1.0)
+    turn[:, 2] += [5, 3]
+    flags = cv2.INTER_CUBIC
+    return cv2.warpAffine(image, turn, (width, height), flags=flags, borderValue=(243, 243, 243))
+
+
+def test_tissue_that_mirrors_itself_is_no_tie():
+    """A sixth of it lies outside the mirror image, so the features nearly tie and pixels tell."""
+    half = to_uint8(synthetic_tissue(360, 240, seed=5))
+    fixed = np.ascontiguousarray(np.concatenate([half, half[:, ::-1]], axis=1)[:, :400])
+    for mirrored in (False, True):
+        shown = np.ascontiguousarray(fixed[:, ::-1]) if mirrored else fixed
+        match = register_overviews(turned(shown), fixed)
+        assert match.other_inliers > match.inliers / 2  # a tie, were it for features alone
+        assert match.mirrored == mirrored
+        assert not match.loose
+
+
+def test_whole_symmetry_is_taken_as_not_mirrored():
+    half = to_uint8(synthetic_tissue(360, 180, seed=5))
+    fixed = np.concatenate([half, half[:, ::-1]], axis=1)
+    match = register_overviews(turned(fixed), fixed)
+    assert match.other_inliers > match.inliers / 2
+    assert not match.mirrored
+
+
+def test_a_symmetric_mark_on_two_glasses_makes_them_no_pair():
+    mark = to_uint8(synthetic_tissue(140, 70, seed=6))
+    mark = np.concatenate([mark, mark[:, ::-1]], axis=1)
+    first, second = (to_uint8(synthetic_tissue(360, 360, seed=seed)) for seed in (7, 8))
+    first[100:240, 90:230] = second[100:240, 90:230] = mark
+    with pytest.raises(RegistrationError, match="too little in common"):
+        register_overviews(turned(first), second)
+
+
 def test_pieces_separate_seams_from_mistakes():
     x, y = np.meshgrid(np.arange(8) * 100.0, np.arange(6) * 100.0)
     positions = np.stack([x, y], axis=-1).reshape(-1, 2)

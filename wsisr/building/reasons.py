@@ -66,6 +66,11 @@ def _emptied(name: str, before: int, attributes: Mapping[str, Any], manifest: Ma
     if name in ("registered", "accepted", "kept"):
         reasons = "; ".join(attributes.get("reasons", [])) or "their levels drift apart"
         return f"none of {before} pairs passed registration: {reasons}."
+    if name == "inside":
+        return (
+            f"each of {before} places of {manifest.size} px at {manifest.hr} reaches beyond the "
+            "edge of the second scan: choose a smaller --size, or scan the same area twice."
+        )
     if name == "whole":
         return f"each of {before} places that were read has pixels that were never scanned."
     return f"none of {before} places was left by the rule {name!r}."

@@ -128,8 +128,10 @@ def slide_attributes(
     info = record.info
     funnel = dict(record.funnel)
     funnel["read"] = len(rows.index) + sum(rows.dropped.values())
-    funnel["whole"] = funnel["read"] - rows.dropped["unscanned"] - rows.dropped["outside"]
+    inside = funnel["read"] - rows.dropped["outside"]
+    funnel["whole"] = inside - rows.dropped["unscanned"]
     if manifest.rescan is not None:
+        funnel["inside"] = inside
         funnel["off_seams"] = funnel["whole"] - rows.dropped["seam"]
         funnel["in_focus"] = funnel["off_seams"] - rows.dropped["focus"]
     if rows.certificates:

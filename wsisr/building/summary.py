@@ -25,6 +25,7 @@ FUNNEL_WORDS = {
     "colour": "usual colour",
     "overlap": "no overlap",
     "read": "read",
+    "inside": "in both scans",
     "whole": "whole",
     "off_seams": "off seams",
     "in_focus": "in focus",

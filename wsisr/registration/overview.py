@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsisr.errors import RegistrationError
 from wsisr.registration import affine as aff
+from wsisr.registration import correlation as corr
 from wsisr.registration.orientation import D4
 from wsisr.slides.protocol import Slide, UInt8Array
 from wsisr.slides.resample import read_resampled
@@ -29,6 +30,13 @@ MIN_SIDE_PX = 800
 MIN_UM_PER_PX = 4.0
 """Finest overview of larger scans."""
 MIN_INLIERS = 12
+CLEAR = 2
+"""How many times the inliers of the other mirror hypothesis decide without a look at pixels."""
+MIN_AGREEMENT = 0.6
+"""Least `_agreement` that decides where features do not. One glass measures 0.9 and more, two
+with the same mark on them 0.2."""
+MIRROR_GAIN = 0.02
+"""By how much mirroring must agree better: scanners rarely mirror, so it is no toss-up."""
 MATCH_ROWS = 1024
 """Descriptors compared at once: bounds memory."""
 BLOCK_PX = 512
@@ -289,14 +297,50 @@ def register_overviews(moving: UInt8Array, fixed: UInt8Array, seed: int = 0) -> 
         answers.sort(key=lambda answer: -answer.inliers)
         if not answers:
             continue
-        other = answers[1].inliers if len(answers) > 1 else 0
-        if answers[0].inliers >= 2 * other:
-            best = replace(answers[0], other_inliers=other)
+        best = _decide(moving, fixed, answers)
+        if best is not None:
             return _refine_by_intensity(moving, fixed, best) if best.loose else best
     raise RegistrationError(
         "The two scans have too little in common: no map agrees with enough of their features, "
         "neither as they are nor mirrored. Check that both show the same glass."
     )
+
+
+def _decide(
+    moving: UInt8Array, fixed: UInt8Array, answers: list[OverviewMatch]
+) -> OverviewMatch | None:
+    """The hypothesis to believe, of one or two with the most inliers first; None if neither.
+
+    Chance gives both about as many inliers, but so does tissue that mirrors itself: then the
+    pixels decide, whether there is a match at all and which.
+    """
+    first, *others = answers
+    if not others:
+        return first
+    (second,) = others
+    if first.inliers < CLEAR * second.inliers:
+        upright, mirrored = sorted(answers, key=lambda answer: answer.mirrored)
+        straight, turned = (_agreement(moving, fixed, a.matrix) for a in (upright, mirrored))
+        if max(straight, turned) < MIN_AGREEMENT:
+            return None
+        swap = turned > straight + MIRROR_GAIN
+        first, second = (mirrored, upright) if swap else (upright, mirrored)
+    return replace(first, other_inliers=second.inliers)
+
+
+def _agreement(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> float:
+    """Correlation of detail between the moving overview and the fixed one seen through a map.
+
+    What the map sends outside the fixed overview counts as not found.
+    """
+    height, width = moving.shape[:2]
+    detail = corr.band_pass(corr.grey(moving))
+    seen = corr.band_pass(aff.sample_through(corr.grey(fixed), matrix, width, height))
+    rows, columns = np.indices((height, width)) + 0.5
+    x, y = ((a * columns + b * rows + c) for a, b, c in matrix)
+    seen *= (x >= 0) & (y >= 0) & (x <= fixed.shape[1]) & (y <= fixed.shape[0])
+    norm = float(np.sqrt(np.mean(detail**2) * np.mean(seen**2)))
+    return float(np.mean(detail * seen)) / norm if norm > corr.FLAT**2 else 0.0
 
 
 def _refine_by_intensity(

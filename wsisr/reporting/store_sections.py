@@ -36,6 +36,7 @@ STEP_WORDS = {
     "colour": "usual colour",
     "overlap": "no overlap",
     "read": "wanted and read",
+    "inside": "in both scans",
     "whole": "wholly scanned",
     "off_seams": "off the seams of the stitching",
     "in_focus": "in focus in both scans",

@@ -38,6 +38,7 @@ FUNNEL_STEPS: Final = (
     "colour",
     "overlap",
     "read",
+    "inside",
     "whole",
     "off_seams",
     "in_focus",
