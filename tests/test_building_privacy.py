@@ -99,6 +99,14 @@ def test_private_ids_let_no_name_out(source: Path, tmp_path: Path) -> None:
     names = [str(view.attributes["patient"]) for view in store.slides.values()]
     assert all(name.startswith("patient-") for name in names) and len(set(names)) == 3
     assert all(slide_id.startswith("slide-") for slide_id in store.slides)
+    (given,) = [
+        v.attributes["overridden"] for v in store.slides.values() if "overridden" in v.attributes
+    ]
+    assert given == ["patient", "group"], "columns, no values; nothing where no row was"
+    words = "Overridden by a table (--mpp-override): group of 1 slide(s), patient of 1 slide(s)"
+    assert words in (summary.report / "summary.md").read_text()
+    page = (out / "report.html").read_text()
+    assert "overridden by a table" in page and "patient 1" in page
     labelled = sum(int((view.column("label") == 1).sum()) for view in store.slides.values())
     assert labelled, "the outline is found under a private id too"
     assert verify_store(out / "p.zarr").ok

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,12 @@ def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:
     (task,) = prepare(request).tasks
     assert isinstance(task.detail, HrScan)
     assert task.detail.source.path.name == "case1_40x.tif"
+    (tmp_path / "table.csv").write_text(
+        "slide,mpp,label,split\ncase1_40x.tif,0.25,tumor,\ncase1_10x.tif,,,val\n"
+    )
+    (told,) = prepare(replace(request, mpp_override=tmp_path / "table.csv")).tasks
+    assert told.overridden == ("mpp", "split"), "of the HR scan's row only what is used"
+    assert task.overridden == ()
     (folder / "pairs.csv").write_text("lr,hr\ncase1_10x.tif,case1_4x.tif\n")
     with pytest.raises(ManifestError, match=r"line 2.*Did you mean 'case1_40x"):
         prepare(request)

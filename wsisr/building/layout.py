@@ -76,6 +76,8 @@ class SlideTask:
         Why it cannot be said which annotation is the slide's; empty where all is clear.
     mpp : float or None
         The user's override in um/px.
+    overridden : tuple of str
+        Columns of the user's table that have a value for it.
     detail : Detail or None
         What its kind of source adds: the second scan of the glass, the images of a stack.
     private : bool
@@ -92,6 +94,7 @@ class SlideTask:
     annotation: Path | None = None
     annotation_fault: str = ""
     mpp: float | None = None
+    overridden: tuple[str, ...] = ()
     detail: Detail | None = None
     private: bool = False
 
@@ -379,4 +382,5 @@ def _override(
         label=cells.get("label") or task.label,
         split=split,
         split_is_override=bool(cells.get("split")),
+        overridden=tuple(name for name in OVERRIDE_COLUMNS[1:] if cells.get(name)),
     )

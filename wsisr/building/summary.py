@@ -14,7 +14,7 @@ from wsisr.store import PairStore
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_STEPS
-from wsisr.store.summarise import patient_sources
+from wsisr.store.summarise import overrides_of, patient_sources
 
 FUNNEL_WORDS = {
     "candidates": "candidates",
@@ -178,6 +178,7 @@ def summary_text(
         "",
         f"- Source: {layout.sentence}",
         *_patients(store),
+        *_overrides(store),
         f"- Manifest: `{manifest.name}` version {manifest.version}, "
         f"sha256 `{manifest.sha256()[:16]}`",
         f"- Arrays: {sizes}",
@@ -218,6 +219,12 @@ def _patients(store: PairStore) -> list[str]:
     """How patients are known."""
     known = [f"{n} {WORDS[PatientSource(name)]}" for name, n in patient_sources(store).items()]
     return [f"- Patients: of the slides {', '.join(known)}"] if known else []
+
+
+def _overrides(store: PairStore) -> list[str]:
+    """What the user's table said in place of the files."""
+    named = ", ".join(f"{name} of {count} slide(s)" for name, count in overrides_of(store).items())
+    return [f"- Overridden by a table (--mpp-override): {named}"] if named else []
 
 
 def _arrays(store: PairStore) -> list[str]:

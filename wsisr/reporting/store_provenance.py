@@ -6,6 +6,7 @@ from typing import Any
 from wsisr.reporting.page import Html, bullets, code, details, heading, join, paragraph, table
 from wsisr.reporting.page import facts as fact_list
 from wsisr.reporting.store_facts import StoreFacts
+from wsisr.store.summarise import overrides_of
 
 
 def levels(facts: StoreFacts) -> Html:
@@ -122,6 +123,7 @@ def provenance(facts: StoreFacts) -> Html:
                 "vendors": _counted(vendors),
                 "resolution from": _counted(sources),
                 "patients known by": _counted(Counter(facts.summary.patient_sources)) or None,
+                "overridden by a table": _counted(Counter(overrides_of(facts.store))) or None,
                 "kept by": facts.summary.keep_rule or "the verdict of registration",
             }
         )

@@ -1,5 +1,6 @@
 """What a store contains, in numbers and in text."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,14 @@ def patient_sources(store: PairStore) -> dict[str, int]:
     """Slides by how their patient is known, most first."""
     words = [str(view.attributes.get("patient_source") or "") for view in store.slides.values()]
     return _count(words, np.ones(len(words), np.bool_))
+
+
+def overrides_of(store: PairStore) -> dict[str, int]:
+    """For how many slides the user's table gave each column; empty where there was none."""
+    given: Counter[str] = Counter()
+    for view in store.slides.values():
+        given.update(view.attributes.get("overridden", []))
+    return dict(sorted(given.items()))
 
 
 def describe_store(path: Path) -> str:

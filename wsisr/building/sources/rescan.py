@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.building.layout import Layout, SlideTask, find_task
+from wsisr.building.layout import OVERRIDE_COLUMNS, Layout, SlideTask, find_task
 from wsisr.building.manifest import Manifest
 from wsisr.building.manifest_parts import Rescan as RescanRule
 from wsisr.building.records import Reading
@@ -354,6 +354,13 @@ def _paired(
         patient=next(known, own_patient(patient, by_name)),
         group=lr.group if lr.group != lr.slide_id else glass,
         mpp=declared(lr, rule.lr_mpp),
+        # Of the HR scan's row only these two are used.
+        overridden=tuple(
+            name
+            for name in OVERRIDE_COLUMNS
+            if name in lr.overridden
+            or (hr is not None and name in ("mpp", "patient") and name in hr.overridden)
+        ),
         detail=None if hr is None else HrScan(source=hr.source, mpp=declared(hr, rule.hr_mpp)),
     )
 
