@@ -185,3 +185,27 @@ def test_a_slide_without_pairs_needs_no_certificates(tmp_path: Path) -> None:
     assert keep_pairs(path, "spread < 0.5").stored == 4
     assert open_pairs(path).content_digest() == before
     assert verify_store(path).ok
+
+
+def test_a_column_that_the_store_lacks_is_refused_with_why_and_what_there_is(
+    tmp_path: Path,
+) -> None:
+    manifest = {"registration": {"method": "none"}}
+    writer = StoreWriter.create(tmp_path / "a.zarr", root_attributes(["a"], manifest=manifest))
+    bare = {name: columns(4)[name] for name in ("x", "y", "tissue", "kept")}
+    write_slide(writer, "a", patches(0, 4), table=bare)
+    writer.commit_splits({"train": np.array([(0, row) for row in range(4)])})
+    before = tree_bytes(tmp_path / "a.zarr")
+    with pytest.raises(StoreError) as made:
+        keep_pairs(tmp_path / "a.zarr", "spread < 0.5 and tissue > 0.1")
+    assert "no column 'spread'" in str(made.value)
+    assert "registration 'none', which leaves no such number" in str(made.value)
+    assert str(made.value).endswith("There are tissue, x, y.")
+    assert tree_bytes(tmp_path / "a.zarr") == before
+
+    writer = StoreWriter.create(tmp_path / "b.zarr", root_attributes(["a", "b"]))
+    write_slide(writer, "a", patches(0, 4), table=columns(4))
+    write_slide(writer, "b", patches(1, 4), table=bare)
+    writer.commit_splits({"train": np.array([(i, row) for i in range(2) for row in range(4)])})
+    with pytest.raises(StoreError, match=r"'spread': 1 of 2 slides lack it \(first: \['b'\]\)"):
+        keep_pairs(tmp_path / "b.zarr", "spread < 0.5")
