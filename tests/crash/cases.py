@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from store_samples import columns, patches, root_attributes, write_slide
+from upscaling_samples import slide_file
 
 from wsisr.store import BuildLock, StoreWriter, export_store
 from wsisr.store.keep import keep_pairs
@@ -59,10 +60,33 @@ def keep(folder: Path) -> None:
     keep_pairs(folder / "a.zarr", "spread<0.6")
 
 
-def export(folder: Path) -> None:
-    """Pictures of a store; whole, the folder is refused and needs nothing."""
-    if not (folder / "out").exists():
-        export_store(folder / "a.zarr", "png", folder / "out")
+def export(to: str) -> Case:
+    """A store in another format; whole, the folder is refused and needs nothing."""
+
+    def run(folder: Path) -> None:
+        if not (folder / "out").exists():
+            export_store(folder / "a.zarr", to, folder / "out")
+
+    return run
+
+
+def small_slide(folder: Path) -> None:
+    """A slide whose enlargement has several blocks and levels."""
+    slide_file(folder / "s.tiff", 2300, 500)
+
+
+def upscale(name: str) -> Case:
+    """An enlarged slide; whole, it is refused and needs nothing."""
+
+    def run(folder: Path) -> None:
+        from wsisr.inference import load
+        from wsisr.upscaling import UpscaleOptions, upscale_slide
+
+        if not (folder / name).exists():
+            options = UpscaleOptions(scale=2.0, mask=False, threads=1)
+            upscale_slide(folder / "s.tiff", folder / name, load("bicubic"), options)
+
+    return run
 
 
 def degrade(folder: Path) -> None:
@@ -80,6 +104,14 @@ CASES: dict[str, tuple[Case, Case]] = {
     "build": (build, nothing),
     "overwrite": (overwrite, small_store),
     "keep": (keep, small_store),
-    "export": (export, small_store),
+    "export": (export("png"), small_store),
+    **{
+        f"export-{to}": (export(to), small_store)
+        for to in ("huggingface", "webdataset", "hdf5", "lmdb", "geojson")
+    },
+    **{
+        f"upscale-{name}": (upscale(f"o.{name}"), small_slide)
+        for name in ("ome.tiff", "ome.zarr", "dcm", "png", "jpg")
+    },
     "degrade": (degrade, small_store),
 }

@@ -24,7 +24,8 @@ def run(case: Case, prepare: Case, base: Path, trials: int, seed: int) -> int:
         shutil.copytree(before, work)
 
     before.mkdir(parents=True)
-    prepare(before)
+    # In a child: threads that a library starts there would be lost by every later fork.
+    assert in_child(lambda: prepare(before)) == 0
     fresh()
     began = time.monotonic()
     assert in_child(lambda: case(work)) == 0

@@ -31,8 +31,9 @@ FAINTEST = 0.02
 """Least optical density over the glass that the second pass asks for; less on pale slides."""
 FAINT_AREAS = 5.0
 """Pieces fainter than the usual lower limit of the density must be this many times as large."""
-EDGE_SHARE = 0.5
-"""A piece of this share of the picture is never too small: a field of view is cut from more."""
+EDGE_SHARE = 0.9
+"""A piece that fills the picture to this share is never too small: a field of view within tissue is
+cut from more."""
 
 
 RIM_UM = 100.0

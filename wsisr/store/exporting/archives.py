@@ -128,7 +128,8 @@ class _Lmdb:
     """One array; the map, which is address space and not disk, grows with what is put."""
 
     def __init__(self, lmdb: Any, folder: Path) -> None:
-        self._environment = lmdb.open(str(folder), map_size=LMDB_SLACK, subdir=True)
+        # One writer, in a folder that nobody else knows yet: no lock file.
+        self._environment = lmdb.open(str(folder), map_size=LMDB_SLACK, subdir=True, lock=False)
         self._names = open(folder / "meta_info.txt", "w", encoding="ascii")  # noqa: SIM115
         self._waiting: list[tuple[bytes, bytes]] = []
         self._bytes = 0
