@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from evaluation_samples import settings, write_run, write_store
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from wsisr.degradation import crop_to_scale, degrade
 from wsisr.errors import ConfigError
@@ -28,6 +26,7 @@ from wsisr.inference.network import Network
 from wsisr.metrics import psnr
 from wsisr.models import create_model, load_model, save_model
 from wsisr.models.swinir import Swinir
+from wsisr.models.weights import load_model_and_config
 from wsisr.progress import ProgressEvent
 from wsisr.reporting.evaluation_page import write_evaluation_report
 from wsisr.reporting.writing import write_report
@@ -284,13 +283,11 @@ def test_metrics_that_patches_are_too_small_for_are_refused_at_once(workplace: P
 def _without_numbers(folder: Path) -> None:
     """A run that diverged: its weights are there, its output is not."""
     write_run(folder, "edsr")
-    path = folder / "best/model.safetensors"
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
-    last = next(name for name in reversed(tensors) if name.endswith("bias"))
-    tensors[last] = torch.full_like(tensors[last], torch.inf)
-    save_file(tensors, path, metadata)
+    model, config = load_model_and_config(folder / "best")
+    last = next(name for name in reversed(model.state_dict()) if name.endswith("bias"))
+    with torch.no_grad():
+        model.get_parameter(last).fill_(torch.inf)
+    save_model(model, folder / "best", config["extra"])
 
 
 def test_broken_runs_are_rows_with_their_reason_and_the_others_go_on(

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
-from wsisr.slides.ids import short_forms
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest, slide_digest
 from wsisr.store.layout import META, StorePaths, check_array_name, check_slide_id
@@ -227,6 +226,8 @@ class PairStore:
     def named(self, short: str) -> tuple[str, ...]:
         """Ids of the slides that a short form fits."""
         if self._short is None:
+            from wsisr.slides.ids import short_forms  # reports go without wsisr.slides
+
             self._short = {}
             for slide_id in self._index:
                 for form in short_forms(slide_id):
