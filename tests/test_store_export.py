@@ -22,7 +22,8 @@ from store_samples import make_store, patches
 from wsisr.errors import StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.store import DiskFullError, export_store, exporting, keep_pairs, open_pairs
-from wsisr.store.exporting.records import cell, records_of
+from wsisr.store.exporting.records import records_of
+from wsisr.store.exporting.tables import csv_cell
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def test_png_folders_hold_the_kept_pixels(store: Path, tmp_path: Path) -> None:
     assert rows[1]["label"] == "tumour"
     assert [event.done for event in events] == list(range(1, 7))
     card = (tmp_path / "out/README.md").read_text()
+    assert "none stands in two splits" in card
     assert "| train | 6 | 2 | 2 |" in card and "stored-level" in card
     assert "cff-version" in (tmp_path / "out/CITATION.cff").read_text()
 
@@ -179,6 +181,14 @@ def test_names_of_patients_leave_no_old_store_unasked(tmp_path: Path) -> None:
     assert export_store(path, "png", tmp_path / "out", allow_identifiers=True)["train"] == 2
 
 
+def test_the_card_names_patients_in_two_splits(tmp_path: Path) -> None:
+    writer = make_store(tmp_path / "a.zarr", {"a": 4})
+    rows = np.array([[0, 0], [0, 1]], np.int32)
+    writer.commit_splits({"train": rows, "test": rows + np.array([0, 2], np.int32)})
+    export_store(tmp_path / "a.zarr", "png", tmp_path / "out")
+    assert "LEAKY: 1 of them" in (tmp_path / "out/README.md").read_text()
+
+
 def test_folders_of_the_source_stay_there(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     make_store(path, {"jane_doe__s.svs": 2, "other__s.svs": 2})
@@ -194,8 +204,8 @@ def test_folders_of_the_source_stay_there(tmp_path: Path) -> None:
 
 
 def test_no_cell_is_a_formula() -> None:
-    assert cell('=HYPERLINK("x")') == '\'=HYPERLINK("x")' and cell("-1 a") == "'-1 a"
-    assert cell(-1) == -1 and cell("tumour") == "tumour"
+    assert csv_cell('=HYPERLINK("x")') == '\'=HYPERLINK("x")' and csv_cell("-1 a") == "'-1 a"
+    assert csv_cell("tumour") == "tumour"
 
 
 @pytest.mark.parametrize(("to", "module"), [("hdf5", "h5py"), ("lmdb", "lmdb")])

@@ -11,6 +11,7 @@ from wsisr.building.layout import Layout
 from wsisr.building.manifest import Manifest
 from wsisr.selection.patients import WORDS, PatientSource
 from wsisr.store import PairStore
+from wsisr.store.exporting.tables import csv_cell
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_STEPS
@@ -151,13 +152,6 @@ def _failures_csv(failures: Sequence[Failure]) -> str:
         cells = [failure.slide_id, failure.path, failure.stage, failure.kind, failure.error]
         table.writerow([csv_cell(text) for text in cells])
     return out.getvalue()
-
-
-def csv_cell(text: str) -> str:
-    """A cell as text: names come from others, and spreadsheets run what begins like a formula
-    (OWASP, CSV Injection). What no encoding can hold is spelled out."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def summary_text(

@@ -59,8 +59,9 @@ def export_store(
         ``"webdataset"``: ``<split>-000000.tar`` of up to 500 MB with ``<key>.<array>.png`` and
         ``<key>.json``; ``"hdf5"``: ``<split>.h5`` with one data set an array and ``columns/``;
         ``"lmdb"``: ``<split>/<array>.lmdb`` with ``meta_info.txt`` as BasicSR reads it, and
-        ``<split>/pairs.jsonl``; ``"geojson"``: ``<slide>.geojson``, the places of the pairs for
-        QuPath. All but the last come with ``README.md`` and ``CITATION.cff``.
+        ``<split>/pairs.jsonl``; ``"geojson"``: ``<slide>_s<number>.geojson``, the
+        places of the pairs for QuPath. All but the last come with ``README.md`` and
+        ``CITATION.cff``.
     folder : Path
         New or empty.
     allow_identifiers : bool

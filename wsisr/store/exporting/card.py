@@ -46,22 +46,33 @@ def _body(store: PairStore, counts: Mapping[str, int]) -> str:
     manifest: Any = store.attributes["manifest"]
     lines = [f"# {manifest.get('name', 'Pairs')}", "", str(manifest.get("description", "")), ""]
     lines += ["| split | pairs | slides | patients |", "|---|---|---|---|"]
+    seen: set[str] = set()
+    divided: set[str] = set()
     for name in sorted(counts):
         views = [
             store.slides[store.attributes["slides"][index]]
             for index in sorted({int(i) for i in store.split(name)[:, 0]})
         ]
         patients = {view.attributes["patient"] for view in views}
+        divided |= seen & patients
+        seen |= patients
         lines.append(f"| {name} | {counts[name]:,} | {len(views):,} | {len(patients):,} |")
     lines += ["", "| array | px | um/px | origin of its pixels | slides |", "|---|---|---|---|---|"]
     lines += _arrays(store)
     lines += [
         "",
         "Every LR has an origin: `rescan` (a second scan of the glass; only this is a real one), "
-        "`stored-level` (a lower level of the same file), `reduced` (made from a finer level) or "
-        "`simulated`. Residuals and certificates of the registration are columns of the table.",
+        "`rescan-reduced` (a second scan's finer level, reduced by us), `stored-level` (a lower "
+        "level of the same file), `reduced` (made from a finer level), `cross-scanner` (the same "
+        "resolution by another scanner) or `simulated`. Residuals and certificates of the "
+        "registration are columns of the table.",
         "",
-        f"Patients: {_patients(store)}. Splits never divide a patient.",
+        f"Patients: {_patients(store)}. "
+        + (
+            f"**LEAKY: {len(divided):,} of them stand in more than one split.**"
+            if divided
+            else "As far as they are known, none stands in two splits."
+        ),
         "",
         f"Built with wsisr {store.attributes['created_with'].get('wsisr', '')}, manifest "
         f"SHA-256 `{store.attributes['manifest_sha256']}`, content digest "

@@ -21,7 +21,6 @@ UInt8Array = NDArray[np.uint8]
 Record = dict[str, Any]
 _OWN = ("x", "y", "label", "split", KEPT, DIGEST)
 """Columns that a record spells in words, or that say nothing of an exported pair."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +135,6 @@ def _plain(value: Any) -> Any:
     """A JSON value; NaN, which JSON has no word for, is None."""
     found = value.item()
     return None if isinstance(found, float) and not np.isfinite(found) else found
-
-
-def cell(value: Any) -> Any:
-    """A CSV cell that no spreadsheet runs as a formula (OWASP, CSV injection)."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def check_identifiers(store: PairStore, allowed: bool) -> None:
