@@ -80,7 +80,7 @@ class Draws:
         made = unit_means(
             self.scores[0, 0, patient, slide, image],
             [f"{p}/{s}" for p, s in zip(patient, slide, strict=True)],
-            [str(p) for p in patient],
+            {f"{p}/{s}": ("patient", str(p)) for p, s in zip(patient, slide, strict=True)},
         )
         assert np.allclose(list(made.values()), self.units[0, 0], rtol=1e-12, atol=0.0)
 

@@ -61,6 +61,19 @@ def test_slides_of_unknown_patients_count_for_themselves(named: bool) -> None:
     assert "patient" not in words
 
 
+def test_scans_of_one_glass_of_an_unknown_patient_are_one_unit() -> None:
+    """Five glasses scanned twice are no ten patients: no verdict."""
+    rows = [
+        replace(row, patient=row.slide, group=f"glass-{int(row.slide[1:]) // 2}")
+        for run in ("bicubic", "net")
+        for row in _rows(run, run == "net", slides=[f"s{i}" for i in range(10)])
+    ]
+    results = summarise_results(document([BICUBIC, entry()]), rows)
+    assert results.pairs[0].comparison.units == 5
+    words = sample_words(results.tables[0])
+    assert "20 images of 10 slides of 5 glasses of unknown patients; too few" in words
+
+
 def test_below_six_patients_there_is_no_verdict() -> None:
     few = SLIDES[:5]
     rows = [*_rows("bicubic", 0.0, slides=few), *_rows("net", 1.0, slides=few)]

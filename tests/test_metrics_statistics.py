@@ -15,6 +15,7 @@ from wsisr.metrics.statistics import (
     slide_means,
     summarise,
     unit_means,
+    unit_of,
 )
 
 
@@ -28,11 +29,16 @@ def test_slides_weigh_alike_whatever_their_patches() -> None:
 
 def test_patients_weigh_alike_whatever_their_slides() -> None:
     values = [30.0, 32.0, 20.0, 10.0]
-    slides, patients = ["a", "a", "b", "c"], ["p", "p", "p", ""]
-    made = unit_means(values, slides, patients)
-    assert made == {("patient", "p"): 25.5, ("slide", "c"): 10.0}
-    # A slide is not its namesake of a patient.
-    assert len(unit_means([1.0, 2.0], ["x", "y"], ["y", ""])) == 2
+    slides = ["a", "a", "b", "c"]
+    units = {"a": unit_of("a", "p"), "b": unit_of("b", "p"), "c": unit_of("c", "")}
+    assert unit_means(values, slides, units) == {("patient", "p"): 25.5, ("slide", "c"): 10.0}
+
+
+def test_what_a_slide_counts_for() -> None:
+    # A slide is not its namesake of a patient, and its own name is no patient.
+    assert unit_of("x", "y") != unit_of("y", "")
+    assert unit_of("x", "x", "glass") == unit_of("x", "", "glass") == ("slide", "glass")
+    assert unit_of("x", "p", "glass") == ("patient", "p")
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])

@@ -11,7 +11,7 @@ import numpy as np
 from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import scale_label
 from wsisr.metrics.pixel import capped
-from wsisr.metrics.statistics import Unit, unit_means
+from wsisr.metrics.statistics import Unit, unit_means, unit_of
 
 Place = tuple[str, int]
 """Slide and row of an image."""
@@ -92,15 +92,8 @@ class ColumnValues:
 
     @property
     def counted(self) -> tuple[Unit, ...]:
-        """The patients, and the slides of unknown patients.
-
-        Builds call a slide whose patient they do not know its own patient: that is no patient.
-        """
-        own = {slide for slide, _ in next(iter(self.scores.values()), ())}
-        return tuple(
-            ("slide", name) if kind == "patient" and name in own else (kind, name)
-            for kind, name in next(iter(self.units.values()), ())
-        )
+        """The patients, and the glasses of unknown patients."""
+        return tuple(next(iter(self.units.values()), ()))
 
 
 def column_values(rows: Sequence[ImageRow], groups: Sequence[Group], score: str) -> ColumnValues:
@@ -115,20 +108,19 @@ def column_values(rows: Sequence[ImageRow], groups: Sequence[Group], score: str)
     score : str
     """
     found: dict[str, dict[Place, float]] = {}
-    patients: dict[str, str] = {}
+    owners: dict[str, Unit] = {}
     at_cap = 0
     for row in rows:
         place = (row.slide, row.row)
         found.setdefault(row.run, {})[place] = capped(score, row.scores[score])
         at_cap += row.scores[score] > found[row.run][place]
-        patients[row.slide] = row.patient
+        owners[row.slide] = unit_of(row.slide, row.patient, row.group)
     here = {g.label: [m for m in g.members if m in found] for g in groups}
     here = {label: members for label, members in here.items() if members}
     runs = [found[m] for members in here.values() for m in members]
     seen = list(dict.fromkeys(place for values in runs for place in values))
     common = [p for p in seen if all(math.isfinite(v.get(p, math.nan)) for v in runs)]
     slides = [slide for slide, _ in common]
-    owners = [patients[slide] for slide in slides]
     units, seeds, scores = {}, {}, {}
     for label, members in here.items():
         parts = [unit_means([found[m][p] for p in common], slides, owners) for m in members]

@@ -228,7 +228,7 @@ def sample_words(table: Table) -> str:
 def _column_words(column: ColumnValues) -> str:
     units = len(column.counted)
     text = f"{column.images} images of {column.slides} slides"
-    if any(kind == "patient" for kind, _ in column.counted):
+    if units < column.slides or any(kind == "patient" for kind, _ in column.counted):
         text += f" of {unit_words(column.counted)}"
     if column.left_out:
         text += f" ({column.left_out} images without a score of some model left out)"
@@ -241,9 +241,9 @@ def _column_words(column: ColumnValues) -> str:
 
 
 def unit_words(units: Sequence[Unit]) -> str:
-    """``5 patients``, ``7 slides``, ``5 patients and 2 slides of unknown ones``."""
+    """``5 patients``, ``7 glasses``, ``5 patients and 2 glasses of unknown ones``."""
     kinds = Counter(kind for kind, _ in units)
     if not kinds["patient"]:
-        return f"{kinds['slide']} slides"
-    more = f" and {kinds['slide']} slides of unknown ones" if kinds["slide"] else ""
+        return f"{kinds['slide']} glasses of unknown patients"
+    more = f" and {kinds['slide']} glasses of unknown ones" if kinds["slide"] else ""
     return f"{kinds['patient']} patients{more}"

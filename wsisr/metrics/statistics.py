@@ -77,9 +77,13 @@ class Comparison:
         return clear and self.p_value is not None and self.p_value < SIGNIFICANT
 
 
-def unit_of(slide: str, patient: str) -> Unit:
-    """What a slide counts for."""
-    return ("patient", patient) if patient else ("slide", slide)
+def unit_of(slide: str, patient: str, glass: str = "") -> Unit:
+    """What a slide counts for: its patient, or where nobody knows whose it is, its glass.
+
+    A build that does not know a patient calls the slide its own, and that is no patient. Two
+    scans of one glass (or two fields cut from it) are one unit whoever's it is.
+    """
+    return ("patient", patient) if patient and patient != slide else ("slide", glass or slide)
 
 
 def slide_means(values: Sequence[float] | FloatArray, slides: Sequence[Any]) -> dict[Any, float]:
@@ -105,25 +109,26 @@ def slide_means(values: Sequence[float] | FloatArray, slides: Sequence[Any]) -> 
 
 
 def unit_means(
-    values: Sequence[float] | FloatArray, slides: Sequence[str], patients: Sequence[str]
+    values: Sequence[float] | FloatArray, slides: Sequence[str], units: Mapping[str, Unit]
 ) -> dict[Unit, float]:
-    """Mean over the slides of each patient of the slides' means.
+    """Mean over the slides of each unit (`unit_of`) of the slides' means.
 
     Parameters
     ----------
     values : sequence of float
         One for each image.
-    slides, patients : sequence of str
-        Of each image; an empty patient is not known.
+    slides : sequence of str
+        Of each image.
+    units : mapping of str to Unit
+        Slide -> what it counts for.
 
     Raises
     ------
     MetricError
         As `slide_means`.
     """
-    owner = dict(zip(slides, patients, strict=True))
     by_slide = slide_means(values, slides)
-    return slide_means(list(by_slide.values()), [unit_of(s, owner[s]) for s in by_slide])
+    return slide_means(list(by_slide.values()), [units[s] for s in by_slide])
 
 
 def summarise(units: Mapping[Any, float], *, draws: int = 2000, seed: int = 0) -> Summary:
