@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from skimage.data import immunohistochemistry
 from slides_samples import write_pyramid
+from vendor_files import write_mirax
 
 from wsisr.building import BuildRequest, build_pairs, prepare
 from wsisr.building.runners import SerialRunner
@@ -77,3 +78,29 @@ def test_a_build_drops_and_counts_the_patches(tmp_path: Path, tissue: np.ndarray
     assert any(f"Damaged tiles on 1 slide(s), {slide_id} first" in text for text in result.warnings)
     failures = (tmp_path / "p.report" / "failures.csv").read_text()
     assert "tiles read are damaged" in failures and "many" in failures
+
+
+def test_openslide_goes_on_behind_a_damaged_block(tmp_path: Path, tissue: np.ndarray) -> None:
+    """A handle of OpenSlide that met a fault refuses every later read; the slide is not lost."""
+    source = tmp_path / "s"
+    path = write_mirax(source / "a.mrxs", tissue, side=TILE, kind="JPEG")
+    file = source / "a" / "Data0000.dat"
+    data = bytearray(file.read_bytes())
+    start = [at for at in range(len(data)) if data.startswith(b"\xff\xd8\xff\xe0", at)][5]
+    data[start + 4000 : start + 4002] = b"\xff\xd9"  # the stream ends within row 1, column 1
+    file.write_bytes(data)
+    with open_slide(path) as slide:
+        with pytest.raises(DamagedTileError, match="OpenSlide cannot read level 0"):
+            slide.read_level(0, 0, 0, 10, 10)
+        sound = slide.read_level(0, 600, 600, 300, 300).astype(int)
+        assert np.abs(sound - tissue[600:900, 600:900]).mean() < 5
+    request = BuildRequest(
+        source=source,
+        output=tmp_path / "p.zarr",
+        overrides={"size": 128, "hr": "40x", "lr": ["10x"], "unchecked": "accept"},
+    )
+    result = build_pairs(prepare(request), runner=SerialRunner())
+    assert result is not None
+    table = open_pairs(tmp_path / "p.zarr").table()
+    assert table.rows >= 30 and not ((table["x"] < 512) & (table["y"] < 512)).any()
+    assert any("Damaged tiles on 1 slide(s)" in text for text in result.warnings)

@@ -70,3 +70,25 @@ def test_instances_say_what_they_are(made: Path) -> None:
         assert "not for diagnosis" in header.DerivationDescription
         assert not header.PatientID and not header.PatientName and not header.AccessionNumber
         assert str(made) not in str(header)
+
+
+def test_a_grey_input_gives_monochrome_frames(tmp_path: Path) -> None:
+    tissue = np.ascontiguousarray(data.immunohistochemistry()[..., 1])
+    tifffile.imwrite(
+        tmp_path / "s.tiff",
+        tissue,
+        tile=(256, 256),
+        photometric="minisblack",
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    for name, compression in (("a.dcm", None), ("b.dcm", "lossless")):
+        options = UpscaleOptions(scale=3.0, compression=compression, mask=False)
+        upscale_slide(tmp_path / "s.tiff", tmp_path / name, load("bicubic"), options)
+        headers = [pydicom.dcmread(file) for file in (tmp_path / name).iterdir()]
+        kinds = {(h.PhotometricInterpretation, h.SamplesPerPixel) for h in headers}
+        assert kinds == {("MONOCHROME2", 1)}
+        with WsiDicom.open(tmp_path / name) as slide:
+            shown = np.asarray(slide.read_region((0, 0), 0, (1536, 1536)), np.float64)
+        middle = shown.reshape(1536, 1536, -1)[1::3, 1::3, 0]
+        assert np.abs(middle - tissue).mean() <= (0.0 if compression else 3.0)

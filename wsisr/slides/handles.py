@@ -30,6 +30,12 @@ class PerProcess(Generic[T]):
                 self._pid = os.getpid()
             return self._handle
 
+    def drop(self, handle: T) -> None:
+        """Let go of a handle that is of no more use, unclosed: other threads may be in it."""
+        with self._lock:
+            if self._handle is handle:
+                self._handle = None
+
     def close(self) -> None:
         with self._lock:
             # A parent's handle is the parent's to close.

@@ -18,6 +18,7 @@ from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.dicom_files import series_of
+from wsisr.slides.faults import DamagedTileError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess
 from wsisr.slides.protocol import Level, SlideInfo
@@ -65,13 +66,20 @@ class OpenSlideStore:
         scale = self.factors[level] if self.exact[level] else self._downsamples[level]
         assert scale is not None
         origin = (round(x * scale), round(y * scale))
+        handle = self._handle.get()
         try:
-            region = self._handle.get().read_region(origin, level, (width, height))
-        except Exception as error:
-            raise SlideError(
-                f"{self._path}: OpenSlide cannot read level {level} at {origin} "
-                f"({str(error)[:160]}); the file is damaged, copy it again."
-            ) from error
+            region = handle.read_region(origin, level, (width, height))
+        except Exception:
+            # A handle that met a fault refuses everything from then on, so the fault may be another
+            # block's: this one is asked of a new handle, that nobody else uses.
+            self._handle.drop(handle)
+            try:
+                region = self._open().read_region(origin, level, (width, height))
+            except Exception as error:
+                raise DamagedTileError(
+                    f"{self._path}: OpenSlide cannot read level {level} at {origin} "
+                    f"({str(error)[:160]}); the file is damaged, copy it again."
+                ) from error
         return composite_on_white(np.asarray(region))
 
     def scanned(self, level: int, row: int, column: int) -> bool | None:

@@ -1,6 +1,7 @@
 """How tiles of an output are compressed, and the TIFF tags that say so."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -11,7 +12,7 @@ from wsisr.errors import ConfigError
 UInt8Array = NDArray[np.uint8]
 
 JPEG, JPEG_XL, JPEG_2000, DEFLATE, ZSTD = 7, 50002, 34712, 8, 50000
-RGB, YCBCR = 2, 6
+GREY, RGB, YCBCR = 1, 2, 6
 _TIFF_CODE = {
     "jpeg": JPEG,
     "jpegxl": JPEG_XL,
@@ -38,11 +39,18 @@ class Codec:
         meaning for deflate and zstd, which are lossless.
     planar : bool
         Zstd of planes one after another with a CRC-32C, as a Zarr chunk is, not of a TIFF's rows.
+    grey : bool
+        One channel is stored, of pixels whose three are equal.
     """
 
     name: str = "jpeg"
     quality: int = 90
     planar: bool = False
+    grey: bool = False
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.grey else 3
 
     @property
     def lossless(self) -> bool:
@@ -54,12 +62,14 @@ class Codec:
 
     @property
     def photometric(self) -> int:
+        if self.grey:
+            return GREY
         return YCBCR if self.name == "jpeg" else RGB
 
     @property
     def subsampling(self) -> tuple[int, int] | None:
-        """Chroma subsampling across and down; None where the codec has its own."""
-        if self.name != "jpeg":
+        """Chroma subsampling across and down; None where the codec has its own, or no chroma."""
+        if self.name != "jpeg" or self.grey:
             return None
         return (1, 1) if self.quality >= FULL_CHROMA_FROM else (2, 2)
 
@@ -77,8 +87,10 @@ class Codec:
         """Compress a tile, (side, side, 3) uint8; the same pixels give the same bytes."""
         import imagecodecs
 
-        rgb = np.ascontiguousarray(rgb)
-        if self.name == "jpeg":
+        rgb = np.ascontiguousarray(rgb[..., 0] if self.grey else rgb)
+        if self.name == "jpeg" and self.grey:
+            data = imagecodecs.jpeg8_encode(rgb, level=self.quality)
+        elif self.name == "jpeg":
             data = imagecodecs.jpeg8_encode(
                 rgb,
                 level=self.quality,
@@ -103,7 +115,7 @@ class Codec:
                 numthreads=1,
             )
         elif self.planar:
-            planes = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
+            planes = rgb if self.grey else np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
             data = bytes(imagecodecs.zstd_encode(planes.tobytes(), level=ZSTD_LEVEL))
             data += google_crc32c.value(data).to_bytes(4, "little")
         else:
@@ -120,12 +132,10 @@ class Codec:
 
         if self.lossless:
             return rgb
-        data = self.encode(rgb)
-        if self.name == "jpeg":
-            return np.asarray(imagecodecs.jpeg8_decode(data), np.uint8)
-        if self.name == "jpegxl":
-            return np.asarray(imagecodecs.jpegxl_decode(data), np.uint8)
-        return np.asarray(imagecodecs.jpeg2k_decode(data), np.uint8)
+        name = {"jpeg": "jpeg8", "jpeg2000": "jpeg2k"}.get(self.name, self.name)
+        decode: Any = getattr(imagecodecs, f"{name}_decode")
+        decoded: UInt8Array = np.asarray(decode(self.encode(rgb)), np.uint8)
+        return np.broadcast_to(decoded.reshape(*rgb.shape[:2], -1), rgb.shape)
 
 
 def make_codec(name: str | None, quality: int, container: str = "tiff") -> Codec:

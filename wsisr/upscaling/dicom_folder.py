@@ -85,7 +85,12 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
         return dataset
 
     if output.frames.lossless:
-        encoding: Any = Jpeg2kSettings(levels=0, channels=Channels.RGB)
+        colours = Channels.GRAYSCALE if output.codec.grey else Channels.RGB
+        encoding: Any = Jpeg2kSettings(levels=0, channels=colours)
+    elif output.codec.grey:
+        encoding = JpegSettings(
+            quality=output.frames.quality, channels=Channels.GRAYSCALE, subsampling=None
+        )
     else:
         full = output.frames.subsampling == (1, 1)
         encoding = JpegSettings(

@@ -1,6 +1,6 @@
 """Everything decided about one output before a pixel is read."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class UpscaleOptions:
     focal_plane : int or None
         Of several focal planes, counted from 1; None takes the middle one.
     rgb : bool
-        Write a picture of a grey image in RGB all the same.
+        Write RGB for a grey input all the same.
     """
 
     scale: float | None = None
@@ -104,7 +104,8 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     scale = settle_scale(model, options.scale)
     plan = plan_tiles(engine.needs, scale, options.tile_px, options.halo_px)
     container = container_of(path) or "tiff"
-    codec = make_codec(options.compression, options.quality, container)
+    grey = info.grey and not options.rgb
+    codec = replace(make_codec(options.compression, options.quality, container), grey=grey)
     plane = plan_plane(
         info, magnification=options.magnification, level_um_per_px=options.level_um_per_px
     )
@@ -157,6 +158,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             magnification=None if um is None else nominal_magnification((um[0] * um[1]) ** 0.5),
             notice=notice,
             provenance=provenance,
+            channels=codec.channels,
         )
     )
     is_dicom = container == "dicom"
@@ -170,11 +172,11 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
         "tiling": asdict(plan),
         "device": engine.device.split(":")[0],
         "um_per_px": None if um is None else list(um),
+        "channels": codec.channels,
     }
-    grey = info.grey and not options.rgb
     icc = slide.icc_profile()
-    if icc is not None and not grey and icc[16:20] == b"GRAY":
-        icc = None  # a profile of one channel says nothing of three
+    if icc is not None and (icc[16:20] == b"GRAY") != grey:
+        icc = None  # a profile of one channel says nothing of three, nor the reverse
     return Job(
         plane=plane,
         frame=frame,
@@ -187,7 +189,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             um_per_px=um,
             description=description,
             software=software(),
-            codec=Codec(name="zstd") if is_dicom else codec,
+            codec=Codec(name="zstd", grey=grey) if is_dicom else codec,
             frames=codec if is_dicom else None,
             summary=f"{notice}; " + ", ".join(f"{k} {v}" for k, v in provenance.items()),
             references=instances_of(info.path) if is_dicom and info.backend == "dicom" else (),
@@ -196,7 +198,6 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
                 for level in info.levels
             ),
             icc=icc,
-            grey=grey,
         ),
         identity=identity,
         messages=tuple(messages),

@@ -31,6 +31,8 @@ class OmeFacts:
     notice : str
         One sentence; first thing in the description.
     provenance : mapping of str to str
+    channels : int
+        1 (grey) or 3 (RGB).
     """
 
     name: str
@@ -40,6 +42,7 @@ class OmeFacts:
     magnification: float | None
     notice: str
     provenance: Mapping[str, str]
+    channels: int = 3
 
 
 def ome_xml(facts: OmeFacts) -> str:
@@ -79,15 +82,17 @@ def ome_xml(facts: OmeFacts) -> str:
         DimensionOrder="XYCZT",
         Type="uint8",
         SignificantBits="8",
-        Interleaved="true",
+        Interleaved="true" if facts.channels > 1 else "false",
         BigEndian="false",
         SizeZ="1",
-        SizeC="3",
+        SizeC=str(facts.channels),
         SizeT="1",
         **sizes,
         **physical,
     )
-    element(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel="3", Name="RGB")
+    name = "RGB" if facts.channels > 1 else "Grey"
+    samples = str(facts.channels)
+    element(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel=samples, Name=name)
     element(pixels, "TiffData", IFD="0", PlaneCount="1")
     element(image, "AnnotationRef", ID="Annotation:0")
     annotations = element(root, "StructuredAnnotations")

@@ -1,8 +1,8 @@
 """An OME-Zarr 0.5 pyramid (Zarr v3) made from the tiles that a run has stored.
 
 Planes lie apart (c, y, x: the specification wants spatial axes last). Inner chunks are the stored
-tiles, compressed already: (3, 512, 512), zstd with a CRC-32C; a shard holds 8 x 8 of them, so that
-a slide is some hundred files and not a hundred thousand.
+tiles, compressed already: (3, 512, 512), or one plane of a grey image, zstd with a CRC-32C; a shard
+holds 8 x 8 of them, so that a slide is some hundred files and not a hundred thousand.
 
 Reference: https://ngff.openmicroscopy.org/0.5
 """
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 TILES = 8
 """Tiles along a side of a shard."""
+_CHANNELS = {
+    1: (("Grey", "FFFFFF"),),
+    3: (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF")),
+}
+"""Name and colour."""
 _ZSTD: Json = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
 
 
@@ -43,7 +48,7 @@ def write_ome_zarr(
     output : Output
     """
     for index, level in enumerate(levels):
-        _write_level(folder / str(index), tiles, level)
+        _write_level(folder / str(index), tiles, level, output.codec.channels)
     attributes: dict[str, Any] = {"ome": _ome(levels, output)}
     attributes["wsisr"] = {"software": output.software, "description": output.description}
     if output.icc is not None:
@@ -54,7 +59,7 @@ def write_ome_zarr(
     sync_tree(folder)
 
 
-def _write_level(folder: Path, tiles: BinaryIO, level: "LevelImage") -> None:
+def _write_level(folder: Path, tiles: BinaryIO, level: "LevelImage", channels: int) -> None:
     tile, side = level.tile_px, level.tile_px * TILES
     columns, rows = -(-level.width_px // tile), -(-level.height_px // tile)
     for shard_row in range(-(-rows // TILES)):
@@ -74,10 +79,10 @@ def _write_level(folder: Path, tiles: BinaryIO, level: "LevelImage") -> None:
                 shard.flush()
                 os.fsync(shard.fileno())
     document = array_document(
-        shape=(3, level.height_px, level.width_px),
+        shape=(channels, level.height_px, level.width_px),
         dtype=np.dtype(np.uint8),
-        chunk_shape=(3, side, side),
-        codecs=[sharding_codec((3, tile, tile), [BYTES, _ZSTD, CRC32C])],
+        chunk_shape=(channels, side, side),
+        codecs=[sharding_codec((channels, tile, tile), [BYTES, _ZSTD, CRC32C])],
         attributes={},
         dimensions=("c", "y", "x"),
     )
@@ -101,7 +106,7 @@ def _ome(levels: "list[LevelImage]", output: "Output") -> Json:
             "active": True,
             "window": {"min": 0, "max": 255, "start": 0, "end": 255},
         }
-        for name, colour in (("Red", "FF0000"), ("Green", "00FF00"), ("Blue", "0000FF"))
+        for name, colour in _CHANNELS[output.codec.channels]
     ]
     return {
         "version": "0.5",
@@ -117,5 +122,8 @@ def _ome(levels: "list[LevelImage]", output: "Output") -> Json:
                 "datasets": datasets,
             }
         ],
-        "omero": {"channels": channels, "rdefs": {"model": "color"}},
+        "omero": {
+            "channels": channels,
+            "rdefs": {"model": "greyscale" if output.codec.grey else "color"},
+        },
     }

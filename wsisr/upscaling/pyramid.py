@@ -161,6 +161,9 @@ class PyramidSink:
 
     def put(self, block: Box, pixels: UInt8Array, record: dict[str, Any]) -> None:
         """Store a block's tiles and its share of the coarse levels, then its journal line."""
+        if self._output.grey:  # a network may have coloured what went in as grey
+            luma = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+            pixels = np.repeat(luma[:, :, None], 3, axis=2)
         with disk_full_is_clear(self._output.path):
             tiles, plain = self._write_levels(0, block, pixels)
             self._file.flush()

@@ -109,7 +109,9 @@ def check_pyramid(
         raise SlideError(f"{output.path}: a level has no tile to compare; {_REMEDY}")
     readers = {"tifffile": _by_tifffile}
     if output.frames is not None:
-        readers = {"wsidicom": _by_wsidicom, "OpenSlide": _by_openslide}
+        readers = {"wsidicom": _by_wsidicom}
+        if not output.codec.grey:  # OpenSlide reads no monochrome DICOM
+            readers["OpenSlide"] = _by_openslide
     elif path.is_dir():
         readers = {"zarr-python": _by_zarr}
     elif output.codec.name in OPENSLIDE_KNOWS:
@@ -198,7 +200,8 @@ def _by_wsidicom(
         shown = []
         for level, box in places:
             region = slide.read_region((box.x, box.y), levels[level].level, (box.width, box.height))
-            shown.append(np.asarray(region, np.uint8)[..., :3])
+            pixels = np.asarray(region, np.uint8)
+            shown.append(pixels.reshape(*pixels.shape[:2], -1)[..., :3])
     return sizes, um, shown
 
 
@@ -226,4 +229,4 @@ def _means(pixels: UInt8Array) -> np.ndarray[tuple[int, ...], np.dtype[np.float6
     if not rows or not columns:
         return pixels.mean(axis=(0, 1), keepdims=True)
     whole = pixels[: rows * BLOCK_PX, : columns * BLOCK_PX].astype(np.float64)
-    return whole.reshape(rows, BLOCK_PX, columns, BLOCK_PX, 3).mean(axis=(1, 3))
+    return whole.reshape(rows, BLOCK_PX, columns, BLOCK_PX, -1).mean(axis=(1, 3))

@@ -49,8 +49,6 @@ class Output:
         SOP class and instance UIDs of an input that is DICOM.
     lossy_input : bool
         Whether the input had been compressed with loss, or may have been.
-    grey : bool
-        Whether a picture is written with one channel.
     """
 
     path: Path
@@ -65,7 +63,11 @@ class Output:
     summary: str = ""
     references: tuple[tuple[str, str], ...] = ()
     lossy_input: bool = True
-    grey: bool = False
+
+    @property
+    def grey(self) -> bool:
+        """Whether one channel is written: the luma of what was rendered."""
+        return self.codec.grey
 
 
 class Sink(Protocol):

@@ -1,0 +1,119 @@
+"""Slides in vendors' own layouts, written from what OpenSlide's documentation says of them.
+
+Each is as small as the layout allows, has pixels that are known, and is read by OpenSlide.
+"""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+U8 = NDArray[np.uint8]
+SLIDE_ID = "0123456789ABCDEF0123456789ABCDEF"
+
+
+def write_mirax(
+    path: Path,
+    image: U8,
+    *,
+    side: int = 128,
+    overlap: int = 0,
+    kind: str = "PNG",
+    um_per_px: float = 0.25,
+    levels: int = 1,
+    missing: tuple[tuple[int, int], ...] = (),
+) -> Path:
+    """A MIRAX slide: camera images of `side` px that overlap, in one data file.
+
+    Level `k` joins 2**k x 2**k images into one of the same side. Only whole images are written.
+    `missing` are (row, column) of images that were not scanned.
+    """
+    step = side - overlap
+    rows, columns = ((n - overlap) // step for n in image.shape[:2])
+    rows, columns = rows >> levels - 1 << levels - 1, columns >> levels - 1 << levels - 1
+    folder = path.with_suffix("")
+    folder.mkdir(parents=True)
+    Image.fromarray(np.ascontiguousarray(image[::8, ::8])).save(path, "JPEG")
+    data, records = bytearray(), []
+    for level in range(levels):
+        joined = 1 << level
+        entries = []
+        for row in range(0, rows, joined):
+            for column in range(0, columns, joined):
+                if level == 0 and (row, column) in missing:
+                    continue
+                parts = [
+                    [
+                        image[y * step : y * step + side, x * step : x * step + side]
+                        for x in range(column, column + joined)
+                    ]
+                    for y in range(row, row + joined)
+                ]
+                whole = np.vstack([np.hstack(line) for line in parts]).astype(np.float64)
+                small = whole.reshape(side, joined, side, joined, 3).mean((1, 3)).round()
+                stream = io.BytesIO()
+                Image.fromarray(small.astype(np.uint8)).save(stream, kind, quality=95)
+                entries.append((row * columns + column, len(data), stream.tell(), 0))
+                data += stream.getvalue()
+        records.append(entries)
+    (folder / "Data0000.dat").write_bytes(data)
+    (folder / "Index.dat").write_bytes(_mirax_index(records))
+    (folder / "Slidedat.ini").write_text(
+        _mirax_text(columns, rows, side, overlap, kind, um_per_px, levels)
+    )
+    return path
+
+
+def _mirax_index(records: list[list[tuple[int, int, int, int]]]) -> bytes:
+    """Version, id, two roots; a table of levels; of each level one page of images."""
+    head = b"01.02" + SLIDE_ID.encode()
+    table = len(head) + 8
+    at = table + 4 * len(records)
+    pointers, body = [], b""
+    for entries in records:
+        here = at + len(body)
+        pointers.append(here)
+        body += struct.pack("<4i", 0, here + 8, len(entries), 0)
+        body += b"".join(struct.pack("<4i", *entry) for entry in entries)
+    return head + struct.pack("<2i", table, 0) + struct.pack(f"<{len(pointers)}i", *pointers) + body
+
+
+def _mirax_text(
+    columns: int, rows: int, side: int, overlap: int, kind: str, um: float, levels: int
+) -> str:
+    zoom = [f"HIER_0_VAL_{k}_SECTION = LEVEL_{k}" for k in range(levels)]
+    lines = [
+        "[GENERAL]",
+        "SLIDE_VERSION = 01.02",
+        f"SLIDE_ID = {SLIDE_ID}",
+        f"IMAGENUMBER_X = {columns}",
+        f"IMAGENUMBER_Y = {rows}",
+        "OBJECTIVE_MAGNIFICATION = 40",
+        "[HIERARCHICAL]",
+        "HIER_COUNT = 1",
+        "NONHIER_COUNT = 0",
+        "INDEXFILE = Index.dat",
+        "HIER_0_NAME = Slide zoom level",
+        f"HIER_0_COUNT = {levels}",
+        *zoom,
+        "[DATAFILE]",
+        "FILE_COUNT = 1",
+        "FILE_0 = Data0000.dat",
+    ]
+    for level in range(levels):
+        lines += [
+            f"[LEVEL_{level}]",
+            f"OVERLAP_X = {overlap / 2**level}",
+            f"OVERLAP_Y = {overlap / 2**level}",
+            f"MICROMETER_PER_PIXEL_X = {um * 2**level}",
+            f"MICROMETER_PER_PIXEL_Y = {um * 2**level}",
+            f"IMAGE_FORMAT = {kind}",
+            "IMAGE_FILL_COLOR_BGR = 16777215",
+            f"DIGITIZER_WIDTH = {side}",
+            f"DIGITIZER_HEIGHT = {side}",
+            f"IMAGE_CONCAT_FACTOR = {min(level, 1)}",
+        ]
+    return "\n".join(lines) + "\n"
