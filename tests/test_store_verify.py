@@ -237,6 +237,29 @@ def test_leaks_between_two_stores_are_found(tmp_path: Path) -> None:
     assert "patient P3" in str(report)
 
 
+def test_slides_that_are_called_alike_are_no_shared_patients(tmp_path: Path) -> None:
+    assumed = {"patient_source": "assumed", "patient_quality": "assumed", "overridden": []}
+    case = {"patient": "case0", "group": "case0", "fingerprint": "one", **assumed}
+    build(tmp_path / "a.zarr", {"case0": case})
+    build(tmp_path / "b.zarr", {"case0": case | {"split": "test", "fingerprint": "another"}})
+    report = verify_store(tmp_path / "a.zarr", tmp_path / "b.zarr", duplicates=False)
+    assert report.ok and "patient case0" not in str(report) and "group case0" not in str(report)
+    assert "1 of 1 slides here and 1 of 1 in b.zarr are assumed: such slides were comp" in str(
+        report
+    )
+    # The same file and the same glass are, whatever they are called.
+    build(tmp_path / "c.zarr", {"x": case | {"split": "test", "patient": "x"}})
+    report = verify_store(tmp_path / "a.zarr", tmp_path / "c.zarr", duplicates=False)
+    assert not report.ok and "the same file: case0 here, x in c.zarr" in str(report)
+    stated = {"group": "group-1", "overridden": ["group"]}
+    for name, patient in (("d", "d1"), ("e", "e1")):
+        split = {"patient": patient, "split": "train" if name == "d" else "test"}
+        split["fingerprint"] = name
+        build(tmp_path / f"{name}.zarr", {name: case | stated | split})
+    report = verify_store(tmp_path / "d.zarr", tmp_path / "e.zarr", duplicates=False)
+    assert not report.ok and "group group-1" in str(report)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     ours=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12),

@@ -335,14 +335,14 @@ def _check_against(
         raise StoreError(f"{against}: {faults[0].text} Run wsisr verify on it first.")
     theirs = identities(other, list(other.slides), splits)
     findings: list[Finding] = _check_keys(store, other)
+    findings += _check_assumed(slides, theirs, against.name, duplicates)
     for what in ("patient", "group", "fingerprint"):
         table: dict[str, list[SlideIdentity]] = {}
         for slide in theirs:
-            if value := getattr(slide, what):
-                table.setdefault(value, []).append(slide)
+            table.setdefault(slide.elsewhere(what), []).append(slide)
         for slide in slides:
-            for match in table.get(getattr(slide, what), []) if getattr(slide, what) else []:
-                value = getattr(slide, what)
+            value = slide.elsewhere(what)
+            for match in table.get(value, []) if value else []:
                 name = "the same file" if what == "fingerprint" else f"{what} {value}"
                 text = f"{name}: {slide.slide} here, {match.slide} in {against.name}"
                 findings.append(_crossing(text, slide, match, against.name))
@@ -378,6 +378,21 @@ def _check_keys(store: PairStore, other: PairStore) -> list[Finding]:
         f"pseudonyms of patients here and in {other.path.name} were made with different keys, or "
         "in one of them alone: whether they share such patients cannot be told. Build both with "
         "one --patient-key."
+    )
+    return [warning("patients", text)]
+
+
+def _check_assumed(
+    ours: Sequence[SlideIdentity], theirs: Sequence[SlideIdentity], other: str, tissue: bool
+) -> list[Finding]:
+    """Of whom nobody is known no name was compared: what was compared is said."""
+    here, there = (sum(not slide.patient_known for slide in side) for side in (ours, theirs))
+    if not here and not there:
+        return []
+    how = "by their files and their tissue" if tissue else "by their files"
+    text = (
+        f"patients of {here} of {len(ours)} slides here and {there} of {len(theirs)} in {other} "
+        f"are assumed: such slides were compared {how}, not by names, which mean nothing there."
     )
     return [warning("patients", text)]
 

@@ -32,6 +32,9 @@ class SlideIdentity:
         `group` is empty where none is known.
     splits : tuple of str
         In which splits its pairs are.
+    patient_known, group_known : bool
+        Whether the name stands for the same patient or glass in another store too. What is assumed
+        of a slide is called like it, and slides of two hospitals may be called alike.
     """
 
     slide: str
@@ -39,6 +42,14 @@ class SlideIdentity:
     group: str
     fingerprint: str
     splits: tuple[str, ...]
+    patient_known: bool = True
+    group_known: bool = True
+
+    def elsewhere(self, what: str) -> str:
+        """What ties it to slides of another store: a value of ``"patient"``, ``"group"`` or
+        ``"fingerprint"``, or the empty text."""
+        known = {"patient": self.patient_known, "group": self.group_known}.get(what, True)
+        return str(getattr(self, what)) if known else ""
 
 
 def is_declared_leaky(store: PairStore) -> bool:
@@ -145,9 +156,18 @@ def identities(
                 group=str(attributes.get("group") or ""),
                 fingerprint=str(attributes.get("fingerprint", "")),
                 splits=tuple(sorted(members[store.slide_index(slide)])),
+                patient_known=attributes.get("patient_quality") != "assumed",
+                group_known=_is_stated(slide, attributes),
             )
         )
     return found
+
+
+def _is_stated(slide: str, attributes: Mapping[str, Any]) -> bool:
+    """Whether the user's table named the glass; stores of older rules only tell names apart."""
+    if "patient_source" in attributes:
+        return "group" in attributes.get("overridden", ())
+    return attributes.get("group") != slide
 
 
 def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Finding]:
