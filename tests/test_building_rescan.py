@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +13,13 @@ import pytest
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare, rebuild_from
+from wsisr.building.record import Record, load_record, reading_of, unpack_column
 from wsisr.building.runners import SerialRunner
-from wsisr.building.sources.rescan import HrScan
+from wsisr.building.sources import rescan
+from wsisr.building.sources.rescan import HrScan, Rescan
+from wsisr.building.state import Prepared
 from wsisr.errors import ManifestError
+from wsisr.registration import register_pair
 from wsisr.store import verify_store
 from wsisr.testing import SlideSpec, write_slide
 from wsisr.testing.rescan import RescanSpec, write_rescan
@@ -64,6 +70,32 @@ def test_pairs_of_two_scans_are_accepted_aligned_and_called_rescan(
     again = BuildRequest(source=study, output=tmp_path / "again.zarr", overrides={})
     rebuild_from(again, tmp_path / "p.report" / "record.json.gz", runner=SerialRunner())
     assert tree_digest(tmp_path / "again.zarr") == tree_digest(tmp_path / "p.zarr")
+    _check_first_rules(prepare(request), load_record(tmp_path / "p.report/record.json.gz"))
+
+
+def _check_first_rules(prepared: Prepared, record: Record) -> None:
+    """A pair that the first stores recorded is measured as they did: with the whole scale."""
+    entry = record.slides["case1_10x"]
+    reading = reading_of(entry)
+    scans = dict(reading.scans or {}, scale=4)
+    for key in ("stated_scale", "errors", "focus"):
+        del scans[key]
+    columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
+    sides = []
+
+    def watched(*arguments: Any, **more: Any) -> Any:
+        sides.append(more["side_px"])
+        return register_pair(*arguments, **more)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        closing(Rescan.open(prepared.tasks[0], prepared.manifest)) as source,
+    ):
+        patch.setattr(rescan, "register_pair", watched)
+        for form in (reading, replace(reading, scans=scans)):
+            ((row, arrays),) = source.read_recorded(form, columns, np.array([3]))
+            assert row == 3 and arrays["40x"].shape == (256, 256, 3)
+    assert sides == [None, 4]
 
 
 def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:

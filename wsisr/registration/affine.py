@@ -97,7 +97,9 @@ def _edge_map(matrix: FloatArray, index_origin: float) -> FloatArray:
     return moved
 
 
-def refine_affine(lr: FloatImage, hr: FloatImage, first: FloatArray) -> FloatArray:
+def refine_affine(
+    lr: FloatImage, hr: FloatImage, first: FloatArray, side_px: float | None = None
+) -> FloatArray:
     """Affine map that makes the HR, seen through LR pixels, correlate best with the LR.
 
     Parameters
@@ -106,6 +108,8 @@ def refine_affine(lr: FloatImage, hr: FloatImage, first: FloatArray) -> FloatArr
     hr : ndarray, shape (H, W), float32
     first : ndarray, shape (2, 3)
         First guess; within about an LR px everywhere.
+    side_px : float, optional
+        Side of an LR pixel, HR px; by default that of the first guess.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def refine_affine(lr: FloatImage, hr: FloatImage, first: FloatArray) -> FloatArr
     Evangelidis and Psarakis, IEEE TPAMI 30, 1858 (2008). Both images are blurred here and
     not by OpenCV's own filter, which under-estimates the scale (border ring).
     """
-    side = pixel_side(first)
+    side = pixel_side(first) if side_px is None else side_px
     box, origin = through_pixel(hr, side)
     blurred = cv2.GaussianBlur(box, (0, 0), BLUR_SIGMA_PX * side, borderType=cv2.BORDER_REFLECT)
     template = cv2.GaussianBlur(lr, (0, 0), BLUR_SIGMA_PX, borderType=cv2.BORDER_REFLECT)

@@ -51,6 +51,7 @@ def register_pair(
     *,
     gate: Gate | None = None,
     initial: Affine | None = None,
+    side_px: float | None = None,
 ) -> PairCertificate:
     """Find an LR patch in an HR region that is slightly larger than its field of view.
 
@@ -69,6 +70,8 @@ def register_pair(
     initial : 2x3 nested tuple, optional
         First guess of the map LR px -> HR px (pixel edges); ``"affine"`` only. Without it the
         translation is found first.
+    side_px : float, optional
+        Side of an LR pixel that the refinement takes, HR px; by default that of the first guess.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def register_pair(
         return _blank(lr_grey, hr_grey, scale, method, texture, Reason.TEXTURE)
     try:
         if method == Method.AFFINE:
-            return _affine(lr_grey, hr_grey, scale, texture, gate, initial)
+            return _affine(lr_grey, hr_grey, scale, texture, gate, initial, side_px)
         return _translation(lr_grey, hr_grey, int(scale), method, texture, gate)
     except cv2.error:
         # OpenCV raises where its iteration finds no correlation to climb.
@@ -363,6 +366,7 @@ def _affine(
     texture: float,
     gate: Gate,
     initial: Affine | None,
+    side_px: float | None,
 ) -> PairCertificate:
     height, width = lr.shape
     if initial is None:
@@ -375,7 +379,7 @@ def _affine(
     else:
         reach = max(4.0, min(height, width) / 8)
         first = aff.prealign(lr, hr, aff.to_matrix(initial), reach)
-    matrix = aff.refine_affine(lr, hr, first)
+    matrix = aff.refine_affine(lr, hr, first, side_px)
     if not np.isfinite(matrix).all():
         return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, matrix, width, height)

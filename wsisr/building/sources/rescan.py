@@ -214,9 +214,12 @@ class Rescan:
         return hr, layer_spec(small, mpp, origin)
 
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
-        registration = ScanRegistration.from_json(reading.scans or {})
+        scans = reading.scans or {}
+        registration = ScanRegistration.from_json(scans)
+        # The first stores measured pairs with the whole scale, and looked beyond the HR scan.
+        first = "stated_scale" not in scans
         return read_pairs(
-            self._lr, self._hr, registration, reading.geometry, origins, self.manifest
+            self._lr, self._hr, registration, reading.geometry, origins, self.manifest, first
         )
 
     def read_recorded(
@@ -301,10 +304,11 @@ def pair_scans(
             glass = found.setdefault(name.lower(), {})
             patients.setdefault(name.lower(), groups.get("patient") or name.lower())
             if side in glass:
+                which = f" {name!r} ({glass[side].slide_id} and {task.slide_id})"
                 raise ManifestError(
-                    f"{task.source.path}: the glass {name!r} has two {side.upper()} scans "
-                    f"({glass[side].slide_id} and {task.slide_id}); name the pairs in "
-                    f"{rule.table} (columns lr,hr)."
+                    f"{source}: a glass has two {side.upper()} scans by their names"
+                    f"{'' if task.private else which}; name the pairs in {rule.table} (columns "
+                    "lr,hr)."
                 )
             glass[side] = task
             break
@@ -372,13 +376,18 @@ def read_pairs(
     geometry: PatchGeometry,
     origins: NDArray[np.int64],
     manifest: Manifest,
+    first_rules: bool = False,
 ) -> Iterator[Pair]:
-    """Read and register pairs, in the order that reads the LR scan row by row."""
+    """Read and register pairs, in the order that reads the LR scan row by row.
+
+    With `first_rules`, as stores of rules 1 did, so that their records give the same pixels.
+    """
     layer = geometry.hr
     factor, field = manifest.size // layer.size_px, geometry.field_px
     margin = round(PATCH_MARGIN_PX * layer.factor)
     base = hr.info.levels[0]
-    bounds = (base.width_px, base.height_px)
+    bounds = None if first_rules else (base.width_px, base.height_px)
+    side_px = factor if first_rules else None
 
     def look(x: int, y: int, margin_px: int) -> tuple[UInt8Array, PairCertificate] | None:
         """The region of the HR scan as the LR scan sees it, and the pair's certificate."""
@@ -392,7 +401,8 @@ def read_pairs(
         (a, b, tx), (c, d, ty) = plan.initial
         f = layer.factor
         initial = ((a * f, b * f, tx), (c * f, d * f, ty))
-        return region, register_pair(small, region, factor, "affine", initial=initial)
+        found = register_pair(small, region, factor, "affine", initial=initial, side_px=side_px)
+        return region, found
 
     for index in np.lexsort((origins[:, 0], origins[:, 1])).tolist():
         x, y = origins[index].tolist()
