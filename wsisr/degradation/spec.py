@@ -132,6 +132,16 @@ def parse_degradation(spec: "str | Path | Mapping[str, Any] | Degradation") -> D
     return _validate({"name": spec, "stages": stages}, repr(spec))
 
 
+def without_folders(spec: str) -> str:
+    """A spec as it is written down: of a file its name alone, for what is written is passed on.
+
+    >>> without_folders("/data/St Anna/scanner.json+jpeg")
+    'scanner.json+jpeg'
+    """
+    parts = spec.split("+")
+    return "+".join(Path(p).name if p.strip().endswith(".json") else p for p in parts)
+
+
 def _stage(part: str) -> Stage:
     name, _, rest = part.partition(":")
     name = name.strip()

@@ -93,7 +93,7 @@ def record(entry: TrainedModel) -> dict[str, Any]:
         "scale": entry.scale,
         "scale_range": list(entry.scale_range),
         "seed": entry.seed,
-        "weights": str(entry.weights) if entry.is_network else None,
+        "weights": entry.weights.name if entry.is_network else None,
         "weights_sha256": entry.weights_sha256,
         "trained_origin": entry.lr_origin,
         "trained_store": entry.store.get("digest"),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from wsisr import __version__
+from wsisr.degradation.spec import without_folders
 from wsisr.device import choose_device
 from wsisr.device import describe as device_words
 from wsisr.errors import ConfigError, WsisrError
@@ -202,13 +203,13 @@ def describe(plan: Plan) -> dict[str, Any]:
             "platform": platform.platform(terse=True),
         },
         "store": {
-            "path": str(settings.data),
+            "path": store.path.name,
             "digest": store.content_digest(),
             "manifest": store.attributes["manifest"].get("name"),
             "hr": store.arrays[0],
         },
         "settings": settings.identity(),
-        "lr_source": settings.lr_source,
+        "lr_source": without_folders(settings.lr_source),
         "samples": {
             "images": len(plan.samples),
             "slides": len({s.slide for s in plan.samples}),
