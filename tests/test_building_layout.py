@@ -1,5 +1,6 @@
 """A folder's layout is understood from names; the user's table has the last word."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def test_the_official_layout_gives_splits_classes_and_centres(official: Path) ->
     }
     annotated = {t.source.path.stem for t in layout.tasks if t.annotation}
     assert annotated == {"tumor_001"}
+
+
+def test_a_camelyon16_slide_is_the_same_patient_in_every_layout(
+    official: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    flat = tmp_path_factory.mktemp("flat")
+    for name in ("normal_001", "tumor_001", "test_001"):
+        touch(flat / f"{name}.tif")
+    names = [
+        {t.source.path.stem: t.patient.name for t in recognise(f, find_slides(f)).tasks}
+        for f in (official, flat)
+    ]
+    assert names[1] == {n: n for n in names[1]} and names[1].items() <= names[0].items()
 
 
 def test_the_flat_layout_takes_a_test_slides_class_from_its_annotation(tmp_path: Path) -> None:
@@ -105,9 +119,15 @@ def test_the_table_overrides_by_name_or_id_and_empty_cells_keep(official: Path) 
         ("slide,mpp\nnormal_001.tif,1\nnormal_001.tif,2\n", "has a row already"),
         ("slide,mpp\nnormal_001.tif,1,3\n", "more cells"),
         ("", "no column 'slide'"),
+        ("Kowalska.tif,17\nnormal_001.tif,1\n", "its first line names none of the columns"),
     ],
 )
 def test_a_wrong_table_is_refused_with_its_line(official: Path, text: str, words: str) -> None:
     tasks = recognise(official, find_slides(official)).tasks
-    with pytest.raises(ManifestError, match=words):
+    with pytest.raises(ManifestError, match=words) as refused:
         apply_overrides(tasks, override(official, text), SECRET)
+    assert not any(word in str(refused.value) for word in ("fast", "'training'", "Kowalska"))
+    hidden = [replace(task, private=True) for task in tasks]
+    with pytest.raises(ManifestError) as refused:
+        apply_overrides(hidden, override(official, text), SECRET)
+    assert "normal_0" not in str(refused.value)

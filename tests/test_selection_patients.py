@@ -79,6 +79,18 @@ def test_the_sources_in_their_order() -> None:
     assert own().quality == "assumed"
 
 
+def test_panda_names_images_and_no_patients() -> None:
+    image = "0005f7aaab2800f6170c399693a96917"
+    for path in (f"train_images/{image}.tiff", f"{image}.tiff", f"x/{image.upper()}.tif"):
+        found = find_patient(path, own=own("as drawn"), pseudonyms=secret())
+        assert (found.name, found.draw, found.quality) == (image, "as drawn", "assumed")
+    first, warning = describe_patients([found, own()])
+    assert "2 assumed: one slide, one patient (PANDA publishes no patients)" in first
+    assert "may stand in train and in test" in warning
+    rule = PatientRule("folder")
+    assert find_patient(f"S3/{image}.tiff", own=own(), rule=rule, pseudonyms=secret()).draw == "S3"
+
+
 @pytest.mark.parametrize("value", ["", "ANON", "anonymized", "0000", "UNKNOWN", "n/a", "XXXX"])
 def test_placeholders_name_nobody(value: str) -> None:
     assert is_placeholder(value)

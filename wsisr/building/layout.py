@@ -194,8 +194,9 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
 
 def _camelyon_task(task: SlideTask, match: re.Match[str], reference: dict[str, str]) -> SlideTask:
     kind, number = match.group(1).lower(), int(match.group(2))
-    # The challenge has one slide per patient.
-    task = replace(task, patient=own_patient(task.slide_id, "CAMELYON16", task.draw_key))
+    # The challenge has one slide per patient, called alike in whatever folder it lies.
+    patient = own_patient(match.group(0).lower(), "CAMELYON16", task.draw_key)
+    task = replace(task, patient=patient)
     if kind == "test":
         stated = reference.get(match.group(0).lower())
         tumour = stated == "tumor" if stated else task.annotation is not None
@@ -310,6 +311,12 @@ def apply_overrides(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{table}: cannot be read as a CSV table: {error}") from None
     unknown = [name for name in header if name not in OVERRIDE_COLUMNS]
+    if header and len(unknown) == len(header):
+        # Perhaps a row of patients: nothing of it is shown.
+        raise ManifestError(
+            f"{table}: its first line names none of the columns {', '.join(OVERRIDE_COLUMNS)}; it "
+            "must be the header."
+        )
     if "slide" not in header or unknown:
         what = f"unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
         raise ManifestError(f"{table}: {what}; the columns are {', '.join(OVERRIDE_COLUMNS)}.")
@@ -322,9 +329,8 @@ def apply_overrides(
         cells = {key: (value or "").strip() for key, value in row.items()}
         task = find_task(cells["slide"], tasks, where)
         if task.slide_id in seen:
-            raise ManifestError(
-                f"{where}: {task.slide_id} has a row already ({seen[task.slide_id]})."
-            )
+            name = "its slide" if task.private else task.slide_id
+            raise ManifestError(f"{where}: {name} has a row already ({seen[task.slide_id]}).")
         seen[task.slide_id] = line
         result[task.slide_id] = _override(result[task.slide_id], cells, where, pseudonyms)
     return tuple(result[task.slide_id] for task in tasks)
@@ -336,7 +342,7 @@ def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
     Raises
     ------
     ManifestError
-        If none or several fit; `where` names the line.
+        If none or several fit; `where` names the line. Of private slides nothing else is named.
     """
     wanted = name.strip().rstrip("/")
     fits = [
@@ -348,6 +354,9 @@ def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
     ]
     if len(fits) == 1:
         return fits[0]
+    if any(task.private for task in tasks):
+        found = "several slides fit" if fits else "no slide fits"
+        raise ManifestError(f"{where}: {found} the name there; use a file's path in the source.")
     if fits:
         ids = ", ".join(task.slide_id for task in fits)
         raise ManifestError(f"{where}: {name!r} fits several slides; use one of the ids {ids}.")
@@ -365,10 +374,11 @@ def _override(
         try:
             mpp = float(cells["mpp"])
         except ValueError:
-            raise ManifestError(f"{where}: mpp {cells['mpp']!r} is no number (um/px).") from None
+            # Cells are not shown: in a row that is shifted they hold a patient.
+            raise ManifestError(f"{where}: the cell of mpp is no number (um/px).") from None
     split = cells.get("split") or task.split
     if split not in ("", "train", "val", "test"):
-        raise ManifestError(f"{where}: split {split!r} is not train, val or test.")
+        raise ManifestError(f"{where}: the cell of split is not train, val or test.")
     patient, group = task.patient, task.group
     if cells.get("patient"):
         patient = stated_patient(cells["patient"], PatientSource.TABLE, pseudonyms)

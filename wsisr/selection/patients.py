@@ -11,7 +11,7 @@ leak checks between stores of different people find them.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 
@@ -141,6 +141,10 @@ _BARCODES = (
 """Patients in the names of public archives, by what their portals publish: TCGA and TARGET (GDC),
 CPTAC and HCMI (TCIA, GDC), GTEx, and challenges whose file names carry a patient."""
 
+_PANDA = re.compile(r"(?P<image>[0-9a-f]{32})\.tiff?", re.IGNORECASE)
+"""File names of PANDA. It holds several biopsies of one patient and publishes of whom none is: an
+image's own id is all that there is, the same in every folder, and an assumption all the same."""
+
 _PLACEHOLDERS = re.compile(
     r"|[0x?*_ -]+|n/?a|none|null|unknown|anon\w*|de-?ident\w*|removed|redacted|patient(?:[ _]?id)?|"
     r"test|default|not ?available|id",
@@ -253,7 +257,11 @@ def find_patient(
         archive, name = found
         return Patient(name=name, draw=name, source=PatientSource.BARCODE, detail=archive)
     value = rule.find(relative) if rule is not None else ""
-    return stated_patient(value, PatientSource.RULE, pseudonyms) if value else own
+    if value:
+        return stated_patient(value, PatientSource.RULE, pseudonyms)
+    if image := _PANDA.fullmatch(PurePosixPath(relative).name):
+        return replace(own, name=image["image"].lower(), detail="PANDA publishes no patients")
+    return own
 
 
 def describe_patients(patients: Sequence[Patient], folders: Iterable[str] = ()) -> list[str]:

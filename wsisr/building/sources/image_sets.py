@@ -26,6 +26,7 @@ SPLIT_FOLDERS = {
 
 _GLAS = re.compile(r"(train|testA|testB)_\d+", re.IGNORECASE)
 _PCAM = re.compile(r"(.*?)(train|valid|test)_x", re.IGNORECASE)
+_PCAM_SLIDE = re.compile(r"camelyon16_(?:train_)?((?:normal|tumor|test)_\d{3})")
 _LABEL_FOLDERS = ("labels", "overlay", "masks", "annotations")
 
 
@@ -211,11 +212,12 @@ def _stack_task(
         draw_key=sanitise_id(name),
     )
     person = (
-        own_patient(patient, "PCam")
+        own_patient(_PCAM_SLIDE.sub(r"\1", patient), "PCam", patient)
         if patient
         else own_patient(source.slide_id, draw=source.draw_key)
     )
-    return SlideTask(source=source, patient=person, group=person.name, split=split, detail=stack)
+    glass = patient or source.slide_id
+    return SlideTask(source=source, patient=person, group=glass, split=split, detail=stack)
 
 
 def _pcam_files(source: Path, files: Sequence[Path], manifest: Manifest) -> list[SlideTask]:
