@@ -8,6 +8,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long drawing an example takes says something of the machine and nothing of the code.
+settings.register_profile("wsisr", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wsisr")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

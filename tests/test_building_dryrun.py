@@ -1,6 +1,7 @@
 """`--dry-run`: a table that fits a terminal, and what would work, with numbers that hold."""
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 import tifffile
 from layout_samples import section, slide
 
-from wsisr.building import BuildRequest, describe_plan, prepare
+from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare
 from wsisr.building.dryrun import WIDTH, PlanText
 from wsisr.building.runners import SerialRunner
+from wsisr.building.sources import levels, places
+from wsisr.progress import ProgressEvent
+from wsisr.slides.verdicts import FOLDER_VARIABLE
 
 LONG = "a-slide-whose-name-is-longer-than-half-of-the-terminal-that-shows-it-001"
 
@@ -74,3 +78,46 @@ def test_nothing_is_proposed_that_gives_no_pair(folder: Path) -> None:
     assert found.exit_code == 2
     assert "slides are 20x" not in found.text
     assert f"{LONG} gives none:" in " ".join(found.text.split())
+
+
+def test_the_build_takes_the_scans_of_a_dry_run_and_scans_what_has_changed(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tree_digest: Callable[[Path], str],
+) -> None:
+    source = tmp_path / "study"
+    for seed, name in enumerate(("a", "b")):
+        slide(source / f"{name}.tif", 20 + seed)
+    looked: list[str] = []
+    survey = places.survey_glass
+
+    def counted(slide: Any, task: Any, *more: Any) -> Any:
+        looked.append(task.slide_id)
+        return survey(slide, task, *more)
+
+    monkeypatch.setattr(levels, "survey_glass", counted)
+
+    def build(name: str, **overrides: Any) -> list[str]:
+        given = {"size": 128, "tissue.min_fraction": 0.3, "lr": "10x"} | overrides
+        request = BuildRequest(
+            source=source, output=tmp_path / name, manifest="default", overrides=given
+        )
+        said: list[ProgressEvent] = []
+        build_pairs(prepare(request), said.append, SerialRunner())
+        return [event.message for event in said if "dry run" in event.message]
+
+    assert plan(source, lr="10x").text.count("the build takes these scans.") == 1
+    assert plan(source, lr="10x").exit_code == 0 and looked == ["a", "b"], "a second one takes them"
+    assert build("other.zarr", size=64) == [] and looked == ["a", "b", "a", "b"]
+    looked.clear()
+    (source / "b.tif").unlink()
+    slide(source / "b.tif", 30)
+    assert build("p.zarr") == ["1 of 2 slides were scanned by a dry run: not again if unchanged."]
+    assert looked == ["b"]
+    assert build("again.zarr") == [] and looked == ["b", "a", "b"], "a scan is taken once"
+    assert tree_digest(tmp_path / "p.zarr") == tree_digest(tmp_path / "again.zarr")
+    (tmp_path / "closed").write_text("no folder")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "closed"))
+    words = " ".join(plan(source, lr="10x").text.split())
+    assert "the build scans again, for these scans could not be kept." in words

@@ -12,7 +12,7 @@ import yaml
 from training_samples import QUICK, SMALL, make_store
 from wsisr_cli import main as cli
 
-from wsisr.inference import open_run
+from wsisr.training import open_run
 
 torch.set_num_threads(1)
 Command = Callable[..., tuple[int, str, str]]

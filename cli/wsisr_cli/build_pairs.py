@@ -44,9 +44,6 @@ def command(
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
-    white: Annotated[
-        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
-    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,
@@ -57,7 +54,7 @@ def command(
         bool, typer.Option("--finish", help="Close a build whose parts have all run.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan per slide and write nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan per slide and build nothing.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
@@ -103,7 +100,6 @@ def command(
             "native": native,
             "unchecked": unchecked,
             "focal_plane": focal_plane,
-            "white": white,
         }.items()
         if value is not None
     }

@@ -19,8 +19,8 @@ from wsisr.building.plan import BuildPlan, decide_splits, plan_build
 from wsisr.building.privacy import clean
 from wsisr.building.record import write_record
 from wsisr.building.records import ScanRecord, scan_path
-from wsisr.building.runners import Outcome, ProcessRunner, Runner, Task
-from wsisr.building.scan import scan_slide
+from wsisr.building.runners import Outcome, Runner, Task
+from wsisr.building.scan import kept_scan, scan_identity, scan_slide
 from wsisr.building.sources import fingerprints, recorded_fingerprints
 from wsisr.building.state import (
     Prepared,
@@ -64,10 +64,10 @@ def build_pairs(
         If the build cannot start, is of another manifest, or the disk is full. Slides that were
         committed stay.
     """
-    request = prepared.request
-    runner = runner or ProcessRunner(workers=max(1, request.workers))
-    with BuildLock(prepared.paths.root, part=request.part) as lock:
-        if request.part is not None:
+    runner = prepared.runner(runner)
+    part = prepared.request.part
+    with BuildLock(prepared.paths.root, part=part) as lock:
+        if part is not None:
             _run_part(prepared, runner, report)
             return None
         writer = resume_store(prepared)
@@ -205,6 +205,10 @@ def _scan(
         (task.slide_id, (task, prepared.manifest, prepared.scans, prepared.request.source))
         for task in todo
     ]
+    kept = [kept_scan(task, scan_identity(task, prepared.manifest)) for task in todo]
+    if count := sum(record is not None for record in kept):
+        text = f"{count} of {len(todo)} slides were scanned by a dry run: not again if unchanged."
+        report(ProgressEvent(stage="scan", message=text))
     run_phase(prepared, "scan", scan_slide, jobs, runner, report)
     failed = failed_slides(prepared)
     for task in todo:

@@ -1,4 +1,4 @@
-"""`--dry-run`: the resolved plan of a build, in words, without writing anything."""
+"""`--dry-run`: the resolved plan of a build, in words. Its scans are kept for the build."""
 
 import tempfile
 import textwrap
@@ -11,9 +11,10 @@ from pathlib import Path
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
+from wsisr.building.privacy import clean, unlogged
 from wsisr.building.records import ScanRecord
-from wsisr.building.runners import ProcessRunner, Runner, Task
-from wsisr.building.scan import scan_slide
+from wsisr.building.runners import Runner, Task
+from wsisr.building.scan import forget_old_scans, keep_scan, scan_slide
 from wsisr.building.sources import source_kind
 from wsisr.building.state import Prepared
 from wsisr.errors import ManifestError
@@ -38,13 +39,14 @@ class PlanText:
 def describe_plan(
     prepared: Prepared, report: Reporter = silent, runner: Runner | None = None
 ) -> PlanText:
-    """Scan every slide into a temporary folder and say what a build would do.
+    """Scan every slide and say what a build would do; nothing is written but the user's cache.
 
     Levels, what is native and what is made, counts, size on disk, and a time from reading a
     few patches of the first slides here and now.
     """
-    runner = runner or ProcessRunner(workers=max(1, prepared.request.workers))
-    records, errors = _scan(
+    runner = prepared.runner(runner)
+    forget_old_scans(time.time())
+    records, errors, kept = _scan(
         {task.slide_id: task for task in prepared.tasks},
         prepared.manifest,
         prepared,
@@ -64,7 +66,12 @@ def describe_plan(
     last = (
         f"{pairs:,} pairs from {len(records)} slides ({len(errors)} fail), "
         f"{sum(sizes.values()) / 1e9:.2f} GB uncompressed{eta} with {workers} workers. Nothing was "
-        "written."
+        "built; "
+        + (
+            "the build takes these scans."
+            if kept
+            else "the build scans again, for these scans could not be kept."
+        )
     )
     blocks = [
         [f"Manifest {prepared.manifest.name} (wsisr manifests show prints it whole)"],
@@ -84,9 +91,10 @@ def _scan(
     prepared: Prepared,
     runner: Runner,
     report: Reporter = silent,
-) -> tuple[dict[str, ScanRecord], dict[str, str]]:
-    """Records and errors by slide id; nothing of the scan stays on disk."""
+) -> tuple[dict[str, ScanRecord], dict[str, str], bool]:
+    """Records and errors by slide id, and whether the records are kept for a build."""
     records: dict[str, ScanRecord] = {}
+    kept = True
     errors: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="wsisr-plan-") as folder:
         jobs: list[Task] = [
@@ -95,16 +103,18 @@ def _scan(
         ]
         report(ProgressEvent(stage="scan", total=len(jobs), unit="slide"))
         for done, outcome in enumerate(runner(scan_slide, jobs), start=1):
+            task = tasks[outcome.key]
             if outcome.error:
-                errors[outcome.key] = outcome.error
+                errors[outcome.key] = clean(outcome.error, task, prepared.root)
             else:
                 records[outcome.key] = outcome.value
+                kept &= keep_scan(Path(folder), task, manifest)
             report(
                 ProgressEvent(
                     stage="scan", done=done, total=len(jobs), unit="slide", item=outcome.key
                 )
             )
-    return records, errors
+    return records, errors, kept
 
 
 def _shares(
@@ -221,7 +231,7 @@ def would_work(prepared: Prepared, failed: Sequence[str], runner: Runner) -> lis
         lr = [magnification_name(power / manifest.scale_of(name)) for name in manifest.lr]
         with suppress(ManifestError):
             other = parse_manifest({**manifest.to_dict(), "hr": hr, "lr": lr}, manifest.name)
-            records, _ = _scan(members, other, prepared, runner)
+            records, *_ = _scan(members, other, prepared, runner)
             shares, _ = _shares(records, members, other)
             if pairs := sum(pairs_wanted(records[key], share) for key, share in shares.items()):
                 slides = "1 slide is" if len(members) == 1 else f"{len(members)} slides are"
@@ -248,7 +258,8 @@ def _seconds_per_pair(
         record = records[slide_id]
         if not len(record.candidates) or len(rates) >= PROBE_SLIDES:
             continue
-        rates.append(_probe(record, tasks[slide_id], prepared))
+        # What readers say of a slide, the scan has said.
+        rates.append(unlogged(_probe, record, tasks[slide_id], prepared))
     return sorted(rates)[len(rates) // 2] if rates else None
 
 

@@ -1,16 +1,20 @@
 """Names of files and folders that must not leave the source.
 
-A path may name a person. With `--private-ids` no part of one is written: slides and what was left
-out are pseudonyms, and texts are cleaned of the names of the slide's own files. Without it ids
-and relative paths stay readable, but no path says where the source lies.
+A path may name a person. With `--private-ids` no part of one is written or printed: slides, sites
+and what was left out are pseudonyms, texts are cleaned of the names of the slide's own files, and
+readers, which name files in their log, have none. Without it ids and relative paths stay readable,
+but no path says where the source lies.
 """
 
+import logging
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from wsisr.building.layout import SlideTask
+from wsisr.building.runners import Outcome, Runner, Task
 from wsisr.selection.patients import PatientSource
 from wsisr.selection.pseudonyms import Pseudonyms
 from wsisr.slides import LeftOut, SlideSource
@@ -38,15 +42,43 @@ def _hidden(task: SlideTask, pseudonyms: Pseudonyms) -> SlideTask:
             patient, name=source.slide_id if own else pseudonyms.of("patient", patient.name)
         )
     group = task.group
-    if not group.startswith("group-"):
+    if "group" not in task.overridden:
         own = group == task.slide_id
         group = source.slide_id if own else pseudonyms.of("group", group)
-    return replace(task, source=source, detail=detail, patient=patient, group=group, private=True)
+    return replace(
+        task,
+        source=source,
+        detail=detail,
+        patient=patient,
+        group=group,
+        # A folder, or the hospital of a public data set.
+        site=pseudonyms.of("site", task.site) if task.site else "",
+    )
 
 
 def _hidden_source(source: SlideSource, pseudonyms: Pseudonyms) -> SlideSource:
     name = pseudonyms.of("slide", source.relative)
     return replace(source, slide_id=name, relative=name, draw_key=name)
+
+
+@dataclass(frozen=True)
+class Unlogged:
+    """Runs tasks on another runner with the log off."""
+
+    runner: Runner
+
+    def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
+        return self.runner(unlogged, [(key, (function, *arguments)) for key, arguments in tasks])
+
+
+def unlogged(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function with the log off."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        return function(*arguments)
+    finally:
+        logging.disable(before)
 
 
 def hide_left_out(left_out: Iterable[LeftOut], pseudonyms: Pseudonyms) -> tuple[LeftOut, ...]:

@@ -24,9 +24,10 @@ from wsisr.building.record import (
     unpack_column,
     unpack_mask,
 )
-from wsisr.building.runners import ProcessRunner, Runner, Task
+from wsisr.building.records import RULES
+from wsisr.building.runners import Runner, Task
 from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
-from wsisr.building.state import RULES, BuildRequest, Prepared, failed_slides
+from wsisr.building.state import BuildRequest, Prepared, failed_slides
 from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions
@@ -39,6 +40,8 @@ from wsisr.store.layout import StorePaths
 from wsisr.store.schema import DIGEST
 from wsisr.store.writer import SlideWriter, read_store_attributes
 
+STREAM_COLOURS = 2
+"""The first rules by which colours follow from a file's stream, and not from its tags."""
 CHUNK_BYTES = 128 << 20
 """Pixels of one slide that are held while their rows are put in the recorded order."""
 _SET_BY_STORE = ("format", "format_version", "codec", "digest")
@@ -118,7 +121,7 @@ def rebuild_pairs(
         If a slide of the record is missing or has changed (named; nothing is written then), or
         the place holds another store.
     """
-    runner = runner or ProcessRunner(workers=max(1, prepared.request.workers))
+    runner = prepared.runner(runner)
     with damage_is_clear(record.path, BuildError, "copy it again"):
         tasks = match_slides(prepared, record)
     for text in _other_versions(record):
@@ -287,11 +290,10 @@ def _append(
             "the file has changed, or another version of a reading library gives other pixels "
             "(compare created_with in the record with wsisr doctor)"
         )
-        if rules != RULES:
+        if rules < STREAM_COLOURS:
             cause = (
                 f"the record is of rules {rules}, and by rules {RULES} colours follow from each "
-                "file's stream and two scans are registered otherwise, so that these pixels may be "
-                "others today; or " + cause
+                "file's stream, so that these pixels may be others today; or " + cause
             )
         raise BuildError(
             f"{task.slide_id}: row {row} is not the patch that the record names: {cause}."

@@ -19,6 +19,11 @@ from wsisr.slides.protocol import SlideInfo
 from wsisr.store.files import replace_file
 
 SCAN_FORMAT = 3
+RULES = 3
+"""Version of what decides about slides besides the manifest: ids, patients, labels, tissue, colour
+and the choice of LR. Written into the store's root; 1 where a store says nothing (ids without
+suffix, LR always from a stored level, colours by tags); 2 knew patients by names that begin with
+TCGA alone, and outlines by the stem of a slide wherever they lay."""
 
 
 @dataclass(frozen=True, kw_only=True)

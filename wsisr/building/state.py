@@ -8,9 +8,15 @@ from typing import Any
 
 from wsisr.building.layout import Layout, SlideTask, apply_overrides, find_patients
 from wsisr.building.manifest import Manifest, load_manifest
-from wsisr.building.privacy import clean, hide_left_out, hide_names, names_a_patient
-from wsisr.building.records import ScanRecord, load_scan
-from wsisr.building.runners import Outcome
+from wsisr.building.privacy import (
+    Unlogged,
+    clean,
+    hide_left_out,
+    hide_names,
+    names_a_patient,
+)
+from wsisr.building.records import RULES, ScanRecord, load_scan
+from wsisr.building.runners import Outcome, ProcessRunner, Runner
 from wsisr.building.scan import scan_identity
 from wsisr.building.sources import source_kind
 from wsisr.building.sources.image_sets import published_layout
@@ -24,11 +30,6 @@ from wsisr.store import StoreWriter
 from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.writer import read_store_attributes
-
-RULES = 2
-"""Version of what decides about slides besides the manifest: ids, patients, labels, tissue, colour
-and the choice of LR. Written into the store's root; 1 where a store says nothing (ids without
-suffix, LR always from a stored level, colours by tags)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,12 @@ class Prepared:
             )
         return lines
 
+    def runner(self, given: Runner | None) -> Runner:
+        """Where tasks run: as given, or in a pool of processes; without a log where slides are
+        private."""
+        runner = given or ProcessRunner(workers=max(1, self.request.workers))
+        return Unlogged(runner) if any(task.private for task in self.tasks) else runner
+
     @property
     def root(self) -> Path:
         """The source folder."""
@@ -143,6 +150,7 @@ def prepare(request: BuildRequest) -> Prepared:
     rule = None if request.patient_from is None else PatientRule(request.patient_from)
     pseudonyms = pseudonyms_of(request.patient_key)
     tasks = find_patients(layout.tasks, rule, pseudonyms)
+    tasks = tuple(replace(task, private=request.private_ids) for task in tasks)
     if request.mpp_override is not None:
         tasks = apply_overrides(tasks, request.mpp_override, pseudonyms)
     tasks = kind.join(tasks, manifest, request.source)

@@ -18,8 +18,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from wsisr.device import upload
-
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -98,7 +96,7 @@ class Draws:
         words = philox(
             (
                 zero,
-                upload(streams, device)[None, :],
+                torch.tensor(streams, device=device)[None, :],
                 (self.slots & _MASK)[:, None],
                 zero + (self.step & _MASK),
             ),

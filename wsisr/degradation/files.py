@@ -11,8 +11,7 @@ from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError, SlideError
-from wsisr.slides.opening import read_whole
-from wsisr.slides.protocol import SlideInfo
+from wsisr.slides.pictures import PictureFacts, read_picture
 
 _LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -60,9 +59,9 @@ def degrade_image(
     record = target.with_name(target.name + ".json")
     if not overwrite and (target.exists() or record.exists()):
         raise DegradationError(f"{target} exists already; add --overwrite or choose another -o.")
-    image, info = _read(source, white)
+    image, facts = _read(source, white)
     lr = degrade(image, degradation, scale, seed=seed).permute(1, 2, 0).numpy()
-    if info.grey and not rgb:
+    if facts.grey and not rgb:
         # Not their mean, which would halve the noise of a degradation that draws three planes.
         lr = lr[:, :, 0]
     try:
@@ -71,7 +70,7 @@ def degrade_image(
         raise DegradationError(f"{target} cannot be written: {error}.") from None
     content = {
         "source": source.name,
-        "read": [*info.quirks, *([info.verdict.line()] if info.verdict is not None else [])],
+        "read": list(facts.notes(white)),
         "degradation": degradation.record(),
         "scale": scale,
         "seed": seed,
@@ -82,7 +81,7 @@ def degrade_image(
 
 
 def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
-    """An image file as uint8 RGB (3, H, W), through the checked door of slides.
+    """An image file as uint8 RGB (3, H, W), as `wsisr.slides.pictures` reads it.
 
     Raises
     ------
@@ -92,11 +91,12 @@ def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
     return _read(path, white)[0]
 
 
-def _read(path: Path, white: float | None) -> tuple[torch.Tensor, SlideInfo]:
+def _read(path: Path, white: float | None) -> tuple[torch.Tensor, PictureFacts]:
     if not path.exists():
         raise DegradationError(f"{path}: no such image.")
     try:
-        pixels, info = read_whole(path, white)
+        pixels, _, facts = read_picture(path, white)
     except SlideError as error:
         raise DegradationError(str(error)) from None
-    return torch.as_tensor(pixels).permute(2, 0, 1).contiguous(), info
+    shown = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    return torch.as_tensor(np.array(shown)).permute(2, 0, 1).contiguous(), facts

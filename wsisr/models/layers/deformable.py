@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.device import on_gpu
 from wsisr.models.layers.attention import attend
 
 ReferencePoints = Literal["v1", "dat++"]
@@ -153,7 +152,7 @@ class DeformableAttention(nn.Module):
             heads_of(self.proj_k(sampled)),
             heads_of(self.proj_v(sampled)),
             self.position_bias(positions, (height, width)),
-            pad_head=on_gpu(x.device),
+            pad_head=x.is_cuda,
         )
         out = out.transpose(2, 3).reshape(b, c, height, width)
         return self.proj_out(out).permute(0, 2, 3, 1)
