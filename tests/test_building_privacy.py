@@ -1,22 +1,29 @@
 """A PatientID and a name planted in DICOM, path and table stand in no byte that a build writes."""
 
 import gzip
+import os
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from layout_samples import asap, dicom_slide, mask, slide, text
+import tifffile
+from layout_samples import asap, dicom_slide, mask, section, slide, text
 from typer.testing import CliRunner
 from wsisr_cli.main import app
 
 from wsisr import open_pairs
-from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare, rebuild_from
 from wsisr.building.runners import SerialRunner
 from wsisr.errors import BuildError
+from wsisr.progress import ProgressEvent
+from wsisr.slides.verdicts import FOLDER_VARIABLE
 from wsisr.store import verify_store
+from wsisr.testing.image_sets import write_image
+from wsisr.testing.two_scans import ScanSpec, make_scans
 
 PLANTED = (r"DOE\^", "Jane", "HOSP-4711", "ACCHOSP-4711", "Kowalska", "PESEL7788", "StAnna")
 """A name and a number in DICOM, a name and a number in paths and the table, a folder above."""
@@ -115,6 +122,101 @@ def test_private_ids_let_no_name_out(source: Path, tmp_path: Path) -> None:
     assert verify_store(out / "p.zarr").ok
     with pytest.raises(BuildError, match="begun with --private-ids"):
         build_pairs(prepare(request(source, out)), runner=SerialRunner())
+
+
+LEVELS = "name: t\nversion: 1\nhr: 40x\nlr: [10x]\nsize: 128\nsampling: {max_per_slide: 4}\n"
+IMAGES = (
+    "name: t\nversion: 1\nhr: 40x\nlr: [20x]\nsize: 64\ntissue: {method: none}\n"
+    "images: {magnification: 40x, stack: STACK}\nlabels: {classes: [normal, tumor]}\n"
+)
+
+
+def write_tiff(path: Path, pixels: np.ndarray, um_per_px: float) -> None:
+    density = 1e4 / um_per_px
+    tifffile.imwrite(
+        path, pixels, tile=(128, 128), photometric="rgb", metadata=None,
+        resolution=(density, density), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+
+
+def named_scans(folder: Path) -> None:
+    scans = make_scans(ScanSpec(ratio=2, side_px=448, rotation_deg=0.3, seed=8))
+    for name, scan, mpp in (("10x", scans.moving, 0.5), ("40x", scans.fixed, 0.25)):
+        write_tiff(folder / f"Kowalska PESEL7788_{name}.tif", scan.image, mpp)
+    (folder / "pairs.csv").write_text(
+        "lr,hr\nKowalska PESEL7788_10x.tif,Kowalska PESEL7788_40x.tif\n"
+    )
+
+
+def named_slides(folder: Path) -> None:
+    for seed, name in enumerate(("Kowalska_Anna/PESEL7788 HE.svs", "Kowalska_Jan/b.svs")):
+        slide(folder / name, 40 + seed)
+    (folder / "Kowalska_Anna/PESEL7788 old.svs").write_bytes(b"no slide at all")
+
+
+def named_images(folder: Path) -> None:
+    for seed, place in enumerate(("Kowalska_Anna/tumor", "Kowalska_Jan/normal")):
+        for n in range(2):
+            pixels = section(50 + 2 * seed + n)[200:264, 200:264]
+            write_image(folder / place / f"PESEL7788 {n}.png", pixels)
+
+
+KINDS = {
+    "levels": (named_slides, LEVELS),
+    "scans": (
+        named_scans,
+        LEVELS.replace("[10x]", "[20x]")
+        + "rescan: {}\nregistration: {method: affine}\ntissue: {method: none}\n",
+    ),
+    "images": (named_images, IMAGES.replace("STACK", "false")),
+    "stacks": (named_images, IMAGES.replace("STACK", "true")),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_private_record_rebuilds_every_kind_of_source_and_names_nobody(
+    kind: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    tree_digest: Callable[[Path], str],
+) -> None:
+    make, manifest = KINDS[kind]
+    source = tmp_path / "StAnna"
+    source.mkdir()
+    make(source)
+    (tmp_path / "m.yaml").write_text(manifest)
+    out, again = tmp_path / "out", tmp_path / "again"
+    out.mkdir()
+    said: list[str] = []
+
+    def report(event: ProgressEvent) -> None:
+        said.append(f"{event.item} {event.message}")
+
+    prepared = prepare(
+        BuildRequest(
+            source=source, output=out / "p.zarr", manifest=tmp_path / "m.yaml", overrides={},
+            private_ids=True,
+        )
+    )  # fmt: skip
+    plan = describe_plan(prepared, report, SerialRunner())
+    summary = build_pairs(prepared, report, SerialRunner())
+    assert summary is not None and sum(summary.pairs.values()) > 0
+    (tmp_path / "other.key").write_text("another secret of the test")
+    request = BuildRequest(
+        source=source, output=again / "p.zarr", overrides={}, patient_key=tmp_path / "other.key"
+    )
+    rebuilt = rebuild_from(request, out / "p.report/record.json.gz", report, SerialRunner())
+    assert tree_digest(again / "p.zarr") == tree_digest(out / "p.zarr")
+    store = open_pairs(out / "p.zarr")
+    for slide_id, view in store.slides.items():
+        assert slide_id.startswith("slide-") and view.attributes["draw_key"] == slide_id
+    said += [plan.text, summary.text(), rebuilt.text(), *prepared.about_patients()]
+    said += [str(prepared.layout.left_out), *capfd.readouterr()]
+    words = (*PLANTED, "Anna", "Jan")
+    spoken = " ".join(said).replace(str(tmp_path), "")
+    assert not re.search("|".join(words), spoken, re.IGNORECASE)
+    for folder in (out, again, Path(os.environ[FOLDER_VARIABLE])):
+        assert not planted_in(folder, words)
 
 
 def test_readable_ids_hold_paths_and_nothing_else_that_names_a_person(
