@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 
 from wsisr.building import BuildRequest, prepare
-from wsisr.building.bench import machine
 from wsisr.building.scan import scan_slide
+from wsisr.checkup.bench import machine
 from wsisr.selection import load_points, tissue_of
 from wsisr.selection.annotations import load_annotations
 from wsisr.selection.compare import annotation_recall

@@ -25,12 +25,12 @@ import cv2
 import numpy as np
 import psutil
 
-from wsisr.building.bench import bench_slide, machine, ratios, table
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits, plan_build
 from wsisr.building.records import RankedCandidates, ScanRecord
 from wsisr.building.sources.levels import plan_geometry
+from wsisr.checkup.bench import bench_slide, machine, ratios, table
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, open_slide
 from wsisr.testing import SlideSpec, sparse_spec, write_slide

@@ -10,7 +10,7 @@ import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from slides_samples import box_level, picture, write_dicom
 
-from wsisr.building.inspection import describe_slide
+from wsisr.checkup.inspection import describe_slide
 from wsisr.errors import SlideError
 from wsisr.inference import load
 from wsisr.slides import Slide, judge_slide, open_slide

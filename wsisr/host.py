@@ -1,5 +1,6 @@
-"""What this machine has: memory, and the versions of what pixels depend on."""
+"""What this machine has: cores, memory, and the versions of what pixels depend on."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,13 @@ PIXEL_PACKAGES = (
     "shapely",
 )
 """What decides about pixels, besides Python."""
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on (under a scheduler fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_bytes() -> int:

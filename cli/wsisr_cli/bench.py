@@ -24,7 +24,7 @@ def command(
 
         typer.echo(f"{source}\n\n{loader_table(bench_store(source, array=array, workers=workers))}")
         return
-    from wsisr.building.bench import bench_slide, machine, ratios, table
+    from wsisr.checkup.bench import bench_slide, machine, ratios, table
 
     timings = bench_slide(source, most)
     typer.echo(f"{source}\n{machine()}\n\n{table(timings)}\n")

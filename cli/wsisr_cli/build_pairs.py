@@ -86,7 +86,7 @@ def command(
 ) -> None:
     """Build aligned LR-HR pairs from slides. Run the same command again to resume."""
     from wsisr.building import BuildRequest, build_pairs, describe_plan, finish_parts, prepare
-    from wsisr.building.doctor import usable_cores
+    from wsisr.host import usable_cores
     from wsisr.slides import describe_left_out
 
     overrides: dict[str, Any] = {

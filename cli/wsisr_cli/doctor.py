@@ -13,7 +13,7 @@ def command(
     ] = Path(),
 ) -> None:
     """Check the installation, the disk and, if given, a slide; each fault with its fix."""
-    from wsisr.building.doctor import Status, examine
+    from wsisr.checkup.doctor import Status, examine
 
     worst = Status.PASS
     for check in examine(output, slide):

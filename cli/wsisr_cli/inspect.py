@@ -20,7 +20,7 @@ def command(
     ] = None,
 ) -> None:
     """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
-    from wsisr.building.inspection import describe_alignment, describe_slide, slides_below
+    from wsisr.checkup.inspection import describe_alignment, describe_slide, slides_below
     from wsisr.errors import WsisrError
 
     if (path / "zarr.json").is_file():

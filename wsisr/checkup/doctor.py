@@ -1,7 +1,6 @@
 """Is this machine, and is this slide, fit for a build? PASS, WARN or FAIL with the fix in words."""
 
 import importlib
-import os
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import numpy as np
 
 from wsisr.building.manifest import load_manifest, manifest_names
 from wsisr.errors import WsisrError
+from wsisr.host import usable_cores
 from wsisr.magnification import nominal_magnification
 from wsisr.slides import colour_check, open_slide
 
@@ -168,13 +168,6 @@ def _disk(folder: Path) -> Check:
 
 def _cores() -> Check:
     return Check(name="cores", status=Status.PASS, detail=f"{usable_cores()} usable")
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on (under a scheduler fewer than the machine has)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _slide(path: Path) -> Iterator[Check]:

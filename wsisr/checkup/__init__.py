@@ -1,0 +1,1 @@
+"""Looking before building: is this machine fit, what is this slide, how fast is it read here."""
