@@ -10,7 +10,7 @@ from wsisr.models.cwtnet import wt_depth
 from wsisr.models.layers.resample import apply_matrices, bicubic_matrix, blur_matrices, enlarge
 from wsisr.models.layers.texture import best_patch, best_patch_banded, transfer_texture
 from wsisr.models.layers.wavelet import haar, haar_diagonal, inverse_haar
-from wsisr.models.losses import cwt_loss, ssim
+from wsisr.models.losses import CwtLossSettings, cwt_loss, ssim
 from wsisr.resize import resize
 from wsisr.testing.naive_models import naive_transfer_texture
 
@@ -174,3 +174,57 @@ def test_ssim_equals_its_definition() -> None:
     assert float(ssim(a, b)) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
     assert float(ssim(a, a)) == pytest.approx(1.0, abs=1e-12)
     assert torch.isfinite(ssim(a[..., :3, :1], b[..., :3, :1]))
+
+
+def test_ablations_have_the_sizes_of_their_rows() -> None:
+    with torch.device("meta"):
+
+        def count(**settings: object) -> int:
+            return create_model("cwtnet", scale=2, preset="paper", **settings).parameter_count
+
+        assert count(branches="sr") == 1_923_779
+        assert count(wr=False) == 4_585_350
+        # Stride 2 and three channels in place of one diagonal band of each: the same count.
+        assert count(wt_input="image") == count()
+
+
+def test_ablations_train_and_need_lr_alone() -> None:
+    torch.manual_seed(0)
+    lr, finer, hr = torch.rand(1, 3, 8, 9), torch.rand(1, 3, 16, 18), torch.rand(1, 3, 16, 18)
+    for settings in ({"branches": "sr"}, {"wr": False}, {"wt_input": "image", "wr": False}):
+        model = create_model("cwtnet", scale=2, preset="tiny", **settings)
+        alone = "branches" in settings
+        assert model.info.takes_reference is not alone
+        outputs = model.training_step_outputs(lr, None if alone else finer, feed_wr=True)
+        cwt_loss(outputs, hr).backward()
+        assert all(p.grad is not None for p in model.parameters())
+        with torch.no_grad():
+            sr = model(lr)
+            assert sr.shape == hr.shape and (outputs.wt is None) == alone and outputs.wr is None
+            if alone:
+                with pytest.raises(ModelError, match="no use for a reference"):
+                    model(lr, reference=finer)
+            else:  # without WR the branch sees LR enlarged, as I_LR of table III does
+                rgb = model.net.rgb
+                given = model(lr, reference=rgb.restore(enlarge(rgb.remove(lr), 2)))
+                assert (given - sr).abs().max() < 1e-5
+
+
+def test_terms_of_the_loss_are_settings() -> None:
+    torch.manual_seed(0)
+    model = create_model("cwtnet", scale=2, preset="tiny")
+    lr, finer, hr = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        out = model.training_step_outputs(lr, finer, feed_wr=False)
+
+        def loss(**changes: object) -> float:
+            return float(cwt_loss(out, hr, CwtLossSettings(wr_weight=0.0, **changes)))
+
+        l1, mse = (out.sr - hr).abs().mean(), (out.sr - hr).square().mean()
+        assert loss(branch_weights=(1.0, 0.0), ssim_weight=0.0) == pytest.approx(float(l1))
+        alone = loss(branch_weights=(1.0, 0.0), ssim_weight=0.0, pixel="mse")
+        assert alone == pytest.approx(float(mse))
+        wt = (out.wt - out.target).abs().mean()
+        assert loss(branch_weights=(0.0, 1.0), ssim_weight=0.0) == pytest.approx(float(wt))
+    with pytest.raises(ModelError, match="branch_weights"):
+        CwtLossSettings(branch_weights=(0.0, 0.0))

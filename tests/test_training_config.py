@@ -130,6 +130,23 @@ def test_a_wrong_request_is_one_sentence(options: dict[str, object], said: str) 
         resolve_config(**options)  # type: ignore[arg-type]
 
 
+def test_a_recipe_of_another_kind_starts_from_its_own_settings() -> None:
+    """MiHATP without its contrastive term is one network and plain L1."""
+    for model in ("mihatp", "masrgan", "cwtnet", "swdnet"):
+        section = resolve_config(model, assignments=["recipe.kind=l1"]).config.recipe
+        assert (section.kind, section.settings) == ("l1", {})
+    kept = resolve_config("mihatp", assignments=["recipe.kind=contrastive", "recipe.weight=0.5"])
+    assert kept.config.recipe.settings["temperature"] == 0.05
+    rows = {
+        "IV.2": "recipe.ssim_weight=0",
+        "IV.3": "recipe.pixel=mse",
+        "IV.6": "recipe.branch_weights=0.7,0.3",
+        "III.4": "recipe.reference=lr",
+    }
+    for assignment in rows.values():
+        resolve_config("cwtnet", scale=2, assignments=[assignment, "model.wr=false"])
+
+
 def test_assignments_read_numbers_lists_and_recipe_settings() -> None:
     content = read_assignments(
         ["optim.lr=2e-4", "optim.betas=0.9,0.99", "data.flips=false", "recipe.weight=0.5"]

@@ -85,7 +85,7 @@ def command(
         ),
     ] = "224,imagenet",
     reference: Annotated[
-        Literal["none", "oracle"],
+        Literal["none", "oracle", "oracle-updown"],
         typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
     ] = "none",
     seed: Annotated[int, typer.Option(help="Of random degradations.")] = 0,

@@ -14,7 +14,7 @@ from torch import Tensor
 from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, OutputError
 from wsisr.evaluation.columns import Column, chunks, read_pair
-from wsisr.evaluation.entries import is_oracle
+from wsisr.evaluation.entries import reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.papers import TextTable
 from wsisr.evaluation.plan import Plan
@@ -105,7 +105,7 @@ def measure_distances(
         for row in known
         if (row.encoder_sha256, row.variant) == (encoder.sha256, str(encoder.input))
     }
-    jobs = [(e, c) for e, c in plan.jobs() if e.name not in failed and not is_oracle(e)]
+    jobs = [(e, c) for e, c in plan.jobs() if e.name not in failed and reference_of(e) == "none"]
     of_hr: dict[int, Features] = {}
     engines = Engines(plan, report)
     rows = []

@@ -9,7 +9,8 @@ from wsisr.errors import ConfigError
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import BICUBIC, TrainedModel, open_trained, run_folders
 
-ORACLE = " (oracle)"
+ORACLES = {"oracle": " (oracle)", "oracle-updown": " (oracle, reduced and enlarged)"}
+"""How models are named that are fed with a finer image made from HR."""
 """Ends the names of models that are fed from HR."""
 
 
@@ -77,9 +78,9 @@ def find_entries(
     return tuple(entries), tuple(failures)
 
 
-def is_oracle(entry: TrainedModel) -> bool:
-    """Whether it is fed with a finer image made from HR."""
-    return entry.name.endswith(ORACLE)
+def reference_of(entry: TrainedModel) -> str:
+    """``none``, or which finer image made from HR it is fed with."""
+    return next((kind for kind, mark in ORACLES.items() if entry.name.endswith(mark)), "none")
 
 
 def record(entry: TrainedModel) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def record(entry: TrainedModel) -> dict[str, Any]:
         "trained_origin": entry.lr_origin,
         "trained_store": entry.store.get("digest"),
         "recipe": entry.recipe,
-        "reference": "oracle" if is_oracle(entry) else "none",
+        "reference": reference_of(entry),
         "state": entry.state,
         "step": entry.document.get("step"),
         "steps": entry.steps if run else None,

@@ -25,7 +25,7 @@ from wsisr.evaluation.columns import (
     same_origin,
     without_constant,
 )
-from wsisr.evaluation.entries import ORACLE, Failure, failed_of, find_entries, is_oracle, record
+from wsisr.evaluation.entries import ORACLES, Failure, failed_of, find_entries, record, reference_of
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
 from wsisr.evaluation.scoring import Scorer, found_metrics
 from wsisr.evaluation.settings import EvalSettings
@@ -83,7 +83,7 @@ class Plan:
         parts = {
             "store": self.store.content_digest(),
             "weights": entry.weights_sha256 or entry.model,
-            "reference": "oracle" if is_oracle(entry) else "none",
+            "reference": reference_of(entry),
             "origin": column.origin,
             "array": column.array,
             "degradation": None if column.degradation is None else column.degradation.digest,
@@ -150,8 +150,9 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             )
     if len(entries) == 1 and not failures:
         words.append(f"No run was found below {settings.runs}: bicubic alone is evaluated.")
-    if settings.reference == "oracle":
-        fed = [replace(entry, name=entry.name + ORACLE) for entry in _takers(entries)]
+    if settings.reference != "none":
+        mark = ORACLES[settings.reference]
+        fed = [replace(entry, name=entry.name + mark) for entry in _takers(entries)]
         entries += tuple(fed)
         words.append(
             "ORACLE: pixels made from HR reach "

@@ -1,6 +1,8 @@
 """Numbers that the papers print, as reference rows: other data, other conventions.
 
-`published.csv` beside this file holds them (PSNR in dB and SSIM as printed).
+`published.csv` beside this file holds them (PSNR in dB and SSIM as printed), ablations at its end.
+Rows of ablations stand in the tables of their studies alone; CWT-Net's IV.5 (9.947 dB) is the
+untrained SR branch, as printed.
 """
 
 import csv
@@ -15,6 +17,15 @@ NON_INTEGER = (
     "rows: compare them with one another only."
 )
 REFERENCE = "CWT-Net's row at x2 was computed with the HR image fed to its wavelet branch."
+
+ABLATIONS = {
+    ("MiHATP 2024", "3"),
+    ("ISTE 2023", "2"),
+    *(("ISTE 2025", table) for table in ("4", "7", "9")),
+    *(("CWT-Net 2024", table) for table in ("II", "III", "IV", "V")),
+    *(("MASRGAN 2023", table) for table in ("2", "3")),
+}
+"""Paper and table of variants of one method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,11 @@ class PublishedRow:
     scale: float
     psnr_db: float
     ssim: float
+
+    @property
+    def ablation(self) -> bool:
+        """Whether it is a variant, which no line of its method shows."""
+        return (self.paper, self.table) in ABLATIONS
 
 
 @cache
@@ -65,7 +81,7 @@ def published_lines(
     """Reference lines of some models (registry names): label, and scale to (PSNR in dB, SSIM)."""
     lines: dict[str, dict[float, tuple[float, float]]] = {}
     for row in published():
-        if row.model in models and row.scale in scales:
+        if row.model in models and row.scale in scales and not row.ablation:
             label = f"{row.method}: {row.paper}, {row.dataset}"
             lines.setdefault(label, {})[row.scale] = (row.psnr_db, row.ssim)
     return tuple(lines.items())

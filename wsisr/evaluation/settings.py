@@ -55,7 +55,7 @@ class EvalSettings:
         whole images, pooled over as a whole, as papers evaluate; or the side of a tile in LR px.
     reference : str
         ``none``; ``oracle`` also runs models that take a finer image with one made from HR, which
-        no table counts.
+        no table counts; ``oracle-updown`` with that one reduced by 2 and enlarged again.
     allow_leak : bool
         Go on where a model has seen test patients; everything is stamped LEAKY.
     overwrite : bool
@@ -85,7 +85,7 @@ class EvalSettings:
     features: Path | None = None
     features_input: str = DEFAULT_INPUT
     tile: str = "auto"
-    reference: Literal["none", "oracle"] = "none"
+    reference: Literal["none", "oracle", "oracle-updown"] = "none"
     allow_leak: bool = False
     overwrite: bool = False
     seed: int = 0
@@ -104,8 +104,8 @@ class EvalSettings:
             raise ConfigError(f"limit={self.limit}: give at least one patch.")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r}: use one of {', '.join(PRECISIONS)}.")
-        if self.reference not in ("none", "oracle"):
-            raise ConfigError(f"reference {self.reference!r}: use none or oracle.")
+        if self.reference not in ("none", "oracle", "oracle-updown"):
+            raise ConfigError(f"reference {self.reference!r}: use none, oracle or oracle-updown.")
         if self.tile not in ("auto", "off") and not (self.tile.isdigit() and int(self.tile) >= 8):
             raise ConfigError(f"tile {self.tile!r}: use auto, off, or LR px from 8.")
         if not self.protocols:

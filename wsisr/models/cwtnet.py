@@ -17,6 +17,13 @@ There is no public code. `recommended` and `paper` share these readings:
 | wavelet reconstruction (WR) | RCAN-like, LR to a pseudo I' of twice its size, then the same |
 | | transform; trained jointly: supervised by DWT(I') and feeding the branch in half the steps |
 
+Rows of the paper's ablations: `branches="sr"` (II.1) is the SR branch alone, its loss alone;
+`wt_input="image"` (II.2) gives the WT branch the reference itself, its head a convolution of stride
+2 and its target the reference reduced by 2, so that sizes and parameters stay; `wr=False` (II.2,
+II.3) has no reconstruction: without a reference, LR enlarged by 2 takes its place. The paper's x2
+table prints the full model above the SR branch alone, but the SR branch alone above all rows
+without WR; a rerun that finds so is right.
+
 Depth grows with the scale: `depth_rule="log2"` (`recommended`: 2 / 3 / 4 blocks and 4 / 6 / 8 WR
 blocks at x2 / x4 / x8) or `linear` (`paper`: literally one block for each unit of scale).
 
@@ -31,6 +38,7 @@ from math import ceil, log2
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
@@ -43,12 +51,12 @@ from wsisr.models.layers.blocks import (
     run,
 )
 from wsisr.models.layers.colour import RgbMean
-from wsisr.models.layers.resample import apply_matrices, blur_matrices
+from wsisr.models.layers.resample import apply_matrices, blur_matrices, enlarge
 from wsisr.models.layers.texture import transfer_texture
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.layers.wavelet import haar, haar_diagonal
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import SRModel, check_batch
 
 MLCAMSR_MEAN = (0.7204, 0.4298, 0.6379)
@@ -82,6 +90,12 @@ class CwtnetSettings:
         Start of WR's convolutions; `normal` is the paper's N(0, 1), which explodes.
     rgb_mean : tuple of float
         Subtracted before and added after.
+    branches : {"both", "sr"}
+        Both, or the SR branch alone: no WT branch, no transformer, no WR.
+    wt_input : {"wavelet", "image"}
+        What the WT branch sees of the reference.
+    wr : bool
+        Whether WR exists; without it LR is enlarged by bicubic interpolation.
     """
 
     width: int = 64
@@ -94,11 +108,18 @@ class CwtnetSettings:
     wr_reduction: int = 8
     wr_init: Literal["kaiming", "normal"] = "kaiming"
     rgb_mean: tuple[float, float, float] = MLCAMSR_MEAN
+    branches: Literal["both", "sr"] = later("both")
+    wt_input: Literal["wavelet", "image"] = later("wavelet")
+    wr: bool = later(True)
 
     def __post_init__(self) -> None:
         require(
             min(self.width, self.blocks, self.sr_depth, self.wr_reduction) >= 1,
             "cwtnet: width, blocks, sr_depth and wr_reduction must be at least 1",
+        )
+        require(
+            self.wt_input == "wavelet" or self.wt_bands == "hh",
+            "cwtnet: wt_input='image' has no bands; leave wt_bands at 'hh'",
         )
 
 
@@ -109,19 +130,19 @@ class CwtOutputs(NamedTuple):
     ----------
     sr : Tensor
         (N, 3, s h, s w), against HR.
-    wt : Tensor
+    wt : Tensor or None
         (N, bands, h, w), the WT branch's output, against `target`.
     wr : Tensor or None
         (N, bands, h, w), transform of WR's pseudo reference, against `target`; None where WR is
         not trained.
-    target : Tensor
-        Transform of the reference (mean removed).
+    target : Tensor or None
+        Transform of the reference (mean removed); None where there is no WT branch.
     """
 
     sr: Tensor
-    wt: Tensor
+    wt: Tensor | None
     wr: Tensor | None
-    target: Tensor
+    target: Tensor | None
 
 
 def wt_depth(scale: int, rule: Literal["log2", "linear"]) -> int:
@@ -185,41 +206,65 @@ class CwtNet(nn.Module):
     def __init__(self, s: CwtnetSettings, scale: int) -> None:
         super().__init__()
         self.scale = scale
-        self.all_bands = s.wt_bands == "all"
-        bands = 12 if self.all_bands else 3
+        self.settings = s
+        bands = 12 if s.wt_bands == "all" else 3
         depth = wt_depth(scale, s.depth_rule)
         self.rgb = RgbMean(s.rgb_mean)
         self.sr_head = conv3(3, s.width)
-        self.wt_head = conv3(bands, s.width)
+        self.wt_head = nn.Conv2d(bands, s.width, 3, 2 if s.wt_input == "image" else 1, padding=1)
         self.blocks = nn.ModuleList(CrossScaleBlock(s, depth) for _ in range(s.blocks))
         self.sr_tail = nn.Sequential(*pixel_shuffle_steps(s.width, scale), conv3(s.width, 3))
         self.wt_tail = conv3(s.width, bands)
-        self.wr = WaveletReconstruction(s, 2 * depth)
+        self.wr = WaveletReconstruction(s, 2 * depth) if s.wr else None
+
+    def finer(self, rgb: Tensor) -> Tensor:
+        """An image of twice the LR size from LR alone (mean removed on both)."""
+        return enlarge(rgb, 2) if self.wr is None else self.wr(rgb)
 
     def transform(self, rgb: Tensor) -> Tensor:
-        """Bands of an image of twice the LR size (mean removed)."""
-        return haar(rgb) if self.all_bands else haar_diagonal(rgb)
+        """What the WT branch is to return for an image of twice the LR size (mean removed)."""
+        if self.settings.wt_input == "image":
+            return F.avg_pool2d(rgb, 2)
+        return haar(rgb) if self.settings.wt_bands == "all" else haar_diagonal(rgb)
 
-    def forward(self, lr: Tensor, bands: Tensor) -> tuple[Tensor, Tensor]:
-        """LR without its mean, and bands -> SR without mean added, WT output."""
+    def forward(self, lr: Tensor, finer: Tensor) -> tuple[Tensor, Tensor]:
+        """LR and an image of twice its size, both without mean -> SR without mean, WT output."""
+        seen = finer if self.settings.wt_input == "image" else self.transform(finer)
         shallow = self.sr_head(lr)
-        sr, wt = shallow, self.wt_head(bands)
+        sr, wt = shallow, self.wt_head(seen)
         rows, cols = blur_matrices((lr.shape[-2], lr.shape[-1]), self.scale, lr)
         for block in self.blocks:
             sr, wt = run(block, self.checkpointing, sr, wt, rows, cols).unbind(0)
         return self.sr_tail(shallow + sr), self.wt_tail(wt)
 
 
+class SrBranch(nn.Module):
+    """The SR branch alone, on tensors whose mean is already handled."""
+
+    def __init__(self, s: CwtnetSettings, scale: int) -> None:
+        super().__init__()
+        self.rgb = RgbMean(s.rgb_mean)
+        self.sr_head = conv3(3, s.width)
+        self.blocks = Chain(*(ResidualBlock(s.width) for _ in range(s.blocks * s.sr_depth)))
+        self.sr_tail = nn.Sequential(*pixel_shuffle_steps(s.width, scale), conv3(s.width, 3))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        shallow = self.sr_head(lr)
+        return self.sr_tail(shallow + self.blocks(shallow))
+
+
 class Cwt(SRModel):
     """``model(lr)`` without, ``model(lr, reference=...)`` with a finer image of the field."""
 
-    net: CwtNet
+    net: CwtNet | SrBranch
 
-    def __init__(self, net: CwtNet, traits: Traits, scale: int, wr_training: str) -> None:
+    def __init__(
+        self, net: CwtNet | SrBranch, traits: Traits, scale: int, wr_training: str
+    ) -> None:
         super().__init__(net, traits)
         self.scale = scale
         self.wr_training = wr_training
-        if wr_training == "test_only":
+        if wr_training == "test_only" and isinstance(net, CwtNet) and net.wr is not None:
             net.wr.requires_grad_(False)
 
     def forward(self, lr: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -236,27 +281,32 @@ class Cwt(SRModel):
         check_batch(lr, "cwtnet")
         net = self.net
         rgb = net.rgb.remove(lr)
-        if reference is None:
-            finer = net.wr(rgb)
-        else:
+        if reference is not None:
             if self.scale & (self.scale - 1):
                 raise ModelError(
                     f"cwtnet x{self.scale}: no level has twice the LR size at this scale; "
                     "leave the reference out"
                 )
-            finer = net.rgb.remove(self._checked(lr, reference))
-        sr, _ = net(rgb, net.transform(finer))
+            self._check(lr, reference)
+        if isinstance(net, SrBranch):
+            if reference is not None:
+                raise ModelError("cwtnet with branches='sr' has no use for a reference")
+            return net.rgb.restore(net(rgb))
+        sr, _ = net(rgb, net.finer(rgb) if reference is None else net.rgb.remove(reference))
         return net.rgb.restore(sr)
 
-    def training_step_outputs(self, lr: Tensor, reference: Tensor, feed_wr: bool) -> CwtOutputs:
+    def training_step_outputs(
+        self, lr: Tensor, reference: Tensor | None, feed_wr: bool
+    ) -> CwtOutputs:
         """All outputs that the losses compare.
 
         Parameters
         ----------
         lr : Tensor
             (N, 3, h, w).
-        reference : Tensor
-            (N, 3, 2h, 2w): a level of the slide, or HR reduced to that size.
+        reference : Tensor or None
+            (N, 3, 2h, 2w): a level of the slide, or HR reduced to that size; None: LR enlarged
+            by 2. The SR branch alone needs none.
         feed_wr : bool
             Feed the branch from WR in this step (`joint`: draw it with probability 1/2, so that
             training sees what testing sees). `always` feeds it whatever this says, `test_only`
@@ -265,26 +315,36 @@ class Cwt(SRModel):
         check_batch(lr, "cwtnet")
         net = self.net
         rgb = net.rgb.remove(lr)
-        target = net.transform(net.rgb.remove(self._checked(lr, reference)))
-        trained = self.wr_training != "test_only"
-        wr = net.transform(net.wr(rgb)) if trained else None
-        fed = wr is not None and (feed_wr or self.wr_training == "always")
-        sr, wt = net(rgb, wr if fed and wr is not None else target)
+        if isinstance(net, SrBranch):
+            return CwtOutputs(sr=net.rgb.restore(net(rgb)), wt=None, wr=None, target=None)
+        if reference is None:
+            finer = enlarge(rgb, 2)
+        else:
+            self._check(lr, reference)
+            finer = net.rgb.remove(reference)
+        target = net.transform(finer)
+        made = None if net.wr is None or self.wr_training == "test_only" else net.wr(rgb)
+        fed = made is not None and (feed_wr or self.wr_training == "always")
+        sr, wt = net(rgb, made if fed and made is not None else finer)
+        wr = None if made is None else net.transform(made)
         return CwtOutputs(sr=net.rgb.restore(sr), wt=wt, wr=wr, target=target)
 
     @staticmethod
-    def _checked(lr: Tensor, reference: Tensor) -> Tensor:
+    def _check(lr: Tensor, reference: Tensor) -> None:
         wanted = (*lr.shape[:2], 2 * lr.shape[-2], 2 * lr.shape[-1])
         if tuple(reference.shape) != wanted:
             raise ModelError(
                 f"cwtnet: reference of shape {tuple(reference.shape)}; it must be twice the LR "
                 f"size, {wanted}"
             )
-        return reference
 
 
 def _build(settings: CwtnetSettings, scale: int | None) -> Cwt:
     assert scale is not None
+    if settings.branches == "sr":
+        reach = 2 * settings.blocks * settings.sr_depth + 5
+        alone = Traits(halo_px=reach, halo_exact=True, tile_px=96, channels_last=True)
+        return Cwt(SrBranch(settings, scale), alone, scale, settings.wr_training)
     traits = Traits(halo_px=16, tile_px=64, global_context=True, takes_reference=True)
     return Cwt(CwtNet(settings, scale), traits, scale, settings.wr_training)
 

@@ -1,6 +1,7 @@
 """Decoders from features and relative coordinates to RGB, and the encoders they stand on."""
 
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -10,11 +11,42 @@ from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import as_rows, gather_cells
 from wsisr.models.rdn import RdnBody, RdnSettings
 from wsisr.models.rdn import body_reach_px as rdn_reach_px
+from wsisr.models.settings import later, require
 from wsisr.models.swinir import SwinirBody, SwinirSettings
 from wsisr.models.wrapper import ArbitraryScaleModel
 
 Encoder = Literal["swinir", "edsr", "rdn"]
 EncoderSize = Literal["full", "tiny"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """What a decoder stands on.
+
+    Attributes
+    ----------
+    encoder : {"swinir", "edsr", "rdn"}
+        `full`: SwinIR (180 channels, 64 out), EDSR baseline (64) or RDN (64), as in the papers.
+    encoder_size : {"full", "tiny"}
+    encoder_groups : int or None
+        Residual groups of a SwinIR encoder; None: those of its size (6, tiny 2). LIIF* and LTE*
+        of ISTE's table 9 have 7.
+    cell_clip : bool
+        Hold the cell at the trained range's end for larger scales.
+    """
+
+    encoder: Encoder = "swinir"
+    encoder_size: EncoderSize = "full"
+    encoder_groups: int | None = later(None)
+    cell_clip: bool = False
+
+    def __post_init__(self) -> None:
+        groups = self.encoder_groups
+        require(groups is None or groups >= 1, "encoder_groups must be at least 1")
+        require(
+            groups is None or self.encoder == "swinir",
+            f"encoder_groups is of a SwinIR encoder; {self.encoder} has none",
+        )
 
 
 class Decoder(nn.Module):
@@ -50,20 +82,19 @@ class Decoder(nn.Module):
         return out
 
 
-def build_encoder(kind: Encoder, size: EncoderSize, drop_path: float = 0.0) -> nn.Module:
-    """A body without upsampler; ``out_channels`` features at the input's size.
-
-    `full`: SwinIR (180 channels, 64 out), EDSR baseline (64) or RDN (64), as in the papers.
-    """
-    if kind == "swinir":
-        if size == "full":
-            return SwinirBody(SwinirSettings(drop_path=drop_path))
-        return SwinirBody(SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32))
-    if kind == "edsr":
-        return EdsrBody(EdsrSettings() if size == "full" else EdsrSettings(width=32, blocks=4))
-    return RdnBody(
-        RdnSettings() if size == "full" else RdnSettings(width=32, blocks=2, layers=3, growth=16)
-    )
+def build_encoder(s: EncoderSettings, drop_path: float = 0.0) -> nn.Module:
+    """A body without upsampler; ``out_channels`` features at the input's size."""
+    full = s.encoder_size == "full"
+    if s.encoder == "swinir":
+        groups = s.encoder_groups
+        if full:
+            return SwinirBody(SwinirSettings(groups=groups or 6, drop_path=drop_path))
+        return SwinirBody(
+            SwinirSettings(width=32, groups=groups or 2, depth=2, heads=4, head_width=32)
+        )
+    if s.encoder == "edsr":
+        return EdsrBody(EdsrSettings() if full else EdsrSettings(width=32, blocks=4))
+    return RdnBody(RdnSettings() if full else RdnSettings(width=32, blocks=2, layers=3, growth=16))
 
 
 def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
@@ -77,22 +108,9 @@ def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
     return 32
 
 
-class ImplicitSettings(Protocol):
-    """What every arbitrary-scale model's settings have."""
-
-    @property
-    def encoder(self) -> Encoder: ...
-
-    @property
-    def encoder_size(self) -> EncoderSize: ...
-
-    @property
-    def cell_clip(self) -> bool: ...
-
-
 def implicit_model(
     net: nn.Module,
-    settings: ImplicitSettings,
+    settings: EncoderSettings,
     *,
     extra_halo_px: int = 0,
     tile_px: int = 96,

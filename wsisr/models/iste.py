@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
+    EncoderSettings,
     at_cells,
     build_encoder,
     denormalise,
@@ -63,14 +64,11 @@ from wsisr.models.wrapper import ArbitraryScaleModel, coordinate_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsteSettings:
+class IsteSettings(EncoderSettings):
     """Shape, form and ablations.
 
     Attributes
     ----------
-    encoder : {"swinir", "edsr", "rdn"}
-        The paper's table 7.
-    encoder_size : {"full", "tiny"}
     hidden : int
         Channels of textures and of fused features, width of the decoders.
     lfi : {"paper", "official", "none"}
@@ -98,8 +96,6 @@ class IsteSettings:
         For training: one scale for each sample (released code) or batch (the text).
     """
 
-    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
-    encoder_size: Literal["full", "tiny"] = "full"
     hidden: int = 256
     lfi: Literal["paper", "official", "none"] = "paper"
     lfi_heads: int = 8
@@ -115,6 +111,7 @@ class IsteSettings:
     scale_draw: Literal["sample", "batch"] = "sample"
 
     def __post_init__(self) -> None:
+        EncoderSettings.__post_init__(self)
         require(
             min(self.hidden, self.stf_tile_px, self.stf_chunk_px, self.lfi_heads) >= 1,
             "iste: hidden, lfi_heads, stf_tile_px and stf_chunk_px must be at least 1",
@@ -132,7 +129,7 @@ class Iste(nn.Module):
         super().__init__()
         self.settings = s
         self.block_bytes = BLOCK_BYTES
-        self.encoder = build_encoder(s.encoder, s.encoder_size, s.drop_path)
+        self.encoder = build_encoder(s, s.drop_path)
         channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
         self.has_feature = s.branches != "texture"
         self.has_texture = s.branches != "feature" and (s.stf or s.ltd)

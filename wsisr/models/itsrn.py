@@ -12,7 +12,6 @@ is never made. Features are cropped to the input before decoding (see `swinir`).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
+    EncoderSettings,
     at_cells,
     build_encoder,
     denormalise,
@@ -33,25 +33,19 @@ from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItsrnSettings:
+class ItsrnSettings(EncoderSettings):
     """Encoder and hyper-network.
 
     Attributes
     ----------
-    encoder : {"swinir", "edsr", "rdn"}
-    encoder_size : {"full", "tiny"}
     hidden : int
         Width of the hyper-network's four hidden layers and of the small networks.
-    cell_clip : bool
-        Hold the cell at the trained range's end for larger scales.
     """
 
-    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
-    encoder_size: Literal["full", "tiny"] = "full"
     hidden: int = 256
-    cell_clip: bool = False
 
     def __post_init__(self) -> None:
+        EncoderSettings.__post_init__(self)
         require(self.hidden >= 1, "itsrn: hidden must be at least 1")
 
 
@@ -60,7 +54,7 @@ class Itsrn(nn.Module):
 
     def __init__(self, s: ItsrnSettings) -> None:
         super().__init__()
-        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        self.encoder = build_encoder(s)
         self.channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
         self.hidden = s.hidden
         self.imnet = Decoder(4, 27 * self.channels, (s.hidden,) * 4, nn.GELU)

@@ -11,13 +11,13 @@ once and its result is gathered. Deviation: features are cropped to the input be
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
+    EncoderSettings,
     at_cells,
     build_encoder,
     denormalise,
@@ -31,25 +31,19 @@ from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiifSettings:
+class LiifSettings(EncoderSettings):
     """Encoder and decoder.
 
     Attributes
     ----------
-    encoder : {"swinir", "edsr", "rdn"}
-    encoder_size : {"full", "tiny"}
     hidden : int
         Width of the decoder's four hidden layers.
-    cell_clip : bool
-        Hold the cell at the trained range's end for larger scales.
     """
 
-    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
-    encoder_size: Literal["full", "tiny"] = "full"
     hidden: int = 256
-    cell_clip: bool = False
 
     def __post_init__(self) -> None:
+        EncoderSettings.__post_init__(self)
         require(self.hidden >= 1, "liif: hidden must be at least 1")
 
 
@@ -58,7 +52,7 @@ class Liif(nn.Module):
 
     def __init__(self, s: LiifSettings) -> None:
         super().__init__()
-        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        self.encoder = build_encoder(s)
         self.channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
         self.imnet = Decoder(9 * self.channels + 4, 3, (s.hidden,) * 4)
 

@@ -11,13 +11,13 @@ them. Features are cropped to the input before decoding (see `swinir`).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
+    EncoderSettings,
     build_encoder,
     denormalise,
     implicit_model,
@@ -35,13 +35,11 @@ MAX_CHUNK_PX = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class LitSettings:
+class LitSettings(EncoderSettings):
     """Encoder, attention and decoder.
 
     Attributes
     ----------
-    encoder : {"swinir", "edsr", "rdn"}
-    encoder_size : {"full", "tiny"}
     width, heads : int
         Channels and heads of the attention.
     reach_px : int
@@ -50,20 +48,16 @@ class LitSettings:
         Features of the position encoding.
     hidden : int
         Width of the decoder's four hidden layers.
-    cell_clip : bool
-        Hold the cell at the trained range's end for larger scales.
     """
 
-    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
-    encoder_size: Literal["full", "tiny"] = "full"
     width: int = 256
     heads: int = 8
     reach_px: int = 3
     waves: int = 64
     hidden: int = 256
-    cell_clip: bool = False
 
     def __post_init__(self) -> None:
+        EncoderSettings.__post_init__(self)
         require(self.width % self.heads == 0, "lit: width must be a multiple of heads")
         require(self.waves % 4 == 0, "lit: waves must be a multiple of 4")
         require(self.reach_px >= 0 and self.hidden >= 1, "lit: reach_px >= 0 and hidden >= 1")
@@ -91,7 +85,7 @@ class Lit(nn.Module):
     def __init__(self, s: LitSettings) -> None:
         super().__init__()
         self.heads, self.reach = s.heads, s.reach_px
-        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        self.encoder = build_encoder(s)
         self.conv_ch = conv3(int(self.encoder.out_channels), s.width)  # type: ignore[arg-type]
         self.conv_q = conv3(s.width, s.width)
         self.conv_k = conv3(s.width, s.width)

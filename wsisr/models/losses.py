@@ -1,18 +1,18 @@
 """Differentiable losses that the model families need beyond L1."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.models.cwtnet import CwtOutputs
 from wsisr.models.layers.precision import full_precision
+from wsisr.models.settings import require
 
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
-CWT_WEIGHTS = (0.3, 0.7)
-"""Lambda 1 and 2 of CWT-Net: SR branch, WT branch."""
-CWT_SSIM_WEIGHT = 0.2
-"""Lambda 3 and 4 of CWT-Net."""
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
@@ -45,26 +45,59 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
         return value.mean()
 
 
-def l1_with_ssim(a: Tensor, b: Tensor, weight: float) -> Tensor:
-    """L1 + weight (1 - SSIM) (CWT-Net, eq. 11 to 14, with means)."""
-    return F.l1_loss(a, b) + weight * (1 - ssim(a, b))
+@dataclass(frozen=True, kw_only=True)
+class CwtLossSettings:
+    """Terms of CWT-Net's loss (eq. 10 to 14; its table IV changes them).
+
+    Attributes
+    ----------
+    branch_weights : tuple of float
+        Lambda 1 and 2: SR branch, WT branch. ``(1, 0)`` leaves the WT branch unsupervised,
+        ``(0, 1)`` the SR branch, whose output then stays noise.
+    ssim_weight : float
+        Lambda 3 and 4: of 1 - SSIM in both.
+    pixel : {"l1", "mse"}
+    wr_weight : float
+        Of L1 between the transforms of WR's pseudo reference and of the reference (not in the
+        paper, which leaves open how WR is trained).
+    """
+
+    branch_weights: tuple[float, float] = (0.3, 0.7)
+    ssim_weight: float = 0.2
+    pixel: Literal["l1", "mse"] = "l1"
+    wr_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        numbers = (*self.branch_weights, self.ssim_weight, self.wr_weight)
+        require(
+            min(numbers) >= 0 and sum(self.branch_weights) > 0,
+            "recipe wavelet: weights must be 0 or more, one of branch_weights above 0",
+        )
 
 
-def cwt_loss(outputs: CwtOutputs, hr: Tensor, wr_weight: float = 1.0) -> Tensor:
-    """CWT-Net's loss (eq. 10 to 12), plus the supervision of its wavelet reconstruction.
+def cwt_loss(outputs: CwtOutputs, hr: Tensor, settings: CwtLossSettings | None = None) -> Tensor:
+    """CWT-Net's loss, plus the supervision of its wavelet reconstruction.
 
     Parameters
     ----------
     outputs : CwtOutputs
-        From ``model.training_step_outputs``.
+        From ``model.training_step_outputs``. Where there is no WT branch, the SR term is all.
     hr : Tensor
         (N, 3, s h, s w).
-    wr_weight : float
-        Weight of L1 between the transforms of WR's pseudo reference and of the reference (not in
-        the paper, which leaves open how WR is trained).
+    settings : CwtLossSettings, optional
     """
-    loss = CWT_WEIGHTS[0] * l1_with_ssim(outputs.sr, hr, CWT_SSIM_WEIGHT)
-    loss = loss + CWT_WEIGHTS[1] * l1_with_ssim(outputs.wt, outputs.target, CWT_SSIM_WEIGHT)
+    s = CwtLossSettings() if settings is None else settings
+    loss = _branch_loss(outputs.sr, hr, s)
+    if outputs.wt is None or outputs.target is None:
+        return loss
+    weights = s.branch_weights
+    loss = weights[0] * loss + weights[1] * _branch_loss(outputs.wt, outputs.target, s)
     if outputs.wr is not None:
-        loss = loss + wr_weight * F.l1_loss(outputs.wr, outputs.target)
+        loss = loss + s.wr_weight * F.l1_loss(outputs.wr, outputs.target)
     return loss
+
+
+def _branch_loss(a: Tensor, b: Tensor, s: CwtLossSettings) -> Tensor:
+    """Pixel term + weight (1 - SSIM) (eq. 11 to 14, with means)."""
+    pixel = F.l1_loss(a, b) if s.pixel == "l1" else F.mse_loss(a, b)
+    return pixel + s.ssim_weight * (1 - ssim(a, b)) if s.ssim_weight else pixel

@@ -10,7 +10,6 @@ Deviation: features are cropped to the input before decoding (see `swinir`).
 
 from dataclasses import dataclass
 from math import pi
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
+    EncoderSettings,
     at_cells,
     build_encoder,
     denormalise,
@@ -32,25 +32,22 @@ from wsisr.models.wrapper import ArbitraryScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class LteSettings:
+class LteSettings(EncoderSettings):
     """Encoder and decoder.
 
     Attributes
     ----------
-    encoder : {"swinir", "edsr", "rdn"}
-    encoder_size : {"full", "tiny"}
     hidden : int
         Channels of amplitudes and frequencies, and width of the decoder's hidden layers.
     cell_clip : bool
         Hold the cell at the trained range's end for larger scales (as the released tester does).
     """
 
-    encoder: Literal["swinir", "edsr", "rdn"] = "swinir"
-    encoder_size: Literal["full", "tiny"] = "full"
     hidden: int = 256
     cell_clip: bool = True
 
     def __post_init__(self) -> None:
+        EncoderSettings.__post_init__(self)
         require(
             self.hidden >= 2 and self.hidden % 2 == 0, "lte: hidden must be even and at least 2"
         )
@@ -70,7 +67,7 @@ class Lte(nn.Module):
 
     def __init__(self, s: LteSettings) -> None:
         super().__init__()
-        self.encoder = build_encoder(s.encoder, s.encoder_size)
+        self.encoder = build_encoder(s)
         channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
         self.coef = conv3(channels, s.hidden)
         self.freq = conv3(channels, s.hidden)

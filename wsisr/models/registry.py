@@ -51,18 +51,16 @@ class ModelSpec:
 _SPECS: dict[str, ModelSpec] = {}
 
 NOT_BUILT = {
-    "lmi": "ISTE's tables; no public source defines the network",
-    "srmfenet": "ISTE's tables; no public source defines the network",
-    "ignn": "MASRGAN's table 1",
-    "spsr": "MASRGAN's table 1",
-    "qegan": "MASRGAN's table 1",
-    "wa-srgan": "MASRGAN's table 1",
-    "shisrcnet": "MiHATP's table 1",
-    "ldm": "MiHATP's table 1 (diffusion)",
-    "idm": "MiHATP's table 1 (diffusion)",
-    "resshift": "MiHATP's table 1 (diffusion)",
+    "ignn": "MASRGAN's table 1; graph search over scales, public code not restated here",
+    "spsr": "MASRGAN's table 1; two branches and two discriminators, public code not restated here",
+    "qegan": "MASRGAN's table 1; no public source was found",
+    "wa-srgan": "MASRGAN's table 1; public notebooks of that name were not checked against it",
+    "shisrcnet": "MiHATP's table 1; its super-resolving half is built: srmfenet",
+    "ldm": "MiHATP's table 1; diffusion, which needs another kind of training and sampling",
+    "idm": "MiHATP's table 1; diffusion, which needs another kind of training and sampling",
+    "resshift": "MiHATP's table 1; diffusion, which needs another kind of training and sampling",
 }
-"""Networks of the papers' tables that are not built: name -> where it stands."""
+"""Networks of the papers' tables that are not built: name -> where it stands, and why not."""
 
 
 def register(spec: ModelSpec) -> ModelSpec:

@@ -115,7 +115,7 @@ def resolve_config(
     check_scale(spec, scale)
     content, readings, warnings = training_preset(model, preset)
     for change in (*changes, read_assignments(list(assignments))):
-        content = merge(content, change)
+        content = merge(_without_other_recipe(content, change), change)
     section = {"name": model, "preset": preset, "scale": scale}
     content["model"] = merge(content.get("model", {}), section)
     config = parse_config(content)
@@ -131,6 +131,16 @@ def resolve_config(
     config = parse_config(content)
     _check(config, spec.kind)
     return Resolved(config=config, readings=tuple(readings), warnings=tuple(warnings))
+
+
+def _without_other_recipe(content: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of another kind starts from its own settings: the preset's are not its."""
+    recipe = content.get("recipe", {})
+    asked = change.get("recipe", {})
+    kind = asked.get("kind") if isinstance(asked, Mapping) else None
+    if kind is None or kind == recipe.get("kind"):
+        return content
+    return {**content, "recipe": {"kind": kind}}
 
 
 def _check(config: TrainConfig, kind: str) -> None:

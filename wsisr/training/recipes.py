@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from wsisr.models.adversarial import (
 )
 from wsisr.models.contrastive import ContrastiveBranch, ContrastiveSettings, contrastive_step
 from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
-from wsisr.models.losses import cwt_loss
+from wsisr.models.losses import CwtLossSettings, cwt_loss
 from wsisr.models.settings import closest, override
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import Batch
@@ -61,20 +61,21 @@ class WaveletSettings:
 
     Attributes
     ----------
-    wr_weight : float
-        Of the supervision of its wavelet reconstruction.
     feed_wr : float
         Probability that a step feeds the branch from WR, as testing does.
+    reference : {"finer", "lr"}
+        The finer image, or LR enlarged by 2 in its place (table III, I_LR; with ``model.wr=false``
+        it is what testing sees, too).
     """
 
-    wr_weight: float = 1.0
     feed_wr: float = 0.5
+    reference: Literal["finer", "lr"] = "finer"
 
 
 _SETTINGS: dict[str, tuple[type, ...]] = {
     "l1": (),
     "implicit": (),
-    "wavelet": (WaveletSettings,),
+    "wavelet": (WaveletSettings, CwtLossSettings),
     "contrastive": (ContrastiveSettings, FeatureSettings),
     "adversarial": (AdversarialSettings, FeatureSettings),
 }
@@ -164,15 +165,19 @@ class ImplicitRecipe(Recipe):
 class WaveletRecipe(Recipe):
     """CWT-Net: losses of both branches, its reconstruction, and reference dropout."""
 
-    def __init__(self, settings: WaveletSettings) -> None:
+    def __init__(self, settings: WaveletSettings, loss: CwtLossSettings) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.loss = settings, loss
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
-        assert batch.hr is not None and batch.reference is not None
+        assert batch.hr is not None
+        finer = batch.reference if self.settings.reference == "finer" else None
+        assert (
+            finer is not None or self.settings.reference == "lr" or not model.info.takes_reference
+        )
         feed = _one_draw(batch, "feed-wr") < self.settings.feed_wr
-        outputs = model.training_step_outputs(batch.lr, batch.reference, feed_wr=feed)  # type: ignore[operator]
-        loss = cwt_loss(outputs, batch.hr, self.settings.wr_weight)
+        outputs = model.training_step_outputs(batch.lr, finer, feed_wr=feed)  # type: ignore[operator]
+        loss = cwt_loss(outputs, batch.hr, self.loss)
         backward(loss)
         pixel = F.l1_loss(outputs.sr.detach().float(), batch.hr)
         return {"loss": loss.detach(), "pixel": pixel}

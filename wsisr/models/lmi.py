@@ -1,0 +1,158 @@
+"""LMI: the local mix implicit network.
+
+Fu, Peng, Jiang, Yang, Gao, Guo, Hu, Zhang, Gao. Continuous optical zooming: a benchmark for
+arbitrary-scale image super-resolution in real world. CVPR 2024. ISTE compares with it.
+
+Each output pixel mixes the features of the 4 x 4 cells around it, first over the cells (with a
+matrix that a small network makes from their relative positions), then over the channels (with
+their colours and positions), and averages 16 predictions. `paper` stands on the SwinIR body, as
+in ISTE's table 8 (11,690,903 parameters); `edsr` and `rdn` as in LMI's own code.
+
+Readings, all of the released code:
+
+- Weights of the 16 cells are swapped from end to end, as LIIF swaps its four. On 4 x 4 that gives
+  the *outer* cells the larger weights; it is kept.
+- The position network sees the row's entry of the cell alone, so that outputs whose scale differs
+  along rows and columns are outside the method.
+- At the border the nearest cells repeat; nothing is masked.
+- Both mixers end in a GELU, and the features enter three times.
+
+Exact saving: the weights sum to one, so that the head acts on the averaged features once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wsisr.models.implicit import (
+    Decoder,
+    EncoderSettings,
+    at_cells,
+    build_encoder,
+    denormalise,
+    implicit_model,
+    normalise,
+)
+from wsisr.models.layers.coordinates import corner_of, scaled_cell
+from wsisr.models.registry import ModelSpec, register
+from wsisr.models.wrapper import ArbitraryScaleModel
+
+SHIFTS = tuple((row, col) for row in (-3, -1, 1, 3) for col in (-3, -1, 1, 3))
+"""Half LR px from a query to the places whose nearest cells are its 16."""
+
+MAX_CHUNK_PX = 4096
+"""Output pixels at once: each takes about 50 kB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmiSettings(EncoderSettings):
+    """The encoder's; the mixer has none."""
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear, GELU: the second one is the released code's, too."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs), nn.GELU()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class MixerBlock(nn.Module):
+    """Mixing over the cells, then over the channels; keys as in the released code."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        cells = len(SHIFTS)
+        self.token_mix = nn.Sequential(Mlp(2 * cells, 2 * cells, cells))
+        self.channel_mix = nn.Sequential(Mlp(channels + 6, 2 * channels, channels))
+
+    def forward(self, x: Tensor, meta: Tensor, place: Tensor) -> Tensor:
+        """(N, Q, 16, C) with (N, Q, C, 16) and (N, Q, 16, 6) -> (N, Q, 16, C)."""
+        mixed = self.token_mix(torch.cat((x.transpose(-1, -2), meta), dim=-1))
+        y = x + mixed.transpose(-1, -2)
+        return y + self.channel_mix(torch.cat((y, place), dim=-1))
+
+
+class Mixer(nn.Module):
+    """One mixer block and the head."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mixer_blocks = nn.ModuleList([MixerBlock(channels)])
+        self.out = nn.Linear(channels, 3)
+
+
+class Lmi(nn.Module):
+    """Encoder, position network, mixer."""
+
+    def __init__(self, s: LmiSettings) -> None:
+        super().__init__()
+        self.encoder = build_encoder(s)
+        channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+        self.metanet = Decoder(2 * len(SHIFTS) + 1, len(SHIFTS) * channels, (channels,))
+        self.imnet = Mixer(channels)
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+        """Features and the normalised LR image."""
+        rgb = normalise(lr)
+        return self.encoder(rgb), rgb
+
+    def decode(
+        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
+    ) -> Tensor:
+        """RGB at coordinates, (N, Q, 3)."""
+        cells = cell.expand(-1, coord.shape[1], -1)
+        parts = zip(
+            torch.split(coord, MAX_CHUNK_PX, 1), torch.split(cells, MAX_CHUNK_PX, 1), strict=True
+        )
+        return torch.cat([self._decode(features, part, own) for part, own in parts], dim=1)
+
+    def _decode(self, features: tuple[Tensor, ...], coord: Tensor, cell: Tensor) -> Tensor:
+        feature, rgb = features
+        size = (feature.shape[-2], feature.shape[-1])
+        n, count = coord.shape[:2]
+        corners = [corner_of(coord, size, shift) for shift in SHIFTS]
+        index = torch.stack([corner.index for corner in corners], dim=-1).flatten(1)
+        rel = torch.stack([corner.rel for corner in corners], dim=-2)
+        x = at_cells(feature, index).view(n, count, len(SHIFTS), -1)
+        colour = at_cells(rgb, index).view(n, count, len(SHIFTS), 3)
+        position = rel.to(x.dtype)
+        height = scaled_cell(cell, size)[..., :1].to(x.dtype)
+        meta = self.metanet(torch.cat((position.flatten(-2), height), dim=-1))
+        beside = height.unsqueeze(-2).expand(-1, -1, len(SHIFTS), -1)
+        place = torch.cat((colour, position, beside), dim=-1)
+        out = x
+        for block in self.imnet.mixer_blocks:
+            out = x + block(out, meta.view(n, count, -1, len(SHIFTS)), place)
+        area = rel.prod(dim=-1).abs() + 1e-9
+        weight = (area.flip(-1) / area.sum(dim=-1, keepdim=True)).to(x.dtype)
+        return denormalise(self.imnet.out((out * weight.unsqueeze(-1)).sum(dim=-2)))
+
+
+def _build(settings: LmiSettings, scale: int | None) -> ArbitraryScaleModel:
+    return implicit_model(Lmi(settings), settings, extra_halo_px=2)
+
+
+SPEC = register(
+    ModelSpec(
+        name="lmi",
+        family="baseline",
+        kind="arbitrary",
+        summary="local mix implicit network over 4 x 4 cells; any scale",
+        citation="Fu et al., Continuous optical zooming, CVPR 2024",
+        settings=LmiSettings,
+        presets={
+            "paper": lambda scale: LmiSettings(),
+            "recommended": lambda scale: LmiSettings(),
+            "tiny": lambda scale: LmiSettings(encoder="edsr", encoder_size="tiny"),
+        },
+        build=_build,
+    )
+)
