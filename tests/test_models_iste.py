@@ -366,31 +366,6 @@ def test_swinir_encoder_gives_the_features_of_the_whole_network() -> None:
     assert torch.equal(ours, wanted)
 
 
-def test_released_weights_of_iste_load_without_their_dead_layers() -> None:
-    model = build(lfi="official")
-    names = {
-        "lfi.": "pix_attn.",
-        "lfi_conv.": "liifconv.",
-        "amplitude.": "coef.",
-        "freq_row.": "freq1.",
-        "freq_col.": "freq2.",
-        "ltd.": "imnet_texture.",
-        "lpd.": "imnet_rgb.",
-        "fusion.": "fusionlinear.",
-    }
-    released = {}
-    for key, value in model.net.state_dict().items():
-        for ours, theirs in names.items():
-            if key.startswith(ours):
-                key = theirs + key.removeprefix(ours)
-                break
-        released[key] = value
-    for dead in ("imnet_query.layers.0.weight", "imnet_texture_auxiliary.layers.0.bias"):
-        released[dead] = torch.zeros(1)
-    mapped = model.foreign_state(released)
-    assert mapped.keys() == model.net.state_dict().keys()
-
-
 def test_presets_say_what_they_are() -> None:
     presets = model_spec("iste").presets
     paper, official = presets["paper"](None), presets["official"](None)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsisr.errors import ModelError
-from wsisr.models import create_model, save_model
+from wsisr.models import create_model, load_model, save_model
 from wsisr.models.community import load_community
 from wsisr.models.cost import model_cost
 from wsisr.models.describe import describe_model
@@ -90,7 +90,12 @@ def test_description_has_the_numbers_the_settings_and_the_notes() -> None:
 
 
 class _Known(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert min(x.shape[-2:]) >= 8
         assert x.shape[-1] % 4 == 0 and x.shape[-2] % 4 == 0
         return F.interpolate(x, scale_factor=2.0)
 
@@ -107,7 +112,7 @@ def test_community_weights_keep_the_contract(
         input_channels=3,
         output_channels=3,
         supports_bfloat16=False,
-        size_requirements=types.SimpleNamespace(multiple_of=4, minimum=0),
+        size_requirements=types.SimpleNamespace(multiple_of=4, minimum=8),
         architecture=types.SimpleNamespace(name="Known"),
     )
 
@@ -115,19 +120,19 @@ def test_community_weights_keep_the_contract(
         def __init__(self, device: str) -> None:
             self.device = device
 
-        def load_from_file(self, path: Path) -> object:
-            if path.read_bytes() == b"?":
+        def load_from_state_dict(self, state: dict[str, torch.Tensor]) -> object:
+            if "weight" not in state:
                 raise RuntimeError("unsupported")
             return found
 
     monkeypatch.setitem(sys.modules, "spandrel", types.SimpleNamespace(ModelLoader=Loader))
-    (tmp_path / "w.pth").write_bytes(b"ok")
+    torch.save({"params": {"weight": torch.zeros(1), "bias": torch.zeros(1)}}, tmp_path / "w.pth")
     model = load_community(tmp_path / "w.pth")
     assert model(torch.rand(1, 3, 5, 7)).shape == (1, 3, 10, 14)
     assert model.info.name == "community:Known" and model.info.dtypes == ("float32",)
-    with pytest.raises(ModelError, match="not our architecture"):
-        save_model(model, tmp_path / "saved")
-    (tmp_path / "odd.pth").write_bytes(b"?")
+    again = load_model(save_model(model, tmp_path / "saved"))
+    assert again.info.name == model.info.name
+    torch.save({"x.odd": torch.zeros(1), "x.b": torch.zeros(1)}, tmp_path / "odd.pth")
     with pytest.raises(ModelError, match="unsupported"):
         load_community(tmp_path / "odd.pth")
     found.input_channels = 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wsisr.errors import ModelError
-from wsisr.models import create_model, load_foreign, load_model, save_model, start_from
-from wsisr.models.layers.colour import DIV2K_MEAN
-from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME, load_model_and_config, read_state
+from wsisr.models import create_model, load_model, save_model, start_from
+from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME, load_model_and_config
 
 torch.set_num_threads(1)
 TINY = {"width": 8, "blocks": 1}
@@ -115,76 +113,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model", None])
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
-def test_foreign_wrappers_and_prefixes(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
-    state = {f"{prefix}a.weight": torch.ones(2), f"{prefix}b": torch.zeros(1)}
-    content = {wrapper: state, "epoch": 3} if wrapper else state
-    torch.save(content, tmp_path / "w.pth")
-    assert set(read_state(tmp_path / "w.pth")) == {"a.weight", "b"}
-
-
-def test_averaged_weights_are_preferred_and_nested_wrappers_opened(tmp_path: Path) -> None:
-    content = {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}
-    torch.save(content, tmp_path / "w.pth")
-    assert float(read_state(tmp_path / "w.pth")["a"]) == 1
-    torch.save({"model": {"name": "x", "sd": {"a": torch.ones(1)}}}, tmp_path / "n.pth")
-    assert float(read_state(tmp_path / "n.pth")["a"]) == 1
-
-
-def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (mark,))  # type: ignore[return-value]
-
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
-    torch.save({"a": Evil()}, tmp_path / "evil2.pth")
-    for name in ("evil.pth", "evil2.pth"):
-        with pytest.raises(ModelError, match="never code"):
-            read_state(tmp_path / name)
-    assert not mark.exists()
-
-
-def test_foreign_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
-    model = tiny()
-    state = dict(model.net.state_dict())
-    state["extra.weight"] = torch.zeros(1)
-    state["head.0.bias"] = torch.zeros(3)
-    del state["tail.1.bias"]
-    torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match=r"missing .*tail.1.bias.*left over .*extra.*head.0.bias"):
-        load_foreign(model, tmp_path / "w.pth")
-
-
-def test_released_mean_shift_layers_are_dropped(tmp_path: Path) -> None:
-    model = tiny()
-    state = {**model.net.state_dict(), "sub_mean.weight": torch.eye(3).view(3, 3, 1, 1)}
-    torch.save(state, tmp_path / "w.pth")
-    load_foreign(model, tmp_path / "w.pth")
-
-
-@pytest.mark.parametrize("name", ["edsr", "rcan"])
-def test_weights_released_for_255_grey_levels_are_made_equivalent(name: str) -> None:
-    torch.manual_seed(0)
-    released = create_model(name, scale=2, preset="tiny", width=8).double().eval()
-    net, mean = released.net, torch.tensor(DIV2K_MEAN).double().view(1, 3, 1, 1)
-    lr = torch.rand(1, 3, 6, 7, dtype=torch.double)
-    with torch.no_grad():
-        shallow = net.head(255 * (lr - mean))
-        wanted = net.tail(shallow + net.body(shallow)) / 255 + mean
-    state = dict(net.state_dict())
-    for prefix, sign in (("sub_mean", -1), ("add_mean", 1)):
-        state[f"{prefix}.weight"] = torch.eye(3, dtype=torch.double).view(3, 3, 1, 1)
-        state[f"{prefix}.bias"] = sign * 255 * mean.flatten()
-    ours = create_model(name, scale=2, preset="tiny", width=8, rgb_mean=DIV2K_MEAN)
-    ours.double().eval().net.load_state_dict(ours.foreign_state(state))
-    with torch.no_grad():
-        # The mean is stored in float32.
-        assert (ours(lr) - wanted).abs().max() < 1e-6
 
 
 def test_starting_from_another_scale_keeps_the_new_upsampler(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def command(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A run's folder or name, a saved model, or bicubic; repeat for several. "
+            help="A run's folder or name, a saved model, a file of weights, or bicubic; repeat. "
             "All runs below --runs by default. Bicubic is always there."
         ),
     ] = None,

@@ -1,11 +1,14 @@
-"""`wsisr models`: what can be trained, and what it costs."""
+"""`wsisr models`: what can be trained, what it costs, and weights of other programs."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Networks that are built in: list, show, export.", no_args_is_help=True)
+app = typer.Typer(
+    help="Networks that are built in, and weights: list, show, import, export.",
+    no_args_is_help=True,
+)
 
 
 @app.command("list")
@@ -27,7 +30,12 @@ def list_command() -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A name from `wsisr models list`.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `wsisr models list`; or a run, a saved model, a file of weights."
+        ),
+    ],
     scale: Annotated[
         float | None, typer.Option(help="Magnification, HR over LR. [default: 4]")
     ] = None,
@@ -42,9 +50,58 @@ def show(
     ] = None,
 ) -> None:
     """Parameters, arithmetic and memory of one network, its settings and its paper."""
+    from wsisr.models import list_models
     from wsisr.models.describe import describe_model
 
+    if name not in list_models() and Path(name).exists():
+        from wsisr.inference.opening import describe_trained, open_model
+
+        typer.echo(describe_trained(open_model(name)))
+        return
     typer.echo(describe_model(name, scale=scale, preset=preset, lr_px=lr_px, changes=set_ or []))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="Weights that another program wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network, where the file's names are those of no known program."),
+    ] = None,
+    scale: Annotated[int | None, typer.Option(help="Its scale, likewise.")] = None,
+    preset: Annotated[str, typer.Option(help="Of a network given with --model.")] = "recommended",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that the file does not say: key=value; repeatable."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Which network of a file that holds several, e.g. netG_A.")
+    ] = None,
+    range_: Annotated[
+        int | None,
+        typer.Option("--range", help="1 or 255: largest value it was trained on, if not said."),
+    ] = None,
+) -> None:
+    """Make a saved model of EDSR, RDN, RCAN, SwinIR, HAT, ESRGAN, LIIF, LTE, ITSRN or ISTE weights.
+
+    Every tensor of the file is accounted for. What spandrel reads comes in too (needs the extra
+    `spandrel`). Files that need no answer here can be given to eval and upscale as they are.
+    """
+    from wsisr.inference.opening import import_model
+
+    imported = import_model(
+        file,
+        output,
+        model=model,
+        scale=scale,
+        preset=preset,
+        changes=tuple(set_ or ()),
+        part=part,
+        span=range_,
+    )
+    typer.echo("\n".join(imported.lines()))
+    typer.echo(f"Written: {output} (model.safetensors, config.json, README.md)")
 
 
 @app.command("export")

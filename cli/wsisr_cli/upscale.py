@@ -24,7 +24,7 @@ def command(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="Folder of a run or of a saved model, or bicubic.")
+        str, typer.Option(help="A run, a saved model, a file of weights, or bicubic.")
     ] = "bicubic",
     scale: Annotated[
         float | None,

@@ -7,7 +7,8 @@ from typing import Any
 
 from wsisr.errors import ConfigError
 from wsisr.evaluation.settings import scale_label
-from wsisr.inference.trained import BICUBIC, TrainedModel, open_trained, run_folders
+from wsisr.inference.opening import open_model
+from wsisr.inference.trained import BICUBIC, TrainedModel, run_folders
 
 ORACLES = {"oracle": " (oracle)", "oracle-updown": " (oracle, reduced and enlarged)"}
 """How models are named that are fed with a finer image made from HR."""
@@ -51,13 +52,14 @@ def find_entries(
     Parameters
     ----------
     models : sequence of str
-        Run folders (or names of runs below `runs`), saved models, ``bicubic``; empty: all runs.
+        Run folders (or names of runs below `runs`), saved models, files of weights, ``bicubic``;
+        empty: all runs.
     runs : Path
 
     Raises
     ------
     ModelError
-        A name is neither.
+        A name is none of these, or a file of weights cannot be taken over.
     ConfigError
         Two models have one name.
     """
@@ -65,7 +67,7 @@ def find_entries(
     found: list[str | Path] = [*models] or [*run_folders(runs)]
     for text in found:
         try:
-            entry = open_trained(text, runs)
+            entry = open_model(text, runs)
             if entry.is_network:
                 entry.weights_sha256  # noqa: B018 - there must be weights
                 entries.append(entry)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from wsisr.errors import ConfigError, ModelError
 from wsisr.inference.engine import Bicubic
 from wsisr.inference.network import PRECISIONS, Network
-from wsisr.inference.trained import TrainedModel, open_trained
+from wsisr.inference.opening import open_model
+from wsisr.inference.trained import TrainedModel
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +54,15 @@ def load_network(
     import torch
 
     from wsisr.device import choose_device, keep_freed_memory, on_gpu
-    from wsisr.models import load_model
+    from wsisr.models import import_weights, load_model
 
     keep_freed_memory()
     place = device if isinstance(device, torch.device) else choose_device(device)
-    model = load_model(trained.weights, place)
+    weights = trained.weights
+    if weights.is_file():
+        model = import_weights(weights).model.to(place)
+    else:
+        model = load_model(weights, place)
     info = model.info
     if info.takes_reference and info.kind != "fixed":
         raise ModelError(f"{info.name} needs a reference; it cannot be run on LR alone.")
@@ -86,8 +91,9 @@ def load_network(
 def load(
     model: str | Path, *, device: str = "auto", precision: str = "auto", pool: str = "local"
 ) -> Network | Bicubic:
-    """Load a model by the folder of its run or of its weights, or bicubic by name.
+    """Load a model by the folder of its run or of its weights, by a file of weights of another
+    program, or bicubic by name.
 
-    See `wsisr.inference.trained.open_trained` and `load_network`.
+    See `wsisr.inference.opening.open_model` and `load_network`.
     """
-    return load_network(open_trained(model), device=device, precision=precision, pool=pool)
+    return load_network(open_model(model), device=device, precision=precision, pool=pool)

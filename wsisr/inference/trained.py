@@ -32,6 +32,7 @@ BEST = "best"
 LAST = "last"
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+CARD_NAME = "README.md"
 BASELINE = "bicubic"
 _NOT_RECIPE = (
     "seed",
@@ -62,7 +63,8 @@ class TrainedModel:
     folder : Path
         Of the run or of the saved model.
     saved : Path or None
-        The saved model that was asked for; None: a run's own choice.
+        The saved model that was asked for, or the weights' file of another program; None: a run's
+        own choice.
     document : mapping
         All of run.json, or what was recorded with a saved model; the properties read it.
     is_network : bool
@@ -100,7 +102,8 @@ class TrainedModel:
 
     @property
     def weights(self) -> Path:
-        """Folder of the saved model: that asked for, or a run's best by validation PSNR, or last.
+        """Folder of the saved model (or the file of another program): that asked for, or a run's
+        best by validation PSNR, or last.
 
         An adversarial run gives its last first: PSNR falls as it learns, so its best by PSNR is
         the one that has learnt least.
@@ -127,7 +130,10 @@ class TrainedModel:
     @cached_property
     def weights_sha256(self) -> str:
         """Of the weights' file; empty without weights."""
-        return file_sha256(self.weights / WEIGHTS_NAME) if self.is_network else ""
+        if not self.is_network:
+            return ""
+        place = self.weights
+        return file_sha256(place if place.is_file() else place / WEIGHTS_NAME)
 
     @property
     def seed(self) -> int | None:
@@ -317,7 +323,7 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
         return BICUBIC
     places = [Path(text)] if runs is None else [Path(text), runs / str(text)]
     for place in places:
-        folder = place.parent if place.is_file() else place
+        folder = place.parent if is_own_file(place) else place
         if (folder / RUN_NAME).is_file():
             return open_run(folder)
         if folder.name in (BEST, LAST) and (folder.parent / RUN_NAME).is_file():
@@ -328,8 +334,13 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
     looked = " and ".join(map(str, places))
     raise ModelError(
         f"--model {text}: there is no such run or model folder (looked for {looked}); give the "
-        "folder of a training run (runs/...), a saved model, or bicubic."
+        "folder of a training run (runs/...), a saved model, a file of weights, or bicubic."
     )
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether a file is one of those that a run or a saved model is made of."""
+    return path.is_file() and path.name in (RUN_NAME, CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 
 def run_folders(folder: Path | str = "runs") -> Iterator[Path]:

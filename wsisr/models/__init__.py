@@ -41,6 +41,8 @@ from wsisr.models import (
     swdnet,
     swinir,
 )
+from wsisr.models.filling import load_foreign, start_from
+from wsisr.models.importing import import_weights
 from wsisr.models.info import ModelInfo
 from wsisr.models.registry import (
     NOT_BUILT,
@@ -50,7 +52,7 @@ from wsisr.models.registry import (
     model_spec,
     register,
 )
-from wsisr.models.weights import load_foreign, load_model, save_model, start_from
+from wsisr.models.weights import load_model, save_model
 from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "dcanet",
     "edsr",
     "hat",
+    "import_weights",
     "iste",
     "itsrn",
     "li2021",

@@ -2,11 +2,30 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from wsisr.errors import ModelError
 from wsisr.models.cost import model_cost
 from wsisr.models.registry import model_spec, resolve_settings, settings_dict
 from wsisr.models.settings import from_text
+
+
+def read_changes(name: str, changes: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` settings of a network, read as the fields' types.
+
+    Raises
+    ------
+    ModelError
+        An unknown network or setting, or a value of another type.
+    """
+    spec = model_spec(name)
+    settings = {}
+    for change in changes:
+        key, sign, text = change.partition("=")
+        if not sign:
+            raise ModelError(f"--set {change}: write key=value")
+        settings[key.strip()] = from_text(spec.settings, key.strip(), text.strip(), name)
+    return settings
 
 
 def describe_model(
@@ -31,12 +50,7 @@ def describe_model(
         ``key=value`` settings, read as the fields' types.
     """
     spec = model_spec(name)
-    settings = {}
-    for change in changes:
-        key, sign, text = change.partition("=")
-        if not sign:
-            raise ModelError(f"--set {change}: write key=value")
-        settings[key.strip()] = from_text(spec.settings, key.strip(), text.strip(), name)
+    settings = read_changes(name, changes)
     cost = model_cost(name, scale=scale, preset=preset, lr_px=lr_px, **settings)
     fixed = int(cost.scale) if spec.kind == "fixed" else None
     resolved = settings_dict(resolve_settings(name, fixed, preset, settings))

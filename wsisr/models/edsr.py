@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, ResidualBlock, conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.foreign import to_unit_range
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
@@ -64,9 +63,6 @@ class Edsr(EdsrBody):
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.rgb.restore(self.tail(super().forward(self.rgb.remove(lr))))
-
-    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return to_unit_range(state, DIV2K_MEAN, first="head.0", last="tail.1")
 
 
 def body_reach_px(settings: EdsrSettings) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
-from wsisr.models.weights import read_state
+from wsisr.models.foreign.containers import choose_part, find_parts, outermost, read_tensors
 
 _LOG = logging.getLogger(__name__)
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,7 +142,10 @@ class FeatureNet(nn.Module):
                 x = layer(x)
 
     def _read(self, path: Path) -> None:
-        state = read_state(path)
+        tensors = read_tensors(path)
+        names = (f"{prefix}0.weight" for prefix in ("features.", ""))
+        parts = [part for name in names for part in find_parts(tensors, name)]
+        state = choose_part(tensors, outermost(parts), str(path)).tensors if parts else tensors
         for name, own in self.state_dict().items():
             given = state.get(name, state.get(name.removeprefix("features.")))
             if given is None or given.shape != own.shape:

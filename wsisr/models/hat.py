@@ -23,14 +23,12 @@ from wsisr.models.layers.attention import (
 )
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.foreign import drop_prefixes, drop_suffixes
 from wsisr.models.layers.hybrid import (
     AttentionBlocks,
     HybridBlock,
     HybridGroup,
     OverlapAttention,
     overlap_index,
-    released_roll,
 )
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
@@ -158,21 +156,6 @@ class HybridNetwork(nn.Module):
         if self.image_skip:
             return made + F.interpolate(lr, scale_factor=self.scale, mode="bilinear")
         return self.rgb.restore(made)
-
-    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename and roll what the released HAT names and wraps differently."""
-        state = drop_prefixes(state, "relative_position_index", "mean")
-        state = drop_suffixes(state, "relative_position_index", "attn_mask")
-        released = any(".cab.3.attention.1." in key for key in state)
-        roll = released_roll(self.window_px, self.extended_px) if released else 0
-        mapped = {}
-        for key, value in state.items():
-            key = key.replace(".cab.3.attention.1.", ".cab.3.conv_du.0.")
-            key = key.replace(".cab.3.attention.3.", ".cab.3.conv_du.2.")
-            if key.endswith("overlap_attn.relative_position_bias_table"):
-                value = value.roll(roll, dims=0)
-            mapped[key] = value
-        return mapped
 
 
 def build_groups(

@@ -55,7 +55,6 @@ from wsisr.models.layers.coordinates import (
     gather_cells,
     scaled_cell,
 )
-from wsisr.models.layers.foreign import drop_prefixes, drop_suffixes
 from wsisr.models.layers.interactor import build_interactor
 from wsisr.models.layers.retrieval import BLOCK_BYTES, transfer
 from wsisr.models.registry import ModelSpec, register
@@ -275,31 +274,6 @@ class Iste(nn.Module):
         rel = corner.rel.to(amplitude.dtype)
         phase = 2 * pi * self.phase(rel_cell).sigmoid()
         return amplitude * (freq_row * rel[..., :1] + freq_col * rel[..., 1:] + phase).sin()
-
-    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The released code's names; its dead layers are left out."""
-        state = drop_prefixes(
-            state, "imnet_texture_auxiliary.", "imnet_query.", "pix_attn.depth_conv."
-        )
-        state = drop_suffixes(state, "relative_position_index", "attn_mask", "encoder.mean")
-        names = {
-            "pix_attn.": "lfi.",
-            "liifconv.": "lfi_conv.",
-            "coef.": "amplitude.",
-            "freq1.": "freq_row.",
-            "freq2.": "freq_col.",
-            "imnet_texture.": "ltd.",
-            "imnet_rgb.": "lpd.",
-            "fusionlinear.": "fusion.",
-        }
-        mapped = {}
-        for key, value in state.items():
-            for theirs, ours in names.items():
-                if key.startswith(theirs):
-                    key = ours + key.removeprefix(theirs)
-                    break
-            mapped[key] = value
-        return mapped
 
 
 def _cut(corner: Corner, start: int, count: int) -> Corner:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, ResidualChannelAttentionBlock, conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.foreign import to_unit_range
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
@@ -70,9 +69,6 @@ class Rcan(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         x = self.head(self.rgb.remove(lr))
         return self.rgb.restore(self.tail(x + self.body(x)))
-
-    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return to_unit_range(state, DIV2K_MEAN, first="head.0", last="tail.1")
 
 
 def _build(settings: RcanSettings, scale: int | None) -> FixedScaleModel:

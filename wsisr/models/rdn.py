@@ -17,22 +17,27 @@ from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3, run
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class RdnSettings:
-    """Channels of the trunk, dense blocks, layers in each, channels that each layer adds."""
+    """Channels of the trunk, dense blocks, layers in each, channels that each layer adds.
+
+    `up_width` is the width of the upsampler where it is not that of the trunk (the released code
+    gives it the growth: 32 in configuration "A").
+    """
 
     width: int = 64
     blocks: int = 16
     layers: int = 8
     growth: int = 64
+    up_width: int = later(0)
 
     def __post_init__(self) -> None:
         require(
-            min(self.width, self.blocks, self.layers, self.growth) >= 1,
+            min(self.width, self.blocks, self.layers, self.growth) >= 1 and self.up_width >= 0,
             "rdn: width, blocks, layers and growth must be at least 1",
         )
 
@@ -92,8 +97,9 @@ class Rdn(RdnBody):
 
     def __init__(self, settings: RdnSettings, scale: int) -> None:
         super().__init__(settings)
-        width = settings.width
-        self.UPNet = nn.Sequential(*pixel_shuffle_steps(width, scale), conv3(width, 3))
+        width = settings.up_width or settings.width
+        steps = pixel_shuffle_steps(width, scale, inputs=settings.width)
+        self.UPNet = nn.Sequential(*steps, conv3(width, 3))
 
     def forward(self, lr: Tensor) -> Tensor:
         out: Tensor = self.UPNet(super().forward(lr))

@@ -35,6 +35,8 @@ class ModelSpec:
         ``build(settings, scale) -> SRModel``.
     scales : tuple of int or None
         The only scales a fixed-scale architecture is defined for; None: any product of 2 and 3.
+    smallest : int
+        Least scale; 1: it also restores without enlarging.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelSpec:
     presets: Mapping[str, Callable[[int | None], Any]]
     build: Callable[[Any, int | None], SRModel]
     scales: tuple[int, ...] | None = None
+    smallest: int = 2
 
 
 _SPECS: dict[str, ModelSpec] = {}
@@ -116,12 +119,16 @@ def check_scale(spec: ModelSpec, scale: int | None) -> None:
         return
     if scale is None:
         raise ModelError(f"{spec.name} is built for one scale: give scale=2, 3, 4, 6 or 8")
-    if isinstance(scale, bool) or int(scale) != scale or not 2 <= scale <= MAX_SCALE:
-        raise ModelError(f"{spec.name}: scale={scale}; give a whole number from 2 to {MAX_SCALE}")
+    least = spec.smallest
+    if isinstance(scale, bool) or int(scale) != scale or not least <= scale <= MAX_SCALE:
+        raise ModelError(
+            f"{spec.name}: scale={scale}; give a whole number from {least} to {MAX_SCALE}"
+        )
     if spec.scales is not None and scale not in spec.scales:
         defined = ", ".join(f"x{s}" for s in spec.scales)
         raise ModelError(f"{spec.name} is defined for {defined} alone; x{scale} was asked for")
-    upsample_factors(int(scale))
+    if scale > 1:
+        upsample_factors(int(scale))
 
 
 def create_model(

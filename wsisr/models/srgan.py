@@ -5,8 +5,10 @@ CVPR 2017 (arXiv 1609.04802): SRResNet, with batch normalisation and PReLU as pu
 Wang et al. ESRGAN: enhanced super-resolution generative adversarial networks. ECCVW 2018 (arXiv
 1809.00219): residual-in-residual dense blocks; parameter names of the released network.
 
-Deviations: scales other than 4 by one upsampling step for each factor 2 or 3. Discriminators and
-losses are in `wsisr.models.adversarial`.
+Deviations: scales other than 4 by one upsampling step for each factor 2 or 3. `unshuffle` is the
+form of Real-ESRGAN's x2 and x1 files (Wang et al., Real-ESRGAN, ICCVW 2021, arXiv 2107.10833): the
+x4 network on the input with 2x2 or 4x4 pixels laid into channels. Discriminators and losses are in
+`wsisr.models.adversarial`.
 """
 
 from dataclasses import dataclass
@@ -84,11 +86,15 @@ class Srgan(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class EsrganSettings:
-    """Channels, channels that each dense layer adds, and residual-in-residual blocks."""
+    """Channels, channels that each dense layer adds, and residual-in-residual blocks.
+
+    `unshuffle`: x2 and x1 as the x4 network on an input whose pixels were laid into channels.
+    """
 
     width: int = 64
     growth: int = 32
     blocks: int = 23
+    unshuffle: bool = later(False)
 
     def __post_init__(self) -> None:
         require(
@@ -138,8 +144,9 @@ class Esrgan(nn.Module):
 
     def __init__(self, s: EsrganSettings, scale: int) -> None:
         super().__init__()
-        self.steps = upsample_factors(scale)
-        self.conv_first = conv3(3, s.width)
+        self.fold = 4 // scale if s.unshuffle else 1
+        self.steps = upsample_factors(scale * self.fold)
+        self.conv_first = conv3(3 * self.fold**2, s.width)
         self.body = Chain(*(RrdbBlock(s.width, s.growth) for _ in range(s.blocks)))
         self.conv_body = conv3(s.width, s.width)
         for i in range(len(self.steps)):
@@ -148,7 +155,7 @@ class Esrgan(nn.Module):
         self.conv_last = conv3(s.width, 3)
 
     def forward(self, lr: Tensor) -> Tensor:
-        x = self.conv_first(lr)
+        x = self.conv_first(F.pixel_unshuffle(lr, self.fold))
         x = x + self.conv_body(self.body(x))
         for i, step in enumerate(self.steps):
             x = F.interpolate(x, scale_factor=float(step), mode="nearest")
@@ -167,10 +174,19 @@ def _build_srgan(settings: SrganSettings, scale: int | None) -> FixedScaleModel:
 
 def _build_esrgan(settings: EsrganSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
+    if settings.unshuffle:
+        require(scale in (1, 2, 4), f"esrgan: unshuffle is defined for x1, x2 and x4, not x{scale}")
+    else:
+        require(scale > 1, "esrgan: x1 is defined with unshuffle=true alone")
+    net = Esrgan(settings, scale)
     traits = Traits(
-        halo_px=15 * settings.blocks + 5, halo_exact=True, tile_px=192, channels_last=True
+        multiple_of_px=net.fold,
+        halo_px=net.fold * (15 * settings.blocks + 5),
+        halo_exact=True,
+        tile_px=192,
+        channels_last=True,
     )
-    return FixedScaleModel(Esrgan(settings, scale), traits, scale)
+    return FixedScaleModel(net, traits, scale)
 
 
 SRGAN_SPEC = register(
@@ -204,5 +220,6 @@ ESRGAN_SPEC = register(
             "tiny": lambda scale: EsrganSettings(width=32, growth=16, blocks=1),
         },
         build=_build_esrgan,
+        smallest=1,
     )
 )

@@ -8,12 +8,15 @@ LTE and ISTE, whose encoder is this body without the upsampler). Readings and de
 padding inside is cropped from the *features*, so an encoder's features always belong to the
 pixels they stand on (the released code returns padded features); stochastic depth 0.1 only in
 `official`; the mean is a buffer; the shift mask is built on the device each forward pass.
-`upsampler="direct"` is the lightweight head (one convolution and pixel shuffle).
+`upsampler="direct"` is the lightweight head (one convolution and pixel shuffle), `"nearest"` that
+of the real-world files (nearest enlargement and convolutions); it has one step for each factor 2 or
+3, the released class has two for x4 and one for any other scale.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.info import Traits
@@ -28,11 +31,10 @@ from wsisr.models.layers.attention import (
 )
 from wsisr.models.layers.blocks import conv3, run
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.foreign import drop_suffixes
 from wsisr.models.layers.padding import pad_to_multiple
-from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.layers.upsample import pixel_shuffle_steps, upsample_factors
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -54,10 +56,14 @@ class SwinirSettings:
         Largest probability of stochastic depth, reached linearly at the last layer.
     head_width : int
         Channels between trunk and upsampler.
-    upsampler : {"classical", "direct"}
-        Pixel shuffle in steps with convolutions between, or in one step.
+    upsampler : {"classical", "direct", "nearest"}
+        Pixel shuffle in steps with convolutions between, or in one step; or nearest enlargement in
+        steps, each followed by a convolution.
     rgb_mean : tuple of float
         Subtracted before and added after.
+    group_conv : {"1conv", "3conv"}
+        Convolution at the end of each group and of the body: one of 3x3, or a bottleneck of three
+        at a quarter of the width (the large real-world files).
     """
 
     width: int = 180
@@ -68,8 +74,9 @@ class SwinirSettings:
     mlp_ratio: float = 2.0
     drop_path: float = 0.0
     head_width: int = 64
-    upsampler: Literal["classical", "direct"] = "classical"
+    upsampler: Literal["classical", "direct", "nearest"] = "classical"
     rgb_mean: tuple[float, float, float] = DIV2K_MEAN
+    group_conv: Literal["1conv", "3conv"] = later("1conv")
 
     def __post_init__(self) -> None:
         require(
@@ -122,13 +129,27 @@ class SwinLayers(nn.Module):
         return x
 
 
+def body_conv(s: SwinirSettings) -> nn.Module:
+    """The convolution that closes a group or the body; keys 0, 2, 4 where it is three."""
+    if s.group_conv == "1conv":
+        return conv3(s.width, s.width)
+    narrow = s.width // 4
+    return nn.Sequential(
+        conv3(s.width, narrow),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(narrow, narrow, 1),
+        nn.LeakyReLU(0.2),
+        conv3(narrow, s.width),
+    )
+
+
 class SwinGroup(nn.Module):
     """Layers, a convolution, plus the input (RSTB)."""
 
     def __init__(self, s: SwinirSettings, drops: list[float]) -> None:
         super().__init__()
         self.residual_group = SwinLayers(s, drops)
-        self.conv = conv3(s.width, s.width)
+        self.conv = body_conv(s)
 
     def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         y = self.residual_group(x, index, mask)
@@ -153,8 +174,8 @@ class SwinirBody(nn.Module):
             SwinGroup(s, drops[g * s.depth : (g + 1) * s.depth]) for g in range(s.groups)
         )
         self.norm = nn.LayerNorm(s.width)
-        self.conv_after_body = conv3(s.width, s.width)
-        if s.upsampler == "classical":
+        self.conv_after_body = body_conv(s)
+        if s.upsampler != "direct":
             self.conv_before_upsample = nn.Sequential(
                 conv3(s.width, s.head_width), nn.LeakyReLU(0.01)
             )
@@ -175,9 +196,6 @@ class SwinirBody(nn.Module):
         x = self.conv_before_upsample(self.trunk(pad_to_multiple(rgb, self.window_px)))
         return x[..., :height, :width]
 
-    def map_foreign_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        return drop_suffixes(state, "relative_position_index", "attn_mask", "mean")
-
 
 class Swinir(SwinirBody):
     """The whole network; input sides must be multiples of the window (the shell pads)."""
@@ -187,17 +205,29 @@ class Swinir(SwinirBody):
         s = settings
         self.rgb = RgbMean(s.rgb_mean)
         self.direct = s.upsampler == "direct"
+        self.steps = upsample_factors(scale) if s.upsampler == "nearest" else ()
         if self.direct:
             self.upsample = nn.Sequential(conv3(s.width, 3 * scale * scale), nn.PixelShuffle(scale))
+            return
+        if self.steps:
+            for i in range(len(self.steps)):
+                self.add_module(f"conv_up{i + 1}", conv3(s.head_width, s.head_width))
+            self.conv_hr = conv3(s.head_width, s.head_width)
         else:
             self.upsample = nn.Sequential(*pixel_shuffle_steps(s.head_width, scale))
-            self.conv_last = conv3(s.head_width, 3)
+        self.conv_last = conv3(s.head_width, 3)
 
     def forward(self, lr: Tensor) -> Tensor:
         x = self.trunk(self.rgb.remove(lr))
         if self.direct:
             return self.rgb.restore(self.upsample(x))
-        return self.rgb.restore(self.conv_last(self.upsample(self.conv_before_upsample(x))))
+        x = self.conv_before_upsample(x)
+        if not self.steps:
+            return self.rgb.restore(self.conv_last(self.upsample(x)))
+        for i, step in enumerate(self.steps):
+            x = F.interpolate(x, scale_factor=float(step), mode="nearest")
+            x = F.leaky_relu(self.get_submodule(f"conv_up{i + 1}")(x), 0.2)
+        return self.rgb.restore(self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)))
 
 
 def _build(settings: SwinirSettings, scale: int | None) -> FixedScaleModel:

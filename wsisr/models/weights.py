@@ -1,28 +1,27 @@
-"""Weights on disk: our checkpoints, and other projects' state dicts.
+"""Saved models: a network and what it is, on disk.
 
 A saved model is a folder of two files: ``model.safetensors`` (tensors, with the specification in
 its header too) and ``config.json`` (the same specification, to be read by people). Neither can
-run code. Other projects' pickles are read with ``weights_only=True``.
+run code. Weights of other programs come in through `wsisr.models.importing`.
 """
 
 import hashlib
 import json
 import os
-import pickle
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from wsisr import __version__
 from wsisr.errors import ModelError, damage_is_clear
+from wsisr.models.community import PREFIX, community_from
+from wsisr.models.foreign.containers import behind, read_safetensors
 from wsisr.models.registry import build_from_settings, model_spec, settings_dict
 from wsisr.models.settings import missing, override
 from wsisr.models.wrapper import SRModel
@@ -33,8 +32,6 @@ CONFIG_NAME = "config.json"
 DIGEST_KEY = "tensors_blake2b"
 _CONFIG_TYPES = {"name": str, "preset": str, "settings": dict, "extra": dict}
 _MAX_SCALE = 1000
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "sd")
-_PREFIXES = ("module.", "_orig_mod.")
 
 
 def model_config(model: SRModel, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -63,8 +60,6 @@ def save_model(model: SRModel, folder: Path | str, extra: Mapping[str, Any] | No
     sees half a file; the specification in the weights' header tells a half-replaced pair.
     Training-only branches are not part of the model and are not saved.
     """
-    if model.info.family == "community":
-        raise ModelError(f"{model.info.name} is not our architecture; keep its own weights file")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -111,31 +106,41 @@ def load_model_and_config(
     folder = folder.parent if folder.name in (WEIGHTS_NAME, CONFIG_NAME) else folder
     config = read_config(folder)
     where = folder / CONFIG_NAME
-    with damage_is_clear(where, ModelError, "copy the folder again from where it was saved"):
-        model = _from_config(config, where)
-    tensors = _read_safetensors(folder / WEIGHTS_NAME)
+    tensors = read_safetensors(folder / WEIGHTS_NAME)
+    model = model_from(config, tensors, where)
     # Models that were saved before there were digests have none.
     if config.get(DIGEST_KEY, found := tensors_digest(tensors)) != found:
         raise ModelError(
             f"{folder / WEIGHTS_NAME}: its tensors do not match the digest in {CONFIG_NAME}: the "
             "file was damaged or edited; copy it again"
         )
-    _load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
+    load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
     return model.to(device).eval(), config
 
 
-def _from_config(config: Mapping[str, Any], where: Path) -> SRModel:
-    spec = model_spec(config["name"])
-    lacking = missing(spec.settings, config["settings"])
-    if lacking:
-        raise ModelError(
-            f"{where} lacks the settings {', '.join(lacking)} of {spec.name}; it "
-            f"was written by {config.get('created_with', 'an unknown version')}"
-        )
-    settings = override(spec.settings(), config["settings"], spec.name)
-    # The fresh weights are overwritten: the caller's random state must not notice them.
-    with torch.random.fork_rng(devices=[]):
-        return build_from_settings(spec, settings, config["scale"], config["preset"])
+def model_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path) -> SRModel:
+    """The network of a specification, its weights still fresh.
+
+    Raises
+    ------
+    ModelError
+        An unknown architecture or setting.
+    """
+    if str(config["name"]).startswith(PREFIX):
+        inner = behind(tensors, "net.model.")
+        return community_from(inner, str(where.parent), where.parent.name)
+    with damage_is_clear(where, ModelError, "copy the folder again from where it was saved"):
+        spec = model_spec(config["name"])
+        lacking = missing(spec.settings, config["settings"])
+        if lacking:
+            raise ModelError(
+                f"{where} lacks the settings {', '.join(lacking)} of {spec.name}; it "
+                f"was written by {config.get('created_with', 'an unknown version')}"
+            )
+        settings = override(spec.settings(), config["settings"], spec.name)
+        # The fresh weights are overwritten: the caller's random state must not notice them.
+        with torch.random.fork_rng(devices=[]):
+            return build_from_settings(spec, settings, config["scale"], config["preset"])
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -188,121 +193,14 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     return config
 
 
-def read_state(path: Path | str) -> dict[str, Tensor]:
-    """Tensors of a foreign checkpoint, unwrapped.
-
-    Reads safetensors, and pickles with ``weights_only=True``. Looks into the wrappers
-    ``params_ema``, ``params``, ``state_dict``, ``model`` and ``sd`` (in that order of preference)
-    and strips the prefixes that DistributedDataParallel and torch.compile add.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such weights file")
-    content: Any
-    if path.suffix == ".safetensors":
-        content = _read_safetensors(path)
-    else:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise ModelError(
-                f"{path} is no plain file of weights ({str(error).splitlines()[0]}); only tensors "
-                "are read, never code: save its state dict alone, best as safetensors"
-            ) from error
-    content = _unwrap(content)
-    state = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
-    if not state:
-        raise ModelError(f"{path} holds no tensors by name")
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-def load_foreign(model: SRModel, path: Path | str) -> None:
-    """Fill a model with another project's weights; every tensor must find its place.
-
-    Names of the released networks (SwinIR, HAT, EDSR, RCAN, RDN, ISTE ...) are mapped.
+def load_exactly(model: SRModel, state: Mapping[str, Tensor], source: str) -> None:
+    """Fill a model; every tensor finds its place, every place its tensor, and all are numbers.
 
     Raises
     ------
     ModelError
-        Naming tensors that are missing, left over or of another shape.
+        Naming tensors that are missing, left over, of another shape, or not finite.
     """
-    state = model.foreign_state(read_state(path))
-    own = model.net.state_dict()
-    if not all(key in own for key in state) and all(key.startswith("net.") for key in state):
-        state = {key.removeprefix("net."): value for key, value in state.items()}
-    _load_exactly(model, {f"net.{key}": value for key, value in state.items()}, str(path))
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartReport:
-    """What `start_from` did: keys copied, position tables resampled, keys left as they were."""
-
-    copied: tuple[str, ...]
-    resampled: tuple[str, ...]
-    fresh: tuple[str, ...]
-
-
-def start_from(model: SRModel, path: Path | str) -> StartReport:
-    """Start a model from another scale's or preset's weights, as far as they fit.
-
-    The upsampler of another scale stays fresh; position tables of another size
-    (``rpe_table``) are resampled bilinearly.
-
-    Raises
-    ------
-    ModelError
-        If nothing fits.
-    """
-    path = Path(path)
-    source = path / WEIGHTS_NAME if path.is_dir() else path
-    state = read_state(source)
-    own = model.state_dict()
-    if not any(key in own for key in state):
-        state = {f"net.{key}": value for key, value in model.foreign_state(state).items()}
-    merged: dict[str, Tensor] = {}
-    resampled = []
-    for key, value in state.items():
-        if key in own and own[key].shape == value.shape:
-            merged[key] = value
-        elif key in own and key.endswith("rpe_table"):
-            table = F.interpolate(
-                value[None].float(), own[key].shape[-2:], mode="bilinear", align_corners=True
-            )
-            merged[key] = table[0].to(own[key].dtype)
-            resampled.append(key)
-    if not merged:
-        raise ModelError(f"{path}: no tensor fits {model.info.name}; is it another architecture?")
-    model.load_state_dict({**own, **merged})
-    return StartReport(
-        copied=tuple(sorted(set(merged) - set(resampled))),
-        resampled=tuple(sorted(resampled)),
-        fresh=tuple(sorted(set(own) - set(merged))),
-    )
-
-
-def _unwrap(content: Any) -> dict[Any, Any]:
-    while isinstance(content, dict):
-        inner = next(
-            (content[k] for k in _WRAPPERS if isinstance(content.get(k), dict) and content[k]),
-            None,
-        )
-        if inner is None:
-            return content
-        content = inner
-    return {}
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _load_exactly(model: SRModel, state: Mapping[str, Tensor], source: str) -> None:
     own = model.state_dict()
     faults = [
         ("missing", sorted(set(own) - set(state))),
@@ -322,4 +220,15 @@ def _load_exactly(model: SRModel, state: Mapping[str, Tensor], source: str) -> N
             f"{source} does not fit {model.info.name} ({model.info.preset}, scale "
             f"{model.info.scale}): tensors {'; '.join(found)}"
         )
+    check_finite(state, source)
     model.load_state_dict(dict(state))
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise `ModelError`, naming a tensor, if weights are not numbers: training has diverged."""
+    wrong = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if wrong:
+        raise ModelError(
+            f"{source}: {wrong[0]} holds values that are no numbers (so do {len(wrong) - 1} other "
+            "tensors); its training diverged: take weights from before that"
+        )

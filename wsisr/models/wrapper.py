@@ -1,6 +1,5 @@
 """The shell around every network: any input size in, exactly the asked-for size out."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,11 +45,6 @@ class SRModel(nn.Module):
             if hasattr(module, "checkpointing"):
                 setattr(module, "checkpointing", on)  # noqa: B010 - modules are not typed by attribute
         return self
-
-    def foreign_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Map another project's state dict onto this model's keys (without ``net.``)."""
-        mapper = getattr(self.net, "map_foreign_state", None)
-        return dict(state) if mapper is None else mapper(dict(state))
 
 
 def check_batch(lr: Tensor, name: str) -> None:

@@ -5,15 +5,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.store.files import replace_file
 from wsisr.training.logs import read_rows
 
-NOT_FOR_DIAGNOSIS = (
-    "Not for diagnosis. Super-resolution invents detail that the glass may not have; this model "
-    "has not been validated for any clinical use."
-)
 _METRICS = (
     ("psnr", "psnr_rgb", "PSNR (RGB, 8 bit, border of the scale cut off)"),
     ("ssim", "ssim_rgb", "SSIM (RGB, 8 bit, border of the scale cut off)"),
@@ -80,8 +75,7 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
 def hub_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]]) -> str:
     """The same with the front matter of a Hugging Face model folder (its ``README.md``).
 
-    `license` is ``other``: whose weights they are, and what the licence of the slides allows, is
-    not known here. The results are those of validation, and are called so.
+    The results are those of validation, and are called so.
     """
     rows = [row for row in validation if row["step"] == validation[-1]["step"]]
     metrics = [
@@ -91,13 +85,7 @@ def hub_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]
         if isfinite(row[key])
     ]
     name = f"{record['model']} {_reach(record)}"
-    front: dict[str, Any] = {
-        "license": "other",
-        "library_name": "wsisr",
-        "pipeline_tag": "image-to-image",
-        "tags": ["super-resolution", "digital-pathology", "whole-slide-imaging", record["model"]],
-        "metrics": ["psnr", "ssim"],
-    }
+    more: dict[str, Any] = {"metrics": ["psnr", "ssim"]}
     if metrics:
         result = {
             "task": {"type": "image-to-image", "name": "Super-resolution"},
@@ -108,9 +96,8 @@ def hub_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, float]
             },
             "metrics": metrics,
         }
-        front["model-index"] = [{"name": name, "results": [result]}]
-    head = yaml.safe_dump(front, sort_keys=False)
-    return f"---\n{head}---\n\n{model_card(record, validation)}"
+        more["model-index"] = [{"name": name, "results": [result]}]
+    return front_matter(record["model"], more) + model_card(record, validation)
 
 
 def write_card(folder: Path, record: Mapping[str, Any]) -> None:

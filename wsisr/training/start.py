@@ -308,16 +308,10 @@ def _start_from(model: SRModel, path: Path) -> str:
     elif not path.exists():
         raise ConfigError(f"--init-from {path}: there is nothing of that name")
     try:
-        done = start_from(model, source)
+        # A record is passed on: where the run lay is nobody's business.
+        return f"{path.name}: {start_from(model, source).sentence()}"
     except ModelError as error:
         raise ConfigError(f"--init-from: {error}") from None
-    # A record is passed on: where the run lay is nobody's business.
-    text = f"{path.name}: {len(done.copied)} tensors taken over"
-    if done.resampled:
-        text += f", {len(done.resampled)} position tables resampled"
-    if done.fresh:
-        text += f", {len(done.fresh)} start anew"
-    return text
 
 
 def _reference_note(plan: DataPlan, model: SRModel) -> list[str]:

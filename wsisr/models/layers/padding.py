@@ -18,5 +18,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     Each axis is reflected, or extended by its edge values where reflection is undefined.
     """
     height, width = x.shape[-2:]
-    x = _pad_axis(x, -width % multiple, width, "w")
-    return _pad_axis(x, -height % multiple, height, "h")
+    return pad_to(x, height + -height % multiple, width + -width % multiple)
+
+
+def pad_to(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Likewise, to a size that is no smaller."""
+    height, width = x.shape[-2:]
+    x = _pad_axis(x, cols - width, width, "w")
+    return _pad_axis(x, rows - height, height, "h")

@@ -24,14 +24,20 @@ def upsample_factors(scale: int) -> tuple[int, ...]:
     return tuple(steps)
 
 
-def pixel_shuffle_steps(width: int, scale: int, bias: bool = True) -> list[nn.Module]:
-    """Convolution and pixel shuffle for each step; keys 0, 2, 4 ... in a Sequential."""
+def pixel_shuffle_steps(
+    width: int, scale: int, bias: bool = True, inputs: int | None = None
+) -> list[nn.Module]:
+    """Convolution and pixel shuffle for each step; keys 0, 2, 4 ... in a Sequential.
+
+    `inputs` is the width in front of the first step where it is another one.
+    """
     layers: list[nn.Module] = []
     for step in upsample_factors(scale):
         layers += [
-            nn.Conv2d(width, step * step * width, 3, padding=1, bias=bias),
+            nn.Conv2d(inputs or width, step * step * width, 3, padding=1, bias=bias),
             nn.PixelShuffle(step),
         ]
+        inputs = width
     return layers
 
 

@@ -1,0 +1,277 @@
+"""From a file of weights that another program wrote to a model.
+
+Every tensor is accounted for: taken, dropped as a constant, or left alone because it is no part of
+the network; and every tensor of the network is in the file. What the file does not say is said.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from wsisr.errors import ModelError, damage_is_clear
+from wsisr.models.community import PREFIX, load_community
+from wsisr.models.describe import read_changes
+from wsisr.models.foreign.containers import (
+    Part,
+    behind,
+    choose_part,
+    find_parts,
+    outermost,
+    read_safetensors,
+    read_tensors,
+)
+from wsisr.models.foreign.edits import fold_range
+from wsisr.models.foreign.layouts import Found, Recognised, recognise
+from wsisr.models.foreign.ranges import likely_span
+from wsisr.models.registry import build_from_settings, model_spec
+from wsisr.models.settings import override
+from wsisr.models.weights import load_exactly, model_from
+from wsisr.models.wrapper import SRModel
+
+PRESET = "imported"
+"""What stands for the preset of a model whose settings its file has said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A model out of a foreign file, and how it got there.
+
+    Attributes
+    ----------
+    model : SRModel
+        In eval mode.
+    layout : str
+        Whose names the file has.
+    part : str
+        Of the file, as a dotted path; empty for a bare state dict.
+    taken, dropped : int
+        Tensors that became weights; constants that the network makes itself.
+    notes : tuple of str
+        What was preferred, assumed and left alone.
+    """
+
+    model: SRModel
+    layout: str
+    part: str
+    taken: int
+    dropped: int
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What a user should read about it."""
+        info = self.model.info
+        reach = f"x{info.scale}" if info.scale else "any scale"
+        gone = f", {self.dropped} constants dropped" if self.dropped else ""
+        return [
+            f"{self.layout}: {info.name} {reach}, {self.model.parameter_count:,} parameters, "
+            f"{self.taken} tensors taken{gone}",
+            *self.notes,
+        ]
+
+
+def import_weights(
+    path: Path | str,
+    *,
+    model: str | None = None,
+    scale: int | None = None,
+    preset: str = "recommended",
+    changes: Sequence[str] = (),
+    part: str | None = None,
+    span: int | None = None,
+) -> Imported:
+    """Build a model from a file of weights.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    model : str, optional
+        The network; needed where the file's names are those of no known program. Where they are, it
+        is checked.
+    scale : int, optional
+        Likewise.
+    preset : str
+        Of a network that is given by name.
+    changes : sequence of str
+        ``key=value`` settings: of such a network, or of what a layout assumed.
+    part : str, optional
+        Which of several networks of the file, by its dotted path.
+    span : {1, 255}, optional
+        Largest value that the network was trained on, where the file does not say it.
+
+    Raises
+    ------
+    ModelError
+        One sentence: what is wrong with the file, or what has to be said about it.
+    """
+    path = Path(path)
+    own = _from_header(path)
+    if own is not None:
+        return own
+    tensors = read_tensors(path)
+    known = recognise(tensors, str(path), part)
+    if known is not None and model in (None, known.found.model):
+        return _from_layout(path, known, scale, changes, span)
+    if model is not None:
+        if known is not None:
+            raise ModelError(
+                f"{path} is a file of {known.layout.title}, which is {known.found.model} and not "
+                f"{model}; leave --model out"
+            )
+        return _from_name(path, tensors, model, scale, preset, changes, part)
+    network = load_community(path)
+    return Imported(
+        model=network,
+        layout=f"{network.info.name.removeprefix(PREFIX)} (spandrel)",
+        part="",
+        taken=len(network.state_dict()),
+        dropped=0,
+        notes=("read by spandrel, which decides what its tensors mean",),
+    )
+
+
+def _from_layout(
+    path: Path, known: Recognised, scale: int | None, changes: Sequence[str], span: int | None
+) -> Imported:
+    found = known.found
+    spec = model_spec(found.model)
+    if scale is not None and spec.kind == "arbitrary":
+        raise ModelError(f"{path}: {spec.name} takes any scale; leave --scale out")
+    if scale is not None and scale != found.scale:
+        raise ModelError(f"{path} enlarges by {found.scale}, not by {scale}; leave --scale out")
+    settings = override(spec.presets[found.preset](found.scale), found.settings, spec.name)
+    settings = override(settings, read_changes(spec.name, changes), spec.name)
+    with torch.random.fork_rng(devices=[]):
+        network = build_from_settings(spec, settings, found.scale, PRESET)
+    load_exactly(network, ours(found.tensors), f"{path} ({known.layout.title})")
+    notes = [*known.part.notes, *found.notes]
+    if found.spans:
+        chosen, note = decide_span(path, network, found, span, must=True)
+        load_exactly(network, ours(folded(found, chosen)), str(path))
+        notes.append(note)
+    elif span is not None:
+        raise ModelError(f"{path} says its range itself; leave --range out")
+    return Imported(
+        model=network.eval(),
+        layout=known.layout.title,
+        part=known.part.name,
+        taken=len(found.tensors),
+        dropped=len(found.dropped),
+        notes=tuple(notes),
+    )
+
+
+def _from_name(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    name: str,
+    scale: int | None,
+    preset: str,
+    changes: Sequence[str],
+    part: str | None,
+) -> Imported:
+    spec = model_spec(name)
+    if preset not in spec.presets:
+        raise ModelError(f"{name} has no preset {preset!r}; it has {', '.join(spec.presets)}")
+    settings = override(spec.presets[preset](scale), read_changes(name, changes), name)
+    with torch.random.fork_rng(devices=[]):
+        network = build_from_settings(spec, settings, scale, preset)
+    chosen = own_part(network, tensors, str(path), part)
+    load_exactly(network, ours(chosen.tensors), str(path))
+    return Imported(
+        model=network.eval(),
+        layout=f"{name}'s own names",
+        part=chosen.name,
+        taken=len(chosen.tensors),
+        dropped=0,
+        notes=chosen.notes,
+    )
+
+
+def _from_header(path: Path) -> Imported | None:
+    """A weights file of ours that stands alone: its header says what it is."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    tensors = read_safetensors(path)
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("wsisr")
+    if text is None:
+        return None
+    with damage_is_clear(path, ModelError, "copy it again"):
+        config = json.loads(text)
+        network = model_from(config, tensors, path)
+    load_exactly(network, tensors, str(path))
+    return Imported(
+        model=network.eval(),
+        layout="a saved model of wsisr",
+        part="",
+        taken=len(tensors),
+        dropped=0,
+        notes=(),
+    )
+
+
+def own_part(
+    model: SRModel, tensors: Mapping[str, Tensor], source: str, wanted: str | None = None
+) -> Part:
+    """The part of a file that has a network's own names, the most of them where none has all.
+
+    Raises
+    ------
+    ModelError
+        None has any; or several could be meant.
+    """
+    own = set(model.net.state_dict())
+    prefixes = {prefix for name in own for prefix in find_parts(tensors, name)}
+    if not prefixes:
+        raise ModelError(
+            f"{source}: no tensor fits {model.info.name}; it holds {', '.join(list(tensors)[:3])}"
+        )
+    shared = {prefix: len(own & set(behind(tensors, prefix))) for prefix in outermost(prefixes)}
+    most = max(shared.values())
+    return choose_part(tensors, [p for p, n in shared.items() if n == most], source, wanted)
+
+
+def ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of a network's tensors as our models have them."""
+    return {f"net.{key}": value for key, value in tensors.items()}
+
+
+def folded(found: Found, span: int) -> dict[str, Tensor]:
+    """Tensors of a network that was trained on 0..span, for [0, 1]."""
+    if span == 1:
+        return found.tensors
+    return fold_range(found.tensors, float(span), found.first, found.last)
+
+
+def decide_span(
+    path: Path, model: SRModel, found: Found, given: int | None, *, must: bool
+) -> tuple[int, str]:
+    """The range of a network's values, and how it is known; the model's weights are overwritten.
+
+    Raises
+    ------
+    ModelError
+        Nothing tells it, and it must be known.
+    """
+    if given is not None:
+        if given not in found.spans:
+            raise ModelError(f"--range {given}: give {' or '.join(map(str, found.spans))}")
+        return given, f"values in 0..{given}, as given"
+    states = {span: ours(folded(found, span)) for span in found.spans}
+    shown = likely_span(model, states)
+    if shown is not None:
+        return shown, f"values in 0..{shown}: so it gives a ramp of colours back"
+    if found.sure:
+        return found.spans[0], f"values in 0..{found.spans[0]}, as the released options say"
+    if must:
+        raise ModelError(
+            f"{path} does not say whether it was trained on values to 1 or to 255, and its output "
+            "does not show it; give --range 1 or --range 255"
+        )
+    return 1, "values in 0..1 are assumed"
