@@ -12,6 +12,7 @@ import yaml
 from training_samples import QUICK, SMALL, make_store
 from wsisr_cli import main as cli
 
+from wsisr.degradation import parse_degradation
 from wsisr.training import open_run
 
 torch.set_num_threads(1)
@@ -57,6 +58,42 @@ def test_train_needs_nothing_but_a_model(built: Path, wsisr: Command) -> None:
     code, out, err = wsisr("train", "--model", "srcnn", "--resume", "--steps", "5")
     assert code == 0 and "Going on with runs/srcnn-x4" in err
     assert open_run("runs/srcnn-x4").step == 5
+
+
+def test_no_file_of_a_run_or_an_evaluation_says_where_anything_lay(
+    built: Path, wsisr: Command, tmp_path: Path
+) -> None:
+    place = tmp_path / "Kowalska"
+    shutil.copytree(built, place / "pairs.zarr")
+    profile = parse_degradation("jpeg:quality=40").model_copy(update={"name": "our-scanner"})
+    profile.write(place / "scanner.json")
+    shared = ["train", "--model", "srcnn", "--data", str(place / "pairs.zarr"), "--device", "cpu"]
+    lr = ["--lr-source", str(place / "scanner.json")]
+    for name, more in (("a", []), ("b", [*lr, "--init-from", str(place / "runs/a")])):
+        folder = str(place / "runs" / name)
+        code, _, err = wsisr(*shared, "-o", folder, "--steps", "1", *more, *FAST)
+        assert code == 0, err
+    assert open_run(place / "runs/b").lr_origin == "simulated:our-scanner"
+    (place / "scanner.json").rename(place / "moved.json")
+    again = [*shared, "-o", str(place / "runs/b"), "--resume"]
+    code, _, err = wsisr(*again, "--steps", "2")
+    assert code == 0, err
+    code, _, err = wsisr(*again, "--steps", "3", "--lr-source", str(place / "moved.json"))
+    assert code == 0 and open_run(place / "runs/b").step == 3, err
+    parse_degradation("jpeg:quality=41").write(place / "other.json")
+    code, _, err = wsisr(*again, "--steps", "4", "--lr-source", str(place / "other.json"))
+    assert code == 2 and "lr_source" in err
+    code, _, err = wsisr(
+        "eval", "--scales", "4", "--data", str(place / "pairs.zarr"), "--model",
+        str(place / "runs/b"), "--lr-source", str(place / "moved.json"), "-o", str(place / "eval"),
+        "--no-cost", "--figures", "0",
+    )  # fmt: skip
+    assert code == 0, err
+    results = json.loads((place / "eval/results.json").read_text())
+    assert (results["store"]["path"], results["lr_source"]) == ("pairs.zarr", "moved.json")
+    for file in sorted([*(place / "runs").rglob("*"), *(place / "eval").rglob("*")]):
+        if file.is_file():
+            assert b"Kowalska" not in file.read_bytes(), file
 
 
 def test_arbitrary_scale_models_have_no_scale_in_their_name(built: Path, wsisr: Command) -> None:

@@ -129,7 +129,7 @@ def parse_degradation(spec: "str | Path | Mapping[str, Any] | Degradation") -> D
     if not any(stage.samples for stage in stages):
         stages.append(Bicubic())
     stages.sort(key=lambda stage: stage.rank)
-    return _validate({"name": spec, "stages": stages}, repr(spec))
+    return _validate({"name": without_folders(spec), "stages": stages}, repr(spec))
 
 
 def without_folders(spec: str) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from wsisr.degradation import Degradation
 from wsisr.inference.trained import BEST, LAST
 from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter
@@ -27,7 +28,7 @@ from wsisr.training.config import OptimSection, TrainConfig
 from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
 from wsisr.training.interrupts import readable_faults, stop_flag
-from wsisr.training.outputs import Outputs
+from wsisr.training.outputs import PROFILE_NAME, Outputs
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Recipe
 from wsisr.training.record import RunRecord
@@ -58,6 +59,8 @@ class Job:
         None: nothing is written (dry runs, measurements).
     state : TrainerState or None
         What the run goes on from.
+    profile : Degradation or None
+        Of simulated LR, where a file holds it: the run keeps its own copy.
     """
 
     config: TrainConfig
@@ -72,6 +75,7 @@ class Job:
     report: Reporter
     folder: Path | None = None
     state: TrainerState | None = None
+    profile: Degradation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,8 @@ def _run(job: Job) -> Outcome:
     outputs = None
     if job.folder is not None and processes.main:
         outputs = Outputs(job.folder, config, job.record, job.samples, step)
+        if job.profile is not None:
+            job.profile.write(job.folder / PROFILE_NAME)
 
     per_step = config.data.batch * processes.count * train.accumulate
     window = _Window(job.feed, device, per_step)

@@ -29,6 +29,8 @@ from wsisr.training.validation import Enlarge, Sample, enlarge_bicubic, validati
 
 CHECKPOINTS = "checkpoints"
 CONFIG_NAME = "config.yaml"
+PROFILE_NAME = "degradation.json"
+"""A run's own copy of the profile that its LR is simulated by."""
 
 
 class Outputs:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.degradation import parse_degradation
+from wsisr.degradation import Degradation, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
 from wsisr.store.schema import VERDICTS, layer_column
@@ -48,7 +48,8 @@ class DataPlan:
         None for models of any scale.
     origin : str
         ``rescan``, ``stored-level`` or ``simulated:<degradation>``.
-    degradation : str or None
+    simulation : Degradation or None
+        Of a simulated LR.
     train, val : ndarray, shape (m, 2)
         Slide index and row.
     patients, groups : tuple of str
@@ -71,7 +72,7 @@ class DataPlan:
     hr_px: int
     scale: int | None
     origin: str
-    degradation: str | None
+    simulation: Degradation | None
     train: NDArray[np.int32]
     val: NDArray[np.int32]
     patients: tuple[str, ...]
@@ -84,9 +85,18 @@ class DataPlan:
     def simulated(self) -> bool:
         return self.lr is None
 
+    @property
+    def degradation(self) -> str | None:
+        """Its name."""
+        return None if self.simulation is None else self.simulation.name
+
 
 def plan_data(
-    store: PairStore, *, scale: int | None, lr_source: str, reference: bool = False
+    store: PairStore,
+    *,
+    scale: int | None,
+    lr_source: str | Degradation,
+    reference: bool = False,
 ) -> DataPlan:
     """Decide what a run trains on.
 
@@ -95,8 +105,8 @@ def plan_data(
     store : PairStore
     scale : int or None
         HR over LR; None: any scale, simulated.
-    lr_source : str
-        ``auto``, ``native`` or the name of a degradation.
+    lr_source : str or Degradation
+        ``auto``, ``native``, or a degradation or its name.
     reference : bool
         Whether the model is trained with a finer image of the field (CWT-Net).
 
@@ -119,10 +129,10 @@ def plan_data(
         lr, origin, slides, note = _choose_native(store, hr, scale, native, lr_source)
         usable = slides if lr is not None else usable
         notes += note
-    degradation = None
+    simulation = None
     if lr is None:
-        degradation = _degradation(store, lr_source)
-        origin = f"simulated:{degradation}"
+        simulation = _degradation(store, lr_source)
+        origin = f"simulated:{simulation.name}"
     train = _rows(store, train, usable)
     if not len(train):
         raise ConfigError(f"{store.path} has no pairs to train on in its train split")
@@ -146,7 +156,7 @@ def plan_data(
         hr_px=min(sizes),
         scale=scale,
         origin=origin,
-        degradation=degradation,
+        simulation=simulation,
         train=train,
         val=val,
         patients=patients,
@@ -216,12 +226,12 @@ def _choose_native(
     return None, "", [], [f"{array} is not native in every slide ({found}): LR is simulated."]
 
 
-def _degradation(store: PairStore, lr_source: str) -> str:
+def _degradation(store: PairStore, lr_source: str | Degradation) -> Degradation:
     name = lr_source
     if lr_source == "auto":
         name = str(store.attributes["manifest"].get("degradation") or "bicubic")
     try:
-        return parse_degradation(name).name
+        return parse_degradation(name)
     except DegradationError as error:
         raise ConfigError(
             f"--lr-source {lr_source}: {error} auto and native take the store's own LR."

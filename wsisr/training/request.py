@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from wsisr.errors import ConfigError
+from wsisr.degradation import Degradation, parse_degradation
+from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
 from wsisr.models import create_model, model_spec
 from wsisr.models.registry import PRESETS
@@ -18,7 +19,7 @@ from wsisr.training.config import (
     read_assignments,
     read_config,
 )
-from wsisr.training.outputs import CONFIG_NAME
+from wsisr.training.outputs import CONFIG_NAME, PROFILE_NAME
 from wsisr.training.parallel import Processes, join
 from wsisr.training.presets import Resolved, resolve_config
 
@@ -109,6 +110,7 @@ class Setting:
     processes: Processes
     device: torch.device
     earlier: TrainedModel | None
+    profile: Degradation | None = None
 
 
 def resolve(request: TrainRequest, gpu: bool) -> Resolved:
@@ -150,6 +152,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
     if earlier is not None:
         resolved = _resumed(earlier, request, resolved)
         _check_samples(earlier, resolved.config, processes.count)
+    resolved, profile = _with_own_profile(resolved, earlier)
     # No process may make the folder before all have looked.
     processes.wait()
     return Setting(
@@ -159,7 +162,29 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
         processes=processes,
         device=device,
         earlier=earlier,
+        profile=profile,
     )
+
+
+def _with_own_profile(
+    resolved: Resolved, earlier: TrainedModel | None
+) -> tuple[Resolved, Degradation | None]:
+    """A profile that a file holds becomes the run's own: paths mean nothing where the run goes."""
+    data = resolved.config.data
+    if ".json" not in data.lr_source:
+        return resolved, None
+    if earlier is not None and data.lr_source == PROFILE_NAME:
+        return resolved, _profile(str(earlier.folder / PROFILE_NAME))
+    profile = _profile(data.lr_source)
+    own = data.model_copy(update={"lr_source": PROFILE_NAME})
+    return replace(resolved, config=resolved.config.model_copy(update={"data": own})), profile
+
+
+def _profile(text: str) -> Degradation:
+    try:
+        return parse_degradation(text)
+    except DegradationError as error:
+        raise ConfigError(f"--lr-source: {error}") from None
 
 
 def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:
@@ -178,6 +203,12 @@ def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Res
     asked = [read_config(request.config)] if request.config else []
     for change in (*asked, request.changes, read_assignments(list(request.assignments))):
         content = merge(content, change)
+    given = content["data"]["lr_source"]
+    if old.data.lr_source == PROFILE_NAME != given and ".json" in given:
+        # The same profile under the path that it was given by.
+        kept = _profile(str(earlier.folder / PROFILE_NAME))
+        if _profile(given).digest == kept.digest:
+            content = merge(content, {"data": {"lr_source": PROFILE_NAME}})
     new = parse_config(content)
     if new.train.steps < earlier.step:
         raise ConfigError(

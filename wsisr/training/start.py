@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from wsisr.degradation import hr_size, lr_size, parse_degradation
+from wsisr.degradation import hr_size, lr_size
 from wsisr.errors import ConfigError, ModelError
 from wsisr.inference.trained import RUN_NAME, open_run
 from wsisr.locks import held
@@ -94,7 +94,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
     plan = plan_data(
         store,
         scale=config.model.scale,
-        lr_source=data.lr_source,
+        lr_source=setting.profile or data.lr_source,
         reference=model.info.takes_reference,
     )
     if earlier is not None and earlier.store.get("content") != plan.content:
@@ -156,7 +156,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         _say(report, line)
     batches = BatchRule(
         crops=rule,
-        degradation=None if plan.degradation is None else parse_degradation(plan.degradation),
+        degradation=plan.simulation,
         flips=data.flips and plan.flips,
         sample_px=data.sample_px if model.info.kind == "arbitrary" else None,
         reference=model.info.takes_reference,
@@ -175,6 +175,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         report=report,
         folder=folder,
         state=state,
+        profile=setting.profile,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation
+from wsisr.degradation import degrade, hr_size, lr_size
 from wsisr.errors import ConfigError, OutputError
 from wsisr.inference.engine import Bicubic, Capacity, Engine
 from wsisr.inference.images import super_resolve
@@ -127,7 +127,7 @@ def _stored(plan: DataPlan, data: PairDataset, row: int, crop_px: int) -> tuple[
 def _simulated(
     plan: DataPlan, data: PairDataset, row: int, crop_px: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    assert plan.degradation is not None
+    assert plan.simulation is not None
     largest = lr_size(plan.hr_px, scale)
     side = min(crop_px, largest)
     # Whole-pixel margins exist at whole scales only.
@@ -135,7 +135,7 @@ def _simulated(
     region = side + 2 * margin
     region_hr = hr_size(region, scale)
     hr = _read(data, plan.hr, row, (plan.hr_px - region_hr) // 2, region_hr)
-    lr = degrade(hr, parse_degradation(plan.degradation), scale, slots=[row], size=(region, region))
+    lr = degrade(hr, plan.simulation, scale, slots=[row], size=(region, region))
     if margin:
         cut = margin * int(scale)
         return (
