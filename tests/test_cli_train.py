@@ -13,7 +13,7 @@ from training_samples import QUICK, SMALL, make_store
 from wsisr_cli import main as cli
 
 from wsisr.degradation import parse_degradation
-from wsisr.training import open_run
+from wsisr.inference import open_run
 
 torch.set_num_threads(1)
 Command = Callable[..., tuple[int, str, str]]

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
@@ -264,3 +266,23 @@ def test_an_image_smaller_than_a_patch_is_named(sets: Path, tmp_path: Path) -> N
 def test_a_folder_without_images_of_the_layout_says_so(sets: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no images in the layout 'glas'"):
         build(sets / "images", tmp_path / "pairs.zarr", "glas")
+
+
+def test_images_of_16_bit_are_built_by_the_white_that_is_stated(sets: Path, tmp_path: Path) -> None:
+    """Mixed with others, as cameras were changed; without it each deep one is refused."""
+    source = tmp_path / "s"
+    shutil.copytree(sets / "images", source)
+    for path in sorted((source / "train").iterdir())[1:]:
+        deep = np.asarray(Image.open(path), np.uint16) * 16
+        path.with_suffix(".png").write_bytes(imagecodecs.png_encode(deep))
+        path.unlink()
+    overrides = {"size": 64, "lr": ["20x"]}
+    told = build(source, tmp_path / "none.zarr", "images", overrides=overrides)
+    failures = (tmp_path / "none.report" / "failures.csv").read_text()
+    assert told.exit_code and failures.count("--white N") == 2
+    plain = build_store(sets / "images", tmp_path / "a", "images", overrides=overrides)
+    store = build_store(source, tmp_path / "b", "images", overrides=overrides | {"white": 4080})
+    for one, other in zip(plain.slides, store.slides, strict=True):  # the same but for suffixes
+        np.testing.assert_array_equal(plain.patch(one, 1, "40x"), store.patch(other, 1, "40x"))
+    whites = [slide.attributes.get("white") for slide in store.slides.values()]
+    assert sorted(whites, key=str) == [4080.0, 4080.0, *[None] * 4]

@@ -11,9 +11,13 @@ import tifffile
 from PIL import Image, ImageOps
 from slides_samples import picture
 
+from wsisr.degradation.files import read_rgb
 from wsisr.errors import SlideError
+from wsisr.registration.showing import read_image
 from wsisr.slides import open_slide
+from wsisr.slides.opening import read_whole
 from wsisr.slides.pictures import read_picture
+from wsisr.slides.stack import ImageStack, open_stack
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +231,51 @@ def test_no_other_reader_shows_a_deep_or_turned_tiff(tmp_path: Path, tile) -> No
     with open_slide(path) as slide:
         np.testing.assert_array_equal(slide.read_level(0, 0, 0, 64, 96), np.rot90(image, -1))
         assert slide.info.backend == "image"
+
+
+def test_deep_images_are_compared_with_a_second_reader(tmp_path: Path) -> None:
+    for name, array in deep_files(tmp_path).items():
+        white = 1020.0 if array.dtype == np.uint16 else 1.0
+        with open_slide(tmp_path / name, white=white) as slide:
+            verdict = slide.info.verdict
+            assert verdict is not None and verdict.status == "agree" and verdict.regions, name
+            assert slide.info.white == white
+
+
+def test_images_of_every_command_come_through_the_door(tmp_path: Path) -> None:
+    """A TIFF whose tag says RGB over YCbCr streams: Pillow shows it 46 grey levels off."""
+    image = picture(256, 256)
+    path = tmp_path / "a.tif"
+    stream = imagecodecs.jpeg_encode(image, level=95, subsampling="444")
+    given = {"photometric": "rgb", "compression": "jpeg", "tile": (256, 256), "metadata": None}
+    tifffile.imwrite(path, iter([stream]), shape=image.shape, dtype=np.uint8, **given)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["PhotometricInterpretation"].overwrite(2)
+    shown, info = read_whole(path)
+    assert np.abs(shown.astype(int) - image).mean() < 7 and info.verdict is not None
+    with Image.open(path) as other:
+        assert np.abs(np.asarray(other.convert("RGB")).astype(int) - image).mean() > 20
+    np.testing.assert_array_equal(read_image(path), shown)
+    np.testing.assert_array_equal(read_rgb(path).permute(1, 2, 0).numpy(), shown)
+
+
+def test_a_stack_is_judged_by_some_of_its_images(tmp_path: Path) -> None:
+    files = []
+    for number in range(20):
+        files.append(tmp_path / f"{number:02}.png")
+        Image.fromarray(picture(32, 32, number)).save(files[-1])
+    with open_stack(tmp_path, ImageStack(files=tuple(files)), 32) as slide:
+        verdict = slide.info.verdict
+        assert verdict is not None and (verdict.status, verdict.regions) == ("agree", 8)
+        assert "8 of 8 images looked at (of 20)" in verdict.line()
+    deep = tmp_path / "deep.png"
+    deep.write_bytes(imagecodecs.png_encode(picture(32, 32).astype(np.uint16) * 4))
+    mixed = ImageStack(files=(files[0], deep))
+    with open_stack(tmp_path, mixed, 32, white=1020) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 32, 0, 32, 32), picture(32, 32))
+    with pytest.raises(SlideError, match="--white N"):
+        open_stack(tmp_path, mixed, 32)
+    rows = ImageStack(files=(tmp_path / "none.h5",), rows=(0,), dataset="x")
+    (tmp_path / "none.h5").write_bytes(b"no HDF5, and not opened before a row is asked for")
+    with open_stack(tmp_path, rows, 32) as slide:
+        assert slide.info.verdict is not None and slide.info.verdict.status == "unchecked"

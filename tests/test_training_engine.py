@@ -17,6 +17,7 @@ from torch import Tensor
 from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError, OutputError
+from wsisr.inference import open_run
 from wsisr.models import load_model
 from wsisr.progress import ProgressEvent
 from wsisr.store import open_pairs
@@ -24,7 +25,6 @@ from wsisr.training import (
     TrainingError,
     TrainRequest,
     engine,
-    open_run,
     resolve_config,
     train,
     validation,

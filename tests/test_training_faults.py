@@ -18,11 +18,11 @@ from wsisr.store.files import DiskFullError
 from wsisr.training import (
     TrainingError,
     TrainRequest,
-    engine,
     open_run,
     recipes,
     resolve_config,
     start,
+    stepping,
     train,
 )
 from wsisr.training import state as states
@@ -164,7 +164,7 @@ def test_a_loss_scale_changes_neither_gradient_nor_norm() -> None:
         parameter = nn.Parameter(torch.tensor([3.0, 4.0]))
         (0.5 * parameter.square().sum() * scale).backward()  # type: ignore[no-untyped-call]
         optimisers = {"model": torch.optim.SGD([parameter])}
-        norm, bad = engine._unscale_and_clip(optimisers, torch.tensor(scale), largest)
+        norm, bad = stepping.unscale_and_clip(optimisers, torch.tensor(scale), largest)
         assert parameter.grad is not None and bad == 0
         return parameter.grad, norm
 
@@ -182,24 +182,24 @@ def test_each_optimiser_is_clipped_by_its_own_norm() -> None:
     sides["model"].grad = torch.tensor([3.0, 4.0])
     sides["discriminator"].grad = torch.tensor([0.0, 1000.0])
     optimisers = {name: torch.optim.SGD([side]) for name, side in sides.items()}
-    norm, bad = engine._unscale_and_clip(optimisers, torch.tensor(1.0), 1.0)
+    norm, bad = stepping.unscale_and_clip(optimisers, torch.tensor(1.0), 1.0)
     torch.testing.assert_close(sides["model"].grad, torch.tensor([0.6, 0.8]))
     torch.testing.assert_close(sides["discriminator"].grad, torch.tensor([0.0, 1.0]))
     assert norm == 5.0 and bad == 0
     sides["discriminator"].grad[0] = float("nan")
-    assert engine._unscale_and_clip(optimisers, torch.tensor(1.0), 1.0)[1] == 1
+    assert stepping.unscale_and_clip(optimisers, torch.tensor(1.0), 1.0)[1] == 1
 
 
 def test_the_loss_scale_halves_after_a_skip_and_grows_after_many_steps() -> None:
     good, bad = torch.tensor(0.0), torch.tensor(1.0)
     meters = torch.tensor([1024.0, 0.0, 0.0, 0.0])
     for flag in (good, bad, bad, good):
-        engine._count(meters, flag, scaled=True)
+        stepping.count(meters, flag, scaled=True)
     assert meters.tolist() == [256.0, 1.0, 2.0, 0.0]
-    for _ in range(engine._GROWTH_STEPS - 1):
-        engine._count(meters, good, scaled=True)
+    for _ in range(stepping._GROWTH_STEPS - 1):
+        stepping.count(meters, good, scaled=True)
     assert meters.tolist() == [512.0, 0.0, 2.0, 0.0]
-    engine._count(meters, bad, scaled=False)
+    stepping.count(meters, bad, scaled=False)
     assert meters.tolist() == [512.0, 0.0, 3.0, 1.0]
 
 

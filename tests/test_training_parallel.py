@@ -46,7 +46,13 @@ def test_of_several_each_takes_the_gpu_of_its_local_rank(
         parallel.join(name)
 
 
-def test_training_runs_on_cpu_and_cuda_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "choose_device", lambda name: torch.device("mps"))
-    with pytest.raises(ConfigError, match="--device mps: training runs on cpu and cuda"):
+def test_one_process_trains_on_an_apple_gpu_and_on_no_other_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "choose_device", torch.device)
+    assert parallel.join("mps") == (parallel.Processes(), torch.device("mps"))
+    with pytest.raises(ConfigError, match="--device xpu: training runs on cpu, cuda and mps"):
+        parallel.join("xpu")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="--device mps: one process alone"):
         parallel.join("mps")

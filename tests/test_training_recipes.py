@@ -9,8 +9,9 @@ from torch import nn
 from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError, ModelError
+from wsisr.inference import open_run
 from wsisr.models import create_model, list_models, load_model, model_spec
-from wsisr.training import open_run, train
+from wsisr.training import train
 from wsisr.training.config import RecipeSection
 from wsisr.training.logs import read_rows
 from wsisr.training.recipes import build_recipe

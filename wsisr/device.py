@@ -1,23 +1,31 @@
 """Where networks run: the one module that knows GPUs by name.
 
-The reading of ``--device``, what a device is and has free, exact float32, and what the host's
-allocator should do with the memory of tensors that are gone.
+The reading of ``--device``, what a device is, has free and took, exact float32, and what the host's
+allocator should do with the memory of tensors that are gone. torch calls NVIDIA's and AMD's cards
+``cuda`` and Apple's ``mps``; `on_gpu` means the first two, whose allocator, clocks and kernels this
+program knows.
 """
 
 import ctypes
 import platform
+import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from wsisr.errors import ConfigError
 from wsisr.host import available_bytes
 
 Device: TypeAlias = "torch.device | str"
 GPU = "cuda"
+APPLE = "mps"
+SHAPES = "meta"
+"""Tensors without values, which stand for a GPU's in `wsisr.rehearsal`."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's ``mallopt``."""
@@ -30,8 +38,8 @@ def choose_device(name: str | None = None) -> torch.device:
     Parameters
     ----------
     name : str, optional
-        ``cpu``, ``cuda`` (the first GPU), ``cuda:1`` or another device of this torch; None and
-        ``auto``: a GPU where there is one.
+        ``cpu``, ``cuda`` (the first GPU), ``cuda:1``, ``mps`` or another device of this torch; None
+        and ``auto``: a GPU where there is one.
 
     Raises
     ------
@@ -39,7 +47,9 @@ def choose_device(name: str | None = None) -> torch.device:
         No such device; the sentence says what there is.
     """
     if name is None or name == "auto":
-        return torch.device(GPU, 0) if torch.cuda.is_available() else torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device(GPU, 0)
+        return torch.device(APPLE if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -66,14 +76,119 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def on_gpu(device: Device) -> bool:
-    """Whether it is a GPU that torch calls CUDA (ROCm's are too)."""
-    return torch.device(device).type == GPU
+    """Whether it is a GPU that torch calls CUDA (ROCm's are too), or stands for one."""
+    kind = device.type if isinstance(device, torch.device) else torch.device(device).type
+    return kind == GPU or (kind == SHAPES and _rehearsing)
+
+
+_rehearsing = False
+
+
+@contextmanager
+def shapes_stand_for_a_gpu() -> Iterator[torch.device]:
+    """Within it the meta device, whose tensors have no values, passes for a GPU."""
+    global _rehearsing
+    before, _rehearsing = _rehearsing, True
+    try:
+        yield torch.device(SHAPES)
+    finally:
+        _rehearsing = before
+
+
+def accelerated(device: Device) -> bool:
+    """Whether it is a GPU of any maker."""
+    return on_gpu(device) or torch.device(device).type == APPLE
+
+
+def gpu_count() -> int:
+    """GPUs that torch finds here (`on_gpu`)."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def use(device: torch.device, rank: int | None = None) -> torch.device:
+    """Make it this process's own; with a rank, of the GPUs here the one of that number."""
+    if on_gpu(device):
+        if rank is not None:
+            device = choose_device(f"{GPU}:{rank}")
+        torch.cuda.set_device(device)
+    return device
+
+
+def exchange(device: torch.device) -> dict[str, Any]:
+    """By what processes on such devices talk: arguments of ``init_process_group``."""
+    return {"backend": "nccl", "device_id": device} if on_gpu(device) else {"backend": "gloo"}
 
 
 def describe(device: Device) -> str:
     """The device with its name, for records."""
-    name = torch.cuda.get_device_name(device) if on_gpu(device) else None
-    return f"{device}: {name or platform.processor() or platform.machine()}"
+    return f"{device}: {facts(device)['name']}"
+
+
+def facts(device: Device) -> dict[str, Any]:
+    """Name and memory of a device, and what drives it."""
+    if torch.device(device).type != GPU:
+        apple = torch.device(device).type == APPLE
+        name = "Apple GPU" if apple else platform.processor() or platform.machine()
+        return {"name": name}
+    about = torch.cuda.get_device_properties(device)
+    return {
+        "name": about.name,
+        "memory_gib": round(about.total_memory / 2**30, 2),
+        "capability": f"{about.major}.{about.minor}",
+        "processors": about.multi_processor_count,
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver, by its own tool; None where that is not there."""
+    ask = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return (done.stdout.splitlines() or [""])[0].strip() or None
+
+
+def has_bfloat16(device: Device) -> bool:
+    """Whether a GPU computes in bfloat16 itself: emulated it is slower than float32."""
+    return on_gpu(device) and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def has_float64(device: Device) -> bool:
+    """Whether it computes in float64; Apple's GPUs do not."""
+    return torch.device(device).type != APPLE
+
+
+def upload(values: Any, device: Device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of the host's values on a device, without waiting for what that works on.
+
+    ``torch.tensor(values, device=...)`` waits until a GPU has done all that it was given.
+    """
+    tensor = torch.as_tensor(values, dtype=dtype)
+    if torch.device(device).type == GPU:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def autocast(device: Device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Products and convolutions in a type; None and float32: none of that, where it was on too."""
+    kind = torch.device(device).type
+    if kind == SHAPES:
+        # They know no autocast: everything is float32.
+        return nullcontext()
+    on = dtype is not None and dtype != torch.float32
+    return torch.autocast(kind, dtype if on else None, enabled=on)
+
+
+def fast_kernels(device: Device) -> None:
+    """For training: the fastest convolutions, found by trying, and products in TF32."""
+    if on_gpu(device):
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
 
 
 def free_bytes(device: Device) -> int:
@@ -86,8 +201,45 @@ def free_bytes(device: Device) -> int:
 
 def synchronise(device: Device) -> None:
     """Wait for what a GPU still works on."""
-    if on_gpu(device):
+    kind = torch.device(device).type
+    if kind == GPU:
         torch.cuda.synchronize(device)
+    elif kind == APPLE:
+        torch.mps.synchronize()
+
+
+def most_bytes(device: Device) -> int:
+    """The most memory that tensors took since `forget_most`; on a CPU, that the process took."""
+    kind = torch.device(device).type
+    if kind == GPU:
+        return int(torch.cuda.max_memory_allocated(device))
+    if kind == APPLE:
+        return int(torch.mps.driver_allocated_memory())
+    return _host_peak()
+
+
+def forget_most(device: Device) -> None:
+    """Start `most_bytes` anew; where the system cannot, it counts from the process's start."""
+    if torch.device(device).type == GPU:
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+            file.write("5")
+    except OSError:
+        return
+
+
+def _host_peak() -> int:
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def peak_bytes(device: Device, run: Callable[[], object]) -> int | None:

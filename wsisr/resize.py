@@ -30,6 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.device import upload
 from wsisr.errors import DegradationError
 
 Kernel = Literal["matlab", "pil", "area", "bilinear", "nearest"]
@@ -267,7 +268,7 @@ def _on_device(
             if fixed_point:
                 scaled = weights * (1 << _PIL_BITS)
                 weights = np.trunc(np.where(scaled < 0, scaled - 0.5, scaled + 0.5))
-            tensors.append(torch.as_tensor(weights, dtype=dtype).to(device))
+            tensors.append(upload(weights, device, dtype))
         return tuple(tensors)
 
 
@@ -307,4 +308,4 @@ def _resize_pil_exact(x: Tensor, size: tuple[int, int], ratios: tuple[float, flo
 
 def _nearest_index(in_px: int, out_px: int, ratio: float, device: torch.device) -> Tensor:
     index = np.floor((np.arange(out_px) + 0.5) / ratio + 1e-9).astype(np.int64)
-    return torch.as_tensor(np.clip(index, 0, in_px - 1), device=device)
+    return upload(np.clip(index, 0, in_px - 1), device)

@@ -44,6 +44,9 @@ def command(
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
+    white: Annotated[
+        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,
@@ -100,6 +103,7 @@ def command(
             "native": native,
             "unchecked": unchecked,
             "focal_plane": focal_plane,
+            "white": white,
         }.items()
         if value is not None
     }

@@ -52,12 +52,15 @@ def pair(
 @app.command("planes")
 def planes(
     images: Annotated[list[Path], typer.Argument(help="Focal planes of one field, in order.")],
+    white: Annotated[
+        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+    ] = None,
 ) -> None:
     """Find every focal plane in the sharpest: shift in px, certificate and sharpness as JSON."""
     from wsisr.registration.planes import register_planes
     from wsisr.registration.showing import read_image
 
-    found = register_planes([read_image(path) for path in images])
+    found = register_planes([read_image(path, white) for path in images])
     rows = [{"file": path.name, **match.row()} for path, match in zip(images, found, strict=True)]
     typer.echo(json.dumps(rows, indent=1))
     raise typer.Exit(0 if all(row["verdict"] == "accept" for row in rows) else 1)

@@ -37,6 +37,9 @@ def mask(
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
+    white: Annotated[
+        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+    ] = None,
     min_area_mm2: Annotated[
         float, typer.Option(help="Drop pieces smaller than this, in mm2.", min=0.0)
     ] = 0.02,
@@ -50,7 +53,7 @@ def mask(
     from wsisr.slides import open_slide
 
     settings = TissueSettings(min_area_mm2=min_area_mm2, max_hole_mm2=max_hole_mm2)
-    with open_slide(slide, mpp=mpp, focal_plane=focal_plane) as opened:
+    with open_slide(slide, mpp=mpp, focal_plane=focal_plane, white=white) as opened:
         found = tissue_of(opened, um_per_px, method=method.value, settings=settings)
     name = slide.name if slide.is_dir() else slide.stem
     paths = write_tissue_files(found, output, name)

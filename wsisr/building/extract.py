@@ -312,6 +312,7 @@ def slide_attributes(
         "backend": info.backend,
         "reader_check": None if info.verdict is None else asdict(info.verdict),
         "focal_plane": info.focal_plane,
+        **({} if info.white is None else {"white": info.white}),
         # QuPath's frame begins there (OpenSlide's bounds).
         **({"origin_px": list(info.origin_px)} if any(info.origin_px) else {}),
         "mpp": None if info.mpp is None else asdict(info.mpp),

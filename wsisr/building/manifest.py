@@ -60,6 +60,8 @@ class Manifest(Strict):
     """What becomes of a slide whose pixels no second reader has confirmed (MRXS, BIF, VMS)."""
     focal_plane: int | None = Field(None, ge=1)
     """Which of several focal planes is read, counted from 1; None: the middle one."""
+    white: float | None = Field(None, gt=0.0)
+    """Sample value that is white, of images of more than 8 bits; without it they are refused."""
     icc: Literal["keep", "srgb"] = "keep"
     reduction: Literal["bicubic", "nearest", "bicubic-repeated"] = "bicubic"
     """How an LR is made that the file does not store: antialiased bicubic from the level's own
@@ -231,6 +233,7 @@ _LATER_SETTINGS: dict[str, Any] = {
     "images": None,
     "unchecked": "refuse",
     "focal_plane": None,
+    "white": None,
     "labels.synonyms": {},
     "tissue.clam": None,
     "sampling.unlisted": "none",

@@ -13,7 +13,7 @@ from wsisr.degradation.draws import Draws, batch_draws
 from wsisr.degradation.modifiers import modify
 from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.device import exact_float32
+from wsisr.device import autocast, exact_float32
 from wsisr.errors import DegradationError
 from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
 
@@ -21,7 +21,7 @@ from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: training settings must not change what an LR image is."""
-    with torch.no_grad(), torch.autocast(device.type, enabled=False), exact_float32(device):
+    with torch.no_grad(), autocast(device, None), exact_float32(device):
         yield
 
 

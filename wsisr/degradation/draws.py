@@ -18,6 +18,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from wsisr.device import upload
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -96,7 +98,7 @@ class Draws:
         words = philox(
             (
                 zero,
-                torch.tensor(streams, device=device)[None, :],
+                upload(streams, device)[None, :],
                 (self.slots & _MASK)[:, None],
                 zero + (self.step & _MASK),
             ),

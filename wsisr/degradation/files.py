@@ -11,7 +11,8 @@ from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError, SlideError
-from wsisr.slides.pictures import PictureFacts, read_picture
+from wsisr.slides.opening import read_whole
+from wsisr.slides.protocol import SlideInfo
 
 _LOSSY = (".jpg", ".jpeg", ".webp")
 
@@ -59,9 +60,9 @@ def degrade_image(
     record = target.with_name(target.name + ".json")
     if not overwrite and (target.exists() or record.exists()):
         raise DegradationError(f"{target} exists already; add --overwrite or choose another -o.")
-    image, facts = _read(source, white)
+    image, info = _read(source, white)
     lr = degrade(image, degradation, scale, seed=seed).permute(1, 2, 0).numpy()
-    if facts.grey and not rgb:
+    if info.grey and not rgb:
         # Not their mean, which would halve the noise of a degradation that draws three planes.
         lr = lr[:, :, 0]
     try:
@@ -70,7 +71,7 @@ def degrade_image(
         raise DegradationError(f"{target} cannot be written: {error}.") from None
     content = {
         "source": source.name,
-        "read": list(facts.notes(white)),
+        "read": [*info.quirks, *([info.verdict.line()] if info.verdict is not None else [])],
         "degradation": degradation.record(),
         "scale": scale,
         "seed": seed,
@@ -81,7 +82,7 @@ def degrade_image(
 
 
 def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
-    """An image file as uint8 RGB (3, H, W), as `wsisr.slides.pictures` reads it.
+    """An image file as uint8 RGB (3, H, W), through the checked door of slides.
 
     Raises
     ------
@@ -91,12 +92,11 @@ def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
     return _read(path, white)[0]
 
 
-def _read(path: Path, white: float | None) -> tuple[torch.Tensor, PictureFacts]:
+def _read(path: Path, white: float | None) -> tuple[torch.Tensor, SlideInfo]:
     if not path.exists():
         raise DegradationError(f"{path}: no such image.")
     try:
-        pixels, _, facts = read_picture(path, white)
+        pixels, info = read_whole(path, white)
     except SlideError as error:
         raise DegradationError(str(error)) from None
-    shown = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-    return torch.as_tensor(np.array(shown)).permute(2, 0, 1).contiguous(), facts
+    return torch.as_tensor(pixels).permute(2, 0, 1).contiguous(), info

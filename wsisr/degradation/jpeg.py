@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.device import upload
 from wsisr.errors import DegradationError
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -50,7 +51,7 @@ def quality_tables(quality: Tensor | int) -> Tensor:
     Parameters
     ----------
     quality : int or Tensor, shape (B,)
-        1..100; rounded to a whole number.
+        1..100; rounded to a whole number. Values of a device are clamped to that range.
 
     Returns
     -------
@@ -58,9 +59,10 @@ def quality_tables(quality: Tensor | int) -> Tensor:
         Luma and chroma steps in natural (row-major) order.
     """
     q = torch.as_tensor(quality, dtype=torch.float64).reshape(-1).round()
-    if len(q) and not bool(((q >= 1) & (q <= 100)).all()):
+    # Of a device's values nothing is asked, for that would wait for it: they are clamped.
+    if q.device.type == "cpu" and len(q) and not bool(((q >= 1) & (q <= 100)).all()):
         raise DegradationError("JPEG quality must lie in 1..100.")
-    base = torch.tensor((_LUMA, _CHROMA), dtype=torch.float64, device=q.device)
+    q, base = q.clamp(1, 100), _base(q.device)
     percent = torch.where(q < 50, torch.floor(5000 / q.clamp_min(1)), 200 - 2 * q)
     return torch.floor((base * percent[:, None, None, None] + 50) / 100).clamp(1, 255)
 
@@ -183,9 +185,15 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+def _base(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return upload((_LUMA, _CHROMA), device, torch.float64)
+
+
+@lru_cache(maxsize=8)
 def _matrix(device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return torch.as_tensor(dct_matrix().astype(np.float64)).to(device)
+        return upload(dct_matrix(), device, torch.float64)
 
 
 def dct_matrix() -> NDArray[np.int64]:

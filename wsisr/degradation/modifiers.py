@@ -14,6 +14,7 @@ from wsisr.degradation.blur import pad_mirror, sample_axis
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.sampling import amount, colour
+from wsisr.device import upload
 from wsisr.resize import to_grey
 
 _HED = np.array(((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)))
@@ -30,8 +31,8 @@ def _stain(stage: p.Stain, x: Tensor, draws: Draws) -> Tensor:
     drawn = draws.uniforms("stain", 6).to(x.dtype) * 2.0 - 1.0
     gain = 1.0 + stage.gain * drawn[:, :3]
     offset = stage.offset_od * drawn[:, 3:]
-    to_stain = torch.as_tensor(np.linalg.inv(basis), dtype=x.dtype, device=x.device)
-    to_density = torch.as_tensor(basis, dtype=x.dtype, device=x.device)
+    to_stain = upload(np.linalg.inv(basis), x.device, x.dtype)
+    to_density = upload(basis, x.device, x.dtype)
     density = -torch.log10(x.clamp(1.0, 255.0) / 255.0)
     # unmix, scale, mix again: one 3 x 3 matrix per sample.
     matrix = to_stain @ (gain[:, :, None] * to_density)
@@ -96,7 +97,7 @@ def _bayer(x: Tensor) -> Tensor:
     masks = torch.stack(((row == 0) & (column == 0), row != column, (row == 1) & (column == 1))).to(
         x.dtype
     )
-    taps = torch.tensor((0.5, 1.0, 0.5), dtype=x.dtype, device=x.device)
+    taps = upload((0.5, 1.0, 0.5), x.device, x.dtype)
     kernel = (taps[:, None] * taps[None, :]).expand(3, 1, 3, 3)
 
     def spread(plane: Tensor) -> Tensor:

@@ -154,7 +154,9 @@ def _order(draws: Draws, purpose: str, count: int) -> list[int]:
 
 def _lose(kind: Loss, hr: Tensor, draws: Draws, scale: int) -> Tensor:
     if kind == "blur":
-        return gaussian_blur(hr, draws.uniform("sigma", *BLUR_SIGMA_PX).to(hr))
+        return gaussian_blur(
+            hr, draws.uniform("sigma", *BLUR_SIGMA_PX).to(hr), largest=BLUR_SIGMA_PX[1]
+        )
     if kind == "reduce":
         factors = (2, scale, 2 * scale)
         factor = factors[_order(draws, "factor", len(factors))[0]]

@@ -15,6 +15,7 @@ from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.optics import blur_by_objective
 from wsisr.degradation.realesrgan import realesrgan2
+from wsisr.device import upload
 from wsisr.errors import DegradationError
 from wsisr.resize import resize, to_grey
 
@@ -42,7 +43,7 @@ def amount(value: p.Amount, draws: Draws, name: str) -> Tensor:
     """A parameter as a float32 tensor of shape (1,), or (B,) where it is a range."""
     if isinstance(value, tuple):
         return draws.uniform(name, value[0], value[1])
-    return torch.tensor([value], dtype=torch.float32, device=draws.slots.device)
+    return torch.full((1,), value, dtype=torch.float32, device=draws.slots.device)
 
 
 def highest(value: p.Amount) -> float:
@@ -137,7 +138,7 @@ def _gaussian(stage: p.Gaussian, x: Tensor, context: SamplingContext) -> Tensor:
 
 def _optics(stage: p.Optics, x: Tensor, context: SamplingContext) -> Tensor:
     draws = context.draws
-    wavelength = torch.tensor(stage.wavelength_nm, dtype=x.dtype, device=x.device) * 1e-3
+    wavelength = upload(stage.wavelength_nm, x.device, x.dtype) * 1e-3
     blurred = blur_by_objective(
         x,
         na=amount(stage.na, draws, "na"),
@@ -155,8 +156,8 @@ def _fitted(stage: p.Fitted, x: Tensor, context: SamplingContext) -> Tensor:
             f"This scanner was fitted at scale {stage.scale} and holds there only, not at "
             f"{context.scale:g}; fit it to pairs of that scale."
         )
-    kernel = torch.tensor(stage.kernel, dtype=x.dtype, device=x.device)
-    weights = torch.tensor(stage.tone, dtype=x.dtype, device=x.device)
+    kernel = upload(stage.kernel, x.device, x.dtype)
+    weights = upload(stage.tone, x.device, x.dtype)
     tone = torch.einsum("ct,bthw->bchw", weights, tone_curve(fitted_linear(x, kernel, stage.scale)))
     if stage.shot > 0 or stage.read_variance > 0:
         variance = stage.shot * tone.clamp(0, 255) + stage.read_variance
@@ -197,8 +198,8 @@ def tone_curve(x: Tensor) -> Tensor:
 
 def colour(x: Tensor, gain: p.Triple, offset: p.Triple, gamma: float) -> Tensor:
     """``255 (gain x / 255 + offset / 255) ^ gamma`` per channel, clamped at black."""
-    factor = torch.tensor(gain, dtype=x.dtype, device=x.device)[:, None, None]
-    shift = torch.tensor(offset, dtype=x.dtype, device=x.device)[:, None, None]
+    factor = upload(gain, x.device, x.dtype)[:, None, None]
+    shift = upload(offset, x.device, x.dtype)[:, None, None]
     x = x * factor + shift
     return x if gamma == 1.0 else 255.0 * (x.clamp_min(0.0) / 255.0) ** gamma
 

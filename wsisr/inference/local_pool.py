@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.device import has_float64
 from wsisr.errors import ModelError
 from wsisr.models.cwtnet import CrossScaleBlock
 from wsisr.models.dcanet import ConnectedBlock, ConnectedGroup
@@ -154,7 +155,8 @@ def _adaptation(module: Adaptation, window_px: int, x: Tensor) -> Tensor:
 def _context_fusion(module: ContextFusion, window_px: int, own: Tensor, other: Tensor) -> Tensor:
     if window_px >= max(own.shape[-2:]):
         return ContextFusion.forward(module, own, other)
-    logits = module.mask(own).double()
+    logits = module.mask(own)
+    logits = logits.double() if has_float64(own.device) else logits.float()
     weights = (logits - logits.amax(dim=(-2, -1), keepdim=True)).clamp(min=LEAST_LOGIT).exp()
     pooled = box_mean(weights * other, window_px) / box_mean(weights, window_px)
     gate = _on_channels(module.gate, box_mean(own, window_px))

@@ -7,7 +7,6 @@ that bicubic interpolation starts at once.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -136,18 +135,9 @@ class Network:
         OutputError
             Something is no number, naming where.
         """
-        from wsisr.device import exact_float32
-
         torch = self._torch
-        reference = None if finer is None else self._tensor(finer)
-        half = self.precision != "float32"
-        autocast: Any = (
-            torch.autocast(self.place.type, dtype=getattr(torch, self.precision))
-            if half
-            else nullcontext()
-        )
-        with torch.inference_mode(), autocast, exact_float32(self.place):
-            out = self._symmetric(frame, windows, self._tensor(lr), reference)
+        with torch.inference_mode():
+            out = self.run(frame, windows, lr, finer)
             # Before it is clamped, which would make infinity white.
             finite = torch.isfinite(out).flatten(1).all(1)
             if not bool(finite.all()):
@@ -156,9 +146,29 @@ class Network:
             grey = out.clamp_(0, 1).mul_(255).permute(0, 2, 3, 1)
             return list(grey.contiguous().cpu().numpy())
 
+    def run(
+        self,
+        frame: Frame,
+        windows: Sequence[Window],
+        lr: Sequence[UInt8Array],
+        finer: Sequence[UInt8Array] | None = None,
+    ) -> "Tensor":
+        """The same as a tensor (N, 3, height, width) on the device, nominally in [0, 1].
+
+        Nothing in it waits for the device.
+        """
+        from wsisr.device import autocast, exact_float32
+
+        reference = None if finer is None else self._tensor(finer)
+        dtype = getattr(self._torch, self.precision)
+        with autocast(self.place, dtype), exact_float32(self.place):
+            return self._symmetric(frame, windows, self._tensor(lr), reference)
+
     def _tensor(self, images: Sequence[UInt8Array]) -> "Tensor":
+        from wsisr.device import upload
+
         torch = self._torch
-        batch = torch.from_numpy(np.stack(images)).to(self.place)
+        batch = upload(np.stack(images), self.place)
         x = batch.permute(0, 3, 1, 2).float().div_(255)
         if self.model.info.channels_last and self._on_gpu:
             return x.contiguous(memory_format=torch.channels_last)
@@ -248,14 +258,15 @@ class Network:
     def _arbitrary(
         self, frame: Frame, windows: Sequence[Window], x: "Tensor", turn: int
     ) -> "Tensor":
+        from wsisr.device import upload
+
         torch = self._torch
         model: ArbitraryScaleModel = self.model  # type: ignore[assignment]
         net: Any = model.net
         features = net.encode(x)
         axes = [_turned_axes(*_centres(frame, window), turn) for window in windows]
         rows, columns = (
-            torch.from_numpy(np.stack([pair[axis] for pair in axes])).to(self.place)
-            for axis in (0, 1)
+            upload(np.stack([pair[axis] for pair in axes]), self.place) for axis in (0, 1)
         )
         height, width = rows.shape[1], columns.shape[1]
         coord = torch.stack(
@@ -266,7 +277,7 @@ class Network:
             dim=-1,
         ).reshape(len(windows), height * width, 2)
         cells = [_cell(frame, window, model)[:: -1 if turn % 2 else 1] for window in windows]
-        cell = torch.tensor(cells, device=self.place)[:, None]
+        cell = upload(np.array(cells, np.float32), self.place)[:, None]
         # Where pixels depend on one another (texture retrieval), a window is one scope.
         most = model.chunk_px if self._on_gpu else min(model.chunk_px, CPU_CHUNK_PX)
         chunk = coord.shape[1] if hasattr(net, "render") else most

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.device import has_float64
 from wsisr.errors import WsisrError
 
 Images: TypeAlias = "Tensor | NDArray[Any]"
@@ -36,6 +37,7 @@ def as_batch(images: Images, name: str = "images") -> tuple[Tensor, bool]:
         floating; floats outside of [0, 1].
     """
     x = _tensor(images, name)
+    x = x if has_float64(x.device) else x.cpu()
     single = x.ndim == 3
     if single:
         if isinstance(images, Tensor) and x.shape[0] == 3:

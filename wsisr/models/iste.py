@@ -35,6 +35,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.device import upload
 from wsisr.models.implicit import (
     Decoder,
     EncoderSettings,
@@ -179,7 +180,7 @@ class Iste(nn.Module):
     ) -> Tensor:
         """The whole image, scope by scope."""
         dtype = coordinate_dtype(lr)
-        cells = torch.tensor(cell, device=lr.device, dtype=dtype).expand(lr.shape[0], 1, 2)
+        cells = upload(cell, lr.device, dtype).expand(lr.shape[0], 1, 2)
         rows = axis_centres(size[0], lr.device, dtype)
         cols = axis_centres(size[1], lr.device, dtype)
 

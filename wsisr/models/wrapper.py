@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsisr.device import upload
 from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.layers.coordinates import cell_size, output_size, pixel_centres
@@ -150,7 +151,7 @@ def render_in_chunks(
 ) -> Tensor:
     """Decode every pixel of an image chunk by chunk; pixels must not depend on one another."""
     coord = pixel_centres(size, device=lr.device, dtype=coordinate_dtype(lr))
-    cells = torch.tensor(cell, device=lr.device, dtype=coord.dtype)
+    cells = upload(cell, lr.device, coord.dtype)
     parts = []
     for start in range(0, coord.shape[0], chunk_px):
         part = coord[start : start + chunk_px].expand(lr.shape[0], -1, -1)

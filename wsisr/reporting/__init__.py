@@ -4,28 +4,6 @@
 are loaded at first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from wsisr.reporting.charts import Chart as Chart
-    from wsisr.reporting.charts import Series as Series
-    from wsisr.reporting.charts import chart as chart
-    from wsisr.reporting.charts import histogram as histogram
-    from wsisr.reporting.page import Page as Page
-
-_LAZY = {
-    "Chart": "charts",
-    "Page": "page",
-    "Series": "charts",
-    "chart": "charts",
-    "histogram": "charts",
-}
-
-__all__ = ["Chart", "Page", "Series", "chart", "histogram"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"wsisr.reporting.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'wsisr.reporting' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

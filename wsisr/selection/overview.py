@@ -8,13 +8,16 @@ the area-weighted mean of the stored pixels under it.
 
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from wsisr.errors import MppError, SlideError
 from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Float32Array = NDArray[np.float32]
 
@@ -207,12 +210,14 @@ def _snap_block(tile_px: int) -> int:
 
 def _area_weights(
     start: int, count: int, reduction: float, limit: int
-) -> tuple[int, sparse.csr_array]:
+) -> "tuple[int, sparse.csr_array]":
     """Shares of source pixels ``start .. start + count`` in each overview pixel they touch.
 
     Returns the first overview pixel and a sparse (overview pixels, source pixels) matrix whose
     entries are overlaps in units of one overview pixel.
     """
+    from scipy import sparse  # late: a tenth of a second that only overviews need
+
     edges = np.arange(start, start + count, dtype=np.float64)
     first = np.minimum(np.floor(edges / reduction), limit - 1).astype(np.int64)
     cut = np.clip((first + 1) * reduction - edges, 0.0, 1.0)
@@ -233,7 +238,7 @@ def _area_weights(
 
 
 def _reduce(
-    block: NDArray[np.generic], rows: sparse.csr_array, columns: sparse.csr_array
+    block: NDArray[np.generic], rows: "sparse.csr_array", columns: "sparse.csr_array"
 ) -> NDArray[np.float32]:
     height, width, channels = block.shape
     half = rows @ block.reshape(height, width * channels).astype(np.float32)

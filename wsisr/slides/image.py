@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.errors import SlideError
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.compression import LOSSY, jpeg_quality
 from wsisr.slides.fingerprint import fingerprint, total_bytes
@@ -120,8 +121,17 @@ def open_image(path: Path, white: float | None = None) -> tuple[SlideInfo, Image
         bytes=total_bytes((path,)),
         fingerprint=fingerprint((path,)),
         quirks=facts.notes(white),
+        white=white,
     )
     return info, store
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file is an image of more than 8 bits, which needs a stated white."""
+    try:
+        return read_facts(path).deep
+    except SlideError:
+        return False  # of another kind; its own reader says what is wrong with it
 
 
 def _compression(path: Path, facts: PictureFacts) -> Compression:

@@ -12,7 +12,8 @@ from typing import Literal
 from wsisr.errors import SlideError
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.icc import srgb_converter
-from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo
+from wsisr.slides.pictures import MAX_IMAGE_PX
+from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo, UInt8Array
 from wsisr.slides.readers import BACKENDS, backends_for, check_path, open_with
 from wsisr.slides.remote import is_url, open_remote
 from wsisr.slides.tiles import TiledSlide, TileStore
@@ -58,7 +59,7 @@ def open_slide(
         number the later of the two), and a quirk says so.
     check : bool
         False leaves the second opinion out as a named backend does: for callers that judge many
-        small files by a few of them.
+        small files by a few of them (`wsisr.slides.stack`).
     white : float, optional
         Sample value that is white, for a plain image of more than 8 bits.
 
@@ -94,10 +95,8 @@ def open_slide(
 
         check_path(path)
         info, store = open_image(path, white)
-        detail = "scaled by the white that was stated; read by image alone, 0 regions compared."
-        info = replace(
-            info, verdict=ReaderVerdict(status="unchecked", reader="image", detail=detail)
-        )
+        if check:
+            info = replace(info, verdict=_verdict(info, store, focal_plane))
     elif backend is not None or not check:
         names = backends_for(path) if backend is None else (backend,)
         info, store = open_with(path, names, focal_plane)
@@ -156,20 +155,51 @@ def _open_checked(path: Path, focal_plane: int | None) -> tuple[SlideInfo, TileS
     except BaseException:
         store.close()
         raise
-    if verdict.status == "unchecked":
-        logger.warning("%s: %s", path.name, verdict.line())
     return replace(info, verdict=verdict), store
 
 
 def _verdict(info: SlideInfo, store: TileStore, focal_plane: int | None) -> ReaderVerdict:
-    key = verdict_key(info.fingerprint, info.backend, focal_plane)
+    key = verdict_key(info, focal_plane)
     verdict = load_verdict(key)
     if verdict is None or verdict.reader not in BACKENDS:
         from wsisr.slides.selfcheck import judge
 
         verdict = judge(TiledSlide(info, store, cache_mib=16))
         save_verdict(key, verdict)
+    if verdict.status == "unchecked":
+        logger.warning("%s: %s", info.path.name, verdict.line())
     return verdict
+
+
+def read_whole(path: Path, white: float | None = None) -> tuple[UInt8Array, SlideInfo]:
+    """Level 0 of an image file in one piece, through the same door as slides.
+
+    Parameters
+    ----------
+    path : Path
+    white : float, optional
+        Sample value that is white, for samples of more than 8 bits.
+
+    Returns
+    -------
+    pixels : ndarray, shape (height, width, 3), uint8
+        Upright; transparency laid on white.
+    info : SlideInfo
+        `grey` where one channel is stored.
+
+    Raises
+    ------
+    SlideError
+        As `open_slide`; or it is larger than a plain image may be.
+    """
+    with open_slide(path, white=white) as slide:
+        level = slide.info.levels[0]
+        if level.width_px * level.height_px > MAX_IMAGE_PX:
+            raise SlideError(
+                f"{path}: {level.width_px} x {level.height_px} px is too large to be one image; "
+                "cut it into patches (wsisr build-pairs)."
+            )
+        return slide.read_level(0, 0, 0, level.width_px, level.height_px), slide.info
 
 
 def _reopen(

@@ -161,6 +161,8 @@ class SlideInfo:
         Of the checked door (`open_slide`); None for a reader that was named by the caller.
     focal_plane : int or None
         Which of several focal planes is read, counted from 1; None where there is one.
+    white : float or None
+        Sample value that was stated to be white, of an image of more than 8 bits.
     blind_readers : tuple of str
         Readers that do not know how this file is organised (they show its first page or plane)
         and so have no say in its pixels.
@@ -180,6 +182,7 @@ class SlideInfo:
     origin_px: tuple[int, int] = (0, 0)
     verdict: ReaderVerdict | None = None
     focal_plane: int | None = None
+    white: float | None = None
     blind_readers: tuple[str, ...] = ()
 
     @property

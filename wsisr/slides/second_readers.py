@@ -111,6 +111,7 @@ class TifffileStore:
             coded = CODEC_NAMES.get(int(series.keyframe.compression), "")
             self._stored_ycbcr = photometric == YCBCR_TAG and coded in COLOURLESS
             plane = None if info.focal_plane is None else info.focal_plane - 1
+            self._white = info.white
             self._axes = series.axes
             self._plane = plane or 0
             levels = [level for level in series.levels if level.axes == series.axes]
@@ -140,6 +141,7 @@ class TifffileStore:
             block = block[:, :, None]
         if block.shape[2] == 1:
             block = np.repeat(block, 3, axis=2)
+        block = _to_bytes(block, self._white)
         if block.dtype != np.uint8 or block.shape[2] != 3:
             raise SlideError(f"tifffile gives {block.dtype} {block.shape}")
         block = np.ascontiguousarray(block[:, :, self._channels])
@@ -153,6 +155,13 @@ class TifffileStore:
 
     def close(self) -> None:
         self._tiff.close()
+
+
+def _to_bytes(samples: NDArray[Any], white: float | None) -> NDArray[Any]:
+    """Deep samples by the white that was stated; others as they are."""
+    if white is None or samples.dtype == np.uint8:
+        return samples
+    return np.floor(samples.astype(np.float64) * 255.0 / white + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def _channel_order(series: Any) -> list[int]:
@@ -281,17 +290,22 @@ class OpenCvStore:
         image: Any = None
         with suppress(cv2.error):
             image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-        if image is None or image.dtype != np.uint8:
-            raise SlideError("OpenCV does not read it as 8-bit samples")
+        deep = image is not None and image.dtype != np.uint8
+        if image is None or deep != (info.white is not None):
+            raise SlideError("OpenCV does not read such samples")
+        self._pixels: UInt8Array
         if image.ndim == 3 and image.shape[2] == 4:
+            if deep:
+                raise SlideError("deep and transparent")
             tile = composite_on_white(image[:, :, [2, 1, 0, 3]])
             if tile.pixels is None:
                 raise SlideError("nothing is opaque")
-            self._pixels: UInt8Array = tile.pixels
+            self._pixels = tile.pixels
         else:
             # With its colours asked for, it turns the image as EXIF says.
-            shown: Any = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-            self._pixels = shown
+            depth = cv2.IMREAD_ANYDEPTH if deep else 0
+            shown: Any = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | depth)
+            self._pixels = _to_bytes(shown, info.white)
         height, width = self._pixels.shape[:2]
         self.grids = (_grid(width, height),)
 

@@ -16,9 +16,20 @@ import numpy as np
 
 from wsisr.errors import SlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
+from wsisr.slides.image import is_deep
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import Compression, Level, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Compression,
+    Level,
+    ReaderVerdict,
+    Slide,
+    SlideInfo,
+    UInt8Array,
+)
 from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
+
+JUDGED = 8
+"""Images of a stack that a second reader looks at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +67,9 @@ class ImageStack:
         return max(1, ceil(sqrt(len(self))))
 
 
-def open_stack(path: Path, stack: ImageStack, size_px: int) -> TiledSlide:
+def open_stack(
+    path: Path, stack: ImageStack, size_px: int, white: float | None = None
+) -> TiledSlide:
     """The virtual slide of a stack.
 
     Parameters
@@ -66,6 +79,13 @@ def open_stack(path: Path, stack: ImageStack, size_px: int) -> TiledSlide:
     stack : ImageStack
     size_px : int
         Side of every image; another size is an error when that image is read.
+    white : float, optional
+        Sample value that is white, of images of more than 8 bits.
+
+    Raises
+    ------
+    SlideError
+        If two readers show one of the images that are compared differently.
     """
     columns = stack.columns
     height = ceil(len(stack) / columns)
@@ -96,17 +116,55 @@ def open_stack(path: Path, stack: ImageStack, size_px: int) -> TiledSlide:
         ),
         bytes=total_bytes(stack.files),
         fingerprint=hashlib.sha256((content + chosen).encode()).hexdigest(),
+        verdict=_judge(stack, white),
     )
     return TiledSlide(
-        info, _StackStore(path, stack, grid), reopen=(open_stack, (path, stack, size_px))
+        info,
+        _StackStore(path, stack, grid, white),
+        reopen=(open_stack, (path, stack, size_px, white)),
     )
+
+
+def _judge(stack: ImageStack, white: float | None) -> ReaderVerdict:
+    """The verdict on a few images, spread evenly; the others are read by the same reader alone."""
+    if stack.dataset:
+        detail = "read by h5py alone, so 0 regions were compared."
+        return ReaderVerdict(status="unchecked", reader="stack", detail=detail)
+    last = len(stack) - 1
+    chosen = sorted({round(k * last / max(1, JUDGED - 1)) for k in range(JUDGED)})
+    verdicts = []
+    for index in chosen:
+        with _open_one(stack.files[index], white, check=True) as image:
+            if image.info.verdict is not None:
+                verdicts.append(image.info.verdict)
+    agree = [verdict for verdict in verdicts if verdict.status == "agree"]
+    regions = sum(verdict.regions for verdict in agree)
+    detail = f"{len(agree)} of {len(chosen)} images looked at (of {len(stack):,})"
+    if len(agree) < len(chosen):
+        detail = f"only {detail} are confirmed by a second reader."
+        return ReaderVerdict(status="unchecked", reader="stack", detail=detail)
+    return ReaderVerdict(
+        status="agree",
+        reader="stack",
+        second=agree[0].second,
+        regions=regions,
+        levels=(0,),
+        detail=f"two readers agree on every pixel of {regions} regions: {detail}.",
+    )
+
+
+def _open_one(path: Path, white: float | None, *, check: bool) -> Slide:
+    deep = white is not None and is_deep(path)
+    slide: Slide = open_slide(path, check=check, white=white if deep else None)
+    return slide
 
 
 class _StackStore:
     """Tiles of a stack; implements `TileStore`."""
 
-    def __init__(self, path: Path, stack: ImageStack, grid: TileGrid) -> None:
+    def __init__(self, path: Path, stack: ImageStack, grid: TileGrid, white: float | None) -> None:
         self._path = path
+        self._white = white
         self._stack = stack
         self._grid = grid
         self._lock = threading.Lock()
@@ -146,7 +204,7 @@ class _StackStore:
             self._file = self._data = None
 
     def _image(self, index: int) -> UInt8Array:
-        with open_slide(self._stack.files[index], check=False) as image:
+        with _open_one(self._stack.files[index], self._white, check=False) as image:
             level = image.info.levels[0]
             return image.read_level(0, 0, 0, level.width_px, level.height_px)
 

@@ -17,7 +17,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wsisr.slides.protocol import ReaderVerdict
+from wsisr.slides.protocol import ReaderVerdict, SlideInfo
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,10 @@ def reader_versions() -> str:
     return digest.hexdigest()
 
 
-def verdict_key(fingerprint: str, first: str, focal_plane: int | None) -> str:
+def verdict_key(info: SlideInfo, focal_plane: int | None) -> str:
     """What a verdict is filed under."""
-    text = f"{fingerprint} {first} {focal_plane} {reader_versions()}"
+    asked = f"{focal_plane} {info.white}"
+    text = f"{info.fingerprint} {info.backend} {asked} {reader_versions()}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

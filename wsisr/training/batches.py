@@ -7,14 +7,16 @@ together. LR of real scales follows the size rule of `wsisr.degradation`: the re
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wsisr.degradation import Degradation, degrade, hr_size, resize
 from wsisr.degradation.draws import Draws
+from wsisr.device import upload
 from wsisr.training.sampling import CropRule, StepPlan
 
 
@@ -44,6 +46,13 @@ class Batch:
     reference: Tensor | None = None
     draws: Draws
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; itself where it is there."""
+        if self.lr.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if _is_tensor(value)}
+        return replace(self, draws=replace(self.draws, slots=self.draws.slots.to(device)), **moved)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRule:
@@ -70,7 +79,7 @@ def make_batch(
     rule : BatchRule
     device : torch.device
     """
-    slots = torch.from_numpy(plan.slots).to(device, non_blocking=True)
+    slots = upload(plan.slots, device)
     draws = Draws(seed=rule.seed, step=plan.step, slots=slots)
     images = {
         name: crops.to(device, non_blocking=True).permute(0, 3, 1, 2) for name, crops in raw.items()
@@ -131,12 +140,12 @@ def _sampled(hr: Tensor, plan: StepPlan, rule: BatchRule, draws: Draws) -> Batch
     parts: list[tuple[list[int], tuple[Tensor, ...]]] = []
     for scale, members in groups.items():
         side = hr_size(rule.crops.region_lr_px, scale)
-        place = torch.tensor(members, device=hr.device)
+        place = upload(members, hr.device)
         own = Draws(seed=draws.seed, step=draws.step, slots=draws.slots[place])
         region = symmetric(hr[place][..., :side, :side], own, rule.flips)
         lr = _inner(_degraded(region, rule, scale, plan, own.slots), rule.crops.margin_lr_px)
         parts.append((members, (unit(lr), *_queries(region, rule, own))))
-    order = torch.tensor([m for members, _ in parts for m in members]).argsort().to(hr.device)
+    order = upload(np.argsort([m for members, _ in parts for m in members]), hr.device)
     lr, coord, cell, target = (
         torch.cat([tensors[i] for _, tensors in parts])[order] for i in range(4)
     )
@@ -192,6 +201,10 @@ def _inner(images: Tensor, margin_px: int) -> Tensor:
     if margin_px == 0:
         return images
     return images[..., margin_px:-margin_px, margin_px:-margin_px].contiguous()
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _flip_rows(x: Tensor) -> Tensor:

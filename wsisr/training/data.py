@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsisr.device import free_bytes, on_gpu, upload
 from wsisr.errors import ConfigError
 from wsisr.host import available_bytes
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -231,9 +232,7 @@ def _sliced(stack: Tensor, index: Int64Array, y: Int64Array, x: Int64Array, size
 
 def _gathered(stack: Tensor, index: Int64Array, y: Int64Array, x: Int64Array, size: int) -> Tensor:
     """The same as one kernel on a device."""
-    patch, top, left = (
-        torch.from_numpy(values).to(stack.device, non_blocking=True) for values in (index, y, x)
-    )
+    patch, top, left = (upload(values, stack.device) for values in (index, y, x))
     span = torch.arange(size, device=stack.device)
     rows, columns = top[:, None] + span, left[:, None] + span
     return stack[patch[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -261,14 +260,14 @@ def open_source(
         cache = "stream"
         if alike and needed * sharers <= RAM_SHARE * available_bytes():
             cache = "ram"
-        if alike and device.type == "cuda" and needed <= DEVICE_SHARE * _device_bytes(device):
+        if alike and on_gpu(device) and needed <= DEVICE_SHARE * free_bytes(device):
             cache = "device"
     if cache != "stream" and not alike:
         raise ConfigError(
             f"data.cache={cache}: slides have patches of several sizes; use data.cache=stream"
         )
     if cache == "stream":
-        return StreamSource(data, roles, threads, pin=device.type == "cuda")
+        return StreamSource(data, roles, threads, pin=on_gpu(device))
     home = device if cache == "device" else torch.device("cpu")
     return MemorySource(data, roles, home, report)
 
@@ -277,11 +276,6 @@ def default_workers(sharers: int = 1) -> int:
     """Threads to read ahead with: this process's share of the cores but one, from 1 to 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(8, (cores or 1) // sharers - 1))
-
-
-def _device_bytes(device: torch.device) -> int:
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free)
 
 
 def _sizes(data: PairDataset, array: str) -> set[int]:

@@ -1,50 +1,38 @@
 """The training loop, read from top to bottom: set up, step, log, validate, save.
 
-Plain torch. Nothing in a step waits for the device: the loss is read at log intervals, and a
-step whose gradient is not finite is skipped on the device itself (the fused optimisers take a
-flag for that). The learning rate, the samples and every random number are functions of the step,
-so that going on after a stop needs the tensors and one integer.
+Plain torch. A step is `wsisr.training.stepping`'s; the loss is read at log intervals. The
+learning rate, the samples and every random number are functions of the step, so that going on
+after a stop needs the tensors and one integer.
 """
 
-import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from wsisr.degradation import Degradation
+from wsisr.device import most_bytes, synchronise
 from wsisr.inference.trained import BEST, LAST
 from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter
-from wsisr.training.config import OptimSection, TrainConfig
+from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
 from wsisr.training.interrupts import readable_faults, stop_flag
 from wsisr.training.outputs import PROFILE_NAME, Outputs
 from wsisr.training.parallel import Processes
-from wsisr.training.recipes import MODEL, Recipe
+from wsisr.training.recipes import Recipe
 from wsisr.training.record import RunRecord
 from wsisr.training.schedule import rate_at
-from wsisr.training.state import (
-    TrainerState,
-    optimiser_tensors,
-    restore_module,
-    restore_optimiser,
-)
+from wsisr.training.state import TrainerState, optimiser_tensors
+from wsisr.training.stepping import Precision, Stepper
 from wsisr.training.validation import Sample, validate
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_FIRST_LOSS_SCALE = 2.0**14
-_GROWTH_STEPS = 2000
-AVERAGED = "averaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +52,7 @@ class Job:
     """
 
     config: TrainConfig
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     model: SRModel
     recipe: Recipe
     feed: Feed
@@ -112,39 +100,16 @@ def run_training(job: Job) -> Outcome:
 
 def _run(job: Job) -> Outcome:
     config, train, device = job.config, job.config.train, job.device
-    processes, recipe, model = job.processes, job.recipe.to(job.device), job.model.to(job.device)
-
-    # Networks and optimisers.
-    networks = recipe.networks(model)
-    for network in networks:
-        if network.info.channels_last and device.type == "cuda":
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.set_checkpointing(train.checkpointing)
-    parts: dict[str, nn.Module] = {MODEL: model, **recipe.modules}
-    shown = model
-    if train.ema:
-        shown = parts[AVERAGED] = deepcopy(model).requires_grad_(False)
-    optimisers = {
-        name: _optimiser(parameters, config.optim)
-        for name, parameters in recipe.parameters(model).items()
-    }
-    trained = [p for o in optimisers.values() for group in o.param_groups for p in group["params"]]
-    # Loss scale (fp16), steps since it grew, skipped steps in all, in a row; on the device.
-    scale = _FIRST_LOSS_SCALE if job.precision == "fp16" else 1.0
-    meters = torch.tensor([scale, 0.0, 0.0, 0.0], device=device)
+    processes = job.processes
+    stepper = Stepper(config, job.precision, job.model, job.recipe, device, processes)
+    shown, meters = stepper.shown, stepper.meters
 
     # Where to go on from.
     step, best = 0, None
     if job.state is not None:
         step, best = int(job.state.scalars["step"]), job.state.scalars["best"]
-        for name, module in parts.items():
-            restore_module(module, job.state.part(name), name)
-        for name, optimiser in optimisers.items():
-            restore_optimiser(optimiser, job.state.part(f"optimiser.{name}"))
-        meters.copy_(job.state.tensors["meters/values"])
-    if train.compile != "off":
-        for network in networks:
-            compile_model(network, train.compile)
+        stepper.restore(job.state)
+    stepper.compile()
     outputs = None
     if job.folder is not None and processes.main:
         outputs = Outputs(job.folder, config, job.record, job.samples, step)
@@ -154,11 +119,6 @@ def _run(job: Job) -> Outcome:
     per_step = config.data.batch * processes.count * train.accumulate
     window = _Window(job.feed, device, per_step)
     sums: dict[str, Tensor] = {}
-
-    def backward(loss: Tensor) -> None:
-        # Outside of autocast: a backward pass has the types of its forward pass.
-        with torch.autocast(device.type, enabled=False):
-            torch.autograd.backward(loss * (meters[0] / train.accumulate))
 
     def check() -> list[dict[str, float]]:
         with window.outside():
@@ -171,8 +131,12 @@ def _run(job: Job) -> Outcome:
         if outputs is None:
             return
         with window.outside():
-            tensors = {f"{n}/{k}": v for n, m in parts.items() for k, v in m.state_dict().items()}
-            for name, optimiser in optimisers.items():
+            tensors = {
+                f"{name}/{key}": value
+                for name, part in stepper.parts.items()
+                for key, value in part.state_dict().items()
+            }
+            for name, optimiser in stepper.optimisers.items():
                 kept = optimiser_tensors(optimiser)
                 tensors |= {f"optimiser.{name}/{key}": value for key, value in kept.items()}
             outputs.state(tensors | {"meters/values": meters}, {"step": step, "best": best})
@@ -191,34 +155,8 @@ def _run(job: Job) -> Outcome:
     with stop_flag() as stop_asked:
         while step < train.steps and not stopping:
             rate = rate_at(config.optim, step, train.steps)
-            # Dropout and stochastic depth draw from torch's own generator.
-            own = (train.seed * 1_000_003 + step) * 1024 + processes.rank
-            torch.manual_seed(own % 2**63)
-            model.train()
-            for part in range(train.accumulate):
-                batch = job.feed.batch(step, part)
-                if train.compile == "reduce-overhead":
-                    # Outputs of a step's several passes must outlive one another.
-                    torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-                with torch.autocast(
-                    device.type, _DTYPES[job.precision], enabled=job.precision != "fp32"
-                ):
-                    terms = recipe.step(model, batch, backward)
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value.float() / train.accumulate
-            processes.average_gradients(trained)
-            norm, bad = _unscale_and_clip(optimisers, meters[0], config.optim.clip_norm)
-            for optimiser in optimisers.values():
-                for group in optimiser.param_groups:
-                    group["lr"] = rate
-                optimiser.found_inf = bad  # type: ignore[attr-defined]
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-            _count(meters, bad, job.precision == "fp16")
-            sums["grad_norm"] = sums.get("grad_norm", 0.0) + norm
-            recipe.after_step(model)
-            if train.ema:
-                _follow(shown, model, min(train.ema, (1 + step) / (10 + step)))
+            for name, value in stepper.take(step, rate, job.feed).items():
+                sums[name] = sums.get(name, 0.0) + value
             step += 1
             window.steps += 1
 
@@ -262,71 +200,6 @@ def _run(job: Job) -> Outcome:
     )
 
 
-def compile_model(model: SRModel, mode: Literal["default", "reduce-overhead"]) -> None:
-    """Compile a network in place; names of its tensors stay what they are."""
-    if model.info.kind == "fixed":
-        model.net.compile(mode=mode, dynamic=False)
-        return
-    for name in ("encode", "decode"):
-        compiled = torch.compile(getattr(model.net, name), mode=mode, dynamic=False)
-        setattr(model.net, name, compiled)
-
-
-def _optimiser(parameters: list[nn.Parameter], optim: OptimSection) -> Optimizer:
-    kind = torch.optim.AdamW if optim.optimiser == "adamw" else torch.optim.Adam
-    # Fused: fast, and the only form that can skip a step without asking the device.
-    return kind(
-        parameters,
-        lr=optim.lr,
-        betas=optim.betas,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
-
-
-@torch.no_grad()
-def _unscale_and_clip(
-    optimisers: Mapping[str, Optimizer], scale: Tensor, largest: float | None
-) -> tuple[Tensor, Tensor]:
-    """Norm of the model's gradient before clipping, and 1 where any is not finite (else 0).
-
-    Each optimiser's gradients are clipped by their own norm: a discriminator's may not shrink
-    the generator's.
-    """
-    norms = {}
-    for name, optimiser in optimisers.items():
-        parameters = (p for group in optimiser.param_groups for p in group["params"])
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / scale
-        factor = 1.0 / scale
-        if largest is not None:
-            factor = factor * (largest / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, factor)
-        norms[name] = norm
-    finite = torch.isfinite(torch.stack(list(norms.values()))).all()
-    return norms[MODEL], (~finite).float()
-
-
-@torch.no_grad()
-def _count(meters: Tensor, bad: Tensor, scaled: bool) -> None:
-    """Skipped steps; with fp16 also the loss scale: halved after a skip, doubled after many."""
-    meters[2] += bad
-    meters[3] = (meters[3] + 1) * bad
-    if scaled:
-        grown = (meters[1] + 1) * (1 - bad)
-        full = (grown >= _GROWTH_STEPS).float()
-        meters[0] *= (1 + full) * (1 - 0.5 * bad)
-        meters[1] = grown * (1 - full)
-
-
-@torch.no_grad()
-def _follow(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights; statistics of layers are copied."""
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
-    for mine, theirs in zip(averaged.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
-
-
 class _Window:
     """Throughput between two log rows, validation and saving left out."""
 
@@ -343,9 +216,8 @@ class _Window:
 
     @contextmanager
     def outside(self) -> Iterator[None]:
-        if self.device.type == "cuda":
-            # Steps that the device still works on belong to the window.
-            torch.cuda.synchronize(self.device)
+        # Steps that the device still works on belong to the window.
+        synchronise(self.device)
         began = time.perf_counter()
         yield
         self.began_s += time.perf_counter() - began
@@ -353,15 +225,11 @@ class _Window:
     def close(self) -> dict[str, float]:
         """Figures of the window, which starts again."""
         elapsed = max(1e-9, time.perf_counter() - self.began_s)
-        if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         row = {
             "samples_per_s": self.steps * self.samples / elapsed,
             "data_wait_ms": 1e3 * self.feed.waited_s / self.steps,
             "step_ms": 1e3 * elapsed / self.steps,
-            "memory_mib": memory,
+            "memory_mib": most_bytes(self.device) / 2**20,
         }
         self.reset()
         return row

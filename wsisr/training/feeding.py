@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wsisr.degradation.draws import Draws
+from wsisr.device import has_float64
 from wsisr.models.info import ModelInfo
 from wsisr.models.layers.coordinates import pixel_centres
 from wsisr.training.batches import Batch, BatchRule, make_batch
@@ -51,6 +52,8 @@ class StoreFeed:
         self.source = source
         self.rule = rule
         self.device = device
+        # Degradations count in float64 where it decides a grey level.
+        self.home = device if has_float64(device) else torch.device("cpu")
         self.processes = processes
         self.size = config.data.batch
         self.parts = config.train.accumulate
@@ -66,7 +69,7 @@ class StoreFeed:
         began = time.perf_counter()
         raw = self.source.fetch(number, planned)
         self.waited_s += time.perf_counter() - began
-        return make_batch(raw, planned, self.rule, self.device)
+        return make_batch(raw, planned, self.rule, self.home).to(self.device)
 
     def plan(self, number: int) -> StepPlan:
         """Samples of this process's `number`-th batch."""

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wsisr.device import choose_device
+from wsisr.device import accelerated, choose_device, exchange, on_gpu, use
 from wsisr.errors import ConfigError
 
 _PIECE = 1 << 24
@@ -104,7 +104,7 @@ def join(device: str | None) -> tuple[Processes, torch.device]:
     Parameters
     ----------
     device : str or None
-        ``cpu``, ``cuda``, ``cuda:1``; None: a GPU where there is one.
+        ``cpu``, ``cuda``, ``cuda:1``, ``mps``; None: a GPU where there is one.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -112,10 +112,7 @@ def join(device: str | None) -> tuple[Processes, torch.device]:
     if count == 1:
         return Processes(), chosen
     if not dist.is_initialized():
-        if chosen.type == "cuda":
-            dist.init_process_group("nccl", device_id=chosen)
-        else:
-            dist.init_process_group("gloo")
+        dist.init_process_group(**exchange(chosen))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_count=beside), chosen
 
@@ -129,10 +126,8 @@ def leave() -> None:
 def _place(name: str | None, local_rank: int | None) -> torch.device:
     """The device of this process: of several, each has the GPU of its local rank."""
     device = choose_device(name)
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: training runs on cpu and cuda")
-    if device.type == "cuda":
-        if local_rank is not None:
-            device = choose_device(f"cuda:{local_rank}")
-        torch.cuda.set_device(device)
-    return device
+    if not accelerated(device) and device.type != "cpu":
+        raise ConfigError(f"--device {name}: training runs on cpu, cuda and mps")
+    if local_rank is not None and accelerated(device) and not on_gpu(device):
+        raise ConfigError(f"--device {name}: one process alone can train on it; leave torchrun out")
+    return use(device, local_rank)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from wsisr import __version__
+from wsisr.device import facts, on_gpu
 from wsisr.inference.trained import FORMAT, FORMAT_VERSION, RUN_NAME
 from wsisr.models.wrapper import SRModel
 from wsisr.store.files import replace_file
@@ -135,9 +136,7 @@ def describe_environment(device: torch.device, processes: Processes) -> dict[str
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
-    if device.type == "cuda":
-        found |= {
-            "gpu": torch.cuda.get_device_name(device),
-            "cuda": torch.version.cuda,
-        }
+    if on_gpu(device):
+        about = facts(device)
+        found |= {"gpu": about.pop("name"), **about}
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from wsisr.degradation import Degradation, parse_degradation
+from wsisr.device import accelerated
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
 from wsisr.models import create_model, model_spec
@@ -132,7 +133,7 @@ def resolve(request: TrainRequest, gpu: bool) -> Resolved:
 def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
     """Device, configuration and folder; refuses to write over an earlier run."""
     processes, device = join(request.device)
-    resolved = resolve(request, device.type == "cuda")
+    resolved = resolve(request, accelerated(device))
     scale = resolved.config.model.scale
     name = request.model if scale is None else f"{request.model}-x{scale}"
     folder = request.output or RUNS / name
@@ -249,7 +250,7 @@ def opening_lines(setting: Setting) -> list[str]:
         return lines
     reason = ""
     if request.preset == "auto":
-        gpu = "on a GPU" if setting.device.type == "cuda" else "no GPU here"
+        gpu = "on a GPU" if accelerated(setting.device) else "no GPU here"
         reason = f" (chosen: {gpu})"
     first = f"Preset {model.preset}{reason}: {_cost(config)}."
     if request.resume:

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from wsisr.device import choose_device
+from wsisr.device import accelerated, choose_device
 from wsisr.progress import Reporter, silent
 from wsisr.training.config import TrainConfig
 from wsisr.training.engine import Job, Outcome, run_training
@@ -20,7 +20,7 @@ SYNTHETIC_STEPS = 10
 
 def config_text(request: TrainRequest) -> str:
     """The resolved configuration as YAML, readings and warnings as comments above it."""
-    resolved = resolve(request, choose_device(request.device).type == "cuda")
+    resolved = resolve(request, accelerated(choose_device(request.device)))
     notes = [*(f"reading: {r}" for r in resolved.readings)]
     notes += [f"warning: {w}" for w in resolved.warnings]
     return "\n".join([*(f"# {note}" for note in notes), resolved.config.to_yaml().rstrip()])
@@ -72,7 +72,7 @@ def measure_synthetic(
 def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcome:
     """The run behind `measure_synthetic`: as many steps to warm up, then those that count."""
     processes, device = join(request.device)
-    config = resolve(replace(request, steps=None), device.type == "cuda").config
+    config = resolve(replace(request, steps=None), accelerated(device)).config
     # One log row at the warm-up's end, one at the end: the last one is the measurement.
     train = config.train.model_copy(update={"steps": 2 * steps, "log_every": steps})
     config = config.model_copy(update={"train": train})

@@ -17,7 +17,7 @@ from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
 from wsisr.building.sources.image_sets import list_images
-from wsisr.building.sources.levels import Levels
+from wsisr.building.sources.levels import Levels, confirmed
 from wsisr.building.sources.places import sampled_origins
 from wsisr.building.sources.protocol import Survey
 from wsisr.errors import SlideError
@@ -25,11 +25,16 @@ from wsisr.geometry import PatchGeometry
 from wsisr.magnification import MppSource, make_mpp, parse_magnification
 from wsisr.selection.candidates import grid_candidates, ranked_order
 from wsisr.selection.image_labels import annotation_attribute, field_classes
+from wsisr.slides import Slide
 from wsisr.slides.stack import ImageStack, open_stack
 
 DECLARED = "manifest"
 """Source of a resolution that the manifest declares for its images."""
 MASK_UM_PER_PX = 8.0
+
+
+def _stack_of(task: SlideTask, stack: ImageStack, manifest: Manifest) -> Slide:
+    return open_stack(task.source.path, stack, manifest.size, manifest.white)
 
 
 class Images(Levels):
@@ -47,13 +52,15 @@ class Images(Levels):
     @classmethod
     def open(cls, task: SlideTask, manifest: Manifest, backend: str | None = None) -> Self:
         if isinstance(task.detail, ImageStack):
-            return cls(task, manifest, open_stack(task.source.path, task.detail, manifest.size))
+            return cls(task, manifest, _stack_of(task, task.detail, manifest))
         return super().open(task, manifest, backend)._declared()
 
     @classmethod
     def open_checked(cls, task: SlideTask, manifest: Manifest) -> Self:
         if isinstance(task.detail, ImageStack):
-            return cls.open(task, manifest)
+            opened = cls.open(task, manifest)
+            opened.notes = confirmed(opened.slides[0].info, manifest)
+            return opened
         return super().open_checked(task, manifest)._declared()
 
     def _declared(self) -> Self:

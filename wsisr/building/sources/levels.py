@@ -35,6 +35,7 @@ from wsisr.slides import (
     open_slide,
     reduce_image,
 )
+from wsisr.slides.image import is_deep
 from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.tiles import damaged_patches, tolerate
 from wsisr.store import ArraySpec
@@ -63,12 +64,15 @@ class Levels:
 
     @classmethod
     def open(cls, task: SlideTask, manifest: Manifest, backend: str | None = None) -> Self:
+        path = task.source.path
+        deep = manifest.white is not None and is_deep(path)
         slide = open_slide(
-            task.source.path,
+            path,
             backend=backend,
             mpp=task.mpp,
             icc=manifest.icc,
             focal_plane=manifest.focal_plane,
+            white=manifest.white if deep else None,
         )
         tolerate(slide)
         return cls(task, manifest, slide)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.device import on_gpu
+
 MASKED = -100.0
 """Added to scores between regions that the cyclic shift brought together (as Swin does)."""
 
@@ -117,7 +119,7 @@ class WindowAttention(nn.Module):
         else:
             q, k, v = (t.flatten(1, 2) for t in (q, k, v))
             bias = (bias[None] + mask[:, None]).flatten(0, 1)[None]
-        out = attend(q, k, v, bias, pad_head=x.is_cuda)
+        out = attend(q, k, v, bias, pad_head=on_gpu(x.device))
         out = out.reshape(b, n_windows, self.heads, n, -1).transpose(2, 3).flatten(3)
         return self.proj(join_windows(out, self.window, height, width))
 

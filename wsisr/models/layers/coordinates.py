@@ -116,7 +116,7 @@ def ensemble_weights(corners: list[Corner]) -> Tensor:
 
 def scaled_cell(cell: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells in LR-pixel units: (N, Q or 1, 2) times (h, w)."""
-    return cell * torch.tensor(size, device=cell.device, dtype=cell.dtype)
+    return torch.stack((cell[..., 0] * size[0], cell[..., 1] * size[1]), dim=-1)
 
 
 def gather_cells(rows: Tensor, index: Tensor) -> Tensor:

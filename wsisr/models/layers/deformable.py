@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.device import on_gpu
 from wsisr.models.layers.attention import attend
 
 ReferencePoints = Literal["v1", "dat++"]
@@ -152,7 +153,7 @@ class DeformableAttention(nn.Module):
             heads_of(self.proj_k(sampled)),
             heads_of(self.proj_v(sampled)),
             self.position_bias(positions, (height, width)),
-            pad_head=x.is_cuda,
+            pad_head=on_gpu(x.device),
         )
         out = out.transpose(2, 3).reshape(b, c, height, width)
         return self.proj_out(out).permute(0, 2, 3, 1)

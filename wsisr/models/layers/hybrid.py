@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.device import on_gpu
 from wsisr.models.layers.attention import (
     DropPath,
     Mlp,
@@ -149,7 +150,7 @@ class OverlapAttention(nn.Module):
         kv = kv.reshape(-1, 2, self.heads, c // self.heads, self.extended**2)
         k, v = kv.permute(1, 0, 2, 4, 3)
         bias = table_bias(self.relative_position_bias_table, index)[None]
-        out = attend(q, k, v, bias, pad_head=x.is_cuda)
+        out = attend(q, k, v, bias, pad_head=on_gpu(x.device))
         out = out.transpose(1, 2).reshape(b, -1, self.window**2, c)
         x = x + self.proj(join_windows(out, self.window, height, width))
         return x + self.mlp(self.norm2(x))

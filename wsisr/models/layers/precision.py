@@ -1,13 +1,12 @@
 """Places where autocast must not reach."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor
+
+from wsisr.device import autocast
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
-    """Switch autocast off on the device of `x` (shape-only tensors know no autocast)."""
-    if x.device.type == "meta":
-        return nullcontext()
-    return torch.autocast(x.device.type, enabled=False)  # type: ignore[return-value]
+    """Switch autocast off on the device of `x`."""
+    return autocast(x.device, None)

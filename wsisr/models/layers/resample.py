@@ -7,6 +7,7 @@ that torch.compile and torch.export see nothing but tensor arithmetic.
 import torch
 from torch import Tensor
 
+from wsisr.device import has_float64
 from wsisr.models.layers.precision import full_precision
 
 
@@ -21,21 +22,23 @@ def _keys_kernel(x: Tensor) -> Tensor:
 def bicubic_matrix(in_px: int, out_px: int, like: Tensor) -> Tensor:
     """Weights (out_px, in_px) of one axis: antialiased when shrinking, mirrored at the edges.
 
-    On the device of `like`, float64.
+    On the device of `like`, float64 where it has that.
     """
+    home = like.device if has_float64(like.device) else torch.device("cpu")
     ratio = out_px / in_px
     shrink = max(1.0, 1.0 / ratio)
-    place = torch.arange(out_px, device=like.device, dtype=torch.float64)
+    place = torch.arange(out_px, device=home, dtype=torch.float64)
     centre = (place + 0.5) / ratio - 0.5
     taps = int(4 * shrink) + 3
     first = (centre - 2 * shrink).floor()
-    tap = first[:, None] + torch.arange(taps, device=like.device, dtype=torch.float64)
+    tap = first[:, None] + torch.arange(taps, device=home, dtype=torch.float64)
     weight = _keys_kernel((centre[:, None] - tap) / shrink)
     weight = weight / weight.sum(dim=1, keepdim=True)
     source = tap.long().remainder(2 * in_px)
     source = torch.where(source < in_px, source, 2 * in_px - 1 - source)
-    matrix = torch.zeros((out_px, in_px), device=like.device, dtype=torch.float64)
-    return matrix.scatter_add(1, source, weight)
+    matrix = torch.zeros((out_px, in_px), device=home, dtype=torch.float64)
+    matrix = matrix.scatter_add(1, source, weight)
+    return matrix if home == like.device else matrix.float().to(like.device)
 
 
 def apply_matrices(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:

@@ -1,0 +1,12 @@
+from .build import build_pairs as build_pairs
+from .build import finish_parts as finish_parts
+from .dryrun import describe_plan as describe_plan
+from .manifest import Manifest as Manifest
+from .manifest import load_manifest as load_manifest
+from .manifest import manifest_names as manifest_names
+from .rebuild import rebuild_from as rebuild_from
+from .state import BuildRequest as BuildRequest
+from .state import Prepared as Prepared
+from .state import prepare as prepare
+from .summary import BuildSummary as BuildSummary
+from .summary import Failure as Failure

@@ -1,0 +1,10 @@
+from .images import super_resolve as super_resolve
+from .loading import load as load
+from .loading import load_network as load_network
+from .network import Network as Network
+from .tiles import TilePlan as TilePlan
+from .tiles import plan_tiles as plan_tiles
+from .trained import TrainedModel as TrainedModel
+from .trained import find_runs as find_runs
+from .trained import open_run as open_run
+from .trained import open_trained as open_trained

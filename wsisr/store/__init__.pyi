@@ -1,0 +1,16 @@
+from .exporting import export_store as export_store
+from .files import DiskFullError as DiskFullError
+from .findings import Finding as Finding
+from .keep import keep_pairs as keep_pairs
+from .lock import BuildLock as BuildLock
+from .reader import PairStore as PairStore
+from .reader import open_pairs as open_pairs
+from .schema import ArraySpec as ArraySpec
+from .shard_reader import ShardReader as ShardReader
+from .slide_writer import SlideWriter as SlideWriter
+from .summarise import describe_store as describe_store
+from .summarise import summarise_store as summarise_store
+from .table import Table as Table
+from .verify import VerifyReport as VerifyReport
+from .verify import verify_store as verify_store
+from .writer import StoreWriter as StoreWriter

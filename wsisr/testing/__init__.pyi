@@ -1,0 +1,16 @@
+from .camelyon import write_camelyon16_like as write_camelyon16_like
+from .conformance import BackendTests as BackendTests
+from .levels import LevelShift as LevelShift
+from .rescan import RescanSpec as RescanSpec
+from .rescan import RescanTruth as RescanTruth
+from .rescan import write_rescan as write_rescan
+from .scene import Pen as Pen
+from .scene import Scene as Scene
+from .slides import write_slide as write_slide
+from .spec import SlideSpec as SlideSpec
+from .spec import pen_stroke as pen_stroke
+from .spec import sparse_spec as sparse_spec
+from .spec import spec_around as spec_around
+from .stored import StoredSlide as StoredSlide
+from .truth import LevelTruth as LevelTruth
+from .truth import SlideTruth as SlideTruth

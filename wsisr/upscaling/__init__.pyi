@@ -1,0 +1,9 @@
+from .batch import UpscaleRequest as UpscaleRequest
+from .batch import UpscaleSummary as UpscaleSummary
+from .batch import upscale as upscale
+from .compare import compare_slides as compare_slides
+from .job import UpscaleOptions as UpscaleOptions
+from .pipeline import UpscaleResult as UpscaleResult
+from .pipeline import upscale_slide as upscale_slide
+from .seams import SeamEnergy as SeamEnergy
+from .seams import seam_energy as seam_energy
