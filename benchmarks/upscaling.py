@@ -1,5 +1,7 @@
 """Memory and speed of upscaling, by hand: ``python benchmarks/upscaling.py [--side 60000] ...``.
 
+``--suffix .ome.zarr`` or ``.dcm`` measures the other outputs.
+
 Writes sparse slides of the given sides, upscales them by the command line, samples the resident
 memory of the process, and draws the curves. Prints the machine, the versions and the ratios.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from wsisr.store.files import remove_tree
 from wsisr.testing import sparse_spec, write_slide
 
 LIMIT_MIB = 4096
@@ -25,6 +28,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, nargs="+", default=[15_000, 30_000, 60_000])
     parser.add_argument("--scale", type=float, default=2.0)
     parser.add_argument("--model", default="bicubic")
+    parser.add_argument("--suffix", default=".ome.tiff", help="Of the output.")
     parser.add_argument("--work", type=Path, required=True, help="Scratch folder.")
     parser.add_argument("--picture", type=Path, default=Path("docs/images/upscale-memory.png"))
     arguments = parser.parse_args()
@@ -56,7 +60,7 @@ def main() -> None:
 
 def measure(slide: Path, arguments: argparse.Namespace) -> tuple[list[float], list[float], float]:
     """Seconds, resident MiB at them, and CPU seconds of one run."""
-    out = arguments.work / f"{slide.stem}-out.ome.tiff"
+    out = arguments.work / f"{slide.stem}-out{arguments.suffix}"
     command = [sys.executable, "-m", "wsisr_cli", "upscale", str(slide), "-o", str(out)]
     command += ["--scale", str(arguments.scale), "--model", arguments.model, "--overwrite"]
     started = time.monotonic()
@@ -75,7 +79,7 @@ def measure(slide: Path, arguments: argparse.Namespace) -> tuple[list[float], li
         time.sleep(0.25)
     if process.wait():
         sys.exit(f"{' '.join(command)} failed")
-    out.unlink()
+    remove_tree(out)
     return seconds, mib, cpu_s
 
 

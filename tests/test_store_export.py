@@ -4,6 +4,7 @@ import csv
 import errno
 import importlib
 import json
+import resource
 import shutil
 import sys
 import tarfile
@@ -19,11 +20,21 @@ import shapely
 import yaml
 from store_samples import make_store, patches
 
-from wsisr.errors import StoreError
+from wsisr.errors import ConfigError, LockedError, StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.store import DiskFullError, export_store, exporting, keep_pairs, open_pairs
 from wsisr.store.exporting.records import records_of
 from wsisr.store.exporting.tables import csv_cell
+
+FORMATS = [
+    ("png", "csv"),
+    ("huggingface", "pyarrow"),
+    ("webdataset", "tarfile"),
+    ("hdf5", "h5py"),
+    ("lmdb", "lmdb"),
+    ("geojson", "json"),
+]
+"""Each with the library that it needs."""
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +148,7 @@ def test_geojson_lies_where_the_pairs_lie(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["png", "webdataset", "geojson"])
-def test_what_is_not_complete_has_not_its_name(
+def test_what_is_interrupted_leaves_nothing(
     store: Path, tmp_path: Path, to: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = exporting.records_of if to == "geojson" else exporting.pairs_of
@@ -150,7 +161,8 @@ def test_what_is_not_complete_has_not_its_name(
         patch.setattr(exporting, real.__name__, stops)
         with pytest.raises(KeyboardInterrupt):
             export_store(store, to, tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["out.partial"]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "out.partial/train").mkdir(parents=True)  # as a kill leaves it
     events: list[ProgressEvent] = []
     assert export_store(store, to, tmp_path / "out", reporter=events.append)["train"] == 6
     assert "out.partial, left by an unfinished export" in events[0].message
@@ -164,9 +176,47 @@ def test_a_full_disk_is_told_truly_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(exporting, "write_card", full)
-    with pytest.raises(DiskFullError, match="removed again") as caught:
+    with pytest.raises(DiskFullError, match=r"disk is full, .* removed again") as caught:
         export_store(store, "png", tmp_path / "out")
     assert "goes on" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("to", "module"), FORMATS)
+def test_what_cannot_be_written_is_one_sentence_in_every_format(
+    store: Path, tmp_path: Path, to: str, module: str
+) -> None:
+    pytest.importorskip(module, reason=f"{module} is not installed")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, hard))
+    try:
+        with pytest.raises(StoreError, match="been exported is removed again"):
+            export_store(store, to, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_exports_into_one_folder_are_kept_apart(store: Path, tmp_path: Path) -> None:
+    def second(event: ProgressEvent) -> None:
+        with pytest.raises(LockedError, match="another export is writing into it"):
+            export_store(store, "geojson", tmp_path / "out")
+
+    assert export_store(store, "png", tmp_path / "out", reporter=second)["train"] == 6
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_may_be_there_as_a_link_or_the_one_one_is_in(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("real", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export_store(store, "geojson", tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "here")
+    export_store(store, "geojson", Path("."))
+    names = [sorted(p.name for p in (tmp_path / name).iterdir()) for name in ("real", "here")]
+    assert names == [["a_b_s0.geojson", "c_s1.geojson"]] * 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_names_of_patients_leave_no_old_store_unasked(tmp_path: Path) -> None:
@@ -255,6 +305,8 @@ def test_bad_requests_are_refused(store: Path, tmp_path: Path) -> None:
         export_store(store, "jpeg", tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
+    with pytest.raises(ConfigError, match="writes to local disks alone"):
+        export_store(store, "png", Path("s3://bucket/out"))
     with pytest.raises(StoreError, match="not empty"):
         export_store(store, "png", tmp_path / "full")
 

@@ -107,6 +107,23 @@ class BuildError(WsisrError, RuntimeError):
     """A build cannot start or cannot go on."""
 
 
+def refuse_remote_output(output: object) -> None:
+    """Refuse a URL as a place to write to: as a path it would be a local folder called ``s3:``.
+
+    Raises
+    ------
+    ConfigError
+    """
+    # One slash: a path library may have been at it.
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(output))
+    if found:
+        raise ConfigError(
+            f"the output is a {found[1]} address, and wsisr writes to local disks alone; write it "
+            "to a folder here and, when it is whole, copy that with your storage's own tool (aws "
+            "s3 cp --recursive, gcloud storage cp -r, rclone copy)."
+        )
+
+
 @contextmanager
 def damage_is_clear(what: object, kind: type[WsisrError], remedy: str) -> Iterator[None]:
     """Turn whatever a damaged file makes of its reader into one sentence that names it.

@@ -83,20 +83,17 @@ _mount()
 
 
 def _refuse_remote_output(arguments: Sequence[str]) -> None:
-    """What is written is written to a disk: as a path, a URL would be a folder called ``s3:``."""
-    from wsisr.errors import ConfigError
+    """Of every command, however the option is spelled: ``-o URL``, ``-oURL``, ``--output=URL``."""
+    from wsisr.errors import refuse_remote_output
 
-    spelled = [a.removeprefix("--output=") for a in arguments if a.startswith("--output=")]
-    spelled += [b for a, b in pairwise(arguments) if a in ("-o", "--output")]
+    spelled = [re.sub(r"^(-o|--output=|--picture=)", "", a) for a in arguments if a[:1] == "-"]
+    spelled += [b for a, b in pairwise(arguments) if a in ("-o", "--output", "--picture")]
     if arguments[:1] == ["export"]:
         spelled += arguments[2:]
+    if arguments[:1] == ["demo"]:
+        spelled += arguments[1:]
     for output in spelled:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", output):
-            kind = output.partition(":")[0]
-            raise ConfigError(
-                f"the output is a {kind} address, and wsisr writes to local disks alone; write it "
-                "to a folder here and upload that when it is whole."
-            )
+        refuse_remote_output(output)
 
 
 def _refuse_remote_input(arguments: Sequence[str]) -> None:

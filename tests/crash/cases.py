@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from slides_samples import picture
 from store_samples import columns, patches, root_attributes, write_slide
 from upscaling_samples import slide_file
 
+from wsisr.errors import WsisrError
 from wsisr.store import BuildLock, StoreWriter, export_store
 from wsisr.store.keep import keep_pairs
 
@@ -60,12 +63,22 @@ def keep(folder: Path) -> None:
     keep_pairs(folder / "a.zarr", "spread<0.6")
 
 
+def _refused_once_whole(path: Path, words: str, write: Callable[[], object]) -> None:
+    """Run the same command: what is whole is refused, and what lies beside it goes."""
+    whole = path.exists()
+    try:
+        write()
+    except WsisrError as error:
+        if not whole or words not in str(error):
+            raise
+
+
 def export(to: str) -> Case:
-    """A store in another format; whole, the folder is refused and needs nothing."""
+    """A store in another format."""
 
     def run(folder: Path) -> None:
-        if not (folder / "out").exists():
-            export_store(folder / "a.zarr", to, folder / "out")
+        out = folder / "out"
+        _refused_once_whole(out, "not empty", lambda: export_store(folder / "a.zarr", to, out))
 
     return run
 
@@ -76,15 +89,18 @@ def small_slide(folder: Path) -> None:
 
 
 def upscale(name: str) -> Case:
-    """An enlarged slide; whole, it is refused and needs nothing."""
+    """An enlarged slide."""
 
     def run(folder: Path) -> None:
         from wsisr.inference import load
         from wsisr.upscaling import UpscaleOptions, upscale_slide
 
-        if not (folder / name).exists():
-            options = UpscaleOptions(scale=2.0, mask=False, threads=1)
-            upscale_slide(folder / "s.tiff", folder / name, load("bicubic"), options)
+        out, options = folder / name, UpscaleOptions(scale=2.0, mask=False, threads=1)
+        _refused_once_whole(
+            out,
+            "give --overwrite",
+            lambda: upscale_slide(folder / "s.tiff", out, load("bicubic"), options),
+        )
 
     return run
 
@@ -100,6 +116,21 @@ def degrade(folder: Path) -> None:
         degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2, overwrite=True)
 
 
+def small_picture(folder: Path) -> None:
+    """A picture to degrade."""
+    Image.fromarray(picture(200, 160)).save(folder / "s.png")
+
+
+def degrade_picture(folder: Path) -> None:
+    """A degraded picture and its record."""
+    from wsisr.degradation.files import degrade_image
+
+    out = folder / "lr.png"
+    _refused_once_whole(
+        out, "add --overwrite", lambda: degrade_image(folder / "s.png", out, "iste", 2)
+    )
+
+
 CASES: dict[str, tuple[Case, Case]] = {
     "build": (build, nothing),
     "overwrite": (overwrite, small_store),
@@ -111,8 +142,8 @@ CASES: dict[str, tuple[Case, Case]] = {
     },
     **{
         f"upscale-{name}": (upscale(f"o.{name}"), small_slide)
-        # Not DICOM: its writer puts the time of day into every instance.
-        for name in ("ome.tiff", "ome.zarr", "png", "jpg")
+        for name in ("ome.tiff", "ome.zarr", "dcm", "png", "jpg", "bmp", "webp")
     },
+    "degrade-picture": (degrade_picture, small_picture),
     "degrade": (degrade, small_store),
 }

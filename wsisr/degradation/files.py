@@ -1,7 +1,10 @@
 """Degrade image files, with the parameters written beside the result."""
 
+import hashlib
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +13,15 @@ from PIL import Image
 from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.errors import DegradationError, SlideError
+from wsisr.errors import DegradationError, SlideError, refuse_remote_output
+from wsisr.locks import held
+from wsisr.slides.icc import profile_of
 from wsisr.slides.opening import read_whole
 from wsisr.slides.protocol import SlideInfo
+from wsisr.store.files import disk_full_is_clear, replace_file
 
 _LOSSY = (".jpg", ".jpeg", ".webp")
+_NOTHING_KEPT = "The picture was not written; make room, or write to another disk with -o."
 
 
 def degrade_image(
@@ -45,30 +52,68 @@ def degrade_image(
     Returns
     -------
     Path
-        The JSON file with the whole degradation, scale, seed and version, beside `target`.
+        The JSON file with the whole degradation, scale, seed, version and the SHA-256 of the
+        picture, beside `target`.
 
     Raises
     ------
     DegradationError
         No readable RGB image, a lossy or existing target.
+    LockedError
+        While another run writes `target`.
     """
+    refuse_remote_output(target)
     degradation = parse_degradation(spec)
     if target.suffix.lower() in _LOSSY:
         raise DegradationError(
             f"{target}: a lossy file would degrade a second time, untold; write .png or .tif."
         )
+    if not target.parent.is_dir():
+        raise DegradationError(f"{target}: its folder does not exist; make it first.")
     record = target.with_name(target.name + ".json")
-    if not overwrite and (target.exists() or record.exists()):
-        raise DegradationError(f"{target} exists already; add --overwrite or choose another -o.")
+    lock = target.with_name(target.name + ".partial.lock")
+    with disk_full_is_clear(target, _NOTHING_KEPT), held(lock, target, "degrade apply"):
+        # A record alone is what a kill left between the two.
+        if not overwrite and target.exists():
+            raise DegradationError(
+                f"{target} exists already; add --overwrite or choose another -o."
+            )
+        data, content = _degraded(source, target, degradation, scale, seed, white, rgb)
+        replace_file(record, content)
+        replace_file(target, data)
+    return record
+
+
+def _degraded(
+    source: Path,
+    target: Path,
+    degradation: Degradation,
+    scale: float,
+    seed: int,
+    white: float | None,
+    rgb: bool,
+) -> tuple[bytes, bytes]:
+    """The LR picture's file and its record's."""
     image, info = _read(source, white)
     lr = degrade(image, degradation, scale, seed=seed).permute(1, 2, 0).numpy()
-    if info.grey and not rgb:
+    grey = info.grey and not rgb
+    if grey:
         # Not their mean, which would halve the noise of a degradation that draws three planes.
         lr = lr[:, :, 0]
+    options: dict[str, Any] = {}
+    icc = profile_of(_profile(source, info), grey=grey)
+    if icc is not None:
+        options["icc_profile"] = icc
+    if info.mpp is not None:
+        options["dpi"] = (25_400 / (info.mpp.x * scale), 25_400 / (info.mpp.y * scale))
+    data = io.BytesIO()
     try:
-        Image.fromarray(np.ascontiguousarray(lr)).save(target)
-    except (OSError, ValueError) as error:
-        raise DegradationError(f"{target} cannot be written: {error}.") from None
+        kind = Image.registered_extensions()[target.suffix.lower()]
+        Image.fromarray(np.ascontiguousarray(lr)).save(data, kind, **options)
+    except (KeyError, OSError, ValueError) as error:
+        raise DegradationError(
+            f"{target} cannot be written: {error}; write .png or .tif."
+        ) from None
     content = {
         "source": source.name,
         "read": [*info.quirks, *([info.verdict.line()] if info.verdict is not None else [])],
@@ -76,9 +121,9 @@ def degrade_image(
         "scale": scale,
         "seed": seed,
         "created_with": f"wsisr {__version__}",
+        "sha256": hashlib.sha256(data.getvalue()).hexdigest(),
     }
-    record.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return record
+    return data.getvalue(), (json.dumps(content, indent=2) + "\n").encode()
 
 
 def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
@@ -100,3 +145,11 @@ def _read(path: Path, white: float | None) -> tuple[torch.Tensor, SlideInfo]:
     except SlideError as error:
         raise DegradationError(str(error)) from None
     return torch.as_tensor(pixels).permute(2, 0, 1).contiguous(), info
+
+
+def _profile(path: Path, info: SlideInfo) -> bytes | None:
+    if info.icc_sha256 is None:
+        return None
+    with Image.open(path) as image:
+        icc = image.info.get("icc_profile")
+    return icc if icc and hashlib.sha256(icc).hexdigest() == info.icc_sha256 else None

@@ -14,7 +14,7 @@ from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.profile import FittedProfile
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.errors import DegradationError, StoreError
+from wsisr.errors import DegradationError, StoreError, refuse_remote_output
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
@@ -197,6 +197,7 @@ def degrade_store(
         Name of the new array. Its attributes hold the whole degradation, scale and seed.
     """
     check_scale(scale)
+    refuse_remote_output(target)
     degradation = parse_degradation(spec)
     store = open_pairs(source)
     hr = hr or store.arrays[0]

@@ -11,6 +11,14 @@ from wsisr.errors import SlideError
 from wsisr.slides.protocol import UInt8Array
 
 
+def profile_of(icc: bytes | None, *, grey: bool) -> bytes | None:
+    """A profile that an output of grey or RGB pixels may carry; None where it is of other ones.
+
+    (A CMYK image is read as RGB, which its profile does not describe.)
+    """
+    return icc if icc is not None and icc[16:20] == (b"GRAY" if grey else b"RGB ") else None
+
+
 def srgb_converter(profile: bytes, path: Path) -> Callable[[UInt8Array], UInt8Array]:
     """A function that converts RGB pixels from an embedded profile to sRGB.
 

@@ -8,6 +8,7 @@ no file says which of its 65,536 values is white.
 
 import warnings
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def read_facts(path: Path) -> PictureFacts:
                 kind, mode = str(image.format), image.mode
                 width, height = image.size
                 pages = int(getattr(image, "n_frames", 1))
-                dpi, icc = image.info.get("dpi"), image.info.get("icc_profile")
+                dpi, icc = _dpi(image), image.info.get("icc_profile")
                 bits, floating = _depth(path, image)
                 turn = _orientation(path, image)
                 if "transparency" in image.info:
@@ -130,7 +131,6 @@ def read_facts(path: Path) -> PictureFacts:
         raise SlideError(f"{path}: {kind} of {bits} bit is not read; convert it to 8-bit RGB.")
     if not 1 <= turn <= 8:
         turn = 1
-    dpi = (float(dpi[0]), float(dpi[1])) if isinstance(dpi, tuple) and len(dpi) == 2 else None
     if turn > 4:
         # Pillow turns the pixels of a TIFF itself, and its size, but not its resolution.
         width, height = (width, height) if kind == "TIFF" else (height, width)
@@ -220,6 +220,19 @@ def check_depth(path: Path, facts: PictureFacts, white: float | None) -> None:
         f"{path}: {facts._samples.lower()}; its values reach {largest}{full} and nothing in the "
         "file says which one is white. State it (--white N), or convert the image to 8 bit."
     )
+
+
+def _dpi(image: Any) -> tuple[float, float] | None:
+    """The finest resolution that a file states: in its own field, which WebP lacks and JPEG may
+    fill with a screen's, or in EXIF."""
+    found = [image.info.get("dpi")]
+    if image.format in ("JPEG", "WEBP"):
+        exif = image.getexif()
+        per_inch = {2: 1.0, 3: 2.54}.get(exif.get(296, 2))
+        if per_inch is not None and 282 in exif and 283 in exif:
+            found.append(tuple(float(exif[tag]) * per_inch for tag in (282, 283)))
+    stated = [(float(d[0]), float(d[1])) for d in found if isinstance(d, tuple) and len(d) == 2]
+    return max((d for d in stated if isfinite(d[0] + d[1])), key=min, default=None)
 
 
 def _orientation(path: Path, image: Any) -> int:

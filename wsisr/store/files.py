@@ -23,11 +23,15 @@ _GOES_ON = (
     "What is finished so far is safe. Make room (or write to another disk with -o) and run the "
     "same command again: it goes on where it stopped."
 )
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full (quota)",
+    errno.EFBIG: "a file would grow larger than this file system or `ulimit -f` allows",
+}
 
 
 class DiskFullError(StoreError):
-    """The disk that holds the store is full; what is committed so far stays valid."""
+    """The disk that is written to holds no more; what is committed so far stays valid."""
 
 
 @contextmanager
@@ -40,9 +44,8 @@ def disk_full_is_clear(where: Path, remedy: str = _GOES_ON) -> Iterator[None]:
             raise
         folder = next((p for p in (where, *where.parents) if p.exists()), Path("/"))
         free = shutil.disk_usage(folder).free / 1e6
-        quota = " (quota)" if err.errno == errno.EDQUOT else ""
         raise DiskFullError(
-            f"{where}: the disk is full{quota}, {free:.0f} MB are free. {remedy}"
+            f"{where}: {_FULL[err.errno]}, {free:.0f} MB are free. {remedy}"
         ) from err
 
 

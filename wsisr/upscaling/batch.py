@@ -20,6 +20,7 @@ from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
+from wsisr.upscaling.pyramid import tidy
 from wsisr.upscaling.sinks import container_of
 
 OUTPUT_SUFFIX = ".ome.tiff"
@@ -167,6 +168,7 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
     for number, slide in enumerate(mine, 1):
         target = request.output / targets[slide.slide_id]
         if target.exists() and not request.options.overwrite:
+            tidy(target)
             skipped += 1
             continue
         try:

@@ -1,12 +1,15 @@
 """A DICOM whole-slide folder made from the finished tiles, by wsidicomizer (extra `dicom-out`).
 
 The tiles wait as a lossless TIFF, so frames are compressed once. wsidicomizer streams them and
-writes ImageType ORIGINAL; what a network made is DERIVED, so those bytes are replaced in place.
-Nobody is identified: patient, accession and container stay empty or "Unknown", UIDs are hashes of
-what was done; where the input is DICOM its instances are referenced by their UIDs.
+writes ImageType ORIGINAL and the time of day; what a network made is DERIVED, and the same run is
+to give the same bytes, so both are replaced in place. Nobody is identified: patient, accession and
+container stay empty or "Unknown", dates are wsidicom's placeholder of 1970, UIDs are hashes of what
+was done; where the input is DICOM its instances are referenced by their UIDs.
 """
 
-import hashlib
+import struct
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,13 @@ if TYPE_CHECKING:
     from wsisr.upscaling.sinks import Output
 
 HEADER_BYTES = 1 << 16
+_NAMESPACE = uuid.UUID("8d6f3a0e-27c4-5f58-b1a9-64c2e0d9f713")
 _KINDS = (b"\x08\x00\x08\x00CS", b"\x08\x00\x07\x90CS")
 """ImageType and FrameType, as explicit little-endian headers spell them."""
+_DATES = {b"\x08\x00\x23\x00DA": b"19700101", b"\x08\x00\x33\x00TM": b"000000.000000 "}
+"""ContentDate and ContentTime, and what they are to say."""
+_ICC_DATE = struct.pack(">6H", 1970, 1, 1, 0, 0, 0)
+"""When a profile was made: bytes 24 to 35 of its header."""
 _LONGEST_TEXT = 1024
 """Characters of a DerivationDescription (ST)."""
 
@@ -58,19 +66,19 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
         If an instance does not state its kind where it should.
     """
     from pydicom.dataset import Dataset
-    from pydicom.uid import UID, generate_uid
+    from pydicom.uid import UID
     from wsidicom.codec import Channels, Jpeg2kSettings, JpegSettings, Subsampling
     from wsidicomizer import WsiDicomizer
     from wsidicomizer.wsidicomizer import SourceIdentifier
 
     assert output.frames is not None
-    seed = hashlib.sha256(output.description.encode()).hexdigest()
     made = 0
 
     def uid() -> UID:
         nonlocal made
         made += 1
-        return generate_uid(prefix=None, entropy_srcs=[seed, str(made)])
+        # UUIDs as UIDs (PS3.5, B.2); pydicom's own would be random ones.
+        return UID(f"2.25.{uuid.uuid5(_NAMESPACE, f'{output.identity}/{made}').int}")
 
     def describe(dataset: Dataset, _: Any) -> Dataset:
         dataset.DerivationDescription = output.summary[:_LONGEST_TEXT]
@@ -80,6 +88,10 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
         # Once lossy, always lossy: the input's own compression counts as well.
         if output.lossy_input:
             dataset.LossyImageCompression = "01"
+        if output.icc is None:
+            for path in dataset.OpticalPathSequence:
+                # wsidicom's sRGB, made at this time of day.
+                path.ICCProfile = path.ICCProfile[:24] + _ICC_DATE + path.ICCProfile[36:]
         if output.references:
             dataset.SourceImageSequence = [_reference(*pair) for pair in output.references]
         return dataset
@@ -111,7 +123,7 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
         include_confidential=False,
     )
     for path in sorted(folder.iterdir()):
-        _say_derived(path)
+        _correct(path)
     sync_tree(folder)
 
 
@@ -134,15 +146,29 @@ def _reference(class_uid: str, instance_uid: str) -> "Dataset":
     return reference
 
 
-def _say_derived(path: Path) -> None:
-    """ORIGINAL becomes DERIVED in place: a level's frames may be gigabytes."""
+def _correct(path: Path) -> None:
+    """ORIGINAL becomes DERIVED and the date a fixed one, in place: a level may be gigabytes."""
     with open(path, "r+b") as file:
         head = file.read(HEADER_BYTES)
-        for tag in _KINDS:
+
+        def change(tag: bytes, new: Callable[[bytes], bytes]) -> None:
             at = head.find(tag)
             length = int.from_bytes(head[at + 6 : at + 8], "little")
-            value = head[at + 8 : at + 8 + length]
-            if at < 0 or not value.startswith((b"ORIGINAL\\", b"DERIVED\\")):
+            old = head[at + 8 : at + 8 + length]
+            value = new(old) if at >= 0 else b""
+            if not value or len(value) != length:
                 raise SlideError(f"{path.name}: the DICOM writer did not say what the image is.")
             file.seek(at + 8)
-            file.write(value.replace(b"ORIGINAL", b"DERIVED", 1).rstrip().ljust(length))
+            file.write(value)
+
+        for tag in _KINDS:
+            change(tag, _derived)
+        for tag, fixed in _DATES.items():
+            change(tag, lambda _, fixed=fixed: fixed)
+
+
+def _derived(kind: bytes) -> bytes:
+    """``ORIGINAL\\...`` as ``DERIVED\\...`` of the same length; empty for anything else."""
+    if not kind.startswith((b"ORIGINAL\\", b"DERIVED\\")):
+        return b""
+    return kind.replace(b"ORIGINAL", b"DERIVED", 1).rstrip().ljust(len(kind))

@@ -1,17 +1,20 @@
 """Everything decided about one output before a pixel is read."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wsisr import __version__
-from wsisr.errors import ConfigError, MppError
+from wsisr.errors import ConfigError, MppError, refuse_remote_output
 from wsisr.geometry import Box
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, TilePlan, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
+from wsisr.slides.icc import profile_of
 from wsisr.slides.protocol import Level, Slide
 from wsisr.upscaling.codecs import Codec, make_codec
 from wsisr.upscaling.dicom_folder import check_dicom_writer, instances_of
@@ -174,9 +177,6 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
         "um_per_px": None if um is None else list(um),
         "channels": codec.channels,
     }
-    icc = slide.icc_profile()
-    if icc is not None and (icc[16:20] == b"GRAY") != grey:
-        icc = None  # a profile of one channel says nothing of three, nor the reverse
     return Job(
         plane=plane,
         frame=frame,
@@ -191,13 +191,14 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             software=software(),
             codec=Codec(name="zstd", grey=grey) if is_dicom else codec,
             frames=codec if is_dicom else None,
+            identity=hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
             summary=f"{notice}; " + ", ".join(f"{k} {v}" for k, v in provenance.items()),
             references=instances_of(info.path) if is_dicom and info.backend == "dicom" else (),
             lossy_input=any(
                 level.compression.generations > 0 or level.compression.codec == "unknown"
                 for level in info.levels
             ),
-            icc=icc,
+            icc=profile_of(slide.icc_profile(), grey=grey),
         ),
         identity=identity,
         messages=tuple(messages),
@@ -211,6 +212,7 @@ def check_output(output: Path, options: UpscaleOptions) -> None:
     ------
     ConfigError
     """
+    refuse_remote_output(output)
     container = container_of(output)
     if container is None:
         raise ConfigError(

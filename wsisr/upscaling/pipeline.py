@@ -18,7 +18,7 @@ from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
 from wsisr.upscaling.background import find_background, whiten
 from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
-from wsisr.upscaling.pyramid import PyramidSink, discard_other_run
+from wsisr.upscaling.pyramid import PyramidSink, discard_other_run, tidy
 from wsisr.upscaling.seams import SeamEnergy, seam_energy
 from wsisr.upscaling.sinks import PictureSink, Sink, container_of
 from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
@@ -112,6 +112,7 @@ def upscale_slide(
     """
     started = time.monotonic()
     output = Path(output)
+    tidy(output)
     check_output(output, options)
     with open_slide(
         source,
@@ -143,6 +144,8 @@ def _run(
 
     sink = _open_sink(job, options)
     try:
+        # Once more: it may have been made between the first look and the lock.
+        check_output(job.output.path, options)
         background = find_background(slide, mask=options.mask and model.trained.is_network)
         if background.note:
             tell(background.note)

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +24,6 @@ from wsisr.geometry import Box
 from wsisr.inference.bicubic import one_colour
 from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
-from wsisr.locks import RecordLock, held
 from wsisr.store.files import (
     disk_full_is_clear,
     remove_tree,
@@ -36,12 +35,16 @@ from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
-from wsisr.upscaling.sinks import Output, container_of
+from wsisr.upscaling.sinks import Output, alone, container_of, lock_file, partial_folder
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
 
 BLOCK_LEVELS = BLOCK_TILES.bit_length()
 """Levels whose tiles a block holds whole: 8 tiles, 4, 2, 1."""
 STATE_NAME, JOURNAL_NAME, TILES_NAME = "state.json", "journal.jsonl", "tiles.tif"
+STAGED_NAME = {"tiff": TILES_NAME, "ome-zarr": "zarr", "dicom": "dicom"}
+"""What of the folder gets the output's name."""
+LOOKED_AT_NAME = "looked-at"
+"""Empty; there once the output was opened again and only its name was missing."""
 
 
 def level_sizes(width_px: int, height_px: int, tile_px: int = TILE_PX) -> list[tuple[int, int]]:
@@ -66,11 +69,6 @@ def halve(rgb: UInt8Array) -> UInt8Array:
         cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8
     )
     return result
-
-
-def partial_folder(path: Path) -> Path:
-    """Where an unfinished output lies."""
-    return path.with_name(path.name + ".partial")
 
 
 class PyramidSink:
@@ -101,7 +99,7 @@ class PyramidSink:
         self._records: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tile")
         with disk_full_is_clear(output.path), ExitStack() as stack:
-            stack.enter_context(_alone(output.path))
+            stack.enter_context(alone(output.path))
             self._open(identity)
             self._held = stack.pop_all()
 
@@ -310,27 +308,29 @@ class PyramidSink:
                 )
                 for i, (width, height) in enumerate(self._sizes)
             ]
-            staged = self._complete(levels)
+            staged = self._folder / STAGED_NAME[container_of(output.path) or "tiff"]
+            self._complete(levels, staged)
             looked = check_pyramid(staged, output, self._sizes, self._witnesses)
             self._let_go()
+            (self._folder / LOOKED_AT_NAME).touch()
             if staged.is_dir():
                 swap_in(staged, output.path, self._folder / "replaced")
             else:
                 os.replace(staged, output.path)
                 sync_directory(output.path.parent)
+            (self._folder / STATE_NAME).unlink()  # without it, nobody goes on with the rest
             shutil.rmtree(self._folder)
             self._held.close()
         return looked
 
-    def _complete(self, levels: list[LevelImage]) -> Path:
-        """Make of the tiles what the output's name asks for; returns where it lies."""
+    def _complete(self, levels: list[LevelImage], staged: Path) -> None:
+        """Make of the tiles what the output's name asks for."""
         output = self._output
         if container_of(output.path) == "ome-zarr":
-            staged = self._folder / "zarr"
             remove_tree(staged)
             self._file.flush()
             write_ome_zarr(staged, self._file, levels, output)
-            return staged
+            return
         write_directories(
             self._file,
             levels,
@@ -341,12 +341,9 @@ class PyramidSink:
         )
         self._file.flush()
         os.fsync(self._file.fileno())
-        if output.frames is None:
-            return self._folder / TILES_NAME
-        staged = self._folder / "dicom"
-        remove_tree(staged)
-        write_dicom_folder(staged, self._folder / TILES_NAME, output)
-        return staged
+        if output.frames is not None:
+            remove_tree(staged)
+            write_dicom_folder(staged, self._folder / TILES_NAME, output)
 
     def abandon(self) -> None:
         """Let go of the files; finished blocks stay for the next run, an empty start does not."""
@@ -377,12 +374,6 @@ def _at_level(output: Output, width: int, height: int) -> tuple[float, float] | 
     )
 
 
-def _alone(path: Path) -> AbstractContextManager[RecordLock]:
-    """Keeps other processes from writing an output."""
-    folder = partial_folder(path)
-    return held(folder.with_name(folder.name + ".lock"), path, "upscale")
-
-
 def _read_state(folder: Path) -> dict[str, Any] | None:
     """State of an unfinished output; None where there is none, or none that can be gone on with."""
     try:
@@ -392,11 +383,22 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "identity" in found else None
 
 
+def tidy(path: Path) -> None:
+    """Remove what a kill left beside an output after this had got its name."""
+    folder = partial_folder(path)
+    if path.exists() and (folder.exists() or lock_file(path).exists()):
+        with alone(path):
+            staged = folder / STAGED_NAME[container_of(path) or "tiff"]
+            named = (folder / LOOKED_AT_NAME).exists() and not staged.exists()
+            if named or _read_state(folder) is None:
+                remove_tree(folder)
+
+
 def discard_other_run(path: Path, identity: Mapping[str, Any]) -> None:
     """Remove an unfinished output unless it belongs to the same run."""
     folder = partial_folder(path)
     if folder.exists():
-        with _alone(path):
+        with alone(path):
             found = _read_state(folder)
             if found is None or found["identity"] != dict(identity):
                 remove_tree(folder)

@@ -1,6 +1,7 @@
 """Where finished blocks go: what is common to all outputs, and plain pictures."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +10,8 @@ import numpy as np
 
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Edges, UInt16Array
+from wsisr.locks import RecordLock, held
+from wsisr.store.files import disk_full_is_clear
 from wsisr.upscaling.codecs import Codec, UInt8Array
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
 
@@ -27,6 +30,21 @@ def container_of(path: Path) -> str | None:
     return "ome-zarr" if path.name.lower().endswith(".ome.zarr") else None
 
 
+def partial_folder(path: Path) -> Path:
+    """Where an unfinished output lies."""
+    return path.with_name(path.name + ".partial")
+
+
+def lock_file(path: Path) -> Path:
+    """Lies beside an output while it is written."""
+    return path.with_name(path.name + ".partial.lock")
+
+
+def alone(path: Path) -> AbstractContextManager[RecordLock]:
+    """Keeps other processes from writing an output."""
+    return held(lock_file(path), path, "upscale")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What is written, besides the pixels.
@@ -43,6 +61,8 @@ class Output:
         How tiles are stored.
     frames : Codec or None
         How a DICOM folder's frames are made of them.
+    identity : str
+        Digest of all that the pixels depend on.
     summary : str
         What a network did, in a sentence.
     references : tuple of (str, str)
@@ -60,6 +80,7 @@ class Output:
     icc: bytes | None
     codec: Codec
     frames: Codec | None = None
+    identity: str = ""
     summary: str = ""
     references: tuple[tuple[str, str], ...] = ()
     lossy_input: bool = True
@@ -112,6 +133,9 @@ class PictureSink:
         check_picture_size(output.path, output.width_px, output.height_px)
         self._pixels = np.empty((output.height_px, output.width_px, 3), np.uint8)
         self._edges: dict[tuple[int, str], UInt16Array] = {}
+        with disk_full_is_clear(output.path), ExitStack() as stack:
+            stack.enter_context(alone(output.path))
+            self._held = stack.pop_all()
 
     def finished(self) -> Iterator[dict[str, Any]]:
         return iter(())
@@ -139,7 +163,9 @@ class PictureSink:
             description=output.description,
             grey=output.grey,
         )
+        self._held.close()
         return "the picture by OpenCV"
 
     def abandon(self) -> None:
         """Nothing is kept."""
+        self._held.close()

@@ -128,12 +128,12 @@ def _tags(level: LevelImage, codec: Codec, *, reduced: bool) -> RawTags:
         tags[530] = short(*codec.subsampling)
     if level.um_per_px is not None:
         for tag, um in zip((282, 283), level.um_per_px, strict=True):
-            tags[tag] = (RATIONAL, struct.pack("<II", *_per_centimetre(um)))
+            tags[tag] = (RATIONAL, struct.pack("<II", *per_centimetre(um)))
         tags[296] = short(3)
     return tags
 
 
-def _per_centimetre(um_per_px: float) -> tuple[int, int]:
+def per_centimetre(um_per_px: float) -> tuple[int, int]:
     """Pixels per centimetre as a fraction of 32-bit numbers, as fine as they allow."""
     density = 10_000.0 / um_per_px
     unit = 1

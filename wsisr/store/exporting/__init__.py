@@ -1,8 +1,8 @@
 """Interchange: what leaves a store, lossless, under keys that say where it comes from.
 
 Only kept pairs leave, each with its whole record (`wsisr.store.exporting.records`). An export
-grows in a sibling ``FOLDER.partial`` and gets its name when it is complete: what a kill or a full
-disk leaves never looks like one, and the next run begins it anew.
+grows in a sibling ``FOLDER.partial`` under a lock and gets its name when it is complete. Whatever
+stops it takes that folder away again; what a kill leaves is removed by the next run.
 """
 
 import os
@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-from wsisr.errors import StoreError
+from wsisr.errors import StoreError, refuse_remote_output
+from wsisr.locks import held
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.exporting import archives, pictures
 from wsisr.store.exporting.card import write_card, write_citation
@@ -23,10 +24,14 @@ from wsisr.store.exporting.records import (
     records_of,
 )
 from wsisr.store.exporting.tables import require_arrow
-from wsisr.store.files import DiskFullError, disk_full_is_clear, remove_tree
+from wsisr.store.files import disk_full_is_clear, remove_tree
 from wsisr.store.reader import PairStore, open_pairs
 
 ExportFormat = Literal["png", "huggingface", "webdataset", "hdf5", "lmdb", "geojson"]
+_REMOVED = (
+    "What had been exported is removed again and the store is untouched. Make room, or name a "
+    "folder on another disk, and export again."
+)
 Writer = Callable[[Iterator[Pair], Mapping[str, type], tuple[str, ...], Path], None]
 
 _WRITERS: dict[str, Writer] = {
@@ -79,40 +84,41 @@ def export_store(
     StoreError
         On an unknown format, a folder that is not empty, patient names that may identify people,
         or a library that is not installed.
+    LockedError
+        While another export writes into the folder.
     """
     if to not in get_args(ExportFormat):
         raise StoreError(
             f"{to!r} is no export format; choose one of {', '.join(get_args(ExportFormat))}."
         )
     _require(to)
+    refuse_remote_output(folder)
     store = open_pairs(path)
     if not store.split_names():
         raise StoreError(f"{path}: its build is not finished; run the same command again.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} is there and not empty; choose a new folder.")
     check_identifiers(store, allow_identifiers)
+    folder = folder.resolve()
     staged = folder.with_name(f"{folder.name}.partial")
-    if staged.exists():
-        remove_tree(staged)
-        reporter(
-            ProgressEvent(
-                stage="export", message=f"{staged.name}, left by an unfinished export, is removed."
-            )
-        )
-    try:
-        with disk_full_is_clear(folder):
-            staged.mkdir(parents=True)
+    lock = staged.with_name(f"{staged.name}.lock")
+    with disk_full_is_clear(folder, _REMOVED), held(lock, folder, "export"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StoreError(f"{folder} is there and not empty; choose a new folder.")
+        if folder.is_mount():
+            raise StoreError(f"{folder} is a disk of its own; name a new folder inside of it.")
+        if staged.exists():
+            remove_tree(staged)
+            left = f"{staged.name}, left by an unfinished export, is removed."
+            reporter(ProgressEvent(stage="export", message=left))
+        try:
+            staged.mkdir()
             counts = _write(store, to, staged, allow_identifiers, reporter)
             os.sync()
             if folder.exists():
                 folder.rmdir()
             os.rename(staged, folder)
-    except DiskFullError as error:
-        remove_tree(staged)
-        raise DiskFullError(
-            f"{folder}: the disk is full; what had been exported is removed again and the store is "
-            "untouched. Make room, or name a folder on another disk, and export again."
-        ) from error
+        except BaseException:
+            remove_tree(staged)
+            raise
     return counts
 
 

@@ -6,11 +6,13 @@ References: webdataset's naming (a key ends at the first point); XPixelGroup/Bas
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -67,7 +69,7 @@ def write_hdf5(
     """``<split>.h5``: one data set an array, one a field of the records."""
     h5py = require("h5py")
     count = 0
-    with h5py.File(folder.with_suffix(".h5"), "w") as file:
+    with _Unfailing(folder.with_name(f"{folder.name}.h5")) as below, h5py.File(below, "w") as file:
         text = h5py.string_dtype()
         for name, kind in fields.items():
             kind_of = _OF_TYPE.get(kind, text)
@@ -78,7 +80,37 @@ def write_hdf5(
             if len(waiting) == _ROWS:
                 count = _append(file, waiting, count, fields)
                 waiting = []
+                below.check()
         _append(file, waiting, count, fields)
+
+
+class _Unfailing(io.FileIO):
+    """A file under HDF5, which ends the process (a segmentation fault) where a write fails.
+
+    So no write fails: the fault waits, nothing more is written, and `check` or the end raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self._fault is None and done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self._fault = error
+        return len(view)
+
+    def check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self.check()
 
 
 def _append(file: Any, pairs: list[Pair], count: int, fields: Mapping[str, type]) -> int:
@@ -112,24 +144,25 @@ def write_lmdb(
     """``<split>/<array>.lmdb`` with its ``meta_info.txt``, and ``<split>/pairs.jsonl``."""
     lmdb = require("lmdb")
     folder.mkdir(parents=True, exist_ok=True)
-    stores = {name: _Lmdb(lmdb, folder / f"{name}.lmdb") for name in arrays}
-    try:
-        with open(folder / "pairs.jsonl", "w", encoding="utf-8") as records:
-            for pair in pairs:
-                for name, image in pair.images.items():
-                    stores[name].put(pair.key, png(image), image.shape)
-                records.write(json.dumps(pair.record, sort_keys=True) + "\n")
-    finally:
-        for store in stores.values():
-            store.close()
+    with ExitStack() as stack:
+        stores = {
+            name: stack.enter_context(_Lmdb(lmdb, folder / f"{name}.lmdb")) for name in arrays
+        }
+        records = stack.enter_context(open(folder / "pairs.jsonl", "w", encoding="utf-8"))
+        for pair in pairs:
+            for name, image in pair.images.items():
+                stores[name].put(pair.key, png(image), image.shape)
+            records.write(json.dumps(pair.record, sort_keys=True) + "\n")
 
 
 class _Lmdb:
     """One array; the map, which is address space and not disk, grows with what is put."""
 
     def __init__(self, lmdb: Any, folder: Path) -> None:
-        # One writer, in a folder that nobody else knows yet: no lock file.
-        self._environment = lmdb.open(str(folder), map_size=LMDB_SLACK, subdir=True, lock=False)
+        self._lmdb, self._folder = lmdb, folder
+        with self._faults_are_clear():
+            # One writer, in a folder that nobody else knows yet: no lock file.
+            self._environment = lmdb.open(str(folder), map_size=LMDB_SLACK, subdir=True, lock=False)
         self._names = open(folder / "meta_info.txt", "w", encoding="ascii")  # noqa: SIM115
         self._waiting: list[tuple[bytes, bytes]] = []
         self._bytes = 0
@@ -144,14 +177,34 @@ class _Lmdb:
 
     def _flush(self) -> None:
         wanted = 2 * self._bytes + LMDB_SLACK
-        if wanted > self._environment.info()["map_size"]:
-            self._environment.set_mapsize(2 * wanted)
-        with self._environment.begin(write=True) as transaction:
-            for key, data in self._waiting:
-                transaction.put(key, data)
+        with self._faults_are_clear():
+            if wanted > self._environment.info()["map_size"]:
+                self._environment.set_mapsize(2 * wanted)
+            with self._environment.begin(write=True) as transaction:
+                for key, data in self._waiting:
+                    transaction.put(key, data)
         self._waiting = []
 
-    def close(self) -> None:
-        self._flush()
-        self._environment.close()
-        self._names.close()
+    @contextmanager
+    def _faults_are_clear(self) -> Iterator[None]:
+        try:
+            yield
+        except self._lmdb.Error as error:
+            # It says "Input/output error" of a full disk as well.
+            free = shutil.disk_usage(self._folder.parent).free / 1e6
+            raise StoreError(
+                f"{self._folder.name} cannot be written ({error}; {free:.0f} MB are free on that "
+                "disk). What had been exported is removed again; make room, or name a folder on "
+                "another disk, and export again."
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._environment.close()
+            self._names.close()
