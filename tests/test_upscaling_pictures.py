@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from slides_samples import picture
 
 from wsisr.errors import ConfigError, SlideError
+from wsisr.slides import open_slide
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -36,6 +37,27 @@ def test_resolution_is_true_at_any_magnification(tmp_path: Path, suffix: str, um
         assert image.info.get("icc_profile") == (None if suffix == ".bmp" else SRGB)
         assert image.getexif().get(274, 1) == 1
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)
+def test_resolution_is_read_back_by_our_own_slides(tmp_path: Path, suffix: str) -> None:
+    for um in (0.0621, 0.25, 6.0):
+        path = tmp_path / f"{um}{suffix}"
+        save_picture(path, RGB, quality=90, um_per_px=(um, um))
+        with open_slide(path) as slide:
+            assert slide.info.mpp is not None
+            assert slide.info.mpp.value == pytest.approx(um, rel=1e-3)
+    # Finer than a field's integers reach: none is stated, or the true one.
+    save_picture(tmp_path / f"fine{suffix}", RGB, quality=90, um_per_px=(1e-5, 1e-5))
+    shown = _stated(tmp_path / f"fine{suffix}")
+    assert shown is None or shown > 200 or shown == pytest.approx(1e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)
+def test_every_quality_is_written(tmp_path: Path, suffix: str) -> None:
+    for quality in (1, 30, 50, 89, 100):
+        save_picture(tmp_path / f"{quality}{suffix}", RGB, quality=quality)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 @pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)

@@ -1,6 +1,8 @@
 """What is killed: functions that write, each with what must be there before."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,15 @@ def _slide(writer: StoreWriter, slide: str, seed: int) -> None:
     """Three patches with few columns: every file costs a dozen kills."""
     table = {name: columns(3)[name] for name in ("x", "y", "kept", "spread")}
     write_slide(writer, slide, patches(seed, 3), table=table)
+
+
+def warm() -> None:
+    """Import what the cases do, so that kills at random moments hit their work."""
+    for name in ("upscaling", "inference", "degradation.files", "degradation.stores"):
+        import_module(f"wsisr.{name}")
+    for name in ("wsidicomizer", "pyarrow.parquet", "lmdb", "h5py"):
+        with suppress(ImportError):
+            import_module(name)
 
 
 def nothing(folder: Path) -> None:

@@ -9,7 +9,6 @@ was done; where the input is DICOM its instances are referenced by their UIDs.
 
 import struct
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +89,8 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
             dataset.LossyImageCompression = "01"
         if output.icc is None:
             for path in dataset.OpticalPathSequence:
+                if "ICCProfile" not in path:
+                    continue
                 # wsidicom's sRGB, made at this time of day.
                 path.ICCProfile = path.ICCProfile[:24] + _ICC_DATE + path.ICCProfile[36:]
         if output.references:
@@ -151,20 +152,15 @@ def _correct(path: Path) -> None:
     with open(path, "r+b") as file:
         head = file.read(HEADER_BYTES)
 
-        def change(tag: bytes, new: Callable[[bytes], bytes]) -> None:
+        for tag, value in (*dict.fromkeys(_KINDS).items(), *_DATES.items()):
             at = head.find(tag)
             length = int.from_bytes(head[at + 6 : at + 8], "little")
-            old = head[at + 8 : at + 8 + length]
-            value = new(old) if at >= 0 else b""
-            if not value or len(value) != length:
+            if value is None:
+                value = _derived(head[at + 8 : at + 8 + length])
+            if at < 0 or not value or len(value) != length:
                 raise SlideError(f"{path.name}: the DICOM writer did not say what the image is.")
             file.seek(at + 8)
             file.write(value)
-
-        for tag in _KINDS:
-            change(tag, _derived)
-        for tag, fixed in _DATES.items():
-            change(tag, lambda _, fixed=fixed: fixed)
 
 
 def _derived(kind: bytes) -> bytes:

@@ -107,7 +107,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     scale = settle_scale(model, options.scale)
     plan = plan_tiles(engine.needs, scale, options.tile_px, options.halo_px)
     container = container_of(path) or "tiff"
-    grey = info.grey and not options.rgb
+    grey = info.grey and not options.rgb and path.suffix.lower() != ".webp"  # it has no grey
     codec = replace(make_codec(options.compression, options.quality, container), grey=grey)
     plane = plan_plane(
         info, magnification=options.magnification, level_um_per_px=options.level_um_per_px
