@@ -1,5 +1,6 @@
 """Degradations on stores and files: arrays in, pairs out, and the command line."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
 from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import degrade_store, fit_store, registered_pairs
-from wsisr.errors import DegradationError
+from wsisr.errors import DegradationError, LockedError
+from wsisr.locks import held
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
 from wsisr.testing.degradations import make_scanner, scan
 
@@ -189,3 +191,19 @@ def test_command_line(store: Path, tmp_path: Path) -> None:
     assert made.exit_code == 0 and open_pairs(target).arrays == ("40x", "10x", "x2-area")
     compared = run.invoke(app, ["compare", str(store), "--kinds", "bicubic area", "--pairs", "1"])
     assert compared.exit_code == 0 and "| bicubic |" in compared.output
+
+
+def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", dpi=(101_600, 101_600))
+    out = tmp_path / "lr.png"
+    (tmp_path / "lr.png.json").write_text("{}")  # as a kill between record and picture leaves it
+    with held(tmp_path / "lr.png.partial.lock", out, "degrade apply"), pytest.raises(LockedError):
+        degrade_image(tmp_path / "a.png", out, "area", 2)
+    record = json.loads(degrade_image(tmp_path / "a.png", out, "area", 2).read_text())
+    assert record["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    with Image.open(out) as image:
+        assert image.info["dpi"] == pytest.approx((50_800, 50_800), rel=1e-4)
+    with pytest.raises(DegradationError, match="exists already"):
+        degrade_image(tmp_path / "a.png", out, "area", 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "lr.png", "lr.png.json"]
