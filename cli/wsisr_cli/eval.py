@@ -20,6 +20,13 @@ def command(
             "All runs below --runs by default. Bicubic is always there."
         ),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SR pictures that another program made from LR of wsisr export: NAME=FOLDER, or "
+            "NAME@ARRAY=FOLDER where the store has several LR; repeat for several."
+        ),
+    ] = None,
     data: Annotated[Path, typer.Option(help="Pair store.")] = Path("pairs.zarr"),
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
     split: Annotated[
@@ -112,6 +119,7 @@ def command(
         scales=parse_scales(scales),
         data=data,
         models=tuple(model or ()),
+        images=tuple(images or ()),
         runs=runs,
         split=split,
         lr_source=lr_source,

@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsisr.device import on_gpu, peak_bytes, synchronise
 from wsisr.errors import ConfigError
+from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
-from wsisr.models import SRModel, create_model, load_model
+from wsisr.models import SRModel, create_model
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.files import replace_file
 
@@ -125,7 +126,10 @@ def measure_costs(
     lr_px = 96 if on_gpu(device) else 48
     rows: list[CostRow] = []
     for done, entry in enumerate(entries, start=1):
-        model = load_model(entry.weights, device) if entry.is_network else create_model(entry.model)
+        if entry.is_network:
+            model = load_trained(entry, device)
+        else:
+            model = create_model(entry.model)
         if entry.kind == "fixed":
             rows.append(measure(entry.name, model, float(entry.scale or 1), lr_px, 0, device))
         else:

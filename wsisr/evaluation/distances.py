@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, OutputError
-from wsisr.evaluation.columns import Column, chunks, read_pair
+from wsisr.evaluation.columns import Column, Sample, chunks, read_pair
 from wsisr.evaluation.entries import reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.papers import TextTable
@@ -115,7 +115,7 @@ def measure_distances(
         if row is None:
             place = plan.columns.index(column)
             if place not in of_hr:
-                of_hr[place] = extract((hr for _, hr in _batches(plan, column)), encoder)
+                of_hr[place] = extract((hr for _, hr, _ in _batches(plan, column)), encoder)
             try:
                 made = extract(_images(plan, engines, entry, column), encoder)
             except OutputError:
@@ -155,14 +155,14 @@ def _distance(
     )
 
 
-def _batches(plan: Plan, column: Column) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(plan: Plan, column: Column) -> Iterator[tuple[Tensor, Tensor, tuple[Sample, ...]]]:
     for batch in chunks(column, GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX):
-        yield read_pair(plan.store, column, batch, plan.settings.seed, plan.device)
+        yield *read_pair(plan.store, column, batch, plan.settings.seed, plan.device), batch
 
 
 def _images(plan: Plan, engines: Engines, entry: TrainedModel, column: Column) -> Iterator[Tensor]:
-    for lr, _ in _batches(plan, column):
-        image = as_uint8(engines.predict(entry, column, lr))
+    for lr, _, batch in _batches(plan, column):
+        image = as_uint8(engines.predict(entry, column, lr, samples=batch))
         assert isinstance(image, Tensor)
         yield image
 

@@ -73,11 +73,15 @@ def find_entries(
                 entries.append(entry)
         except (ConfigError, OSError) as error:
             failures.append(Failure(name=Path(text).name, reason=str(error)))
-    names = [entry.name for entry in entries] + [failure.name for failure in failures]
+    refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
+    return tuple(entries), tuple(failures)
+
+
+def refuse_twins(names: Sequence[str]) -> None:
+    """Raise `ConfigError` if two models have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"Two models are named {twice[0]!r}; rename one of the folders.")
-    return tuple(entries), tuple(failures)
 
 
 def reference_of(entry: TrainedModel) -> str:

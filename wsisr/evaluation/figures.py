@@ -102,7 +102,7 @@ class _Sheet:
     """A view of one patch: its HR, and a panel for each model."""
 
     def __init__(self, plan: Plan, column: Column, sample: Sample) -> None:
-        self.column = column
+        self.column, self.sample = column, sample
         self.lr, hr = read_pair(plan.store, column, [sample], plan.settings.seed, plan.device)
         whole = to_uint8(hr.float() / 255.0)[0]
         side = min(VIEW_PX, *whole.shape[:2])
@@ -122,7 +122,7 @@ class _Sheet:
 
     def add(self, engines: Engines, entry: TrainedModel, note: str) -> None:
         """The panel of a model: the pixels that were scored."""
-        sr = engines.predict(entry, self.column, self.lr, region=self.region)
+        sr = engines.predict(entry, self.column, self.lr, region=self.region, samples=[self.sample])
         self.panels.append(Panel(title=entry.name, note=note, image=to_uint8(sr)[0][self._part]))
 
 

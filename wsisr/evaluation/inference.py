@@ -1,6 +1,7 @@
 """LR images of an evaluation through the one way to run a network, a model at a time."""
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from wsisr.device import keep_freed_memory, release_memory
 from wsisr.errors import ModelError, OutputError, WsisrError
-from wsisr.evaluation.columns import Column, read_pair
+from wsisr.evaluation.columns import Column, Sample, read_pair
 from wsisr.evaluation.entries import Failure
 from wsisr.evaluation.plan import Plan
 from wsisr.geometry import Box
@@ -18,9 +19,10 @@ from wsisr.inference.engine import Bicubic, Capacity, Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.loading import load_network
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
+from wsisr.inference.tiles import WHOLE, TilePlan, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.models import list_models
+from wsisr.models.community import PREFIX as COMMUNITY
 from wsisr.progress import ProgressEvent, Reporter, silent
 
 PROBE_PX = 32
@@ -49,6 +51,8 @@ class Engines:
             It cannot be loaded, or breaks down.
         """
         seed = self._plan.settings.seed
+        if entry.name in self._plan.pictures:
+            return 0.0
         lr = read_pair(self._plan.store, column, column.samples[:1], seed, self._plan.device)[0]
         top, left = (max(0, (side - PROBE_PX) // 2) for side in lr.shape[-2:])
         lr = lr[..., top : top + PROBE_PX, left : left + PROBE_PX]
@@ -66,6 +70,7 @@ class Engines:
         lr: Tensor,
         finer: Tensor | None = None,
         region: Box | None = None,
+        samples: Sequence[Sample] = (),
     ) -> Tensor:
         """SR of LR images.
 
@@ -78,6 +83,8 @@ class Engines:
             References, for an oracle.
         region : Box, optional
             Part of the LR px.
+        samples : sequence of Sample
+            Whose LR it is: pictures that were made elsewhere are found by them.
 
         Returns
         -------
@@ -89,6 +96,10 @@ class Engines:
         ModelError, ConfigError
             The model cannot be loaded, breaks down, or gives values that are no numbers.
         """
+        made = self._plan.pictures.get(entry.name)
+        if made is not None:
+            self.words[f"{entry.name} {column.label}"] = "made elsewhere"
+            return _part(made.read(samples), lr, column.scale, region).to(lr.device)
         engine = self._load(entry)
         plan = self.tiling(engine, column.scale)
         images = _images(lr)
@@ -137,7 +148,7 @@ class Engines:
         if self._engine is None or self._entry is not entry:
             self._engine = None  # two at once may be one too many
             settings = self._plan.settings
-            if entry.model not in list_models():
+            if entry.model not in list_models() and not entry.model.startswith(COMMUNITY):
                 raise ModelError(
                     f"it is a {entry.model}, a network that is not known here: evaluate from the "
                     "program that registers it, or install what does"
@@ -162,6 +173,14 @@ class Engines:
 
     def _say(self, message: str) -> None:
         self._report(ProgressEvent(stage="eval", message=message))
+
+
+def _part(sr: Tensor, lr: Tensor, scale: float, region: Box | None) -> Tensor:
+    """The output px of a part of the LR px, as a network would give it."""
+    if region is None:
+        return sr
+    box = plan_frame(int(lr.shape[-1]), int(lr.shape[-2]), scale, region).region
+    return sr[..., box.y : box.y + box.height, box.x : box.x + box.width]
 
 
 def _broken(entry: TrainedModel, error: Exception) -> Exception:

@@ -47,7 +47,8 @@ def evaluate(
         known = measure_distances(plan, encoder, results.failed, known, report)
     if settings.cost:
         shown = {group.members[0] for group in results.groups}
-        entries = [entry for entry in plan.entries if entry.name in shown]
+        measured = shown - set(plan.pictures)
+        entries = [entry for entry in plan.entries if entry.name in measured]
         scale = reference_scale(settings.scales, results)
         write_costs(measure_costs(entries, scale, plan.device, report), folder / COST)
     document = dict(results.document, figures=[], charts=[], distances=as_documents(known))

@@ -2,9 +2,9 @@
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
@@ -25,13 +25,22 @@ from wsisr.evaluation.columns import (
     same_origin,
     without_constant,
 )
-from wsisr.evaluation.entries import ORACLES, Failure, failed_of, find_entries, record, reference_of
+from wsisr.evaluation.entries import (
+    ORACLES,
+    Failure,
+    failed_of,
+    find_entries,
+    record,
+    reference_of,
+    refuse_twins,
+)
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
+from wsisr.evaluation.pictures import Pictures, find_pictures, pictures_notes
 from wsisr.evaluation.scoring import Scorer, found_metrics
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
+from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
-from wsisr.models import load_model
 from wsisr.store import PairStore, open_pairs
 
 
@@ -57,6 +66,8 @@ class Plan:
         What stands on every table.
     notes : tuple of str
         What a person should know.
+    pictures : mapping of str to Pictures
+        Sets that were made elsewhere, by the name of their entry.
     """
 
     settings: EvalSettings
@@ -70,19 +81,21 @@ class Plan:
     device: str
     stamps: tuple[str, ...]
     notes: tuple[str, ...]
+    pictures: Mapping[str, Pictures] = field(default_factory=dict)
 
     def jobs(self) -> Iterator[tuple[TrainedModel, Column]]:
         """Models with the columns that are theirs."""
         for entry in self.entries:
             for column in self.columns:
-                if entry.serves(column.scale):
+                made = self.pictures.get(entry.name)
+                if entry.serves(column.scale) and (made is None or made.array == column.array):
                     yield entry, column
 
     def key(self, entry: TrainedModel, column: Column) -> str:
         """Hash of what decides the scores of a model in a column."""
         parts = {
             "store": self.store.content_digest(),
-            "weights": entry.weights_sha256 or entry.model,
+            "weights": self._digest(entry),
             "reference": reference_of(entry),
             "origin": column.origin,
             "array": column.array,
@@ -92,6 +105,10 @@ class Plan:
             "settings": self.settings.identity(),
         }
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _digest(self, entry: TrainedModel) -> str:
+        made = self.pictures.get(entry.name)
+        return made.digest if made is not None else entry.weights_sha256 or entry.model
 
 
 def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
@@ -118,6 +135,9 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     if not settings.allow_leak:
         refuse_leaks(leaks, settings.split)
     columns, more = plan_columns(store, samples, settings)
+    sets = find_pictures(store, columns, settings.images)
+    entries = (*entries, *(made.entry for made in sets))
+    refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
     if settings.weights_dir is not None:
         # Part of the settings from here on: results of other scores are not mixed in.
         more_scores = [n for n in found_metrics(settings.weights_dir) if n not in settings.metrics]
@@ -138,6 +158,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             f"{', '.join(blind)}: training patients are not recorded, so that a leak cannot be "
             "excluded (give the run's folder instead of its saved model)."
         )
+    words += pictures_notes(sets)
     for entry in entries[1:]:
         if not any(entry.serves(column.scale) for column in columns):
             words.append(f"{entry.name} serves x{entry.scale} alone and stands in no column.")
@@ -170,6 +191,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         device=device,
         stamps=stamps(leaks=leaks, declared=declared, split=settings.split),
         notes=tuple(words),
+        pictures={made.entry.name: made for made in sets},
     )
 
 
@@ -182,7 +204,7 @@ def _takers(entries: Sequence[TrainedModel]) -> list[TrainedModel]:
     found = []
     for entry in entries:
         with suppress(WsisrError):  # those that cannot be loaded are named when they are tried
-            if entry.is_network and load_model(entry.weights).info.takes_reference:
+            if entry.is_network and load_trained(entry).info.takes_reference:
                 found.append(entry)
     return found
 
@@ -219,6 +241,10 @@ def describe(plan: Plan) -> dict[str, Any]:
             "test_sets": _test_sets(plan),
         },
         "entries": [record(entry) for entry in plan.entries],
+        "pictures": {
+            name: {"array": made.array, "files": len(made.files), "blake2b": made.digest}
+            for name, made in plan.pictures.items()
+        },
         "columns": [
             {
                 "origin": column.origin,

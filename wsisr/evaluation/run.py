@@ -218,7 +218,7 @@ def _scores(
             half = (int(lr.shape[-2]), int(lr.shape[-1]))
             coarse = to_grey(resize(finer.float(), half, kernel="matlab"))
             finer = to_grey(resize(coarse.float(), twice, kernel="matlab"))
-    sr = engines.predict(entry, column, lr, finer)
+    sr = engines.predict(entry, column, lr, finer, samples=batch)
     if sr.shape != hr.shape:
         raise StoreError(
             f"{plan.store.path}: HR of {tuple(hr.shape[-2:])} px does not belong to LR of "

@@ -31,6 +31,8 @@ class EvalSettings:
     lr_source : str
         ``auto`` (simulated for every scale, and native where the store has it), ``native``,
         ``simulated``, the name of an array, or a degradation.
+    images : tuple of str
+        Sets of SR pictures that were made elsewhere (`wsisr.evaluation.pictures`): ``NAME=FOLDER``.
     output : Path
     protocols : tuple of str
         Named sets of scores; the first one's first score is the headline.
@@ -74,6 +76,7 @@ class EvalSettings:
     runs: Path = Path("runs")
     split: str = "test"
     lr_source: str = "auto"
+    images: tuple[str, ...] = ()
     output: Path = Path("eval")
     protocols: tuple[str, ...] = ("wsisr",)
     metrics: tuple[str, ...] = ()

@@ -12,6 +12,24 @@ from wsisr.inference.trained import TrainedModel
 if TYPE_CHECKING:
     import torch
 
+    from wsisr.models import SRModel
+
+
+def load_trained(trained: TrainedModel, device: "torch.device | str" = "cpu") -> "SRModel":
+    """The network of a trained model, in eval mode.
+
+    Raises
+    ------
+    ModelError
+        Weights that are missing, broken or of a network that this program does not know.
+    """
+    from wsisr.models import import_weights, load_model
+
+    weights = trained.weights
+    if weights.is_file():
+        return import_weights(weights).model.to(device)
+    return load_model(weights, device)
+
 
 def load_network(
     trained: TrainedModel,
@@ -54,15 +72,10 @@ def load_network(
     import torch
 
     from wsisr.device import choose_device, keep_freed_memory, on_gpu
-    from wsisr.models import import_weights, load_model
 
     keep_freed_memory()
     place = device if isinstance(device, torch.device) else choose_device(device)
-    weights = trained.weights
-    if weights.is_file():
-        model = import_weights(weights).model.to(place)
-    else:
-        model = load_model(weights, place)
+    model = load_trained(trained, place)
     info = model.info
     if info.takes_reference and info.kind != "fixed":
         raise ModelError(f"{info.name} needs a reference; it cannot be run on LR alone.")

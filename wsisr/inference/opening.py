@@ -89,11 +89,10 @@ def describe_import(imported: "Imported", path: Path) -> dict[str, Any]:
 
 def describe_trained(trained: TrainedModel) -> str:
     """A trained model in several lines: network, origin of its weights, settings, checksum."""
-    from wsisr.models import import_weights, load_model
+    from wsisr.inference.loading import load_trained
     from wsisr.models.registry import settings_dict
 
-    weights = trained.weights
-    model = import_weights(weights).model if weights.is_file() else load_model(weights)
+    weights, model = trained.weights, load_trained(trained)
     reach = f"x{trained.scale}" if trained.scale else "any scale"
     low, high = trained.scale_range
     settings = settings_dict(model.settings)

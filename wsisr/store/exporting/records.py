@@ -101,6 +101,11 @@ class Records:
             self._slide[f"{name}_origin"] = spec.origin
             self._slide[f"{name}_native"] = spec.native
 
+    def key(self, row: int) -> str:
+        """Unique name of a pair, which a program that reads an export keeps in its files' names."""
+        x, y = int(self._columns["x"][row]), int(self._columns["y"][row])
+        return f"{self._stem}_r{row}_x{x}_y{y}"
+
     def of(self, row: int) -> Record:
         """Of one patch: ``key``, ``row``, ``x`` and ``y`` (level-0 px), then the slide's fields,
         for each array um/px, factor, side, origin and whether it is stored in the slide, the label,
@@ -108,8 +113,7 @@ class Records:
         digest as 16 hex digits (readers of 64-bit unsigned integers overflow)."""
         columns = self._columns
         x, y = int(columns["x"][row]), int(columns["y"][row])
-        key = f"{self._stem}_r{row}_x{x}_y{y}"
-        record: Record = {"key": key, "row": row, "x": x, "y": y, **self._slide}
+        record: Record = {"key": self.key(row), "row": row, "x": x, "y": y, **self._slide}
         record["label"] = _word(self._labels, columns.get("label"), row)
         for name, values in columns.items():
             column = find_column(name, self._arrays)
