@@ -63,6 +63,13 @@ def test_one_name_in_two_folders_is_a_fault_of_both(file: str) -> None:
     assert all("fits several slides" in fault for fault in found.faults.values())
 
 
+def test_two_slides_of_a_name_in_one_folder_are_told_apart_by_the_whole_file_name() -> None:
+    slides = ["a.svs", "a.ndpi"]
+    found = match(slides, ["a.geojson"])
+    assert all("call it like the whole file" in fault for fault in found.faults.values())
+    assert match(slides, ["a.ndpi.geojson"]).found == {"a.ndpi": "a.ndpi.geojson"}
+
+
 def test_a_slide_with_an_outline_of_its_own_takes_no_part_in_the_doubt_of_others() -> None:
     found = match(["patA/HE.tif", "patB/HE.tif"], ["patA/HE.xml", "else/HE.xml"])
     assert found.found == {"patA/HE.tif": "patA/HE.xml"}

@@ -133,6 +133,7 @@ def test_the_build_says_how_patients_were_found() -> None:
     assert warning.startswith("Warning: 2 of 5 slides do not say whose")
     assert "--patient-from folder." in warning
     assert len(describe_patients([own()])) == 1  # one slide splits nothing
+    assert "1 of 4 slides does not say" in describe_patients([*patients, own()])[1]
     barcode = find_patient("TCGA-AA-0001.svs", own=own(), pseudonyms=secret())
     assert "1 by barcodes in the path (TCGA)" in describe_patients([barcode])[0]
 

@@ -124,6 +124,11 @@ def ids(source: Path) -> list[str]:
         "ground_truth/a.png",
         "project/data/1/thumbnail.jpg",
         "macro.png",
+        "a_heatmap.png",
+        "a_1024_2048.jpg",
+        "a.svs_fuse.png",
+        "tissue/a.png",
+        "qc/2024/a.svs_fuse.png",
     ],
 )
 def test_pictures_and_masks_of_slides_are_none(tmp_path: Path, beside: str) -> None:

@@ -161,9 +161,12 @@ def _resolved(
                 "one beside the slide and move the others away"
             )
         elif others:
+            remedy = "put it into the folder of the slide that it belongs to"
+            if any(_folder(other) == _folder(slide) for other in others):
+                remedy = "call it like the whole file of the slide that it belongs to"
             faults[slide] = (
                 f"the annotation {files[0]} fits several slides ({', '.join([slide, *others][:3])})"
-                "; put it into the folder of the slide that it belongs to"
+                f"; {remedy}"
             )
         else:
             found[slide] = files[0]

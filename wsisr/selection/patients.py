@@ -301,6 +301,7 @@ def assumption_warning(assumed: int, slides: int) -> str:
     if not assumed or slides < 2:
         return ""
     which = "no slide says" if assumed == slides else f"{assumed} of {slides} slides do not say"
+    which = f"1 of {slides} slides does not say" if assumed == 1 else which
     return (
         f"{which} whose it is, and each such slide is assumed to be a patient of its own: slides "
         "of one patient may stand in train and in test. Name patients with --mpp-override CSV "

@@ -143,8 +143,8 @@ class Listed:
 def asides(files: Sequence[Listed]) -> dict[str, tuple[Kind, str]]:
     """Pictures and masks among files that look like slides, by relative path.
 
-    - An image with the stem, or the whole name, of a slide file in its folder (``a.png``,
-      ``a.svs.jpg`` beside ``a.svs``).
+    - An image that is called like a slide file in its folder or one above, with or without more
+      words (``a.png``, ``a.svs.jpg``, ``qc/a_heatmap.png``, ``a_1024_2048.png`` of ``a.svs``).
     - TIFFs and images called like a listed file with a word of masks or pictures after it, in
       any folder (``ID_mask.tiff`` in ``train_label_masks`` beside ``ID.tiff``).
     - TIFFs and images of a listed stem in a folder called like masks or pictures.
@@ -187,6 +187,12 @@ def _aside(
             return "picture"
         if _MASK_FOLDER.fullmatch(part):
             return "mask"
+    if file.kind == "image":
+        parts = PurePosixPath(folder).parts
+        above = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
+        begins = [stem, *(stem[: match.start()] for match in re.finditer(r"[_. -]", stem))]
+        if any((place, begin) in slides for place in above for begin in begins):
+            return "picture"
     return None
 
 
