@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from wsisr.models.cost import model_cost
 from wsisr.models.info import ModelInfo
 from wsisr.registration.ceiling import luma_power, psnr_ceiling
 from wsisr.store import PairStore, open_pairs
+from wsisr.store.verify_splits import SlideIdentity
 
 
 @pytest.fixture(scope="module")
@@ -66,28 +68,44 @@ def test_runs_are_found_named_or_left_out_with_a_reason(tmp_path: Path) -> None:
         find_entries(("edsr",), tmp_path / "runs")
 
 
+def tested(slide: str = "c", **more: Any) -> SlideIdentity:
+    known = {"patient": "patient-c", "group": "glass-c", "fingerprint": "file-c"}
+    return SlideIdentity(slide=slide, splits=("test",), **(known | more))
+
+
 def test_leaks_are_patients_and_glasses_of_the_test() -> None:
-    samples = [SAMPLE]
     clean = entry("clean")
     person = entry("person", patients=frozenset({"patient-c"}))
     glass = entry("glass", groups=frozenset({"glass-c"}))
     blind = entry("blind", patients=None, groups=None)
-    leaks = find_leaks([clean, person, glass, blind], samples, "test", "store")
+    leaks = find_leaks([clean, person, glass, blind], [tested()], "test", "store")
     assert [str(leak) for leak in leaks] == [
         "person was trained on patients patient-c",
         "glass was trained on groups glass-c",
     ]
     own = entry("own", patients=frozenset({"patient-c"}), trained_store="store")
-    assert find_leaks([own], samples, "val", "store") == ()
-    assert len(find_leaks([own], samples, "test", "store")) == 1
+    assert find_leaks([own], [tested()], "val", "store") == ()
+    assert len(find_leaks([own], [tested()], "test", "store")) == 1
     assert stamps(leaks=(), declared=False, split="val")[0].startswith("VALIDATION")
     assert stamps(leaks=(), declared=False, split="test") == ()
 
 
 def test_unknown_patients_are_nobody() -> None:
-    nameless = Sample(**{**SAMPLE.__dict__, "patient": "", "group": ""})
     seen = entry("net", patients=frozenset({""}), groups=frozenset({""}))
-    assert find_leaks([seen], [nameless], "test", "store") == ()
+    assert find_leaks([seen], [tested(patient="", group="")], "test", "store") == ()
+
+
+def test_slides_that_are_called_alike_in_two_stores_leak_by_their_file_alone() -> None:
+    case = tested("case0", patient="case0", patient_known=False, group="case0", group_known=False)
+    shared = {"patients": ["case0"], "assumed": ["case0"], "groups": []}
+    for files, leaks in ((["another"], 0), (["another", "file-c"], 1)):
+        run = entry("net")
+        run.document.update(shared, files=files)
+        assert len(find_leaks([run], [case], "test", "store")) == leaks
+    stated = entry("net")
+    stated.document.update(shared, assumed=[], files=[])
+    assert not find_leaks([stated], [case], "test", "store")
+    assert find_leaks([stated], [tested(patient="case0")], "test", "store")
 
 
 def test_tasks_turn_images_into_numbers() -> None:

@@ -80,6 +80,7 @@ def test_validation_is_the_val_split_and_test_is_never_touched(tmp_path: Path) -
     assert set(plan.train[:, 0].tolist()) == {0, 1, 2} and set(plan.val[:, 0].tolist()) == {3}
     assert plan.patients == tuple(f"patient {name}" for name in "abcd")
     assert "glass e" not in plan.groups and len(plan.groups) == 4
+    assert plan.assumed == () and plan.files
 
 
 def test_without_a_val_split_patients_are_held_out(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wsisr.errors import ConfigError
-from wsisr.evaluation.columns import Sample
 from wsisr.inference.trained import TrainedModel
+from wsisr.store.verify_splits import SlideIdentity
 
 SHOWN = 5
 
@@ -34,26 +34,37 @@ class Leak:
 
 
 def find_leaks(
-    entries: Sequence[TrainedModel], samples: Sequence[Sample], split: str, store_digest: str
+    entries: Sequence[TrainedModel], slides: Sequence[SlideIdentity], split: str, store_digest: str
 ) -> tuple[Leak, ...]:
-    """Training patients and groups among the tested ones.
+    """Training patients and groups among those of the tested slides.
+
+    A name that is only assumed is the slide's own and means nothing of another store: there the
+    same file counts. Runs that recorded no files are compared by all names.
 
     A run's own validation patients are no leak where its validation split is looked at on purpose:
     training never used their pixels for a gradient. That split is stamped all the same.
     """
-    patients = {sample.patient for sample in samples} - {""}
-    groups = {sample.group for sample in samples} - {""}
+    groups = {slide.elsewhere("group") for slide in slides} - {""}
     found = []
     for entry in entries:
         if entry.patients is None:
             continue
         if split == "val" and entry.store.get("digest") == store_digest:
             continue
-        common = tuple(sorted(patients & entry.patients))
+        common = tuple(sorted(_shared(entry, slides) - {""}))
         glasses = tuple(sorted(groups & (entry.groups or frozenset())))
         if common or glasses:
             found.append(Leak(entry=entry.name, patients=common, groups=glasses))
     return tuple(found)
+
+
+def _shared(entry: TrainedModel, slides: Sequence[SlideIdentity]) -> set[str]:
+    """Patients of both."""
+    patients = entry.patients or frozenset()
+    if entry.files is None:
+        return {slide.patient for slide in slides} & patients
+    known = {slide.elsewhere("patient") for slide in slides} & (patients - entry.assumed)
+    return known | {slide.patient for slide in slides if slide.fingerprint in entry.files}
 
 
 def refuse_leaks(leaks: Sequence[Leak], split: str) -> None:

@@ -42,6 +42,7 @@ from wsisr.evaluation.tasks import Task
 from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
 from wsisr.store import PairStore, open_pairs
+from wsisr.store.verify_splits import identities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             "fields; there is nothing to tell models apart by."
         )
     declared = declared_leaky(store)
-    leaks = find_leaks(entries, samples, settings.split, store.content_digest())
+    slides = identities(store, sorted({sample.slide for sample in samples}), {})
+    leaks = find_leaks(entries, slides, settings.split, store.content_digest())
     if not settings.allow_leak:
         refuse_leaks(leaks, settings.split)
     columns, more = plan_columns(store, samples, settings)

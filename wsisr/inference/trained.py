@@ -161,7 +161,7 @@ class TrainedModel:
 
     @property
     def degradation(self) -> str | None:
-        """What `wsisr.degradation.parse_degradation` takes; None where LR was not simulated."""
+        """Name of a built-in one, or the one that a profile gives itself; None: not simulated."""
         return self.document.get("degradation")
 
     @property
@@ -178,6 +178,16 @@ class TrainedModel:
     def groups(self) -> frozenset[str] | None:
         """Glasses, likewise."""
         return _names(self.document.get("groups"))
+
+    @property
+    def assumed(self) -> frozenset[str]:
+        """Patients whose names are assumed: such a name means nothing of other stores."""
+        return _names(self.document.get("assumed")) or frozenset()
+
+    @property
+    def files(self) -> frozenset[str] | None:
+        """Fingerprints of the slides, likewise; None where they were not recorded."""
+        return _names(self.document.get("files"))
 
     @property
     def crop_px(self) -> int | None:
@@ -256,7 +266,9 @@ def open_run(folder: Path | str) -> TrainedModel:
             document[key] = int(document[key])
         for key in ("state", "lr_origin", "degradation", "kind"):
             document[key]
-        frozenset(document["patients"]), frozenset(document["groups"]), dict(document["store"])
+        for key in ("patients", "groups", "assumed", "files"):
+            frozenset(document.get(key, ()))
+        document["patients"], document["groups"], dict(document["store"])
         return TrainedModel(
             name=folder.resolve().name,
             model=str(document["model"]),

@@ -6,7 +6,7 @@ any scale always train on simulated LR, for no store has all scales.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import hypot
 from pathlib import Path
@@ -19,6 +19,7 @@ from wsisr.degradation import Degradation, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
 from wsisr.store.schema import VERDICTS, layer_column
+from wsisr.store.verify_splits import SlideIdentity, identities
 
 STORED_LEVEL = "stored-level"
 NATIVE = ("rescan", "rescan-reduced", "stored-level")
@@ -53,7 +54,9 @@ class DataPlan:
     train, val : ndarray, shape (m, 2)
         Slide index and row.
     patients, groups : tuple of str
-        Of both, sorted.
+        Of both, sorted; glasses only where a person named them.
+    assumed, files : tuple of str
+        Patients whose names are assumed, and fingerprints of the slides.
     flips : bool
         Whether symmetries keep LR and HR aligned.
     origins : dict of str to str
@@ -77,6 +80,8 @@ class DataPlan:
     val: NDArray[np.int32]
     patients: tuple[str, ...]
     groups: tuple[str, ...]
+    assumed: tuple[str, ...]
+    files: tuple[str, ...]
     flips: bool
     origins: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -141,8 +146,7 @@ def plan_data(
     sizes = {store.slides[name].spec(hr).size_px for name in usable}
     flips, note = _flips(store, train, lr)
     notes += note
-    both = np.concatenate((train, val))
-    patients, groups = _people(store, both)
+    seen = _slides(store, np.concatenate((train, val)))
     return DataPlan(
         path=store.path,
         digest=store.content_digest(),
@@ -159,8 +163,10 @@ def plan_data(
         simulation=simulation,
         train=train,
         val=val,
-        patients=patients,
-        groups=groups,
+        patients=_sorted(slide.patient or slide.slide for slide in seen),
+        groups=_sorted(slide.elsewhere("group") for slide in seen),
+        assumed=_sorted(slide.patient for slide in seen if not slide.patient_known),
+        files=_sorted(slide.fingerprint for slide in seen),
         flips=flips,
         origins=_origins(store),
         notes=tuple(notes),
@@ -314,11 +320,14 @@ def _patient(store: PairStore, slide: int) -> str:
     return store.slides[name].attributes["patient"] or name
 
 
-def _people(store: PairStore, rows: NDArray[np.int32]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    slides = np.unique(rows[:, 0]).tolist()
-    names = [store.attributes["slides"][slide] for slide in slides]
-    groups = {store.slides[name].attributes.get("group") or "" for name in names}
-    return tuple(sorted({_patient(store, s) for s in slides})), tuple(sorted(groups - {""}))
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names) - {""}))
+
+
+def _slides(store: PairStore, rows: NDArray[np.int32]) -> list[SlideIdentity]:
+    """Who and what the slides of some rows are."""
+    names = [store.attributes["slides"][slide] for slide in np.unique(rows[:, 0]).tolist()]
+    return identities(store, names, {})
 
 
 def _content(store: PairStore, train: NDArray[np.int32], val: NDArray[np.int32]) -> str:

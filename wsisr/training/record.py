@@ -101,6 +101,8 @@ def new_record(
         "origins": plan.origins,
         "patients": list(plan.patients),
         "groups": list(plan.groups),
+        "assumed": list(plan.assumed),
+        "files": list(plan.files),
         "pairs": {"train": len(plan.train), "val": len(plan.val)},
         "parameters": model.parameter_count,
         "citation": model.info.citation,
