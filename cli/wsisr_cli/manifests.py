@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(help="Built-in data sets: list, show, check a file.", no_args_is_help=True)
+app = typer.Typer(
+    help="Built-in data sets: list, show, check a file, files to fetch.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -49,6 +51,63 @@ def check(
         typer.echo(f"  {item.what}: {item.expected:,} expected{found}{mark}")
     if not all(item.agrees for item in counts):
         raise typer.Exit(1)
+
+
+@app.command("files")
+def files_(
+    name: Annotated[str, typer.Argument(help="Name of a built-in manifest.")],
+    form: Annotated[
+        Literal["table", "urls", "s3", "gdc", "checksums"],
+        typer.Option(
+            "--as",
+            help="table; addresses; S3 copy commands; a GDC manifest or its query; checksums.",
+        ),
+    ] = "table",
+    list_: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            help="The publisher's own list: checksums (md5sum, sha256sum), a GDC manifest, or the "
+            "output of aws s3 ls --recursive.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Files of the list whose path fits, e.g. '*images/*'; repeatable."),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compare this folder with the list; exit code 1 if something is missing."
+        ),
+    ] = None,
+    read: Annotated[
+        bool, typer.Option("--read", help="Also read the files and compare their checksums.")
+    ] = False,
+) -> None:
+    """The publisher's files of a data set, as public sources state them; nothing is downloaded."""
+    from wsisr.building.published_files import (
+        chosen_files,
+        compare_folder,
+        describe_files,
+        print_as,
+        publisher_of,
+        read_list,
+        unstated,
+    )
+
+    given = None if list_ is None else read_list(list_)
+    publisher = publisher_of(name) if given is None else unstated(name)
+    listed = chosen_files(publisher.files if given is None else given, only or ())
+    if folder is not None:
+        found = compare_folder(folder, listed, read=read)
+        typer.echo("\n".join(found.lines()))
+        if not found.complete:
+            raise typer.Exit(1)
+    elif form == "table":
+        typer.echo(describe_files(publisher, listed))
+    else:
+        typer.echo("\n".join(print_as(form, publisher, listed, "SOURCE")))
 
 
 @app.command()
