@@ -91,6 +91,8 @@ def build(path: Path, **manifest: Any) -> Path:
                 {"index": 2, "factor": 4, "used": True, "compression": {"quality": 70}},
             ],
             "evidence": [{"level": 2, "psnr_db": 21.5, "kernel": "decimated", "warning": True}],
+            "lr_flags": {"10x": "Level 2: 21.5 dB, <decimated>"} if name == "val_0" else {},
+            "reader_check": {"status": "unchecked" if name == "val_0" else "agree"},
             "notes": ["Level 2 is <odd>."],
             "site": "RUMC",
             "vendor": "philips",
@@ -338,3 +340,11 @@ def test_drawings_say_what_they_show() -> None:
     drawn = funnel_drawing([("candidates", 100), ("kept", 40)], title="funnel")
     assert "candidates 100; kept 40" in drawn.description
     assert "40 (−60)" in drawn.svg()
+
+
+def test_flagged_lr_and_unconfirmed_readers_stand_on_the_page(html: str) -> None:
+    """Even without the summary of the build beside it."""
+    assert html.count("Level 2: 21.5 dB, &lt;decimated&gt;") == 2  # in the note, in the table
+    assert "Flagged LR." in html and "evidence calls worse than a reduction" in html
+    assert "LR that the evidence speaks against" in html
+    assert "confirmed 4, not confirmed 1" in html

@@ -21,7 +21,7 @@ from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.reader import SlideView
 from wsisr.store.schema import FUNNEL_STEPS
-from wsisr.store.summarise import patient_sources
+from wsisr.store.summarise import lr_lines, patient_sources
 from wsisr.store.verify import tissue_in_two_splits
 from wsisr.store.verify_splits import measured_overlap
 
@@ -298,27 +298,7 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
             f"Damaged tiles on {len(damaged)} slide(s), {damaged[0]} first: no patch lies on them "
             "(see the notes of the summary); copy these files again."
         )
-    return (*notes, *_lr_lines(store))
-
-
-def _lr_lines(store: PairStore) -> list[str]:
-    """One line for each LR that the evidence speaks against, kept or made instead."""
-    found: dict[tuple[str, bool], list[str]] = {}
-    for slide_id in store.slides:
-        view = store.slides[slide_id]
-        flags: dict[str, str] = dict(view.attributes).get("lr_flags", {})  # type: ignore[assignment]
-        for name, why in flags.items():
-            found.setdefault((name, view.spec(name).native), []).append(f"{slide_id}: {why}")
-    lines = []
-    for (name, native), slides in sorted(found.items()):
-        what = (
-            "is a stored level that the evidence calls worse than a reduction and was kept; "
-            "native: evidence makes it from the finer level"
-            if native
-            else "was made from the finer level in place of the stored one"
-        )
-        lines.append(f"{name} of {len(slides)} slide(s) {what} (first {slides[0]})")
-    return lines
+    return (*notes, *lr_lines(store))
 
 
 def _outline_warnings(store: PairStore) -> list[str]:

@@ -55,7 +55,21 @@ def levels(facts: StoreFacts) -> Html:
         for slide_id, attributes in facts.attributes.items()
         for text in [*(attributes.get("quirks") or []), *(attributes.get("notes") or [])]
     ]
+    flagged = [
+        [slide_id, name, _KEPT[facts.store.slides[slide_id].spec(name).native], why]
+        for slide_id, attributes in facts.attributes.items()
+        for name, why in (attributes.get("lr_flags") or {}).items()
+    ]
     parts: list[Html] = []
+    if flagged:
+        parts.append(
+            table(
+                ["slide", "LR", "stored level", "evidence"],
+                flagged,
+                numeric=(),
+                caption="LR that the evidence speaks against",
+            )
+        )
     if scans:
         parts.append(
             table(
@@ -83,6 +97,7 @@ def levels(facts: StoreFacts) -> Html:
     return join(parts or [paragraph("The build recorded no levels.")])
 
 
+_KEPT = {True: "kept", False: "replaced by a reduction"}
 _SCAN_KEYS = {
     "rotation_deg": "turned, degrees",
     "mirrored": "mirrored",
@@ -103,6 +118,11 @@ def provenance(facts: StoreFacts) -> Html:
     paper = manifest.get("paper") or {}
     cited = [paper.get("authors"), paper.get("title"), paper.get("year"), paper.get("doi")]
     readers = Counter(str(a.get("backend") or "unknown") for a in facts.attributes.values())
+    checks = Counter(
+        _CHECK_WORDS.get(check["status"], check["status"])
+        for check in (a.get("reader_check") for a in facts.attributes.values())
+        if check
+    )
     vendors = Counter(str(a.get("vendor") or "unknown") for a in facts.attributes.values())
     sources = Counter(
         f"{(a.get('mpp') or {}).get('source', 'none')} ({(a.get('mpp') or {}).get('quality', '')})"
@@ -120,6 +140,7 @@ def provenance(facts: StoreFacts) -> Html:
                 "codec": attributes["codec"],
                 "seed": manifest.get("seed"),
                 "readers": _counted(readers),
+                "by a second reader": _counted(checks) or None,
                 "vendors": _counted(vendors),
                 "resolution from": _counted(sources),
                 "patients known by": _counted(Counter(facts.summary.patient_sources)) or None,
@@ -139,6 +160,13 @@ def provenance(facts: StoreFacts) -> Html:
         )
     )
     return join(parts)
+
+
+_CHECK_WORDS = {
+    "agree": "confirmed",
+    "differ": "contradicted (OpenSlide was believed)",
+    "unchecked": "not confirmed",
+}
 
 
 def _version(manifest: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from wsisr.reporting.page import (
 )
 from wsisr.reporting.store_drawings import funnel_drawing
 from wsisr.reporting.store_facts import StoreFacts, funnel_steps
+from wsisr.store.summarise import lr_lines
 from wsisr.store.verify_splits import is_declared_leaky
 
 STEP_WORDS = {
@@ -164,7 +165,10 @@ def _warnings(facts: StoreFacts) -> list[Html]:
                 title="Level evidence.",
             )
         )
-    known = [text for text in facts.warnings if not text.startswith("LEAKY")]
+    flagged = lr_lines(facts.store)
+    if flagged:
+        found.append(note(bullets(flagged), tone="warn", title="Flagged LR."))
+    known = [t for t in facts.warnings if not t.startswith("LEAKY") and t not in flagged]
     if known:
         found.append(note(bullets(known), tone="warn", title="The build warned."))
     return found

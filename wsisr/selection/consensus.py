@@ -22,9 +22,10 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 """Physical limits of the thresholds: noise of glass below, certain tissue above. The lower ones
 are for glass with a noise of `USUAL_NOISE`."""
 USUAL_NOISE = 2.0
-QUIETEST = 0.4
+QUIETEST = {"hue": 0.4, "chroma": 0.4, "texture": 0.4, "density": 0.2}
 """Least share of the lower limits on quiet glass: what a stain at 15 % of its contrast needs, and
-still above the colour drift of blank slides."""
+still above the colour drift of blank slides. Density alone is no vote: grey stain must have its
+texture too, which drift has not."""
 STRONG = 1.5
 """Thresholds this many times their usual lower limit are those of a stain that is not pale."""
 FAINTEST = 0.02
@@ -88,7 +89,7 @@ def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str
     stained = any(usual[name].value >= STRONG * LIMITS[name][0] for name in ("hue", "chroma"))
     if noise >= 1.0 or stained:
         return usual
-    return _guarded(cues, usable, max(QUIETEST, noise))
+    return _guarded(cues, usable, noise)
 
 
 def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold]:
@@ -98,7 +99,8 @@ def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
         values = getattr(cues, name).ravel()[::step][chosen]
-        result[name] = guarded_threshold(values, min(floor * share, ceiling), ceiling)
+        least = min(floor * max(QUIETEST[name], share), ceiling)
+        result[name] = guarded_threshold(values, least, ceiling)
     return result
 
 

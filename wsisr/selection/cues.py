@@ -32,6 +32,10 @@ GLASS_PURITY = 0.6
 """Least share of the pixels of the mode's brightness that are as colourless as glass."""
 GLASS_SHARE = 0.002
 """Least share of the pixels within the mode."""
+REACH = 5
+"""Grey levels around the mode that are glass."""
+CREST = 0.25
+"""A local maximum of so much of the largest within them is one of glass, if it is the brightest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class WhitePoint:
     rgb : (float, float, float)
         Grey levels, 0-255.
     noise : float
-        Robust standard deviation of the glass's luminance, grey levels.
+        Robust standard deviation of the glass's luminance, grey levels, towards the bright.
     found : bool
         False where no glass was seen and a usual white was taken.
     """
@@ -110,14 +114,28 @@ def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
     )
     heavy = peaks[smooth[peaks] >= 0.1 * smooth.max()]
     mode = int(heavy.max())
-    level = np.abs(luma - mode) <= 5
+    level = np.abs(luma - mode) <= REACH
     near = glassy & level
     if near.sum() < GLASS_PURITY * level.sum():
         # The bright tail of pink tissue, not a mode of its own.
         return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
     red, green, blue = (float(v) for v in np.median(pixels[near], axis=0))
-    noise = 1.4826 * float(np.median(np.abs(luma[near] - np.median(luma[near]))))
+    noise = _noise(luma[near], histogram[mode - REACH : mode + REACH + 1], mode - REACH)
     return WhitePoint(rgb=(red, green, blue), noise=noise, found=True)
+
+
+def _noise(luma: NDArray[np.float32], counts: NDArray[np.int64], first: int) -> float:
+    """Robust deviation of the glass, from its bright side alone: pale tissue lies on the other.
+
+    `counts` are those of the whole grey levels from `first` on, around the mode.
+    """
+    fine = cv2.GaussianBlur(
+        counts.astype(np.float32)[None], (0, 0), 0.7, borderType=cv2.BORDER_CONSTANT
+    )[0]
+    ahead, behind = np.append(fine[1:], 0), np.append(0, fine[:-1])
+    crests = np.flatnonzero((fine >= ahead) & (fine >= behind) & (fine >= CREST * fine.max()))
+    crest = first + int(crests.max())
+    return 1.4826 * float(np.median(luma[luma >= crest] - crest))
 
 
 def balanced(rgb: UInt8Array, white: WhitePoint) -> Int16Array:

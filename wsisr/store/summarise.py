@@ -269,3 +269,23 @@ def _lines(s: StoreSummary) -> list[str]:
     if s.reasons:
         lines.append("  not kept: " + ", ".join(f"{k} {v:,}" for k, v in s.reasons.items()))
     return lines
+
+
+def lr_lines(store: PairStore) -> list[str]:
+    """One line for each LR that the evidence speaks against, kept or made instead."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for slide_id in store.slides:
+        view = store.slides[slide_id]
+        flags: dict[str, str] = dict(view.attributes).get("lr_flags", {})  # type: ignore[assignment]
+        for name, why in flags.items():
+            found.setdefault((name, view.spec(name).native), []).append(f"{slide_id}: {why}")
+    lines = []
+    for (name, native), slides in sorted(found.items()):
+        what = (
+            "is a stored level that the evidence calls worse than a reduction and was kept; "
+            "native: evidence makes it from the finer level"
+            if native
+            else "was made from the finer level in place of the stored one"
+        )
+        lines.append(f"{name} of {len(slides)} slide(s) {what} (first {slides[0]})")
+    return lines
