@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from build import generated
 
 import wsisr.slides.decode as decoding
-from wsisr.building import bench
+from wsisr.checkup import bench
 from wsisr.slides import open_slide
 from wsisr.slides.jpeg import decode_jpeg
 
@@ -63,7 +63,8 @@ def lax(
     data: bytes, *, samples: int = 3, photometric: int = 6, tables: bytes | None = None, **_: Any
 ) -> np.ndarray:
     """The decoder before: the tag decides the colours, warnings are not seen."""
-    spaces = {} if samples == 1 else {"colorspace": photometric, "outcolorspace": 2}
+    stored = {2: "RGB", 6: "YCBCR"}[photometric]
+    spaces = {} if samples == 1 else {"colorspace": stored, "outcolorspace": "RGB"}
     return np.asarray(imagecodecs.jpeg8_decode(data, tables=tables, **spaces))
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -279,3 +280,45 @@ def test_a_stack_is_judged_by_some_of_its_images(tmp_path: Path) -> None:
     (tmp_path / "none.h5").write_bytes(b"no HDF5, and not opened before a row is asked for")
     with open_stack(tmp_path, rows, 32) as slide:
         assert slide.info.verdict is not None and slide.info.verdict.status == "unchecked"
+
+
+def test_rare_samples_pass_the_door(tmp_path: Path) -> None:
+    """Ink, opacity, halves, planes apart, turned TIFFs: read by two readers alike."""
+    image = picture(96, 64)
+    grey, alpha = image[..., 1], np.full((64, 96), 255, np.uint8)
+    alpha[:9] = 0
+    laid = np.where(alpha[..., None] > 0, image, 255)
+    deep = image.astype(np.uint16) * 257
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "ink.jpg", quality=97)
+    rgb = {"photometric": "rgb", "metadata": None}
+    files: dict[str, tuple[Any, dict[str, Any], np.ndarray, float | None]] = {
+        "alpha.tif": (np.dstack([image, alpha]), {"extrasamples": ["unassalpha"]}, laid, None),
+        "half.tif": ((image / 255).astype(np.float16), {}, image, 1.0),
+        "float.tif": ((image / 255).astype(np.float32), {"tile": (32, 32)}, image, 1.0),
+        "planes.tif": (np.moveaxis(deep, 2, 0), {"planarconfig": "separate"}, image, 65535.0),
+        "turned.tif": (image, {"extratags": [(274, 3, 1, 3, True)]}, image[::-1, ::-1], None),
+    }
+    for name, (array, given, wanted, white) in files.items():
+        tifffile.imwrite(tmp_path / name, array, **rgb, **given)
+        with open_slide(tmp_path / name, white=white) as slide:
+            level = slide.info.levels[0]
+            shown = slide.read_level(0, 0, 0, level.width_px, level.height_px)
+            verdict = slide.info.verdict
+        assert verdict is not None and verdict.status == "agree", name
+        np.testing.assert_allclose(shown, wanted, atol=float(white == 1.0), err_msg=name)
+    shown, info = read_whole(tmp_path / "ink.jpg")
+    assert np.abs(shown.astype(int) - image).mean() < 3 and info.verdict is not None
+    both = np.dstack([grey.astype(np.uint16) * 257, np.full((64, 96), 65535, np.uint16)])
+    (tmp_path / "both.png").write_bytes(imagecodecs.png_encode(both))
+    shown, info = read_whole(tmp_path / "both.png", 65535)
+    assert info.grey and (shown == grey[..., None]).all()
+
+
+def test_stacks_and_signed_samples_are_refused_for_what_they_are(tmp_path: Path) -> None:
+    image = picture(96, 64)
+    tifffile.imwrite(tmp_path / "stack.tif", np.stack([image, image[::-1]]), photometric="rgb")
+    with pytest.raises(SlideError, match="does not say what they are"):
+        open_slide(tmp_path / "stack.tif")
+    tifffile.imwrite(tmp_path / "signed.tif", image[..., 0].astype(np.int16))
+    with pytest.raises(SlideError, match="signed"):
+        open_slide(tmp_path / "signed.tif")

@@ -28,6 +28,7 @@ ORIENTATION = 274
 """EXIF and TIFF tag."""
 _BAND_PX = 4 << 20
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+TRANSPARENT = ("LA", "RGBA", "PA")
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16B", "I", "F")
 
 
@@ -76,7 +77,7 @@ class PictureFacts:
             told.append(f"Turned upright by its EXIF orientation ({self.orientation}).")
         if self.mode == "CMYK":
             told.append("CMYK, converted to RGB by the plain formula, without its profile.")
-        if self.mode in ("LA", "RGBA", "PA"):
+        if self.mode in TRANSPARENT:
             told.append("Its transparency was laid on white.")
         if self.deep and white is not None:
             told.append(f"{self._samples} were scaled so that {white:g} is white.")
@@ -108,9 +109,15 @@ def read_facts(path: Path) -> PictureFacts:
                 dpi, icc = _dpi(image), image.info.get("icc_profile")
                 bits, floating = _depth(path, image)
                 turn = _orientation(path, image)
+                grey = _is_grey(path, image)
                 if "transparency" in image.info:
                     mode = {"L": "LA", "1": "LA", "RGB": "RGBA", "P": "PA"}.get(mode, mode)
+    except SlideError:
+        raise
     except Exception as error:
+        found = _facts_by_tifffile(path)
+        if found is not None:
+            return found
         raise SlideError(
             f"{path}: no image that can be read ({type(error).__name__}); the file is damaged or "
             "of another kind."
@@ -143,7 +150,7 @@ def read_facts(path: Path) -> PictureFacts:
         bits=bits,
         floating=floating,
         orientation=turn,
-        grey=mode in _GREY_MODES,
+        grey=grey,
         dpi=dpi,
         icc=bytes(icc) if icc else None,
     )
@@ -213,6 +220,8 @@ def check_depth(path: Path, facts: PictureFacts, white: float | None) -> None:
         return
     try:
         largest = f"{_samples_of(path, facts).max():g}"
+    except SlideError:
+        raise
     except Exception:  # a damaged file is refused for its depth all the same
         largest = "?"
     full = "" if facts.floating else f" of {2**facts.bits - 1:,}"
@@ -233,6 +242,46 @@ def _dpi(image: Any) -> tuple[float, float] | None:
             found.append(tuple(float(exif[tag]) * per_inch for tag in (282, 283)))
     stated = [(float(d[0]), float(d[1])) for d in found if isinstance(d, tuple) and len(d) == 2]
     return max((d for d in stated if isfinite(d[0] + d[1])), key=min, default=None)
+
+
+def _facts_by_tifffile(path: Path) -> PictureFacts | None:
+    """Of TIFFs that Pillow does not know: RGB in floating point, halves, doubles, signed."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page: Any = tiff.pages[0]
+            pages, bits, form = len(tiff.pages), int(page.bitspersample), int(page.sampleformat)
+            samples, photometric = int(page.samplesperpixel), int(page.photometric)
+            width, height = int(page.imagewidth), int(page.imagelength)
+    except Exception:  # no TIFF, or a broken one
+        return None
+    if form not in (1, 3):
+        raise RefusedSlideError(
+            f"{path}: samples of {bits} bit that are signed or complex are not read; convert it to "
+            "8-bit RGB."
+        )
+    if pages > 1 or samples not in (1, 3) or photometric not in (1, 2) or bits <= 8:
+        return None
+    if width * height * 2 > MAX_IMAGE_PX:
+        raise SlideError(f"{path}: {width} x {height} px is too large for a plain image.")
+    return PictureFacts(
+        kind="TIFF",
+        mode="F" if samples == 1 else "RGB",
+        width_px=width,
+        height_px=height,
+        bits=bits,
+        floating=form == 3,
+        grey=samples == 1,
+    )
+
+
+def _is_grey(path: Path, image: Any) -> bool:
+    """Whether one channel of colour is stored; Pillow shows 16-bit grey with opacity as RGBA."""
+    if image.format != "PNG":
+        return image.mode in _GREY_MODES
+    with open(path, "rb") as file:
+        return file.read(26)[25] in (0, 4)  # colour types without and with opacity
 
 
 def _orientation(path: Path, image: Any) -> int:
@@ -295,12 +344,16 @@ def _samples_of(path: Path, facts: PictureFacts) -> NDArray[Any]:
 
 def _deep_tiff(path: Path) -> NDArray[Any]:
     import imagecodecs
-    from PIL import Image
+    import tifffile
 
-    with Image.open(path) as image:
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        photometric, turn = tags.get(262), tags.get(ORIENTATION, 1)
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        photometric, planar = int(page.photometric), int(page.planarconfig) == 2
+        tag = page.tags.get("Orientation")
+        turn = 1 if tag is None else int(tag.value)
     samples: NDArray[Any] = imagecodecs.tiff_decode(path.read_bytes())
+    if planar and samples.ndim == 3:
+        samples = np.moveaxis(samples, 0, 2)
     if photometric not in (1, 2) or turn != 1:
         raise SlideError(
             f"{path}: deep samples of photometric {photometric}, orientation {turn} are not read; "

@@ -21,6 +21,7 @@ from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.jpeg import YCBCR_TAG
+from wsisr.slides.pictures import TRANSPARENT, read_facts
 from wsisr.slides.protocol import Level, SlideInfo, UInt8Array
 from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
 from wsisr.slides.tiff_directory import quiet_tifffile
@@ -38,6 +39,8 @@ SECOND_READERS: dict[str, tuple[str, ...]] = {
 """Second readers of each first one, in the order in which they are asked."""
 
 BLOCK_PX = 512
+ASSOCIATED, UNASSOCIATED = 1, 2
+"""Kinds of opacity in TIFF: already multiplied into the colours, or not."""
 COLOURLESS = ("none", "lzw", "deflate", "packbits", "zstd")
 MAX_WHOLE_PX = 64_000_000
 """Plain images larger than this are not decoded a second time, for the memory it takes."""
@@ -102,13 +105,20 @@ class TifffileStore:
             else:
                 self._tiff.close()
                 raise SlideError("tifffile sees no series of this size")
-            photometric = int(series.keyframe.photometric)
-            samples = int(series.keyframe.samplesperpixel)
-            if photometric not in (1, 2, 6) or samples not in (1, 3):
+            page = series.keyframe
+            photometric, samples = int(page.photometric), int(page.samplesperpixel)
+            self._opacity = [int(kind) for kind in page.extrasamples]
+            turn = page.tags.get("Orientation")
+            if (
+                photometric not in (1, 2, 6)
+                or samples - len(self._opacity) not in (1, 3)
+                or self._opacity not in ([], [ASSOCIATED], [UNASSOCIATED])
+                or (turn is not None and int(turn.value) != 1)
+            ):
                 self._tiff.close()
-                raise SlideError("tifffile hands out samples that are not RGB")
+                raise SlideError("tifffile hands out samples that are not RGB, or lie on a side")
             # Samples of codecs that know no colours come as they are stored.
-            coded = CODEC_NAMES.get(int(series.keyframe.compression), "")
+            coded = CODEC_NAMES.get(int(page.compression), "")
             self._stored_ycbcr = photometric == YCBCR_TAG and coded in COLOURLESS
             plane = None if info.focal_plane is None else info.focal_plane - 1
             self._white = info.white
@@ -139,9 +149,11 @@ class TifffileStore:
             block = np.moveaxis(block, apart, 2)
         else:
             block = block[:, :, None]
+        block = _to_bytes(block, self._white)
+        if self._opacity and block.dtype == np.uint8 and self._white is None:
+            return _laid_on_white(block, self._opacity == [ASSOCIATED])
         if block.shape[2] == 1:
             block = np.repeat(block, 3, axis=2)
-        block = _to_bytes(block, self._white)
         if block.dtype != np.uint8 or block.shape[2] != 3:
             raise SlideError(f"tifffile gives {block.dtype} {block.shape}")
         block = np.ascontiguousarray(block[:, :, self._channels])
@@ -155,6 +167,16 @@ class TifffileStore:
 
     def close(self) -> None:
         self._tiff.close()
+
+
+def _laid_on_white(block: UInt8Array, premultiplied: bool) -> Tile:
+    """Grey or RGB with its opacity behind."""
+    colours, alpha = block[:, :, :-1], block[:, :, -1:]
+    rgba = np.concatenate([np.broadcast_to(colours, (*alpha.shape[:2], 3)), alpha], axis=2)
+    if not premultiplied:
+        return composite_on_white(rgba)
+    shown = rgba[:, :, :3].astype(np.int16) + 255 - alpha
+    return Tile(np.minimum(shown, 255).astype(np.uint8), alpha[:, :, 0] > 0)
 
 
 def _to_bytes(samples: NDArray[Any], white: float | None) -> NDArray[Any]:
@@ -294,9 +316,13 @@ class OpenCvStore:
         if image is None or deep != (info.white is not None):
             raise SlideError("OpenCV does not read such samples")
         self._pixels: UInt8Array
-        if image.ndim == 3 and image.shape[2] == 4:
-            if deep:
-                raise SlideError("deep and transparent")
+        opaque = image.ndim < 3 or image.shape[2] < 4
+        if opaque and read_facts(info.path).mode in TRANSPARENT:
+            raise SlideError("OpenCV leaves its opacity out")
+        if not opaque:
+            full = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+            alpha = _to_bytes(image[:, :, 3:], full)
+            image = np.concatenate([_to_bytes(image[:, :, :3], info.white), alpha], axis=2)
             tile = composite_on_white(image[:, :, [2, 1, 0, 3]])
             if tile.pixels is None:
                 raise SlideError("nothing is opaque")

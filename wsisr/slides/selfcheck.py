@@ -40,7 +40,8 @@ COLOUR_TOLERANCE = 3
 STREAM_DECIDES = ("jpeg", "jpeg2000", "jpeg-ls", "htj2k")
 """Codecs whose stream says more of its colours than the file's tag does."""
 ROUNDING = 2
-"""The same where a second reader other than OpenSlide converts YCbCr in its own way."""
+"""The same where a second reader other than OpenSlide converts YCbCr or ink in its own way."""
+CONVERTED = ("ycbcr", "cmyk")
 AUTHORITY = "openslide"
 
 
@@ -209,7 +210,7 @@ def _compare(
             if not both.any():
                 continue
             difference = _difference(ours, theirs, both)
-            rounded = name != AUTHORITY and level.compression.photometric == "ycbcr"
+            rounded = name != AUTHORITY and level.compression.photometric in CONVERTED
             if difference <= (ROUNDING if rounded else 0):
                 tally.rounding = max(tally.rounding, difference)
             else:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsisr.errors import SlideError
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
 from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
-from wsisr.slides.tiff_series import choose_series, is_level, refuse_stack
+from wsisr.slides.tiff_series import choose_series, is_alike, is_level, refuse_stack
 from wsisr.slides.tiff_tags import resolution_um, text_of, vendor_of, vendor_tags
 from wsisr.slides.tiles import TileGrid
 from wsisr.slides.vendor_xml import philips_spacings_um
@@ -185,6 +185,8 @@ def _from_tiff(path: Path, size: int, tiff: Any, focal_plane: int | None) -> Tif
     for chosen in series.candidates:
         page = chosen.first
         if page is not base and not is_level(base, page, tiff.is_ndpi, vendor):
+            if vendor == "generic-tiff" and is_alike(base, page):
+                as_large.append(chosen.number)
             continue
         width, height = _true_size(base, page, true_sizes, len(levels))
         if levels:
@@ -205,6 +207,8 @@ def _from_tiff(path: Path, size: int, tiff: Any, focal_plane: int | None) -> Tif
     missing = sum(int((level.byte_counts == 0).sum()) for level in levels)
     if missing:
         quirks.append(f"{missing} tile(s) were never scanned (byte count 0): white and invalid.")
+    if levels[0].form.has_alpha:
+        quirks.append("Its transparency was laid on white.")
     icc = base.tags.get("InterColorProfile")
     return TiffDirectory(
         path=path,

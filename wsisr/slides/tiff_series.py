@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.slides.faults import RefusedSlideError
@@ -123,6 +125,16 @@ def is_level(base: Any, page: Any, ndpi: bool, vendor: str) -> bool:
         # Stored sizes are padded to whole tiles, which distorts the small levels.
         slack += max(page.tilewidth / width, page.tilelength / height)
     return abs(ratio - 1.0) <= slack
+
+
+def is_alike(base: Any, page: Any) -> bool:
+    """Whether a page could be another plane or time point of the image: same size and samples."""
+    return (
+        (page.imagewidth, page.imagelength) == (base.imagewidth, base.imagelength)
+        and (page.samplesperpixel, page.bitspersample) == (base.samplesperpixel, base.bitspersample)
+        and not int(page.subfiletype) & REDUCED_IMAGE
+        and not np.array_equal(page.dataoffsets, base.dataoffsets)
+    )
 
 
 def refuse_stack(path: Path, base: Any, others: Sequence[int]) -> None:
