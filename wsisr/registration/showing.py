@@ -18,7 +18,7 @@ from wsisr.registration.output import crop_residual_px, take_hr
 from wsisr.registration.overview import overview_um_per_px, read_overview
 from wsisr.registration.pair import find_orientation, register_pair
 from wsisr.registration.scans import ScanRegistration
-from wsisr.slides.pictures import read_picture
+from wsisr.slides.opening import read_whole
 from wsisr.slides.protocol import Slide
 
 UInt8Array = NDArray[np.uint8]
@@ -46,7 +46,7 @@ class PairResult:
 
 
 def read_image(path: Path, white: float | None = None) -> UInt8Array:
-    """An image file as RGB, as `wsisr.slides.pictures` reads it.
+    """An image file as RGB, through the checked door of slides.
 
     Raises
     ------
@@ -54,10 +54,10 @@ def read_image(path: Path, white: float | None = None) -> UInt8Array:
         If it cannot be read, or has deep samples and no `white` (the sample value) is given.
     """
     try:
-        pixels, _, _ = read_picture(path, white)
+        pixels, _ = read_whole(path, white)
     except SlideError as error:
         raise RegistrationError(f"{path} cannot be read as an image: {error}") from error
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return pixels
 
 
 def register_images(
