@@ -115,7 +115,7 @@ def read_facts(path: Path) -> PictureFacts:
     except SlideError:
         raise
     except Exception as error:
-        found = _facts_by_tifffile(path)
+        found = _rare_tiff(path)
         if found is not None:
             return found
         raise SlideError(
@@ -244,16 +244,13 @@ def _dpi(image: Any) -> tuple[float, float] | None:
     return max((d for d in stated if isfinite(d[0] + d[1])), key=min, default=None)
 
 
-def _facts_by_tifffile(path: Path) -> PictureFacts | None:
+def _rare_tiff(path: Path) -> PictureFacts | None:
     """Of TIFFs that Pillow does not know: RGB in floating point, halves, doubles, signed."""
-    import tifffile
-
     try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            pages, bits, form = len(tiff.pages), int(page.bitspersample), int(page.sampleformat)
-            samples, photometric = int(page.samplesperpixel), int(page.photometric)
-            width, height = int(page.imagewidth), int(page.imagelength)
+        tags = _tiff_tags(path)
+        form, samples = max(tags.get(339, (1,))), int(tags.get(277, 1))
+        bits, photometric = int(max(tags[258])), int(tags[262])
+        width, height = int(tags[256]), int(tags[257])
     except Exception:  # no TIFF, or a broken one
         return None
     if form not in (1, 3):
@@ -261,7 +258,7 @@ def _facts_by_tifffile(path: Path) -> PictureFacts | None:
             f"{path}: samples of {bits} bit that are signed or complex are not read; convert it to "
             "8-bit RGB."
         )
-    if pages > 1 or samples not in (1, 3) or photometric not in (1, 2) or bits <= 8:
+    if tags.next or samples not in (1, 3) or photometric not in (1, 2) or bits <= 8:
         return None
     if width * height * 2 > MAX_IMAGE_PX:
         raise SlideError(f"{path}: {width} x {height} px is too large for a plain image.")
@@ -274,6 +271,19 @@ def _facts_by_tifffile(path: Path) -> PictureFacts | None:
         floating=form == 3,
         grey=samples == 1,
     )
+
+
+def _tiff_tags(path: Path) -> Any:
+    """Tags of the first page, also of samples that Pillow does not decode."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    with open(path, "rb") as file:
+        head = file.read(8)
+        head += file.read(8) if 43 in (head[2], head[3]) else b""
+        tags = ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+    return tags
 
 
 def _is_grey(path: Path, image: Any) -> bool:
@@ -344,13 +354,9 @@ def _samples_of(path: Path, facts: PictureFacts) -> NDArray[Any]:
 
 def _deep_tiff(path: Path) -> NDArray[Any]:
     import imagecodecs
-    import tifffile
 
-    with tifffile.TiffFile(path) as tiff:
-        page: Any = tiff.pages[0]
-        photometric, planar = int(page.photometric), int(page.planarconfig) == 2
-        tag = page.tags.get("Orientation")
-        turn = 1 if tag is None else int(tag.value)
+    tags = _tiff_tags(path)
+    photometric, turn, planar = tags.get(262), tags.get(ORIENTATION, 1), tags.get(284, 1) == 2
     samples: NDArray[Any] = imagecodecs.tiff_decode(path.read_bytes())
     if planar and samples.ndim == 3:
         samples = np.moveaxis(samples, 0, 2)
