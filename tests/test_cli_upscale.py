@@ -17,6 +17,7 @@ from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError
 from wsisr.slides import SlideSource, open_slide
+from wsisr.slides.discovery import IMAGE_SUFFIXES, MORE_IMAGE_SUFFIXES, TIFF_SUFFIXES
 from wsisr.upscaling.batch import is_mine, output_names
 from wsisr.upscaling.pyramid import partial_folder
 
@@ -140,6 +141,38 @@ def test_pictures_are_read_as_they_are_meant(tmp_path: Path) -> None:
     with Image.open(out) as image:
         assert image.mode == "RGB"
         assert abs(np.asarray(image).mean() - grey.mean()) < 1
+
+
+def test_a_folder_takes_the_images_that_are_taken_alone(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    image = Image.fromarray(picture(40, 30))
+    for name in ("a.gif", "b.jp2", "c.tga", "c.png"):
+        image.save(source / name)
+    done = RUN.invoke(app, ["upscale", str(source), "--scale", "2", "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "c.png.png", "c.tga.png"]
+    for path in out.iterdir():
+        with Image.open(path) as made:
+            assert made.size == (80, 60)
+
+
+def test_no_kind_of_image_is_read_alone_and_passed_over_in_a_folder(tmp_path: Path) -> None:
+    Image.init()
+    listed = (*TIFF_SUFFIXES, *IMAGE_SUFFIXES, *MORE_IMAGE_SUFFIXES)
+    seen = 0
+    for suffix, kind in Image.registered_extensions().items():
+        path = tmp_path / f"a{suffix}"
+        if kind in ("EPS", "IM"):  # a program that Ghostscript would run; on its way out of Pillow
+            continue
+        try:
+            Image.fromarray(picture(48, 40)).save(path)
+            open_slide(path, check=False).close()
+        except Exception:  # not written, or not read, by this Pillow
+            continue
+        seen += 1
+        assert suffix in listed, f"{suffix} is read where it is named"
+    assert seen > 20
 
 
 def test_outputs_of_one_stem_keep_apart() -> None:

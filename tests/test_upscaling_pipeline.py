@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from slides_samples import box_level, picture, write_pyramid
 from upscaling_samples import MoodyEngine, repeated, slide_file
 
@@ -197,12 +197,13 @@ def test_a_full_disk_is_a_sentence_and_the_run_goes_on_after_it(
 
 def test_pictures_stay_pictures(tmp_path: Path) -> None:
     image = picture(90, 70)
-    Image.fromarray(image).save(tmp_path / "i.png", icc_profile=b"not a real profile")
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(image).save(tmp_path / "i.png", icc_profile=srgb)
     out = tmp_path / "o.png"
     result = upscale_slide(tmp_path / "i.png", out, load("bicubic"), UpscaleOptions(scale=3))
     assert result.um_per_px is None
     with Image.open(out) as made:
-        assert made.size == (270, 210) and made.info["icc_profile"] == b"not a real profile"
+        assert made.size == (270, 210) and made.info["icc_profile"] == srgb
         assert "not for diagnosis" in made.info["Description"]
         png = np.asarray(made)
     pyramid = tmp_path / "o.ome.tiff"

@@ -36,6 +36,27 @@ from wsisr.slides.leftout import (
 TIFF_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff", ".btf", ".tf8")
 OPENSLIDE_SUFFIXES = (".mrxs", ".vms", ".vmu", ".svslide", ".czi")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+MORE_IMAGE_SUFFIXES = (
+    *(
+        ".gif",
+        ".apng",
+        ".mpo",
+        ".jpe",
+        ".jfif",
+        ".jp2",
+        ".j2k",
+        ".j2c",
+        ".jpc",
+        ".jpf",
+        ".jpx",
+        ".avif",
+    ),
+    *(".avifs", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".icb", ".vda", ".vst", ".pcx"),
+    *(".sgi", ".rgb", ".rgba", ".bw", ".psd", ".ras", ".dds", ".qoi", ".pfm", ".msp"),
+    *(".xbm", ".xpm", ".ico", ".icns", ".cur"),
+)
+"""Images that nobody scans or cuts patches into: read where one is named, and listed where a caller
+has a use for them."""
 DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
@@ -80,7 +101,7 @@ def find_slides(source: Path) -> list[SlideSource]:
     return list(list_source(source).slides)
 
 
-def list_source(source: Path) -> Listing:
+def list_source(source: Path, images: tuple[str, ...] = IMAGE_SUFFIXES) -> Listing:
     """List the slides of a folder (or the one slide that a path names), sorted by id.
 
     Parameters
@@ -89,6 +110,8 @@ def list_source(source: Path) -> Listing:
         A folder, searched to any depth, or one slide. Links to folders are followed; a folder
         (or a file) that two ways lead to is listed once, under its real place where that is
         inside the source.
+    images : tuple of str
+        Suffixes of the plain images to list.
 
     Returns
     -------
@@ -111,7 +134,7 @@ def list_source(source: Path) -> Listing:
             files, uid = series_of(source), series_uid(source)
             slide = _source(source, source.name, files, "dicom", slide_id("", uid))
             return Listing(slides=_with_keys([slide]))
-        kind = slide_kind(source)
+        kind = slide_kind(source, images)
         if kind is None:
             why = unread_format(source.name, is_slide_name=_slide_name(source))
             why = why or f"{source.suffix or 'this'} is no slide or image format"
@@ -123,7 +146,7 @@ def list_source(source: Path) -> Listing:
     found: list[SlideSource] = []
     for folder in _folders(source, left_out):
         found.extend(_dicom_sources(source, folder, left_out))
-        found.extend(_file_sources(source, folder, left_out))
+        found.extend(_file_sources(source, folder, images, left_out))
     found = _without_asides(_once(found, left_out), left_out)
     return Listing(
         slides=_with_keys(found),
@@ -131,7 +154,7 @@ def list_source(source: Path) -> Listing:
     )
 
 
-def slide_kind(path: Path) -> str | None:
+def slide_kind(path: Path, images: tuple[str, ...] = IMAGE_SUFFIXES) -> str | None:
     """Kind of a slide or image file by its suffix.
 
     None for anything else and for sound DICOM files, which are grouped by series instead.
@@ -141,7 +164,7 @@ def slide_kind(path: Path) -> str | None:
         return "tiff"
     if suffix in OPENSLIDE_SUFFIXES:
         return "openslide"
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in images:
         return "image"
     if suffix in DICOM_SUFFIXES and not is_dicom(path):
         return "dicom"
@@ -158,7 +181,9 @@ def _parts_of(path: Path) -> tuple[Path, ...]:
     return vms_parts(path) if path.suffix.lower() in (".vms", ".vmu") and path.is_file() else ()
 
 
-def _file_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[SlideSource]:
+def _file_sources(
+    source: Path, folder: Path, images: tuple[str, ...], left_out: list[LeftOut]
+) -> list[SlideSource]:
     """Slides of a folder that are files, without the parts of others."""
     files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
     owned = {part for file in files for part in _parts_of(file)}
@@ -172,7 +197,7 @@ def _file_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[S
             if not file.is_dir():
                 left_out.append(LeftOut(relative=relative, kind="format", reason=SPECIAL))
             continue
-        kind = slide_kind(file)
+        kind = slide_kind(file, images)
         if file in owned:
             left_out.append(LeftOut(relative=relative, kind="part", reason=VMS_PART))
         elif kind is not None:

@@ -12,7 +12,12 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.dicom_files import is_dicom_folder
-from wsisr.slides.discovery import SlideSource, list_source
+from wsisr.slides.discovery import (
+    IMAGE_SUFFIXES,
+    MORE_IMAGE_SUFFIXES,
+    SlideSource,
+    list_source,
+)
 from wsisr.slides.ids import without_suffix
 from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
@@ -147,7 +152,7 @@ def _load(request: UpscaleRequest) -> Engine:
 
 
 def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
-    listing = list_source(request.source)
+    listing = list_source(request.source, (*IMAGE_SUFFIXES, *MORE_IMAGE_SUFFIXES))
     slides = listing.slides
     for line in describe_left_out(listing.left_out):
         report(ProgressEvent(stage="slides", message=line))
