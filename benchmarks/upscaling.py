@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from wsisr.store.files import remove_tree
+from wsisr.files import remove_tree
 from wsisr.testing import sparse_spec, write_slide
 
 LIMIT_MIB = 4096

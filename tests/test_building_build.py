@@ -29,10 +29,10 @@ from wsisr.building import (
 from wsisr.building import extract as extraction
 from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.building.state import RULES
-from wsisr.errors import BuildError, StoreError
+from wsisr.errors import BuildError, DiskFullError, StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
-from wsisr.store import DiskFullError, verify_store
+from wsisr.store import verify_store
 from wsisr.testing.camelyon import load_truths
 
 Digest = Callable[[Path], str]
@@ -228,15 +228,13 @@ def run_cli(source: Path, store: Path) -> "subprocess.Popen[bytes]":
 def test_kill_9_at_any_moment_and_a_rerun_give_the_same_bytes(
     three_slides: Path, tmp_path: Path, tree_digest: Digest
 ) -> None:
-    whole = tmp_path / "whole.zarr"
-    start = time.monotonic()
-    assert run_cli(three_slides, whole).wait() == 0
-    length = time.monotonic() - start
-    chance = random.Random(11)
-    store = tmp_path / "killed.zarr"
-    for _ in range(3):
+    whole, store = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    build(three_slides, whole, {"hr": "40x", "lr": "10x", "size": 256}, manifest="default")
+    # Between scans, and between slides; tests/crash has all the moments between.
+    for seen in ("killed.zarr.partial/scan/*.json", "killed.zarr/slides/*/zarr.json"):
         process = run_cli(three_slides, store)
-        time.sleep(length * chance.uniform(0.3, 0.98))
+        while process.poll() is None and not list(tmp_path.glob(seen)):
+            time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert run_cli(three_slides, store).wait() == 0

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
-from wsisr.errors import SlideError
-from wsisr.store import DiskFullError
+from wsisr.errors import DiskFullError, SlideError
 
 
 def work(kind: str, value: int) -> int:

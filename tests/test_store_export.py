@@ -20,11 +20,11 @@ import shapely
 import yaml
 from store_samples import make_store, patches
 
-from wsisr.errors import ConfigError, LockedError, StoreError
+from wsisr.errors import ConfigError, DiskFullError, LockedError, StoreError
 from wsisr.progress import ProgressEvent
-from wsisr.store import DiskFullError, export_store, exporting, keep_pairs, open_pairs
+from wsisr.store import export_store, exporting, keep_pairs, open_pairs
 from wsisr.store.exporting.records import records_of
-from wsisr.store.exporting.tables import csv_cell
+from wsisr.tables import csv_cell
 
 FORMATS = [
     ("png", "csv"),

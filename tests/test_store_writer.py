@@ -28,6 +28,7 @@ from store_samples import (
     write_slide,
 )
 
+from wsisr import files as store_files
 from wsisr.errors import StoreError, StoreLockedError
 from wsisr.store import (
     ArraySpec,
@@ -37,7 +38,6 @@ from wsisr.store import (
     slide_writer,
     verify_store,
 )
-from wsisr.store import files as store_files
 from wsisr.store import shards as store_shards
 
 

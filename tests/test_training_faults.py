@@ -11,10 +11,9 @@ from safetensors import SafetensorError
 from torch import nn
 from training_samples import make_store, small_request
 
-from wsisr.errors import ConfigError, CorruptStoreError
+from wsisr.errors import ConfigError, CorruptStoreError, DiskFullError
 from wsisr.models import create_model, load_model
 from wsisr.progress import ProgressEvent
-from wsisr.store.files import DiskFullError
 from wsisr.training import (
     TrainingError,
     TrainRequest,

@@ -15,12 +15,11 @@ from PIL import Image, ImageCms
 from slides_samples import box_level, picture, write_pyramid
 from upscaling_samples import MoodyEngine, repeated, slide_file
 
-from wsisr.errors import ConfigError, LockedError, MppError
+from wsisr.errors import ConfigError, DiskFullError, LockedError, MppError
 from wsisr.geometry import Box
 from wsisr.inference import load
 from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
-from wsisr.store.files import DiskFullError
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.pyramid import partial_folder
 

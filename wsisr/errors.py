@@ -95,6 +95,10 @@ class CorruptStoreError(StoreError):
     """Stored bytes do not match their checksum, digest or declared layout."""
 
 
+class DiskFullError(StoreError):
+    """The disk that is written to is full; what is committed so far stays valid."""
+
+
 class LockedError(WsisrError, OSError):
     """Another process holds what this one wants to write."""
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ def command(
     layout: Annotated[Layout, typer.Option(help="How the folder is laid out.")] = Layout.FLAT,
 ) -> None:
     """Write a small generated CAMELYON16, build pairs from it and verify them."""
+    from wsisr.files import disk_full_is_clear
     from wsisr.testing.camelyon import write_camelyon16_like
 
     slides = folder if slides_only else folder / "camelyon16"
@@ -35,9 +36,9 @@ def command(
             raise typer.BadParameter(f"{slides} exists and is not empty; choose another folder.")
         typer.echo(f"{slides} is there already.")
     else:
-        written = write_camelyon16_like(
-            slides, layout="official" if layout is Layout.OFFICIAL else "flat"
-        )
+        chosen: Literal["flat", "official"] = "official" if layout is Layout.OFFICIAL else "flat"
+        with disk_full_is_clear(slides, "Make room, remove that folder, and run it again."):
+            written = write_camelyon16_like(slides, layout=chosen)
         typer.echo(f"{slides}: {len(written)} generated slides, their truth in truth.json.")
     if slides_only:
         return

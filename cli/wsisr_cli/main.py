@@ -120,6 +120,11 @@ def _system_fault(error: OSError) -> str:
         errno.ENOSPC: "the disk is full; make room, or write to another disk with -o",
         errno.EDQUOT: "the quota is used up; make room, or write to another disk with -o",
         errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+        errno.EFBIG: "no file may grow so large there; write to another disk with -o, or raise the "
+        "limit (ulimit -f)",
+        errno.ENOTDIR: "a part of that path is a file, not a folder; choose another place with -o",
+        errno.EEXIST: "something else of that name is in the way; choose another place with -o",
+        errno.EISDIR: "it is a folder, and a file is meant; name a file",
         errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
         errno.ENOENT: "it is not there, or was removed meanwhile",
     }.get(error.errno or 0, "the system refused it; see that the disk is there and whole")

@@ -33,7 +33,7 @@ def pair(
     ] = None,
 ) -> None:
     """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
-    from wsisr.registration.figures import save_png
+    from wsisr.files import save_picture, staged_files
     from wsisr.registration.showing import read_image, register_images
 
     images = read_image(lr, white), read_image(hr, white)
@@ -45,7 +45,8 @@ def pair(
         )
     )
     if output is not None:
-        save_png(output, result.figure)
+        with staged_files(output.parent, output.name) as staged:
+            save_picture(staged / output.name, result.figure)
     raise typer.Exit(0 if result.certificate.accepted else 1)
 
 
@@ -104,7 +105,7 @@ def scans(
 
     Sections of one block are told apart from scans of one glass.
     """
-    from wsisr.registration.figures import save_png
+    from wsisr.files import save_picture, staged_files
     from wsisr.registration.landmarks import (
         landmark_report,
         read_landmarks,
@@ -118,23 +119,23 @@ def scans(
     others = _named(beside or [])
     if others and not landmarks:
         raise typer.BadParameter("--beside scores landmarks; give them with --landmarks.")
-    output.mkdir(parents=True, exist_ok=True)
     errors: dict[str, dict[str, Any]] = {}
     with (
         open_slide(moving, mpp=mpp_moving, focal_plane=focal_plane_moving) as coarse,
         open_slide(fixed, mpp=mpp_fixed, focal_plane=focal_plane_fixed) as fine,
+        staged_files(output, "registration") as folder,
     ):
         marks = read_landmarks(landmarks, coarse.info, fine.info) if landmarks else None
         with console_reporter() as report:
             found = register_scans(coarse, fine, seed, report=report)
         proof = sample_table(sample_pairs(found, coarse, fine, samples, seed))
         for name, image in scan_figures(found, coarse, fine).items():
-            save_png(output / name, image)
+            save_picture(folder / name, image)
         if marks is not None:
             errors = landmark_report(marks, found.place, coarse, fine, others)
-            write_points(output / "moving-landmarks.csv", marks.moving)
-            write_points(output / "mapped-landmarks.csv", found.place(marks.moving))
-    (output / "transform.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
+            write_points(folder / "moving-landmarks.csv", marks.moving)
+            write_points(folder / "mapped-landmarks.csv", found.place(marks.moving))
+        (folder / "transform.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
     summary = {**found.summary(), "samples": proof}
     typer.echo(json.dumps({**summary, "landmarks": errors} if errors else summary, indent=1))
     if marks is not None:

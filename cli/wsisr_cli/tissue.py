@@ -99,8 +99,9 @@ def compare(
     rows = compare_sources(masks, truth=truth, annotations=annotations, um_per_px=um_per_px)
     typer.echo(table_text(rows))
     if sheet is not None:
+        from wsisr.files import save_picture, staged_files
         from wsisr.selection.compare_sheet import disagreement_sheet
-        from wsisr.selection.preview import save_png
 
-        save_png(sheet, disagreement_sheet(rows))
+        with staged_files(sheet.parent, sheet.name) as staged:
+            save_picture(staged / sheet.name, disagreement_sheet(rows))
         typer.echo(f"{sheet}: red is missed, blue is extra")

@@ -1,21 +1,51 @@
-"""What is killed: functions that write, each with what must be there before."""
+"""What is killed: whatever writes, each with what must be there before."""
 
+import os
+import shlex
 from collections.abc import Callable
-from contextlib import suppress
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from slides_samples import picture
 from store_samples import columns, patches, root_attributes, write_slide
-from upscaling_samples import slide_file
 
 from wsisr.errors import WsisrError
 from wsisr.store import BuildLock, StoreWriter, export_store
 from wsisr.store.keep import keep_pairs
 
-Case = Callable[[Path], None]
+Act = Callable[[Path], None]
+
+
+def nothing(folder: Path) -> None:
+    """An empty folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Something that writes below a folder.
+
+    Attributes
+    ----------
+    run : callable
+        Writes; called again, it ends with the same files, whatever the first call came to.
+    prepare : callable
+        Makes what must be there before.
+    needs : tuple of str
+        Modules that are imported once, before the forks.
+    measured : tuple of str
+        Patterns of files that hold times of day or speeds: only whether they are there is
+        compared.
+    """
+
+    run: Act
+    prepare: Act = nothing
+    needs: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
+
+    @property
+    def roots(self) -> set[str]:
+        """The packages that it needs."""
+        return {name.partition(".")[0] for name in self.needs}
 
 
 def _slide(writer: StoreWriter, slide: str, seed: int) -> None:
@@ -24,26 +54,8 @@ def _slide(writer: StoreWriter, slide: str, seed: int) -> None:
     write_slide(writer, slide, patches(seed, 3), table=table)
 
 
-def warm() -> None:
-    """Import what the cases do, so that kills at random moments hit their work."""
-    for name in ("upscaling", "inference", "degradation.files", "degradation.stores"):
-        import_module(f"wsisr.{name}")
-    for name in ("wsidicomizer", "pyarrow.parquet", "lmdb", "h5py"):
-        with suppress(ImportError):
-            import_module(name)
-
-
-def nothing(folder: Path) -> None:
-    """An empty folder."""
-
-
-def small_store(folder: Path) -> None:
-    """A finished store of two slides."""
-    build(folder)
-
-
 def build(folder: Path) -> None:
-    """What a build does of its store, with its lock."""
+    """What a build does of its store, with its lock: a store of two slides."""
     path, ids = folder / "a.zarr", ["s0", "s1"]
     with BuildLock(path):
         if path.exists():
@@ -84,22 +96,24 @@ def _refused_once_whole(path: Path, words: str, write: Callable[[], object]) -> 
             raise
 
 
-def export(to: str) -> Case:
+def export(to: str, *needs: str) -> Case:
     """A store in another format."""
 
     def run(folder: Path) -> None:
         out = folder / "out"
         _refused_once_whole(out, "not empty", lambda: export_store(folder / "a.zarr", to, out))
 
-    return run
+    return Case(run=run, prepare=build, needs=needs)
 
 
 def small_slide(folder: Path) -> None:
     """A slide whose enlargement has several blocks and levels."""
+    from upscaling_samples import slide_file
+
     slide_file(folder / "s.tiff", 2300, 500)
 
 
-def upscale(name: str) -> Case:
+def upscale(name: str, *needs: str) -> Case:
     """An enlarged slide."""
 
     def run(folder: Path) -> None:
@@ -113,7 +127,7 @@ def upscale(name: str) -> Case:
             lambda: upscale_slide(folder / "s.tiff", out, load("bicubic"), options),
         )
 
-    return run
+    return Case(run=run, prepare=small_slide, needs=("wsisr.upscaling.batch", *needs))
 
 
 def degrade(folder: Path) -> None:
@@ -127,34 +141,152 @@ def degrade(folder: Path) -> None:
         degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2, overwrite=True)
 
 
-def small_picture(folder: Path) -> None:
-    """A picture to degrade."""
-    Image.fromarray(picture(200, 160)).save(folder / "s.png")
+def command(line: str, prepare: Act, *needs: str, measured: tuple[str, ...] = ()) -> Case:
+    """A command as it is typed, in the folder."""
+
+    def run(folder: Path) -> None:
+        from wsisr_cli.main import app
+
+        os.chdir(folder)
+        code = app(shlex.split(line), standalone_mode=False)
+        if code:
+            raise SystemExit(f"ended with {code}")
+
+    return Case(run=run, prepare=prepare, needs=("wsisr_cli.main", *needs), measured=measured)
+
+
+def slides(names: str) -> Act:
+    """A folder of slides with tissue, each called by a letter."""
+
+    def make(folder: Path) -> None:
+        from wsisr.testing import SlideSpec, write_slide
+
+        (folder / "s").mkdir()
+        for seed, name in enumerate(names, 3):
+            spec = SlideSpec(
+                seed=seed, layout="generic", width_px=1024, height_px=1024, um_per_px=0.5
+            )
+            write_slide(folder / f"s/{name}.tif", spec)
+
+    return make
+
+
+def build_slides(folder: Path) -> None:
+    """A build from a slide; with no other process, which would live on."""
+    from wsisr.building import BuildRequest, build_pairs, prepare
+    from wsisr.building.runners import SerialRunner
+
+    overrides = {"hr": "20x", "lr": "10x", "size": 64}
+    source, output = folder / "s", folder / "a.zarr"
+    request = BuildRequest(source=source, output=output, manifest="default", overrides=overrides)
+    build_pairs(prepare(request), runner=SerialRunner())
+
+
+def pair_of_images(folder: Path) -> None:
+    """A picture and its reduction."""
+    import cv2
+    from slides_samples import picture
+
+    from wsisr.files import save_picture
+
+    image = picture(200, 200, 0)
+    save_picture(folder / "hr.png", image)
+    small = cv2.resize(image[8:-8, 8:-8], (92, 92), interpolation=cv2.INTER_AREA)
+    save_picture(folder / "lr.png", np.asarray(small, np.uint8))
 
 
 def degrade_picture(folder: Path) -> None:
     """A degraded picture and its record."""
     from wsisr.degradation.files import degrade_image
 
-    out = folder / "lr.png"
+    out = folder / "d.png"
     _refused_once_whole(
-        out, "add --overwrite", lambda: degrade_image(folder / "s.png", out, "iste", 2)
+        out, "add --overwrite", lambda: degrade_image(folder / "hr.png", out, "iste", 2)
     )
 
 
-CASES: dict[str, tuple[Case, Case]] = {
-    "build": (build, nothing),
-    "overwrite": (overwrite, small_store),
-    "keep": (keep, small_store),
-    "export": (export("png"), small_store),
+def evaluation_store(folder: Path) -> None:
+    """A store with native LR and two test patients."""
+    from evaluation_samples import write_store
+
+    write_store(folder / "a.zarr")
+
+
+def training_store(folder: Path) -> None:
+    """A store that a network can learn from."""
+    from training_samples import make_store
+
+    make_store(folder / "a.zarr", count=3)
+
+
+_TRAIN = (
+    "train --model srcnn --preset tiny --data a.zarr -o runs/r --steps 4 --device cpu --resume "
+    "--set model.width1=8 --set model.width2=4 --set model.kernel1=5 --set model.kernel2=1 "
+    "--set data.crop_lr_px=8 --set data.batch=2 --set train.save_every=2 --set train.log_every=2 "
+    "--set val.every=2 --set val.count=1 --set val.crop_lr_px=12 --set val.pictures=1"
+)
+_MEASURED = ("*/log.csv", "*/log.jsonl", "*/run.json", "*/card.md", "*/environment.json")
+
+CASES: dict[str, Case] = {
+    "build": Case(run=build),
+    "overwrite": Case(run=overwrite, prepare=build),
+    "keep": Case(run=keep, prepare=build),
+    "build-pairs": Case(run=build_slides, prepare=slides("a"), needs=("wsisr.building.build",)),
+    "export": export("png"),
+    "export-huggingface": export("huggingface", "pyarrow.parquet"),
+    "export-webdataset": export("webdataset"),
+    "export-hdf5": export("hdf5", "h5py"),
+    "export-lmdb": export("lmdb", "lmdb"),
+    "export-geojson": export("geojson"),
     **{
-        f"export-{to}": (export(to), small_store)
-        for to in ("huggingface", "webdataset", "hdf5", "lmdb", "geojson")
+        f"upscale-{name}": upscale(f"o.{name}")
+        for name in ("ome.tiff", "ome.zarr", "png", "jpg", "bmp", "webp")
     },
-    **{
-        f"upscale-{name}": (upscale(f"o.{name}"), small_slide)
-        for name in ("ome.tiff", "ome.zarr", "dcm", "png", "jpg", "bmp", "webp")
-    },
-    "degrade-picture": (degrade_picture, small_picture),
-    "degrade": (degrade, small_store),
+    "upscale-dcm": upscale("o.dcm", "wsidicomizer"),
+    "degrade": Case(run=degrade, prepare=build, needs=("wsisr.degradation.stores",)),
+    "degrade-picture": Case(
+        run=degrade_picture, prepare=pair_of_images, needs=("wsisr.degradation.files",)
+    ),
+    "tissue": command("tissue mask s/a.tif -o t", slides("a"), "wsisr.selection.mask_files"),
+    "register": command(
+        "register pair lr.png hr.png --scale 2 -o o.png", pair_of_images, "wsisr.registration"
+    ),
+    "report": command("report a.zarr -o p/report.html", build, "wsisr.reporting.store_page"),
+    "eval": command(
+        "eval --model bicubic --scales 4 --data a.zarr -o e --figures 1 --no-cost --device cpu",
+        evaluation_store,
+        "wsisr.evaluation",
+        "wsisr.reporting.evaluation_page",
+    ),
+    "train": command(
+        _TRAIN, training_store, "wsisr.training.engine", "wsisr.training.start", measured=_MEASURED
+    ),
 }
+
+
+def upscale_once(folder: Path) -> None:
+    """A slide enlarged by the model of the run."""
+    out = "upscale s/a.tif --scale 2 --model runs/r -o u.ome.tiff --device cpu"
+    if not (folder / "u.ome.tiff").exists():
+        command(out, nothing).run(folder)
+
+
+CHAIN: tuple[Case, ...] = (
+    Case(run=build_slides, prepare=slides("abc"), needs=("wsisr.building.build",)),
+    command("verify a.zarr", nothing, "wsisr.store.verify"),
+    command(
+        _TRAIN + " --scale 2",
+        nothing,
+        "wsisr.training.engine",
+        "wsisr.training.start",
+        measured=_MEASURED,
+    ),
+    command(
+        "eval --model r --scales 2 --data a.zarr -o e --figures 1 --no-cost --device cpu --limit 4",
+        nothing,
+        "wsisr.evaluation",
+        "wsisr.reporting.evaluation_page",
+    ),
+    Case(run=upscale_once, needs=("wsisr.upscaling.batch",)),
+)
+"""From slides to a slide, in one folder."""

@@ -11,11 +11,15 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from steps import Case, in_child, tree
+from steps import in_child, prepared, tree
+
+if TYPE_CHECKING:
+    from cases import Case
 
 
-def run(case: Case, prepare: Case, base: Path, trials: int, seed: int) -> int:
+def run(case: "Case", base: Path, trials: int, seed: int) -> int:
     """Some trials of one to four kills each; returns how many kills hit a living process."""
     before, work = base / "before", base / "work"
 
@@ -23,13 +27,11 @@ def run(case: Case, prepare: Case, base: Path, trials: int, seed: int) -> int:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(before, work)
 
-    before.mkdir(parents=True)
-    # In a child: threads that a library starts there would be lost by every later fork.
-    assert in_child(lambda: prepare(before)) == 0
+    prepared(case, before)
     fresh()
     began = time.monotonic()
-    assert in_child(lambda: case(work)) == 0
-    length, whole = time.monotonic() - began, tree(work)
+    assert in_child(lambda: case.run(work)) == 0
+    length, whole = time.monotonic() - began, tree(work, case.measured)
     draws, kills = random.Random(seed), 0
     for trial in range(trials):
         fresh()
@@ -37,7 +39,7 @@ def run(case: Case, prepare: Case, base: Path, trials: int, seed: int) -> int:
             pid = os.fork()
             if pid == 0:
                 try:
-                    case(work)
+                    case.run(work)
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)
@@ -47,8 +49,8 @@ def run(case: Case, prepare: Case, base: Path, trials: int, seed: int) -> int:
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             assert status in (0, -signal.SIGKILL), f"trial {trial}: could not go on"
             kills += status != 0
-        assert in_child(lambda: case(work)) == 0, f"trial {trial}: could not go on"
-        again = tree(work)
+        assert in_child(lambda: case.run(work)) == 0, f"trial {trial}: could not go on"
+        again = tree(work, case.measured)
         changed = sorted(k for k in {*again, *whole} if again.get(k, 0) != whole.get(k, 0))
         assert not changed, f"trial {trial}: {', '.join(changed)} differ"
     return kills
@@ -59,4 +61,4 @@ if __name__ == "__main__":
 
     cases.warm()
     trials, seed = int(sys.argv[3]), int((*sys.argv[4:], 1)[0])
-    print(run(*cases.CASES[sys.argv[1]], Path(sys.argv[2]), trials, seed))
+    print(run(cases.CASES[sys.argv[1]], Path(sys.argv[2]), trials, seed))

@@ -1,10 +1,11 @@
 """Kill -9 before file operations in turn: what random moments find by luck, found for sure.
 
 Forks, so it is run as a script of one thread (``python steps.py CASE FOLDER [all]``), as the tests
-beside it do. Every case is a function that writes below a folder. It is killed before its first
+beside it do. Every case (`cases.Case`) writes below a folder. It is killed before its first
 operation on files, its second, and so on; after each kill the same function must end as if nothing
 had happened: the same bytes, and nothing left over. Without ``all``, of operations that come from
 the same lines of the code (the columns of a table, say) only the first and the last are killed.
+Without arguments it names the cases that can be run here.
 """
 
 import json
@@ -14,12 +15,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from fnmatch import fnmatch
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-Case = Callable[[Path], None]
+if TYPE_CHECKING:
+    from cases import Case
 
 EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.truncate"}
 WRITES = ("writev", "pwrite", "write", "fsync")
@@ -60,7 +65,7 @@ def kill_at(step: int) -> None:
     on_operation(tick)
 
 
-def places(case: Case, work: Path, found: Path) -> None:
+def places(case: "Case", work: Path, found: Path) -> None:
     """Run a case and write down from which lines each of its operations came."""
     seen: list[str] = []
     on_operation(
@@ -72,7 +77,7 @@ def places(case: Case, work: Path, found: Path) -> None:
             )
         )
     )
-    case(work)
+    case.run(work)
     steps = seen[:]
     with found.open("w") as file:
         json.dump(steps, file)
@@ -91,15 +96,25 @@ def in_child(function: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every file below a folder with its content, every folder with None."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
+def tree(folder: Path, measured: tuple[str, ...] = ()) -> dict[str, bytes | None]:
+    """Every file below a folder with its content; None for folders and what is `measured`."""
+    found: dict[str, bytes | None] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        whole = path.is_file() and not any(fnmatch(name, pattern) for pattern in measured)
+        found[name] = path.read_bytes() if whole else None
+    return found
 
 
-def run(case: Case, prepare: Case, base: Path, everywhere: bool) -> int:
+def prepared(case: "Case", before: Path) -> None:
+    """What must be there before; in a child, since later forks lose the threads of libraries."""
+    for name in case.needs:
+        import_module(name)
+    before.mkdir(parents=True, exist_ok=True)
+    assert in_child(lambda: case.prepare(before)) == 0
+
+
+def run(case: "Case", base: Path, everywhere: bool) -> int:
     """Kill, run again, compare, at every chosen step; returns how many kills there were."""
     before, work, found = base / "before", base / "work", base / "places.json"
 
@@ -107,22 +122,21 @@ def run(case: Case, prepare: Case, base: Path, everywhere: bool) -> int:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(before, work)
 
-    before.mkdir(parents=True)
-    prepare(before)
+    prepared(case, before)
     fresh()
     assert in_child(lambda: places(case, work, found)) == 0
-    whole = tree(work)
+    whole = tree(work, case.measured)
     seen: list[str] = json.loads(found.read_text())
     first = {place: step for step, place in reversed(list(enumerate(seen, 1)))}
     last = {place: step for step, place in enumerate(seen, 1)}
     steps = sorted({*first.values(), *last.values()})
     for step in range(1, len(seen) + 1) if everywhere else steps:
         fresh()
-        status = in_child(lambda: (kill_at(step), case(work)))  # noqa: B023
+        status = in_child(lambda: (kill_at(step), case.run(work)))  # noqa: B023
         where = f"killed at step {step} of {len(seen)} ({seen[step - 1]})"
         assert status == -signal.SIGKILL, f"{where}: ended with {status}"
-        assert in_child(lambda: (kill_at(0), case(work))) == 0, f"{where}: cannot go on"
-        again = tree(work)
+        assert in_child(lambda: (kill_at(0), case.run(work))) == 0, f"{where}: cannot go on"
+        again = tree(work, case.measured)
         changed = sorted(
             name for name in {*again, *whole} if again.get(name, 0) != whole.get(name, 0)
         )
@@ -133,4 +147,7 @@ def run(case: Case, prepare: Case, base: Path, everywhere: bool) -> int:
 if __name__ == "__main__":
     import cases
 
-    print(run(*cases.CASES[sys.argv[1]], Path(sys.argv[2]), sys.argv[3:] == ["all"]))
+    if len(sys.argv) == 1:
+        able = (n for n, c in cases.CASES.items() if all(map(find_spec, c.roots)))
+        sys.exit(print(*able))
+    print(run(cases.CASES[sys.argv[1]], Path(sys.argv[2]), sys.argv[3:] == ["all"]))

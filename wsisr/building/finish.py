@@ -12,12 +12,12 @@ from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
+from wsisr.files import remove_partials, replace_file
 from wsisr.progress import Reporter, silent
 from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
-from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.reader import SlideView
 from wsisr.store.schema import FUNNEL_STEPS
@@ -51,6 +51,8 @@ def finish_store(
     pairs = {str(name): len(rows[name]) for name in SPLITS}
     folder = StorePaths(path).report
     folder.mkdir(parents=True, exist_ok=True)
+    for place in (folder, folder / "slides"):
+        remove_partials(place)
     text = summary_text(store, manifest, layout, pairs, failures, warnings)
     replace_file(folder / "summary.md", text.encode())
     write_failures(folder, failures, layout)

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.files import replace_file
 from wsisr.selection.annotations import Annotations
 from wsisr.selection.preview import contact_sheet, frame_patches, overlay_picture, png_bytes
 from wsisr.selection.tissue_map import TissueMap
 from wsisr.slides.protocol import UInt8Array
-from wsisr.store.files import replace_file
 
 MAX_SIDE_PX = 1600
 SHEET_PAIRS = 8

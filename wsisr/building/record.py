@@ -25,10 +25,10 @@ from pydantic import TypeAdapter, ValidationError
 from wsisr.building.layout import SlideTask
 from wsisr.building.records import Reading, ScanRecord, load_scan
 from wsisr.errors import BuildError, damage_is_clear
+from wsisr.files import replace_file
 from wsisr.geometry import PatchGeometry
 from wsisr.slides.stack import ImageStack
 from wsisr.store import PairStore, open_pairs
-from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths, check_slide_id
 
 FORMAT = "wsisr-record"

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from wsisr.errors import BuildError
+from wsisr.files import replace_file
 from wsisr.geometry import PatchGeometry
 from wsisr.slides.protocol import SlideInfo
-from wsisr.store.files import replace_file
 
 SCAN_FORMAT = 3
 RULES = 3

@@ -15,8 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from wsisr.errors import WsisrError
-from wsisr.store.files import DiskFullError
+from wsisr.errors import DiskFullError, WsisrError
 
 
 @dataclass(frozen=True, kw_only=True)

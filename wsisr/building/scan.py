@@ -25,10 +25,11 @@ from wsisr.building.records import (
     scan_path,
 )
 from wsisr.building.sources import Source, source_kind
+from wsisr.errors import DiskFullError
+from wsisr.files import replace_file
 from wsisr.host import package_versions
 from wsisr.slides.tiles import check_damage
 from wsisr.slides.verdicts import cache_folder
-from wsisr.store.files import DiskFullError, replace_file
 
 KEPT_DAYS = 30
 """How long a dry run's scans wait for their build."""

@@ -23,11 +23,11 @@ from wsisr.building.sources.image_sets import published_layout
 from wsisr.building.sources.levels import list_slides
 from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
+from wsisr.files import replace_file
 from wsisr.host import package_versions
 from wsisr.selection.patients import PatientRule, describe_patients
 from wsisr.selection.pseudonyms import Pseudonyms, pseudonyms_of
 from wsisr.store import StoreWriter
-from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.writer import read_store_attributes
 

@@ -1,7 +1,5 @@
 """What a build tells a person: its last lines, `summary.md` and `failures.csv`."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +7,13 @@ from typing import Any
 
 from wsisr.building.layout import Layout
 from wsisr.building.manifest import Manifest
+from wsisr.files import replace_file
 from wsisr.selection.patients import WORDS, PatientSource
 from wsisr.store import PairStore
-from wsisr.store.exporting.tables import csv_cell
-from wsisr.store.files import replace_file
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_STEPS
 from wsisr.store.summarise import overrides_of, patient_sources
+from wsisr.tables import csv_lines
 
 FUNNEL_WORDS = {
     "candidates": "candidates",
@@ -136,7 +134,7 @@ def write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) ->
         for i in layout.left_out
         if i.loses_slides
     ]
-    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]).encode())
+    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]))
     traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
     if traces:
         replace_file(folder / "failures.log", "\n".join(traces).encode())
@@ -144,14 +142,12 @@ def write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) ->
         (folder / "failures.log").unlink(missing_ok=True)
 
 
-def _failures_csv(failures: Sequence[Failure]) -> str:
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\n")
-    table.writerow(["slide", "file", "stage", "kind", "error"])
-    for failure in sorted(failures, key=lambda item: item.slide_id):
-        cells = [failure.slide_id, failure.path, failure.stage, failure.kind, failure.error]
-        table.writerow([csv_cell(text) for text in cells])
-    return out.getvalue()
+def _failures_csv(failures: Sequence[Failure]) -> bytes:
+    rows = [
+        (failure.slide_id, failure.path, failure.stage, failure.kind, failure.error)
+        for failure in sorted(failures, key=lambda item: item.slide_id)
+    ]
+    return csv_lines([("slide", "file", "stage", "kind", "error"), *rows])
 
 
 def summary_text(

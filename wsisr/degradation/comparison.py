@@ -14,6 +14,7 @@ from wsisr.degradation.scanner_pairs import RealPair, moved
 from wsisr.degradation.scanner_tone import apply_tone, fit_tone, mean_psnr
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
+from wsisr.files import save_picture, staged_files
 from wsisr.metrics.images import as_batch, to_channel
 from wsisr.metrics.texture import radial_spectrum, spectrum_error
 
@@ -73,13 +74,12 @@ class Comparison:
 
     def write_picture(self, path: Path, magnify: int = 3) -> None:
         """Write one pair's images side by side, in the order of the rows, as a PNG."""
-        from PIL import Image
-
         parts = []
         for _, image in self.images:
             big = image.permute(1, 2, 0).numpy().repeat(magnify, 0).repeat(magnify, 1)
             parts.append(np.pad(big, ((4, 4), (4, 4), (0, 0)), constant_values=255))
-        Image.fromarray(np.concatenate(parts, axis=1)).save(path)
+        with staged_files(path.parent, path.name) as staged:
+            save_picture(staged / path.name, np.concatenate(parts, axis=1))
 
 
 def compare_with_native(

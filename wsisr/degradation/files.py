@@ -14,11 +14,11 @@ from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError, SlideError, refuse_remote_output
+from wsisr.files import disk_full_is_clear, replace_file
 from wsisr.locks import held
 from wsisr.slides.icc import profile_of
 from wsisr.slides.opening import read_whole
 from wsisr.slides.protocol import SlideInfo
-from wsisr.store.files import disk_full_is_clear, replace_file
 
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _NOTHING_KEPT = "The picture was not written; make room, or write to another disk with -o."

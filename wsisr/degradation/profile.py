@@ -18,7 +18,7 @@ from wsisr.degradation.scanner_pairs import Aligned
 from wsisr.degradation.scanner_tone import mean_psnr, pair_psnr
 from wsisr.degradation.spec import Degradation
 from wsisr.degradation.uncertainty import centroid_errors, known, mean_gain
-from wsisr.errors import DegradationError
+from wsisr.files import save_picture
 from wsisr.metrics.texture import spectrum_error
 from wsisr.resize import to_grey
 
@@ -127,20 +127,17 @@ class FittedProfile:
 
     def write_picture(self, path: Path, magnify: int = 12) -> None:
         """Write the kernel as a PNG: planes side by side, white = largest tap, red = negative."""
-        import cv2
-
         taps = self.kernel()
         parts = []
         for plane in taps:
             positive = np.clip(plane / plane.max(), 0, 1) ** 0.5
             negative = np.clip(-plane / plane.max(), 0, 1) ** 0.5
-            shown = np.stack((positive, positive, np.maximum(positive, negative)), -1)
+            shown = np.stack((np.maximum(positive, negative), positive, positive), -1)
             parts.append(
                 np.pad(np.kron(shown, np.ones((magnify, magnify, 1))), ((4, 4), (4, 4), (0, 0)))
             )
         image = (np.concatenate(parts, axis=1) * 255).round().astype(np.uint8)
-        if not cv2.imwrite(str(path), image):
-            raise DegradationError(f"{path}: the kernel's picture could not be written.")
+        save_picture(path, image)
 
 
 def build_profile(

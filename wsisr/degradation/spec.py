@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wsisr.degradation.parameters import STAGES, AnyStage, Bicubic, Stage
 from wsisr.errors import DegradationError
+from wsisr.files import replace_file
 
 REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "
@@ -87,7 +88,7 @@ class Degradation(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write as a JSON file that works wherever a degradation's name does."""
-        path.write_text(self.model_dump_json(indent=2, exclude_none=True) + "\n", encoding="utf-8")
+        replace_file(path, (self.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
 
 
 def names() -> list[str]:

@@ -14,11 +14,11 @@ from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.profile import FittedProfile
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.errors import DegradationError, StoreError, refuse_remote_output
+from wsisr.errors import DegradationError, DiskFullError, StoreError, refuse_remote_output
+from wsisr.files import remove_tree, staged_files, swap_in
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
-from wsisr.store.files import DiskFullError, remove_tree, swap_in
 from wsisr.store.schema import DIGEST, layer_column
 from wsisr.store.writer import refuse_foreign
 
@@ -141,8 +141,9 @@ def fit_store(
     if settings is None:
         settings = FitSettings(um_per_px=um or FitSettings().um_per_px)
     profile = fit_degradation(pairs, settings, name=output.stem, origin=origin, report=report)
-    profile.write(output)
-    profile.write_picture(output.with_suffix(".kernel.png"))
+    with staged_files(output.parent, output.name) as staged:
+        profile.write(staged / output.name)
+        profile.write_picture(staged / output.with_suffix(".kernel.png").name)
     return profile
 
 

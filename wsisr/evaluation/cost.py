@@ -5,7 +5,6 @@ is a trade of memory for time and changes nothing else.
 """
 
 import csv
-import io
 import statistics
 import time
 import weakref
@@ -22,11 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wsisr.device import on_gpu, peak_bytes, synchronise
 from wsisr.errors import ConfigError
+from wsisr.files import replace_file
 from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
 from wsisr.models import SRModel, create_model
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.store.files import replace_file
+from wsisr.tables import cell_text, csv_table
 
 COST = "cost.csv"
 QUERY_SCALE = 2.0
@@ -210,14 +210,8 @@ def _times(forward: Any, device: str) -> list[float]:
 
 def write_costs(rows: Sequence[CostRow], path: Path) -> None:
     """Write cost.csv."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     names = [field.name for field in fields(CostRow)]
-    writer.writerow(names)
-    for row in rows:
-        values = asdict(row)
-        writer.writerow([f"{v:.6g}" if isinstance(v := values[n], float) else v for n in names])
-    replace_file(path, buffer.getvalue().encode())
+    replace_file(path, csv_table(names, map(asdict, rows), ".6g"))
 
 
 def read_costs(path: Path) -> tuple[CostRow, ...]:
@@ -245,4 +239,4 @@ def read_costs(path: Path) -> tuple[CostRow, ...]:
 
 
 def _typed(text: str, kind: Any) -> Any:
-    return kind(text)
+    return kind(cell_text(text))

@@ -23,6 +23,7 @@ from wsisr.evaluation.sheets import (
     enlarge,
 )
 from wsisr.evaluation.summary import Results, Table
+from wsisr.files import save_picture
 from wsisr.geometry import Box
 from wsisr.inference.tiles import plan_frame
 from wsisr.inference.trained import BASELINE, TrainedModel
@@ -60,7 +61,7 @@ def draw_examples(
         for number, (place, reasons) in enumerate(chosen.items(), start=1):
             sheet = sheets[place]
             name = f"{_slug(column.origin)}-{column.label}-{number}.png"
-            draw_sheet(sheet.view, sheet.panels).save(out / name, optimize=True)
+            save_picture(out / name, draw_sheet(sheet.view, sheet.panels), optimize=True)
             made.append(
                 {
                     "file": f"{FOLDER}/{name}",

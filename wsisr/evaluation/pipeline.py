@@ -1,6 +1,7 @@
 """The whole of an evaluation, from settings to a folder that can be read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wsisr.evaluation.cost import COST, measure_costs, read_costs, write_costs
@@ -11,15 +12,24 @@ from wsisr.evaluation.distances import (
     open_features,
     read_distances,
 )
-from wsisr.evaluation.figures import draw_charts, draw_examples, reference_scale
+from wsisr.evaluation.figures import FOLDER, draw_charts, draw_examples, reference_scale
 from wsisr.evaluation.plan import Plan, prepare
-from wsisr.evaluation.results import IMAGES, RESULTS, read_results, read_rows, write_results
+from wsisr.evaluation.results import (
+    IMAGES,
+    RESULTS,
+    only_one,
+    read_results,
+    read_rows,
+    write_results,
+)
 from wsisr.evaluation.run import run
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.summary import Results, summarise_results
 from wsisr.evaluation.tables import write_tables
 from wsisr.evaluation.tasks import Task
+from wsisr.files import remove_tree, staged_files
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.reporting.writing import INDEX_NAME
 
 
 def evaluate(
@@ -27,7 +37,9 @@ def evaluate(
 ) -> Results:
     """Score every model on every column, and write rows, tables, figures and costs.
 
-    Interrupted, it goes on where it stopped when it is called again with the same settings.
+    Interrupted, it goes on where it stopped when it is called again with the same settings. What
+    is made of the rows is put into place together, so that a folder never shows tables of some
+    rows beside curves of others.
 
     Raises
     ------
@@ -40,24 +52,31 @@ def evaluate(
     for text in (*plan.stamps, *plan.notes):
         report(ProgressEvent(stage="eval", message=text))
     encoder = open_features(plan)
-    known = _known_distances(plan)
-    folder = run(plan, report)
-    results = load_results(folder)
-    if encoder is not None:
-        known = measure_distances(plan, encoder, results.failed, known, report)
-    if settings.cost:
-        shown = {group.members[0] for group in results.groups}
-        measured = shown - set(plan.pictures)
-        entries = [entry for entry in plan.entries if entry.name in measured]
-        scale = reference_scale(settings.scales, results)
-        write_costs(measure_costs(entries, scale, plan.device, report), folder / COST)
-    document = dict(results.document, figures=[], charts=[], distances=as_documents(known))
-    document["charts"] = draw_charts(results, read_costs(folder / COST), folder)
-    if settings.figures:
-        document["figures"] = draw_examples(plan, results, folder, report)
-    write_results(folder, document)
-    write_tables(results, folder)
-    return load_results(folder)
+    with only_one(settings.output):
+        known = _known_distances(plan)
+        folder = run(plan, report)
+        results = load_results(folder)
+        if encoder is not None:
+            known = measure_distances(plan, encoder, results.failed, known, report)
+        document = dict(results.document, figures=[], charts=[], distances=as_documents(known))
+        results = replace(results, document=document)
+        with staged_files(folder, "results") as made:
+            if settings.cost:
+                shown = {group.members[0] for group in results.groups}
+                measured = shown - set(plan.pictures)
+                entries = [entry for entry in plan.entries if entry.name in measured]
+                scale = reference_scale(settings.scales, results)
+                write_costs(measure_costs(entries, scale, plan.device, report), made / COST)
+            costs = read_costs((made if settings.cost else folder) / COST)
+            document["charts"] = draw_charts(results, costs, made)
+            if settings.figures:
+                document["figures"] = draw_examples(plan, results, made, report)
+            write_tables(results, made)
+            # Of other rows; the page is written anew by whoever wants one.
+            (folder / INDEX_NAME).unlink(missing_ok=True)
+            remove_tree(folder / FOLDER)
+        write_results(folder, document)
+        return load_results(folder)
 
 
 def _known_distances(plan: Plan) -> list[Distance]:

@@ -4,10 +4,8 @@
 """
 
 import csv
-import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
+from wsisr.files import disk_full_is_clear, replace_file
 from wsisr.locks import RecordLock, held
-from wsisr.store.files import replace_file
+from wsisr.tables import cell_text, csv_lines
 
 IMAGES = "images.csv"
 LOCK = ".lock"
@@ -149,26 +148,23 @@ class RowFile:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.rows = []
-            replace_file(path, _line([*KEYS, *self.scores]))
+            replace_file(path, csv_lines([[*KEYS, *self.scores]]))
 
     def drop(self, stale: Iterable[ImageRow]) -> int:
         """Rewrite the file without some rows; how many there were."""
         gone = {id(row) for row in stale}
         if gone:
             self.rows = [row for row in self.rows if id(row) not in gone]
-            lines = [_line([*KEYS, *self.scores]), *(self._encode(row) for row in self.rows)]
-            replace_file(self.path, b"".join(lines))
+            head = csv_lines([[*KEYS, *self.scores]])
+            replace_file(self.path, head + b"".join(map(self._encode, self.rows)))
         return len(gone)
 
     def append(self, rows: Sequence[ImageRow]) -> None:
         """Add rows in one write."""
         data = b"".join(self._encode(row) for row in rows)
-        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        try:
+        with disk_full_is_clear(self.path), open(self.path, "ab", buffering=0) as file:
             while data:
-                data = data[os.write(handle, data) :]
-        finally:
-            os.close(handle)
+                data = data[file.write(data) :]
         self.rows += rows
 
     def _encode(self, row: ImageRow) -> bytes:
@@ -176,13 +172,7 @@ class RowFile:
         fixed: list[Any] = [row.slide, row.patient, row.group, row.row, row.label, row.model]
         fixed += [row.run, seed, f"{row.scale:g}", row.origin, int(row.in_range)]
         fixed += [row.trained_origin, row.reference, row.key]
-        return _line([*fixed, *(repr(float(row.scores[name])) for name in self.scores)])
-
-
-def _line(values: Sequence[Any]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(values)
-    return buffer.getvalue().encode()
+        return csv_lines([[*fixed, *(float(row.scores[name]) for name in self.scores)]])
 
 
 def _repair(path: Path) -> bool:
@@ -200,7 +190,7 @@ def _parse(line: Sequence[str], names: Sequence[str], path: Path, number: int) -
     try:
         if len(line) != len(KEYS) + len(names):
             raise ValueError(f"{len(line)} values")
-        value = dict(zip(KEYS, line, strict=False))
+        value = {key: cell_text(cell) for key, cell in zip(KEYS, line, strict=False)}
         scores = [float(text) for text in line[len(KEYS) :]]
         return ImageRow(
             slide=value["slide"],

@@ -1,7 +1,6 @@
 """Running an evaluation: every model on every column, resumable row by row."""
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,14 @@ from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
 from wsisr.evaluation.results import (
     IMAGES,
+    LOCK,
     RESULTS,
     ImageRow,
     RowFile,
-    only_one,
     read_results,
     write_results,
 )
+from wsisr.files import remove_partials, remove_tree
 from wsisr.host import is_out_of_memory
 from wsisr.inference.trained import TrainedModel
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -40,7 +40,8 @@ def run(plan: Plan, report: Reporter = silent) -> Path:
     All models are loaded and tried on a part of an image before the first is scored. What is there
     already is kept where the store, the weights and all settings are the same; rows of a retrained
     model are computed again; other settings are refused. A model that cannot be loaded or breaks
-    down is named among the failures, and the others go on.
+    down is named among the failures, and the others go on. The caller holds the folder
+    (`results.only_one`).
 
     Raises
     ------
@@ -50,15 +51,11 @@ def run(plan: Plan, report: Reporter = silent) -> Path:
     folder = plan.settings.output
     document = describe(plan)
     document["tiling"] = _open_folder(plan, folder, document, report)
-    with only_one(folder):
-        return _run(plan, folder, document, report)
-
-
-def _run(plan: Plan, folder: Path, document: dict[str, Any], report: Reporter) -> Path:
+    # Before the rows: a folder without it is no evaluation that could go on.
+    write_results(folder, document)
     rows = RowFile(folder / IMAGES, [column.name for column in plan.scorer.columns])
     if rows.repaired:
         report(_say("eval", f"{rows.path}: a half-written last line is computed again."))
-    write_results(folder, document)
     _drop_stale(plan, rows, report)
     done = {row.place for row in rows.rows}
     jobs = list(plan.jobs())
@@ -88,6 +85,9 @@ def _run(plan: Plan, folder: Path, document: dict[str, Any], report: Reporter) -
                 clock.expect(entry, column, engines.attempt(entry, column))
             except (ModelError, ConfigError) as error:
                 fail(entry, engines.give_up(entry, error))
+    # Before the first row: whoever goes on from the rows alone loads no model that could tell.
+    document["tiling"].update(engines.words)
+    write_results(folder, document)
 
     def score(entry: TrainedModel, column: Column, wanted: frozenset[Sample]) -> None:
         budget = GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
@@ -252,6 +252,8 @@ def _open_folder(
         How models have been tiled so far.
     """
     tiling: dict[str, str] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_partials(folder)
     if (folder / RESULTS).is_file() and not plan.settings.overwrite:
         before = read_results(folder)
         tiling = dict(before.get("tiling", {}))
@@ -264,15 +266,21 @@ def _open_folder(
                 f"{folder} holds results of other settings ({words}): give another --output, or "
                 "--overwrite."
             )
-    elif plan.settings.overwrite and folder.is_dir():
-        if not (folder / RESULTS).is_file() and any(folder.iterdir()):
+    elif plan.settings.overwrite:
+        if not (folder / RESULTS).is_file() and _content(folder):
             raise ConfigError(f"{folder} is no evaluation and is not replaced; give another one.")
-        shutil.rmtree(folder)
+        for path in _content(folder):
+            remove_tree(path)
         report(_say("eval", f"{folder}: replaced."))
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif _content(folder):
         raise ConfigError(f"{folder} is no evaluation and not empty; give another --output.")
-    folder.mkdir(parents=True, exist_ok=True)
     return tiling
+
+
+def _content(folder: Path) -> list[Path]:
+    """What lies in it, the lock aside; results.json last, which says what all the rest is."""
+    found = (path for path in folder.iterdir() if path.name != LOCK)
+    return sorted(found, key=lambda path: (path.name == RESULTS, path.name))
 
 
 def _ceilings(plan: Plan, report: Reporter) -> dict[str, Any]:

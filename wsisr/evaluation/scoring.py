@@ -13,6 +13,7 @@ from torch import Tensor
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
 from wsisr.evaluation.tasks import Task
+from wsisr.files import file_sha256
 from wsisr.metrics import (
     Protocol,
     Score,
@@ -27,7 +28,6 @@ from wsisr.metrics.niqe import niqe
 from wsisr.metrics.perceptual import Dists, Lpips
 from wsisr.metrics.weights import find_weights
 from wsisr.models.settings import closest
-from wsisr.store.files import file_sha256
 
 Better = Literal["high", "low", "zero"]
 Metric = Callable[[Tensor, Tensor, int], Any]

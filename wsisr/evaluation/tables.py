@@ -11,8 +11,8 @@ from wsisr.evaluation.published import HEADING, published_lines, published_notes
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
 from wsisr.evaluation.verdicts import TOO_FEW, Pair
+from wsisr.files import replace_file
 from wsisr.metrics.pixel import PSNR_CAP_DB
-from wsisr.store.files import replace_file
 
 MARKDOWN = "tables.md"
 LATEX = "tables.tex"

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsisr.errors import ConfigError
+from wsisr.files import file_sha256
 from wsisr.inference.trained import (
     CARD_NAME,
     CONFIG_NAME,
@@ -12,7 +13,6 @@ from wsisr.inference.trained import (
     is_own_file,
     open_trained,
 )
-from wsisr.store.files import file_sha256
 
 if TYPE_CHECKING:
     from wsisr.models.importing import Imported

@@ -14,6 +14,7 @@ A saved model by itself (weights and ``config.json``) knows less: what was recor
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,9 +22,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from wsisr.errors import ConfigError, MagnificationError, ModelError
+from wsisr.errors import ConfigError, MagnificationError, ModelError, damage_is_clear
+from wsisr.files import file_sha256
 from wsisr.magnification import parse_magnification
-from wsisr.store.files import file_sha256
 
 FORMAT = "wsisr-run"
 FORMAT_VERSION = 1
@@ -34,6 +35,7 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
 BASELINE = "bicubic"
+_AGAIN = "copy it again from where it was written"
 _NOT_RECIPE = (
     "seed",
     "workers",
@@ -259,7 +261,7 @@ def open_run(folder: Path | str) -> TrainedModel:
             f"{path} has format version {document.get('format_version')}; this program reads "
             f"{FORMAT_VERSION}. Use the version that wrote it."
         )
-    try:
+    with damage_is_clear(path, ConfigError, _AGAIN):
         low, high = document["scale_range"]
         scale = document["scale"]
         for key in ("seed", "step", "steps"):
@@ -274,12 +276,10 @@ def open_run(folder: Path | str) -> TrainedModel:
             model=str(document["model"]),
             preset=str(document["preset"]),
             scale=None if scale is None else int(scale),
-            scale_range=(float(low), float(high)),
+            scale_range=_reach(low, high),
             folder=folder,
             document=document,
         )
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} lacks or garbles {error}") from error
 
 
 def open_saved(folder: Path | str) -> TrainedModel:
@@ -297,7 +297,7 @@ def open_saved(folder: Path | str) -> TrainedModel:
     config = _read_json(path)
     extra = config.get("extra")
     extra = dict(extra) if isinstance(extra, dict) else {}
-    try:
+    with damage_is_clear(path, ConfigError, _AGAIN):
         scale = config["scale"]
         low, high = extra.get("scale_range") or ((scale, scale) if scale else (1.0, 4.0))
         return TrainedModel(
@@ -305,13 +305,17 @@ def open_saved(folder: Path | str) -> TrainedModel:
             model=str(config["name"]),
             preset=str(config["preset"]),
             scale=None if scale is None else int(scale),
-            scale_range=(float(low), float(high)),
+            scale_range=_reach(low, high),
             folder=folder,
             saved=folder,
             document=extra,
         )
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path} lacks or garbles {error}") from error
+
+
+def _reach(low: Any, high: Any) -> tuple[float, float]:
+    if not 0 < float(low) <= float(high) < math.inf:
+        raise ValueError(f"{low!r} to {high!r} are no scales")
+    return float(low), float(high)
 
 
 def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsisr.files import file_sha256
 from wsisr.metrics.images import MetricError
 from wsisr.metrics.perceptual import IMAGENET_MEAN, IMAGENET_SD
-from wsisr.store.files import file_sha256
 
 SCALINGS = {
     "imagenet": "ImageNet's mean and deviation",

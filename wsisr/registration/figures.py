@@ -1,12 +1,10 @@
 """Pictures of alignment: what is easier to see than to read. All are uint8 RGB arrays."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
@@ -16,11 +14,6 @@ ARROW = (200, 30, 30)
 FAINT = (170, 170, 170)
 BAR = (70, 110, 180)
 SEAM = (205, 220, 245)
-
-
-def save_png(path: Path, image: UInt8Array) -> None:
-    """Write a figure."""
-    Image.fromarray(image).save(path)
 
 
 def _enlarge(lr: UInt8Array, size: tuple[int, int]) -> UInt8Array:

@@ -25,9 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import RegistrationError
+from wsisr.files import replace_file
 from wsisr.registration import affine as aff
 from wsisr.registration.overview import least_squares_affine
 from wsisr.slides.protocol import Slide, SlideInfo
+from wsisr.tables import csv_lines
 
 FloatArray = NDArray[np.float64]
 Points = dict[str, tuple[float, float]]
@@ -186,10 +188,8 @@ def report_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def write_points(path: Path, points: FloatArray) -> None:
     """Points (level-0 px, pixel edges) in ANHIR's format, which every tool reads."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["", "X", "Y"])
-        writer.writerows([i, *(f"{v - 0.5:.4f}" for v in p)] for i, p in enumerate(points))
+    rows = ([i, *(float(v) - 0.5 for v in point)] for i, point in enumerate(points))
+    replace_file(path, csv_lines([["", "X", "Y"], *rows], ".4f"))
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:

@@ -14,6 +14,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
 
+from wsisr.files import replace_file, save_picture
+
 Point = tuple[float, float]
 Anchor = Literal["start", "middle", "end"]
 
@@ -195,14 +197,12 @@ class Drawing:
 
     def save_png(self, path: Path, scale: float = 2.0) -> None:
         """Write `image` as PNG; the folder is made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.image(scale).save(path)
+        save_picture(path, self.image(scale))
 
     def save_svg(self, path: Path) -> None:
         """Write a file of its own, on white, for papers and slides."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         white = f'<rect width="100%" height="100%" fill="{LIGHT["paper"]}"/>'
-        path.write_text(self.svg().replace("</desc>", f"</desc>{white}", 1), encoding="utf-8")
+        replace_file(path, self.svg().replace("</desc>", f"</desc>{white}", 1).encode())
 
 
 def text_width_px(text: str, size_px: float, bold: bool = False) -> float:

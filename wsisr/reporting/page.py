@@ -4,9 +4,7 @@ A page is written as sections made of the pieces of `wsisr.reporting.html`, whic
 too. Plain strings are text and are escaped; only `Html` is taken as markup.
 """
 
-import os
 from base64 import b64encode
-from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -14,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from wsisr.errors import ConfigError
+from wsisr.files import staged_files
 from wsisr.reporting.drawing import DARK, FONT, LIGHT
 from wsisr.reporting.html import (
     Html,
@@ -158,19 +157,12 @@ class Page:
 
         Raises
         ------
-        ConfigError
+        OSError
             If it cannot be written.
         """
         target = Path(path)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.html(), encoding="utf-8")
-            part.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise ConfigError(f"{target} cannot be written: {error}") from error
+        with staged_files(target.parent, target.name) as staged:
+            (staged / target.name).write_text(self.html(), encoding="utf-8")
         return target
 
 

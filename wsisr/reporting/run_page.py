@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wsisr.files import staged_files
 from wsisr.inference.trained import BEST, LAST, open_run
 from wsisr.reporting.page import (
     Html,
@@ -81,9 +82,10 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
     if card.is_file():
         text = card.read_text(encoding="utf-8")
         page.section("card", "Model card", element("pre", code(text), tabindex="0"))
-    page.write(target)
-    for name, one in drawn.items():
-        one.save_png(target.parent / "figures" / f"{name}.png")
+    with staged_files(target.parent, target.name) as staged:
+        for name, one in drawn.items():
+            one.save_png(staged / "figures" / f"{name}.png")
+        page.write(staged / target.name)
     return target
 
 

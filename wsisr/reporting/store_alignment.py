@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from wsisr.files import save_picture
 from wsisr.registration.ceiling import luma_power, psnr_ceiling
 from wsisr.reporting.charts import Chart, Series, chart, histogram
 from wsisr.reporting.drawing import Drawing
@@ -301,8 +301,7 @@ def save_figures(facts: StoreFacts, folder: Path) -> None:
         kinds = {"before": pair.before, "red-cyan": pair.after, "squares": pair.board}
         for kind, picture in kinds.items():
             if picture is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(folder / f"pair-{name}-{kind}.png")
+                save_picture(folder / f"pair-{name}-{kind}.png", picture)
 
 
 def _file_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wsisr.files import staged_files
 from wsisr.reporting import store_alignment, store_provenance
 from wsisr.reporting import store_pictures as pictures
 from wsisr.reporting import store_sections as sections
@@ -56,10 +57,11 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     page.section("refused", "Refused", sections.refused(facts))
     page.section("levels", "Levels", store_provenance.levels(facts))
     page.section("provenance", "Provenance", store_provenance.provenance(facts))
-    page.write(target)
-    figures = target.parent / "figures"
-    store_alignment.save_figures(facts, figures)
-    if s.funnel:
-        steps = [(sections.STEP_WORDS.get(x, x), s.funnel[x]) for x in funnel_steps(s.funnel)]
-        funnel_drawing(steps, title="From candidates to kept").save_png(figures / "funnel.png")
+    with staged_files(target.parent, target.name) as staged:
+        figures = staged / "figures"
+        store_alignment.save_figures(facts, figures)
+        if s.funnel:
+            steps = [(sections.STEP_WORDS.get(x, x), s.funnel[x]) for x in funnel_steps(s.funnel)]
+            funnel_drawing(steps, title="From candidates to kept").save_png(figures / "funnel.png")
+        page.write(staged / target.name)
     return target

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsisr.files import replace_file
 from wsisr.reporting.page import Html, figure, flicker, grid, join, paragraph
 from wsisr.reporting.store_drawings import SlideScene, slide_map
 from wsisr.reporting.store_facts import StoreFacts
@@ -16,7 +17,6 @@ from wsisr.reporting.store_pairs import (
     choose_gallery,
     read_pair,
 )
-from wsisr.store.files import replace_file
 
 FloatArray = NDArray[np.float64]
 GALLERY_PAIRS = 12

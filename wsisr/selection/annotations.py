@@ -14,6 +14,7 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from wsisr.errors import AnnotationError
+from wsisr.files import replace_file
 from wsisr.geometry import Box
 from wsisr.selection.annotation_formats import asap, imagescope
 from wsisr.selection.annotation_formats.geojson import feature, is_geojson, parse_geojson
@@ -255,7 +256,8 @@ def load_label_mask(
 
 def save_geojson(path: Path, collection: Mapping[str, Any]) -> None:
     """Write GeoJSON compactly, the same bytes for the same content."""
-    path.write_text(json.dumps(collection, separators=(",", ":"), allow_nan=False) + "\n")
+    text = json.dumps(collection, separators=(",", ":"), allow_nan=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def _hint(slide: SlideInfo | tuple[int, int] | None) -> tuple[tuple[int, int] | None, float | None]:

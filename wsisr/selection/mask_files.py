@@ -1,8 +1,6 @@
 """Tissue masks as files: out to PNG and GeoJSON, in from ours, QuPath's and other tools'."""
 
 import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from wsisr.errors import AnnotationError
+from wsisr.files import staged_files
 from wsisr.selection.annotation_formats.labelmask import read_mask
 from wsisr.selection.annotation_formats.shapes import read_bytes
 from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
@@ -52,17 +51,8 @@ def write_tissue_files(tissue: TissueMap, folder: Path, name: str) -> tuple[Path
     tuple of Path
         The files, in that order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Under their names when all are whole; what a kill left here goes with the next run.
-    staged = folder / f".{name}.partial"
-    shutil.rmtree(staged, ignore_errors=True)
-    staged.mkdir()
-    try:
+    with staged_files(folder, name) as staged:
         paths = _write_all(tissue, staged, name)
-        for path in paths:
-            os.replace(path, folder / path.name)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
     return tuple(folder / path.name for path in paths)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from wsisr.errors import ConfigError
+from wsisr.files import save_picture
 from wsisr.selection.annotation_formats.geojson import COLOURS, OTHER_COLOUR
 from wsisr.selection.annotations import Annotations
 from wsisr.selection.regions import polygon_parts
@@ -172,8 +173,7 @@ def png_bytes(picture: UInt8Array) -> bytes:
 
 def save_png(path: Path, picture: UInt8Array) -> None:
     """Write a picture (RGB, grey or bool) as PNG."""
-    values = picture.astype(np.uint8) * 255 if picture.dtype == np.bool_ else picture
-    path.write_bytes(png_bytes(values))
+    save_picture(path, picture.astype(np.uint8) * 255 if picture.dtype == np.bool_ else picture)
 
 
 def _fit(rgb: UInt8Array, side: int) -> UInt8Array:

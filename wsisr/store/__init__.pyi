@@ -1,5 +1,4 @@
 from .exporting import export_store as export_store
-from .files import DiskFullError as DiskFullError
 from .findings import Finding as Finding
 from .keep import keep_pairs as keep_pairs
 from .lock import BuildLock as BuildLock

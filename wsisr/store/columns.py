@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError
-from wsisr.store.files import write_buffers
+from wsisr.files import write_buffers
 from wsisr.store.layout import META
 from wsisr.store.metadata import (
     BYTES,

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.files import replace_file
 from wsisr.store.columns import with_crc
 from wsisr.store.digests import root_json
-from wsisr.store.files import replace_file
 from wsisr.store.lock import BuildLock
 from wsisr.store.reader import PairStore, open_pairs
 from wsisr.store.rules import Rule, parse_rule

@@ -1,7 +1,7 @@
 """Where everything of a store lies: the only place that knows paths.
 
 A store is a directory today. Object stores (fsspec URLs) would come in here and in
-`wsisr.store.files`, and nowhere else.
+`wsisr.files`, and nowhere else.
 """
 
 import re

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from wsisr.errors import StoreLockedError
+from wsisr.files import disk_full_is_clear
 from wsisr.locks import RecordLock, explain, left_over
-from wsisr.store.files import disk_full_is_clear
 from wsisr.store.layout import StorePaths
 
 WHOLE = "build"

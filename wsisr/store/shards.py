@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError
-from wsisr.store.files import write_buffers
+from wsisr.files import write_buffers
 
 UInt8Array = NDArray[np.uint8]
 ChunkEncoder = Callable[[UInt8Array], bytes]

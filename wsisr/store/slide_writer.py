@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError, StoreLockedError
+from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree, write_buffers
 from wsisr.store.columns import write_column, write_tissue
 from wsisr.store.digests import patch_digests, slide_digest
-from wsisr.store.files import disk_full_is_clear, remove_tree, swap_in, sync_tree, write_buffers
 from wsisr.store.layout import META, StorePaths
 from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
 from wsisr.store.metadata import (

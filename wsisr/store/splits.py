@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.files import remove_tree, sync_tree, write_buffers
 from wsisr.store.columns import write_plain
 from wsisr.store.digests import content_digest
-from wsisr.store.files import remove_tree, sync_tree, write_buffers
 from wsisr.store.layout import META, check_array_name
 from wsisr.store.metadata import group_document, to_json
 from wsisr.store.schema import SPLIT_NAMES

@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
-from wsisr.locks import left_over
-from wsisr.store.digests import root_json
-from wsisr.store.files import (
+from wsisr.files import (
     disk_full_is_clear,
     recover_swap,
     remove_tree,
@@ -27,6 +25,8 @@ from wsisr.store.files import (
     sync_tree,
     write_buffers,
 )
+from wsisr.locks import left_over
+from wsisr.store.digests import root_json
 from wsisr.store.layout import META, SLIDES, StorePaths
 from wsisr.store.lock import SlideLock
 from wsisr.store.metadata import (

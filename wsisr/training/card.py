@@ -5,8 +5,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from wsisr.files import replace_file, save_picture
 from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
-from wsisr.store.files import replace_file
 from wsisr.training.logs import read_rows
 
 _METRICS = (
@@ -109,7 +109,6 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
 def write_curves(folder: Path) -> None:
     """Draw ``curves.png``: validation PSNR beside bicubic and, below it, the loss."""
     import numpy as np
-    from PIL import Image
 
     from wsisr.reporting.charts import Series, chart
 
@@ -132,7 +131,7 @@ def write_curves(folder: Path) -> None:
         drawn.append(chart([loss], title="Training", x_label="step", y_label="loss"))
     pictures = [np.asarray(figure.drawing().image()) for figure in drawn]
     if pictures:
-        Image.fromarray(np.concatenate(pictures, axis=0)).save(folder / "curves.png")
+        save_picture(folder / "curves.png", np.concatenate(pictures, axis=0))
 
 
 def _reach(record: Mapping[str, Any]) -> str:

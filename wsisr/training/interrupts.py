@@ -9,9 +9,8 @@ from types import FrameType
 
 from safetensors import SafetensorError
 
-from wsisr.errors import StoreError
+from wsisr.errors import DiskFullError, StoreError
 from wsisr.host import is_out_of_memory
-from wsisr.store.files import DiskFullError
 from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
-from wsisr.store.files import replace_file
+from wsisr.files import replace_file
+from wsisr.tables import csv_lines
 
 LOG_COLUMNS = (
     "step",
@@ -53,11 +54,11 @@ class RowLog:
         new = not self.path.exists()
         if new:
             self.columns += [key for key in row if key not in self.columns]
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow({key: _short(value) for key, value in row.items()})
+        if unknown := row.keys() - set(self.columns):
+            raise ValueError(f"{self.path} has no columns {sorted(unknown)}")
+        cells = [row.get(name, "") for name in self.columns]
+        with self.path.open("ab") as file:
+            file.write(csv_lines([self.columns, cells] if new else [cells], ".6g"))
         if self.json is not None:
             with self.json.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
@@ -117,10 +118,6 @@ class TensorBoard:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-
-
-def _short(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from wsisr.errors import OutputError
+from wsisr.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.inference.trained import BEST, LAST
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
-from wsisr.store.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.training.batches import unit
 from wsisr.training.card import hub_card, write_card, write_curves
 from wsisr.training.config import TrainConfig
@@ -28,6 +28,7 @@ from wsisr.training.state import write_state
 from wsisr.training.validation import Enlarge, Sample, enlarge_bicubic, validation_network
 
 CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
 CONFIG_NAME = "config.yaml"
 PROFILE_NAME = "degradation.json"
 """A run's own copy of the profile that its LR is simulated by."""
@@ -67,8 +68,9 @@ class Outputs:
             remove_tree(self._staged(name))
         self.log = RowLog(folder / "log.csv", LOG_COLUMNS, from_step, lines=True)
         self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
-        replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
+        # The record before all that is seen: a folder without it is no run, and nobody's to go on.
         record.update(state="running", step=from_step)
+        replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
         text = json.dumps(record.document["environment"], indent=2) + "\n"
         replace_file(folder / "environment.json", text.encode())
 
@@ -88,7 +90,7 @@ class Outputs:
             images = [self._shown(sample, enlarge) for sample in self.drawn]
         if images:
             grid = sample_grid(images, self.scale)
-            write_grid(self.folder / "samples" / f"step-{step:08d}.png", grid)
+            write_grid(self.folder / SAMPLES / f"step-{step:08d}.png", grid)
         if 0 < step < self.config.train.steps:
             self._summarise()
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from wsisr.files import save_picture
 from wsisr.metrics.pixel import psnr
 
 TILE_PX = 192
@@ -50,8 +51,7 @@ def sample_grid(
 
 def write_grid(path: Path, grid: UInt8Array) -> None:
     """As a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid).save(path)
+    save_picture(path, grid)
 
 
 def _pixels(image: Tensor) -> UInt8Array:

@@ -14,9 +14,9 @@ import torch
 
 from wsisr import __version__
 from wsisr.device import facts, on_gpu
+from wsisr.files import replace_file
 from wsisr.inference.trained import FORMAT, FORMAT_VERSION, RUN_NAME
 from wsisr.models.wrapper import SRModel
-from wsisr.store.files import replace_file
 from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.plan import DataPlan

@@ -147,7 +147,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
         writes
         and earlier is None
         and folder.exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
+        and (not folder.is_dir() or not _only_begun(folder))
     ):
         raise ConfigError(f"{folder} is there and is no run; name another folder with -o")
     if earlier is not None:
@@ -186,6 +186,11 @@ def _profile(text: str) -> Degradation:
         return parse_degradation(text)
     except DegradationError as error:
         raise ConfigError(f"--lr-source: {error}") from None
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether all that lies there is what a kill leaves before the run has its record."""
+    return all(p.name.startswith(".") or p.name == "tensorboard" for p in folder.iterdir())
 
 
 def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:

@@ -11,6 +11,7 @@ import torch
 
 from wsisr.degradation import hr_size, lr_size
 from wsisr.errors import ConfigError, ModelError
+from wsisr.files import remove_partials
 from wsisr.inference.trained import RUN_NAME, open_run
 from wsisr.locks import held
 from wsisr.models import create_model, start_from
@@ -24,7 +25,7 @@ from wsisr.training.data import PairDataset, Role, Source, open_source
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import StoreFeed
 from wsisr.training.interrupts import readable_faults
-from wsisr.training.outputs import CHECKPOINTS
+from wsisr.training.outputs import CHECKPOINTS, SAMPLES
 from wsisr.training.parallel import leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
@@ -74,6 +75,8 @@ def _alone(setting: Setting) -> Iterator[None]:
     make_folder(folder)
     try:
         with held(folder / LOCK_NAME, folder, "training", " ".join(sys.argv)):
+            for place in (folder, folder / CHECKPOINTS, folder / SAMPLES):
+                remove_partials(place)
             yield
     finally:
         with suppress(OSError):

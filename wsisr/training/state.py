@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wsisr.store.files import replace_file, sync_file
+from wsisr.files import replace_file, sync_file
 from wsisr.training.errors import TrainingError
 
 FORMAT_VERSION = 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 
-from wsisr.errors import ConfigError, WsisrError
+from wsisr.errors import ConfigError, DiskFullError, WsisrError
 from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -21,7 +21,6 @@ from wsisr.slides.discovery import (
 from wsisr.slides.ids import without_suffix
 from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
-from wsisr.store.files import DiskFullError
 from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide

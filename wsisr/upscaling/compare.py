@@ -5,7 +5,6 @@ from, or one registered to it. What is compared are whole output pixels; the fin
 the output's own grid (stored pixels where the resolutions agree, else antialiased reduction).
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import MppError, SlideError
+from wsisr.files import remove_tree, save_picture, staged_files
 from wsisr.geometry import Box
 from wsisr.inference import bicubic
 from wsisr.inference.tiles import Frame, lr_box
@@ -23,6 +23,7 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide, SlideInfo, UInt8Array
 from wsisr.slides.resample import read_resampled
+from wsisr.tables import csv_table
 from wsisr.upscaling.pipeline import UpscaleResult
 from wsisr.upscaling.source import Plane, read_plane
 from wsisr.upscaling.viewer_folder import Picture, write_viewer
@@ -145,8 +146,12 @@ def compare_slides(
     SlideError
         If the finer slide is coarser than the output, or shows another field.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open_slide(source) as low, open_slide(output) as made, open_slide(finer) as high:
+    with (
+        open_slide(source) as low,
+        open_slide(output) as made,
+        open_slide(finer) as high,
+        staged_files(folder, "comparison") as staged,
+    ):
         match = _match(plane, frame, made.info, high.info)
         size = frame.region.width, frame.region.height
         rows: list[dict[str, Any]] = []
@@ -170,9 +175,10 @@ def compare_slides(
         scored = regions_to_score(texture, rows)
         for index in scored:
             rows[index] |= _scores(low, made, high, match, plane, frame, boxes[index])
-        _write_table(folder / "regions.csv", rows)
-        cv2.imwrite(str(folder / "difference.png"), difference_picture(total))
-        _write_viewer(folder / "viewer", low, made, high, match, plane, frame, boxes, texture, name)
+        (staged / "regions.csv").write_bytes(csv_table(FIELDS, rows, ".4f"))
+        save_picture(staged / "difference.png", difference_picture(total)[..., ::-1])
+        remove_tree(folder / "viewer")  # of tiles that a smaller one lacks
+        _write_viewer(staged / "viewer", low, made, high, match, plane, frame, boxes, texture, name)
     means = {
         name: float(np.mean([min(100.0, rows[i][name]) for i in scored]))
         if scored
@@ -304,14 +310,6 @@ def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
         canvas, text, (8, y + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
     )
     return canvas
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, restval="")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def _write_viewer(

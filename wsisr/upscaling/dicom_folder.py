@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsisr.errors import ConfigError, SlideError
+from wsisr.files import sync_tree
 from wsisr.slides.dicom_files import series_of
-from wsisr.store.files import sync_tree
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

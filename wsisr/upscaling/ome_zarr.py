@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from wsisr.store.files import sync_tree
+from wsisr.files import sync_tree
 from wsisr.store.metadata import BYTES, CRC32C, Json, array_document, sharding_codec, to_json
 from wsisr.store.shards import ABSENT, encode_index
 from wsisr.upscaling.codecs import ZSTD_LEVEL

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from wsisr.errors import ConfigError, SlideError, WsisrError
-from wsisr.store.files import disk_full_is_clear
+from wsisr.files import ANEW, disk_full_is_clear
 from wsisr.upscaling.codecs import FULL_CHROMA_FROM, UInt8Array
 from wsisr.upscaling.tiff_file import per_centimetre
 
@@ -99,7 +99,7 @@ def save_picture(
     if icc is not None and suffix != ".bmp":
         options["icc_profile"] = icc
     staged = path.with_name(f".{path.stem}.partial{path.suffix}")
-    with disk_full_is_clear(path):
+    with disk_full_is_clear(path, ANEW):
         try:
             written.save(staged, **options)
             if suffix in (".jpg", ".jpeg"):

@@ -20,17 +20,17 @@ import cv2
 import numpy as np
 
 from wsisr.errors import ConfigError
-from wsisr.geometry import Box
-from wsisr.inference.bicubic import one_colour
-from wsisr.inference.blocks import Edges, UInt16Array
-from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
-from wsisr.store.files import (
+from wsisr.files import (
     disk_full_is_clear,
     remove_tree,
     replace_file,
     swap_in,
     sync_directory,
 )
+from wsisr.geometry import Box
+from wsisr.inference.bicubic import one_colour
+from wsisr.inference.blocks import Edges, UInt16Array
+from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
 from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.ome_zarr import write_ome_zarr

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from wsisr.errors import SlideError
+from wsisr.files import replace_file
 from wsisr.geometry import Box
-from wsisr.store.files import replace_file
 from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.sinks import Output
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wsisr.files import disk_full_is_clear
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.locks import RecordLock, held
-from wsisr.store.files import disk_full_is_clear
 from wsisr.upscaling.codecs import Codec, UInt8Array
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
 

@@ -1,7 +1,6 @@
 """A side-by-side viewer as one static folder: opens from disk, asks no network for anything."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.files import remove_tree
 from wsisr.upscaling.codecs import Codec
 from wsisr.upscaling.pyramid import halve
 
@@ -49,8 +49,7 @@ def write_viewer(
     quality : int
         JPEG quality of the tiles.
     """
-    if folder.exists():
-        shutil.rmtree(folder)
+    remove_tree(folder)
     folder.mkdir(parents=True)
     assets = resources.files("wsisr.upscaling").joinpath("viewer")
     for name in _ASSETS:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from wsisr.errors import StoreError, refuse_remote_output
+from wsisr.files import disk_full_is_clear, remove_tree
 from wsisr.locks import held
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.exporting import archives, pictures
@@ -24,7 +25,6 @@ from wsisr.store.exporting.records import (
     records_of,
 )
 from wsisr.store.exporting.tables import require_arrow
-from wsisr.store.files import disk_full_is_clear, remove_tree
 from wsisr.store.reader import PairStore, open_pairs
 
 ExportFormat = Literal["png", "huggingface", "webdataset", "hdf5", "lmdb", "geojson"]

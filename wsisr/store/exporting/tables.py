@@ -9,16 +9,10 @@ from typing import Any, Self
 
 from wsisr.errors import StoreError
 from wsisr.store.exporting.records import Record
+from wsisr.tables import csv_cell
 
 BATCH = 10_000
 """Rows that a Parquet writer gathers."""
-
-
-def csv_cell(text: str) -> str:
-    """A cell as text: names come from others, and spreadsheets run what begins like a formula
-    (OWASP, CSV Injection). What no encoding can hold is spelled out."""
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 class CsvTable:
@@ -30,7 +24,7 @@ class CsvTable:
         self._writer.writeheader()
 
     def add(self, record: Record) -> None:
-        self._writer.writerow({name: _shown(value) for name, value in record.items()})
+        self._writer.writerow({name: csv_cell(value) for name, value in record.items()})
 
     def __enter__(self) -> Self:
         return self
@@ -42,12 +36,6 @@ class CsvTable:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-
-
-def _shown(value: Any) -> Any:
-    if value is None:
-        return ""
-    return csv_cell(value) if isinstance(value, str) else value
 
 
 class ParquetTable:

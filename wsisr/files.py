@@ -6,14 +6,21 @@ told apart from every other fault, because they end a build instead of a slide.
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from wsisr.errors import StoreError
+from wsisr.errors import ConfigError, DiskFullError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
 
 _LONG_NAME = 160
 """Bytes of a name that leave room for what is put around it; file systems allow 255 in all."""
@@ -23,6 +30,10 @@ _GOES_ON = (
     "What is finished so far is safe. Make room (or write to another disk with -o) and run the "
     "same command again: it goes on where it stopped."
 )
+ANEW = (
+    "Nothing was put into place. Make room (or write to another disk with -o) and run the same "
+    "command again."
+)
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full (quota)",
@@ -30,23 +41,26 @@ _FULL = {
 }
 
 
-class DiskFullError(StoreError):
-    """The disk that is written to holds no more; what is committed so far stays valid."""
-
-
 @contextmanager
 def disk_full_is_clear(where: Path, remedy: str = _GOES_ON) -> Iterator[None]:
-    """Turn "no space left" inside the block into one `DiskFullError` with the remedy."""
+    """Turn "no space left" inside the block into one `DiskFullError` with the remedy.
+
+    The outermost block says it, which knows what becomes of all that was written. Other refusals
+    of the system get the place, if they name none.
+    """
     try:
         yield
     except OSError as err:
-        if err.errno not in _FULL:
+        cause = err.__cause__ if isinstance(err, DiskFullError) else err
+        if not isinstance(cause, OSError) or cause.errno not in _FULL:
+            if err.filename is None and err.errno is not None:
+                err.filename = str(where)
             raise
         folder = next((p for p in (where, *where.parents) if p.exists()), Path("/"))
         free = shutil.disk_usage(folder).free / 1e6
         raise DiskFullError(
-            f"{where}: {_FULL[err.errno]}, {free:.0f} MB are free. {remedy}"
-        ) from err
+            f"{where}: {_FULL[cause.errno]}, {free:.0f} MB are free. {remedy}"
+        ) from cause
 
 
 def write_buffers(path: Path, buffers: Sequence[bytes | memoryview]) -> int:
@@ -76,10 +90,7 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
     """
     folder = path.parent if staging is None else staging
     # Parts of one build may run on several hosts with one file system between them.
-    name = path.name
-    if len(os.fsencode(name)) > _LONG_NAME:
-        name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
-    staged = folder / f".{name}.{socket.gethostname()}-{os.getpid()}.partial"
+    staged = folder / f".{_short(path.name)}.{socket.gethostname()}-{os.getpid()}.partial"
     with disk_full_is_clear(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -91,6 +102,82 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
         finally:
             staged.unlink(missing_ok=True)
         sync_directory(path.parent)
+
+
+def save_picture(path: Path, picture: "Image | NDArray[np.uint8]", **options: object) -> None:
+    """Atomically create or replace a picture, in the format of its suffix (PNG without one).
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made.
+    picture : Image or ndarray, shape (h, w) or (h, w, 3), uint8
+    **options
+        Of the encoder.
+
+    Raises
+    ------
+    ConfigError
+        The suffix is none of a picture.
+    """
+    from PIL import Image
+
+    suffix = path.suffix.lower() or ".png"
+    kind = Image.registered_extensions().get(suffix)
+    if kind not in Image.SAVE:
+        raise ConfigError(f"{path}: {suffix} is no picture that can be written; name it .png.")
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    replace_file(path, out.getvalue())
+
+
+@contextmanager
+def staged_files(folder: Path, called: str) -> Iterator[Path]:
+    """Files that belong together, put into place when all of them are whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they go; made if it is missing.
+    called : str
+        Names the set: what a kill left of it is removed by the next run.
+
+    Yields
+    ------
+    Path
+        The folder to write them into; what lies in a folder of it goes into that of its name.
+    """
+    staged = folder / f".{_short(called)}.partial"
+    with disk_full_is_clear(folder, ANEW):
+        try:
+            remove_tree(staged)
+            staged.mkdir(parents=True)
+            yield staged
+            sync_tree(staged)
+            made = sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file())
+            # Never some of these beside some of an older set.
+            for name in made if len(made) > 1 else ():
+                (folder / name).unlink(missing_ok=True)
+            for name in made:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(staged / name, folder / name)
+            for place in {name.parent for name in made}:
+                sync_directory(folder / place)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what kills left of replaced and staged files; for whoever holds the folder."""
+    for path in folder.glob("*.partial"):
+        remove_tree(path)
+
+
+def _short(name: str) -> str:
+    if len(os.fsencode(name)) <= _LONG_NAME:
+        return name
+    return hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

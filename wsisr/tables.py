@@ -1,0 +1,43 @@
+"""Cells of CSV files: text that no spreadsheet runs, and the text back."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as a cell: names come from others, and spreadsheets run what begins like a formula.
+
+    An apostrophe goes before such a text (OWASP, CSV Injection), and before one that begins with
+    apostrophes and then like a formula, so that `cell_text` finds every text again. What no
+    encoding can hold is spelled out. Values that are no texts, numbers say, stay as they are.
+    """
+    if not isinstance(value, str):
+        return value
+    value = value.encode("utf-8", "backslashreplace").decode()
+    return f"'{value}" if _FORMULA.match(value) else value
+
+
+def cell_text(cell: str) -> str:
+    """The text of a cell that `csv_cell` made."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_lines(rows: Iterable[Iterable[Any]], floats: str = "") -> bytes:
+    """Rows as lines of a CSV file; `floats` is the format of floats, e.g. ``".6g"``."""
+
+    def shown(value: Any) -> Any:
+        return format(value, floats) if floats and isinstance(value, float) else csv_cell(value)
+
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(map(shown, row) for row in rows)
+    return out.getvalue().encode()
+
+
+def csv_table(fields: Sequence[str], rows: Iterable[Mapping[str, Any]], floats: str = "") -> bytes:
+    """A whole CSV file of rows by name; empty where a row has no such field."""
+    return csv_lines([fields, *([row.get(name, "") for name in fields] for row in rows)], floats)
