@@ -68,7 +68,7 @@ def test_runs_are_found_named_or_left_out_with_a_reason(tmp_path: Path) -> None:
         find_entries(("edsr",), tmp_path / "runs")
 
 
-def tested(slide: str = "c", **more: Any) -> SlideIdentity:
+def identity(slide: str = "c", **more: Any) -> SlideIdentity:
     known = {"patient": "patient-c", "group": "glass-c", "fingerprint": "file-c"}
     return SlideIdentity(slide=slide, splits=("test",), **(known | more))
 
@@ -78,25 +78,25 @@ def test_leaks_are_patients_and_glasses_of_the_test() -> None:
     person = entry("person", patients=frozenset({"patient-c"}))
     glass = entry("glass", groups=frozenset({"glass-c"}))
     blind = entry("blind", patients=None, groups=None)
-    leaks = find_leaks([clean, person, glass, blind], [tested()], "test", "store")
+    leaks = find_leaks([clean, person, glass, blind], [identity()], "test", "store")
     assert [str(leak) for leak in leaks] == [
         "person was trained on patients patient-c",
         "glass was trained on groups glass-c",
     ]
     own = entry("own", patients=frozenset({"patient-c"}), trained_store="store")
-    assert find_leaks([own], [tested()], "val", "store") == ()
-    assert len(find_leaks([own], [tested()], "test", "store")) == 1
+    assert find_leaks([own], [identity()], "val", "store") == ()
+    assert len(find_leaks([own], [identity()], "test", "store")) == 1
     assert stamps(leaks=(), declared=False, split="val")[0].startswith("VALIDATION")
     assert stamps(leaks=(), declared=False, split="test") == ()
 
 
 def test_unknown_patients_are_nobody() -> None:
     seen = entry("net", patients=frozenset({""}), groups=frozenset({""}))
-    assert find_leaks([seen], [tested(patient="", group="")], "test", "store") == ()
+    assert find_leaks([seen], [identity(patient="", group="")], "test", "store") == ()
 
 
 def test_slides_that_are_called_alike_in_two_stores_leak_by_their_file_alone() -> None:
-    case = tested("case0", patient="case0", patient_known=False, group="case0", group_known=False)
+    case = identity("case0", patient="case0", patient_known=False, group="case0", group_known=False)
     shared = {"patients": ["case0"], "assumed": ["case0"], "groups": []}
     for files, leaks in ((["another"], 0), (["another", "file-c"], 1)):
         run = entry("net")
@@ -105,7 +105,7 @@ def test_slides_that_are_called_alike_in_two_stores_leak_by_their_file_alone() -
     stated = entry("net")
     stated.document.update(shared, assumed=[], files=[])
     assert not find_leaks([stated], [case], "test", "store")
-    assert find_leaks([stated], [tested(patient="case0")], "test", "store")
+    assert find_leaks([stated], [identity(patient="case0")], "test", "store")
 
 
 def test_tasks_turn_images_into_numbers() -> None:

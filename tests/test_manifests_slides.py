@@ -12,10 +12,10 @@ from wsisr_cli.manifests import app
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare
-from wsisr.building.counts import count_store
 from wsisr.building.manifest import load_manifest, manifest_names
 from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
+from wsisr.checkup.counts import count_store
 from wsisr.slides import ReaderVerdict
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import SlideSpec, write_slide

@@ -39,8 +39,8 @@ def check(
 
     Exit code 2 with the reason if the manifest is wrong, 1 if the store holds other numbers.
     """
-    from wsisr.building.counts import count_store, expected_counts
     from wsisr.building.manifest import load_manifest
+    from wsisr.checkup.counts import count_store, expected_counts
 
     manifest = load_manifest(file)
     typer.echo(f"{file}: a valid manifest, {manifest.name} version {manifest.version}.")

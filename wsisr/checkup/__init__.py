@@ -1,1 +1,2 @@
-"""Looking before building: is this machine fit, what is this slide, how fast is it read here."""
+"""Looking, not building: is this machine fit, what is this slide, how fast is it read here, does a
+store hold what its manifest promises."""
