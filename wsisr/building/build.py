@@ -33,7 +33,7 @@ from wsisr.building.state import (
     root_attributes,
     valid_scan,
 )
-from wsisr.building.summary import BuildSummary, report_failures
+from wsisr.building.summary import BuildSummary, about, report_failures
 from wsisr.errors import BuildError
 from wsisr.locks import STILL_S, RecordLock
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -337,7 +337,9 @@ def run_phase(
         message = ""
         if outcome.error:
             record_failure(prepared, stage, sources[outcome.key], outcome)
-            message = f"{outcome.key}: {clean(outcome.error, sources[outcome.key], prepared.root)}"
+            task = sources[outcome.key]
+            text = clean(outcome.error, task, prepared.root)
+            message = about(text, outcome.key, task.source.relative)
         elif isinstance(outcome.value, ExtractResult) and outcome.value.shortfall:
             message = (
                 f"{outcome.key}: {outcome.value.shortfall} pairs short of its share; its reserve "

@@ -106,7 +106,12 @@ class BuildSummary:
             return "No slide gave a pair; summary.md has the funnel of each."
         first = min(self.failures, key=lambda failure: failure.slide_id)
         more = f" ({len(self.failures) - 1} more slides in the table)" if self.failures[1:] else ""
-        return f"{first.path}: {first.error}{more}"
+        return f"{about(first.error, first.path, first.slide_id)}{more}"
+
+
+def about(text: str, *names: str) -> str:
+    """A sentence under the first of a slide's names, unless it begins with one of them."""
+    return text if text.startswith(tuple(f"{n}:" for n in names)) else f"{names[0]}: {text}"
 
 
 def report_failures(path: Path, failures: tuple[Failure, ...], layout: Layout) -> BuildSummary:
