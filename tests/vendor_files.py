@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -117,3 +118,54 @@ def _mirax_text(
             f"IMAGE_CONCAT_FACTOR = {min(level, 1)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def write_scn(path: Path, areas: list[tuple[U8, int, int]], size_px: tuple[int, int]) -> Path:
+    """A Leica SCN: areas (pixels, x, y on the plane) of two levels each, and a macro of the glass.
+
+    The plane has `size_px` (width, height) at 0.25 um; every area's sides are even.
+    """
+    nm = 250  # one pixel; the XML counts in nanometres
+    plane = tuple(side * nm for side in size_px)
+    pages = [np.full((128, 128, 3), 200, np.uint8)]
+    images = [_scn_image((*plane, 0, 0), [(128, 128, 0)])]
+    for pixels, x, y in areas:
+        height, width = pixels.shape[:2]
+        half = pixels.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3)).round()
+        box = (width * nm, height * nm, x * nm, y * nm)
+        number = len(pages)
+        sizes = [(width, height, number), (width // 2, height // 2, number + 1)]
+        images.append(_scn_image(box, sizes))
+        pages += [pixels, half.astype(np.uint8)]
+    text = (
+        '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection sizeX="{plane[0]}" sizeY="{plane[1]}">{"".join(images)}</collection></scn>'
+    )
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        for number, page in enumerate(pages):
+            tiff.write(
+                page,
+                tile=(128, 128),
+                photometric="rgb",
+                compression="deflate",
+                description=text if number == 0 else None,
+                metadata=None,
+                resolution=(40_000, 40_000),
+                resolutionunit="CENTIMETER",
+            )
+    return path
+
+
+def _scn_image(box: tuple[int, int, int, int], sizes: list[tuple[int, int, int]]) -> str:
+    dimensions = "".join(
+        f'<dimension sizeX="{w}" sizeY="{h}" r="{r}" ifd="{ifd}"/>'
+        for r, (w, h, ifd) in enumerate(sizes)
+    )
+    return (
+        '<image><view sizeX="{}" sizeY="{}" offsetX="{}" offsetY="{}"/>'.format(*box)
+        + f'<pixels sizeX="{sizes[0][0]}" sizeY="{sizes[0][1]}">{dimensions}</pixels>'
+        "<scanSettings><objectiveSettings><objective>40</objective></objectiveSettings>"
+        "<illuminationSettings><numericalAperture>0.75</numericalAperture>"
+        "<illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+        "</scanSettings></image>"
+    )
