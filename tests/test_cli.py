@@ -116,7 +116,9 @@ def test_without_the_table_verify_finds_the_same_tissue_under_four_names(
     "arguments",
     [
         ["build-pairs", "s", "-o", "s3://user:secret@bucket/p.zarr"],
+        ["build-pairs", "s", "-os3://user:secret@bucket/p.zarr"],
         ["upscale", "a.png", "--output=gs://bucket/a.ome.tiff"],
+        ["upscale", "a.png", "--output", "s3://bucket/a.png"],
         ["export", "p.zarr", "s3://bucket/out", "--to", "png"],
     ],
 )

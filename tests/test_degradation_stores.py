@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 from wsisr_cli.degrade import app
 
-from wsisr.degradation import degrade
+from wsisr.degradation import degrade, stores
 from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
 from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import degrade_store, fit_store, registered_pairs
-from wsisr.errors import DegradationError, LockedError
+from wsisr.errors import DegradationError, LockedError, StoreError
 from wsisr.locks import held
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
 from wsisr.testing.degradations import make_scanner, scan
@@ -111,6 +113,22 @@ def test_stores_refuse_what_does_not_fit(store: Path, tmp_path: Path) -> None:
         degrade_store(store, tmp_path / "x.zarr", "bicubic", 5.1)
     with pytest.raises(DegradationError, match="already has"):
         degrade_store(store, tmp_path / "y.zarr", "bicubic", 4, name="10x")
+
+
+def test_a_store_made_since_the_first_look_is_not_replaced(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, real = tmp_path / "x.zarr", stores.BuildLock
+
+    def late(path: Path, **more: Any) -> Any:
+        shutil.copytree(store, path)
+        return real(path, **more)
+
+    monkeypatch.setattr(stores, "BuildLock", late)
+    with pytest.raises(StoreError, match="exists already; add --overwrite"):
+        degrade_store(store, target, "bicubic", 4, name="5x")
+    assert "5x" not in open_pairs(target).arrays
+    assert [p.name for p in tmp_path.iterdir()] == ["x.zarr"]
 
 
 def test_a_scanner_is_fitted_from_a_store(store: Path, tmp_path: Path) -> None:

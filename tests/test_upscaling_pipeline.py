@@ -22,6 +22,7 @@ from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.pyramid import partial_folder
+from wsisr.upscaling.sinks import lock_file
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSSLESS = UpscaleOptions(scale=2.0, compression="zstd")
@@ -174,6 +175,74 @@ def test_an_interruption_keeps_what_is_there_for_the_same_options_only(tmp_path:
         upscale_slide(source, out, load("bicubic"), LOSSLESS)
     again = upscale_slide(source, out, load("bicubic"), replace(other, overwrite=True))
     assert again.resumed == 0 and not partial_folder(out).exists()
+
+
+@pytest.mark.parametrize("step", ["sync_directory", "shutil.rmtree"])
+def test_what_a_kill_after_the_rename_left_goes(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = slide_file(tmp_path / "s.tiff", 200, 150), tmp_path / "o.ome.tiff"
+
+    def stop(*arguments: object, **more: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(f"wsisr.upscaling.pyramid.{step}", stop)
+        upscale_slide(source, out, load("bicubic"), LOSSLESS)
+    whole = out.read_bytes()
+    assert partial_folder(out).is_dir()
+    lock_file(out).touch()  # a kill leaves it, too
+    with pytest.raises(ConfigError, match="give --overwrite"):
+        upscale_slide(source, out, load("bicubic"), LOSSLESS)
+    assert out.read_bytes() == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.ome.tiff", "s.tiff"]
+    # What is to replace a finished output goes on: it is no leftover.
+    other = replace(LOSSLESS, compression="deflate", overwrite=True)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("wsisr.upscaling.pyramid.check_pyramid", stop)
+        upscale_slide(source, out, load("bicubic"), other)
+    with pytest.raises(ConfigError, match="give --overwrite"):
+        upscale_slide(source, out, load("bicubic"), LOSSLESS)
+    assert upscale_slide(source, out, load("bicubic"), other).resumed == 1
+
+
+def test_a_dicom_folder_has_the_same_bytes_at_any_time(tmp_path: Path) -> None:
+    pytest.importorskip("wsidicomizer", reason="wsidicomizer is not installed")
+    source = slide_file(tmp_path / "s.tiff", 200, 150)
+    made = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        out = tmp_path / name / "o.dcm"
+        upscale_slide(source, out, load("bicubic"), UpscaleOptions(scale=2.0))
+        made.append({path.name: path.read_bytes() for path in out.iterdir()})
+    assert made[0] == made[1] and made[0]
+
+
+def test_two_runs_into_one_picture_are_kept_apart(tmp_path: Path) -> None:
+    Image.fromarray(picture(60, 50)).save(tmp_path / "i.png")
+    out = tmp_path / "o.png"
+
+    def second(event: ProgressEvent) -> None:
+        if event.done:
+            with pytest.raises(LockedError, match="another upscale is writing into it"):
+                upscale_slide(tmp_path / "i.png", out, load("bicubic"), UpscaleOptions(scale=3))
+
+    upscale_slide(tmp_path / "i.png", out, load("bicubic"), UpscaleOptions(scale=2), second)
+    with Image.open(out) as made:
+        assert made.size == (120, 100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["i.png", "o.png"]
+
+
+def test_a_resolution_that_we_do_not_read_back_is_written_and_said(tmp_path: Path) -> None:
+    Image.fromarray(picture(60, 50)).save(tmp_path / "i.png")
+    out = tmp_path / "o.png"
+    options = UpscaleOptions(scale=4, mpp=0.1)
+    result = upscale_slide(tmp_path / "i.png", out, load("bicubic"), options)
+    assert any("0.025 um/px, which wsisr itself will not read" in m for m in result.messages)
+    with Image.open(out) as made:
+        assert 25_400 / made.info["dpi"][0] == pytest.approx(0.025, rel=1e-4)
+    with open_slide(out, check=False) as slide:
+        assert slide.info.mpp is None and "outside 0.05-50" in slide.info.mpp_problem
 
 
 def test_a_full_disk_is_a_sentence_and_the_run_goes_on_after_it(

@@ -154,9 +154,10 @@ def main() -> None:
         raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            typer.echo(
-                "wsisr: interrupted. What was finished is kept; run the same command again to "
-                "go on (train: with --resume).",
-                err=True,
-            )
+            kept = "What was finished is kept; run the same command again to go on (train: with "
+            kept += "--resume)."
+            if sys.argv[1:2] == ["export"]:
+                kept = "What had been exported is removed again and the store is untouched; run "
+                kept += "the same command again to export from the start."
+            typer.echo(f"wsisr: interrupted. {kept}", err=True)
         raise

@@ -211,19 +211,15 @@ def degrade_store(
         if key not in ("format", "format_version", "codec", "digest", "magnifications")
     }
     root["magnifications"] = [*store.arrays, name]
-    if target.exists() and not overwrite:
-        raise StoreError(
-            f"{target} exists already; add --overwrite to replace it, or choose another place "
-            "with -o."
-        )
-    if target.exists():
-        refuse_foreign(target)
+    _check_target(target, overwrite)
     with BuildLock(target, command=f"wsisr degrade apply {source}"), _remedy(target):
         place = StoreWriter(target, store.attributes["codec"])
         place.recover()
         if place.clean():
             text = f"{target}: what an interrupted run left is removed; it begins anew."
             report(ProgressEvent(stage="degrade", message=text))
+        # Once more: it may have been made, or brought back, since the first look.
+        _check_target(target, overwrite)
         staged = place.paths.partial / "new" / target.name
         writer = StoreWriter.create(staged, root, codec=codec or store.attributes["codec"])
         try:
@@ -234,6 +230,18 @@ def degrade_store(
         swap_in(staged, target, place.paths.replaced_root)
         place.clean()
     return name
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuse to replace a store unasked, and what is no store at all."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise StoreError(
+            f"{target} exists already; add --overwrite to replace it, or choose another place "
+            "with -o."
+        )
+    refuse_foreign(target)
 
 
 @contextmanager

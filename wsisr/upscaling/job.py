@@ -12,7 +12,7 @@ from wsisr.geometry import Box
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, TilePlan, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
-from wsisr.magnification import nominal_magnification
+from wsisr.magnification import PLAUSIBLE_UM_PER_PX, nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
 from wsisr.slides.icc import profile_of
 from wsisr.slides.protocol import Level, Slide
@@ -124,6 +124,11 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     if plane.um_per_px is not None:
         um = (plane.um_per_px[0] / frame.scale_x, plane.um_per_px[1] / frame.scale_y)
     messages = list(info.quirks) if info.backend == "image" else []
+    if um is not None and min(um) < PLAUSIBLE_UM_PER_PX[0]:
+        messages.append(
+            f"The output states its {min(um):.4g} um/px, which wsisr itself will not read back: "
+            f"below {PLAUSIBLE_UM_PER_PX[0]:g} um/px it takes a resolution for a mistaken unit."
+        )
     if part is not None and options.region is not None:
         cut = _cut(options.region, info.levels[0])
         if cut:
