@@ -81,6 +81,13 @@ def test_a_tiff_of_several_pages_is_no_plain_image(tmp_path: Path) -> None:
         open_slide(path, backend="image")
 
 
+def test_no_program_is_run_to_see_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(SlideError, match="EPS is a program that draws"):
+        open_slide(tmp_path / "a.png")
+
+
 def test_broken_images_are_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     Image.fromarray(picture(300, 300)).save(broken)

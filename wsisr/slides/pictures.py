@@ -122,6 +122,9 @@ def read_facts(path: Path) -> PictureFacts:
             f"{path}: no image that can be read ({type(error).__name__}); the file is damaged or "
             "of another kind."
         ) from error
+    if kind in ("EPS", "WMF"):
+        # Pillow would hand it to Ghostscript or Windows, which run what it says.
+        raise SlideError(f"{path}: {kind} is a program that draws, no image; export it as PNG.")
     if pages > 1:
         raise SlideError(
             f"{path}: holds {pages} pages, so it is no plain image; convert it to a tiled TIFF."
