@@ -29,7 +29,7 @@ from wsisr.errors import DiskFullError
 from wsisr.files import replace_file
 from wsisr.host import package_versions
 from wsisr.slides.tiles import check_damage
-from wsisr.slides.verdicts import cache_folder
+from wsisr.slides.verdicts import cache_folder, reader_versions
 
 KEPT_DAYS = 30
 """How long a dry run's scans wait for their build."""
@@ -62,7 +62,7 @@ def _stamp(path: Path) -> list[Any]:
 
 def kept_scans() -> Path:
     """Where dry runs keep scans: in the user's own cache, for versions that would scan alike."""
-    versions = json.dumps(package_versions(), sort_keys=True)
+    versions = json.dumps([package_versions(), reader_versions()], sort_keys=True)
     return cache_folder() / "scans" / sha256(versions.encode()).hexdigest()[:16]
 
 
