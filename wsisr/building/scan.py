@@ -76,8 +76,8 @@ def keep_scan(folder: Path, task: SlideTask, manifest: Manifest) -> bool:
     list of points decides too, which may change."""
     if manifest.sampling.kind == "points":
         return False
-    kept = kept_scans()
     try:
+        kept = kept_scans()
         kept.mkdir(parents=True, exist_ok=True, mode=0o700)
         _copy(_files(folder, task.slide_id), _files(kept, scan_identity(task, manifest)))
     except (OSError, RuntimeError, DiskFullError):  # no home folder is a RuntimeError
