@@ -49,6 +49,7 @@ GROUPS: dict[str, str] = {
     "register": "register",
     "degrade": "degrade",
     "models": "models",
+    "study": "study",
 }
 """Groups of commands: name -> module with a Typer `app`."""
 

@@ -1,4 +1,4 @@
-"""`wsisr report`: one self-contained HTML page of a store, a run or an evaluation."""
+"""`wsisr report`: one self-contained HTML page of a store, a run, an evaluation or a study."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ import typer
 def command(
     path: Annotated[
         Path,
-        typer.Argument(help="A pair store, a training run, a folder of runs, or an evaluation."),
+        typer.Argument(help="A pair store, a run, a folder of runs, an evaluation, or a study."),
     ],
     output: Annotated[
         Path | None,

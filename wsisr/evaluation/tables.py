@@ -130,19 +130,19 @@ def latex(results: Results) -> str:
         title = f"LR: {table.origin}. {table.score['title']}; {sample_words(table)}"
         header = " & ".join(["Model", *(f"$\\times${s:g}" for s in table.scales)])
         stamped = " ".join(document["stamps"])
-        parts += ["", "\\begin{table}", f"\\caption{{{_tex(title)}. {_tex(stamped)}}}"]
+        parts += ["", "\\begin{table}", f"\\caption{{{tex_text(title)}. {tex_text(stamped)}}}"]
         parts += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header + r" \\", "\\midrule"]
         for group, cells in table.lines:
-            row = [_tex(group.label)]
+            row = [tex_text(group.label)]
             row += [_tex_cell(cells.get(s), table.score["digits"]) for s in table.scales]
             parts.append(" & ".join(row) + r" \\")
         for label, texts in failed_lines(results, table):
-            parts.append(" & ".join(map(_tex, [label, *texts])) + r" \\")
+            parts.append(" & ".join(map(tex_text, [label, *texts])) + r" \\")
         limits = limit_lines(table)
         if limits:
             parts.append("\\midrule")
         for label, texts in limits:
-            parts.append(" & ".join(map(_tex, [label, *texts])) + r" \\")
+            parts.append(" & ".join(map(tex_text, [label, *texts])) + r" \\")
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
     for text_table in [*distance_tables(document), *paper_tables(results)]:
         parts += _tex_table(text_table)
@@ -153,7 +153,7 @@ def latex(results: Results) -> str:
         parts += [f"\\begin{{tabular}}{{l{'r' * len(scales)}}}", "\\toprule"]
         parts.append(" & ".join(["Method", *(f"$\\times${s:g}" for s in scales)]) + r" \\")
         parts.append("\\midrule")
-        parts += [" & ".join(map(_tex, [label, *cells])) + r" \\" for label, cells in reference]
+        parts += [" & ".join(map(tex_text, [label, *cells])) + r" \\" for label, cells in reference]
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
     return "\n".join([*parts, ""])
 
@@ -354,19 +354,20 @@ def _tex_table(table: TextTable) -> list[str]:
     return [
         "",
         "\\begin{table}",
-        f"\\caption{{{_tex(caption)}}}",
+        f"\\caption{{{tex_text(caption)}}}",
         f"\\begin{{tabular}}{{{'l' * len(table.header)}}}",
         "\\toprule",
-        " & ".join(map(_tex, table.header)) + r" \\",
+        " & ".join(map(tex_text, table.header)) + r" \\",
         "\\midrule",
-        *(" & ".join(map(_tex, row)) + r" \\" for row in table.rows),
+        *(" & ".join(map(tex_text, row)) + r" \\" for row in table.rows),
         "\\bottomrule",
         "\\end{tabular}",
         "\\end{table}",
     ]
 
 
-def _tex(text: str) -> str:
+def tex_text(text: str) -> str:
+    """Text with LaTeX's special letters and our marks escaped."""
     plain = "".join(_TEX_SPECIAL.get(letter, letter) for letter in text)
     for mark, command in _TEX_MARKS.items():
         plain = plain.replace(mark, f"${command}$")
@@ -378,4 +379,4 @@ def _tex_cell(cell: Cell | None, digits: int) -> str:
         return "-"
     value, behind = cell_parts(cell, digits)
     value = {1: rf"\textbf{{{value}}}", 2: rf"\underline{{{value}}}"}.get(cell.rank, value)
-    return value + (rf" {{\scriptsize {_tex(behind.strip())}}}" if behind else "")
+    return value + (rf" {{\scriptsize {tex_text(behind.strip())}}}" if behind else "")

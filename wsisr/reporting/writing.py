@@ -10,14 +10,14 @@ INDEX_NAME = "index.html"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
-    """Write the page of a store, a run, a folder of runs or an evaluation.
+    """Write the page of a store, a run, a folder of runs, an evaluation or a study.
 
     Parameters
     ----------
     path : Path
     output : Path, optional
         A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
-        beside a store, ``report.html`` in the folder of a run, and of an evaluation the
+        beside a store, ``report.html`` in the folder of a run, and of an evaluation or a study the
         ``index.html`` that it wrote itself.
 
     Returns
@@ -45,6 +45,10 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         from wsisr.reporting.evaluation_page import write_evaluation_report
 
         return write_evaluation_report(path, path / INDEX_NAME if target is None else target)
+    if (path / "study.json").is_file():
+        from wsisr.reporting.study_page import write_study_report
+
+        return write_study_report(path, target)
     if path.is_dir() and any((entry / RUN_NAME).is_file() for entry in path.iterdir()):
         from wsisr.reporting.runs_page import write_runs_report
 
@@ -55,7 +59,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
 def _what_else(path: Path) -> str:
     known = (
         "reports are written of a pair store (pairs.zarr), a training run or a folder of runs "
-        "(runs/), and an evaluation (eval/)"
+        "(runs/), an evaluation (eval/) and a study"
     )
     if not path.exists():
         return f"{path} does not exist; {known}."
