@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from wsisr.degradation import hr_size, lr_size
+from wsisr.device import fast_kernels, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError, ModelError
 from wsisr.files import remove_partials
 from wsisr.inference.trained import RUN_NAME, open_run
@@ -33,6 +33,7 @@ from wsisr.training.record import describe_environment, new_record
 from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
 from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
+from wsisr.training.stepping import Precision
 from wsisr.training.validation import build_samples, validation_scales
 
 LOCK_NAME = ".lock"
@@ -245,15 +246,11 @@ def roles(plan: DataPlan, rule: CropRule) -> list[Role]:
     return found
 
 
-def choose_precision(
-    asked: str, device: torch.device, info: ModelInfo
-) -> Literal["fp32", "bf16", "fp16"]:
+def choose_precision(asked: str, device: torch.device, info: ModelInfo) -> Precision:
     """The element type of a run; `auto` is bf16 on a GPU that has it."""
     if asked == "auto":
-        # Without emulation: older GPUs would be slower by it than in fp32.
-        able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if able and "bfloat16" in info.dtypes else "fp32"
-    if asked == "fp16" and device.type != "cuda":
+        return "bf16" if has_bfloat16(device) and "bfloat16" in info.dtypes else "fp32"
+    if asked == "fp16" and not on_gpu(device):
         raise ConfigError("train.precision=fp16 needs a GPU; use bf16 or fp32")
     if asked == "bf16":
         if "bfloat16" not in info.dtypes:
@@ -330,9 +327,8 @@ def _settle_torch(config: TrainConfig, device: torch.device) -> None:
         # Without it cuBLAS refuses to be deterministic; read when it starts.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-    if device.type == "cuda" and not config.train.deterministic:
-        torch.backends.cudnn.benchmark = True
-        torch.set_float32_matmul_precision("high")
+    else:
+        fast_kernels(device)
 
 
 def _say(report: Reporter, text: str) -> None:
