@@ -84,7 +84,7 @@ def run_study(request: StudyRequest, report: Reporter = silent) -> StudyOutcome:
         "budget": request.budget.model_dump(mode="json"),
         "store": {
             "name": request.data.name,
-            "content": store.content_digest,
+            "content": store.content_digest(),
             "manifest": store.attributes["manifest"].get("name") or "",
         },
     }
