@@ -29,7 +29,7 @@ from wsisr.evaluation.tables import write_tables
 from wsisr.evaluation.tasks import Task
 from wsisr.files import remove_tree, staged_files
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.reporting.writing import INDEX_NAME
+from wsisr.reporting.page import INDEX_NAME
 
 
 def evaluate(

@@ -56,6 +56,10 @@ __all__ = [
 ]
 
 
+INDEX_NAME = "index.html"
+"""The page that an evaluation or a study has in its own folder."""
+
+
 class Page:
     """A page being written.
 

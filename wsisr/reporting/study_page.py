@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from wsisr.reporting.page import Page, badge, bullets, table
+from wsisr.reporting.page import INDEX_NAME, Page, badge, bullets, table
 from wsisr.studies.definition import Budget, Study
 from wsisr.studies.record import EVALUATION, read_record
 from wsisr.studies.tables import study_table
-
-INDEX_NAME = "index.html"
 
 
 def write_study_report(folder: Path, output: Path | None = None) -> Path:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import RUN_NAME
+from wsisr.reporting.page import INDEX_NAME
 
 PAGE_NAME = "report.html"
-INDEX_NAME = "index.html"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
