@@ -192,7 +192,7 @@ def test_of_two_networks_one_has_to_be_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"netG_A and netG_B.*--part"):
         import_weights(path)
     done = import_weights(path, part="netG_B")
-    assert done.part == "netG_B"
+    assert done.part == "netG_B" and not any("average" in note for note in done.notes)
     assert torch.allclose(
         done.model.net.body[1].body[0].weight, other["body.1.body.0.weight"].float()
     )
@@ -251,6 +251,13 @@ def test_a_wrong_file_is_refused_in_one_sentence(
     with pytest.raises(ModelError, match=words) as caught:
         import_weights(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_encoder_of_more_groups_is_known_by_its_blocks(tmp_path: Path) -> None:
+    model = create_model("lte", preset="tiny", encoder="swinir", encoder_groups=3)
+    done = import_weights(save({"params": model.net.state_dict()}, tmp_path / "w.pth"))
+    assert done.model.settings.encoder_groups == 3
+    assert done.model.settings.encoder_size == "tiny"
 
 
 def test_what_enlarges_nothing_is_refused_by_name(tmp_path: Path) -> None:

@@ -138,6 +138,10 @@ def test_community_weights_keep_the_contract(
     found.input_channels = 1
     with pytest.raises(ModelError, match="RGB"):
         load_community(tmp_path / "w.pth")
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    for load, place in ((load_model, "saved"), (load_community, "w.pth")):
+        with pytest.raises(ModelError, match=r"pip install 'wsisr\[spandrel\]'"):
+            load(tmp_path / place)
 
 
 def test_checkpointing_is_switched_in_every_block() -> None:

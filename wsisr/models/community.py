@@ -68,7 +68,7 @@ def load_community(path: Path | str, device: torch.device | str = "cpu") -> Fixe
     """
     path = Path(path)
     tensors = read_tensors(path)
-    _loader(str(path))
+    reason: ModelError | None = None
     for prefix in _candidates(tensors):
         state = choose_part(tensors, [prefix], str(path)).tensors
         try:
@@ -77,17 +77,20 @@ def load_community(path: Path | str, device: torch.device | str = "cpu") -> Fixe
             reason = error
     raise ModelError(
         f"{path} has the names of no network that wsisr or spandrel knows ({reason}); if it is one "
-        "of wsisr's, name it with --model and --scale (wsisr models list)"
+        "of wsisr's, name it with --model and --scale"
     )
 
 
 def community_from(state: Mapping[str, Tensor], source: str, name: str) -> FixedScaleModel:
     """The network of a bare state dict; see `load_community`."""
+    loader = _loader(source)
     try:
-        found = _loader(source).load_from_state_dict(dict(state))
+        found = loader.load_from_state_dict(dict(state))
     # spandrel raises its own error type for unknown files, and whatever the tensors provoke.
     except Exception as error:
-        raise _UnknownError(str(error) or type(error).__name__) from error
+        raise _UnknownError(
+            f"{source}: spandrel cannot load it ({error or type(error).__name__})"
+        ) from error
     inputs, outputs = int(found.input_channels), int(found.output_channels)
     if (inputs, outputs) != (3, 3):
         raise ModelError(f"{source}: a network from {inputs} to {outputs} channels; RGB is needed")
@@ -119,7 +122,7 @@ def community_from(state: Mapping[str, Tensor], source: str, name: str) -> Fixed
     return model
 
 
-class _UnknownError(Exception):
+class _UnknownError(ModelError):
     """spandrel does not know a state dict."""
 
 
@@ -142,6 +145,8 @@ def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     for key in tensors:
         words = key.split(".")[:-1][:_WRAPPER_DEPTH]
         prefixes |= {".".join(words[: i + 1]) + "." for i in range(len(words))}
-    parts = [choose_part(tensors, [p], "") for p in prefixes if len(behind(tensors, p)) > 1]
+    # A network beside its average is half of a file, with a discriminator less.
+    large = [p for p in prefixes if 4 * len(behind(tensors, p)) >= len(tensors)]
+    parts = [choose_part(tensors, [p], "") for p in large]
     for part in sorted(parts, key=lambda p: (p.prefix.count("."), not p.averaged, p.prefix)):
         yield part.prefix

@@ -185,7 +185,9 @@ def choose_part(
             if rest[0]
             else "the weights are an average"
         )
-    elif any(_is_averaged(key, {}) for key in tensors if not key.startswith(rest[0])):
+    elif wanted is None and any(
+        _is_averaged(key, {}) for key in tensors if not key.startswith(rest[0])
+    ):
         notes.append(
             "the file holds an average too, not by these names: the plain weights are taken"
         )

@@ -24,7 +24,7 @@ _SIZES = {
     ("swinir", 180, 6): "full",
     ("swinir", 32, 2): "tiny",
 }
-"""(encoder, width, blocks or groups) -> what `build_encoder` calls it."""
+"""(encoder, width, blocks or groups) -> what `build_encoder` calls it; SwinIR has any groups."""
 
 
 def _encoder(state: State) -> dict[str, Any]:
@@ -36,28 +36,38 @@ def _encoder(state: State) -> dict[str, Any]:
     for kind, (first, blocks) in kinds.items():
         if first in state:
             width, number = shape(state, first, 4)[0], count(state, blocks)
-            if (kind, width, number) not in _SIZES:
+            sizes = {w: (n, size) for (k, w, n), size in _SIZES.items() if k == kind}
+            usual, size = sizes.get(width, (0, ""))
+            if not usual or (number != usual and kind != "swinir"):
                 raise ModelError(
                     f"its {kind} encoder has {width} channels and {number} blocks; known are "
-                    + ", ".join(f"{w} and {n}" for k, w, n in _SIZES if k == kind)
+                    + ", ".join(f"{w} and {n}" for w, (n, _) in sizes.items())
                 )
-            return {"encoder": kind, "encoder_size": _SIZES[kind, width, number]}
+            groups = {} if number == usual else {"encoder_groups": number}
+            return {"encoder": kind, "encoder_size": size, **groups}
     raise ModelError("its encoder is none of EDSR, RDN and SwinIR")
 
 
 def _reader(
-    model: str, hidden: str, *rules: tuple[str, str], preset: str = "paper", dead: str = r"(?!)"
+    model: str,
+    hidden: str | None,
+    *rules: tuple[str, str],
+    preset: str = "paper",
+    dead: str = r"(?!)",
 ) -> Callable[[State], Found]:
-    """Rename, drop what is never called, and take the width from one tensor's rows."""
+    """Rename, drop what is never called, and take the width (if any) from one tensor's rows."""
 
     def read(state: State) -> Found:
         state, gone = drop(state, *_UNUSED, dead)
         state = rename(state, *rules)
-        if hidden not in state:
-            raise ModelError(f"tensor {hidden} is missing")
+        settings = _encoder(state)
+        if hidden is not None:
+            if hidden not in state:
+                raise ModelError(f"tensor {hidden} is missing")
+            settings["hidden"] = state[hidden].shape[0]
         return Found(
             model=model,
-            settings=_encoder(state) | {"hidden": state[hidden].shape[0]},
+            settings=settings,
             tensors=state,
             dropped=gone,
             preset=preset,
