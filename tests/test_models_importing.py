@@ -213,6 +213,13 @@ def test_a_weights_file_of_ours_alone_is_what_its_header_says(tmp_path: Path) ->
     lr = torch.rand(1, 3, 5, 6)
     with torch.no_grad():
         assert torch.equal(import_weights(alone).model(lr), model.eval()(lr))
+    with pytest.raises(ModelError, match="is edsr, x2; leave --model and --scale out"):
+        import_weights(alone, scale=4)
+    data = bytearray(alone.read_bytes())
+    data[-1001] ^= 64
+    alone.write_bytes(data)
+    with pytest.raises(ModelError, match="do not match the digest"):
+        import_weights(alone)
 
 
 def test_own_names_need_the_network_to_be_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from wsisr.models.foreign.layouts import Found, Recognised, recognise
 from wsisr.models.foreign.ranges import likely_span
 from wsisr.models.registry import build_from_settings, model_spec
 from wsisr.models.settings import override
-from wsisr.models.weights import load_exactly, model_from
+from wsisr.models.weights import check_digest, load_exactly, model_from
 from wsisr.models.wrapper import SRModel
 
 PRESET = "imported"
@@ -110,9 +110,10 @@ def import_weights(
         One sentence: what is wrong with the file, or what has to be said about it.
     """
     path = Path(path)
-    own = _from_header(path)
-    if own is not None:
-        return own
+    done = _from_header(path)
+    if done is not None:
+        _check_said(path, done.model, model, scale)
+        return done
     tensors = read_tensors(path)
     known = recognise(tensors, str(path), part)
     if known is not None and model in (None, known.found.model):
@@ -125,6 +126,7 @@ def import_weights(
             )
         return _from_name(path, tensors, model, scale, preset, changes, part)
     network = load_community(path)
+    _check_said(path, network, None, scale)
     return Imported(
         model=network,
         layout=f"{network.info.name.removeprefix(PREFIX)} (spandrel)",
@@ -133,6 +135,13 @@ def import_weights(
         dropped=0,
         notes=("read by spandrel, which decides what its tensors mean",),
     )
+
+
+def _check_said(path: Path, found: SRModel, name: str | None, scale: int | None) -> None:
+    """Refuse a name and a scale that a file which says its own contradicts."""
+    if name not in (None, found.info.name) or scale not in (None, found.info.scale):
+        reach = f"x{found.info.scale}" if found.info.scale else "any scale"
+        raise ModelError(f"{path} is {found.info.name}, {reach}; leave --model and --scale out")
 
 
 def _from_layout(
@@ -205,6 +214,7 @@ def _from_header(path: Path) -> Imported | None:
     with damage_is_clear(path, ModelError, "copy it again"):
         config = json.loads(text)
         network = model_from(config, tensors, path)
+        check_digest(config, tensors, path)
     load_exactly(network, tensors, str(path))
     return Imported(
         model=network.eval(),

@@ -108,12 +108,7 @@ def load_model_and_config(
     where = folder / CONFIG_NAME
     tensors = read_safetensors(folder / WEIGHTS_NAME)
     model = model_from(config, tensors, where)
-    # Models that were saved before there were digests have none.
-    if config.get(DIGEST_KEY, found := tensors_digest(tensors)) != found:
-        raise ModelError(
-            f"{folder / WEIGHTS_NAME}: its tensors do not match the digest in {CONFIG_NAME}: the "
-            "file was damaged or edited; copy it again"
-        )
+    check_digest(config, tensors, folder / WEIGHTS_NAME)
     load_exactly(model, tensors, str(folder / WEIGHTS_NAME))
     return model.to(device).eval(), config
 
@@ -141,6 +136,18 @@ def model_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
         # The fresh weights are overwritten: the caller's random state must not notice them.
         with torch.random.fork_rng(devices=[]):
             return build_from_settings(spec, settings, config["scale"], config["preset"])
+
+
+def check_digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raise `ModelError` if tensors are not those that were saved.
+
+    Models that were saved before there were digests have none.
+    """
+    if config.get(DIGEST_KEY, found := tensors_digest(tensors)) != found:
+        raise ModelError(
+            f"{where}: its tensors do not match the digest that was saved with them: the file was "
+            "damaged or edited; copy it again"
+        )
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

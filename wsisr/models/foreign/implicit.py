@@ -1,8 +1,9 @@
-"""Layouts of LIIF, LTE, LTE+, ITSRN and ISTE.
+"""Layouts of LIIF, LTE, LTE+, LMI, ITSRN and ISTE.
 
-Facts of yinboc/liif, jaewon-lee-b/lte, codyshen0000/ITSRN and dmhdmhdmh/ISTE. All of them work on
-RGB in [-1, 1], which their configurations say and their files do not; our networks do so inside.
-Their EDSR encoder keeps the mean shift that it never calls; their SwinIR encoder keeps tables.
+Facts of yinboc/liif, jaewon-lee-b/lte, pf0607/COZ, codyshen0000/ITSRN and dmhdmhdmh/ISTE. All of
+them work on RGB in [-1, 1], which their configurations say and their files do not; our networks do
+so inside. Their EDSR encoder keeps the mean shift that it never calls; their SwinIR encoder keeps
+tables.
 """
 
 from collections.abc import Callable
@@ -112,6 +113,12 @@ LAYOUTS = (
         needs=("encoder.", "freq.weight", "freq.bias", "phase.weight", "layers.0.weight"),
         lacks=("imnet.",),
         read=_lte_fast,
+    ),
+    Layout(
+        title="LMI",
+        anchor="imnet.out.weight",
+        needs=("encoder.", "metanet.layers.0.weight"),
+        read=_reader("lmi", None),
     ),
     Layout(
         title="ITSRN",
