@@ -384,5 +384,6 @@ def test_a_start_from_another_layout_maps_and_folds(tmp_path: Path) -> None:
     model = create_model("edsr", scale=4, preset="tiny", width=8, blocks=2)
     done = start_from(model, save({"params": given.state}, tmp_path / "w.pth"))
     assert done.fresh == ("net.tail.0.2.bias", "net.tail.0.2.weight") and not done.left_over
+    assert "rgb_mean is (0.4488, 0.4371, 0.404) in the file and (0.8, 0.65" in done.sentence()
     wanted = given.state["conv_first.weight"] * 255
     assert torch.allclose(model.net.head[0].weight.double(), wanted, atol=1e-4)

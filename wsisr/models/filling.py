@@ -14,6 +14,8 @@ from wsisr.models.weights import WEIGHTS_NAME, check_finite, load_exactly
 from wsisr.models.wrapper import SRModel
 
 _NAMED = 6
+_UNSHAPED = ("rgb_mean", "res_scale")
+"""Settings that no shape shows, and that change what weights mean."""
 
 
 def load_foreign(model: SRModel, path: Path | str) -> tuple[str, ...]:
@@ -32,7 +34,7 @@ def load_foreign(model: SRModel, path: Path | str) -> tuple[str, ...]:
     tensors, found, part = _for_model(model, Path(path))
     notes = list(part.notes)
     if found is not None:
-        notes += found.notes
+        notes += [*found.notes, *_differing(model, found)]
         if found.spans:
             load_exactly(model, tensors, str(path))
             span, note = decide_span(Path(path), model, found, None, must=False)
@@ -92,7 +94,7 @@ def start_from(model: SRModel, path: Path | str) -> StartReport:
     state, found, part = _for_model(model, source)
     notes = list(part.notes)
     if found is not None:
-        notes += found.notes
+        notes += [*found.notes, *_differing(model, found)]
         if found.spans:
             state = ours(folded(found, found.spans[0] if found.sure else 1))
             notes.append(f"values in 0..{found.spans[0] if found.sure else 1} are assumed")
@@ -119,6 +121,18 @@ def start_from(model: SRModel, path: Path | str) -> StartReport:
         left_over=tuple(sorted(set(state) - set(merged))),
         notes=tuple(notes),
     )
+
+
+def _differing(model: SRModel, found: Found) -> list[str]:
+    """Settings of the model that are not those that the weights were trained with."""
+    pairs = {
+        key: (found.settings.get(key), getattr(model.settings, key, None)) for key in _UNSHAPED
+    }
+    return [
+        f"{key} is {theirs} in the file and {own} in the model"
+        for key, (theirs, own) in pairs.items()
+        if theirs is not None and theirs != own
+    ]
 
 
 def _for_model(model: SRModel, path: Path) -> tuple[dict[str, Tensor], Found | None, Part]:
