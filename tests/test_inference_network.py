@@ -1,6 +1,7 @@
 """A network on a device: precision, symmetries, memory, and the way from disk."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,12 @@ def test_what_is_not_there_or_broken_is_named(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="--precision"):
         load("bicubic", precision="float8")
-    (tmp_path / "run.json").write_text(json.dumps(DOCUMENT | {"scale_range": 3}))
-    with pytest.raises(ConfigError, match="is damaged"):
-        open_trained(tmp_path)
+    ranges = (3, [1, math.inf], [math.nan, 2], [0, 2], [4, 2], [1e400, 1e400], ["x", 2])
+    wrong = [{"scale_range": value} for value in ranges] + [{"scale": math.inf}, {"scale": [4]}]
+    for change in wrong:
+        (tmp_path / "run.json").write_text(json.dumps(DOCUMENT | change))
+        with pytest.raises(ConfigError, match=r"run\.json is damaged .* copy it again"):
+            open_trained(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps([DOCUMENT]))
     with pytest.raises(ConfigError, match="cannot be read"):
         open_trained(tmp_path)

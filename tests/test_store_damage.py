@@ -103,3 +103,19 @@ def test_metadata_of_any_kind_is_a_sentence(store: Path, file: str, text: str) -
     (store / file).write_text(text)
     with pytest.raises(StoreError, match=r"a\.zarr"):
         open_pairs(store).patch("s0", 0, "40x")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("slides", ["s0", "s9"], "has no slide 's9'"),
+        ("magnifications", ["40x", "9x"], "an array '10x' that the store does not name"),
+    ],
+)
+def test_a_root_that_names_other_slides_or_arrays_is_one_sentence(
+    store: Path, tmp_path: Path, key: str, value: list[str], words: str
+) -> None:
+    rewrite(store / "zarr.json", lambda d: slide_attributes_of(d).update({key: value}))
+    with pytest.raises(StoreError, match=words):
+        export_store(store, "png", tmp_path / "out")
+    assert not verify_store(store).ok

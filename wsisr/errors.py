@@ -95,6 +95,10 @@ class CorruptStoreError(StoreError):
     """Stored bytes do not match their checksum, digest or declared layout."""
 
 
+class NoSuchSlideError(StoreError, KeyError):
+    """A store has no slide of that name."""
+
+
 class DiskFullError(StoreError):
     """The disk that is written to is full; what is committed so far stays valid."""
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
+from wsisr.errors import CorruptStoreError, NoSuchSlideError, StoreError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest, slide_digest
 from wsisr.store.layout import META, StorePaths, check_array_name, check_slide_id
@@ -46,6 +46,8 @@ class SlideView:
             # Names become paths, here and in exports.
             for name in self.attributes["arrays"]:
                 check_array_name(name)
+                if name not in store.arrays:
+                    raise ValueError(f"an array {name!r} that the store does not name")
             if len(self) < 0:
                 raise ValueError("a negative number of patches")
 
@@ -118,7 +120,10 @@ class _Slides(Mapping[str, SlideView]):
             if slide_id not in self._present:
                 fits = self._store.named(slide_id)
                 if len(fits) != 1 or fits[0] not in self._present:
-                    raise KeyError(slide_id)
+                    raise NoSuchSlideError(
+                        f"{self._store.path} has no slide {slide_id!r}; if its own list names it, "
+                        "run wsisr verify."
+                    )
                 return self[fits[0]]
             index = self._store.slide_index(slide_id)
             self._open[slide_id] = SlideView(self._store, slide_id, index)
