@@ -21,10 +21,12 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [
         image_row("net", 'slide, "odd"', 3, 30.123456789012345),
         image_row("net", "s", 4, math.inf, seed=None, scale=2.4, in_range=False, label=""),
+        image_row("-net", "s", 5, -1.5, label="=HYPERLINK(1)", patient="'+7"),
     ]
     file = RowFile(path, ["psnr_rgb"])
     file.append(rows)
     assert read_rows(path) == (("psnr_rgb",), rows)
+    assert ",'=HYPERLINK(1)," in path.read_text() and ",-1.5\n" in path.read_text()
     assert RowFile(path, ["psnr_rgb"]).rows == rows
     file.append([image_row("net", "s", 5, math.nan)])
     assert math.isnan(read_rows(path)[1][-1].scores["psnr_rgb"])

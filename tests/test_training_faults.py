@@ -12,12 +12,12 @@ from torch import nn
 from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError, CorruptStoreError, DiskFullError
+from wsisr.inference import open_run
 from wsisr.models import create_model, load_model
 from wsisr.progress import ProgressEvent
 from wsisr.training import (
     TrainingError,
     TrainRequest,
-    open_run,
     recipes,
     resolve_config,
     start,

@@ -194,7 +194,7 @@ class StoreModel(RuleBasedStateMachine):
         kept = {slide: [True] * count_of(content) for slide, content in wanted.items()}
         self.reach(wanted, kept, ended, "")
 
-    @precondition(lambda self: self.whole)
+    @precondition(lambda self: self.whole and self.slides)
     @rule(limit=RULES, step=st.just(0) | STEPS)
     def keep_by_another_rule(self, limit: float, step: int) -> None:
         ended = self.act(lambda: keep_pairs(self.path, f"spread<={limit}") and None, step)

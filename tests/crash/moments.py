@@ -59,6 +59,5 @@ def run(case: "Case", base: Path, trials: int, seed: int) -> int:
 if __name__ == "__main__":
     import cases
 
-    cases.warm()
     trials, seed = int(sys.argv[3]), int((*sys.argv[4:], 1)[0])
     print(run(cases.CASES[sys.argv[1]], Path(sys.argv[2]), trials, seed))
