@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from slides_samples import picture
-from vendor_files import write_mirax, write_scn
+from vendor_files import write_mirax, write_ndpi, write_scn
 
 from wsisr.slides import judge_slide, open_slide
 from wsisr.slides.readers import BACKENDS
@@ -60,6 +60,19 @@ def test_leica_areas_lie_where_the_file_says(tmp_path: Path, image: np.ndarray) 
     np.testing.assert_array_equal(shown[500:800, 700:1000], second)
     assert valid.sum() == first[..., 0].size + second[..., 0].size
     assert valid[50:350, 100:500].all() and (shown[~valid] == 255).all()
+
+
+def test_hamamatsu_focal_planes_are_told_apart(tmp_path: Path) -> None:
+    """The middle plane by its height, not the first page; the planes lie in no order."""
+    planes = [picture(320, 256, seed) for seed in (5, 0, 6)]
+    path = write_ndpi(tmp_path / "a.ndpi", planes, [2000, -2000, 0])
+    for asked, wanted in ((None, 2), (1, 1), (3, 0)):
+        with open_slide(path, focal_plane=asked) as slide:
+            shown = slide.read_level(0, 0, 0, 320, 256).astype(int)
+            assert slide.info.backend == "direct" and "3 focal planes" in slide.info.quirks[0]
+            assert slide.info.verdict is not None and slide.info.verdict.status == "agree"
+        off = [np.abs(shown - plane).mean() for plane in planes]
+        assert off[wanted] < 5 and int(np.argmin(off)) == wanted, off
 
 
 REAL = {

@@ -169,3 +169,53 @@ def _scn_image(box: tuple[int, int, int, int], sizes: list[tuple[int, int, int]]
         "<illuminationSource>brightfield</illuminationSource></illuminationSettings>"
         "</scanSettings></image>"
     )
+
+
+def write_ndpi(path: Path, planes: list[U8], offsets_nm: list[int]) -> Path:
+    """A Hamamatsu NDPI of one level: one JPEG a focal plane, cut by restart markers.
+
+    A TIFF whose pointers between directories have 8 bytes, with the upper halves of all values
+    behind the entries.
+    """
+    out, pointer = bytearray(b"II*\0" + bytes(8)), 4
+    for image, z in zip(planes, offsets_nm, strict=True):
+        stream = io.BytesIO()
+        Image.fromarray(image).save(
+            stream, "JPEG", quality=95, subsampling=0, restart_marker_rows=1
+        )
+        at, (height, width) = len(out), image.shape[:2]
+        out += stream.getvalue()
+        values: dict[int, tuple[int, bytes]] = {
+            256: (4, struct.pack("<I", width)),
+            257: (4, struct.pack("<I", height)),
+            258: (3, struct.pack("<3H", 8, 8, 8)),
+            259: (3, struct.pack("<H", 7)),
+            262: (3, struct.pack("<H", 6)),
+            271: (2, b"Hamamatsu\0"),
+            273: (4, struct.pack("<I", at)),
+            277: (3, struct.pack("<H", 3)),
+            278: (4, struct.pack("<I", height)),
+            279: (4, struct.pack("<I", stream.tell())),
+            282: (5, struct.pack("<2I", 40_000, 1)),
+            283: (5, struct.pack("<2I", 40_000, 1)),
+            296: (3, struct.pack("<H", 3)),
+            65420: (4, struct.pack("<I", 1)),
+            65421: (11, struct.pack("<f", 40.0)),
+            65422: (9, struct.pack("<i", 0)),
+            65423: (9, struct.pack("<i", 0)),
+            65424: (9, struct.pack("<i", z)),
+        }
+        entries = b""
+        for tag, (kind, raw) in values.items():
+            count = len(raw) // {2: 1, 3: 2, 4: 4, 5: 8, 9: 4, 11: 4}[kind]
+            if len(raw) > 4:
+                place = struct.pack("<I", len(out))
+                out += raw
+                raw = place
+            entries += struct.pack("<HHI", tag, kind, count) + raw.ljust(4, b"\0")
+        struct.pack_into("<Q", out, pointer, len(out))
+        out += struct.pack("<H", len(values)) + entries
+        pointer = len(out)
+        out += bytes(8 + 4 * len(values))
+    path.write_bytes(out)
+    return path

@@ -123,7 +123,7 @@ class TifffileStore:
             plane = None if info.focal_plane is None else info.focal_plane - 1
             self._white = info.white
             self._axes = series.axes
-            self._plane = plane or 0
+            self._plane = (plane or 0) if not self._tiff.is_ndpi else _by_height(series, plane or 0)
             levels = [level for level in series.levels if level.axes == series.axes]
             self._arrays = [
                 zarr.open_array(series.aszarr(level=number), mode="r")
@@ -184,6 +184,12 @@ def _to_bytes(samples: NDArray[Any], white: float | None) -> NDArray[Any]:
     if white is None or samples.dtype == np.uint8:
         return samples
     return np.floor(samples.astype(np.float64) * 255.0 / white + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _by_height(series: Any, plane: int) -> int:
+    """Where the plane of a height, counted from the lowest, stands in an NDPI: in any order."""
+    heights = [int((page.aspage().ndpi_tags or {})["ZOffsetFromSlideCenter"]) for page in series]
+    return int(np.argsort(heights, kind="stable")[plane])
 
 
 def _channel_order(series: Any) -> list[int]:
