@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from wsisr_cli.register import app
 
 from wsisr.errors import RegistrationError
+from wsisr.files import save_picture
 from wsisr.registration import figures, luma_power, psnr_ceiling, register_pair
 from wsisr.registration.showing import pair_figure, read_image, register_images
 from wsisr.testing.pair_scenes import synthetic_tissue
@@ -92,7 +93,7 @@ def test_field_and_histogram_draw_what_they_are_given(tmp_path):
     histogram = figures.residual_histogram(residuals, title="histogram", limit_px=3.0)
     assert (histogram[:320, :, 2] > histogram[:320, :, 0]).any()
     assert figures.residual_histogram(np.zeros((0, 2))).shape == histogram.shape
-    figures.save_png(tmp_path / "a.png", drawn)
+    save_picture(tmp_path / "a.png", drawn)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), drawn)
 
 
