@@ -27,6 +27,7 @@ from wsisr.degradation import degrade, resize
 from wsisr.degradation.files import read_rgb
 from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
+from wsisr.device import choose_device, on_gpu, synchronise
 from wsisr.metrics import psnr
 from wsisr.testing.degradations import make_scanner, scan
 
@@ -162,14 +163,15 @@ def throughput(arguments: argparse.Namespace) -> None:
             degrade(hr, spec, 4, step=step)
             rates.append(len(hr) / (time.process_time() - start))
         line = f"{spec:20} {np.median(rates[1:]):8.0f} samples per CPU s"
-        if torch.cuda.is_available():
-            images = hr.cuda().repeat(4, 1, 1, 1)
+        device = choose_device()
+        if on_gpu(device):
+            images = hr.to(device).repeat(4, 1, 1, 1)
             degrade(images, spec, 4)
-            torch.cuda.synchronize()
+            synchronise(device)
             start = time.perf_counter()
             for step in range(10):
                 degrade(images, spec, 4, step=step)
-            torch.cuda.synchronize()
+            synchronise(device)
             line += f", {10 * len(images) / (time.perf_counter() - start):8.0f} samples/s on GPU"
         print(line)
 

@@ -26,6 +26,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from wsisr import __version__
+from wsisr.device import choose_device, describe, on_gpu
 from wsisr.evaluation.cost import QUERY_SCALE, measure
 from wsisr.metrics import ssim
 from wsisr.models import create_model, model_spec
@@ -37,15 +38,15 @@ TABLE_8 = {"liif": 11.4, "lte": 11.5, "itsrn": 11.7, "lit": 16.1, "iste": 12.5}
 def header() -> None:
     """The machine and the versions."""
     print(f"wsisr {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = describe(choose_device())
     print(f"{device}, {platform.system()}, {torch.get_num_threads()} threads")
 
 
 def cost(names: list[str], preset: str, scale: int) -> None:
     """One line for each model and query size."""
     header()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    lr_px = 96 if device == "cuda" else 48
+    device = str(choose_device())
+    lr_px = 96 if on_gpu(device) else 48
     print(f"LR {lr_px} x {lr_px}, batch 1, float32")
     print(f"{'model':10} {'scale':>5} {'query':>6} {'/2^20':>7} {'paper':>6} {'GMAC':>8} "
           f"{'peak MiB':>9} {'ms':>9}")  # fmt: skip

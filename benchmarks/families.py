@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from wsisr import __version__
+from wsisr.device import choose_device, describe
 from wsisr.inference.trained import find_runs
 from wsisr.models import list_models, model_spec
 from wsisr.reporting.charts import Series, chart
@@ -94,9 +95,7 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="leave the evaluation out")
     options = parser.parse_args()
     print(f"wsisr {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, CUDA {torch.cuda.is_available()}"
-    )
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, {describe(choose_device())}")
     names = options.models or [n for n in list_models() if n not in WITHOUT] + ["masrgan"]
     done = {run.model for run in find_runs(options.out / "runs") if run.state == "finished"}
     seconds = {}

@@ -1,7 +1,6 @@
 """Models: fast forms against plain ones, and tiny presets against bicubic.
 
     python benchmarks/models.py forms            time and peak memory on this machine's CPU
-    python benchmarks/models.py gpu              the GPU rows (needs CUDA)
     python benchmarks/models.py overfit DATA     tiny presets on four real patches of DATA
 
 Every number is a ratio of two forms that run side by side in one process, with the same weights;
@@ -211,90 +210,17 @@ def overfit_all(folder: Path, names: list[str]) -> None:
         )
 
 
-def gpu_peak(run: Callable[[], object]) -> tuple[float, float]:
-    """Median milliseconds of five calls after two, and peak MiB above the start."""
-    for _ in range(2):
-        run()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    base = torch.cuda.memory_allocated()
-    times = []
-    for _ in range(5):
-        start = torch.cuda.Event(enable_timing=True)
-        stop = torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        stop.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(stop))
-    return statistics.median(times), (torch.cuda.max_memory_allocated() - base) / 2**20
-
-
-def gpu() -> None:
-    """Training steps and texture attention on a CUDA device, fused against unfused."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device is here")
-    header()
-    print(torch.cuda.get_device_name())
-    device = torch.device("cuda")
-    for name, lr_px, batch in (("mihatp", 48, 16), ("hat", 48, 16), ("masrnet", 48, 16)):
-        model = create_model(name, scale=4, preset="paper").to(device)
-        if model.info.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        lr = torch.rand(batch, 3, lr_px, lr_px, device=device)
-
-        def step(model: torch.nn.Module = model, lr: Tensor = lr) -> None:
-            with torch.autocast("cuda", torch.bfloat16):
-                loss = model(lr).float().abs().mean()
-            loss.backward()
-            model.zero_grad(set_to_none=True)
-
-        fused = gpu_peak(step)
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            unfused = gpu_peak(step)
-        print(
-            f"{name} x4 step, LR {lr_px}, batch {batch}: {fused[0]:.0f} ms, {fused[1]:.0f} MiB; "
-            f"attention unfused {unfused[0]:.0f} ms, {unfused[1]:.0f} MiB"
-        )
-        del model
-    for form, label in ((transfer_texture, "exact low-memory"), (naive_transfer_texture, "TTSR")):
-        maps = [torch.randn(1, 64, 128, 128, device=device, requires_grad=True) for _ in range(3)]
-
-        def attention(
-            form: Callable[..., tuple[Tensor, Tensor]] = form, maps: list[Tensor] = maps
-        ) -> None:
-            texture, confidence = form(*maps)
-            (texture * confidence).sum().backward()
-
-        ms, mib = gpu_peak(attention)
-        print(f"texture attention 128 x 128, {label}: {ms:.1f} ms, {mib:.0f} MiB")
-    iste = create_model("iste", preset="paper").to(device).eval()
-    for lr_px, scale in ((96, 2.0), (384, 2.0)):
-        lr = torch.rand(1, 3, lr_px, lr_px, device=device)
-
-        def render(lr: Tensor = lr, scale: float = scale) -> None:
-            with torch.no_grad():
-                iste(lr, scale=scale)
-
-        ms, mib = gpu_peak(render)
-        print(
-            f"iste:paper, {lr_px} px at x{scale:g}, whole-image scope: {ms:.0f} ms, {mib:.0f} MiB"
-        )
-
-
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["forms", "gpu", "overfit", "measure"])
+    parser.add_argument("what", choices=["forms", "overfit", "measure"])
     parser.add_argument("rest", nargs="*")
     given = parser.parse_args()
     if given.what == "forms":
         # stf-x4 is for the asking: its plain form takes minutes and many GiB.
         forms(given.rest or [case for case in CASES if case != "stf-x4"])
-    elif given.what == "gpu":
-        gpu()
     elif given.what == "measure":
         measure(given.rest[0], int(given.rest[1]))
     else:

@@ -1,8 +1,7 @@
-"""Training: where a step's time goes, and what GPUs reach.
+"""Training: where a step's time goes. What GPUs reach: `benchmarks/gpu.py`.
 
     python benchmarks/training.py loader pairs.zarr      crops out of a store (no model)
     python benchmarks/training.py share pairs.zarr [--wall]   real-data against synthetic steps
-    python benchmarks/training.py gpu pairs.zarr         samples/s of each family (needs CUDA)
 
 `share` is the acceptance row "real-data step >= 95 % of synthetic". With a GPU both are run in
 turns, several times, and the medians of wall time are compared. Without one, wall time on a shared
@@ -22,6 +21,7 @@ from pathlib import Path
 import torch
 
 from wsisr import __version__
+from wsisr.device import accelerated, choose_device, describe
 from wsisr.progress import ProgressEvent
 from wsisr.training import TrainRequest, train
 from wsisr.training.bench import bench_store, loader_table
@@ -30,11 +30,9 @@ from wsisr.training.request import settle
 from wsisr.training.showing import run_synthetic
 from wsisr.training.start import prepare
 
-FAMILIES = ("mihatp", "iste", "cwtnet", "masrnet", "masrgan", "swinir", "rcan")
-
 
 def header() -> None:
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    where = describe(choose_device())
     print(f"wsisr {__version__}, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, {where}\n")
 
@@ -105,38 +103,9 @@ def share(store: Path, models: list[str], steps: int, rounds: int) -> None:
             )
 
 
-def gpu(store: Path, models: list[str], steps: int) -> None:
-    """Samples/s and memory: eager and compiled, fp32 and bf16, resident and streaming."""
-    if not torch.cuda.is_available():
-        raise SystemExit("no CUDA device is here")
-    print("| model | precision | compile | cache | samples/s | step ms | wait ms | MiB |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name in models:
-        for precision in ("fp32", "bf16"):
-            for mode in ("off", "default"):
-                for cache in ("device", "stream"):
-                    settings = (
-                        f"train.precision={precision}",
-                        f"train.compile={mode}",
-                        f"data.cache={cache}",
-                    )
-                    request = TrainRequest(
-                        model=name, data=store, preset="recommended", assignments=settings
-                    )
-                    torch.cuda.reset_peak_memory_stats()
-                    found = real_speed(request, steps)
-                    print(
-                        f"| {name} | {precision} | {mode} | {cache} "
-                        f"| {found['samples_per_s']:.1f} | {found['step_ms']:.1f} "
-                        f"| {found['data_wait_ms']:.2f} | {found['memory_mib']:.0f} |",
-                        flush=True,
-                    )
-                    torch.compiler.reset()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("loader", "share", "gpu"))
+    parser.add_argument("what", choices=("loader", "share"))
     parser.add_argument("store", type=Path)
     parser.add_argument("--models", nargs="*", help="registry names (default: by what is run)")
     parser.add_argument("--steps", type=int, default=20)
@@ -146,14 +115,12 @@ def main() -> None:
     header()
     if options.what == "loader":
         print(loader_table(bench_store(options.store)))
-    elif options.what == "share":
+    else:
         models = options.models or ["mihatp", "iste"]
-        if torch.cuda.is_available() or options.wall:
+        if accelerated(choose_device()) or options.wall:
             share(options.store, models, options.steps, options.rounds)
         else:
             cpu_share(options.store, models, options.steps)
-    else:
-        gpu(options.store, options.models or list(FAMILIES), options.steps)
 
 
 if __name__ == "__main__":

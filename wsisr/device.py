@@ -11,12 +11,14 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wsisr.errors import ConfigError
 from wsisr.host import available_bytes
@@ -256,6 +258,68 @@ def peak_bytes(device: Device, run: Callable[[], object]) -> int | None:
     run()
     synchronise(device)
     return int(torch.cuda.max_memory_allocated(device) - before)
+
+
+@contextmanager
+def limited_memory(device: Device, more: int) -> Iterator[None]:
+    """Within it the process may take only so many bytes more; what asks for more fails as usual.
+
+    On a CPU, which would swap, any single tensor beyond that is refused in its stead.
+    """
+    if on_gpu(device):
+        total = torch.cuda.get_device_properties(device).total_memory
+        allowed = torch.cuda.memory_reserved(device) + more
+        torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
+        try:
+            yield
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+        return
+    with _Refusing(more):
+        yield
+
+
+class _Refusing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses results beyond a size as the host's allocator does."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = most
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.untyped_storage().nbytes() > self.most:
+            raise RuntimeError(f"can't allocate memory: a planted limit of {self.most} bytes")
+        return out
+
+
+def busy_share(device: Device, run: Callable[[], object]) -> float:
+    """Part of a run's wall time in which the device computed.
+
+    Of a GPU the time in which at least one kernel ran (torch's profiler; nvidia-smi's utilisation
+    is full for the smallest kernel); of a CPU the process's time over that of its threads.
+    """
+    if not on_gpu(device):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        wall = time.perf_counter() - wall
+        return (time.process_time() - cpu) / max(wall * torch.get_num_threads(), 1e-9)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        synchronise(device)
+        wall = time.perf_counter()
+        run()
+        synchronise(device)
+        wall = time.perf_counter() - wall
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in profile.events() or ()
+        if event.device_type.name == GPU.upper()
+    )
+    busy_us, end = 0.0, 0.0
+    for start, stop in spans:
+        busy_us += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return float(busy_us / 1e6 / max(wall, 1e-9))
 
 
 def release_memory(error: BaseException | None = None) -> None:

@@ -48,6 +48,13 @@ def show(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting to change: key=value; repeatable.")
     ] = None,
+    card: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Estimate training on this card, or on that of a report of wsisr doctor --gpu; "
+            "repeatable. [default: one of 24, 40 and 80 GB]"
+        ),
+    ] = None,
 ) -> None:
     """Parameters, arithmetic and memory of one network, its settings and its paper."""
     from wsisr.models import list_models
@@ -59,6 +66,20 @@ def show(
         typer.echo(describe_trained(open_model(name)))
         return
     typer.echo(describe_model(name, scale=scale, preset=preset, lr_px=lr_px, changes=set_ or []))
+    if name == "bicubic":
+        return
+    from wsisr.models import model_spec
+    from wsisr.training.cost import choose_cards, cost_table
+    from wsisr.training.presets import resolve_config
+
+    fixed = model_spec(name).kind == "fixed"
+    config = resolve_config(
+        name,
+        preset=preset,
+        scale=int(scale) if scale is not None and fixed else None,
+        assignments=[f"data.crop_lr_px={lr_px}", *(f"model.{change}" for change in set_ or [])],
+    ).config
+    typer.echo(f"\nTraining with this preset:\n\n{cost_table(config, choose_cards(card or []))}")
 
 
 @app.command("import")

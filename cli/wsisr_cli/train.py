@@ -54,8 +54,15 @@ def command(
         bool, typer.Option("--synthetic", help="Time the model alone, on random batches.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Two steps and a validation; nothing is written.")
+        bool, typer.Option("--dry-run", help="Two steps, a validation, and what the run will cost.")
     ] = False,
+    card: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --dry-run: estimate memory and hours on this card, or on that of a report "
+            "of wsisr doctor --gpu; repeatable. [default: one of 24, 40 and 80 GB]"
+        ),
+    ] = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the resolved configuration and stop.")
     ] = False,
@@ -67,6 +74,7 @@ def command(
     from wsisr.errors import ConfigError
     from wsisr.training.showing import (
         config_text,
+        cost_text,
         measure_synthetic,
         outcome_text,
         schema_text,
@@ -105,5 +113,7 @@ def command(
         outcome, folder = train(request, report, dry_run=dry_run)
     if outcome.main and (outcome.validation or not dry_run):
         typer.echo(outcome_text(outcome, folder, dry_run=dry_run))
+    if outcome.main and dry_run:
+        typer.echo(f"\n{cost_text(request, card or ())}")
     if outcome.state == "interrupted":
         raise typer.Exit(130)

@@ -1,12 +1,14 @@
 """What `wsisr train` shows beside training: configuration, schema, outcome, the model's speed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from wsisr.device import accelerated, choose_device
 from wsisr.progress import Reporter, silent
 from wsisr.training.config import TrainConfig
+from wsisr.training.cost import choose_cards, cost_table
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import FixedFeed
 from wsisr.training.parallel import join, leave
@@ -24,6 +26,13 @@ def config_text(request: TrainRequest) -> str:
     notes = [*(f"reading: {r}" for r in resolved.readings)]
     notes += [f"warning: {w}" for w in resolved.warnings]
     return "\n".join([*(f"# {note}" for note in notes), resolved.config.to_yaml().rstrip()])
+
+
+def cost_text(request: TrainRequest, cards: Sequence[str] = ()) -> str:
+    """What the run will cost on cards, by name or by a report of ``wsisr doctor --gpu``."""
+    chosen = choose_cards(cards)
+    resolved = resolve(request, accelerated(choose_device(request.device)))
+    return cost_table(resolved.config, chosen)
 
 
 def schema_text() -> str:

@@ -1,0 +1,246 @@
+"""Proof on a device, run on the CPU: plan, checks, planted faults, a report that goes on."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wsisr.errors import ConfigError
+from wsisr.models import list_models
+from wsisr.models.srcnn import Srcnn
+from wsisr.proof import checks, run
+from wsisr.proof.bench import Bench
+from wsisr.proof.plan import FAMILIES, Check, Form, plan_checks
+from wsisr.proof.table import report_text
+from wsisr.proof.worker import answer
+from wsisr.training import recipes
+
+torch.set_num_threads(1)
+NETWORKS = [name for name in list_models() if name != "bicubic"]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(work=tmp_path_factory.mktemp("proof"), device=torch.device("cpu"), preset="tiny")
+
+
+def test_a_plan_has_every_network_in_every_form_and_tells_most_first() -> None:
+    planned = plan_checks(gpu=True, cards=2)
+    assert len({check.key for check in planned}) == len(planned)
+    trained = [check for check in planned if check.kind == "train"]
+    # Three precisions, eager and compiled, checkpointed or not, resident or streamed.
+    assert {check.model for check in trained} == set(NETWORKS)
+    assert sum(check.model == "mihatp" for check in trained) == 3 * 2 * 2 * 2
+    first = [check.model for check in planned if check.kind == "train"][: len(NETWORKS)]
+    assert tuple(first[:5]) == FAMILIES and set(first) == set(NETWORKS)
+    assert all(check.form == Form(precision="bf16") for check in trained[: len(NETWORKS)])
+    assert {check.kind for check in planned[:120]} >= {"agree", "resume", "evaluate", "upscale"}
+    assert planned[-1].form.departures == 3
+    assert [c for c in planned if c.kind == "cards"]
+    assert Check.of(json.loads(json.dumps(planned[-1].document()))) == planned[-1]
+
+
+def test_without_a_gpu_nothing_is_trained_in_float16() -> None:
+    planned = plan_checks(["srcnn"], gpu=False)
+    assert {c.form.precision for c in planned if c.kind == "train"} == {"fp32", "bf16"}
+    assert {c.form.precision for c in planned if c.kind == "agree"} == {"fp32", "bf16", "fp16"}
+    assert not any(c.kind == "cards" for c in planned)
+    older = plan_checks(["srcnn"], gpu=True, bfloat16=False)
+    assert {c.form.precision for c in older} == {"fp32", "fp16"}
+
+
+@pytest.mark.parametrize("kind", ["draws", "train", "agree", "evaluate", "upscale", "memory"])
+def test_a_sound_network_passes(bench: Bench, kind: Any) -> None:
+    row = answer(Check(kind=kind, model="srcnn"), bench)
+    assert row["state"] == "pass", row
+    assert row["facts"]
+
+
+def test_speed_is_measured_beside_the_plain_form(bench: Bench) -> None:
+    facts = answer(Check(kind="speed", model="masrnet"), bench)["facts"]
+    assert facts["samples_per_s"] > 0 and facts["plain_samples_per_s"] > 0
+    assert facts["busy"] > 0 and facts["memory_mib"] > 0
+
+
+def planted_nan(self: Srcnn, lr: torch.Tensor, right: Any = Srcnn.forward) -> torch.Tensor:
+    out: torch.Tensor = right(self, lr)
+    return out * float("nan") if torch.is_autocast_enabled("cpu") else out
+
+
+def test_a_nan_in_bfloat16_is_found_and_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Srcnn, "forward", planted_nan)
+    check = Check(kind="train", model="srcnn", form=Form(precision="bf16"))
+    row = answer(check, bench)
+    assert (row["state"], row["fault"]) == ("fail", "not finite")
+    report = {"identity": {"device": "cpu"}, "rows": {check.key: {**check.document(), **row}}}
+    said = report_text(report)
+    assert "**not finite**, first in train srcnn bf16" in said
+    assert "What to try: train with train.precision=fp32" in said
+
+
+@pytest.mark.parametrize(
+    ("plant", "fault"),
+    [
+        (lambda loss, lr: loss.item(), "wait"),
+        (lambda loss, lr: lr.flatten(1) @ torch.ones(lr[0].numel(), 2), "stray"),
+    ],
+)
+def test_a_hidden_item_and_a_tensor_on_the_cpu_are_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, plant: Any, fault: str
+) -> None:
+    right = recipes.PixelRecipe.step
+
+    def step(self: Any, model: Any, batch: Any, backward: Any) -> Any:
+        terms = right(self, model, batch, backward)
+        plant(terms["loss"], batch.lr)
+        return terms
+
+    monkeypatch.setattr(recipes.PixelRecipe, "step", step)
+    row = answer(Check(kind="rehearse", model="srcnn"), bench)
+    assert (row["state"], row["fault"]) == ("fail", fault)
+    assert "test_proof.py" in row["said"] or "wsisr/" in row["said"]
+
+
+def test_an_output_that_is_off_disagrees(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Srcnn.forward
+
+    def off(self: Srcnn, lr: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = right(self, lr)
+        return out if out.dtype == torch.float64 else out + 1e-3
+
+    monkeypatch.setattr(Srcnn, "forward", off)
+    row = answer(Check(kind="agree", model="srcnn"), bench)
+    assert (row["state"], row["fault"]) == ("fail", "disagrees")
+
+
+PASSED = {"state": "pass", "facts": {"words": 1}}
+
+
+class Scripted:
+    """A worker that answers as it is told: a row, or how its process ended."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def ask(self, check: Check, limit_s: float, end: float) -> Any:
+        self.asked.append(check.key)
+        found = self.answers.pop(0)
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def test_a_report_is_whole_after_a_break_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan_checks(["srcnn"], gpu=False)[:3]
+    path = tmp_path / "gpu.json"
+    first = Scripted(PASSED, KeyboardInterrupt())
+    monkeypatch.setattr(run, "_Worker", lambda *_: first)
+    with pytest.raises(KeyboardInterrupt):
+        run.prove(path, device="cpu", checks=planned)
+    assert list(run.read_report(path)["rows"]) == [planned[0].key]
+    second = Scripted(PASSED, None)
+    monkeypatch.setattr(run, "_Worker", lambda *_: second)
+    run.prove(path, device="cpu", checks=planned)
+    assert second.asked == [planned[1].key, planned[2].key]
+    assert list(run.read_report(path)["rows"]) == [check.key for check in planned[:2]]
+    with pytest.raises(ConfigError, match="was begun with preset tiny, not preset recommended"):
+        run.prove(path, device="cpu", preset="recommended", checks=planned)
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is no report of wsisr doctor --gpu"):
+        run.prove(path, device="cpu", checks=planned)
+
+
+def test_a_worker_that_dies_or_hangs_is_a_fault_and_another_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        "for line in sys.stdin:\n"
+        "    kind = json.loads(line)['kind']\n"
+        "    if kind == 'memory': print('planted words', file=sys.stderr); os._exit(7)\n"
+        "    if kind == 'speed': time.sleep(60)\n"
+        "    if kind == 'resume' and not os.path.exists('killed'):\n"
+        "        open('killed', 'w').close(); os.kill(os.getpid(), 9)\n"
+        "    print(json.dumps({'state': 'pass', 'facts': {}}), flush=True)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    right = run.subprocess.Popen
+
+    def popen(command: list[str], **more: Any) -> Any:
+        return right([command[0], str(script)], **more)
+
+    monkeypatch.setattr(run.subprocess, "Popen", popen)
+    worker = run._Worker(tmp_path, torch.device("cpu"), "tiny")
+    try:
+        crashed = worker.ask(Check(kind="memory", model="srcnn"), 30, 1e12)
+        assert crashed is not None and crashed["fault"] == "crash"
+        assert "exit 7" in crashed["said"] and "planted words" in crashed["said"]
+        hung = worker.ask(Check(kind="speed", model="srcnn"), 0.3, 1e12)
+        assert hung is not None and hung["fault"] == "time"
+        assert worker.ask(Check(kind="speed", model="srcnn"), 0.1, 0.0) is None
+        resumed = worker.ask(Check(kind="resume", model="srcnn"), 30, 1e12)
+        assert resumed == {"state": "pass", "facts": {}}
+    finally:
+        worker.close()
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(number: int, kind: int) -> None:
+        assert (number, kind) == (os.getpid(), signal.SIGKILL)
+        raise Killed
+
+    monkeypatch.setattr(checks.os, "kill", kill)
+    check = Check(kind="resume", model="srcnn")
+    with pytest.raises(Killed):
+        checks.do(check, bench)
+    row = answer(check, bench)
+    assert row["state"] == "pass" and row["facts"]["bit_equal"], row
+
+
+def test_a_report_in_words_counts_and_names_each_kind_of_fault_once() -> None:
+    def row(kind: Any, model: str, fault: str | None = None, **facts: Any) -> dict[str, Any]:
+        state = (
+            {"state": "fail", "fault": fault, "said": f"{model} fell"}
+            if fault
+            else {"state": "pass", "facts": facts}
+        )
+        return {**Check(kind=kind, model=model).document(), **state}
+
+    rows = [
+        row("train", "iste", data_wait_ms=1.5),
+        row("speed", "iste", samples_per_s=3.0, memory_mib=10.0, busy=0.5, times_plain=2.0,
+            plain_memory_mib=30.0),
+        row("train", "hat", "crash"),
+        row("train", "rcan", "crash"),
+        row("target", "texture-128", ms=3.0),
+    ]  # fmt: skip
+    said = report_text(
+        {
+            "identity": {"device": "cpu", "torch": "2"},
+            "rows": dict(enumerate(rows)),
+            "planned": ["a"] * 9,
+        }
+    )
+    assert "5 of 9 checks done, 2 failed." in said
+    assert "| iste | fp32 | 3 | 2.00 | 10 | 30 | 1.50 | 50 % |" in said
+    assert "**crash** (and 1 more), first in train hat fp32: hat fell" in said
+    assert said.count("What to try") == 1 and "| texture-128 | ms 3.0 |" in said

@@ -1,0 +1,191 @@
+"""The chain of a run, checked: it trains, resumes, is evaluated, enlarges, is shared out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wsisr.device import forget_most, release_memory
+from wsisr.files import remove_tree
+from wsisr.inference import load
+from wsisr.models import load_model, model_spec
+from wsisr.progress import ProgressEvent
+from wsisr.proof import measures
+from wsisr.proof.bench import SAVED_AT, STEPS, Bench, CheckError
+from wsisr.proof.plan import Check
+from wsisr.proof.scene import make_image
+from wsisr.training import train
+from wsisr.training.logs import read_rows
+
+RESUME_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
+"""Largest relative difference of a loss after a kill, where kernels do not repeat bit for bit."""
+CARDS_TOLERANCE = 1e-3
+"""Largest relative L2 difference of the weights after a few steps: sums are in another order."""
+
+
+def do(check: Check, bench: Bench) -> dict[str, Any]:
+    """Do a check; what it measured.
+
+    Raises
+    ------
+    CheckError
+        It has failed. Any other error is a failure too.
+    """
+    torch.compiler.reset()
+    release_memory()
+    forget_most(bench.device)
+    return _CHECKS[check.kind](check, bench)
+
+
+def _train(check: Check, bench: Bench) -> dict[str, Any]:
+    """Losses are numbers and move, no step is skipped, validation gives numbers."""
+    folder = bench.folder(check)
+    remove_tree(folder)
+    outcome, _ = train(bench.request(check, folder))
+    rows = read_rows(folder / "log.csv")
+    losses = [row["loss"] for row in rows]
+    if not all(isfinite(loss) for loss in losses):
+        raise CheckError("not finite", f"losses {losses} in {check.form}")
+    # float16 finds its loss scale by skipping.
+    skipped = int(rows[-1]["skipped"])
+    if skipped > (2 if check.form.precision == "fp16" else 0):
+        raise CheckError("not finite", f"{skipped} of {STEPS} steps had gradients without numbers")
+    if losses[0] == losses[-1]:
+        raise CheckError("does not learn", f"the loss stayed {losses[0]:.6g}")
+    if not outcome.validation or not all(isfinite(r["psnr_rgb"]) for r in outcome.validation):
+        raise CheckError("not finite", "validation gave values that are no numbers")
+    names = ("samples_per_s", "data_wait_ms", "step_ms", "memory_mib")
+    last = {name: round(rows[-1][name], 3) for name in names}
+    return {"losses": losses, "skipped": skipped, **last}
+
+
+def _resume(check: Check, bench: Bench) -> dict[str, Any]:
+    """A run that is killed goes on to the losses of an unbroken one; this process dies halfway."""
+    whole = [row["loss"] for row in read_rows(bench.run(check) / "log.csv")]
+    folder = bench.work / "broken" / check.model
+    request = bench.request(check, folder)
+    if not folder.exists():
+
+        def die(event: ProgressEvent) -> None:
+            if event.stage == "train" and event.done > SAVED_AT:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        train(request, die)
+        raise CheckError("resume", "the run was to be killed and ended")
+    train(replace(request, resume=True))
+    losses = [row["loss"] for row in read_rows(folder / "log.csv")]
+    if len(losses) != len(whole):
+        raise CheckError("resume", f"{len(losses)} logged steps in place of {len(whole)}")
+    far = max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(losses, whole, strict=True))
+    if not far <= RESUME_TOLERANCE[check.form.precision]:
+        raise CheckError("resume", f"losses after a kill differ by {far:.2g} of themselves")
+    weights = [_weights(path) for path in (folder, bench.run(check))]
+    return {
+        "bit_equal": losses == whole and torch.equal(*weights),
+        "losses_apart": far,
+        "weights_apart": measures.apart(*weights),
+    }
+
+
+def _evaluate(check: Check, bench: Bench) -> dict[str, Any]:
+    """The run's model is scored on test patches."""
+    from wsisr.evaluation.pipeline import evaluate
+    from wsisr.evaluation.settings import EvalSettings
+
+    folder = bench.run(check)
+    scale = float(model_spec(check.model).scales[0] if model_spec(check.model).scales else 4)  # type: ignore[index]
+    results = evaluate(
+        EvalSettings(
+            scales=(scale,),
+            data=bench.store,
+            models=(str(folder),),
+            output=bench.work / "eval" / check.model,
+            lr_source="simulated",
+            limit=2,
+            device=str(bench.device),
+            overwrite=True,
+            figures=0,
+            cost=False,
+        )
+    )
+    if results.failed:
+        raise CheckError("evaluate", f"left out: {results.failed}")
+    return {"images": len(results.rows)}
+
+
+def _upscale(check: Check, bench: Bench) -> dict[str, Any]:
+    """The run's model enlarges a picture, to a file that opens."""
+    from PIL import Image
+
+    from wsisr.upscaling import UpscaleOptions, upscale_slide
+
+    side = 48 if bench.small else 256
+    source = make_image(bench.work / "image.png", side)
+    target = bench.work / "sr" / f"{check.model}.png"
+    target.parent.mkdir(exist_ok=True)
+    engine = load(bench.run(check), device=str(bench.device))
+    scale = getattr(getattr(engine, "model", None), "scale", None) or 4
+    options = UpscaleOptions(scale=scale, overwrite=True, mask=False)
+    upscale_slide(source, target, engine, options)
+    with Image.open(target) as image:
+        image.load()
+        if image.size != (round(side * scale),) * 2:
+            raise CheckError("upscale", f"{image.size} px in place of {side * scale}")
+    return {"output_px": round(side * scale), "precision": engine.precision}
+
+
+def _cards(check: Check, bench: Bench) -> dict[str, Any]:
+    """Two processes equal one with twice the batch."""
+    folders = [bench.work / "cards" / name for name in ("one", "two")]
+    more = ("train.max_skipped=1",)
+    one = bench.request(check, folders[0], "data.batch=4", *more)
+    train(one)
+    two = bench.request(check, folders[1], "data.batch=2", *more)
+    given = {
+        "model": two.model, "scale": two.scale, "data": str(two.data), "preset": two.preset,
+        "output": str(two.output), "steps": two.steps, "assignments": list(two.assignments),
+        "device": bench.device.type,
+    }  # fmt: skip
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    done = subprocess.run(
+        [sys.executable, *launch, "wsisr.proof.share", json.dumps(given)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if done.returncode:
+        raise CheckError("cards", f"torchrun ended with {done.returncode}: {done.stderr[-600:]}")
+    far = measures.apart(_weights(folders[1]), _weights(folders[0]))
+    if not far <= CARDS_TOLERANCE:
+        raise CheckError("cards", f"weights of two processes are {far:.2g} from one's")
+    return {"weights_apart": far}
+
+
+def _weights(folder: Path) -> Tensor:
+    """All weights of a run's last model, float64."""
+    state = load_model(folder / "last").state_dict()
+    return torch.cat([value.double().flatten() for value in state.values()])
+
+
+_CHECKS: dict[str, Callable[[Check, Bench], dict[str, Any]]] = {
+    "draws": measures.draws,
+    "train": _train,
+    "resume": _resume,
+    "evaluate": _evaluate,
+    "upscale": _upscale,
+    "agree": measures.agree,
+    "speed": measures.speed,
+    "memory": measures.memory,
+    "cards": _cards,
+    "rehearse": measures.rehearse,
+    "target": measures.target,
+}
