@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
-from wsisr.store.files import replace_file
+from wsisr.files import replace_file
 
 STUDY_NAME = "study.json"
 FORMAT = "wsisr-study"

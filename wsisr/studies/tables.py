@@ -9,7 +9,7 @@ from wsisr.evaluation.published import HEADING, published
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import Cell, Results, Table, sample_words
 from wsisr.evaluation.tables import cell_parts, tex_text
-from wsisr.store.files import replace_file
+from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
 from wsisr.studies.plan import unfit
 from wsisr.studies.record import EVALUATION, read_record
