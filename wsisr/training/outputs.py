@@ -68,9 +68,9 @@ class Outputs:
             remove_tree(self._staged(name))
         self.log = RowLog(folder / "log.csv", LOG_COLUMNS, from_step, lines=True)
         self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
-        # The record before all that is seen: a folder without it is no run, and nobody's to go on.
-        record.update(state="running", step=from_step)
+        # Before the record, which says that there is a run to go on with.
         replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
+        record.update(state="running", step=from_step)
         text = json.dumps(record.document["environment"], indent=2) + "\n"
         replace_file(folder / "environment.json", text.encode())
 

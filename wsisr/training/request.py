@@ -190,7 +190,10 @@ def _profile(text: str) -> Degradation:
 
 def _only_begun(folder: Path) -> bool:
     """Whether all that lies there is what a kill leaves before the run has its record."""
-    return all(p.name.startswith(".") or p.name == "tensorboard" for p in folder.iterdir())
+    names = {path.name for path in folder.iterdir()}
+    if ".lock" not in names:
+        return not names
+    return all(n.startswith(".") or n in ("tensorboard", CONFIG_NAME) for n in names)
 
 
 def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:
