@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from wsisr_cli.main import app
 
 from wsisr.building.manifest import manifest_names
-from wsisr.building.published_files import (
+from wsisr.checkup.published_files import (
     PublishedFile,
     compare_folder,
     print_as,

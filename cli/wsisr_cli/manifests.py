@@ -86,7 +86,7 @@ def files_(
     ] = False,
 ) -> None:
     """The publisher's files of a data set, as public sources state them; nothing is downloaded."""
-    from wsisr.building.published_files import (
+    from wsisr.checkup.published_files import (
         chosen_files,
         compare_folder,
         describe_files,
