@@ -1,18 +1,19 @@
 """Which models are evaluated, and which cannot be."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from wsisr.errors import ConfigError
+from wsisr.evaluation.columns import Column
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.opening import open_model
 from wsisr.inference.trained import BICUBIC, TrainedModel, run_folders
 
 ORACLES = {"oracle": " (oracle)", "oracle-updown": " (oracle, reduced and enlarged)"}
 """How models are named that are fed with a finer image made from HR."""
-"""Ends the names of models that are fed from HR."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,16 @@ class Failure:
     reason: str
     origin: str = ""
     scale: float | None = None
+
+    @classmethod
+    def of(cls, error: Exception, name: str, folder: Path, column: Column | None = None) -> Self:
+        """From an error about a model in `folder`, without the path: results are passed on."""
+        return cls(
+            name=name,
+            reason=str(error).replace(f"{folder.parent}{os.sep}", ""),
+            origin="" if column is None else column.origin,
+            scale=None if column is None else column.scale,
+        )
 
     def __str__(self) -> str:
         where = "" if self.scale is None else f"{self.origin} {scale_label(self.scale)}: "
@@ -72,7 +83,7 @@ def find_entries(
                 entry.weights_sha256  # noqa: B018 - there must be weights
                 entries.append(entry)
         except (ConfigError, OSError) as error:
-            failures.append(Failure(name=Path(text).name, reason=str(error)))
+            failures.append(Failure.of(error, Path(text).name, Path(text)))
     refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
     return tuple(entries), tuple(failures)
 

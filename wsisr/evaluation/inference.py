@@ -140,9 +140,7 @@ class Engines:
         self.broken.add(entry.name)
         self._engine = None
         release_memory(error)
-        if column is None:
-            return Failure(name=entry.name, reason=str(error))
-        return Failure(name=entry.name, reason=str(error), origin=column.origin, scale=column.scale)
+        return Failure.of(error, entry.name, entry.folder, column)
 
     def _load(self, entry: TrainedModel) -> Engine:
         if self._engine is None or self._entry is not entry:

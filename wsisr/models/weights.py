@@ -235,7 +235,8 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raise `ModelError`, naming a tensor, if weights are not numbers: training has diverged."""
     wrong = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if wrong:
+        more = f" (and {len(wrong) - 1} more tensors)" if wrong[1:] else ""
         raise ModelError(
-            f"{source}: {wrong[0]} holds values that are no numbers (so do {len(wrong) - 1} other "
-            "tensors); its training diverged: take weights from before that"
+            f"{source}: {wrong[0]}{more} holds values that are no numbers; its training diverged: "
+            "take weights from before that"
         )
