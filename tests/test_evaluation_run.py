@@ -325,7 +325,7 @@ def test_broken_runs_are_rows_with_their_reason_and_the_others_go_on(
     assert "run.json cannot be read" in failed["cut"]
     assert "mynet, a network that is not known here" in failed["stranger"]
     assert "breaks down (IndexError: list index out of range)" in failed["raising"]
-    assert "inf or NaN on 2 of 2 images" in failed["diverged"]
+    assert "no numbers; its training diverged" in failed["diverged"]
     labels = [g.label for g, _ in results.tables[0].lines]
     assert labels == ["bicubic", "srcnn-x4"]
     # All of them were tried before the first score.

@@ -80,6 +80,14 @@ class TestItsrn(ModelTests):
     name = "itsrn"
 
 
+class TestLmi(ModelTests):
+    name = "lmi"
+
+
+class TestSrmfenet(FixedScaleTests):
+    name, scale = "srmfenet", 2
+
+
 class TestSrgan(FixedScaleTests):
     name, scale = "srgan", 2
 

@@ -56,7 +56,7 @@ def test_every_network_goes_forth_and_back_and_infers_on_the_device(name: str) -
         with device:
             model = small(name).train()
         watch.counts.clear()
-        lr = torch.rand(1, 3, 16, 16, device=device)
+        lr = torch.rand(2, 3, 16, 16, device=device)
         made = model(lr) if model.info.kind == "fixed" else model(lr, scale=2.0)
         made.float().square().mean().backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is None or p.grad.device == device for p in model.parameters())

@@ -29,10 +29,9 @@ from store_samples import (
 )
 
 from wsisr import files as store_files
-from wsisr.errors import StoreError, StoreLockedError
+from wsisr.errors import DiskFullError, StoreError, StoreLockedError
 from wsisr.store import (
     ArraySpec,
-    DiskFullError,
     StoreWriter,
     open_pairs,
     slide_writer,

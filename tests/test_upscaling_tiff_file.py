@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import tiffslide
 from defusedxml import ElementTree
+from PIL import ImageCms
 from slides_samples import picture
 from upscaling_samples import MoodyEngine
 
@@ -22,7 +23,7 @@ from wsisr.upscaling.codecs import COMPRESSIONS, make_codec
 from wsisr.upscaling.ome import NAMESPACE
 from wsisr.upscaling.pyramid import level_sizes
 
-ICC = b"profile" * 40
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SIZE = (1300, 700)
 
 
