@@ -15,11 +15,11 @@ from wsisr.testing import SlideSpec, write_slide
 
 SHORTER = {
     "train": ["--steps", "2", "--set", "val.count=1"],
-    "eval": ["--limit", "1", "--figures", "1", "--no-cost", "--tile", "off"],
+    "eval": ["--limit", "1", "--figures", "1", "--no-cost"],
     "build-pairs": ["--workers", "1"],
 }
 """What is added for the sake of time: the shown command would train for minutes. What eval leaves
-out here (costs, tiles), and builds by several processes, have tests of their own."""
+out here, and builds by several processes, have tests of their own."""
 RUN = """
 import json, sys
 from wsisr_cli.main import main
