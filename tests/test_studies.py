@@ -110,6 +110,10 @@ def test_a_study_is_trained_in_parts_evaluated_once_and_says_what_is_missing(
     page = write_report(tmp_path / "out").read_text()
     assert page.count("TINY BUDGET") >= 3 and "SRCNN" in page
 
+    assert str(tmp_path) not in (tmp_path / "out/study.json").read_text()
+    go(rows=("bicubic",))  # what other rows have is not lost
+    assert study_table(tmp_path / "out")[0].lines[1] == psnr.lines[1]
+
     with pytest.raises(ConfigError, match="another budget"):
         go(budget=BUDGETS["paper"])
     shutil.rmtree(tmp_path / "out/runs")

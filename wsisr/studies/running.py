@@ -1,10 +1,11 @@
 """Run a study: train what is not trained yet, then evaluate all of it, then write its table."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsisr.errors import WsisrError
+from wsisr.errors import DiskFullError, LockedError, WsisrError
 from wsisr.evaluation import EvalSettings, evaluate
 from wsisr.inference import open_run
 from wsisr.inference.trained import RUN_NAME
@@ -75,6 +76,8 @@ def run_study(request: StudyRequest, report: Reporter = silent) -> StudyOutcome:
     ------
     ConfigError
         The folder holds another study, budget or store; there is nothing to test on.
+    DiskFullError, LockedError
+        The disk is full, or another process trains a row; what is done stays.
     """
     rows = request.study.chosen(request.rows)
     every = trainings(request.study, rows, request.budget)
@@ -96,10 +99,16 @@ def run_study(request: StudyRequest, report: Reporter = silent) -> StudyOutcome:
         try:
             if not _train(request, training, report):
                 return StudyOutcome(interrupted=True, failed=failed, trained=0, evaluated=False)
+        except (DiskFullError, LockedError):
+            raise  # no fault of the row, and the next ones would meet it too
         except WsisrError as error:
-            failed[training.name] = str(error)
+            # The folder is passed on: no path stands in it.
+            words = str(error).replace(f"{request.output}{os.sep}", "")
+            failed[training.name] = words.replace(f"{request.data.parent}{os.sep}", "")
             report(ProgressEvent(stage="study", message=f"{training.name} failed: {error}"))
-    done = [t for t in every if _state(request, t) == "finished"]
+    # Rows of earlier calls stay in the table.
+    whole = trainings(request.study, request.study.rows, request.budget)
+    done = [t for t in whole if _state(request, t) == "finished"]
     if request.part is not None:
         return StudyOutcome(interrupted=False, failed=failed, trained=len(done), evaluated=False)
     _evaluate(request, done, report)
