@@ -7,8 +7,47 @@ import pytest
 
 from wsisr.degradation import Degradation, names, parse_degradation
 from wsisr.degradation.describe import describe, describe_names, record_json
-from wsisr.degradation.parameters import STAGES
+from wsisr.degradation.stage import STAGES
 from wsisr.errors import DegradationError
+
+DIGESTS = {
+    "bicubic": "261e63c1fb694b7a",
+    "area": "aa65c856f3c07f60",
+    "bilinear": "dc5def21cb96ee05",
+    "nearest": "03bcdbc78531bd0f",
+    "iste": "1846e0f92834bdee",
+    "iste-paper": "dba0769999281d4c",
+    "iste-halfm": "daac74a8a35e9467",
+    "li2021": "3f363d08e6e06cd7",
+    "ftms": "f4b10ad45038f824",
+    "pyramid": "b37854e7db3d3aaf",
+    "gaussian": "3789327043185a8b",
+    "gaussian:random": "57337f263814f20f",
+    "optics": "a320784180bc3111",
+    "optics:10x": "15ab4b31ba30a668",
+    "optics:20x": "c493e976a96287d5",
+    "realesrgan2": "391a67779ead8e21",
+    "realesrgan2:mild": "6a84531df9320e34",
+    "stain": "a2d9b8389092c02b",
+    "stain:light": "353cb9094113c6ec",
+    "stain:strong": "8b598381e1314740",
+    "chroma": "a75b246940790d88",
+    "illumination": "2f1fe499200d950f",
+    "colour": "7e5dd6dc0fc2728b",
+    "sensor": "2ed9b7ac6e71ffc1",
+    "sensor:random": "6e1547359fdbfc5c",
+    "stitch": "d4aa9f3a6cffc1e1",
+    "jpeg": "ee59a31fb12bfd82",
+    "jpeg:random": "4c7f7b9bb12ed5c2",
+    "stain+jpeg": "bf0ca66c97c012be",
+    "optics:na=0.3,defocus_um=0..2+sensor+jpeg:quality=80": "a34e437857a6af21",
+    "gaussian:sigma_px=1..2,aspect=2,angle_deg=0..90": "8a83f2860f8bec9f",
+    "sensor:bayer=true": "1d3679786025bb8b",
+    "colour:gain=1;0.9;1,gamma=1.2": "8957dd8670dce57e",
+    "jpeg:quality=60..90,subsampling=4:4:4": "96531ed5b393a585",
+    "chroma+illumination+stitch+area": "2c678c7267aae017",
+}
+"""Digests that stores, runs and results of earlier versions carry."""
 
 
 @pytest.mark.parametrize("name", names())
@@ -111,3 +150,26 @@ def test_a_degradation_cannot_be_changed() -> None:
     assert isinstance(degradation, Degradation)
     with pytest.raises(ValueError, match="frozen"):
         degradation.name = "other"
+
+
+def test_digests_are_those_of_earlier_versions() -> None:
+    assert {spec: parse_degradation(spec).digest for spec in DIGESTS} == DIGESTS
+    assert set(names()) <= set(DIGESTS)
+    taps, tone = [[[1 / 16] * 4] * 4], [[0.0] * 10] * 3
+    stage = {"kind": "fitted", "scale": 2, "kernel": taps, "tone": tone, "shot": 0.1}
+    fitted = parse_degradation({"name": "scanner", "stages": [stage]})
+    assert fitted.digest == "5b2ca0cc6e704e3b" and fitted.random
+
+
+def test_records_keep_their_bytes(tmp_path: Path) -> None:
+    text = (
+        '{"digest": "1e07317a6cd173b0", "name": "area+jpeg", "stages": [{"kind": "area", '
+        '"version": 1}, {"kind": "jpeg", "version": 1, "quality": 80.0, "subsampling": "4:2:0"}], '
+        '"format": 1}'
+    )
+    degradation = parse_degradation("area+jpeg")
+    assert json.dumps(degradation.record()) == text
+    degradation.write(tmp_path / "d.json")
+    kept = json.loads(text) | {"digest": None}
+    kept.pop("digest")
+    assert (tmp_path / "d.json").read_text(encoding="utf-8") == json.dumps(kept, indent=2) + "\n"

@@ -157,7 +157,7 @@ def test_mistakes_are_errors_with_a_remedy(call: dict[str, object], words: str) 
 
 def test_a_name_is_taken_once() -> None:
     spec = model_spec("edsr")
-    with pytest.raises(ModelError, match="two architectures"):
+    with pytest.raises(ModelError, match="is there already"):
         register(spec)
     with pytest.raises(ModelError, match="unknown preset"):
         register(ModelSpec(**{**vars(spec), "name": "edsr-again", "presets": {"smal": spec.build}}))

@@ -59,6 +59,10 @@ class ConfigError(WsisrError, ValueError):
     """A setting is unknown, of the wrong type or out of range."""
 
 
+class PluginError(ConfigError):
+    """A plug-in is missing, cannot be imported, or does not give what it says."""
+
+
 class RegistrationError(WsisrError, ValueError):
     """Input that cannot be registered at all (wrong shape or type, not a failed match)."""
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
+
 app = typer.Typer(
     help="Simulate LR by a named degradation, fit one to a scanner, compare with native LR.",
     no_args_is_help=True,
@@ -34,11 +36,13 @@ def apply(
         float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
     ] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Make LR from HR, and write it with the full parameters.
 
     A store is copied with one more array; committed stores are never changed.
     """
+    use(plugin)
     if source.is_dir():
         from wsisr.degradation.stores import degrade_store
         from wsisr_cli.progress import console_reporter
@@ -115,8 +119,10 @@ def compare(
     picture: Annotated[
         Path | None, typer.Option(help="PNG of one pair: native, then each simulation.")
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Two scanners' profiles: do they differ? One store: which simulation is like its LR?"""
+    use(plugin)
     if second is not None:
         from wsisr.degradation.difference import compare_scanners
 
@@ -131,8 +137,9 @@ def compare(
 
 
 @app.command("list")
-def list_names() -> None:
-    """Name every built-in degradation and preset."""
+def list_names(plugin: Plugins = None) -> None:
+    """Name every degradation and preset, those of installed packages too."""
+    use(plugin)
     from wsisr.degradation.describe import describe_names
 
     for name, text in describe_names():
@@ -145,8 +152,10 @@ def show(
     json: Annotated[
         bool, typer.Option("--json", help="The record with all parameters, as JSON.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Show a degradation's stages, parameters, units and ranges."""
+    use(plugin)
     from wsisr.degradation.describe import describe, record_json
 
     typer.echo(record_json(kind) if json else describe(kind))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
+
 
 def command(
     slide: Annotated[Path | None, typer.Argument(help="A slide to check as well.")] = None,
@@ -30,8 +32,10 @@ def command(
         str | None,
         typer.Option(help="Of --gpu. [default: recommended on a GPU, tiny without one]"),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Check the installation, the disk and, if asked, a slide or the GPU; faults with their fix."""
+    use(plugin)
     if gpu:
         if slide is not None:
             from wsisr.errors import ConfigError

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
 
@@ -106,6 +107,7 @@ def command(
     overwrite: Annotated[
         bool, typer.Option(help="Replace results of other settings in the output folder.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Evaluate every run and bicubic on held-out slides: CSV, Markdown, LaTeX, HTML.
 
@@ -115,6 +117,7 @@ def command(
     from wsisr.evaluation.tables import overview
     from wsisr.reporting.evaluation_page import write_evaluation_report
 
+    use(plugin)
     settings = EvalSettings(
         scales=parse_scales(scales),
         data=data,

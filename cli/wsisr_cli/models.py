@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
+
 app = typer.Typer(
     help="Networks that are built in, and weights: list, show, import, export.",
     no_args_is_help=True,
@@ -12,17 +14,24 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_command() -> None:
-    """All networks, and those of the papers' tables that are not built."""
+def list_command(plugin: Plugins = None) -> None:
+    """All networks, also of installed packages, and those of the papers' tables not built."""
     from wsisr.models import NOT_BUILT, list_models, model_spec
+    from wsisr.models.registry import MODELS
 
+    use(plugin)
+    MODELS.load_installed()
     for name in list_models():
         spec = model_spec(name)
         scales = "any scale" if spec.kind == "arbitrary" else "one scale"
         if spec.scales is not None:
             scales = ", ".join(f"x{scale}" for scale in spec.scales)
         presets = ", ".join(spec.presets)
-        typer.echo(f"{name:10} {spec.family:9} {scales:10} {spec.summary}  [{presets}]")
+        origin = MODELS.origin(name)
+        of = f"  from {origin.package or origin.source}" if origin is not None else ""
+        typer.echo(f"{name:10} {spec.family:9} {scales:10} {spec.summary}  [{presets}]{of}")
+    for name, reason in MODELS.broken.items():
+        typer.echo(f"{name:10} not usable: {reason}")
     typer.echo("\nNot built, though the papers compare with them:")
     for name, place in NOT_BUILT.items():
         typer.echo(f"{name:10} {place}")
@@ -55,11 +64,13 @@ def show(
             "repeatable. [default: one of 24, 40 and 80 GB]"
         ),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Parameters, arithmetic and memory of one network, its settings and its paper."""
     from wsisr.models import list_models
     from wsisr.models.describe import describe_model
 
+    use(plugin)
     if name not in list_models() and Path(name).exists():
         from wsisr.inference.opening import describe_trained, open_model
 
@@ -103,6 +114,7 @@ def import_(
         int | None,
         typer.Option("--range", help="1 or 255: largest value it was trained on, if not said."),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Make a saved model of EDSR, RDN, RCAN, SwinIR, HAT, ESRGAN, LIIF, LTE, ITSRN or ISTE weights.
 
@@ -111,6 +123,7 @@ def import_(
     """
     from wsisr.inference.opening import import_model
 
+    use(plugin)
     imported = import_model(
         file,
         output,
@@ -132,10 +145,12 @@ def export(
     lr_px: Annotated[
         int, typer.Option("--lr-px", min=1, help="Side of the LR input that the file takes, px.")
     ] = 64,
+    plugin: Plugins = None,
 ) -> None:
     """Write a fixed-scale model as ONNX, checked against torch (needs the extra `onnx`)."""
     from wsisr.models import load_model
     from wsisr.models.exporting import export_onnx
 
+    use(plugin)
     difference = export_onnx(load_model(folder), output, lr_px, lr_px)
     typer.echo(f"{output}: differs from torch by at most {difference:.2g} of the range.")

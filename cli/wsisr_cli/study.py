@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
+
 app = typer.Typer(
     help="Tables of the papers: list, show, run; ours beside theirs.", no_args_is_help=True
 )
@@ -64,6 +66,7 @@ def run(
         Path | None,
         typer.Option("--output", "-o", help="Folder; default: studies/NAME-BUDGET."),
     ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train and evaluate every row of a study. Run the same command again to resume.
 
@@ -76,6 +79,7 @@ def run(
     from wsisr.studies.running import StudyRequest
     from wsisr_cli.progress import console_reporter
 
+    use(plugin)
     study = load_study(name)
     changes = {"steps": steps, "seeds": seeds, "limit": limit}
     given = {key: value for key, value in changes.items() if value is not None}

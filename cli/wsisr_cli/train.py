@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
 
@@ -69,6 +70,7 @@ def command(
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the configuration's JSON schema and stop.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Train a super-resolution model on a pair store."""
     from wsisr.errors import ConfigError
@@ -83,6 +85,7 @@ def command(
     if json_schema:
         typer.echo(schema_text())
         return
+    use(plugin)
     if model is None:
         raise ConfigError("say which network: --model mihatp (wsisr models list has all)")
     from wsisr.training.request import TrainRequest

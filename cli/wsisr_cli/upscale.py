@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
 if TYPE_CHECKING:
@@ -95,11 +96,13 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.")
     ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Make a slide or image sharper. Run the same command again to go on after an interruption."""
     from wsisr.magnification import parse_magnification
     from wsisr.upscaling import UpscaleOptions, UpscaleRequest, upscale
 
+    use(plugin)
     request = UpscaleRequest(
         source=source,
         output=output,

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from wsisr.degradation.draws import Draws, batch_draws
-from wsisr.degradation.modifiers import modify
-from wsisr.degradation.sampling import SamplingContext, sample
 from wsisr.degradation.spec import Degradation, parse_degradation
+from wsisr.degradation.stage import STAGES, Context, Stage
 from wsisr.device import autocast, exact_float32
 from wsisr.errors import DegradationError
 from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
@@ -119,11 +118,23 @@ def _run(
 ) -> Tensor:
     for stage in degradation.stages:
         here = draws.within(stage.kind)
-        if stage.samples:
-            x = sample(stage, x, SamplingContext(size=size, scale=float(scale), draws=here))
-        else:
-            x = modify(stage, x, here)
+        if not stage.random:
+            here = here.refused(f"{stage.kind} draws random numbers, and its `random` denies it")
+        made = stage.apply(x, Context(size=size, scale=float(scale), draws=here))
+        _check(stage, made, (*x.shape[:2], *(size if stage.samples else x.shape[2:])))
+        x = made
     return to_grey(x)
+
+
+def _check(stage: Stage, made: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless a stage keeps its word; its values only where it is not built in (it waits)."""
+    if tuple(made.shape) != shape or not made.is_floating_point():
+        raise DegradationError(
+            f"{stage.kind}: apply gave {made.dtype} of shape {tuple(made.shape)}; it has to give "
+            f"floats of shape {shape}."
+        )
+    if STAGES.origin(stage.kind) is not None and not made.isfinite().all():
+        raise DegradationError(f"{stage.kind}: apply gave values that are no numbers.")
 
 
 def _grey_levels(hr: Tensor) -> Tensor:

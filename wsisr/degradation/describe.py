@@ -3,15 +3,19 @@
 import json
 from inspect import getdoc
 
-from wsisr.degradation.parameters import STAGES, Stage
 from wsisr.degradation.spec import parse_degradation
+from wsisr.degradation.stage import STAGES, Stage
 
 
 def describe_names() -> list[tuple[str, str]]:
-    """Every built-in name or preset with one line of text."""
+    """Every name or preset with one line of text, those of installed packages too."""
+    STAGES.load_installed()
     listed = []
     for kind, stage in STAGES.items():
         first = (getdoc(stage) or "").partition("\n")[0]
+        origin = STAGES.origin(kind)
+        if origin is not None:
+            first += f" [{origin.package or origin.source}]"
         if kind == "fitted":
             listed.append(("scanner.json", first))
             continue
@@ -19,7 +23,7 @@ def describe_names() -> list[tuple[str, str]]:
         for preset, values in stage.presets.items():
             shown = ", ".join(f"{key}={_short(value)}" for key, value in values.items())
             listed.append((f"{kind}:{preset}", shown if len(shown) <= 90 else shown[:87] + "..."))
-    return listed
+    return listed + [(f"({name})", reason) for name, reason in STAGES.broken.items()]
 
 
 def describe(spec: str) -> str:
@@ -27,6 +31,8 @@ def describe(spec: str) -> str:
     degradation = parse_degradation(spec)
     lines = [f"{degradation.name}  (digest {degradation.digest})"]
     drawn = "differs from sample to sample" if degradation.random else "deterministic"
+    for made in degradation.plugins:
+        lines.append(f"{made['name']} is of {made['source']}, SHA-256 {made['sha256']}")
     lines.append(f"{drawn}; stages in physical order:")
     for stage in degradation.stages:
         lines += _stage_lines(stage)

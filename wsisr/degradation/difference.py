@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisr.degradation.parameters import Fitted
+from wsisr.degradation.fitted import Fitted
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.degradation.uncertainty import tones
 from wsisr.errors import DegradationError

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from wsisr.device import upload
+from wsisr.errors import DegradationError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -73,6 +74,8 @@ class Draws:
         Prefix of every purpose, e.g. the stage of a pipeline.
     ready : mapping of str to Tensor (B,)
         Single draws made in advance (`prefetch`).
+    denied : str
+        Why nothing may be drawn; empty: it may.
     """
 
     seed: int
@@ -80,18 +83,22 @@ class Draws:
     slots: Tensor
     scope: str = ""
     ready: Mapping[str, Tensor] = field(default_factory=dict)
+    denied: str = ""
 
     def within(self, scope: str) -> "Draws":
         """The same batch under a longer scope, whose numbers are independent of the others."""
-        return Draws(
-            seed=self.seed, step=self.step, slots=self.slots, scope=f"{self.scope}/{scope}"
-        )
+        return replace(self, scope=f"{self.scope}/{scope}", ready={})
+
+    def refused(self, why: str) -> "Draws":
+        """The same batch without any numbers: to draw one is an error."""
+        return replace(self, denied=why)
 
     def prefetch(self, purposes: Sequence[str]) -> "Draws":
         """The same draws, with those of `uniform` for these purposes made in one go.
 
         Numbers do not change; a GPU starts one chain of kernels instead of one per purpose.
         """
+        self._check()
         device = self.slots.device
         streams = [zlib.crc32(f"{self.scope}:{purpose}".encode()) for purpose in purposes]
         zero = torch.zeros((1, 1), dtype=torch.int64, device=device)
@@ -109,6 +116,7 @@ class Draws:
 
     def words(self, purpose: str, count: int) -> Tensor:
         """Raw 32-bit words, int64, shape (B, count)."""
+        self._check()
         device = self.slots.device
         blocks = torch.arange(-(-count // 4), device=device)
         stream = zlib.crc32(f"{self.scope}:{purpose}".encode())
@@ -122,6 +130,10 @@ class Draws:
             (self.seed & _MASK, (self.seed >> 32) & _MASK),
         )
         return words.flatten(1)[:, :count]
+
+    def _check(self) -> None:
+        if self.denied:
+            raise DegradationError(f"{self.denied}.")
 
     def uniform(self, purpose: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         """One float32 per sample in [low, high), shape (B,)."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsisr.degradation.fitted import Fitted
 from wsisr.degradation.jpeg import jpeg as compress
-from wsisr.degradation.parameters import Fitted
 from wsisr.degradation.scanner_jpeg import JpegSettings
 from wsisr.degradation.scanner_kernel import kernel_shape
 from wsisr.degradation.scanner_noise import Noise, with_noise

@@ -10,14 +10,26 @@ Wang, Xie, Dong and Shan, Real-ESRGAN, ICCVW 2021 (arXiv 2107.10833); defaults o
 """
 
 import math
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from wsisr.degradation.blur import convolve
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
-from wsisr.degradation.parameters import Amount, RealEsrgan2
+from wsisr.degradation.stage import (
+    Amount,
+    Context,
+    Fraction,
+    Quality,
+    Sigma,
+    Stage,
+    amount_field,
+    register_degradation,
+    within,
+)
 from wsisr.resize import to_grey
 
 _TAPS = 21
@@ -28,6 +40,66 @@ _PURPOSES = (
     *("final-sinc-p", "last-filter", "order", "cutoff"),
 )
 """Every single number that one round draws per sample."""
+
+
+@register_degradation
+class RealEsrgan2(Stage):
+    """Two rounds of blur, resize, noise and JPEG with sinc filters (Real-ESRGAN).
+
+    Everything is drawn per sample, on the device. Poisson noise is its normal approximation with
+    the same variance at 256 levels.
+    """
+
+    samples: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        # For slides: sigma in LR px, no enlargement, no grey noise (spec section 5).
+        "mild": {
+            "sigma_unit": "lr-px",
+            "sigma_1": (0.2, 1.2),
+            "sigma_2": (0.2, 0.6),
+            "second_blur": 0.3,
+            "sinc": 0.0,
+            "final_sinc": 0.0,
+            "resize_1": (0.5, 1.0),
+            "resize_2": (0.7, 1.0),
+            "noise_1": (0.5, 4.0),
+            "noise_2": (0.5, 3.0),
+            "poisson_1": (0.02, 0.3),
+            "poisson_2": (0.02, 0.2),
+            "grey_noise": 0.0,
+            "quality_1": (75.0, 95.0),
+            "quality_2": (60.0, 95.0),
+        }
+    }
+    kind: Literal["realesrgan2"] = "realesrgan2"
+    sigma_unit: Literal["px", "lr-px"] = Field(
+        default="px", description="unit of sigma_1 and sigma_2: the stage's own px, or LR px"
+    )
+    sigma_1: Sigma = amount_field(0, 50, "first blur", (0.2, 3.0))
+    sigma_2: Sigma = amount_field(0, 50, "second blur", (0.2, 1.5))
+    second_blur: Fraction = amount_field(0, 1, "probability of the second blur", 0.8)
+    sinc: Fraction = amount_field(0, 1, "probability that a blur is a sinc", 0.1)
+    final_sinc: Fraction = amount_field(0, 1, "probability of a last sinc", 0.8)
+    resize_1: Annotated[Amount, AfterValidator(within(0.05, 2.0))] = amount_field(
+        0.05, 2, "first random resize", (0.15, 1.5)
+    )
+    resize_2: Annotated[Amount, AfterValidator(within(0.05, 2.0))] = amount_field(
+        0.05, 2, "second random resize, times 1 / scale", (0.3, 1.2)
+    )
+    noise_1: Sigma = amount_field(0, 50, "first normal noise, grey levels", (1.0, 30.0))
+    noise_2: Sigma = amount_field(0, 50, "second normal noise, grey levels", (1.0, 25.0))
+    poisson_1: Sigma = amount_field(0, 50, "first Poisson noise, factor", (0.05, 3.0))
+    poisson_2: Sigma = amount_field(0, 50, "second Poisson noise, factor", (0.05, 2.5))
+    grey_noise: Fraction = amount_field(0, 1, "probability of equal noise in all channels", 0.4)
+    quality_1: Quality = amount_field(1, 100, "first JPEG quality", (30.0, 95.0))
+    quality_2: Quality = amount_field(1, 100, "second JPEG quality", (30.0, 95.0))
+
+    def apply(self, x: Tensor, context: Context) -> Tensor:
+        return realesrgan2(self, x, context.size, context.scale, context.draws)
+
+    @property
+    def random(self) -> bool:
+        return True
 
 
 def realesrgan2(

@@ -104,7 +104,7 @@ class Aligned:
     def linear(self, taps: FloatArray) -> Tensor:
         """The LR before tone, noise and JPEG under a kernel (1 or 3, k, k).
 
-        Equal to `wsisr.degradation.sampling.fitted_linear`; through the Fourier domain, where
+        Equal to `wsisr.degradation.fitted.fitted_linear`; through the Fourier domain, where
         long tails cost nothing.
         """
         height, width = (int(n) for n in self.hr.shape[-2:])

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsisr.degradation.sampling import tone_curve
+from wsisr.degradation.fitted import tone_curve
 
 FloatArray = NDArray[np.float64]
 

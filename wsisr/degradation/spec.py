@@ -19,11 +19,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
-from wsisr.degradation.parameters import STAGES, AnyStage, Bicubic, Stage
+from wsisr.degradation.builtin import Bicubic
+from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
 from wsisr.files import replace_file
+from wsisr.plugins import OPTION, check_recorded
 
 REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "
@@ -49,7 +59,7 @@ class Degradation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
-    stages: tuple[AnyStage, ...]
+    stages: tuple[SerializeAsAny[InstanceOf[Stage]], ...]
     format: int = Field(default=1, ge=1, le=1)
     report: dict[str, Any] | None = Field(
         default=None, description="how a fitted one was found; not part of its identity"
@@ -60,39 +70,49 @@ class Degradation(BaseModel):
         ranks = [stage.rank for stage in self.stages]
         if sum(stage.samples for stage in self.stages) != 1:
             raise ValueError("exactly one stage must reduce HR to LR")
-        if ranks != sorted(ranks) or len(set(ranks)) != len(ranks):
+        if ranks != sorted(ranks) or len({stage.kind for stage in self.stages}) < len(ranks):
             raise ValueError("stages must be in physical order, each at most once")
         return self
 
     @property
     def random(self) -> bool:
         """Whether two samples of one image may differ."""
-        drawn = {"stain", "chroma", "illumination", "sensor", "stitch", "realesrgan2"}
-        for stage in self.stages:
-            values = [value for key, value in stage if key not in ("wavelength_nm", "kernel")]
-            spread = any(isinstance(v, tuple) and len(v) == 2 for v in values)
-            noisy = getattr(stage, "shot", 0.0) > 0 or getattr(stage, "read_variance", 0.0) > 0
-            if stage.kind in drawn or spread or noisy:
-                return True
-        return False
+        return any(stage.random for stage in self.stages)
+
+    @property
+    def plugins(self) -> list[dict[str, str]]:
+        """Where the stages come from that are not built in."""
+        found = (STAGES.record(stage.kind) for stage in self.stages)
+        return [record for record in found if record is not None]
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the stages (16 hex digits): equal digests degrade alike."""
-        text = json.dumps([stage.model_dump(mode="json") for stage in self.stages], sort_keys=True)
-        return sha256(text.encode()).hexdigest()[:16]
+        """SHA-256 of the stages (16 hex digits): equal digests degrade alike.
+
+        The source of a stage that is not built in counts as well.
+        """
+        parts: list[Any] = [stage.model_dump(mode="json") for stage in self.stages]
+        parts += [record["sha256"] for record in self.plugins]
+        return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
         """Name, digest and all parameters as plain JSON values, for metadata."""
-        return {"digest": self.digest, **self.model_dump(mode="json", exclude={"report"})}
+        whole = {"digest": self.digest, **self.model_dump(mode="json", exclude={"report"})}
+        return whole | ({"plugins": self.plugins} if self.plugins else {})
 
     def write(self, path: Path) -> None:
         """Write as a JSON file that works wherever a degradation's name does."""
-        replace_file(path, (self.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
+        text = self.model_dump_json(indent=2, exclude_none=True)
+        if self.plugins:
+            text = json.dumps({**json.loads(text), "plugins": self.plugins}, indent=2)
+        replace_file(path, f"{text}\n".encode())
 
 
 def names() -> list[str]:
-    """Every built-in name with its presets, e.g. ``realesrgan2:mild``; `fitted` needs a file."""
+    """Every name with its presets, e.g. ``realesrgan2:mild``; `fitted` needs a file.
+
+    Those of plug-ins that are loaded are among them.
+    """
     listed = []
     for kind, stage in STAGES.items():
         if kind != "fitted":
@@ -117,7 +137,7 @@ def parse_degradation(spec: "str | Path | Mapping[str, Any] | Degradation") -> D
     if isinstance(spec, Degradation):
         return spec
     if isinstance(spec, Mapping):
-        return _validate({key: value for key, value in spec.items() if key != "digest"}, "record")
+        return _validate(spec, "record")
     if isinstance(spec, Path) or (spec.endswith(".json") and "+" not in spec):
         return _from_file(Path(spec))
     stages: list[Stage] = []
@@ -150,9 +170,9 @@ def _stage(part: str) -> Stage:
         raise DegradationError(f"{name!r} is refused: {REFUSED[name]}.")
     if name == "fitted":
         raise DegradationError("A fitted degradation is named by its file, e.g. scanner.json.")
-    stage = STAGES.get(name)
+    stage = STAGES.find(name)
     if stage is None:
-        raise DegradationError(f"No degradation {name!r}. {_suggest(name, list(STAGES))}")
+        raise DegradationError(f"No degradation {name!r}. {_suggest(name)}")
     values: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, text = (piece.strip() for piece in item.partition("="))
@@ -196,15 +216,35 @@ def _from_file(path: Path) -> Degradation:
         raise DegradationError(
             f"{path}: no degradation file; `wsisr degrade fit` and `degrade show` write them."
         )
-    return _validate({key: value for key, value in content.items() if key != "digest"}, str(path))
+    return _validate(content, str(path))
 
 
-def _validate(content: dict[str, Any], where: str) -> Degradation:
+def _validate(content: Mapping[str, Any], where: str) -> Degradation:
+    check_recorded(content.get("plugins"), where)
+    values = {key: value for key, value in content.items() if key not in ("digest", "plugins")}
     try:
-        return Degradation(**content)
+        if isinstance(values.get("stages"), list | tuple):
+            values["stages"] = tuple(_known(stage, where) for stage in values["stages"])
+        return Degradation(**values)
     except (ValidationError, TypeError) as error:
         text = _explain(error) if isinstance(error, ValidationError) else str(error)
         raise DegradationError(f"{where}: {text}.") from None
+
+
+def _known(stage: Any, where: str) -> Any:
+    """A stage's values as the class of their kind; anything else as it is."""
+    if not isinstance(stage, Mapping):
+        return stage
+    kind = stage.get("kind")
+    found = STAGES.find(kind) if isinstance(kind, str) else None
+    if found is None:
+        raise DegradationError(f"{where}: stages: no degradation {kind!r}. {_suggest(str(kind))}")
+    try:
+        return found(**stage)
+    except (ValidationError, TypeError) as error:
+        whole = isinstance(error, TypeError) or not error.errors()[0]["loc"]
+        text = _explain(error) if isinstance(error, ValidationError) else str(error)
+        raise DegradationError(f"{where}: stages.{kind}{': ' if whole else '.'}{text}.") from None
 
 
 def _explain(error: ValidationError) -> str:
@@ -220,7 +260,10 @@ def _explain(error: ValidationError) -> str:
     return f"{place}: {message}{shown}" if place else message
 
 
-def _suggest(word: str, known: list[str]) -> str:
+def _suggest(word: str, known: list[str] | None = None) -> str:
+    if known is None:
+        text = _suggest(word, list(STAGES))
+        return text if text.startswith("Did") else f"{text} One of your own: {OPTION} FILE.py."
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {close[0]!r}?"

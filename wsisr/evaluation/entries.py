@@ -11,6 +11,7 @@ from wsisr.evaluation.columns import Column
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.opening import open_model
 from wsisr.inference.trained import BICUBIC, TrainedModel, run_folders
+from wsisr.plugins import check_recorded
 
 ORACLES = {"oracle": " (oracle)", "oracle-updown": " (oracle, reduced and enlarged)"}
 """How models are named that are fed with a finer image made from HR."""
@@ -81,11 +82,28 @@ def find_entries(
             entry = open_model(text, runs)
             if entry.is_network:
                 entry.weights_sha256  # noqa: B018 - there must be weights
+                changed(entry)
                 entries.append(entry)
         except (ConfigError, OSError) as error:
             failures.append(Failure.of(error, Path(text).name, Path(text)))
     refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
     return tuple(entries), tuple(failures)
+
+
+def changed(entry: TrainedModel) -> list[str]:
+    """Sentences on a network whose plug-in is not what it was.
+
+    Raises
+    ------
+    PluginError
+        It is not here at all.
+    """
+    return check_recorded(network_plugins(entry), entry.name)
+
+
+def network_plugins(entry: TrainedModel) -> list[Any]:
+    """Where an entry's network comes from, if it is not built in; of a run nothing else counts."""
+    return [r for r in entry.plugins if isinstance(r, dict) and r.get("what") == "model"]
 
 
 def refuse_twins(names: Sequence[str]) -> None:
@@ -120,4 +138,5 @@ def record(entry: TrainedModel) -> dict[str, Any]:
         "state": entry.state,
         "step": entry.document.get("step"),
         "steps": entry.steps if run else None,
+        **({"plugins": network_plugins(entry)} if network_plugins(entry) else {}),
     }

@@ -21,8 +21,9 @@ from wsisr.inference.loading import load_network
 from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, TilePlan, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
-from wsisr.models import list_models
 from wsisr.models.community import PREFIX as COMMUNITY
+from wsisr.models.registry import MODELS
+from wsisr.plugins import OPTION
 from wsisr.progress import ProgressEvent, Reporter, silent
 
 PROBE_PX = 32
@@ -146,10 +147,10 @@ class Engines:
         if self._engine is None or self._entry is not entry:
             self._engine = None  # two at once may be one too many
             settings = self._plan.settings
-            if entry.model not in list_models() and not entry.model.startswith(COMMUNITY):
+            if MODELS.find(entry.model) is None and not entry.model.startswith(COMMUNITY):
                 raise ModelError(
-                    f"it is a {entry.model}, a network that is not known here: evaluate from the "
-                    "program that registers it, or install what does"
+                    f"it is a {entry.model}, a network that is not known here: give {OPTION} "
+                    "FILE.py, or install the package that has it"
                 )
             try:
                 engine = load_network(

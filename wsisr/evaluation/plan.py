@@ -28,6 +28,7 @@ from wsisr.evaluation.columns import (
 from wsisr.evaluation.entries import (
     ORACLES,
     Failure,
+    changed,
     failed_of,
     find_entries,
     record,
@@ -41,6 +42,7 @@ from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
 from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
+from wsisr.models.registry import MODELS
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.verify_splits import identities
 
@@ -105,6 +107,9 @@ class Plan:
             "scores": self.scorer.describe(column.scale),
             "settings": self.settings.identity(),
         }
+        plugin = MODELS.record(entry.model)
+        if plugin is not None:  # its code decides them too
+            parts["plugin"] = plugin["sha256"]
         return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def _digest(self, entry: TrainedModel) -> str:
@@ -162,6 +167,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         )
     words += pictures_notes(sets)
     for entry in entries[1:]:
+        words += changed(entry)
         if not any(entry.serves(column.scale) for column in columns):
             words.append(f"{entry.name} serves x{entry.scale} alone and stands in no column.")
         origins = {column.origin for column in columns if entry.serves(column.scale)}

@@ -208,6 +208,12 @@ class TrainedModel:
             return None
 
     @property
+    def plugins(self) -> list[Any]:
+        """Where its network (a run's: and recipe, degradation) comes from, if not built in."""
+        found = self.document.get("plugins")
+        return found if isinstance(found, list) else []
+
+    @property
     def recipe(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
         if not self.is_network:
@@ -297,6 +303,7 @@ def open_saved(folder: Path | str) -> TrainedModel:
     config = _read_json(path)
     extra = config.get("extra")
     extra = dict(extra) if isinstance(extra, dict) else {}
+    extra["plugins"] = config.get("plugins")
     with damage_is_clear(path, ConfigError, _AGAIN):
         scale = config["scale"]
         low, high = extra.get("scale_range") or ((scale, scale) if scale else (1.0, 4.0))

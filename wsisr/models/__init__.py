@@ -43,7 +43,8 @@ from wsisr.models import (
 )
 from wsisr.models.filling import load_foreign, start_from
 from wsisr.models.importing import import_weights
-from wsisr.models.info import ModelInfo
+from wsisr.models.info import ModelInfo, Traits
+from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import (
     NOT_BUILT,
     ModelSpec,
@@ -62,11 +63,13 @@ __all__ = [
     "ModelInfo",
     "ModelSpec",
     "SRModel",
+    "Traits",
     "bicubic",
     "create_model",
     "cwtnet",
     "dcanet",
     "edsr",
+    "enlarge",
     "hat",
     "import_weights",
     "iste",

@@ -12,6 +12,7 @@ from wsisr.models.info import ModelInfo
 from wsisr.models.layers.upsample import upsample_factors
 from wsisr.models.settings import closest, override
 from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
+from wsisr.plugins import OPTION, Registry
 
 PRESETS = ("paper", "official", "recommended", "tiny")
 MAX_SCALE = 32
@@ -51,7 +52,8 @@ class ModelSpec:
     smallest: int = 2
 
 
-_SPECS: dict[str, ModelSpec] = {}
+MODELS: Registry[ModelSpec] = Registry("model", "wsisr.models", ModelError)
+"""Every architecture by its name."""
 
 NOT_BUILT = {
     "ignn": "MASRGAN's table 1; graph search over scales, public code not restated here",
@@ -68,35 +70,36 @@ NOT_BUILT = {
 
 def register(spec: ModelSpec) -> ModelSpec:
     """Add an architecture; a name may be taken once."""
-    if spec.name in _SPECS:
-        raise ModelError(f"two architectures are named {spec.name!r}; rename one")
     for preset in spec.presets:
         if preset not in PRESETS:
             raise ModelError(f"{spec.name}: unknown preset {preset!r}; {closest(preset, PRESETS)}")
-    _SPECS[spec.name] = spec
+    MODELS.add(spec.name, spec)
     return spec
 
 
 def list_models() -> tuple[str, ...]:
-    """Names of all architectures, sorted."""
-    return tuple(sorted(_SPECS))
+    """Names of all architectures that are built in or loaded, sorted."""
+    return tuple(sorted(MODELS))
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The registry entry of a name.
+    """The registry entry of a name, of an installed package too.
 
     Raises
     ------
     ModelError
         If the name is unknown; the message has the closest one.
     """
-    if name in _SPECS:
-        return _SPECS[name]
+    found = MODELS.find(name)
+    if found is not None:
+        return found
     if name.lower() in NOT_BUILT:
         raise ModelError(
             f"{name!r} is not built ({NOT_BUILT[name.lower()]}); built: {', '.join(list_models())}"
         )
-    raise ModelError(f"no model is named {name!r}; {closest(name, _SPECS)}")
+    raise ModelError(
+        f"no model is named {name!r}; {closest(name, MODELS)} (one of your own: {OPTION} FILE.py)"
+    )
 
 
 def resolve_settings(name: str, scale: int | None, preset: str, changes: Mapping[str, Any]) -> Any:
@@ -201,6 +204,7 @@ def live_parameters(module: nn.Module) -> int:
 
 
 __all__ = [
+    "MODELS",
     "NOT_BUILT",
     "PRESETS",
     "ArbitraryScaleModel",

@@ -22,9 +22,10 @@ from wsisr import __version__
 from wsisr.errors import ModelError, damage_is_clear
 from wsisr.models.community import PREFIX, community_from
 from wsisr.models.foreign.containers import behind, read_safetensors
-from wsisr.models.registry import build_from_settings, model_spec, settings_dict
+from wsisr.models.registry import MODELS, build_from_settings, model_spec, settings_dict
 from wsisr.models.settings import missing, override
 from wsisr.models.wrapper import SRModel
+from wsisr.plugins import check_recorded
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -40,6 +41,7 @@ def model_config(model: SRModel, extra: Mapping[str, Any] | None = None) -> dict
     `extra` is the caller's own record (data, degradation, training step, ...), kept as it is.
     """
     info = model.info
+    plugin = MODELS.record(info.name)
     return {
         "format": "wsisr-model",
         "format_version": FORMAT_VERSION,
@@ -50,6 +52,7 @@ def model_config(model: SRModel, extra: Mapping[str, Any] | None = None) -> dict
         "settings": settings_dict(model.settings),
         "parameters": model.parameter_count,
         "extra": dict(extra or {}),
+        **({"plugins": [plugin]} if plugin is not None else {}),
     }
 
 
@@ -124,6 +127,7 @@ def model_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
     if str(config["name"]).startswith(PREFIX):
         inner = behind(tensors, "net.model.")
         return community_from(inner, str(where.parent), where.parent.name)
+    check_recorded(config.get("plugins"), str(where.parent))
     with damage_is_clear(where, ModelError, "copy the folder again from where it was saved"):
         spec = model_spec(config["name"])
         lacking = missing(spec.settings, config["settings"])

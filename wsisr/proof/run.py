@@ -21,6 +21,7 @@ from wsisr.device import accelerated, choose_device, facts, gpu_count, has_bfloa
 from wsisr.errors import ConfigError
 from wsisr.files import replace_file
 from wsisr.locks import held
+from wsisr.plugins import given
 from wsisr.proof.plan import Check, plan_checks
 
 FORMAT = "wsisr-proof"
@@ -187,6 +188,7 @@ class _Worker:
         self.given = {
             "work": str(work), "device": str(device), "preset": preset,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
+            "plugins": given(),
         }  # fmt: skip
         self.log = work / "worker.log"
         self.process: subprocess.Popen[str] | None = None

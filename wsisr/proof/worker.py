@@ -10,6 +10,7 @@ import torch
 
 from wsisr.errors import WsisrError
 from wsisr.host import is_out_of_memory
+from wsisr.plugins import load_plugins
 from wsisr.proof.bench import Bench, CheckError
 from wsisr.proof.checks import do
 from wsisr.proof.plan import Check
@@ -54,6 +55,7 @@ def main() -> None:
     given = json.loads(sys.argv[1])
     if given.get("threads"):
         torch.set_num_threads(given["threads"])
+    load_plugins(given.get("plugins") or ())
     bench = Bench(
         work=Path(given["work"]), device=torch.device(given["device"]), preset=given["preset"]
     )

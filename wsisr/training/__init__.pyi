@@ -1,7 +1,10 @@
+from .batches import Batch as Batch
 from .config import TrainConfig as TrainConfig
 from .data import PairDataset as PairDataset
 from .engine import Outcome as Outcome
 from .errors import TrainingError as TrainingError
 from .presets import resolve_config as resolve_config
+from .recipes import Recipe as Recipe
+from .recipes import register_recipe as register_recipe
 from .request import TrainRequest as TrainRequest
 from .start import train as train

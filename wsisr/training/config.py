@@ -15,7 +15,6 @@ from wsisr.errors import ConfigError
 from wsisr.models.settings import closest
 
 PresetName = Literal["paper", "official", "recommended", "tiny"]
-RecipeKind = Literal["l1", "implicit", "wavelet", "contrastive", "adversarial"]
 Positive = Annotated[int, Field(ge=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -139,8 +138,10 @@ class ValSection(_Section):
 class RecipeSection(_Section):
     """The loss."""
 
-    kind: RecipeKind | Literal["auto"] = Field(
-        "auto", description="auto: implicit for arbitrary-scale models, else l1"
+    kind: str = Field(
+        "auto",
+        description="l1, implicit, wavelet, contrastive, adversarial, or that of a plug-in; auto: "
+        "implicit for arbitrary-scale models, else l1",
     )
     settings: dict[str, Any] = Field(
         default_factory=dict, description="of the recipe, e.g. weight of the contrastive term"

@@ -7,11 +7,12 @@ optimisers.
 """
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
 from wsisr.models.losses import CwtLossSettings, cwt_loss
 from wsisr.models.settings import closest, override
 from wsisr.models.wrapper import SRModel
+from wsisr.plugins import OPTION, Registry
 from wsisr.training.batches import Batch
 from wsisr.training.config import RecipeSection
 
@@ -72,39 +74,18 @@ class WaveletSettings:
     reference: Literal["finer", "lr"] = "finer"
 
 
-_SETTINGS: dict[str, tuple[type, ...]] = {
-    "l1": (),
-    "implicit": (),
-    "wavelet": (WaveletSettings, CwtLossSettings),
-    "contrastive": (ContrastiveSettings, FeatureSettings),
-    "adversarial": (AdversarialSettings, FeatureSettings),
-}
-
-
-def recipe_settings(section: RecipeSection) -> list[Any]:
-    """The checked settings objects of a recipe.
-
-    Raises
-    ------
-    ConfigError, ModelError
-        For a setting that the recipe has not, or one out of range.
-    """
-    kinds = _SETTINGS[section.kind]
-    left = dict(section.settings)
-    found = []
-    for kind in kinds:
-        names = {field.name for field in dataclasses.fields(kind)}
-        given = {key: left.pop(key) for key in list(left) if key in names}
-        found.append(override(kind(), given, f"recipe {section.kind}"))
-    if left:
-        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
-        key = next(iter(left))
-        raise ConfigError(f"recipe {section.kind} has no setting {key!r}; {closest(key, known)}")
-    return found
-
-
 class Recipe(ABC):
     """What the loop asks of a recipe; as it stands, one without modules of its own.
+
+    Class attributes
+    ----------------
+    kind
+        Its name, ``recipe.kind``.
+    settings_types
+        Frozen dataclasses whose fields are its settings; `__init__` takes one object of each.
+    trains
+        Kind of network: ``"fixed"`` scale, which sees ``batch.hr``, or ``"arbitrary"``, which is
+        asked at ``batch.coord`` for ``batch.target``.
 
     Attributes
     ----------
@@ -114,10 +95,18 @@ class Recipe(ABC):
         Trained beside the model; saved with the trainer state, never with the model.
     """
 
+    kind: ClassVar[str]
+    settings_types: ClassVar[tuple[type, ...]] = ()
+    trains: ClassVar[Literal["fixed", "arbitrary"]] = "fixed"
     features: str | None = None
 
     def __init__(self) -> None:
         self.modules: dict[str, nn.Module] = {}
+
+    @classmethod
+    def make(cls, settings: Sequence[Any], model: SRModel, crop_hr_px: int) -> "Recipe":
+        """One for a network and a crop's side; most need their settings alone."""
+        return cls(*settings)
 
     def parameters(self, model: SRModel) -> dict[str, list[nn.Parameter]]:
         """Parameters of each optimiser."""
@@ -141,8 +130,82 @@ class Recipe(ABC):
         return self
 
 
+R = TypeVar("R", bound=type[Recipe])
+RECIPES: Registry[type[Recipe]] = Registry("recipe", "wsisr.recipes", ConfigError)
+"""Every recipe by its kind."""
+
+
+def register_recipe(recipe: R) -> R:
+    """Make a recipe known by its kind (a class decorator); a kind may be taken once.
+
+    Raises
+    ------
+    ConfigError
+        The class does not say what a recipe has to say, or its kind is taken.
+    """
+    kind = getattr(recipe, "kind", "")
+    if not isinstance(kind, str) or not kind or kind == "auto":
+        raise ConfigError(f'{recipe.__name__}: give it a name, kind = "mine"')
+    if inspect.isabstract(recipe):
+        raise ConfigError(f"{recipe.__name__}: it has no step(self, model, batch, backward)")
+    for each in recipe.settings_types:
+        if not dataclasses.is_dataclass(each):
+            raise ConfigError(
+                f"{recipe.__name__}: {each.__name__} of settings_types is no dataclass"
+            )
+    RECIPES.add(kind, recipe)
+    return recipe
+
+
+def recipe_class(kind: str) -> type[Recipe]:
+    """The recipe of a kind, of an installed package too.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    found = RECIPES.find(kind)
+    if found is None:
+        raise ConfigError(
+            f"no recipe is named {kind!r} (recipe.kind); {closest(kind, RECIPES)} (one of your "
+            f"own: {OPTION} FILE.py)"
+        )
+    return found
+
+
+def recipe_settings(section: RecipeSection) -> list[Any]:
+    """The checked settings objects of a recipe.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        For a setting that the recipe has not, or one out of range.
+    """
+    kinds = recipe_class(section.kind).settings_types
+    left = dict(section.settings)
+    found = []
+    for kind in kinds:
+        names = {field.name for field in dataclasses.fields(kind)}
+        given = {key: left.pop(key) for key in list(left) if key in names}
+        found.append(override(kind(), given, f"recipe {section.kind}"))
+    if left:
+        known = [field.name for kind in kinds for field in dataclasses.fields(kind)]
+        key = next(iter(left))
+        raise ConfigError(f"recipe {section.kind} has no setting {key!r}; {closest(key, known)}")
+    return found
+
+
+def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Recipe:
+    """The recipe of a configuration, on the CPU."""
+    return recipe_class(section.kind).make(recipe_settings(section), model, crop_hr_px)
+
+
+@register_recipe
 class PixelRecipe(Recipe):
     """Mean absolute error of whole crops."""
+
+    kind = "l1"
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.hr is not None
@@ -151,8 +214,12 @@ class PixelRecipe(Recipe):
         return {"loss": loss.detach()}
 
 
+@register_recipe
 class ImplicitRecipe(Recipe):
     """Mean absolute error at sampled HR pixels, for models of any scale."""
+
+    kind = "implicit"
+    trains = "arbitrary"
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.coord is not None and batch.cell is not None and batch.target is not None
@@ -162,8 +229,12 @@ class ImplicitRecipe(Recipe):
         return {"loss": loss.detach()}
 
 
+@register_recipe
 class WaveletRecipe(Recipe):
     """CWT-Net: losses of both branches, its reconstruction, and reference dropout."""
+
+    kind = "wavelet"
+    settings_types = (WaveletSettings, CwtLossSettings)
 
     def __init__(self, settings: WaveletSettings, loss: CwtLossSettings) -> None:
         super().__init__()
@@ -183,8 +254,16 @@ class WaveletRecipe(Recipe):
         return {"loss": loss.detach(), "pixel": pixel}
 
 
+@register_recipe
 class ContrastiveRecipe(Recipe):
     """MiHATP: L1 of both branches and the contrastive term."""
+
+    kind = "contrastive"
+    settings_types = (ContrastiveSettings, FeatureSettings)
+
+    @classmethod
+    def make(cls, settings: Sequence[Any], model: SRModel, crop_hr_px: int) -> Recipe:
+        return cls(model, *settings)
 
     def __init__(
         self, model: SRModel, settings: ContrastiveSettings, features: FeatureSettings
@@ -237,8 +316,17 @@ class ContrastiveRecipe(Recipe):
         return super().to(device)
 
 
+@register_recipe
 class AdversarialRecipe(Recipe):
     """MASRGAN: the generator's four terms, then the discriminator on the same images."""
+
+    kind = "adversarial"
+    settings_types = (AdversarialSettings, FeatureSettings)
+
+    @classmethod
+    def make(cls, settings: Sequence[Any], model: SRModel, crop_hr_px: int) -> Recipe:
+        adversarial, features = settings
+        return cls(adversarial, features, crop_hr_px)
 
     def __init__(
         self, settings: AdversarialSettings, features: FeatureSettings, hr_px: int
@@ -282,18 +370,6 @@ class AdversarialRecipe(Recipe):
     def to(self, device: torch.device) -> Recipe:
         self.trunk.to(device)
         return super().to(device)
-
-
-def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Recipe:
-    """The recipe of a configuration, on the CPU."""
-    settings = recipe_settings(section)
-    if section.kind == "contrastive":
-        return ContrastiveRecipe(model, *settings)
-    if section.kind == "adversarial":
-        return AdversarialRecipe(settings[0], settings[1], crop_hr_px)
-    if section.kind == "wavelet":
-        return WaveletRecipe(*settings)
-    return ImplicitRecipe() if section.kind == "implicit" else PixelRecipe()
 
 
 def _feature_net(settings: FeatureSettings, levels: tuple[str, ...]) -> FeatureNet | None:

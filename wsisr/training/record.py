@@ -16,10 +16,12 @@ from wsisr import __version__
 from wsisr.device import facts, on_gpu
 from wsisr.files import replace_file
 from wsisr.inference.trained import FORMAT, FORMAT_VERSION, RUN_NAME
+from wsisr.models.registry import MODELS
 from wsisr.models.wrapper import SRModel
 from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.plan import DataPlan
+from wsisr.training.recipes import RECIPES
 
 _PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "google-crc32c", "imagecodecs")
 
@@ -112,7 +114,17 @@ def new_record(
         "command": " ".join(_without_folder(word) for word in sys.argv),
         **extra,
     }
+    plugins = plugins_of(config, plan)
+    if plugins:
+        document["plugins"] = plugins
     return RunRecord(folder=folder, document=document)
+
+
+def plugins_of(config: TrainConfig, plan: DataPlan) -> list[dict[str, str]]:
+    """Where the network, recipe and degradation of a run come from that are not built in."""
+    found = [MODELS.record(config.model.name), RECIPES.record(config.recipe.kind)]
+    own = [record for record in found if record is not None]
+    return own + (plan.simulation.plugins if plan.simulation is not None else [])
 
 
 def _without_folder(word: str) -> str:

@@ -12,6 +12,7 @@ from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
 from wsisr.models import create_model, model_spec
 from wsisr.models.registry import PRESETS
+from wsisr.plugins import check_recorded
 from wsisr.training.config import (
     TrainConfig,
     differences,
@@ -22,7 +23,7 @@ from wsisr.training.config import (
 )
 from wsisr.training.outputs import CONFIG_NAME, PROFILE_NAME
 from wsisr.training.parallel import Processes, join
-from wsisr.training.presets import Resolved, resolve_config
+from wsisr.training.presets import DEFAULT_SCALE, Resolved, resolve_config
 
 RUNS = Path("runs")
 FREE_TO_CHANGE = frozenset(
@@ -132,6 +133,7 @@ def resolve(request: TrainRequest, gpu: bool) -> Resolved:
 
 def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
     """Device, configuration and folder; refuses to write over an earlier run."""
+    _check_plugins(request)
     processes, device = join(request.device)
     resolved = resolve(request, accelerated(device))
     scale = resolved.config.model.scale
@@ -165,6 +167,14 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
         earlier=earlier,
         profile=profile,
     )
+
+
+def _check_plugins(request: TrainRequest) -> None:
+    """Name a plug-in that a run was begun with before its network is looked for."""
+    usual = (RUNS / request.model, RUNS / f"{request.model}-x{request.scale or DEFAULT_SCALE}")
+    for folder in usual if request.output is None else (request.output,):
+        if request.resume and (folder / RUN_NAME).is_file():
+            check_recorded(open_run(folder).plugins, str(folder))
 
 
 def _with_own_profile(

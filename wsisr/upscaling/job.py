@@ -261,6 +261,11 @@ def provenance_of(engine: Engine) -> dict[str, str]:
     facts = {"model": model.model, "preset": model.preset, "weights_sha256": model.weights_sha256}
     facts["pooling"] = engine.pooling
     if model.is_network:
+        from wsisr.models.registry import MODELS
+
+        plugin = MODELS.record(model.model) or {}
+        facts["network_from"] = plugin.get("source", "")
+        facts["network_source_sha256"] = plugin.get("sha256", "")
         facts["trained_on_lr"] = model.lr_origin or "not recorded"
         facts["trained_on_degradation"] = model.degradation or "not recorded"
         facts["precision"] = engine.precision
