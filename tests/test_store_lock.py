@@ -114,17 +114,17 @@ def test_a_lock_that_was_cut_short_by_a_kill_is_no_obstacle(tmp_path: Path) -> N
 
 def test_parts_run_side_by_side_but_not_beside_a_whole_build(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
-    with BuildLock(path, part=(1, 3)), BuildLock(path, part=(2, 3)):
-        with pytest.raises(StoreLockedError), BuildLock(path, part=(2, 3)):
+    with BuildLock(path, share="1-of-3"), BuildLock(path, share="2-of-3"):
+        with pytest.raises(StoreLockedError), BuildLock(path, share="2-of-3"):
             pass
         with pytest.raises(StoreLockedError), BuildLock(path):
             pass
     with BuildLock(path):
-        with pytest.raises(StoreLockedError), BuildLock(path, part=(3, 3)):
+        with pytest.raises(StoreLockedError), BuildLock(path, share="3-of-3"):
             pass
         with pytest.raises(StoreLockedError), BuildLock(path):
             pass
-    with BuildLock(path, part=(3, 3)):
+    with BuildLock(path, share="3-of-3"):
         pass
     assert not path.with_name("a.zarr.partial").exists()
 

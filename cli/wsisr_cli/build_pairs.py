@@ -1,5 +1,7 @@
 """`wsisr build-pairs`: a folder of slides becomes a store of LR-HR pairs."""
 
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -8,7 +10,19 @@ import typer
 from wsisr_cli.progress import console_reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wsisr.building import BuildRequest
+    from wsisr.building.runners import Runner
+
+
+class Phase(StrEnum):
+    """A step of a build that schedulers run by itself."""
+
+    SCAN = "scan"
+    PLAN = "plan"
+    EXTRACT = "extract"
+    FINISH = "finish"
 
 
 def command(
@@ -50,12 +64,23 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on a Dask cluster: tcp://host:port, tls://host:port, or local[:N].",
+        ),
+    ] = None,
     part: Annotated[
         str | None, typer.Option(help="I/N: this run's share, e.g. 3/8 in a job array.")
     ] = None,
-    finish: Annotated[
-        bool, typer.Option("--finish", help="Close a build whose parts have all run.")
-    ] = False,
+    slide: Annotated[
+        list[str] | None, typer.Option(help="This slide alone, by id or file name; repeatable.")
+    ] = None,
+    phase: Annotated[
+        Phase | None, typer.Option(help="Do this phase alone; each can be run again, anywhere.")
+    ] = None,
+    finish: Annotated[bool, typer.Option("--finish", help="Short for --phase finish.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan per slide and build nothing.")
     ] = False,
@@ -87,8 +112,12 @@ def command(
         typer.Option(help="All counts of the manifest times this, e.g. 0.01 for a trial."),
     ] = 1.0,
 ) -> None:
-    """Build aligned LR-HR pairs from slides. Run the same command again to resume."""
-    from wsisr.building import BuildRequest, build_pairs, describe_plan, finish_parts, prepare
+    """Build aligned LR-HR pairs from slides. Run the same command again to resume.
+
+    Exit codes: 0 complete; 1 complete, some slides failed; 75 waiting for other shares, run again;
+    2 nothing usable; 130 interrupted.
+    """
+    from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare
     from wsisr.host import usable_cores
     from wsisr.slides import describe_left_out
 
@@ -107,6 +136,8 @@ def command(
         }.items()
         if value is not None
     }
+    if dask is not None:  # workers have folders of their own
+        source, output = source.absolute(), output.absolute()
     request = BuildRequest(
         source=source,
         output=output,
@@ -114,6 +145,8 @@ def command(
         overrides=overrides,
         workers=workers or usable_cores(),
         part=_part(part),
+        slides=tuple(slide or ()),
+        phase="finish" if finish else phase.value if phase else None,
         overwrite=overwrite,
         mpp_override=mpp_override,
         patient_from=patient_from,
@@ -122,31 +155,46 @@ def command(
         codec=codec,
         scale_counts=scale_counts,
     )
+    if dry_run and request.shared:
+        raise typer.BadParameter(
+            "--dry-run plans a whole build; leave out --part, --slide and --phase."
+        )
     if record is not None:
-        _rebuild(request, record)
+        _rebuild(request, record, dask)
     prepared = prepare(request)
     typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
     for line in describe_left_out(prepared.layout.left_out):
         typer.echo(line)
     for line in prepared.about_patients():
         typer.echo(line)
-    with console_reporter() as report:
+    with console_reporter() as report, _runner(dask, request) as runner:
         if dry_run:
-            plan = describe_plan(prepared, report)
+            plan = describe_plan(prepared, report, runner)
             typer.echo(plan.text)
             raise typer.Exit(plan.exit_code)
-        summary = finish_parts(prepared, report) if finish else build_pairs(prepared, report)
-    if summary is None:
-        return
+        summary = build_pairs(prepared, report, runner)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
 
 
-def _rebuild(request: "BuildRequest", record: Path) -> NoReturn:
+@contextmanager
+def _runner(dask: str | None, request: "BuildRequest") -> "Iterator[Runner | None]":
+    """Where the slides are worked on; None: in processes of this machine."""
+    if dask is None:
+        yield None
+        return
+    from wsisr.building.dask_runner import DaskRunner
+
+    with DaskRunner(dask, (request.source, request.output.parent)) as runner:
+        typer.echo(runner.about())
+        yield runner
+
+
+def _rebuild(request: "BuildRequest", record: Path, dask: str | None) -> NoReturn:
     from wsisr.building import rebuild_from
 
-    with console_reporter() as report:
-        summary = rebuild_from(request, record, report)
+    with console_reporter() as report, _runner(dask, request) as runner:
+        summary = rebuild_from(request, record, report, runner)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
 

@@ -1,7 +1,7 @@
 """`wsisr`: the commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 all done; 1 finished, some slides failed; 2 nothing done or bad usage; 130
-interrupted.
+Exit codes: 0 all done; 1 finished, some slides failed; 2 nothing done or bad usage; 75 waiting
+for other shares of a build; 130 interrupted.
 """
 
 import errno
@@ -9,9 +9,11 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -50,6 +52,7 @@ GROUPS: dict[str, str] = {
     "degrade": "degrade",
     "models": "models",
     "study": "study",
+    "cluster": "cluster",
 }
 """Groups of commands: name -> module with a Typer `app`."""
 
@@ -101,12 +104,23 @@ def _refuse_remote_input(arguments: Sequence[str]) -> None:
     """A path library makes ``https:/`` of a URL, and then there is no such file."""
     from wsisr.errors import ConfigError
 
-    for argument in arguments:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+    for before, argument in pairwise(("", *arguments)):
+        if before != "--dask" and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
             raise ConfigError(
                 f"{argument} is a URL, and wsisr's commands read local files; copy it here, or "
                 "open the one slide in Python with wsisr.slides.open_slide(url)."
             )
+
+
+def _take_scheduler_signals() -> None:
+    """A scheduler that takes its machine back is a Ctrl-C: exit code 130, what is done is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):  # Windows knows no SIGUSR1
+            signal.signal(getattr(signal, name), interrupt)
 
 
 def _system_fault(error: OSError) -> str:
@@ -137,6 +151,7 @@ def main() -> None:
     from wsisr.errors import WsisrError, without_secrets
 
     try:
+        _take_scheduler_signals()
         _refuse_remote_output(sys.argv[1:])
         _refuse_remote_input(sys.argv[1:])
         app()

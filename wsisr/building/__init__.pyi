@@ -1,5 +1,5 @@
+from .build import ShareSummary as ShareSummary
 from .build import build_pairs as build_pairs
-from .build import finish_parts as finish_parts
 from .dryrun import describe_plan as describe_plan
 from .manifest import Manifest as Manifest
 from .manifest import load_manifest as load_manifest

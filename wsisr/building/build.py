@@ -1,49 +1,76 @@
-"""`build-pairs`: scan, plan, extract, finish.
+"""`build-pairs`: a whole build, or one share of it beside others (the phases' work: `phases`).
 
-*scan* (per slide): open, check, find tissue and candidates; one JSON file each. *plan*: splits
-and quotas, pure. *extract* (per slide): read, register, commit the slide by one rename.
-*finish*: splits, summary, report. Every phase skips what is done, so the same command goes on
-after an interruption; a failed slide is a row in `failures.csv`, never the end of the run.
+The same command goes on after an interruption. Shares (`--part`, `--slide`) and phases by name
+(`--phase`) are for schedulers: each can be run anywhere, again, and says by its exit code whether
+there is more to do.
 """
 
 import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
 
-from wsisr.building.extract import ExtractResult, extract_slide
-from wsisr.building.finish import finish_store
-from wsisr.building.layout import SlideTask
-from wsisr.building.plan import BuildPlan, decide_splits, plan_build
-from wsisr.building.privacy import clean
-from wsisr.building.record import write_record
-from wsisr.building.records import ScanRecord, scan_path
-from wsisr.building.runners import Outcome, Runner, Task
-from wsisr.building.scan import kept_scan, scan_identity, scan_slide
-from wsisr.building.sources import fingerprints, recorded_fingerprints
+from wsisr.building import phases
+from wsisr.building.layout import SlideTask, find_task
+from wsisr.building.plan import BuildPlan
+from wsisr.building.runners import Runner
 from wsisr.building.state import (
     Prepared,
     attach_store,
     check_rules,
     create_store,
     failed_slides,
-    record_failure,
+    load_plan,
     resume_store,
     root_attributes,
     valid_scan,
 )
-from wsisr.building.summary import BuildSummary, about, report_failures
-from wsisr.errors import BuildError
+from wsisr.building.summary import BuildSummary
+from wsisr.errors import BuildError, StoreLockedError
 from wsisr.locks import STILL_S, RecordLock
-from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.store import BuildLock, StoreWriter, open_pairs
+from wsisr.progress import Reporter, silent
+from wsisr.store import BuildLock, StoreWriter
+
+WAITING = 75
+"""Exit code (EX_TEMPFAIL): this share can go on when others have done theirs; run it again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareSummary:
+    """What one share of a build, or one phase, came to.
+
+    Attributes
+    ----------
+    sentence : str
+        What was done, and what comes next.
+    failed : tuple of str
+        Slides of this share that failed.
+    waiting : bool
+        Whether something of it waits for other shares.
+    """
+
+    sentence: str
+    failed: tuple[str, ...] = ()
+    waiting: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete, 1 complete with failed slides, 75 waiting for others."""
+        return WAITING if self.waiting else 1 if self.failed else 0
+
+    def text(self) -> str:
+        """For the terminal."""
+        if not self.failed:
+            return self.sentence
+        count = len(self.failed)
+        more = f"{self.failed[0]}{', ...' if count > 1 else ''}"
+        return f"{self.sentence} {count} slide{'s' * (count > 1)} failed ({more})."
 
 
 def build_pairs(
     prepared: Prepared, report: Reporter = silent, runner: Runner | None = None
-) -> BuildSummary | None:
-    """Run a whole build, or go on with one.
+) -> BuildSummary | ShareSummary:
+    """Run a build, the asked share or phase of one, or go on with it.
 
     Parameters
     ----------
@@ -55,8 +82,8 @@ def build_pairs(
 
     Returns
     -------
-    BuildSummary or None
-        None from a ``--part`` run: only `finish` closes such a build.
+    BuildSummary or ShareSummary
+        The former of a build that is closed.
 
     Raises
     ------
@@ -65,47 +92,53 @@ def build_pairs(
         committed stay.
     """
     runner = prepared.runner(runner)
-    part = prepared.request.part
-    with BuildLock(prepared.paths.root, part=part) as lock:
-        if part is not None:
-            _run_part(prepared, runner, report)
-            return None
+    if prepared.request.shared:
+        return _build_share(prepared, runner, report)
+    with BuildLock(prepared.paths.root) as lock:
         writer = resume_store(prepared)
         if writer is not None:
-            refuse_replaced(prepared, prepared.tasks, writer, runner)
-        _scan(prepared, prepared.tasks, writer.committed() if writer else set(), runner, report)
+            phases.refuse_replaced(prepared, prepared.tasks, writer, runner)
+        done = writer.committed() if writer else set()
+        phases.scan(prepared, prepared.tasks, done, runner, report)
         if writer is None:
             if not any(valid_scan(prepared, task) for task in prepared.tasks):
-                return _nothing_done(prepared)
+                return phases.nothing_done(prepared)
             writer = create_store(prepared)
-        _extract(prepared, prepared.tasks, writer, runner, report)
+        plan = phases.make_plan(prepared, writer, report)
+        phases.extract(prepared, prepared.tasks, plan, writer, runner, report)
         lock.check()
-        return _finish(prepared, writer, report)
+        return phases.finish(prepared, writer, report)
 
 
-def finish_parts(prepared: Prepared, report: Reporter = silent) -> BuildSummary:
-    """`--finish`: close a build whose parts have all run.
+def _build_share(
+    prepared: Prepared, runner: Runner, report: Reporter
+) -> BuildSummary | ShareSummary:
+    """One phase, or of one share all that can be done now.
 
-    Raises
-    ------
-    BuildError
-        If a slide was neither extracted nor failed: its part has not run to its end.
+    No share cleans the staging area, where others may be at work. Planning and finishing need the
+    store for themselves.
     """
-    with BuildLock(prepared.paths.root):
-        if not prepared.paths.meta.is_file():
-            raise BuildError(
-                f"{prepared.paths.root}: no part has begun to extract; run them first."
-            )
-        check_rules(prepared.paths.root)
-        writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
-        done = writer.committed() | set(failed_slides(prepared))
-        missing = [t.slide_id for t in prepared.tasks if t.slide_id not in done]
-        if missing:
-            raise BuildError(
-                f"{len(missing)} slides are not done yet (first: {missing[0]}); run the remaining "
-                "--part runs to their end, then --finish."
-            )
-        return _finish(prepared, writer, report)
+    request = prepared.request
+    if request.overwrite:
+        raise BuildError(
+            "--overwrite replaces a whole store, and shares of one build would replace each "
+            "other's work: remove the store first, or write to another place with -o."
+        )
+    whole = request.phase in ("plan", "finish")
+    if whole and (request.part or request.slides):
+        raise BuildError(
+            f"--phase {request.phase} is done once for all slides; leave out --part and --slide."
+        )
+    name, mine = _share(prepared)
+    try:
+        with BuildLock(prepared.paths.root, share="" if whole else name):
+            if request.phase == "plan":
+                return _plan(prepared, runner, report)
+            if request.phase == "finish":
+                return _finish(prepared, report)
+            return _scan_and_extract(prepared, mine, runner, report)
+    except StoreLockedError as error:
+        return ShareSummary(sentence=str(error), waiting=True)
 
 
 def part_of(slide_id: str, parts: int) -> int:
@@ -114,244 +147,124 @@ def part_of(slide_id: str, parts: int) -> int:
     return int.from_bytes(digest, "little") % parts + 1
 
 
-def _run_part(prepared: Prepared, runner: Runner, report: Reporter) -> None:
-    """First its share of scans; once all scans exist, its share of extraction.
+def _share(prepared: Prepared) -> tuple[str, Sequence[SlideTask]]:
+    """The name of this run's share, and its slides."""
+    request, tasks = prepared.request, prepared.tasks
+    if request.slides and request.part:
+        raise BuildError("--slide and --part each name a share; give one of them.")
+    if request.slides:
+        chosen = {find_task(name, tasks, "--slide").slide_id for name in request.slides}
+        digest = blake2b("\n".join(sorted(chosen)).encode(), digest_size=8).hexdigest()
+        return f"slides-{digest}", [task for task in tasks if task.slide_id in chosen]
+    index, parts = request.part or (1, 1)
+    mine = [task for task in tasks if part_of(task.slide_id, parts) == index]
+    return f"{index}-of-{parts}", mine
 
-    The first part that gets there makes the store. No part cleans the staging area, where others
-    may be at work.
-    """
-    assert prepared.request.part is not None
-    index, parts = prepared.request.part
+
+def _scan_and_extract(
+    prepared: Prepared, mine: Sequence[SlideTask], runner: Runner, report: Reporter
+) -> ShareSummary:
+    phase = prepared.request.phase
     exists = prepared.paths.meta.is_file()
     committed = attach_store(prepared).committed() if exists else set()
-    mine = [t for t in prepared.tasks if part_of(t.slide_id, parts) == index]
     if exists:
-        refuse_replaced(prepared, mine, attach_store(prepared), runner)
-    _scan(prepared, mine, committed, runner, report)
-    failed = failed_slides(prepared)
-    waiting = [
-        t.slide_id
-        for t in prepared.tasks
-        if t.slide_id not in committed
-        and t.slide_id not in failed
-        and valid_scan(prepared, t) is None
-    ]
-    if waiting:
-        missing = sorted({part_of(slide_id, parts) for slide_id in waiting})
-        message = (
-            f"Part {index}/{parts} has scanned its {len(mine)} slides. Part(s) "
-            f"{', '.join(map(str, missing))} have not: when they have, run every part once more "
-            "to extract, then --finish."
-        )
+        phases.refuse_replaced(prepared, mine, attach_store(prepared), runner)
+    if phase != "extract":
+        phases.scan(prepared, mine, committed, runner, report)
+    if phase == "scan":
+        sentence = f"{len(mine)} slide(s) are scanned; when all are: --phase plan."
+        return ShareSummary(sentence=sentence, failed=_failed(prepared, mine))
+    plan = load_plan(prepared, mine) if exists else None
+    if plan is None:
+        if unscanned := _unscanned(prepared, committed):
+            return ShareSummary(
+                sentence=f"{_named(unscanned)} not scanned yet, and what each slide gives is "
+                "decided from the scans of all: when they are, run this once more to extract.",
+                failed=_failed(prepared, mine),
+                waiting=True,
+            )
+        if not any(valid_scan(prepared, task) for task in prepared.tasks) and not committed:
+            return ShareSummary(
+                sentence="No slide could be used, so there is nothing to extract.",
+                failed=_failed(prepared, mine),
+            )
+        plan = _plan_once(prepared, report)
+    busy = phases.extract(prepared, mine, plan, attach_store(prepared), runner, report)
+    done = attach_store(prepared).committed() | set(failed_slides(prepared))
+    left = [task.slide_id for task in mine if task.slide_id not in done]
+    if busy:
+        sentence = f"{_named(busy)} being written by another process; run this once more."
+    elif left:
+        sentence = f"{_named(left)} not scanned yet (--phase scan, then --phase plan)."
     else:
-        _create_once(prepared)
-        _extract(prepared, mine, attach_store(prepared), runner, report)
-        message = f"Part {index}/{parts} is extracted; when all parts are, run --finish."
-    report(ProgressEvent(stage="part", message=message))
-
-
-def refuse_replaced(
-    prepared: Prepared, tasks: Sequence[SlideTask], writer: StoreWriter, runner: Runner
-) -> None:
-    """Refuse to call a build done whose slides are no longer the files in the source.
-
-    Raises
-    ------
-    BuildError
-        Naming every file that has been replaced since its slide was committed.
-    """
-    committed = writer.committed()
-    mine = {task.slide_id: task for task in tasks if task.slide_id in committed}
-    store = open_pairs(prepared.paths.root)
-    jobs: list[Task] = [(key, (task, prepared.manifest)) for key, task in mine.items()]
-    changed = [
-        mine[outcome.key].source.relative
-        for outcome in runner(fingerprints, jobs)
-        if outcome.value != recorded_fingerprints(store.slides[outcome.key].attributes)
-    ]
-    if changed:
-        names = ", ".join(sorted(changed)[:5]) + (" ..." if changed[5:] else "")
-        raise BuildError(
-            f"{len(changed)} file(s) in {prepared.request.source} are not those that "
-            f"{prepared.paths.root} was built from: {names}. Put the original files back, or build "
-            "anew with --overwrite or into another place with -o."
-        )
-
-
-def _create_once(prepared: Prepared) -> None:
-    """Make the store if no other part has: parts of a job array get here together."""
-    turn = RecordLock(prepared.paths.partial / "creating", abandoned_s=STILL_S)
-    if not prepared.paths.meta.is_file() and turn.acquire(math.inf, watch=True):
-        try:
-            if not prepared.paths.meta.is_file():
-                create_store(prepared)
-        finally:
-            turn.release()
-
-
-def _scan(
-    prepared: Prepared,
-    tasks: Sequence[SlideTask],
-    committed: set[str],
-    runner: Runner,
-    report: Reporter,
-) -> None:
-    todo = [
-        task
-        for task in tasks
-        if task.slide_id not in committed and valid_scan(prepared, task) is None
-    ]
-    jobs: list[Task] = [
-        (task.slide_id, (task, prepared.manifest, prepared.scans, prepared.request.source))
-        for task in todo
-    ]
-    kept = [kept_scan(task, scan_identity(task, prepared.manifest)) for task in todo]
-    if count := sum(record is not None for record in kept):
-        text = f"{count} of {len(todo)} slides were scanned by a dry run: not again if unchanged."
-        report(ProgressEvent(stage="scan", message=text))
-    run_phase(prepared, "scan", scan_slide, jobs, runner, report)
-    failed = failed_slides(prepared)
-    for task in todo:
-        # A record that cannot be read back must not make its slide vanish without a word.
-        if task.slide_id not in failed and valid_scan(prepared, task) is None:
-            error = "its scan could not be read back, or its file changed meanwhile; run again."
-            outcome = Outcome(key=task.slide_id, error=error, kind="BuildError")
-            record_failure(prepared, "scan", task, outcome)
-
-
-def _extract(
-    prepared: Prepared,
-    tasks: Sequence[SlideTask],
-    writer: StoreWriter,
-    runner: Runner,
-    report: Reporter,
-) -> None:
-    plan = make_plan(prepared, writer)
-    for warning in plan.warnings:
-        report(ProgressEvent(stage="plan", message=f"Warning: {warning}"))
-    committed = writer.committed()
-    jobs: list[Task] = [
-        (
-            task.slide_id,
-            (
-                task,
-                prepared.manifest,
-                plan.shares[task.slide_id],
-                prepared.scans,
-                prepared.paths.root,
-            ),
-        )
-        for task in tasks
-        if task.slide_id in plan.shares and task.slide_id not in committed
-    ]
-    run_phase(prepared, "extract", extract_slide, jobs, runner, report)
-
-
-def make_plan(prepared: Prepared, writer: StoreWriter) -> BuildPlan:
-    """Splits and shares of every scanned slide, the same in every part and after every restart.
-
-    Shares are divided over all scans, also of slides that are committed already in this
-    build; what earlier, finished builds of the store kept counts against the quotas. Splits are
-    drawn among the slides that can be used and written down before the first is extracted.
-    """
-    frozen, kept = _earlier(prepared, writer)
-    records: dict[str, ScanRecord] = {}
-    for task in prepared.tasks:
-        record = valid_scan(prepared, task)
-        if record is not None:
-            records[task.slide_id] = record
-    usable = [t for t in prepared.tasks if t.slide_id in records or t.slide_id in frozen]
-    splits, notes = decide_splits(usable, prepared.manifest, frozen)
-    if frozen | splits != frozen:
-        writer.set_root({"assigned": frozen | splits})
-    patients = {task.slide_id: task.patient.name for task in prepared.tasks}
-    plan = plan_build(records, splits, prepared.manifest, patients, kept)
-    return BuildPlan(shares=plan.shares, warnings=(*notes, *plan.warnings))
-
-
-def _earlier(
-    prepared: Prepared, writer: StoreWriter
-) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """Splits that are frozen, and pairs per split and class that finished builds hold."""
-    frozen: dict[str, str] = {}
-    kept: dict[str, dict[str, int]] = {}
-    classes = prepared.manifest.labels.classes
-    store = open_pairs(prepared.paths.root)
-    assigned: dict[str, str] = dict(store.attributes).get("assigned", {})  # type: ignore[assignment]
-    frozen.update(assigned)
-    for slide_id in sorted(writer.committed()):
-        split = str(store.slides[slide_id].attributes["split"] or "")
-        frozen[slide_id] = split
-        if scan_path(prepared.scans, slide_id).is_file():
-            continue
-        labels = store.table(slide_id, columns=["label"])["label"]
-        counts = kept.setdefault(split, {})
-        counts["any"] = counts.get("any", 0) + len(labels)
-        for index, name in enumerate(classes):
-            counts[name] = counts.get(name, 0) + int((labels == index).sum())
-    return frozen, kept
-
-
-def _nothing_done(prepared: Prepared) -> BuildSummary:
-    """No slide can be used: no store is made, so that the next try may ask for something else."""
-    failures = tuple(failed_slides(prepared).values())
-    summary = report_failures(prepared.paths.root, failures, prepared.layout)
-    shutil.rmtree(prepared.scans, ignore_errors=True)
-    shutil.rmtree(prepared.errors, ignore_errors=True)
-    return summary
-
-
-def _finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSummary:
-    failures = tuple(failed_slides(prepared).values())
-    summary = finish_store(
-        prepared.paths.root,
-        prepared.manifest,
-        prepared.layout,
-        prepared.tasks,
-        failures,
-        writer,
-        report,
+        sentence = f"{len(mine)} slide(s) are done; when all are: --phase finish."
+    return ShareSummary(
+        sentence=sentence, failed=_failed(prepared, mine), waiting=bool(busy or left)
     )
-    write_record(prepared.paths.root, prepared.scans, prepared.tasks)
-    shutil.rmtree(prepared.scans, ignore_errors=True)
-    shutil.rmtree(prepared.errors, ignore_errors=True)
-    writer.clean()
-    report(ProgressEvent(stage="finish", done=1, total=1))
-    return summary
 
 
-def run_phase(
-    prepared: Prepared,
-    stage: str,
-    function: Callable[..., Any],
-    jobs: Sequence[Task],
-    runner: Runner,
-    report: Reporter,
-) -> None:
-    """Run a phase; every fault becomes a file that later phases and restarts know of."""
-    sources = {task.slide_id: task for task in prepared.tasks}
-    for key, _ in jobs:
-        (prepared.errors / f"{key}.json").unlink(missing_ok=True)
-    report(ProgressEvent(stage=stage, done=0, total=len(jobs), unit="slide"))
-    for done, outcome in enumerate(runner(function, jobs), start=1):
-        message = ""
-        if outcome.error:
-            record_failure(prepared, stage, sources[outcome.key], outcome)
-            task = sources[outcome.key]
-            text = clean(outcome.error, task, prepared.root)
-            message = about(text, outcome.key, task.source.relative)
-        elif isinstance(outcome.value, ExtractResult) and outcome.value.shortfall:
-            message = (
-                f"{outcome.key}: {outcome.value.shortfall} pairs short of its share; its reserve "
-                "is used up."
-            )
-        report(
-            ProgressEvent(
-                stage=stage,
-                done=done,
-                total=len(jobs),
-                unit="slide",
-                item=outcome.key,
-                message=message,
-            )
+def _plan(prepared: Prepared, runner: Runner, report: Reporter) -> BuildSummary | ShareSummary:
+    writer = resume_store(prepared)
+    if writer is not None:
+        phases.refuse_replaced(prepared, prepared.tasks, writer, runner)
+    committed = writer.committed() if writer else set()
+    if unscanned := _unscanned(prepared, committed):
+        sentence = f"{_named(unscanned)} not scanned yet; --phase scan comes first."
+        return ShareSummary(sentence=sentence, waiting=True)
+    if writer is None:
+        if not any(valid_scan(prepared, task) for task in prepared.tasks):
+            return phases.nothing_done(prepared)
+        writer = create_store(prepared)
+    plan = phases.make_plan(prepared, writer, report)
+    sentence = f"{len(plan.shares)} slide(s) are planned; next: --phase extract."
+    return ShareSummary(sentence=sentence, failed=_failed(prepared, prepared.tasks))
+
+
+def _finish(prepared: Prepared, report: Reporter) -> BuildSummary | ShareSummary:
+    if not prepared.paths.meta.is_file():
+        return ShareSummary(
+            sentence=f"{prepared.paths.root}: nothing has been extracted yet.", waiting=True
         )
+    check_rules(prepared.paths.root)
+    writer = StoreWriter.resume(prepared.paths.root, root_attributes(prepared))
+    done = writer.committed() | set(failed_slides(prepared))
+    if missing := [t.slide_id for t in prepared.tasks if t.slide_id not in done]:
+        sentence = f"{_named(missing)} not done yet; run what is left (--phase extract, or --part)."
+        return ShareSummary(sentence=sentence, waiting=True)
+    return phases.finish(prepared, writer, report)
+
+
+def _plan_once(prepared: Prepared, report: Reporter) -> BuildPlan:
+    """Make store and plan if no other share has: those of a job array get here together."""
+    turn = RecordLock(prepared.paths.partial / "creating", abandoned_s=STILL_S)
+    turn.acquire(math.inf, watch=True)
+    try:
+        if not prepared.paths.meta.is_file():
+            create_store(prepared)
+        made = load_plan(prepared, prepared.tasks)
+        return made or phases.make_plan(prepared, attach_store(prepared), report)
+    finally:
+        turn.release()
+
+
+def _unscanned(prepared: Prepared, committed: set[str]) -> list[str]:
+    failed = failed_slides(prepared)
+    return [
+        task.slide_id
+        for task in prepared.tasks
+        if task.slide_id not in committed
+        and task.slide_id not in failed
+        and valid_scan(prepared, task) is None
+    ]
+
+
+def _failed(prepared: Prepared, tasks: Sequence[SlideTask]) -> tuple[str, ...]:
+    failed = failed_slides(prepared)
+    return tuple(task.slide_id for task in tasks if task.slide_id in failed)
+
+
+def _named(slides: Sequence[str]) -> str:
+    """`3 slides (first: a.svs) are`, for the start of a sentence."""
+    if len(slides) == 1:
+        return f"Slide {slides[0]} is"
+    return f"{len(slides)} slides (first: {slides[0]}) are"

@@ -27,6 +27,7 @@ from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
+from wsisr.store.lock import ORPHAN_WAIT_S
 from wsisr.store.schema import layer_column
 from wsisr.store.writer import SlideWriter
 
@@ -76,8 +77,9 @@ def extract_slide(
     share: SlideShare,
     scan_folder: Path,
     store: Path,
+    wait_s: float = ORPHAN_WAIT_S,
 ) -> ExtractResult:
-    """Extract and commit one slide.
+    """Extract and commit one slide; another process that writes it is waited for `wait_s`.
 
     Raises
     ------
@@ -91,7 +93,9 @@ def extract_slide(
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
     with closing(source_kind(manifest).open(task, manifest, record.info.backend)) as source:
         _refuse_changed(source, task, record)
-        writer = StoreWriter.attach(store).slide(task.slide_id, source.arrays(record.reading))
+        writer = StoreWriter.attach(store).slide(
+            task.slide_id, source.arrays(record.reading), wait_s
+        )
         try:
             rows = Rows()
             for batch in _batches(record, share, manifest, rows):

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from wsisr.building.build import run_phase
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
+from wsisr.building.phases import run_phase
 from wsisr.building.record import (
     Record,
     load_record,
@@ -64,6 +64,8 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
             ("--mpp-override", request.mpp_override),
             ("--patient-from", request.patient_from),
             ("--part", request.part),
+            ("--slide", request.slides),
+            ("--phase", request.phase),
             ("--scale-counts", request.scale_counts != 1.0),
         )
         if given

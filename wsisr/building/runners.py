@@ -3,7 +3,7 @@
 A slide that fails is an `Outcome` with an error, never the end of the run. A worker that the
 system kills (out of memory, a crash in a native decoder) takes the pool down with it: the
 slides in flight are then run again one at a time, so that only the guilty one is blamed.
-Other runners (a Dask cluster) need only offer the same call.
+Other runners (`dask_runner`) need only offer the same call.
 """
 
 import multiprocessing
@@ -71,6 +71,18 @@ def attempt(key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) 
         return Outcome(key=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
 
 
+def worker_died(key: str) -> Outcome:
+    """Of a task that took its worker with it, alone on it."""
+    return Outcome(
+        key=key,
+        error=(
+            "the worker process died, most likely for want of memory or in a native decoder; run "
+            "again with fewer --workers, and check the file"
+        ),
+        kind="WorkerDied",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SerialRunner:
     """In this process, in order: for tests, debuggers and other people's schedulers."""
@@ -97,14 +109,7 @@ class ProcessRunner:
         for task in suspects:
             guilty = yield from self._run(function, [task], 1)
             for key, _ in guilty:
-                yield Outcome(
-                    key=key,
-                    error=(
-                        "the worker process died, most likely for want of memory or in a native "
-                        "decoder; run again with fewer --workers, and check the file"
-                    ),
-                    kind="WorkerDied",
-                )
+                yield worker_died(key)
 
     def _run(
         self,
@@ -148,6 +153,11 @@ class ProcessRunner:
 def _start_worker() -> None:
     """Ctrl-C goes to every process of a terminal: the parent alone decides what it means."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    one_thread()
+
+
+def one_thread() -> None:
+    """As many threads as workers are enough."""
     try:
         import cv2
 

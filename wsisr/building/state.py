@@ -2,12 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 from wsisr.building.layout import Layout, SlideTask, apply_overrides, find_patients
 from wsisr.building.manifest import Manifest, load_manifest
+from wsisr.building.plan import BuildPlan
 from wsisr.building.privacy import (
     Unlogged,
     clean,
@@ -31,6 +35,10 @@ from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
 from wsisr.store.writer import read_store_attributes
 
+Phase = Literal["scan", "plan", "extract", "finish"]
+PLAN_FORMAT = 1
+_PLAN = TypeAdapter(BuildPlan)
+
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
@@ -50,6 +58,10 @@ class BuildRequest:
         Processes; 0 works in this process.
     part : (int, int) or None
         ``(i, n)``: this run's share of the slides, 1-based.
+    slides : tuple of str
+        This run's share by name: ids, file names or relative paths.
+    phase : {"scan", "plan", "extract", "finish"} or None
+        Do this phase alone; None: all that can be done now.
     overwrite : bool
         Replace an existing store.
     mpp_override : Path or None
@@ -72,6 +84,8 @@ class BuildRequest:
     overrides: dict[str, Any]
     workers: int = 1
     part: tuple[int, int] | None = None
+    slides: tuple[str, ...] = ()
+    phase: Phase | None = None
     overwrite: bool = False
     mpp_override: Path | None = None
     patient_from: str | None = None
@@ -79,6 +93,11 @@ class BuildRequest:
     private_ids: bool = False
     codec: str | None = None
     scale_counts: float = 1.0
+
+    @property
+    def shared(self) -> bool:
+        """Whether this run does a part of a build, beside others that do theirs."""
+        return self.part is not None or bool(self.slides) or self.phase is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +146,10 @@ class Prepared:
     @property
     def errors(self) -> Path:
         return self.paths.partial / "errors"
+
+    @property
+    def plan(self) -> Path:
+        return self.paths.partial / "plan" / "plan.json"
 
 
 def prepare(request: BuildRequest) -> Prepared:
@@ -188,11 +211,14 @@ def record_failure(prepared: Prepared, stage: str, task: SlideTask, outcome: Out
 
 def failed_slides(prepared: Prepared) -> dict[str, Failure]:
     """Failures of this build so far by slide id."""
+    if not prepared.errors.is_dir():
+        return {}
+    there = {path.name for path in prepared.errors.iterdir()}
     found = {}
     for task in prepared.tasks:
-        path = prepared.errors / f"{task.slide_id}.json"
-        if path.is_file():
-            found[task.slide_id] = Failure(**json.loads(path.read_text(encoding="utf-8")))
+        if (name := f"{task.slide_id}.json") in there:
+            text = (prepared.errors / name).read_text(encoding="utf-8")
+            found[task.slide_id] = Failure(**json.loads(text))
     return found
 
 
@@ -204,11 +230,40 @@ def valid_scan(prepared: Prepared, task: SlideTask) -> ScanRecord | None:
     return record
 
 
+def save_plan(prepared: Prepared, plan: BuildPlan, scans: Mapping[str, ScanRecord]) -> None:
+    """Write down who gives what, and of which scans that was decided."""
+    known = {slide_id: scan.identity for slide_id, scan in scans.items()}
+    text = json.dumps({"format": PLAN_FORMAT, "scans": known, "plan": asdict(plan)})
+    replace_file(prepared.plan, text.encode())
+
+
+def load_plan(prepared: Prepared, tasks: Sequence[SlideTask]) -> BuildPlan | None:
+    """The plan that was written down; None where there is none, or it knows other scans of these
+    slides than there are now (a slide without a scan needs none)."""
+    try:
+        found = json.loads(prepared.plan.read_bytes())
+        if found["format"] != PLAN_FORMAT:
+            return None
+        plan, planned = _PLAN.validate_python(found["plan"]), found["scans"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    for task in tasks:
+        scan = valid_scan(prepared, task)
+        if scan is not None and planned.get(task.slide_id) != scan.identity:
+            return None
+    return plan
+
+
+def forget_progress(prepared: Prepared) -> None:
+    """Remove what phases told one another: the build is finished, or begun anew."""
+    for folder in (prepared.scans, prepared.errors, prepared.plan.parent):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def resume_store(prepared: Prepared) -> StoreWriter | None:
     """The store to go on with; None where there is none yet, or it is to be replaced."""
     if prepared.request.overwrite:
-        shutil.rmtree(prepared.scans, ignore_errors=True)
-        shutil.rmtree(prepared.errors, ignore_errors=True)
+        forget_progress(prepared)
         return None
     if not prepared.paths.meta.is_file():
         return None

@@ -25,9 +25,9 @@ class BuildLock:
     ----------
     path : Path
         The store (the lock lies in its staging sibling).
-    part : (int, int) or None
-        ``(2, 3)`` for part 2 of 3: parts of one build run side by side, each under its own lock,
-        but not beside a whole build.
+    share : str
+        Name of a share of a build: shares run side by side, each under its own lock, but not
+        beside a whole build.
     command : str
         What is shown to whoever is refused, e.g. the command line.
 
@@ -38,11 +38,9 @@ class BuildLock:
         what to do.
     """
 
-    def __init__(
-        self, path: Path, *, part: tuple[int, int] | None = None, command: str = ""
-    ) -> None:
+    def __init__(self, path: Path, *, share: str = "", command: str = "") -> None:
         self._store = StorePaths(Path(path))
-        self._name = WHOLE if part is None else f"part-{part[0]}-of-{part[1]}"
+        self._name = f"part-{share}" if share else WHOLE
         self._lock = RecordLock(self.file, command=command)
 
     @property
@@ -78,11 +76,11 @@ class BuildLock:
             raise StoreLockedError(explain(self._store.root, "build", lock.holder, lock.file))
 
     def _refuse_others(self) -> None:
-        """A whole build excludes every part and the other way round."""
+        """A whole build excludes every share and the other way round."""
         pattern = "part-*.lock" if self._name == WHOLE else f"{WHOLE}.lock"
         for other in sorted(self._store.locks.glob(pattern)):
             lock = RecordLock(other)
-            # Another part may be clearing the same dead lock away.
+            # Another share may be clearing the same dead lock away.
             self._take(lock, 0.0 if self._name == WHOLE else 1.0)
             lock.release()
 

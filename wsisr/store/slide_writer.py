@@ -15,7 +15,7 @@ from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree, wri
 from wsisr.store.columns import write_column, write_tissue
 from wsisr.store.digests import patch_digests, slide_digest
 from wsisr.store.layout import META, StorePaths
-from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
+from wsisr.store.lock import SlideLock
 from wsisr.store.metadata import (
     array_document,
     group_document,
@@ -53,6 +53,7 @@ class SlideWriter:
         preset: CodecPreset,
         threads: int,
         manifest_sha256: str,
+        wait_s: float,
     ) -> None:
         names = [spec.name for spec in arrays]
         if len(set(names)) != len(names):
@@ -75,7 +76,7 @@ class SlideWriter:
         self._lock = SlideLock(paths.slide_lock(slide_id))
         self._open = True
         with disk_full_is_clear(paths.root):
-            if not self._lock.acquire(ORPHAN_WAIT_S, watch=True):
+            if not self._lock.acquire(wait_s, watch=True):
                 raise StoreLockedError(
                     f"{paths.root}: another process is writing slide {slide_id}. Wait for it, or "
                     "stop it, and run the same command again."

@@ -28,7 +28,7 @@ from wsisr.files import (
 from wsisr.locks import left_over
 from wsisr.store.digests import root_json
 from wsisr.store.layout import META, SLIDES, StorePaths
-from wsisr.store.lock import SlideLock
+from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
 from wsisr.store.metadata import (
     group_document,
     plain_json,
@@ -45,7 +45,7 @@ from wsisr.store.slide_writer import SlideWriter as SlideWriter
 from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
 from wsisr.store.splits import stage_splits
 
-_NOT_STAGED = frozenset({"scan", "errors", "locks", SLIDES, "writing"})
+_NOT_STAGED = frozenset({"scan", "errors", "plan", "locks", SLIDES, "writing"})
 """In the staging folder: what an unfinished build knows, and what living processes hold."""
 
 
@@ -156,7 +156,9 @@ class StoreWriter:
         """A writer for a worker process: cleans and changes nothing of the store itself."""
         return cls(path, read_store_attributes(Path(path))["codec"], threads)
 
-    def slide(self, slide_id: str, arrays: Sequence[ArraySpec]) -> SlideWriter:
+    def slide(
+        self, slide_id: str, arrays: Sequence[ArraySpec], wait_s: float = ORPHAN_WAIT_S
+    ) -> SlideWriter:
         """Start a slide; staged left-overs of an earlier run of it are removed.
 
         Parameters
@@ -165,6 +167,13 @@ class StoreWriter:
             One of the root attributes' slides.
         arrays : sequence of ArraySpec
             Finest first; all with the same field of view.
+        wait_s : float
+            How long another process that writes the slide is waited for.
+
+        Raises
+        ------
+        StoreLockedError
+            If it still does then.
         """
         if not arrays:
             raise StoreError(f"Slide {slide_id}: no image arrays.")
@@ -179,6 +188,7 @@ class StoreWriter:
             codec_preset(self.codec),
             self.threads,
             stored["manifest_sha256"],
+            wait_s,
         )
 
     def committed(self) -> set[str]:

@@ -14,12 +14,15 @@ from wsisr.host import is_out_of_memory
 from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 
+STOPS = ("SIGINT", "SIGTERM", "SIGUSR1")
 _DETERMINISM = ("does not have a deterministic implementation", "CUBLAS_WORKSPACE_CONFIG")
 
 
 @contextmanager
 def stop_flag() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a second one interrupts at once.
+    """Whether SIGINT, SIGTERM or SIGUSR1 has come; a second one interrupts at once.
+
+    Schedulers send the last two before they take a machine back.
 
     Outside of the main thread signals cannot be caught, and the answer is always no.
     """
@@ -33,7 +36,8 @@ def stop_flag() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {kind: signal.signal(kind, note) for kind in (signal.SIGINT, signal.SIGTERM)}
+    kinds = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    before = {kind: signal.signal(kind, note) for kind in kinds}
     try:
         yield lambda: bool(came)
     finally:
