@@ -7,7 +7,14 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from wsisr.degradation import degrade, hr_size, lr_size, resize
+from wsisr.degradation import (
+    degrade,
+    hr_size,
+    lr_size,
+    parse_degradation,
+    refuse_identity,
+    resize,
+)
 from wsisr.degradation.jpeg import jpeg
 from wsisr.errors import DegradationError
 from wsisr.testing.degradations import DegradationTests
@@ -236,3 +243,15 @@ def test_a_given_size_takes_hr_as_it_is(tissue: Tensor) -> None:
 def test_slots_must_match_the_images(tissue: Tensor) -> None:
     with pytest.raises(DegradationError, match="slots"):
         degrade(tissue, "sensor", 2, slots=[1, 2])
+
+
+@pytest.mark.parametrize("spec", ["jpeg:quality=50", "sensor", "gaussian", "realesrgan2:mild"])
+def test_x1_is_restored_where_lr_is_not_hr(spec: str) -> None:
+    refuse_identity(parse_degradation(spec), 1.0)
+
+
+@pytest.mark.parametrize("spec", ["bicubic", "area", "nearest", "iste"])
+def test_x1_is_refused_where_lr_is_hr(spec: str) -> None:
+    refuse_identity(parse_degradation(spec), 1.5)
+    with pytest.raises(DegradationError, match=f"x1 by {spec}: LR is HR itself"):
+        refuse_identity(parse_degradation(spec), 1.0)

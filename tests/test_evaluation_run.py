@@ -15,7 +15,7 @@ import torch
 from evaluation_samples import settings, write_run, write_store
 
 from wsisr.degradation import crop_to_scale, degrade
-from wsisr.errors import ConfigError
+from wsisr.errors import ConfigError, DegradationError
 from wsisr.evaluation import Task, evaluate, of_image
 from wsisr.evaluation.columns import read_pair
 from wsisr.evaluation.inference import Engines
@@ -73,6 +73,21 @@ def test_every_model_stands_in_its_own_columns_and_origins_never_mix(workplace: 
     assert "†" not in marks["stored-level", "srcnn-x4"]
     assert "†" in marks["stored-level", "srcnn-x2"]
     assert any("srcnn-x2 was trained on LR of origin" in n for n in results.document["notes"])
+
+
+def test_x1_is_evaluated_where_there_is_something_to_restore(workplace: Path) -> None:
+    save_model(create_model("esrgan", scale=1, preset="tiny", unshuffle=True), workplace / "x1")
+    wanted = {"scales": (1.0,), "models": (str(workplace / "x1"),), "limit": 1}
+    results = evaluate(settings(workplace, lr_source="jpeg:quality=40", **wanted))
+    assert not results.failed
+    shown = {g.label: cells[1.0] for g, cells in results.tables[0].lines}
+    assert set(shown) == {"bicubic", "x1"}
+    store = open_pairs(workplace / "pairs.zarr")
+    plan = prepare(settings(workplace, lr_source="jpeg:quality=40", **wanted))
+    lr, hr = read_pair(store, plan.columns[0], plan.samples, 0)
+    assert lr.shape == hr.shape and not lr.equal(hr)
+    with pytest.raises(DegradationError, match="x1 by bicubic: LR is HR itself"):
+        prepare(settings(workplace, **wanted))
 
 
 def test_bicubic_scores_are_those_of_the_parts(workplace: Path) -> None:

@@ -176,6 +176,20 @@ def test_the_papers_disjoint_test_sets_are_averaged() -> None:
     assert "2 disjoint test sets of 2 images each" in markdown(summarise_results(known, rows))
 
 
+def test_published_parts_of_a_test_split_stand_apart() -> None:
+    rows = [*_rows("bicubic", 0.0), *_rows("net", 1.0)]
+    known = document([BICUBIC, entry()])
+    known["samples"]["parts"] = {"A": [[s, 0] for s in SLIDES[:2]], "B": [[SLIDES[5], 1]]}
+    results = summarise_results(known, rows)
+    (table,) = paper_tables(results)
+    scores = {(r.run, r.slide, r.row): r.scores["psnr_rgb"] for r in rows}
+    for row in table.rows:
+        a = np.mean([scores[row[0], s, 0] for s in SLIDES[:2]])
+        assert row[1:] == (f"{a:.3f}", f"{scores[row[0], SLIDES[5], 1]:.3f}")
+    assert table.header == ("model", "x4, test A", "x4, test B") and len(table.rows) == 2
+    assert "images: A 2, B 1" in markdown(results)
+
+
 def test_differences_inside_the_slides_interval_are_not_distinguishable() -> None:
     rows = [*_rows("bicubic", 0.0), *_rows("net", 0.05, noise=1.0)]
     results = summarise_results(document([BICUBIC, entry()]), rows)

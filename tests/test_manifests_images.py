@@ -22,6 +22,9 @@ from wsisr.building.runners import SerialRunner
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.degradation import degrade
 from wsisr.errors import BuildError
+from wsisr.evaluation import EvalSettings
+from wsisr.evaluation.plan import describe as describe_evaluation
+from wsisr.evaluation.plan import prepare as prepare_evaluation
 from wsisr.selection.image_labels import instance_map
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource
@@ -146,6 +149,17 @@ def test_glas_covers_each_image_and_is_stamped_for_its_patients(sets: Path, tmp_
     assert report.ok, [finding.text for finding in report.findings]
     leaky = dict(store.attributes)["leaky"]
     assert leaky == {"test_pairs": 12, "overlapping": 0, "same_patient": 12}
+    parts = {name: dict(v.attributes).get("part") for name, v in store.slides.items()}
+    assert {name: part for name, part in parts.items() if part} == {
+        name: name[4] for name in parts if name.startswith("test")
+    }
+    assert set(parts.values()) == {None, "A", "B"}
+    settings = EvalSettings(data=store.path, scales=(2.0,), runs=tmp_path, cost=False, figures=0)
+    found = describe_evaluation(prepare_evaluation(settings))["samples"]["parts"]
+    assert {part: {s[:5] for s, _ in places} for part, places in found.items()} == {
+        "A": {"testA"}, "B": {"testB"},
+    }  # fmt: skip
+    assert sum(map(len, found.values())) == 12
 
 
 def test_glas_by_patient_shares_none(sets: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from wsisr.errors import ConfigError, DegradationError, ModelError, PluginError
 from wsisr.models import create_model, list_models, load_model, save_model
 from wsisr.models.registry import MODELS
 from wsisr.plugins import check_recorded, given, load_plugins
+from wsisr.testing.degradations import DegradationTests
 from wsisr.testing.models import ModelTests
 from wsisr.training.recipes import RECIPES, recipe_class
 
@@ -100,6 +101,18 @@ class TestTemplate(ModelTests):
     @pytest.fixture(autouse=True)
     def loaded(self, apart: None) -> None:
         load_plugins([str(TEMPLATES / "network.py")])
+
+
+class TestDegradationTemplate(DegradationTests):
+    """So does that of a degradation."""
+
+    spec = "vignette"
+    scales = (1.5, 4.0)
+    keeps_grey = 20.0  # it darkens
+
+    @pytest.fixture(autouse=True)
+    def loaded(self, apart: None) -> None:
+        load_plugins([str(TEMPLATES / "degradation.py")])
 
 
 def test_the_templates_train_evaluate_and_upscale(

@@ -98,8 +98,8 @@ def test_a_study_is_trained_in_parts_evaluated_once_and_says_what_is_missing(
     psnr, ssim = study_table(tmp_path / "out")
     assert psnr.header == ("", "x2", "x2, printed", "x4", "x4, printed")
     lines = {line[0]: line[1:] for line in psnr.lines}
-    found = {(r.method, r.scale): r.psnr_db for r in published() if r.dataset == "TCGA-lung"}
-    assert lines["SRCNN"][1] == f"{found['EDSR', 2.0]:.2f}" and float(lines["SRCNN"][0][:5]) > 5
+    found = {(r.method, r.scale): r.printed for r in published() if r.dataset == "TCGA-lung"}
+    assert lines["SRCNN"][1] == found["EDSR", 2.0][0] and float(lines["SRCNN"][0][:5]) > 5
     assert float(lines["Bicubic"][2][:5]) > 10 and lines["LDM"] == ("-", "-", "-", "-")
     notes = " ".join(psnr.notes)
     assert "none of the paper's data" in notes and "a diffusion network" in notes
@@ -109,6 +109,7 @@ def test_a_study_is_trained_in_parts_evaluated_once_and_says_what_is_missing(
     assert "TINY BUDGET" in (tmp_path / "out/table.tex").read_text()
     page = write_report(tmp_path / "out").read_text()
     assert page.count("TINY BUDGET") >= 3 and "SRCNN" in page
+    assert f"{psnr.score}. TINY BUDGET</h2>" in page and "PSNR" in psnr.score
 
     assert str(tmp_path) not in (tmp_path / "out/study.json").read_text()
     go(rows=("bicubic",))  # what other rows have is not lost

@@ -12,7 +12,9 @@ from wsisr_cli.progress import console_reporter
 def command(
     scales: Annotated[
         str,
-        typer.Option(help="HR over LR, separated by commas; real scales too, e.g. 2,3,4,6,8."),
+        typer.Option(
+            help="HR over LR, separated by commas; from 1; real scales too, e.g. 2,3,4,6,8."
+        ),
     ] = "2,3,4,6,8",
     model: Annotated[
         list[str] | None,

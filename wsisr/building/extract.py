@@ -341,6 +341,7 @@ def slide_attributes(
         "labels": list(manifest.labels.classes),
         "reasons": reasons_of(rows.certificates),
         "split": share.split or None,
+        **({"part": task.part} if task.part else {}),
         # What a person said in place of the files; the values stand where they were used.
         **({"overridden": list(task.overridden)} if task.overridden else {}),
         "funnel": funnel,

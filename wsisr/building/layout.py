@@ -69,6 +69,8 @@ class SlideTask:
         Class of the whole slide; empty where unknown.
     split : str
         Official or user-given split; empty: drawn from the manifest's seed.
+    part : str
+        Which of several published parts of its split, e.g. A or B of GlaS' test images.
     split_is_override : bool
         Whether the user gave it (and not the data set's layout).
     annotation : Path or None
@@ -90,6 +92,7 @@ class SlideTask:
     site: str = ""
     label: str = ""
     split: str = ""
+    part: str = ""
     split_is_override: bool = False
     annotation: Path | None = None
     annotation_fault: str = ""

@@ -1,6 +1,6 @@
 """Degradation simulation: exact, named, seeded by (seed, step, slot), fitted to real scans."""
 
-from wsisr.degradation.apply import degrade
+from wsisr.degradation.apply import degrade, refuse_identity
 from wsisr.degradation.spec import Degradation, names, parse_degradation
 from wsisr.degradation.stage import Amount, Context, Stage, register_degradation
 from wsisr.resize import crop_to_scale, hr_size, lr_size, resize
@@ -16,6 +16,7 @@ __all__ = [
     "lr_size",
     "names",
     "parse_degradation",
+    "refuse_identity",
     "register_degradation",
     "resize",
 ]

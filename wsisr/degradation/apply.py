@@ -71,6 +71,18 @@ def degrade(
         return _degrade(hr, degradation, scale, seed, step, slots, size)
 
 
+def refuse_identity(spec: Degradation, scale: float) -> None:
+    """Raise `DegradationError` if LR is HR itself, as most kernels leave it at x1."""
+    if scale != 1.0:
+        return
+    probe = torch.arange(3 * 32 * 32).mul(1_103).remainder(256).reshape(1, 3, 32, 32).byte()
+    if degrade(probe, spec, scale).equal(probe):
+        raise DegradationError(
+            f"x1 by {spec.name}: LR is HR itself and nothing is left to be restored; name a "
+            "degradation that changes it at x1 (--lr-source jpeg:quality=50), or an LR of x1."
+        )
+
+
 def _degrade(
     hr: Tensor,
     degradation: Degradation,

@@ -39,7 +39,8 @@ class TextTable:
 
 
 def paper_tables(results: Results) -> list[TextTable]:
-    """Per-image tests of the protocols that have them, and means over the store's test sets."""
+    """Per-image tests of the protocols that have them, means over the store's test sets, and
+    means of each published part of its test split."""
     found = []
     for table in results.tables:
         name = table.score["protocol"]
@@ -48,6 +49,9 @@ def paper_tables(results: Results) -> list[TextTable]:
     sets = _test_sets(results.document)
     if sets:
         found += [_set_means(table, sets) for table in results.tables]
+    parts = _parts(results.document)
+    if parts:
+        found += [_part_means(table, parts) for table in results.tables]
     return [table for table in found if table.rows]
 
 
@@ -132,6 +136,35 @@ def _set_means(table: Table, sets: Sequence[set[Place]]) -> TextTable:
             (label, *(by_scale.get(scale, "-") for scale in table.scales))
             for label, by_scale in cells.items()
         ),
+    )
+
+
+def _parts(document: Mapping[str, Any]) -> dict[str, set[Place]]:
+    parts = document["samples"].get("parts") or {}
+    return {name: {(str(s), int(row)) for s, row in part} for name, part in parts.items()}
+
+
+def _part_means(table: Table, parts: Mapping[str, set[Place]]) -> TextTable:
+    """Mean over the images of each part, apart."""
+    digits = table.score["digits"]
+    cells: dict[str, list[str]] = {}
+    header = ["model"]
+    for scale in table.scales:
+        for name, places in parts.items():
+            values = _of(table.columns[scale], places)
+            header.append(f"{scale_label(scale)}, test {name}")
+            for label in {**dict.fromkeys(cells), **dict.fromkeys(values)}:
+                known = values.get(label, np.empty(0))
+                text = f"{known.mean():.{digits}f}" if len(known) else "-"
+                cells.setdefault(label, ["-"] * (len(header) - 2)).append(text)
+    counts = ", ".join(f"{name} {len(places)}" for name, places in parts.items())
+    return TextTable(
+        title=f"PUBLISHED PARTS OF THE TEST SPLIT: {table.score['title']}, LR {table.origin}",
+        notes=(
+            f"Mean over the images of each part, as its publishers report them (images: {counts}).",
+        ),
+        header=tuple(header),
+        rows=tuple((label, *texts) for label, texts in cells.items()),
     )
 
 

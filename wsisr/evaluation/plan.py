@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from wsisr import __version__
+from wsisr.degradation import refuse_identity
 from wsisr.degradation.spec import without_folders
 from wsisr.device import choose_device
 from wsisr.device import describe as device_words
@@ -142,6 +143,9 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     if not settings.allow_leak:
         refuse_leaks(leaks, settings.split)
     columns, more = plan_columns(store, samples, settings)
+    for column in columns:
+        if column.degradation is not None:
+            refuse_identity(column.degradation, column.scale)
     sets = find_pictures(store, columns, settings.images)
     entries = (*entries, *(made.entry for made in sets))
     refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
@@ -247,6 +251,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             "patients": len({s.patient for s in plan.samples} - {""}),
             "constant": plan.empty,
             "test_sets": _test_sets(plan),
+            **({"parts": parts} if (parts := _parts(plan)) else {}),
         },
         "entries": [record(entry) for entry in plan.entries],
         "pictures": {
@@ -280,6 +285,19 @@ def describe(plan: Plan) -> dict[str, Any]:
         "notes": list(plan.notes),
         "ceilings": None,
     }
+
+
+def _parts(plan: Plan) -> dict[str, list[tuple[str, int]]]:
+    """Slide and row of the patches of each published part of a test split, where it is kept."""
+    rule: Any = plan.store.attributes["manifest"].get("split") or {}
+    kept = rule.get("official") or rule.get("kind") == "official"
+    if plan.settings.split != "test" or not kept:
+        return {}
+    found: dict[str, list[tuple[str, int]]] = {}
+    for sample in plan.samples:
+        part = plan.store.slides[sample.slide].attributes.get("part") or ""
+        found.setdefault(part, []).append((sample.slide, sample.row))
+    return dict(sorted(found.items())) if len(found) > 1 and "" not in found else {}
 
 
 def _test_sets(plan: Plan) -> list[list[tuple[str, int]]]:

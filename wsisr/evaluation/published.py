@@ -39,6 +39,8 @@ class PublishedRow:
         Our name of the method; empty where it is not built.
     scale : float
     psnr_db, ssim : float
+    printed : (str, str)
+        Both with the digits that the paper prints.
     """
 
     paper: str
@@ -49,6 +51,7 @@ class PublishedRow:
     scale: float
     psnr_db: float
     ssim: float
+    printed: tuple[str, str]
 
     @property
     def ablation(self) -> bool:
@@ -70,6 +73,7 @@ def published() -> tuple[PublishedRow, ...]:
             scale=float(row["scale"]),
             psnr_db=float(row["psnr"]),
             ssim=float(row["ssim"]),
+            printed=(row["psnr"], row["ssim"]),
         )
         for row in csv.DictReader(text.splitlines())
     )

@@ -20,7 +20,7 @@ class EvalSettings:
     Attributes
     ----------
     scales : tuple of float
-        HR over LR, above 1; real scales too.
+        HR over LR, from 1 (restoration alone); real scales too.
     data : Path
         Pair store.
     models : tuple of str
@@ -99,8 +99,8 @@ class EvalSettings:
         if not self.scales:
             raise ConfigError("Name at least one scale, e.g. --scales 2,3,4,6,8.")
         for scale in self.scales:
-            if not 1.0 < scale <= 64.0:
-                raise ConfigError(f"Scale {scale:g}: give factors HR / LR above 1, up to 64.")
+            if not 1.0 <= scale <= 64.0:
+                raise ConfigError(f"Scale {scale:g}: give factors HR / LR from 1 to 64.")
         if len(set(self.scales)) < len(self.scales):
             raise ConfigError("A scale is named twice.")
         if self.limit is not None and self.limit < 1:

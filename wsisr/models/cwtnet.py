@@ -18,11 +18,19 @@ There is no public code. `recommended` and `paper` share these readings:
 | | transform; trained jointly: supervised by DWT(I') and feeding the branch in half the steps |
 
 Rows of the paper's ablations: `branches="sr"` (II.1) is the SR branch alone, its loss alone;
-`wt_input="image"` (II.2) gives the WT branch the reference itself, its head a convolution of stride
-2 and its target the reference reduced by 2, so that sizes and parameters stay; `wr=False` (II.2,
-II.3) has no reconstruction: without a reference, LR enlarged by 2 takes its place. The paper's x2
-table prints the full model above the SR branch alone, but the SR branch alone above all rows
-without WR; a rerun that finds so is right.
+`wt_input="image"` (II.2) gives the WT branch the reference itself, its head a convolution of
+stride 2 and its target the reference reduced by 2, so that sizes and parameters stay; `wr=False`
+(II.2, II.3) has no reconstruction: without a reference, LR enlarged by 2 takes its place. The
+paper's x2 table prints the full model above the SR branch alone, but the SR branch alone above
+all rows without WR; a rerun that finds so is right.
+
+Its other tables: table III's "I'_GT" (39.333) would be I_GT (44.035) at x2 by the text, so it is
+read as testing by WR; its "I_GT enlarged and reduced", taken in that order, stays within 51 dB of
+I_GT and cannot lose 5 dB: reduced first, then enlarged (``eval --reference oracle-updown``). IV.4
+keeps the unsupervised WT branch (38.895) where II.1 has none (39.161). Twelve blocks stand at
+39.278 in table V (500 "batches") and at 39.333 elsewhere (1000); its time has no unit. Equation
+13 divides the L1 by N^2 H W: read as the mean. The domain of the metrics (RGB or Y, border) is
+not stated.
 
 Depth grows with the scale: `depth_rule="log2"` (`recommended`: 2 / 3 / 4 blocks and 4 / 6 / 8 WR
 blocks at x2 / x4 / x8) or `linear` (`paper`: literally one block for each unit of scale).

@@ -3,9 +3,10 @@
 Lim, Son, Kim, Nah, Lee. Enhanced deep residual networks for single image super-resolution.
 CVPRW 2017 (arXiv 1707.02921).
 
-`paper` is the large network (32 blocks of 256 channels, residuals scaled by 0.1);
-`recommended` the paper's baseline (16 x 64), which is also the encoder that LIIF, LTE and ISTE
-compare. The mean shift is a constant here (released code: two frozen 1x1 convolutions).
+`paper` is the large network (32 blocks of 256 channels, residuals scaled by 0.1); `recommended`
+the paper's baseline (16 x 64), which is also the encoder that LIIF, LTE and ISTE compare.
+Released files do not say how residuals are scaled: it is taken from the width. The mean shift is
+a constant here (released code: two frozen 1x1 convolutions).
 """
 
 from dataclasses import dataclass

@@ -19,6 +19,18 @@ text lacks that convolution and cannot work); fusion is one linear layer without
 texts say MLP, the released code and the parameter count do not); "X" is the row; texture,
 fusion and both decoders run for each of the four corners, as the ensemble's formula needs.
 
+Where the two texts and the code disagree: the arXiv text learns the query from 64 channels
+against keys of 256; rate 1e-4 in both texts, 2e-4 with milestones in the code; 10 tokens in the
+texts, 11 weights for 10 values in the code; retrieval "globally" in the texts, among one query
+chunk in the code; resize, then a blur of "kernel size m/2" in the texts, a blur of (s - 1) / 2,
+then resize in the code. Bicubic at x2 on TCGA is 28.89 dB in one text and 32.98 in the other:
+their tables are not comparable, and leaving the fusion out costs 1.46 dB in one and 0.10 in the
+other. In the later text, row 6 of table 4 carries the marks of the full model (read as the row
+without the interactor), "EDSR" of table 7 is the baseline of 16 x 64 (released configuration),
+the larger LIIF and LTE of table 9 have seven groups in their SwinIR body (the only reading with
+the printed sizes), "M" parameters of tables 8 and 9 are units of 2^20, and "SRRFENet" in one
+block of table 1 is SRMFENet.
+
 What is retrieved depends on *scope* (`stf_scope`, part of the result), never on how much is
 computed at once (`chunk_px` of the shell). When training on sampled pixels the scope is the
 sample. Exact fast forms: the interactor and its convolution run once for an image; fusion and

@@ -17,6 +17,11 @@ Readings, all of the released code:
 - At the border the nearest cells repeat; nothing is masked.
 - Both mixers end in a GELU, and the features enter three times.
 
+- The code takes `feat_unfold`, `cell_decode`, `with_area` and the mixer's `token_dim`,
+  `channel_dim` and `hidden_list` and uses none of them, and cannot run without the ensemble:
+  none is offered.
+- ISTE retrains it and says no more than that: data as `liif`'s, rate 1e-4.
+
 Exact saving: the weights sum to one, so that the head acts on the averaged features once.
 """
 

@@ -17,6 +17,13 @@ window 12 at x8, since 16 does not divide the paper's own 24 px input; deformabl
 with strided keys (about 12 x 12 of them, stride 8 / 4 / 4 / 2 / 2 at x2 / 3 / 4 / 6 / 8),
 three groups, symmetric reference points: at stride 1 one x2 sample keeps 145 GiB.
 
+Where the text contradicts itself: "six M-HAB" could also be one block a group (7.98 M parameters
+at x4 in place of 27.5 M; `blocks_per_group=1`); equation 7 has one negative where equation 2
+draws K_p (their mean is taken), equation 9 sums over the training set (here: the batch). Table 3
+has no row 5, one column for both pools, and percentages that are points; the curves over
+temperature, beta and weight are printed as a picture alone. LR of 5x beside HR of 40x is used
+without a word on registration.
+
 The network here is the *base branch*. The contrastive branch, the similarity, the pools'
 use and the ablation switches of the paper's table 3 are `wsisr.models.contrastive` (training
 only); `deformable=False` is the table's "without M-HAB".

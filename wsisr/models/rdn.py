@@ -5,7 +5,8 @@ Zhang, Tian, Kong, Zhong, Fu. Residual dense network for image super-resolution.
 
 `paper` is the configuration of 16 blocks of 8 layers with growth 64, as in the released code
 ("B"); its body is the RDN encoder of LIIF, LTE and ISTE (21,973,952 parameters). No mean is
-subtracted, as there.
+subtracted, as there; its files hold weights for grey levels of 0 to 255 without saying so
+(``wsisr models import --range``).
 """
 
 from dataclasses import dataclass

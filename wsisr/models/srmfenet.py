@@ -14,6 +14,10 @@ Readings:
 - `gate`: the released file defines the unit that makes the weights twice, and Python runs the
   later one (bias, batch normalisation, ReLU before the sigmoid), which bounds every weight to
   [0.17, 0.36]; `released` is that one, `plain` the first (no bias, nothing after).
+- The released training script is wired wrongly (the focal loss acts on a feature of 384 numbers,
+  the contrastive term on the class scores, without a positive pair), so that the joint training
+  is not restated; its rate (0.95 every other epoch for 1,000) would end at 7e-15: read as decay
+  to 1 %.
 - x3 is one step of 3; products of 2 and 3 follow.
 - Gates normalise over the batch, so that training needs at least two samples a step, and output
   in training depends on the batch; running statistics are what is evaluated and saved.

@@ -29,7 +29,7 @@ def write_study_report(folder: Path, output: Path | None = None) -> Path:
     for number, part in enumerate(study_table(folder)):
         page.section(
             f"table-{number}",
-            part.title,
+            f"{part.score}. TINY BUDGET" if budget.words else part.score,
             bullets(part.notes),
             table(part.header, part.lines, numeric=range(1, len(part.header))),
         )

@@ -299,6 +299,8 @@ class SlideAttributes(TypedDict):
     labels: NotRequired[list[str]]
     reasons: NotRequired[list[str]]
     split: str | None
+    part: NotRequired[str]
+    """Which of several published parts of its split it belongs to."""
     overridden: NotRequired[list[str]]
     """Columns of the user's table that had a value for it: mpp, patient, group, label, split."""
     notes: NotRequired[list[str]]

@@ -26,6 +26,8 @@ class StudyTable:
     ----------
     title : str
         With the budget, where it is a small one.
+    score : str
+        What the numbers are, and of which LR.
     notes : tuple of str
     header : tuple of str
         Row, then ours and the paper's for each scale.
@@ -33,6 +35,7 @@ class StudyTable:
     """
 
     title: str
+    score: str
     notes: tuple[str, ...]
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -95,11 +98,12 @@ def _table(
             line.append(printed.get((row.method or "", scale), "-"))
         lines.append(tuple(line))
     return StudyTable(
+        score=f"{table.score['title']}, LR {table.origin}",
         title=". ".join(t for t in (study.title, table.score["title"], budget.words) if t),
         notes=(
             f"LR: {table.origin}; {sample_words(table)}.",
             _data_note(study, dataset, manifest),
-            *study.readings,
+            *(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in study.readings),
             *reasons,
         ),
         header=tuple(header),
@@ -111,11 +115,11 @@ def _data_note(study: Study, dataset: str | None, manifest: str) -> str:
     if study.paper is None:
         return f"Store of the manifest {manifest}."
     if dataset is None:
-        known = ", ".join(f"{name} (manifest {m})" for name, m in study.data.items())
+        known = "; ".join(f"{name}, manifest {m}" for name, m in study.data.items())
         return (
             f"This store is of the manifest {manifest or 'unknown'} and none of the paper's data "
-            f"({known}): the printed numbers of {next(iter(study.data))} stand beside it for "
-            "orientation alone."
+            f"({known}): the printed numbers of {next(iter(study.data))} ({HEADING}) stand beside "
+            "it for orientation alone."
         )
     return (
         f"Printed: {study.paper}, table {study.table}, {dataset} ({HEADING}): other slides and "
@@ -125,7 +129,7 @@ def _data_note(study: Study, dataset: str | None, manifest: str) -> str:
 
 def _printed(study: Study, dataset: str, kind: str) -> dict[tuple[str, float], str]:
     return {
-        (row.method, row.scale): f"{row.psnr_db:.2f}" if kind == "psnr" else f"{row.ssim:.4f}"
+        (row.method, row.scale): row.printed[kind != "psnr"]
         for row in published()
         if (row.paper, row.dataset) == (study.paper, dataset) and row.table == study.table
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from wsisr.degradation import hr_size, lr_size
+from wsisr.degradation import hr_size, lr_size, refuse_identity
 from wsisr.device import fast_kernels, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError, ModelError
 from wsisr.files import remove_partials
@@ -101,6 +101,8 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         lr_source=setting.profile or data.lr_source,
         reference=model.info.takes_reference,
     )
+    if plan.simulation is not None and config.model.scale is not None:
+        refuse_identity(plan.simulation, config.model.scale)
     if earlier is not None and earlier.store.get("content") != plan.content:
         raise ConfigError(
             f"{request.data} is another store than {earlier.folder} was trained on, or has "

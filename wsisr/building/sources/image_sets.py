@@ -24,7 +24,7 @@ SPLIT_FOLDERS = {
 }
 """Names of folders (and beginnings of PCam's file names) that stand for official splits."""
 
-_GLAS = re.compile(r"(train|testA|testB)_\d+", re.IGNORECASE)
+_GLAS = re.compile(r"(train|test(?P<part>[AB]))_\d+", re.IGNORECASE)
 _PCAM = re.compile(r"(.*?)(train|valid|test)_x", re.IGNORECASE)
 _PCAM_SLIDE = re.compile(r"camelyon16_(?:train_)?((?:normal|tumor|test)_\d{3})")
 _LABEL_FOLDERS = ("labels", "overlay", "masks", "annotations")
@@ -136,6 +136,7 @@ def _glas(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> li
                 group=image.slide_id,
                 label=grade,
                 split="train" if match.group(1).lower() == "train" else "test",
+                part=(match["part"] or "").upper(),
                 annotation=mask if mask.is_file() else None,
             )
         )
