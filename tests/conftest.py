@@ -30,6 +30,19 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("configuration"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _builds_in_this_process() -> None:
+    """Builds that name no runner start no processes, whose imports cost more than small slides.
+
+    What several processes do is tested with a ``ProcessRunner``, and with commands that run in
+    processes of their own.
+    """
+    from wsisr.building import state
+    from wsisr.building.runners import SerialRunner
+
+    state.ProcessRunner = lambda workers: SerialRunner()  # type: ignore[assignment,misc]
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real slides and patches that lies beside the project on some machines."""

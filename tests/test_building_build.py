@@ -31,6 +31,7 @@ from wsisr.building.state import RULES
 from wsisr.errors import BuildError, DiskFullError, StoreError
 from wsisr.slides import open_slide
 from wsisr.store import verify_store
+from wsisr.testing import SlideSpec, write_slide
 from wsisr.testing.camelyon import load_truths
 
 Digest = Callable[[Path], str]
@@ -178,11 +179,21 @@ def test_order_and_workers_do_not_change_a_byte(
     assert tree_digest(tmp_path / "pairs.report") == tree_digest(reference[1].report)
 
 
+@pytest.fixture(scope="module")
+def small_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three slides of a few patches, for commands in processes of their own."""
+    folder = tmp_path_factory.mktemp("small")
+    for seed in range(3, 6):
+        spec = SlideSpec(seed=seed, layout="generic", width_px=1024, height_px=1024, um_per_px=0.5)
+        write_slide(folder / f"case_{seed}.tif", spec)
+    return folder
+
+
 def run_cli(source: Path, store: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "wsisr_cli", "build-pairs", str(source), "-o", str(store)]
-    command += ["--hr", "40x", "--lr", "10x", "--size", "256", "--manifest", "default"]
+    command += ["--hr", "20x", "--lr", "10x", "--size", "128", "--manifest", "default"]
     return subprocess.Popen(
-        [*command, "--workers", "2"],
+        [*command, "--workers", "1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -190,27 +201,26 @@ def run_cli(source: Path, store: Path) -> "subprocess.Popen[bytes]":
 
 
 def test_kill_9_at_any_moment_and_a_rerun_give_the_same_bytes(
-    three_slides: Path, tmp_path: Path, tree_digest: Digest
+    small_slides: Path, tmp_path: Path, tree_digest: Digest
 ) -> None:
     whole, store = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
-    build(three_slides, whole, {"hr": "40x", "lr": "10x", "size": 256}, manifest="default")
+    build(small_slides, whole, {"hr": "20x", "lr": "10x", "size": 128}, manifest="default")
     # Between scans, and between slides; tests/crash has all the moments between.
     for seen in ("killed.zarr.partial/scan/*.json", "killed.zarr/slides/*/zarr.json"):
-        process = run_cli(three_slides, store)
+        process = run_cli(small_slides, store)
         while process.poll() is None and not list(tmp_path.glob(seen)):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert run_cli(three_slides, store).wait() == 0
+    assert run_cli(small_slides, store).wait() == 0
     assert tree_digest(store) == tree_digest(whole)
+    assert len(open_pairs(store).slides) == 3
     assert not store.with_name("killed.zarr.partial").exists()
 
 
-def test_ctrl_c_leaves_a_store_that_goes_on(
-    three_slides: Path, tmp_path: Path, tree_digest: Digest
-) -> None:
+def test_ctrl_c_leaves_a_store_that_goes_on(small_slides: Path, tmp_path: Path) -> None:
     store = tmp_path / "pairs.zarr"
-    process = run_cli(three_slides, store)
+    process = run_cli(small_slides, store)
     while process.poll() is None and not list(tmp_path.glob("pairs.zarr.partial/scan/*.json")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
@@ -218,7 +228,7 @@ def test_ctrl_c_leaves_a_store_that_goes_on(
     assert process.returncode == 130
     assert b"run the same command again" in told
     assert b"Traceback" not in told
-    assert run_cli(three_slides, store).wait() == 0
+    assert run_cli(small_slides, store).wait() == 0
     assert verify_store(store).ok
 
 

@@ -1,26 +1,35 @@
 """The commands: help, exit codes, and one sentence for every mistake."""
 
 import errno
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from wsisr_cli.main import main
 
+Command = Callable[..., tuple[int, str, str]]
 
-def wsisr(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "wsisr_cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-    )
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run a command line of this process in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wsisr", *words])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out, said.err
+
+    return run
 
 
 @pytest.mark.parametrize(
-    "command",
+    "name",
     [
         "build-pairs",
         "keep",
@@ -37,10 +46,10 @@ def wsisr(*arguments: str | Path, cwd: Path | None = None) -> "subprocess.Comple
         "models",
     ],
 )
-def test_every_command_has_help(command: str) -> None:
-    result = wsisr(command, "--help")
-    assert result.returncode == 0
-    assert "Usage: " in result.stdout
+def test_every_command_has_help(name: str, command: Command) -> None:
+    code, said, _ = command(name, "--help")
+    assert code == 0
+    assert "Usage: " in said
 
 
 @pytest.mark.parametrize(
@@ -57,17 +66,17 @@ def test_every_command_has_help(command: str) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
-    tmp_path: Path, arguments: tuple[str, ...], words: str
+    tmp_path: Path, command: Command, arguments: tuple[str, ...], words: str
 ) -> None:
-    result = wsisr(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert "Traceback" not in result.stderr
+    code, _, told = command(*arguments)
+    assert code == 2
+    assert words in told
+    assert "Traceback" not in told
     assert not list(tmp_path.iterdir())
 
 
 def test_real_slides_build_with_rows_for_the_unusable_ones(
-    shared_data: Path, tmp_path: Path
+    shared_data: Path, tmp_path: Path, command: Command
 ) -> None:
     """The folder of real slides as a user would build it."""
     table = tmp_path / "one-patient.csv"
@@ -78,10 +87,15 @@ def test_real_slides_build_with_rows_for_the_unusable_ones(
         "cmu-1-small-region_dicom,CMU-1,CMU-1\n"
         "cmu-1-small-region_dicom_wrongcolour,CMU-1,CMU-1\n"
     )
-    store = tmp_path / "real.zarr"
-    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", store, "--workers", "2"]
-    result = wsisr("build-pairs", shared_data / "slides", *options, "--mpp-override", table)
-    assert result.returncode == 1
+    slides = shared_data / "slides"
+    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", "real.zarr"]
+    options += ["--mpp-override", str(table)]
+    # First, since the build takes its scans.
+    _, said, _ = command("build-pairs", str(slides), *options, "--dry-run")
+    assert "5x 128 px made from level 0 / 4" in said
+    assert "5x 128 px stored (level 2)" in said
+    code, _, _ = command("build-pairs", str(slides), *options)
+    assert code == 1
     failures = (tmp_path / "real.report" / "failures.csv").read_text()
     for slide, words in {
         "broken": "not a slide that can be read",
@@ -91,25 +105,26 @@ def test_real_slides_build_with_rows_for_the_unusable_ones(
     }.items():
         (row,) = [line for line in failures.splitlines() if f",{slide}" in line]
         assert words in row
-    checked = wsisr("verify", store)
-    assert checked.returncode == 0, checked.stdout
-    dry = wsisr("build-pairs", shared_data / "slides", *options, "--dry-run")
-    assert "5x 128 px made from level 0 / 4" in dry.stdout
-    assert "5x 128 px stored (level 2)" in dry.stdout
-    refused = wsisr("build-pairs", shared_data / "slides" / "CMU-1-Small-Region.svs", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "is 20x, so 40x does not exist on it; ask for 20x or less" in refused.stderr
+    code, said, _ = command("verify", "real.zarr")
+    assert code == 0, said
+    code, _, told = command("build-pairs", str(slides / "CMU-1-Small-Region.svs"))
+    assert code == 2
+    assert "is 20x, so 40x does not exist on it; ask for 20x or less" in told
 
 
 def test_without_the_table_verify_finds_the_same_tissue_under_four_names(
-    shared_data: Path, tmp_path: Path
+    shared_data: Path, tmp_path: Path, command: Command
 ) -> None:
-    store = tmp_path / "leaky.zarr"
-    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", store, "--workers", "2"]
-    wsisr("build-pairs", shared_data / "slides", *options)
-    result = wsisr("verify", store)
-    assert result.returncode == 1
-    assert result.stdout.count("show the same tissue") == 6
+    source = tmp_path / "slides"
+    source.mkdir()
+    for path in (shared_data / "slides").iterdir():
+        if "cmu" in path.name.lower():
+            (source / path.name).symlink_to(path)
+    options = ["--hr", "20x", "--lr", "5x", "--size", "512", "-o", "leaky.zarr"]
+    command("build-pairs", str(source), *options)
+    code, said, _ = command("verify", "leaky.zarr")
+    assert code == 1
+    assert said.count("show the same tissue") == 6
 
 
 @pytest.mark.parametrize(

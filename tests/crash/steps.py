@@ -1,10 +1,11 @@
 """Kill -9 before file operations in turn: what random moments find by luck, found for sure.
 
-Forks, so it is run as a script of one thread (``python steps.py CASE FOLDER [all]``), as the tests
-beside it do. Every case (`cases.Case`) writes below a folder. It is killed before its first
-operation on files, its second, and so on; after each kill the same function must end as if nothing
-had happened: the same bytes, and nothing left over. Without ``all``, of operations that come from
-the same lines of the code (the columns of a table, say) only the first and the last are killed.
+Forks, so it is run as a script of one thread (``python steps.py CASE FOLDER [all | SHARE]``), as
+the tests beside it do. Every case (`cases.Case`) writes below a folder. It is killed before its
+first operation on files, its second, and so on; after each kill the same function must end as if
+nothing had happened: the same bytes, and nothing left over. Without ``all``, of operations that
+come from the same lines of the code (the columns of a table, say) only the first and the last are
+killed. With a share, say 4, it is every fourth of these, beginning elsewhere every day.
 Without arguments it names the cases that can be run here.
 """
 
@@ -13,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -114,7 +116,18 @@ def prepared(case: "Case", before: Path) -> None:
     assert in_child(lambda: case.prepare(before)) == 0
 
 
-def run(case: "Case", base: Path, everywhere: bool) -> int:
+def chosen(seen: list[str], which: str) -> list[int]:
+    """The steps (from 1) to be killed of those whose places were `seen`."""
+    if which == "all":
+        return list(range(1, len(seen) + 1))
+    first = {place: step for step, place in reversed(list(enumerate(seen, 1)))}
+    last = {place: step for step, place in enumerate(seen, 1)}
+    steps = sorted({*first.values(), *last.values()})
+    share = int(which or 1)
+    return steps[int(time.time() // 86_400) % share :: share]
+
+
+def run(case: "Case", base: Path, which: str = "") -> int:
     """Kill, run again, compare, at every chosen step; returns how many kills there were."""
     before, work, found = base / "before", base / "work", base / "places.json"
 
@@ -127,10 +140,8 @@ def run(case: "Case", base: Path, everywhere: bool) -> int:
     assert in_child(lambda: places(case, work, found)) == 0
     whole = tree(work, case.measured)
     seen: list[str] = json.loads(found.read_text())
-    first = {place: step for step, place in reversed(list(enumerate(seen, 1)))}
-    last = {place: step for step, place in enumerate(seen, 1)}
-    steps = sorted({*first.values(), *last.values()})
-    for step in range(1, len(seen) + 1) if everywhere else steps:
+    steps = chosen(seen, which)
+    for step in steps:
         fresh()
         status = in_child(lambda: (kill_at(step), case.run(work)))  # noqa: B023
         where = f"killed at step {step} of {len(seen)} ({seen[step - 1]})"
@@ -141,7 +152,7 @@ def run(case: "Case", base: Path, everywhere: bool) -> int:
             name for name in {*again, *whole} if again.get(name, 0) != whole.get(name, 0)
         )
         assert not changed, f"{where}: {', '.join(changed)} differ"
-    return len(seen) if everywhere else len(steps)
+    return len(steps)
 
 
 if __name__ == "__main__":
@@ -150,4 +161,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         able = (n for n, c in cases.CASES.items() if all(map(find_spec, c.roots)))
         sys.exit(print(*able))
-    print(run(cases.CASES[sys.argv[1]], Path(sys.argv[2]), sys.argv[3:] == ["all"]))
+    print(run(cases.CASES[sys.argv[1]], Path(sys.argv[2]), "".join(sys.argv[3:])))
