@@ -219,6 +219,13 @@ def test_costs_agree_with_the_shape_only_trace(tmp_path: Path) -> None:
         read_costs(tmp_path / "cost.csv")
 
 
+@pytest.mark.parametrize("name", ["hat", "mihatp", "swinir"])
+def test_attention_counts_on_a_cpu_too(name: str) -> None:
+    torch.manual_seed(0)
+    row = measure(name, create_model(name, preset="tiny", scale=4), 4.0, 16, 0, "cpu")
+    assert row.gmac == pytest.approx(model_cost(name, preset="tiny", scale=4, lr_px=16).gmac)
+
+
 class _Known(nn.Module):
     """Keeps its input's double, and one more, alive at one time."""
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from wsisr.errors import ModelError
 from wsisr.models import create_model
+from wsisr.models.layers import deformable
 from wsisr.models.layers.attention import attend, relative_index
 from wsisr.models.layers.deformable import DeformableAttention, reference_axis
 from wsisr.models.layers.hybrid import HybridBlock, overlap_index, released_roll
@@ -140,6 +141,33 @@ def test_deformable_attention_equals_the_plain_form(rule: str, size: tuple[int, 
     plain = naive_deformable(module, tokens)
     assert_same(fast, plain)
     assert_same(fast_gradients, gradients(plain, module), limit=1e-9)
+
+
+@pytest.mark.parametrize("scores", [1, 40, 1 << 20])
+def test_deformable_attention_in_pieces_is_the_same(
+    scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = DeformableAttention(
+        width=12,
+        heads=6,
+        groups=3,
+        stride_px=4,
+        kernel_px=5,
+        table_px=8,
+        reference_points="v1",
+    ).double()
+    scramble(module)
+    tokens = torch.randn(2, 8, 12, 12, dtype=torch.double)
+    whole = module(tokens).detach()
+    monkeypatch.setattr(deformable, "CPU_SCORES", scores)
+    with torch.no_grad():
+        assert_same(module(tokens), whole)
+
+
+def test_attention_takes_any_strides() -> None:
+    q, k, v = torch.randn(3, 2, 3, 8, 5, dtype=torch.double).mT
+    score = (q * 8**-0.5) @ k.mT
+    assert_same(attend(q, k, v, None, pad_head=False), score.softmax(-1) @ v)
 
 
 def test_symmetric_reference_points_make_flips_commute_and_the_others_do_not() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from wsisr.device import on_gpu, peak_bytes, synchronise
 from wsisr.errors import ConfigError
@@ -183,9 +183,20 @@ def measure(
     )
 
 
+def _attention_flops(q: Any, k: Any, v: Any, *more: Any, **named: Any) -> int:
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+
+# The one fused kernel that torch's counter does not know.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops  # type: ignore[misc]
+}
+
+
 def _traced(forward: Any, model: SRModel, device: str) -> tuple[float, int]:
     """GMAC and peak bytes of one pass."""
-    counter, live = FlopCounterMode(display=False), _LiveBytes()
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    live = _LiveBytes()
     weights = sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
     with counter, live:
         forward()

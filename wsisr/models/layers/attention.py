@@ -31,6 +31,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, pad_head: bool)
     scale = d**-0.5
     if pad_head and d % 8:
         q, k, v = (F.pad(t, (0, -d % 8)) for t in (q, k, v))
+    # The fused kernels refuse other strides and fall back to the score matrix.
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     if bias is not None:
         bias = bias.to(q.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)

@@ -20,6 +20,8 @@ from wsisr.device import on_gpu
 from wsisr.models.layers.attention import attend
 
 ReferencePoints = Literal["v1", "dat++"]
+CPU_SCORES = 1 << 17
+"""Scores of a head that a CPU computes at once where no gradient is needed."""
 
 
 class ChannelNorm(nn.Module):
@@ -120,15 +122,14 @@ class DeformableAttention(nn.Module):
         )
         return (offset + reference).clamp(-1, 1)
 
-    def position_bias(self, positions: Tensor, size: tuple[int, int]) -> Tensor:
-        """Scores from the table, (B, heads, h w, keys)."""
-        queries = grid_of(query_axis(size[0], positions), query_axis(size[1], positions))
+    def position_bias(self, positions: Tensor, queries: Tensor) -> Tensor:
+        """Scores from the table for queries (n, 2) in [-1, 1], (B, heads, n, keys)."""
         # As (column, row), halved: sampling wants them so, and here they are few.
         keys = positions.flatten(1, 2).flip(-1) * 0.5
-        shift = (queries.flip(-1) * 0.5).reshape(1, -1, 1, 2) - keys[:, None]
+        shift = (queries.flip(-1) * 0.5)[None, :, None] - keys[:, None]
         side = self.rpe_table.shape[-1]
         table = self.rpe_table.to(positions.dtype).reshape(self.groups, -1, side, side)
-        batch = keys.shape[0] // self.groups
+        batch = len(keys) // self.groups
         table = table.expand(batch, -1, -1, -1, -1).flatten(0, 1)
         bias = F.grid_sample(table, shift, mode="bilinear", align_corners=True)
         return bias.reshape(batch, self.heads, *bias.shape[2:])
@@ -137,8 +138,8 @@ class DeformableAttention(nn.Module):
         """(B, h, w, C) -> (B, h, w, C)."""
         x = tokens.permute(0, 3, 1, 2)
         b, c, height, width = x.shape
-        q = self.proj_q(x)
-        positions = self.key_positions(q)
+        queries = self.proj_q(x)
+        positions = self.key_positions(queries)
         source = x.reshape(b * self.groups, -1, height, width).to(positions.dtype)
         sampled = F.grid_sample(
             source, positions.flip(-1), mode="bilinear", align_corners=True
@@ -146,14 +147,23 @@ class DeformableAttention(nn.Module):
         sampled = sampled.to(x.dtype)
 
         def heads_of(t: Tensor) -> Tensor:
-            return t.reshape(b, self.heads, c // self.heads, -1).transpose(2, 3)
+            return t.reshape(b, self.heads, c // self.heads, -1).transpose(2, 3).contiguous()
 
-        out = attend(
-            heads_of(q),
-            heads_of(self.proj_k(sampled)),
-            heads_of(self.proj_v(sampled)),
-            self.position_bias(positions, (height, width)),
-            pad_head=on_gpu(x.device),
-        )
-        out = out.transpose(2, 3).reshape(b, c, height, width)
+        q, k, v = (heads_of(t) for t in (queries, self.proj_k(sampled), self.proj_v(sampled)))
+        places = grid_of(query_axis(height, positions), query_axis(width, positions)).flatten(0, 1)
+        at_once = height * width
+        if not (torch.is_grad_enabled() or on_gpu(x.device)):
+            # The same, in pieces that stay in a processor's cache.
+            at_once = max(1, CPU_SCORES // k.shape[2])
+        parts = [
+            attend(
+                q[:, :, i : i + at_once],
+                k,
+                v,
+                self.position_bias(positions, places[i : i + at_once]),
+                pad_head=on_gpu(x.device),
+            )
+            for i in range(0, height * width, at_once)
+        ]
+        out = torch.cat(parts, dim=2).transpose(2, 3).reshape(b, c, height, width)
         return self.proj_out(out).permute(0, 2, 3, 1)
