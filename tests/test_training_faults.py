@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from torch import nn
 from training_samples import make_store, small_request
 
+from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError, CorruptStoreError, DiskFullError
+from wsisr.files import disk_full_is_clear
 from wsisr.inference import open_run
 from wsisr.models import create_model, load_model
 from wsisr.progress import ProgressEvent
@@ -19,6 +21,7 @@ from wsisr.training import (
     TrainingError,
     TrainRequest,
     recipes,
+    record,
     resolve_config,
     start,
     stepping,
@@ -26,6 +29,7 @@ from wsisr.training import (
 )
 from wsisr.training import state as states
 from wsisr.training.interrupts import readable_faults
+from wsisr.training.outputs import PROFILE_NAME
 
 torch.set_num_threads(1)
 
@@ -75,6 +79,46 @@ def test_a_full_disk_keeps_the_state_before_and_goes_on(
     monkeypatch.setattr(states, "save_file", right)
     outcome, _ = train(replace(request, resume=True, assignments=()))
     assert outcome.state == "finished" and outcome.step == 10
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize(
+    "left",
+    [(".probe",), (".lock",), (".lock", "config.yaml"), (".lock", "config.yaml", PROFILE_NAME)],
+)
+def test_what_a_kill_leaves_before_the_record_is_in_no_ones_way(
+    store: Path, tmp_path: Path, left: tuple[str, ...], resume: bool
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).touch()
+    train(small_request(store, tmp_path / "run", steps=1, resume=resume))
+    assert open_run(tmp_path / "run").state == "finished"
+
+
+def test_a_start_that_fails_leaves_nothing_and_a_record_has_all_that_it_names(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = tmp_path / "run", []
+    parse_degradation("jpeg:quality=40").write(tmp_path / "scanner.json")
+    lr = {"lr_source": str(tmp_path / "scanner.json")}
+    right = record.RunRecord.update
+
+    def full(self: record.RunRecord, **values: object) -> None:
+        seen.append({path.name for path in folder.iterdir()})
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record.RunRecord, "update", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        train(small_request(store, folder, steps=1, **lr))
+    assert {"config.yaml", PROFILE_NAME} < seen[0] and not folder.exists()
+    monkeypatch.setattr(record.RunRecord, "update", right)
+    train(small_request(store, folder, steps=1, **lr))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.yaml").write_text("model: {}")
+    with pytest.raises(ConfigError, match="is there and is no run"):
+        train(small_request(store, tmp_path / "mine", steps=1))
+    assert (tmp_path / "mine/config.yaml").read_text() == "model: {}"
 
 
 def test_a_run_whose_states_are_gone_is_not_begun_anew(
@@ -246,12 +290,21 @@ def test_what_the_store_says_passes_and_a_full_disk_is_put_for_a_run(tmp_path: P
     config = resolve_config("srcnn", preset="tiny").config
     for given, seen, said in (
         (CorruptStoreError("a shard is broken"), CorruptStoreError, "^a shard is broken$"),
-        (DiskFullError("the disk is full."), TrainingError, "the disk is full.* --resume"),
+        (DiskFullError("the disk is full."), TrainingError, r"the disk is full\); .* --resume"),
         (PermissionError(13, "Permission denied"), TrainingError, "Permission denied.* --resume"),
         (RuntimeError("out of memory"), TrainingError, r"lower data\.batch"),
         (RuntimeError("shapes differ"), RuntimeError, "^shapes differ$"),
     ):
         with pytest.raises(seen, match=said), readable_faults(config, tmp_path):
             raise given
+    disk = OSError(28, "No space left on device")
+    with (
+        pytest.raises(TrainingError) as said,
+        readable_faults(config, tmp_path),
+        disk_full_is_clear(tmp_path),
+    ):
+        raise disk
+    assert "(No space left on device); what" in str(said.value)
+    assert str(said.value).count(str(tmp_path)) == 1 and ". " not in str(said.value)
     with pytest.raises(PermissionError), readable_faults(config, None):
         raise PermissionError(13, "Permission denied")

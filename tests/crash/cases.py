@@ -213,10 +213,30 @@ def evaluation_store(folder: Path) -> None:
 
 
 def training_store(folder: Path) -> None:
-    """A store that a network can learn from."""
+    """A store that a network can learn from, and a degradation in a file."""
     from training_samples import make_store
 
+    from wsisr.degradation import parse_degradation
+
     make_store(folder / "a.zarr", count=3)
+    parse_degradation("jpeg:quality=40").write(folder / "scanner.json")
+
+
+def fitting_store(folder: Path) -> None:
+    """A store with patches that a degradation can be fitted to."""
+    from training_samples import make_store
+
+    make_store(folder / "a.zarr", splits={"a": "train"}, hr_px=256, count=3)
+
+
+def two_scans(folder: Path) -> None:
+    """A glass at two resolutions."""
+    from wsisr.testing import SlideSpec, write_slide
+
+    slides("a")(folder)
+    low = SlideSpec(seed=3, layout="generic", width_px=512, height_px=512, um_per_px=1.0)
+    (folder / "low").mkdir()
+    write_slide(folder / "low/a.tif", low)
 
 
 _TRAIN = (
@@ -258,8 +278,24 @@ CASES: dict[str, Case] = {
         "wsisr.evaluation",
         "wsisr.reporting.evaluation_page",
     ),
+    "register-scans": command(
+        "register scans low/a.tif s/a.tif -o r",
+        two_scans,
+        "wsisr.registration.scans",
+        "wsisr.registration.showing",
+    ),
+    "degrade-fit": command(
+        "degrade fit a.zarr -o f/scanner.json --pairs 3", fitting_store, "wsisr.degradation.fitting"
+    ),
     "train": command(
         _TRAIN, training_store, "wsisr.training.engine", "wsisr.training.start", measured=_MEASURED
+    ),
+    "train-profile": command(
+        _TRAIN + " --lr-source scanner.json",
+        training_store,
+        "wsisr.training.engine",
+        "wsisr.training.start",
+        measured=_MEASURED,
     ),
 }
 

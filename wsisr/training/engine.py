@@ -25,7 +25,7 @@ from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
 from wsisr.training.interrupts import readable_faults, stop_flag
-from wsisr.training.outputs import PROFILE_NAME, Outputs
+from wsisr.training.outputs import Outputs
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import Recipe
 from wsisr.training.record import RunRecord
@@ -112,9 +112,7 @@ def _run(job: Job) -> Outcome:
     stepper.compile()
     outputs = None
     if job.folder is not None and processes.main:
-        outputs = Outputs(job.folder, config, job.record, job.samples, step)
-        if job.profile is not None:
-            job.profile.write(job.folder / PROFILE_NAME)
+        outputs = Outputs(job.folder, config, job.record, job.samples, step, job.profile)
 
     per_step = config.data.batch * processes.count * train.accumulate
     window = _Window(job.feed, device, per_step)

@@ -60,10 +60,12 @@ def readable_faults(config: TrainConfig, folder: Path | None = None) -> Iterator
         said = isinstance(error, StoreError) and not isinstance(error, DiskFullError)
         if folder is None or said:
             raise
+        cause = error.__cause__ or error if isinstance(error, DiskFullError) else error
+        reason = getattr(cause, "strerror", None) or str(cause)
         raise TrainingError(
-            f"{folder}: a file could not be written or read ({error}). What was saved before is "
-            "whole: mend the cause (a full disk: make room, or lower train.keep_last) and go on "
-            "with --resume"
+            f"{folder}: a file could not be written or read ({reason.rstrip('.')}); what was saved "
+            "before is whole: mend the cause (a full disk: make room, or lower train.keep_last) "
+            "and go on with --resume"
         ) from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):

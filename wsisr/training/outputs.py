@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from wsisr.degradation import Degradation
 from wsisr.errors import OutputError
 from wsisr.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
 from wsisr.inference.trained import BEST, LAST
@@ -32,6 +33,10 @@ SAMPLES = "samples"
 CONFIG_NAME = "config.yaml"
 PROFILE_NAME = "degradation.json"
 """A run's own copy of the profile that its LR is simulated by."""
+LOCK_NAME = ".lock"
+PROBE_NAME = ".probe"
+BEGUN = ("tensorboard", CONFIG_NAME, PROFILE_NAME)
+"""What a run folder holds before it has its record."""
 
 
 class Outputs:
@@ -46,6 +51,8 @@ class Outputs:
         Of validation; the first few of the first scale are drawn.
     from_step : int
         Where the run starts or goes on; rows beyond it are cut from the logs.
+    profile : Degradation, optional
+        What the run's LR is simulated by, where a file holds it.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Outputs:
         record: RunRecord,
         samples: dict[float, list[Sample]],
         from_step: int,
+        profile: Degradation | None = None,
     ) -> None:
         # First, because it can fail: a folder without a run would be in the next one's way.
         self.board = TensorBoard(folder, config.train.tensorboard, from_step)
@@ -70,6 +78,8 @@ class Outputs:
         self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
         # Before the record, which says that there is a run to go on with.
         replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
+        if profile is not None:
+            profile.write(folder / PROFILE_NAME)
         record.update(state="running", step=from_step)
         text = json.dumps(record.document["environment"], indent=2) + "\n"
         replace_file(folder / "environment.json", text.encode())

@@ -21,7 +21,7 @@ from wsisr.training.config import (
     read_assignments,
     read_config,
 )
-from wsisr.training.outputs import CONFIG_NAME, PROFILE_NAME
+from wsisr.training.outputs import BEGUN, CONFIG_NAME, LOCK_NAME, PROBE_NAME, PROFILE_NAME
 from wsisr.training.parallel import Processes, join
 from wsisr.training.presets import DEFAULT_SCALE, Resolved, resolve_config
 
@@ -201,9 +201,10 @@ def _profile(text: str) -> Degradation:
 def _only_begun(folder: Path) -> bool:
     """Whether all that lies there is what a kill leaves before the run has its record."""
     names = {path.name for path in folder.iterdir()}
-    if ".lock" not in names:
-        return not names
-    return all(n.startswith(".") or n in ("tensorboard", CONFIG_NAME) for n in names)
+    if LOCK_NAME not in names:
+        # Somebody's configuration may lie in a folder; only we leave a probe.
+        return names <= {PROBE_NAME}
+    return all(name.startswith(".") or name in BEGUN for name in names)
 
 
 def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:

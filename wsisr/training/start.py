@@ -11,7 +11,7 @@ import torch
 from wsisr.degradation import hr_size, lr_size, refuse_identity
 from wsisr.device import fast_kernels, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError, ModelError
-from wsisr.files import remove_partials
+from wsisr.files import remove_partials, remove_tree
 from wsisr.inference.trained import RUN_NAME, open_run
 from wsisr.locks import held
 from wsisr.models import create_model, start_from
@@ -25,7 +25,7 @@ from wsisr.training.data import PairDataset, Role, Source, open_source
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import StoreFeed
 from wsisr.training.interrupts import readable_faults
-from wsisr.training.outputs import CHECKPOINTS, SAMPLES
+from wsisr.training.outputs import BEGUN, CHECKPOINTS, LOCK_NAME, PROBE_NAME, SAMPLES
 from wsisr.training.parallel import leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
@@ -35,8 +35,6 @@ from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
 from wsisr.training.stepping import Precision
 from wsisr.training.validation import build_samples, validation_scales
-
-LOCK_NAME = ".lock"
 
 
 def train(
@@ -78,7 +76,13 @@ def _alone(setting: Setting) -> Iterator[None]:
         with held(folder / LOCK_NAME, folder, "training", " ".join(sys.argv)):
             for place in (folder, folder / CHECKPOINTS, folder / SAMPLES):
                 remove_partials(place)
-            yield
+            try:
+                yield
+            finally:
+                if not (folder / RUN_NAME).exists():
+                    # A start that failed is in the way of none that follows.
+                    for name in BEGUN:
+                        remove_tree(folder / name)
     finally:
         with suppress(OSError):
             folder.rmdir()
@@ -272,7 +276,7 @@ def make_folder(folder: Path) -> None:
     """Make the run folder, or say why it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
+        probe = folder / PROBE_NAME
         probe.touch()
         probe.unlink()
     except OSError as error:
