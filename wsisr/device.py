@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from wsisr.errors import ConfigError
 from wsisr.host import available_bytes
@@ -244,14 +246,45 @@ def _host_peak() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def peak_bytes(device: Device, run: Callable[[], object]) -> int | None:
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the tensors made within it that are alive: `now`, and the most at a time, `peak`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self.add(leaf.untyped_storage())
+        return out
+
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage, if it is a new one, until it is gone."""
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def peak_bytes(device: Device, run: Callable[[], object]) -> int:
     """The most memory that tensors take during a run, beyond what they took before.
 
-    None on a CPU, whose allocator does not count.
+    As the allocator counts on a GPU; elsewhere as operations make tensors, without workspaces.
     """
-    if not on_gpu(device):
-        run()
-        return None
+    if torch.device(device).type != GPU:
+        with LiveBytes() as live:
+            run()
+        return live.peak
     synchronise(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -7,7 +7,6 @@ is a trade of memory for time and changes nothing else.
 import csv
 import statistics
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,8 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from wsisr.device import on_gpu, peak_bytes, synchronise
@@ -78,36 +75,6 @@ class CostRow:
     def ms_per_mpx(self) -> float:
         """Time per 10^6 output pixels."""
         return self.time_ms / (self.out_px**2 / 1e6)
-
-
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Largest number of bytes in tensors that are alive at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = 0
-        self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
-        return out
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
 
 
 def measure_costs(
@@ -196,12 +163,10 @@ _CPU_ATTENTION = {
 def _traced(forward: Any, model: SRModel, device: str) -> tuple[float, int]:
     """GMAC and peak bytes of one pass."""
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
-    live = _LiveBytes()
     weights = sum(t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers()))
-    with counter, live:
-        forward()
-    peak = peak_bytes(device, forward)
-    return counter.get_total_flops() / 2e9, (live.peak if peak is None else peak) + weights
+    with counter:
+        peak = peak_bytes(device, forward)
+    return counter.get_total_flops() / 2e9, peak + weights
 
 
 def _times(forward: Any, device: str) -> list[float]:

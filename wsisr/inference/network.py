@@ -321,7 +321,7 @@ class Network:
 
         if self._on_gpu:
             peak = peak_bytes(self.place, lambda: self._probe(scale, side_px))
-            return max(1024.0 * side_px**2, PEAK_MARGIN * (peak or 0))
+            return max(1024.0 * side_px**2, PEAK_MARGIN * peak)
         torch = self._torch
         sizes: list[int] = []
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
+from wsisr.device import SHAPES
 from wsisr.errors import ModelError
 from wsisr.models.registry import create_model, model_spec
+from wsisr.shapes import Remembered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +74,41 @@ def model_cost(
     if scale is None:
         scale = 4 if spec.scales is None else spec.scales[0]
     fixed = spec.kind == "fixed"
-    with torch.device("meta"):
+    with torch.device(SHAPES):
         model = create_model(
             name,
             scale=_whole(scale) if fixed else None,
             preset=preset,
             **settings,
         ).train()
-        lr = torch.rand(1, 3, lr_px, lr_px)
-        extra = {} if fixed else {"scale": float(scale)}
-        counter = FlopCounterMode(display=False)
-        with counter:
-            kept = _saved_bytes(model, lr, extra)
+        lr = torch.rand(model.info.smallest_batch, 3, lr_px, lr_px)
+    extra = {} if fixed else {"scale": float(scale)}
+    with _Flops() as counter:
+        kept = _saved_bytes(model, lr, extra)
     return ModelCost(
         parameters=model.parameter_count,
         lr_px=lr_px,
         scale=float(scale),
-        gmac=counter.get_total_flops() / 2e9,
-        saved_mib=kept / 2**20,
+        gmac=counter.flops / 2e9 / len(lr),
+        saved_mib=kept / 2**20 / len(lr),
     )
+
+
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the floating-point operations of products and convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+        self.work_out = Remembered()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = self.work_out(func, args, kwargs)
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **kwargs, out_val=out)
+        return out
 
 
 def _whole(scale: float) -> int:

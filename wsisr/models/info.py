@@ -36,6 +36,8 @@ class ModelInfo:
         Element types that inference and autocast support.
     channels_last : bool
         True where ``memory_format=torch.channels_last`` pays.
+    smallest_batch : int
+        Samples that a training step needs: 2 where something is normalised over the batch alone.
     takes_reference : bool
         True if ``model(lr, reference=...)`` accepts a finer image of the same field.
     citation : str
@@ -55,6 +57,7 @@ class ModelInfo:
     global_context: bool = False
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     channels_last: bool = False
+    smallest_batch: int = 1
     takes_reference: bool = False
     citation: str
 
@@ -70,5 +73,6 @@ class Traits:
     global_context: bool = False
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     channels_last: bool = False
+    smallest_batch: int = 1
     takes_reference: bool = False
     scale_range: tuple[float, float] | None = None

@@ -187,6 +187,7 @@ def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, prese
         global_context=traits.global_context,
         dtypes=traits.dtypes,
         channels_last=traits.channels_last,
+        smallest_batch=traits.smallest_batch,
         takes_reference=traits.takes_reference,
         citation=spec.citation,
     )

@@ -127,7 +127,9 @@ class Srmfenet(nn.Module):
 def _build(settings: SrmfenetSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
     reach = sum(DILATIONS) * settings.blocks + 5
-    traits = Traits(halo_px=reach, tile_px=96, global_context=True, channels_last=True)
+    traits = Traits(
+        halo_px=reach, tile_px=96, global_context=True, channels_last=True, smallest_batch=2
+    )
     return FixedScaleModel(Srmfenet(settings, scale), traits, scale)
 
 

@@ -7,7 +7,6 @@ taken, not measured, until a report of ``wsisr doctor --gpu`` is given for the c
 """
 
 import json
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from wsisr.device import SHAPES, shapes_stand_for_a_gpu
+from wsisr.device import SHAPES, LiveBytes, shapes_stand_for_a_gpu
 from wsisr.errors import ConfigError
+from wsisr.shapes import Remembered, tensors
 from wsisr.training.config import TrainConfig
 from wsisr.training.feeding import FixedFeed
 from wsisr.training.parallel import Processes
@@ -163,7 +161,7 @@ class StepCost:
 
 
 def step_cost(config: TrainConfig, *, fused: bool = True) -> StepCost:
-    """Trace a step at a batch of one, and count it as often as the batch has samples.
+    """Trace a step at the smallest batch, and count it as often as the batch holds that.
 
     Parameters
     ----------
@@ -172,30 +170,32 @@ def step_cost(config: TrainConfig, *, fused: bool = True) -> StepCost:
         Attention keeps no score matrix, as on GPUs; on a CPU, where position tables are learnt,
         it does.
     """
-    data = config.data.model_copy(update={"batch": 1})
-    one = config.model_copy(update={"data": data})
     with shapes_stand_for_a_gpu() if fused else nullcontext(torch.device(SHAPES)) as device:
         meter = _Meter()
         with meter, _fused_attention(meter) if fused else nullcontext():
             with device:
-                model = build_model(one)
+                model = build_model(config)
+            few = model.info.smallest_batch
+            data = config.data.model_copy(update={"batch": few})
+            one = config.model_copy(update={"data": data})
             side = data.crop_lr_px * int(config.model.scale or 1)
             recipe = build_recipe(config.recipe, model, side)
             stepper = Stepper(one, "fp32", model, recipe, device, Processes())
-            standing = meter.live
+            standing = meter.now
             meter.start()
             batch = FixedFeed(one, model.info, device).batch(0, 0)
             model.train()
             recipe.step(model, batch, torch.Tensor.backward)
     trained = sum(parameter.numel() for parameter in stepper.trained)
     samples = config.data.batch
+    passes = samples / few * config.train.accumulate
     # Adam reads weight, gradient and two moments, and writes three of them.
-    flops = np.append(np.array(meter.flops) * samples * config.train.accumulate, 0.0)
-    moved = np.append(np.array(meter.bytes) * samples * config.train.accumulate, 28.0 * trained)
+    flops = np.append(np.array(meter.flops) * passes, 0.0)
+    moved = np.append(np.array(meter.bytes) * passes, 28.0 * trained)
     return StepCost(
         samples=samples,
         fixed_bytes=standing + 3 * 4 * trained,
-        batch_bytes=samples * max(0, meter.most - standing - 4 * trained),
+        batch_bytes=samples * max(0, meter.peak - standing - 4 * trained) // few,
         flops=flops,
         bytes=moved,
     )
@@ -283,56 +283,41 @@ def over_estimate(
     }
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Meter(LiveBytes):  # type: ignore[no-untyped-call]
     """Counts operations on shapes, and what lives at a time."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.most = 0
-        self.known: set[int] = set()
+        super().__init__()
+        self.work_out = Remembered()
         self.start()
 
     def start(self) -> None:
         """Count operations, and the most that lives, from now on."""
         self.flops: list[float] = []
         self.bytes: list[float] = []
-        self.most = self.live
+        self.peak = self.now
 
-    def add(self, flops: float, tensors: Sequence[Tensor]) -> None:
-        """An operation."""
+    def operation(self, flops: float, tensors: Sequence[Tensor]) -> None:
+        """Count one."""
         self.flops.append(flops)
         self.bytes.append(float(sum(t.numel() * t.element_size() for t in tensors)))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        made = [t for t in tree_leaves(out) if _is_shape(t)]
+        out = self.work_out(func, args, kwargs)
+        made = _shapes(out)
         for tensor in made:
-            self._note(tensor.untyped_storage())
+            self.add(tensor.untyped_storage())
         # Views move nothing.
         if made and not func.is_view:
             count = flop_registry.get(func.overloadpacket)
             flops = 0.0 if count is None else float(count(*args, **kwargs, out_val=out))
-            self.add(flops, [*(t for t in tree_leaves((args, kwargs)) if _is_shape(t)), *made])
+            self.operation(flops, [*_shapes((args, kwargs)), *made])
         return out
 
-    def _note(self, storage: Any) -> None:
-        key = storage._cdata
-        if key in self.known:
-            return
-        size = storage.nbytes()
-        self.known.add(key)
-        self.live += size
-        self.most = max(self.most, self.live)
-        weakref.finalize(storage, self._forget, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.live -= size
-
-
-def _is_shape(value: object) -> bool:
-    return isinstance(value, Tensor) and value.device.type == SHAPES
+def _shapes(value: object) -> list[Tensor]:
+    return [tensor for tensor in tensors(value) if tensor.device.type == SHAPES]
 
 
 @contextmanager
@@ -357,13 +342,13 @@ class _Fused(torch.autograd.Function):
         out = q.new_empty((*q.shape[:-1], v.shape[-1]))
         ctx.save_for_backward(q, k, v, bias, out)
         ctx.meter = meter
-        meter.add(_scores(q, k) * 4 * q.shape[-1], [q, k, v, out])
+        meter.operation(_scores(q, k) * 4 * q.shape[-1], [q, k, v, out])
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         q, k, v, bias, out = ctx.saved_tensors
-        ctx.meter.add(_scores(q, k) * 10 * q.shape[-1], [q, k, v, out, gradient, q, k, v])
+        ctx.meter.operation(_scores(q, k) * 10 * q.shape[-1], [q, k, v, out, gradient, q, k, v])
         learnt = None
         if bias is not None and ctx.needs_input_grad[3]:
             # The kernels write the gradient of each score.
