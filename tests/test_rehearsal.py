@@ -1,6 +1,7 @@
 """What a GPU would refuse or wait for, found on tensors without values; no GPU's name elsewhere."""
 
 import ast
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import wsisr
+from wsisr.degradation import names
 from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, plan_frame, window_rows
 from wsisr.models import create_model, list_models, model_spec
+from wsisr.models.srcnn import Srcnn
 from wsisr.models.wrapper import SRModel
 from wsisr.rehearsal import Fault, rehearsed
 from wsisr.training import recipes, resolve_config
@@ -53,10 +57,9 @@ def small(name: str) -> SRModel:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_goes_forth_and_back_and_infers_on_the_device(name: str) -> None:
     with rehearsed() as (device, watch):
-        with device:
-            model = small(name).train()
+        model = small(name).train().to(device)
+        lr = torch.zeros(2, 3, 16, 16, device=device)
         watch.counts.clear()
-        lr = torch.rand(2, 3, 16, 16, device=device)
         made = model(lr) if model.info.kind == "fixed" else model(lr, scale=2.0)
         made.float().square().mean().backward()  # type: ignore[no-untyped-call]
         assert all(p.grad is None or p.grad.device == device for p in model.parameters())
@@ -105,6 +108,20 @@ def faults_of(monkeypatch: pytest.MonkeyPatch, plant: Any) -> tuple[Fault, ...]:
         (lambda loss, lr: torch.ones(3).to(lr.device), "wait", "aten._to_copy.default"),
         (lambda loss, lr: torch.tensor([1.0], device=lr.device), "wait", "torch.tensor"),
         (lambda loss, lr: lr[lr > 0.5], "wait", "aten.index.Tensor"),
+        (lambda loss, lr: bool((lr > 0.5).any()), "wait", "aten._local_scalar_dense.default"),
+        (lambda loss, lr: lr.nonzero(), "wait", "aten.nonzero.default"),
+        (lambda loss, lr: lr.unique(), "wait", "aten._unique2.default"),
+        (lambda loss, lr: torch.equal(lr, lr), "wait", "aten.equal.default"),
+        (lambda loss, lr: loss.tolist(), "wait", "aten._to_copy.default"),
+        (lambda loss, lr: lr.numpy(), "stray", "Tensor.numpy"),
+        (lambda loss, lr: np.asarray(lr), "stray", "Tensor.__array__"),
+        (lambda loss, lr: torch.randn_like(lr), "draw", "aten.randn_like.default"),
+        (lambda loss, lr: torch.rand(3, device=lr.device), "draw", "aten.rand.default"),
+        (lambda loss, lr: lr.clone().bernoulli_(0.5), "draw", "aten.bernoulli_.float"),
+        (lambda loss, lr: torch.randperm(4), "draw", "aten.randperm.default"),
+        (lambda loss, lr: np.random.rand(), "draw", "numpy.random"),  # noqa: NPY002
+        (lambda loss, lr: random.random(), "draw", "random"),
+        (lambda loss, lr: lr.double(), "double", "aten._to_copy.default"),
     ],
 )
 def test_a_planted_fault_is_found_and_named(
@@ -112,6 +129,36 @@ def test_a_planted_fault_is_found_and_named(
 ) -> None:
     found = faults_of(monkeypatch, plant)
     assert [(fault.kind, fault.what) for fault in found] == [(kind, what)]
+
+
+@pytest.mark.parametrize("spec", names())
+def test_no_degradation_waits_or_leaves_the_device(spec: str) -> None:
+    if spec == "pyramid":
+        pytest.skip("a stored level: nothing is computed")
+    more = [f"data.lr_source={spec}"]
+    watch = rehearse_step(resolve_config("srcnn", preset="tiny", assignments=more).config)
+    assert not watch.faults, [str(fault) for fault in watch.faults]
+
+
+def test_a_tensor_that_no_module_knows_of_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Srcnn.forward
+
+    def forward(self: Any, lr: Tensor) -> Tensor:
+        return right(self, lr) * self.planted
+
+    monkeypatch.setattr(Srcnn, "planted", torch.full((3, 1, 1), 2.0), raising=False)
+    monkeypatch.setattr(Srcnn, "forward", forward)
+    (fault,) = rehearse_step(resolve_config("srcnn", preset="tiny").config).faults
+    assert (fault.kind, fault.what) == ("stray", "aten.mul.Tensor")
+
+
+def test_what_a_layer_drops_at_random_is_seeded_and_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        Srcnn, "forward", lambda self, lr, right=Srcnn.forward: F.dropout(right(self, lr), 0.1)
+    )
+    assert not rehearse_step(resolve_config("srcnn", preset="tiny").config).faults
 
 
 def test_numbers_and_free_copies_are_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:

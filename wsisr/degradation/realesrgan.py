@@ -263,8 +263,11 @@ def _by_matrices(
     grid: tuple[int, int],
     mode: Tensor,
 ) -> Tensor:
-    heights = torch.as_tensor(source[0], device=x.device).expand(len(x))
-    widths = torch.as_tensor(source[1], device=x.device).expand(len(x))
+    # A tensor of a number would wait for the device; filling one does not.
+    heights, widths = (
+        side if isinstance(side, Tensor) else torch.full((len(x),), side, device=x.device)
+        for side in source
+    )
     vertical = _weights(int(x.shape[-2]), heights, grid[0], rows, mode)
     horizontal = _weights(int(x.shape[-1]), widths, grid[1], columns, mode)
     return vertical[:, None] @ x @ horizontal.mT[:, None]

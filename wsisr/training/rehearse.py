@@ -26,8 +26,8 @@ DEGRADATION = "bicubic"
 def rehearse_step(config: TrainConfig) -> Watch:
     """Take a step of a configuration on shapes: what it would do to a GPU."""
     with rehearsed() as (device, watch):
-        with device:
-            model = build_model(config)
+        # As on a GPU: built on the CPU, and moved. A tensor that is no parameter or buffer stays.
+        model = build_model(config)
         side = config.data.crop_lr_px * int(config.model.scale or 1)
         recipe = build_recipe(config.recipe, model, side)
         stepper = Stepper(config, "fp32", model, recipe, device, Processes())
