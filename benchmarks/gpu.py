@@ -142,6 +142,7 @@ def main() -> None:
         device=given.device,
         checks=checks,
         tell=lambda check, row: print(row["state"], check.key, file=sys.stderr, flush=True),
+        note=lambda said: print(said, file=sys.stderr, flush=True),
     )
     print(report_text(report))
 

@@ -72,6 +72,7 @@ def _prove(
             + (f"\n      {row['said']}" if row["state"] == "fail" else ""),
             err=True,
         ),
+        note=lambda said: typer.echo(said, err=True),
     )
     typer.echo(f"{report_text(report)}\n\n{output}: the report. The same command goes on with it.")
     return 1 if any(row["state"] == "fail" for row in report["rows"].values()) else 0

@@ -109,6 +109,10 @@ def command(
     if show_config:
         typer.echo(config_text(request))
         return
+    if card:
+        from wsisr.training.cost import choose_cards
+
+        choose_cards(card)
     with console_reporter() as report:
         if synthetic:
             typer.echo(measure_synthetic(request, report))

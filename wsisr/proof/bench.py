@@ -1,6 +1,6 @@
 """Where checks run, and how one says that it has failed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,12 +8,19 @@ import torch
 from wsisr.files import remove_tree
 from wsisr.models import create_model, model_spec
 from wsisr.models.wrapper import SRModel
-from wsisr.proof.plan import Check
+from wsisr.proof.plan import Check, Form
 from wsisr.proof.scene import make_store
 from wsisr.training import TrainRequest, train
 
 STEPS = 6
 SAVED_AT = 3
+SMALLER: dict[str, tuple[str, ...]] = {
+    "cwtnet": ("model.blocks=1",),
+    "hat": ("model.groups=1", "model.depth=1"),
+    "mihatp": ("model.groups=1", "model.depth=1"),
+}
+"""Settings of tiny networks where they are compiled without a GPU: each kind of layer once, since
+a C++ compiler takes seconds for every loop."""
 
 
 class CheckError(Exception):
@@ -56,7 +63,11 @@ class Bench:
 
     def request(self, check: Check, output: Path | None = None, *more: str) -> TrainRequest:
         """A short run in a check's form."""
-        form, batch = check.form, ("data.batch=2",) if self.small else ()
+        form, own = check.form, list[str]()
+        if self.small:
+            own.append("data.batch=2")
+        if self.small and form.compiled:
+            own += SMALLER.get(check.model, ())
         settings = (
             f"train.precision={form.precision}",
             f"train.compile={'default' if form.compiled else 'off'}",
@@ -77,12 +88,23 @@ class Bench:
             output=output,
             steps=STEPS,
             device=str(self.device),
-            assignments=(*settings, *batch, *more),
+            assignments=(*settings, *own, *more),
         )
 
     def folder(self, check: Check) -> Path:
         """Run folder of an unbroken run in a check's form."""
         return self.work / "runs" / f"{check.model} {check.form}".replace(" ", "-")
+
+    def plain(self, check: Check) -> Path:
+        """The unbroken run of the same network in the plain form of a check's precision."""
+        plain = replace(check, form=Form(precision=check.form.precision))
+        if not (self.small and check.form.compiled and check.model in SMALLER):
+            return self.run(plain)
+        folder = self.folder(plain).with_name(f"{check.model}-{check.form.precision}-smaller")
+        if not (folder / "card.md").is_file():
+            remove_tree(folder)
+            train(self.request(plain, folder, *SMALLER[check.model]))
+        return folder
 
     def run(self, check: Check) -> Path:
         """The unbroken run of a form, trained now if it is not there."""

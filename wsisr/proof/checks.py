@@ -18,6 +18,8 @@ from wsisr.device import forget_most, release_memory
 from wsisr.files import remove_tree
 from wsisr.inference import load
 from wsisr.models import load_model, model_spec
+from wsisr.models.layers.attention import DropPath
+from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent
 from wsisr.proof import measures
 from wsisr.proof.bench import SAVED_AT, STEPS, Bench, CheckError
@@ -28,6 +30,7 @@ from wsisr.training.logs import read_rows
 
 RESUME_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 1e-2}
 """Largest relative difference of a loss after a kill, where kernels do not repeat bit for bit."""
+GRADIENT = measures.GRADIENT_TOLERANCE
 CARDS_TOLERANCE = 1e-3
 """Largest relative L2 difference of the weights after a few steps: sums are in another order."""
 
@@ -47,7 +50,7 @@ def do(check: Check, bench: Bench) -> dict[str, Any]:
 
 
 def _train(check: Check, bench: Bench) -> dict[str, Any]:
-    """Losses are numbers and move, no step is skipped, validation gives numbers."""
+    """Losses are numbers, move and are the plain form's; no step is skipped; validation works."""
     folder = bench.folder(check)
     remove_tree(folder)
     outcome, _ = train(bench.request(check, folder))
@@ -65,7 +68,30 @@ def _train(check: Check, bench: Bench) -> dict[str, Any]:
         raise CheckError("not finite", "validation gave values that are no numbers")
     names = ("samples_per_s", "data_wait_ms", "step_ms", "memory_mib")
     last = {name: round(rows[-1][name], 3) for name in names}
-    return {"losses": losses, "skipped": skipped, **last}
+    return {"losses": losses, "skipped": skipped, **last, **_beside_plain(check, bench, rows[0])}
+
+
+def _beside_plain(check: Check, bench: Bench, first: dict[str, float]) -> dict[str, float]:
+    """How far the first step's loss and gradient are from those of the plain form."""
+    form = check.form
+    if not form.departures or (form.compiled and _drops(bench.model(check))):
+        # Compiled, what is dropped at random is drawn in another way.
+        return {}
+    plain = read_rows(bench.plain(check) / "log.csv")[0]
+    apart = {}
+    for name, limits in (("loss", measures.OUTPUT_TOLERANCE), ("grad_norm", GRADIENT)):
+        far = abs(first[name] - plain[name]) / max(abs(plain[name]), 1e-12)
+        if not far <= limits[form.precision]:
+            raise CheckError(
+                "another form",
+                f"the first step's {name} is {first[name]:.6g} in {form}, {plain[name]:.6g} plain",
+            )
+        apart[f"{name}_from_plain"] = far
+    return apart
+
+
+def _drops(model: SRModel) -> bool:
+    return any(isinstance(m, DropPath) and m.probability for m in model.modules())
 
 
 def _resume(check: Check, bench: Bench) -> dict[str, Any]:
@@ -158,6 +184,7 @@ def _cards(check: Check, bench: Bench) -> dict[str, Any]:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     done = subprocess.run(
         [sys.executable, *launch, "wsisr.proof.share", json.dumps(given)],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=600,

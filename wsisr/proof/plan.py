@@ -15,6 +15,10 @@ FAMILIES = ("mihatp", "iste", "cwtnet", "masrnet", "masrgan")
 _AFTER: tuple[Kind, ...] = ("resume", "evaluate", "upscale")
 SMALL = "srcnn"
 """The network of checks that are about no network."""
+SCOUT = "masrnet"
+"""A light network of a paper: every form is tried on it before any is on the others."""
+SLOWEST = "mihatp"
+"""Compiled it takes longer than all the other families."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +83,11 @@ def plan_checks(
 ) -> tuple[Check, ...]:
     """All checks in the order in which they tell most.
 
-    First every network in the form that it is trained in by default, families before baselines;
-    then the chain behind training, other precisions, and one departure from the plain form at a
-    time; all combinations come last.
+    First every network in the form that it is trained in by default, families before baselines,
+    and their agreement with the CPU; then memory, shared training and every form on one light
+    network, so that what a device cannot do at all is known in the first minutes; then the chain
+    behind training, other precisions, and one departure from the plain form at a time, compiled
+    ones, which take minutes, after the others and MiHATP's last; all combinations come at the end.
 
     Parameters
     ----------
@@ -117,13 +123,22 @@ def plan_checks(
         for form in _forms(trained):
             if form == base:
                 continue
-            rank = (4 if lead else 6) + form.departures + (form.precision != base.precision)
-            several = form.departures + (form.precision != base.precision) > 1
-            ranked.append((rank + 10 * several, Check(kind="train", model=name, form=form)))
-    ranked.append((5, Check(kind="memory", model=SMALL, form=base)))
+            departures = form.departures + (form.precision != base.precision)
+            rank = (4 if lead else 6) + departures + 10 * (departures > 1)
+            if departures == 1 and name == SCOUT:
+                rank = 3
+            elif form.compiled:
+                rank += 4 + (name == SLOWEST)
+            ranked.append((rank, Check(kind="train", model=name, form=form)))
+    ranked.append((3, Check(kind="memory", model=SMALL, form=base)))
     if cards > 1:
-        ranked.append((5, Check(kind="cards", model=SMALL)))
-    return tuple(check for _, check in sorted(ranked, key=lambda pair: pair[0]))
+        ranked.append((3, Check(kind="cards", model=SMALL)))
+
+    def order(pair: tuple[int, Check]) -> tuple[int, bool]:
+        # Of one rank, what is about the device or the scout comes first.
+        return pair[0], pair[0] == 3 and pair[1].model not in (SMALL, SCOUT)
+
+    return tuple(check for _, check in sorted(ranked, key=order))
 
 
 def _forms(precisions: Sequence[str]) -> list[Form]:

@@ -6,7 +6,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,15 +18,15 @@ import torch
 from wsisr import __version__
 from wsisr.device import accelerated, choose_device, facts, gpu_count, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError
-from wsisr.files import replace_file
+from wsisr.files import remove_tree, replace_file
 from wsisr.locks import held
 from wsisr.plugins import given
 from wsisr.proof.plan import Check, plan_checks
 
 FORMAT = "wsisr-proof"
 FORMAT_VERSION = 1
-LONGEST_S = 600.0
-"""After which a check has failed by its time."""
+LONGEST_S = {"gpu": 600.0, "cpu": 3600.0}
+"""After which a check has failed by its time; a CPU may be shared, and compiles C++."""
 Document = dict[str, Any]
 
 
@@ -40,6 +39,7 @@ def prove(
     preset: str | None = None,
     checks: Sequence[Check] | None = None,
     tell: Callable[[Check, Document], None] = lambda check, row: None,
+    note: Callable[[str], None] = lambda said: None,
 ) -> Document:
     """Do as many checks as the time allows, and go on with a report that is there.
 
@@ -48,7 +48,8 @@ def prove(
     output : Path
         The report, JSON; rewritten as a whole after every check.
     minutes : float
-        Of this call. What is running when they are over is stopped and not counted.
+        Of this call. What is running when they are over is stopped and tried last in the next one;
+        where it has half of that and is stopped again, it has failed.
     device : str, optional
         ``auto`` by default.
     models : sequence of str
@@ -59,6 +60,8 @@ def prove(
         In place of `wsisr.proof.plan.plan_checks`.
     tell : callable
         Called with each check and its row.
+    note : callable
+        Called with what else is to be said.
 
     Raises
     ------
@@ -72,7 +75,7 @@ def prove(
         able = has_bfloat16(place) or not on_gpu(place)
         checks = plan_checks(models, gpu=on_gpu(place), bfloat16=able, cards=cards)
     with held(output.with_name(f".{output.name}.lock"), output, "proof", " ".join(sys.argv)):
-        return _prove(output, place, preset, checks, minutes, tell)
+        return _prove(output, place, preset, checks, minutes, tell, note)
 
 
 def _prove(
@@ -82,32 +85,49 @@ def _prove(
     checks: Sequence[Check],
     minutes: float,
     tell: Callable[[Check, Document], None],
+    note: Callable[[str], None],
 ) -> Document:
     report = _opened(output, _identity(place, preset))
+    stopped: list[str] = report.setdefault("stopped", [])
     report |= {"planned": [check.key for check in checks], "minutes": minutes}
     end = time.monotonic() + 60.0 * minutes
-    # Of a clean end; a killed parent's workers end with their input.
-    with tempfile.TemporaryDirectory(prefix="wsisr-proof-") as work:
-        worker = _Worker(Path(work), place, preset)
-        try:
-            for check in checks:
-                if check.key in report["rows"]:
-                    continue
-                if time.monotonic() >= end:
+    longest = LONGEST_S["gpu" if accelerated(place) else "cpu"]
+    # Beside the report, so that the next run finds what a killed one left; the lock is held.
+    work = output.with_name(f".{output.name}.work")
+    if work.exists():
+        note(f"{work}: an earlier run was killed and left this; removed.")
+        remove_tree(work)
+    work.mkdir(parents=True)
+    worker = _Worker(work, place, preset, longest)
+    try:
+        for check in sorted(checks, key=lambda check: check.key in stopped):
+            if check.key in report["rows"]:
+                continue
+            if time.monotonic() >= end:
+                break
+            began = time.monotonic()
+            row = worker.ask(check, min(longest, end - began), end)
+            seconds = round(time.monotonic() - began, 2)
+            if row is None:
+                again = check.key in stopped
+                if not again:
+                    stopped.append(check.key)
+                if not again or seconds < 30.0 * minutes:
                     break
-                began = time.monotonic()
-                row = worker.ask(check, min(LONGEST_S, end - began), end)
-                if row is None:
-                    break
-                row = {**check.document(), **row, "seconds": round(time.monotonic() - began, 2)}
-                report["rows"][check.key] = row
-                report["date"] = _now()
-                _write(output, report)
-                tell(check, row)
-        finally:
-            worker.close()
-            report["correction"] = _correction(report["rows"].values())
+                row = {"state": "fail", "fault": "time"}
+                row["said"] = f"not done in {seconds:.0f} s, the second time that it was tried"
+            if check.key in stopped:
+                stopped.remove(check.key)
+            row = {**check.document(), **row, "seconds": seconds}
+            report["rows"][check.key] = row
+            report["date"] = _now()
             _write(output, report)
+            tell(check, row)
+    finally:
+        worker.close()
+        report["correction"] = _correction(report["rows"].values())
+        _write(output, report)
+        remove_tree(work)
     return report
 
 
@@ -184,7 +204,8 @@ def _write(path: Path, report: Document) -> None:
 class _Worker:
     """The process that does the checks, started again when it is gone."""
 
-    def __init__(self, work: Path, device: torch.device, preset: str) -> None:
+    def __init__(self, work: Path, device: torch.device, preset: str, longest_s: float) -> None:
+        self.longest_s = longest_s
         self.given = {
             "work": str(work), "device": str(device), "preset": preset,
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
@@ -198,7 +219,7 @@ class _Worker:
         line, status = self._answer(check, limit_s)
         if not line and status == -signal.SIGKILL and check.kind == "resume":
             # It killed itself, as it should: another one goes on with what it left.
-            line, status = self._answer(check, min(LONGEST_S, end - time.monotonic()))
+            line, status = self._answer(check, min(self.longest_s, end - time.monotonic()))
         if line:
             return dict(json.loads(line))
         if status is None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from wsisr.proof.plan import Form
+from wsisr.proof.targets import TARGETS
 
 Document = dict[str, Any]
 REMEDIES = {
@@ -12,14 +13,18 @@ REMEDIES = {
     "does not learn": "report it with this file; until then train on another device",
     "disagrees": "switch TF32 off, update driver and torch, try --device cpu; if fp32 disagrees, "
     "trust no result of this device",
+    "another form": "train in the plain form (no compiling, no checkpointing, patches resident); "
+    "report it with this file",
     "resume": "train.deterministic=true, or train without --resume on this device; report it",
     "memory": "lower data.batch or data.crop_lr_px, or set train.checkpointing=true; end what else "
     "uses the card",
     "cards": "train on one card; NCCL_DEBUG=INFO says what the exchange lacks",
     "stray": "a tensor was left on the CPU: report the line",
     "wait": "the step waits for the device there and is slower than it need be: report the line",
+    "draw": "a run does not repeat on another device there: report the line",
+    "double": "float64 is slow on most cards and refused by Apple's: report the line",
     "crash": "update the driver; run again with CUDA_LAUNCH_BLOCKING=1, which names the kernel",
-    "time": "give more --minutes; with compiled forms only, leave train.compile=off",
+    "time": "with compiled forms only, leave train.compile=off; else end what else uses the device",
     "evaluate": "run wsisr eval on the run by itself, which says more",
     "upscale": "run wsisr upscale with --device cpu, and report the difference",
 }
@@ -37,6 +42,10 @@ def report_text(report: Document) -> str:
     failed = [row for row in rows if row["state"] == "fail"]
     head = f"{identity.get('name', identity['device'])}: {named}; {report.get('date', '')}"
     count = f"{done} of {max(len(planned), done)} checks done, {len(failed)} failed."
+    if report.get("stopped"):
+        count += (
+            f" Stopped when the time was over, tried last next: {', '.join(report['stopped'])}."
+        )
     parts = [head, count, _checks(rows), _speeds(rows), _targets(rows), _faults(failed)]
     return "\n\n".join(part for part in parts if part)
 
@@ -102,10 +111,12 @@ def _targets(rows: list[Document]) -> str:
     found = [row for row in rows if row["kind"] == "target" and row["state"] == "pass"]
     if not found:
         return ""
-    lines = ["| target | measured |", "|---|---|"]
+    lines = ["| target | reached | measured |", "|---|---|---|"]
     for row in found:
-        said = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
-        lines.append(f"| {row['model']} | {said} |")
+        facts = dict(row["facts"])
+        reached = {True: "yes", False: "NO", None: "not its size"}[facts.pop("reached", None)]
+        said = ", ".join(f"{name} {value}" for name, value in facts.items())
+        lines.append(f"| {TARGETS[row['model']].aim} | {reached} | {said} |")
     return "\n".join(lines)
 
 

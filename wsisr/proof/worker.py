@@ -3,7 +3,9 @@
 import json
 import os
 import sys
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -59,12 +61,21 @@ def main() -> None:
     bench = Bench(
         work=Path(given["work"]), device=torch.device(given["device"]), preset=given["preset"]
     )
-    for line in sys.stdin:
-        found = answer(Check.of(json.loads(line)), bench)
+    asked: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_listen, args=(asked,), daemon=True).start()
+    while True:
+        found = answer(Check.of(json.loads(asked.get())), bench)
         out.write(json.dumps(found) + "\n")
         out.flush()
         if any(words in found.get("said", "") for words in BROKEN):
             return
+
+
+def _listen(asked: "SimpleQueue[str]") -> None:
+    """Hand on what is asked; whoever asks is gone when the input ends, and so is this process."""
+    for line in sys.stdin:
+        asked.put(line)
+    os._exit(0)
 
 
 if __name__ == "__main__":
