@@ -1,5 +1,6 @@
 """`ShardReader` and `open_pairs` give what zarr-python gives, wherever they run."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
@@ -319,3 +321,24 @@ def test_slide_attributes_are_checked(tmp_path: Path) -> None:
             slide.append(patches(0, 1))
             slide.finish(columns(1), np.ones((2, 2), np.uint8), {**slide_attributes("a"), **change})
     assert writer.committed() == set()
+
+
+def test_files_close_with_the_store_and_views_outlive_it(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", {"one": 3})
+
+    def opened() -> int:
+        return sum("a.zarr" in file.path for file in psutil.Process().open_files())
+
+    store = open_pairs(tmp_path / "a.zarr")
+    view = store.slides["one"]
+    assert store.slides["one"] is view and view.reader("40x") is store.reader("one", "40x")
+    store.read(store.split("train"), "40x")
+    assert opened() > 0
+    gc.disable()  # Circles would wait for it.
+    try:
+        del store
+        assert len(view.reader("40x").read([0])) == 1
+        del view
+        assert opened() == 0
+    finally:
+        gc.enable()

@@ -37,7 +37,9 @@ class SlideView:
     def __init__(self, store: "PairStore", slide_id: str, index: int) -> None:
         self.slide_id = slide_id
         self.index = index
-        self._store = store
+        # Not the store, which keeps this: in a circle, files would stay open for a long while.
+        self._files, self._verify = store._files, store._verify
+        self._readers: dict[str, ShardReader] = {}
         self._paths = store.paths.slide(slide_id)
         self.attributes = cast(SlideAttributes, read_node(self._paths.root).attributes)
         if self.attributes.get("state") != "complete":
@@ -80,7 +82,14 @@ class SlideView:
 
     def reader(self, array: str) -> ShardReader:
         """The reader of one image array."""
-        return self._store.reader(self.slide_id, array)
+        if array not in self._readers:
+            if array not in self.arrays:
+                root, have = self._paths.root, ", ".join(self.arrays)
+                raise StoreError(f"{root} has no {array}; it has {have}.")
+            self._readers[array] = ShardReader(
+                self._paths.array(array), verify=self._verify, files=self._files
+            )
+        return self._readers[array]
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that this slide has."""
@@ -107,13 +116,14 @@ class SlideView:
 
 
 class _Slides(Mapping[str, SlideView]):
-    """Committed slides by id, opened when first used."""
+    """Committed slides by id, opened when first used; which are open, the store knows."""
 
-    def __init__(self, store: "PairStore", ids: Sequence[str]) -> None:
+    def __init__(
+        self, store: "PairStore", ids: Mapping[str, None], opened: dict[str, SlideView]
+    ) -> None:
         self._store = store
-        self._ids = tuple(ids)
-        self._present = frozenset(ids)
-        self._open: dict[str, SlideView] = {}
+        self._present = ids
+        self._open = opened
 
     def __getitem__(self, slide_id: str) -> SlideView:
         if slide_id not in self._open:
@@ -134,10 +144,10 @@ class _Slides(Mapping[str, SlideView]):
         return slide_id in self._present
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._present)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._present)
 
     def __repr__(self) -> str:
         return f"<{len(self)} slides>"
@@ -167,12 +177,13 @@ class PairStore:
                 check_array_name(name)
         self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
         self._short: dict[str, list[str]] | None = None
-        present = [s for s in self._index if (self.paths.slide(s).root / META).is_file()]
-        self.slides: Mapping[str, SlideView] = _Slides(self, present)
+        self._present = dict.fromkeys(
+            s for s in self._index if (self.paths.slide(s).root / META).is_file()
+        )
+        self._views: dict[str, SlideView] = {}
         self._verify = verify
         self._threads = max(1, threads)
         self._files = ShardFiles()
-        self._readers: dict[tuple[str, str], ShardReader] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 
@@ -185,6 +196,11 @@ class PairStore:
     def __repr__(self) -> str:
         names = ", ".join(self.attributes["magnifications"])
         return f"<PairStore {self.path}: {len(self.slides)} slides, {names}>"
+
+    @property
+    def slides(self) -> Mapping[str, SlideView]:
+        """The committed slides, sorted by id."""
+        return _Slides(self, self._present, self._views)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -385,17 +401,9 @@ class PairStore:
 
     def reader(self, slide_id: str, array: str) -> ShardReader:
         """The reader of one image array of one slide."""
-        key = (slide_id, array)
-        if key not in self._readers:
-            if slide_id not in self.slides:
-                return self.reader(self._id(slide_id), array)
-            if array not in self.slides[slide_id].arrays:
-                have = ", ".join(self.slides[slide_id].arrays)
-                raise StoreError(f"{self.path}: {slide_id} has no {array}; it has {have}.")
-            self._readers[key] = ShardReader(
-                self.paths.slide(slide_id).array(array), verify=self._verify, files=self._files
-            )
-        return self._readers[key]
+        if slide_id not in self._present:
+            slide_id = self._id(slide_id)
+        return self.slides[slide_id].reader(array)
 
     def _id(self, slide: str | int) -> str:
         name = self.attributes["slides"][self.slide_index(slide)]
