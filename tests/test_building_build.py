@@ -26,9 +26,9 @@ from wsisr.building import (
     state,
 )
 from wsisr.building import extract as extraction
-from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.building.state import RULES
 from wsisr.errors import BuildError, DiskFullError, StoreError
+from wsisr.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.slides import open_slide
 from wsisr.store import verify_store
 from wsisr.testing import SlideSpec, write_slide

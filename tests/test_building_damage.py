@@ -10,8 +10,8 @@ from slides_samples import write_pyramid
 from vendor_files import write_mirax
 
 from wsisr.building import BuildRequest, build_pairs, prepare
-from wsisr.building.runners import SerialRunner
 from wsisr.errors import SlideError
+from wsisr.runners import SerialRunner
 from wsisr.slides import open_slide
 from wsisr.slides.faults import DamagedTileError
 from wsisr.slides.tiles import check_damage

@@ -12,9 +12,9 @@ from layout_samples import section, slide
 
 from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare
 from wsisr.building.dryrun import WIDTH, PlanText
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
 from wsisr.progress import ProgressEvent
+from wsisr.runners import SerialRunner
 from wsisr.slides.verdicts import FOLDER_VARIABLE
 
 LONG = "a-slide-whose-name-is-longer-than-half-of-the-terminal-that-shows-it-001"

@@ -8,7 +8,7 @@ from layout_samples import LAYOUTS, PublicLayout, plant
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, Prepared, build_pairs, prepare
-from wsisr.building.runners import SerialRunner
+from wsisr.runners import SerialRunner
 from wsisr.store import PairStore, verify_store
 
 MANIFEST = """name: layouts

@@ -10,9 +10,9 @@ from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, load_manifest
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources.levels import Levels
 from wsisr.errors import MagnificationError, SlideError
+from wsisr.runners import SerialRunner
 from wsisr.slides import find_slides, level_evidence, second_readers
 from wsisr.testing import SlideSpec, write_slide
 from wsisr.testing.levels import LevelShift

@@ -17,9 +17,9 @@ from wsisr_cli.main import app
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare, rebuild_from
-from wsisr.building.runners import SerialRunner
 from wsisr.errors import BuildError
 from wsisr.progress import ProgressEvent
+from wsisr.runners import SerialRunner
 from wsisr.slides.verdicts import FOLDER_VARIABLE
 from wsisr.store import verify_store
 from wsisr.testing.image_sets import write_image

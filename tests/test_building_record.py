@@ -21,10 +21,10 @@ from wsisr.building.record import (
     unpack_mask,
     write_record,
 )
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
 from wsisr.errors import BuildError, WsisrError
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.runners import SerialRunner
 from wsisr.store import keep_pairs, verify_store
 from wsisr.testing.camelyon import write_camelyon16_like
 

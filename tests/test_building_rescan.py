@@ -14,13 +14,13 @@ import pytest
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare, rebuild_from
 from wsisr.building.record import Record, load_record, reading_of, unpack_column
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import rescan
 from wsisr.building.sources.rescan import Rescan
 from wsisr.building.sources.scan_pairs import HrScan
 from wsisr.building.state import Prepared
 from wsisr.errors import ManifestError
 from wsisr.registration import register_pair
+from wsisr.runners import SerialRunner
 from wsisr.store import verify_store
 from wsisr.testing import SlideSpec, write_slide
 from wsisr.testing.rescan import RescanSpec, write_rescan

@@ -10,7 +10,7 @@ import tifffile
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
-from wsisr.building.runners import SerialRunner
+from wsisr.runners import SerialRunner
 from wsisr.slides import open_slide
 from wsisr.testing.two_scans import MemorySlide, ScanPair, ScanSpec, make_scans
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wsisr.building.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.errors import DiskFullError, SlideError
+from wsisr.runners import ProcessRunner, Runner, SerialRunner
 
 
 def work(kind: str, value: int) -> int:

@@ -10,8 +10,8 @@ import pytest
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, Prepared, ShareSummary, build_pairs, prepare
 from wsisr.building.build import WAITING
-from wsisr.building.runners import SerialRunner
 from wsisr.errors import WsisrError
+from wsisr.runners import SerialRunner
 from wsisr.store.layout import StorePaths
 from wsisr.store.lock import SlideLock
 

@@ -16,9 +16,10 @@ from upscaling_samples import slide_file
 from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError
+from wsisr.runners import part_of
 from wsisr.slides import SlideSource, open_slide
 from wsisr.slides.discovery import IMAGE_SUFFIXES, MORE_IMAGE_SUFFIXES, TIFF_SUFFIXES
-from wsisr.upscaling.batch import is_mine, output_names
+from wsisr.upscaling.batch import output_names
 from wsisr.upscaling.pyramid import partial_folder
 
 RUN = CliRunner()
@@ -60,9 +61,24 @@ def test_a_folder_in_parts_with_one_bad_slide(tmp_path: Path) -> None:
     assert "3 output(s) were there already" in again.stdout and "FAILED bad.svs" in again.stdout
 
 
+def test_several_devices_share_out_a_folder_and_change_no_byte(tmp_path: Path) -> None:
+    source = _folder(tmp_path)
+    (source / "bad.svs").write_bytes(b"nothing")
+    made = {}
+    for device in ("cpu", "cpu,cpu"):
+        out = tmp_path / device
+        command = ["upscale", str(source), "--scale", "2", "-o", str(out), "--device", device]
+        done = RUN.invoke(app, command)
+        assert done.exit_code == 1 and "FAILED bad.svs" in done.stdout, done.output
+        made[device] = {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+    assert made["cpu"] == made["cpu,cpu"] and len(made["cpu"]) == 3
+    one = RUN.invoke(app, ["upscale", str(source / "a.tiff"), "--device", "cpu,cpu", "-o", "x"])
+    assert "share out the slides of a folder" in str(one.exception)
+
+
 def test_parts_share_out_every_slide_once() -> None:
     names = [f"slide-{n}" for n in range(200)]
-    counts = [sum(is_mine(name, (i, 3)) for name in names) for i in (1, 2, 3)]
+    counts = [sum(part_of(name, 3) == i for name in names) for i in (1, 2, 3)]
     assert sum(counts) == 200 and min(counts) > 40
 
 

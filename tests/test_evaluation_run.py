@@ -123,6 +123,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(workplace: Path) -> None:
     assert path.read_bytes().startswith(before)
 
 
+def test_several_devices_share_out_the_batches_and_change_no_byte(workplace: Path) -> None:
+    one, two = (
+        settings(workplace, output=workplace / name, device=device)
+        for name, device in (("one", "cpu"), ("two", "cpu,cpu"))
+    )
+    for wanted in (one, two):
+        run(prepare(wanted))
+    assert (two.output / "images.csv").read_bytes() == (one.output / "images.csv").read_bytes()
+    assert read_results(two.output)["tiling"] == read_results(one.output)["tiling"]
+
+
 def test_what_is_done_is_not_done_again(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(prepare(settings(workplace)))
     import wsisr.evaluation.run as module

@@ -18,13 +18,13 @@ from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, reb
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.degradation import degrade
 from wsisr.errors import BuildError
 from wsisr.evaluation import EvalSettings
 from wsisr.evaluation.plan import describe as describe_evaluation
 from wsisr.evaluation.plan import prepare as prepare_evaluation
+from wsisr.runners import SerialRunner
 from wsisr.selection.image_labels import instance_map
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource

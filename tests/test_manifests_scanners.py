@@ -8,7 +8,7 @@ from PIL import Image
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
-from wsisr.building.runners import SerialRunner
+from wsisr.runners import SerialRunner
 from wsisr.store import verify_store
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 

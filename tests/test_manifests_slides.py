@@ -13,9 +13,9 @@ from wsisr_cli.manifests import app
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare
 from wsisr.building.manifest import load_manifest, manifest_names
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources import levels, places
 from wsisr.checkup.counts import count_store
+from wsisr.runners import SerialRunner
 from wsisr.slides import ReaderVerdict
 from wsisr.store import PairStore, verify_store
 from wsisr.testing import SlideSpec, write_slide

@@ -10,10 +10,10 @@ from test_building_levels import slide
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
 from wsisr.building.manifest import load_manifest
-from wsisr.building.runners import SerialRunner
 from wsisr.building.sources.geometry import plan_geometry
 from wsisr.registration import LevelTransform
 from wsisr.registration.alignment import aligned, reference_layer, residuals
+from wsisr.runners import SerialRunner
 from wsisr.slides import open_slide
 from wsisr.testing import LevelShift, SlideSpec, write_slide
 

@@ -56,3 +56,16 @@ def test_one_process_trains_on_an_apple_gpu_and_on_no_other_kind(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="--device mps: one process alone"):
         parallel.join("mps")
+
+
+def test_gpus_that_do_nothing_are_named_with_the_command_that_uses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "gpu_count", lambda: 4)
+    card, alone = torch.device("cuda", 0), parallel.Processes()
+    (text,) = parallel.idle_gpus(alone, card)
+    assert "3 of 4 GPUs are idle: torchrun --nproc-per-node 4" in text
+    assert not parallel.idle_gpus(alone, torch.device("cpu"))
+    assert not parallel.idle_gpus(parallel.Processes(count=4, local_count=4), card)
+    monkeypatch.setattr(parallel, "gpu_count", lambda: 1)
+    assert not parallel.idle_gpus(alone, card)

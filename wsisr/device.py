@@ -79,6 +79,21 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def choose_devices(text: str) -> tuple[str, ...]:
+    """One or several devices, e.g. ``"cuda:0,cuda:1"``; ``"all"``: every GPU.
+
+    Raises
+    ------
+    ConfigError
+        One of them is not there.
+    """
+    if text == "all":
+        if not gpu_count():
+            raise ConfigError("--device all: torch finds no GPU here; give auto or cpu")
+        return tuple(f"{GPU}:{index}" for index in range(gpu_count()))
+    return tuple(str(choose_device(name.strip())) for name in text.split(","))
+
+
 def on_gpu(device: Device) -> bool:
     """Whether it is a GPU that torch calls CUDA (ROCm's are too), or stands for one."""
     kind = device.type if isinstance(device, torch.device) else torch.device(device).type

@@ -1,19 +1,16 @@
 """`wsisr build-pairs`: a folder of slides becomes a store of LR-HR pairs."""
 
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from wsisr_cli.dask import Dask, runner
 from wsisr_cli.progress import console_reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from wsisr.building import BuildRequest
-    from wsisr.building.runners import Runner
 
 
 class Phase(StrEnum):
@@ -64,13 +61,7 @@ def command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Work on a Dask cluster: tcp://host:port, tls://host:port, or local[:N].",
-        ),
-    ] = None,
+    dask: Dask = None,
     part: Annotated[
         str | None, typer.Option(help="I/N: this run's share, e.g. 3/8 in a job array.")
     ] = None,
@@ -167,34 +158,27 @@ def command(
         typer.echo(line)
     for line in prepared.about_patients():
         typer.echo(line)
-    with console_reporter() as report, _runner(dask, request) as runner:
+    with (
+        console_reporter() as report,
+        runner(dask, (request.source, request.output.parent)) as cluster,
+    ):
         if dry_run:
-            plan = describe_plan(prepared, report, runner)
+            plan = describe_plan(prepared, report, cluster)
             typer.echo(plan.text)
             raise typer.Exit(plan.exit_code)
-        summary = build_pairs(prepared, report, runner)
+        summary = build_pairs(prepared, report, cluster)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
-
-
-@contextmanager
-def _runner(dask: str | None, request: "BuildRequest") -> "Iterator[Runner | None]":
-    """Where the slides are worked on; None: in processes of this machine."""
-    if dask is None:
-        yield None
-        return
-    from wsisr.building.dask_runner import DaskRunner
-
-    with DaskRunner(dask, (request.source, request.output.parent)) as runner:
-        typer.echo(runner.about())
-        yield runner
 
 
 def _rebuild(request: "BuildRequest", record: Path, dask: str | None) -> NoReturn:
     from wsisr.building import rebuild_from
 
-    with console_reporter() as report, _runner(dask, request) as runner:
-        summary = rebuild_from(request, record, report, runner)
+    with (
+        console_reporter() as report,
+        runner(dask, (request.source, request.output.parent)) as cluster,
+    ):
+        summary = rebuild_from(request, record, report, cluster)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from wsisr_cli.dask import Dask, runner
 from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
@@ -65,7 +66,9 @@ def command(
     limit: Annotated[
         int | None, typer.Option(help="At most so many patches, spread over the split.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; cuda:0,cuda:1 or all: several.")
+    ] = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of inference.")
     ] = "float32",
@@ -109,6 +112,7 @@ def command(
     overwrite: Annotated[
         bool, typer.Option(help="Replace results of other settings in the output folder.")
     ] = False,
+    dask: Dask = None,
     plugin: Plugins = None,
 ) -> None:
     """Evaluate every run and bicubic on held-out slides: CSV, Markdown, LaTeX, HTML.
@@ -120,6 +124,9 @@ def command(
     from wsisr.reporting.evaluation_page import write_evaluation_report
 
     use(plugin)
+    if dask is not None:  # workers have folders of their own
+        data, runs = data.absolute(), runs.absolute()
+        model = [str(Path(m).absolute()) if Path(m).exists() else m for m in model or ()]
     settings = EvalSettings(
         scales=parse_scales(scales),
         data=data,
@@ -146,8 +153,8 @@ def command(
         figures=figures,
         cost=cost,
     )
-    with console_reporter() as report:
-        results = evaluate(settings, report)
+    with console_reporter() as report, runner(dask, (data,)) as cluster:
+        results = evaluate(settings, report, runner=cluster)
         page = write_evaluation_report(output, output / "index.html")
     typer.echo(overview(results))
     typer.echo(f"Written: {output}/images.csv, tables.md, tables.tex; look at {page}")

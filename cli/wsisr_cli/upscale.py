@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsisr_cli.dask import Dask, runner
 from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
@@ -44,7 +45,10 @@ def command(
     region: Annotated[
         str | None, typer.Option(help="Only this part: x,y,width,height in level-0 px.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda or cuda:N; several for a folder: cuda:0,cuda:1 or all."),
+    ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
     ] = "auto",
@@ -96,6 +100,7 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.")
     ] = False,
+    dask: Dask = None,
     plugin: Plugins = None,
 ) -> None:
     """Make a slide or image sharper. Run the same command again to go on after an interruption."""
@@ -103,6 +108,9 @@ def command(
     from wsisr.upscaling import UpscaleOptions, UpscaleRequest, upscale
 
     use(plugin)
+    if dask is not None:  # workers have folders of their own
+        source, output = source.absolute(), output.absolute()
+        model = str(Path(model).absolute()) if Path(model).exists() else model
     request = UpscaleRequest(
         source=source,
         output=output,
@@ -130,8 +138,8 @@ def command(
         compare=compare,
     )
     try:
-        with console_reporter() as report:
-            summary = upscale(request, report)
+        with console_reporter() as report, runner(dask, (source, output.parent)) as cluster:
+            summary = upscale(request, report, cluster)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     typer.echo(summary.text())

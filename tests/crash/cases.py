@@ -174,7 +174,7 @@ def slides(names: str) -> Act:
 def build_slides(folder: Path) -> None:
     """A build from a slide; with no other process, which would live on."""
     from wsisr.building import BuildRequest, build_pairs, prepare
-    from wsisr.building.runners import SerialRunner
+    from wsisr.runners import SerialRunner
 
     overrides = {"hr": "20x", "lr": "10x", "size": 64}
     source, output = folder / "s", folder / "a.zarr"

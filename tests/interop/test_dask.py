@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare
-from wsisr.building.runners import SerialRunner
 from wsisr.errors import BuildError
+from wsisr.runners import SerialRunner
 
 distributed = pytest.importorskip("distributed", reason="pip install 'wsisr[dask]'")
 
@@ -41,7 +41,7 @@ def build(source: Path, store: Path, runner: Any) -> BuildSummary:
 def test_a_worker_killed_in_mid_extract_changes_no_byte(
     cluster: Any, small_camelyon: Path, tmp_path: Path, tree_digest: Callable[[Path], str]
 ) -> None:
-    from wsisr.building.dask_runner import DaskRunner
+    from wsisr.dask_runner import DaskRunner
 
     killed: list[int] = []
 
@@ -80,7 +80,7 @@ def die_or_double(value: int) -> int:
 
 
 def test_only_the_task_that_kills_its_worker_is_blamed(cluster: Any) -> None:
-    from wsisr.building.dask_runner import DaskRunner
+    from wsisr.dask_runner import DaskRunner
 
     tasks = [(name, (value,)) for name, value in zip("abcd", (1, 2, -1, 4), strict=True)]
     with DaskRunner(cluster.scheduler_address) as runner:
@@ -95,7 +95,7 @@ def test_only_the_task_that_kills_its_worker_is_blamed(cluster: Any) -> None:
 
 
 def test_what_does_not_fit_is_one_sentence(cluster: Any, tmp_path: Path) -> None:
-    from wsisr.building.dask_runner import DaskRunner
+    from wsisr.dask_runner import DaskRunner
 
     with (
         DaskRunner(cluster.scheduler_address, (tmp_path / "elsewhere",)) as runner,

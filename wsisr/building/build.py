@@ -13,7 +13,6 @@ from hashlib import blake2b
 from wsisr.building import phases
 from wsisr.building.layout import SlideTask, find_task
 from wsisr.building.plan import BuildPlan
-from wsisr.building.runners import Runner
 from wsisr.building.state import (
     Prepared,
     attach_store,
@@ -29,6 +28,7 @@ from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, StoreLockedError
 from wsisr.locks import STILL_S, RecordLock
 from wsisr.progress import Reporter, silent
+from wsisr.runners import Runner, part_of
 from wsisr.store import BuildLock, StoreWriter
 
 WAITING = 75
@@ -139,12 +139,6 @@ def _build_share(
             return _scan_and_extract(prepared, mine, runner, report)
     except StoreLockedError as error:
         return ShareSummary(sentence=str(error), waiting=True)
-
-
-def part_of(slide_id: str, parts: int) -> int:
-    """1-based part of a slide by a stable hash: the same on every machine and day."""
-    digest = blake2b(slide_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % parts + 1
 
 
 def _share(prepared: Prepared) -> tuple[str, Sequence[SlideTask]]:

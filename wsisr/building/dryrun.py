@@ -13,13 +13,13 @@ from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.privacy import clean, unlogged
 from wsisr.building.records import ScanRecord
-from wsisr.building.runners import Runner, Task
 from wsisr.building.scan import forget_old_scans, keep_scan, scan_slide
 from wsisr.building.sources import source_kind
 from wsisr.building.state import Prepared
 from wsisr.errors import ManifestError
 from wsisr.magnification import magnification_name, nominal_magnification, parse_magnification
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.runners import Runner, Task
 
 PROBE_PATCHES = 4
 PROBE_SLIDES = 3

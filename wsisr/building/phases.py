@@ -17,7 +17,6 @@ from wsisr.building.plan import BuildPlan, decide_splits, plan_build
 from wsisr.building.privacy import clean
 from wsisr.building.record import write_record
 from wsisr.building.records import ScanRecord, scan_path
-from wsisr.building.runners import Outcome, Runner, Task
 from wsisr.building.scan import kept_scan, scan_identity, scan_slide
 from wsisr.building.sources import fingerprints, recorded_fingerprints
 from wsisr.building.state import (
@@ -31,6 +30,7 @@ from wsisr.building.state import (
 from wsisr.building.summary import BuildSummary, about, report_failures
 from wsisr.errors import BuildError, StoreLockedError
 from wsisr.progress import ProgressEvent, Reporter
+from wsisr.runners import Outcome, Runner, Task
 from wsisr.store import StoreWriter, open_pairs
 from wsisr.store.lock import ORPHAN_WAIT_S
 

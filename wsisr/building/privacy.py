@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.building.layout import SlideTask
-from wsisr.building.runners import Outcome, Runner, Task
+from wsisr.runners import Outcome, Runner, Task
 from wsisr.selection.patients import PatientSource
 from wsisr.selection.pseudonyms import Pseudonyms
 from wsisr.slides import LeftOut, SlideSource

@@ -25,13 +25,13 @@ from wsisr.building.record import (
     unpack_mask,
 )
 from wsisr.building.records import RULES
-from wsisr.building.runners import Runner, Task
 from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
 from wsisr.building.state import BuildRequest, Prepared, failed_slides
 from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.runners import Runner, Task
 from wsisr.selection.pseudonyms import pseudonyms_of
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, BuildLock, StoreWriter

@@ -20,7 +20,6 @@ from wsisr.building.privacy import (
     names_a_patient,
 )
 from wsisr.building.records import RULES, ScanRecord, load_scan
-from wsisr.building.runners import Outcome, ProcessRunner, Runner
 from wsisr.building.scan import scan_identity
 from wsisr.building.sources import source_kind
 from wsisr.building.sources.image_sets import published_layout
@@ -29,6 +28,7 @@ from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
 from wsisr.files import replace_file
 from wsisr.host import package_versions
+from wsisr.runners import Outcome, ProcessRunner, Runner
 from wsisr.selection.patients import PatientRule, describe_patients
 from wsisr.selection.pseudonyms import Pseudonyms, pseudonyms_of
 from wsisr.store import StoreWriter

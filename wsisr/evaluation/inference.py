@@ -143,6 +143,11 @@ class Engines:
         release_memory(error)
         return Failure.of(error, entry.name, entry.folder, column)
 
+    def forget(self) -> None:
+        """Free what is loaded; what is needed again is loaded again."""
+        self._engine = None
+        release_memory()
+
     def _load(self, entry: TrainedModel) -> Engine:
         if self._engine is None or self._entry is not entry:
             self._engine = None  # two at once may be one too many

@@ -30,12 +30,19 @@ from wsisr.evaluation.tasks import Task
 from wsisr.files import remove_tree, staged_files
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.reporting.page import INDEX_NAME
+from wsisr.runners import Runner
 
 
 def evaluate(
-    settings: EvalSettings, report: Reporter = silent, tasks: Sequence[Task] = ()
+    settings: EvalSettings,
+    report: Reporter = silent,
+    tasks: Sequence[Task] = (),
+    runner: Runner | None = None,
 ) -> Results:
     """Score every model on every column, and write rows, tables, figures and costs.
+
+    Several devices (``"cuda:0,cuda:1"``) or a `runner` share out the batches, a process each; what
+    is made of the rows is made here.
 
     Interrupted, it goes on where it stopped when it is called again with the same settings. What
     is made of the rows is put into place together, so that a folder never shows tables of some
@@ -54,7 +61,7 @@ def evaluate(
     encoder = open_features(plan)
     with only_one(settings.output):
         known = _known_distances(plan)
-        folder = run(plan, report)
+        folder = run(plan, report, runner)
         results = load_results(folder)
         if encoder is not None:
             known = measure_distances(plan, encoder, results.failed, known, report)

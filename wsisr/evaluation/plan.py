@@ -14,7 +14,7 @@ import torch
 from wsisr import __version__
 from wsisr.degradation import refuse_identity
 from wsisr.degradation.spec import without_folders
-from wsisr.device import choose_device
+from wsisr.device import choose_devices
 from wsisr.device import describe as device_words
 from wsisr.errors import ConfigError, WsisrError
 from wsisr.evaluation.columns import (
@@ -129,7 +129,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         There is no pair store.
     """
     store = open_pairs(settings.data)
-    device = str(choose_device(settings.device))
+    device = choose_devices(settings.device)[0]
     entries, failures = find_entries(settings.models, settings.runs)
     samples, empty = without_constant(store, read_samples(store, settings.split, settings.limit))
     if not samples:

@@ -1,18 +1,16 @@
 """Running an evaluation: every model on every column, resumable row by row."""
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from wsisr.device import on_gpu, release_memory
-from wsisr.errors import ConfigError, ModelError, OutputError, StoreError
+from wsisr.device import on_gpu
+from wsisr.errors import ConfigError, ModelError
+from wsisr.evaluation.batches import Batch, runner_of, score_batch, score_elsewhere
 from wsisr.evaluation.ceilings import alignment_ceiling, jpeg_ceiling
-from wsisr.evaluation.columns import Column, Sample, chunks, read_pair
-from wsisr.evaluation.entries import Failure, failed_of, reference_of
+from wsisr.evaluation.columns import Column, Sample, chunks
+from wsisr.evaluation.entries import Failure, failed_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
 from wsisr.evaluation.results import (
@@ -25,17 +23,17 @@ from wsisr.evaluation.results import (
     write_results,
 )
 from wsisr.files import remove_partials, remove_tree
-from wsisr.host import is_out_of_memory
 from wsisr.inference.trained import TrainedModel
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.resize import resize, to_grey
+from wsisr.runners import Runner
 
 CPU_BATCH_PX = 1 << 18
 GPU_BATCH_PX = 1 << 22
 
 
-def run(plan: Plan, report: Reporter = silent) -> Path:
-    """Compute every missing row, then write results.json; returns the folder.
+def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> Path:
+    """Compute every missing row, on `runner` where one is given, then write results.json; returns
+    the folder.
 
     All models are loaded and tried on a part of an image before the first is scored. What is there
     already is kept where the store, the weights and all settings are the same; rows of a retrained
@@ -89,25 +87,48 @@ def run(plan: Plan, report: Reporter = silent) -> Path:
     document["tiling"].update(engines.words)
     write_results(folder, document)
 
-    def score(entry: TrainedModel, column: Column, wanted: frozenset[Sample]) -> None:
-        budget = GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
-        for batch in chunks(column, budget):
-            # Whole batches as an uninterrupted run has them, whatever is missing of them.
-            if wanted.isdisjoint(batch):
-                continue
-            started = time.monotonic()
-            made = _score_batch(plan, engines, entry, column, batch)
-            rows.append([row for row, s in zip(made, batch, strict=True) if s in wanted])
-            clock.spent(entry, column, len(batch), (time.monotonic() - started) / len(batch))
-            item = f"{entry.name} {column.label} {column.origin}, {clock.left()} left"
-            done = total - clock.images
-            report(ProgressEvent(stage="eval", done=done, total=total, unit="image", item=item))
-
-    for entry, column in jobs:
+    def batches(entry: TrainedModel, column: Column) -> Iterator[Batch]:
+        """Whole batches as an uninterrupted run has them, whatever is missing of them."""
         wanted = frozenset(missing[entry.name, column.key])
         if wanted and entry.name not in engines.broken:
+            budget = GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
+            yield from (b for b in chunks(column, budget) if not wanted.isdisjoint(b))
+
+    def keep(
+        entry: TrainedModel, column: Column, batch: Batch, made: list[ImageRow], seconds: float
+    ) -> None:
+        wanted = missing[entry.name, column.key]
+        rows.append([row for row, s in zip(made, batch, strict=True) if s in wanted])
+        clock.spent(entry, column, len(batch), seconds / len(batch))
+        item = f"{entry.name} {column.label} {column.origin}, {clock.left()} left"
+        done = total - clock.images
+        report(ProgressEvent(stage="eval", done=done, total=total, unit="image", item=item))
+
+    elsewhere = runner_of(plan, runner)
+    if elsewhere is not None:
+        engines.forget()
+        everything = [(e, c, batch) for e, c in jobs for batch in batches(e, c)]
+        started = time.monotonic()
+        for entry, column, batch, outcome in score_elsewhere(plan, elsewhere, everything):
+            if entry.name in engines.broken:
+                continue
+            if outcome.trace:
+                raise RuntimeError(outcome.trace)
+            if outcome.error:
+                fail(entry, engines.give_up(entry, ModelError(outcome.error), column))
+                continue
+            made, words = outcome.value
+            engines.words.update(words)
+            now = time.monotonic()
+            keep(entry, column, batch, made, now - started)
+            started = now
+    else:
+        for entry, column in jobs:
             try:
-                score(entry, column, wanted)
+                for batch in batches(entry, column):
+                    started = time.monotonic()
+                    made = score_batch(plan, engines, entry, column, batch)
+                    keep(entry, column, batch, made, time.monotonic() - started)
             except (ModelError, ConfigError) as error:
                 fail(entry, engines.give_up(entry, error, column))
     document["tiling"].update(engines.words)
@@ -148,83 +169,6 @@ class _Clock:
         """``0:12:30``."""
         seconds = int(sum(self._seconds.get(key, 0.0) * n for key, n in self._images.items()))
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-
-
-def _score_batch(
-    plan: Plan, engines: Engines, entry: TrainedModel, column: Column, batch: Sequence[Sample]
-) -> list[ImageRow]:
-    lr, hr = read_pair(plan.store, column, batch, plan.settings.seed, plan.device)
-    try:
-        scores = _scores(plan, engines, entry, column, batch, lr, hr)
-    except (OutputError, RuntimeError, MemoryError) as error:
-        failed = isinstance(error, OutputError)
-        if not failed and not is_out_of_memory(error):
-            raise
-        if len(batch) > 1:
-            release_memory(error)
-            alone = (_score_batch(plan, engines, entry, column, [sample]) for sample in batch)
-            return [row for rows in alone for row in rows]
-        if not failed:
-            size = f"{hr.shape[-1]} x {hr.shape[-2]}"
-            raise ModelError(
-                f"{entry.name}: memory runs out for one image of {size} px; close other programs "
-                "that use it, or run with --device cpu."
-            ) from error
-        # No number is its score: never what clamping would make of it.
-        scores = [dict.fromkeys((score.name for score in plan.scorer.columns), math.nan)]
-    key = plan.key(entry, column)
-    return [
-        ImageRow(
-            slide=sample.slide,
-            patient=sample.patient,
-            group=sample.group,
-            row=sample.row,
-            label=sample.label,
-            model=entry.model,
-            run=entry.name,
-            seed=entry.seed,
-            scale=column.scale,
-            origin=column.origin,
-            in_range=entry.in_range(column.scale),
-            trained_origin=entry.lr_origin or "",
-            reference=reference_of(entry),
-            key=key,
-            scores=values,
-        )
-        for sample, values in zip(batch, scores, strict=True)
-    ]
-
-
-def _scores(
-    plan: Plan,
-    engines: Engines,
-    entry: TrainedModel,
-    column: Column,
-    batch: Sequence[Sample],
-    lr: Tensor,
-    hr: Tensor,
-) -> list[dict[str, float]]:
-    """Nothing of HR but the LR reaches a network, unless it is an oracle."""
-    finer = None
-    kind = reference_of(entry)
-    if kind != "none":
-        # Twice the LR side, made from HR: an upper bound, never a result.
-        twice = (2 * int(lr.shape[-2]), 2 * int(lr.shape[-1]))
-        same = twice == tuple(hr.shape[-2:])
-        finer = hr if same else to_grey(resize(hr.float(), twice, kernel="matlab"))
-        if kind == "oracle-updown":
-            # CWT-Net's table III, "I_GT enlarged and reduced". Enlarging first would change almost
-            # nothing (50.7 dB), too little for the printed loss of 5 dB: reduced first.
-            half = (int(lr.shape[-2]), int(lr.shape[-1]))
-            coarse = to_grey(resize(finer.float(), half, kernel="matlab"))
-            finer = to_grey(resize(coarse.float(), twice, kernel="matlab"))
-    sr = engines.predict(entry, column, lr, finer, samples=batch)
-    if sr.shape != hr.shape:
-        raise StoreError(
-            f"{plan.store.path}: HR of {tuple(hr.shape[-2:])} px does not belong to LR of "
-            f"{tuple(lr.shape[-2:])} px at {column.label}; run wsisr verify."
-        )
-    return plan.scorer(sr, hr, column.scale, batch)
 
 
 def _place(entry: TrainedModel, column: Column, sample: Sample) -> tuple[str, float, str, str, int]:

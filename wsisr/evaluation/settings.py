@@ -43,7 +43,7 @@ class EvalSettings:
     limit : int or None
         Patches, spread evenly over the split; None for all.
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; several, ``cuda:0,cuda:1`` or ``all`` GPUs.
     precision : str
         Element type of inference; a model that does not support it runs in float32.
     weights_dir : Path or None

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from wsisr.device import accelerated, choose_device, exchange, on_gpu, use
+from wsisr.device import accelerated, choose_device, exchange, gpu_count, on_gpu, use
 from wsisr.errors import ConfigError
 
 _PIECE = 1 << 24
@@ -115,6 +115,17 @@ def join(device: str | None) -> tuple[Processes, torch.device]:
         dist.init_process_group(**exchange(chosen))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_count=beside), chosen
+
+
+def idle_gpus(processes: Processes, device: torch.device) -> tuple[str, ...]:
+    """How to use the other GPUs of this machine, where one process has one of several."""
+    found = gpu_count()
+    if not on_gpu(device) or processes.count > 1 or found < 2:
+        return ()
+    return (
+        f"{found - 1} of {found} GPUs are idle: torchrun --nproc-per-node {found} -m wsisr_cli "
+        "train ... uses all of them.",
+    )
 
 
 def leave() -> None:

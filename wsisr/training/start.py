@@ -26,7 +26,7 @@ from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import StoreFeed
 from wsisr.training.interrupts import readable_faults
 from wsisr.training.outputs import BEGUN, CHECKPOINTS, LOCK_NAME, PROBE_NAME, SAMPLES
-from wsisr.training.parallel import leave
+from wsisr.training.parallel import idle_gpus, leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
 from wsisr.training.record import describe_environment, new_record
@@ -162,7 +162,8 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
             sharers=setting.processes.local_count,
             report=report,
         )
-    for line in (*notes, data_line(plan, source, config), *setting.resolved.warnings):
+    about = (*notes, *idle_gpus(setting.processes, device), data_line(plan, source, config))
+    for line in (*about, *setting.resolved.warnings):
         _say(report, line)
     batches = BatchRule(
         crops=rule,

@@ -1,16 +1,20 @@
 """One input or a folder of them: what is to be made, whose share it is, what became of it."""
 
-import hashlib
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import isnan
 from pathlib import Path
 
-from wsisr.errors import ConfigError, DiskFullError, WsisrError
+from wsisr.device import choose_devices
+from wsisr.errors import ConfigError
 from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load
+from wsisr.plugins import given, load_plugins
 from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.runners import Outcome, ProcessRunner, Runner, Task, attempt, own_device, part_of
 from wsisr.slides.dicom_files import is_dicom_folder
 from wsisr.slides.discovery import (
     IMAGE_SUFFIXES,
@@ -26,6 +30,8 @@ from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
 from wsisr.upscaling.pyramid import tidy
 from wsisr.upscaling.sinks import container_of
+
+log = logging.getLogger(__name__)
 
 OUTPUT_SUFFIX = ".ome.tiff"
 LEAST_BORDER_PX = 10_000
@@ -46,7 +52,8 @@ class UpscaleRequest:
         Folder of a run or of a saved model, or ``"bicubic"``.
     options : UpscaleOptions
     device, precision, pool : str
-        See `wsisr.inference.load`.
+        See `wsisr.inference.load`; several devices (``"cuda:0,cuda:1"``, ``"all"``) share out the
+        slides of a folder, a process each.
     part : (int, int) or None
         ``(2, 3)``: the second of three shares of a folder's slides.
     compare : Path or None
@@ -112,8 +119,10 @@ def describe(result: UpscaleResult) -> str:
     )
 
 
-def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummary:
-    """Upscale what was asked for.
+def upscale(
+    request: UpscaleRequest, report: Reporter = silent, runner: Runner | None = None
+) -> UpscaleSummary:
+    """Upscale what was asked for; the slides of a folder on `runner`, or a device each.
 
     A single input that fails raises; of a folder, each failure is recorded and the others go on.
     In a folder, outputs that exist are skipped unless `overwrite`, so that the same command goes on
@@ -132,6 +141,10 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
             if container_of(request.output) == "ome-zarr":
                 raise ConfigError("--compare reads the output as a slide; name it .ome.tiff.")
             open_slide(request.compare).close()  # a mistyped name is told now, not hours later
+        if len(choose_devices(request.device)) > 1 or runner is not None:
+            raise ConfigError(
+                "Several devices share out the slides of a folder; this is one input."
+            )
         model = _load(request)
         result = upscale_slide(source, request.output, model, request.options, report)
         if request.compare is not None:
@@ -141,7 +154,7 @@ def upscale(request: UpscaleRequest, report: Reporter = silent) -> UpscaleSummar
         return UpscaleSummary(done=(result,))
     if request.compare is not None:
         raise ConfigError("--compare needs one slide, not a folder.")
-    return _folder(request, report)
+    return _folder(request, report, runner)
 
 
 def _load(request: UpscaleRequest) -> Engine:
@@ -150,7 +163,9 @@ def _load(request: UpscaleRequest) -> Engine:
     )
 
 
-def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
+def _folder(
+    request: UpscaleRequest, report: Reporter, runner: Runner | None = None
+) -> UpscaleSummary:
     listing = list_source(request.source, (*IMAGE_SUFFIXES, *MORE_IMAGE_SUFFIXES))
     slides = listing.slides
     for line in describe_left_out(listing.left_out):
@@ -162,35 +177,70 @@ def _folder(request: UpscaleRequest, report: Reporter) -> UpscaleSummary:
             f"{request.output}: the input is a folder, so the output is one too; name it without "
             "a suffix."
         )
-    mine = [s for s in slides if request.part is None or is_mine(s.slide_id, request.part)]
-    model = _load(request)
+    mine = [s for s in slides if _is_mine(s.slide_id, request.part)]
+    devices = choose_devices(request.device)
+    if runner is None and len(devices) > 1:
+        runner = ProcessRunner(workers=len(devices), devices=devices)
+    # Where others do the work, that it can be loaded at all is known before they begin.
+    model = _load(request if runner is None else replace(request, device="cpu"))
     request.output.mkdir(parents=True, exist_ok=True)
     targets = output_names(slides)
-    done: list[UpscaleResult] = []
-    failed: list[tuple[str, str]] = []
-    skipped = 0
-    for number, slide in enumerate(mine, 1):
+    todo: list[SlideSource] = []
+    for slide in mine:
         target = request.output / targets[slide.slide_id]
         if target.exists() and not request.options.overwrite:
             tidy(target)
-            skipped += 1
-            continue
-        try:
-            done.append(
-                upscale_slide(
-                    slide.path, target, model, request.options, _named(report, slide.slide_id)
-                )
-            )
-        except DiskFullError:
-            raise
-        except WsisrError as error:
-            failed.append((slide.relative, str(error)))
+        else:
+            todo.append(slide)
+    jobs: list[Task] = [
+        (s.slide_id, (s.path, request.output / targets[s.slide_id], request, given())) for s in todo
+    ]
+    named = {slide.slide_id: slide.relative for slide in todo}
+    done: list[UpscaleResult] = []
+    failed: list[tuple[str, str]] = []
+    for number, outcome in enumerate(_outcomes(model, jobs, runner, report), 1):
+        if outcome.error:
+            log.info("%s\n%s", outcome.key, outcome.trace)
+            failed.append((named[outcome.key], outcome.error))
+        else:
+            done.append(outcome.value)
         report(
             ProgressEvent(
-                stage="slides", done=number, total=len(mine), unit="slide", item=slide.slide_id
+                stage="slides", done=number, total=len(todo), unit="slide", item=outcome.key
             )
         )
-    return UpscaleSummary(done=tuple(done), failed=tuple(failed), skipped=skipped)
+    done.sort(key=lambda result: result.path)
+    return UpscaleSummary(
+        done=tuple(done), failed=tuple(sorted(failed)), skipped=len(mine) - len(todo)
+    )
+
+
+def _outcomes(
+    model: Engine, jobs: Sequence[Task], runner: Runner | None, report: Reporter
+) -> Iterator[Outcome]:
+    """In this process, or where it was asked for."""
+    if runner is not None:
+        yield from runner(_on_worker, jobs)
+        return
+    for key, (path, target, request, _) in jobs:
+        yield attempt(
+            key, upscale_slide, (path, target, model, request.options, _named(report, key))
+        )
+
+
+def _on_worker(
+    path: Path, target: Path, request: UpscaleRequest, plugins: tuple[str, ...]
+) -> UpscaleResult:
+    """One slide in a process of its own device, which loads the model once."""
+    device = own_device("auto")
+    model = _loaded(request.model, device, request.precision, request.pool, plugins)
+    return upscale_slide(path, target, model, request.options)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: str, device: str, precision: str, pool: str, plugins: tuple[str, ...]) -> Engine:
+    load_plugins(plugins)
+    return load(model, device=device, precision=precision, pool=pool)
 
 
 def output_names(slides: Sequence[SlideSource]) -> dict[str, str]:
@@ -212,10 +262,8 @@ def _suffix_of(slide: SlideSource) -> str:
     return suffix if suffix in PICTURE_SUFFIXES else ".png"
 
 
-def is_mine(slide_id: str, part: tuple[int, int]) -> bool:
-    """Whether a slide belongs to part I of N: the hash of `build-pairs --part`."""
-    digest = hashlib.blake2b(slide_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % part[1] + 1 == part[0]
+def _is_mine(slide_id: str, part: tuple[int, int] | None) -> bool:
+    return part is None or part_of(slide_id, part[1]) == part[0]
 
 
 def _named(report: Reporter, name: str) -> Callable[[ProgressEvent], None]:

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import wsisr
-from wsisr.building.runners import Outcome, Task, attempt, one_thread, worker_died
 from wsisr.errors import BuildError
+from wsisr.runners import Outcome, Task, attempt, one_thread, worker_died
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from hashlib import blake2b
+from multiprocessing.queues import SimpleQueue
 from typing import Any, Protocol
 
 from wsisr.errors import DiskFullError, WsisrError
@@ -100,9 +102,12 @@ class ProcessRunner:
     ----------
     workers : int
         Processes at work at the same time.
+    devices : tuple of str
+        One for each process, which finds its own by `own_device`; or none.
     """
 
     workers: int
+    devices: tuple[str, ...] = ()
 
     def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
         suspects = yield from self._run(function, tasks, self.workers)
@@ -122,8 +127,15 @@ class ProcessRunner:
         if not tasks:
             return lost
         context = multiprocessing.get_context("spawn")
+        workers = min(workers, len(tasks))
+        devices = context.SimpleQueue()
+        for device in self.devices[:workers]:
+            devices.put(device)
         pool = ProcessPoolExecutor(
-            max_workers=min(workers, len(tasks)), mp_context=context, initializer=_start_worker
+            max_workers=workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(devices if self.devices else None,),
         )
         try:
             futures: dict[Future[Outcome], Task] = {
@@ -150,9 +162,20 @@ class ProcessRunner:
         return lost
 
 
-def _start_worker() -> None:
+_device = ""
+
+
+def own_device(default: str) -> str:
+    """The device that this process alone works on; `default` where nobody shared any out."""
+    return _device or default
+
+
+def _start_worker(devices: "SimpleQueue[str] | None") -> None:
     """Ctrl-C goes to every process of a terminal: the parent alone decides what it means."""
+    global _device
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if devices is not None:
+        _device = devices.get()
     one_thread()
 
 
@@ -164,3 +187,9 @@ def one_thread() -> None:
         cv2.setNumThreads(1)
     except ImportError:  # pragma: no cover - OpenCV is a core dependency
         pass
+
+
+def part_of(key: str, parts: int) -> int:
+    """1-based part of a slide by a stable hash: the same on every machine and day."""
+    digest = blake2b(key.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % parts + 1
