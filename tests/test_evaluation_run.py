@@ -141,7 +141,7 @@ def test_what_is_done_is_not_done_again(workplace: Path, monkeypatch: pytest.Mon
     def never(*args: object) -> None:
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(module, "_score_batch", never)
+    monkeypatch.setattr(module, "score_batch", never)
     run(prepare(settings(workplace)))
 
 
