@@ -38,7 +38,7 @@ def _builds_in_this_process() -> None:
     processes of their own.
     """
     from wsisr.building import state
-    from wsisr.building.runners import SerialRunner
+    from wsisr.runners import SerialRunner
 
     state.ProcessRunner = lambda workers: SerialRunner()  # type: ignore[assignment,misc]
 
