@@ -133,6 +133,8 @@ def test_the_templates_train_evaluate_and_upscale(
     }
     assert all(len(p["sha256"]) == 64 for p in record["plugins"])
     assert record["lr_origin"] == "simulated:vignette"
+    card = Path("runs/sketch-x4/card.md").read_text()
+    assert "- recipe `charbonnier`: recipe.py, SHA-256" in card
     code, text = said(*run, "--resume", *every)
     assert code == 0, text
     evaluate = ["eval", "--scales", "4", "--limit", "1", "--figures", "0", "--no-cost"]
@@ -140,6 +142,7 @@ def test_the_templates_train_evaluate_and_upscale(
     results = json.loads(Path("eval/results.json").read_text())
     assert code == 0 and not results["failed"], text
     assert results["entries"][1]["plugins"][0]["source"] == "network.py"
+    assert "sketch; network.py, SHA-256" in Path("eval/index.html").read_text()
     assert results["columns"][0]["degradation"]["plugins"][0]["name"] == "vignette"
     picture = tmp_path / "in.png"
     from PIL import Image

@@ -10,10 +10,12 @@ import torch
 from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError
+from wsisr.plugins import load_plugins
 from wsisr.reporting.run_facts import KNOWN_COLUMNS
 from wsisr.training import TrainRequest, train
 from wsisr.training.logs import RowLog, read_rows
 from wsisr.training.state import state_path, state_steps
+from wsisr.training.trackers import TRACKERS
 
 torch.set_num_threads(1)
 
@@ -87,3 +89,52 @@ def test_tensorboard_gets_every_row_once_over_a_resume(request_with_board: Train
     rows = read_rows(folder / "validation.csv")
     assert [step for step, _ in found["val-x4/psnr_rgb"]] == [row["step"] for row in rows]
     assert {tag.partition("/")[2] for tag in found} | {"step"} >= KNOWN_COLUMNS
+
+
+MINE = """
+from wsisr.training import Tracker, register_tracker
+
+@register_tracker
+class Mine(Tracker):
+    name = "mine"
+
+    def __init__(self, folder, from_step, config):
+        assert config["model"]["name"] == "srcnn"
+        self.file = open(folder / "mine.tsv", "a")
+
+    def write(self, group, step, values):
+        if BREAKS and step > 2:
+            raise OSError("no network")
+        print(group, step, sorted(values), sep="\\t", file=self.file)
+
+    def close(self):
+        self.file.close()
+"""
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_tracker_of_ones_own_gets_the_rows_and_cannot_end_a_run(
+    tmp_path: Path, breaks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE.replace("BREAKS", str(breaks)), encoding="utf-8")
+    load_plugins([str(file)])
+    try:
+        store = make_store(tmp_path / "pairs.zarr", count=3)
+        more = ("train.trackers=mine", "train.log_every=2")
+        outcome, folder = train(small_request(store, tmp_path / "run", *more, steps=4))
+    finally:
+        TRACKERS.remove("mine")
+    assert outcome.state == "finished"
+    lines = (folder / "mine.tsv").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in lines if line.startswith("train")] == (
+        [["train", "2"]] if breaks else [["train", "2"], ["train", "4"]]
+    )
+    assert ("tracker mine broke" in caplog.text) == breaks and "'loss'" in lines[-2 + breaks]
+
+
+def test_an_unknown_tracker_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "pairs.zarr", count=2)
+    with pytest.raises(ConfigError, match=r"no tracker is named 'minee'.*--plugin"):
+        train(small_request(store, tmp_path / "run", "train.trackers=minee", steps=1))
+    assert not (tmp_path / "run").exists()

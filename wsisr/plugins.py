@@ -233,16 +233,16 @@ def check_recorded(records: object, where: str) -> list[str]:
     for record in records if isinstance(records, list) else []:
         if not isinstance(record, Mapping):
             continue
-        what, name, digest = (str(record.get(key) or "") for key in ("what", "name", "sha256"))
+        what, name = str(record.get("what")), str(record.get("name"))
         registry = _REGISTRIES.get(what)
         if registry is None or registry.find(name) is None:
             raise PluginError(missing(record, where))
-        origin = registry.origin(name)
-        if origin is None or origin.digest != digest:
-            now = f"{origin.source} (SHA-256 {origin.digest[:_SHOWN]})" if origin else "built in"
+        here = registry.record(name)
+        if here is None or here["sha256"] != record.get("sha256"):
+            now = "built in" if here is None else f"from {words(here)}"
             lines.append(
-                f"{where}: its {what} {name} was made with {record.get('source')} (SHA-256 "
-                f"{digest[:_SHOWN]}) and is now {now}: results may differ from what they were."
+                f"{where}: its {what} {name} was from {words(record)}, and is {now}, now: results "
+                "may differ from what they were."
             )
     for line in set(lines) - _SAID:
         log.warning(line)
@@ -250,15 +250,20 @@ def check_recorded(records: object, where: str) -> list[str]:
     return lines
 
 
+def words(record: Mapping[str, object]) -> str:
+    """Where a recorded thing comes from, e.g. ``network.py, SHA-256 84252a51678d``."""
+    package = f" of {record['package']}" if record.get("package") else ""
+    digest = str(record.get("sha256") or "")[:_SHOWN] or "unknown"
+    return f"{record.get('source')}{package}, SHA-256 {digest}"
+
+
 def missing(record: Mapping[str, object], where: str) -> str:
     """The sentence about a plug-in that is recorded and not here."""
-    source, package = str(record.get("source") or ""), str(record.get("package") or "")
-    digest = str(record.get("sha256") or "")[:_SHOWN]
-    way = f"install {package}" if package else f"give {OPTION} {source}"
+    package = record.get("package")
+    way = f"install {package}" if package else f"give {OPTION} {record.get('source')}"
     return (
         f"{where} needs the {record.get('what')} {record.get('name')}, which is not built in: it "
-        f"came from {source or 'a plug-in'}{f' of {package}' if package else ''} (SHA-256 "
-        f"{digest}); {way}"
+        f"came from {words(record)}; {way}"
     )
 
 
@@ -352,8 +357,8 @@ def _broken(label: str, name: str, error: BaseException) -> str:
 
 def _nothing(label: str) -> str:
     return (
-        f"{label}: it registers nothing; a plug-in calls register, register_degradation or "
-        "register_recipe of wsisr"
+        f"{label}: it registers nothing; a plug-in calls register, register_degradation, "
+        "register_recipe or register_tracker of wsisr"
     )
 
 

@@ -91,6 +91,7 @@ def describe_trained(trained: TrainedModel) -> str:
     """A trained model in several lines: network, origin of its weights, settings, checksum."""
     from wsisr.inference.loading import load_trained
     from wsisr.models.registry import settings_dict
+    from wsisr.plugins import words as plugin_words
 
     weights, model = trained.weights, load_trained(trained)
     reach = f"x{trained.scale}" if trained.scale else "any scale"
@@ -109,6 +110,7 @@ def describe_trained(trained: TrainedModel) -> str:
     if isinstance(imported, dict):
         lines.append(f"from        {imported.get('file')}: {imported.get('layout')}")
         lines += [f"            {note}" for note in imported.get("notes") or ()]
+    lines += [f"{p['what']:12}{p['name']} from {plugin_words(p)}" for p in trained.plugins]
     lines.append("settings    " + (", ".join(f"{k}={v}" for k, v in settings.items()) or "none"))
     return "\n".join(lines)
 

@@ -44,6 +44,7 @@ _NOT_RECIPE = (
     "save_every",
     "keep_last",
     "tensorboard",
+    "trackers",
     "pictures",
 )
 

@@ -26,6 +26,7 @@ from wsisr.evaluation.tables import (
     reference_lines,
     reference_notes,
 )
+from wsisr.plugins import words as plugin_words
 from wsisr.reporting.html import image_element
 from wsisr.reporting.page import (
     Html,
@@ -358,7 +359,7 @@ def _models(entries: Sequence[Mapping[str, Any]]) -> Html:
         rows.append(
             [
                 entry["name"],
-                entry["model"],
+                "; ".join([entry["model"], *map(plugin_words, entry.get("plugins") or ())]),
                 entry["preset"],
                 scale,
                 entry["trained_origin"],

@@ -8,3 +8,5 @@ from .recipes import Recipe as Recipe
 from .recipes import register_recipe as register_recipe
 from .request import TrainRequest as TrainRequest
 from .start import train as train
+from .trackers import Tracker as Tracker
+from .trackers import register_tracker as register_tracker

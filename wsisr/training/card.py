@@ -7,6 +7,7 @@ from typing import Any
 
 from wsisr.files import replace_file, save_picture
 from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
+from wsisr.plugins import words
 from wsisr.training.logs import read_rows
 
 _METRICS = (
@@ -32,6 +33,7 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
         f"- state: {record['state']} at step {record['step']:,} of {record['steps']:,}; "
         f"seed {record['seed']}; {record['created_with']}",
     ]
+    lines += [f"- {p['what']} `{p['name']}`: {words(p)}" for p in record.get("plugins") or ()]
     if record.get("features"):
         lines.append(f"- feature network of the loss: {record['features']}")
     if record.get("init_from"):

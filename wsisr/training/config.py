@@ -113,6 +113,14 @@ class TrainSection(_Section):
     keep_last: Positive = Field(3, description="trainer states that are kept")
     max_skipped: Positive = Field(50, description="non-finite steps in a row that end the run")
     tensorboard: bool = Field(False, description="also write TensorBoard files (extra)")
+    trackers: tuple[str, ...] = Field(
+        (), description="where numbers go besides the run's files: tensorboard, or a plug-in's"
+    )
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) and value else value
 
     @field_validator("compile", mode="before")
     @classmethod

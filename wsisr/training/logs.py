@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wsisr.errors import ConfigError
 from wsisr.files import replace_file
 from wsisr.tables import csv_lines
 
@@ -86,38 +85,6 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [{k: _number(v) for k, v in row.items() if k} for row in rows if row.get("step")]
-
-
-class TensorBoard:
-    """TensorBoard files, where asked for; does nothing otherwise.
-
-    Points beyond `from_step` that an interrupted run has left are hidden: they come again.
-    """
-
-    def __init__(self, folder: Path, on: bool, from_step: int) -> None:
-        self.writer: Any = None
-        if not on:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ConfigError(
-                "train.tensorboard=true needs tensorboard: pip install 'wsisr[tensorboard]'"
-            ) from None
-        self.writer = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None
-        )
-
-    def write(self, prefix: str, row: Mapping[str, Any]) -> None:
-        if self.writer is None:
-            return
-        for key, value in row.items():
-            if key != "step" and isinstance(value, int | float):
-                self.writer.add_scalar(f"{prefix}/{key}", value, row["step"])
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
 
 
 def _plain(value: Any) -> Any:

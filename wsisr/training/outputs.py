@@ -20,12 +20,12 @@ from wsisr.training.logs import (
     LOG_COLUMNS,
     VALIDATION_COLUMNS,
     RowLog,
-    TensorBoard,
     read_rows,
 )
 from wsisr.training.pictures import sample_grid, write_grid
 from wsisr.training.record import RunRecord
 from wsisr.training.state import write_state
+from wsisr.training.trackers import Trackers
 from wsisr.training.validation import Enlarge, Sample, enlarge_bicubic, validation_network
 
 CHECKPOINTS = "checkpoints"
@@ -65,7 +65,7 @@ class Outputs:
         profile: Degradation | None = None,
     ) -> None:
         # First, because it can fail: a folder without a run would be in the next one's way.
-        self.board = TensorBoard(folder, config.train.tensorboard, from_step)
+        self.trackers = Trackers(folder, from_step, config)
         self.folder = folder
         self.config = config
         self.record = record
@@ -87,13 +87,13 @@ class Outputs:
     def training(self, row: dict[str, Any]) -> None:
         """A row of the log."""
         self.log.write({name: row[name] for name in LOG_COLUMNS} | row)
-        self.board.write("train", row)
+        self.trackers.write("train", row)
 
     def validation(self, step: int, rows: list[dict[str, float]], model: SRModel) -> None:
         """Rows of a validation, and its picture."""
         for row in rows:
             self.rows.write({"step": step, **{k: row[k] for k in VALIDATION_COLUMNS[1:]}})
-            self.board.write(f"val-x{row['scale']:g}", {**row, "step": step})
+            self.trackers.write(f"val-x{row['scale']:g}", {**row, "step": step})
         images = []
         # What gave no numbers has no picture.
         with validation_network(model, self.config) as enlarge, suppress(OutputError):
@@ -122,7 +122,7 @@ class Outputs:
         """The last word of the run: record, curves, card."""
         self.record.update(**values)
         self._summarise()
-        self.board.close()
+        self.trackers.close()
 
     def _staged(self, name: str) -> Path:
         return self.folder / f".{name}.new"

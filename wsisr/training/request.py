@@ -40,6 +40,7 @@ FREE_TO_CHANGE = frozenset(
         "train.checkpointing",
         "train.max_skipped",
         "train.tensorboard",
+        "train.trackers",
         "val.every",
         "val.pictures",
     }
