@@ -22,7 +22,8 @@ SHORTER = {
 out here, builds by several processes, and patches of 1,024 px have tests of their own."""
 RUN = """
 import json, sys
-from wsisr.building import runners, state
+from wsisr import runners
+from wsisr.building import state
 from wsisr_cli.main import main
 
 state.ProcessRunner = lambda workers: runners.SerialRunner()
