@@ -15,7 +15,7 @@ import pytest
 
 from wsisr import locks
 from wsisr.errors import LockedError
-from wsisr.locks import TAKE_OVER, RecordLock, held
+from wsisr.locks import IN_FOLDER, TAKE_OVER, RecordLock, held, refuse_held
 
 KERNELS = ["real", "missing", "lying"]
 
@@ -98,6 +98,21 @@ def test_there_is_one_holder_whatever_the_kernel_says(tmp_path: Path, other: Any
     assert lock.acquire()
     lock.release()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_held_is_refused_without_a_trace(tmp_path: Path, other: Any) -> None:
+    lock = tmp_path / IN_FOLDER
+    refuse_held(tmp_path, "training")
+    (tmp_path / "a.lock").rename(lock)
+    with pytest.raises(LockedError, match=f"another training .*process {other.pid} on"):
+        refuse_held(tmp_path, "training")
+    other.kill()
+    other.wait()
+    refuse_held(tmp_path, "training")
+    stranger(lock)
+    refuse_held(tmp_path, "training")
+    lock.write_text("")
+    refuse_held(tmp_path, "training")
 
 
 def test_a_killed_holder_of_this_machine_is_followed_at_once(tmp_path: Path, other: Any) -> None:

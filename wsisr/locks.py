@@ -40,6 +40,8 @@ except ImportError:  # pragma: no cover - not on POSIX
 
 log = logging.getLogger(__name__)
 
+IN_FOLDER = ".lock"
+"""The lock of a folder that belongs to one run, in the folder."""
 BEAT_S = 30.0
 """How often a holder moves its beat."""
 STILL_S = 180.0
@@ -341,6 +343,24 @@ def held(file: Path, place: Path, doing: str, command: str = "") -> Iterator[Rec
         yield lock
     finally:
         lock.release()
+
+
+def refuse_held(folder: Path, doing: str) -> None:
+    """Refuse a run's folder that a process of this machine certainly holds.
+
+    Nothing is written and nobody is waited for: this is for commands that load for a while before
+    they take the lock, which decides.
+
+    Raises
+    ------
+    LockedError
+    """
+    try:
+        holder = Holder(record=_read_file(folder / IN_FOLDER))
+    except OSError:
+        return
+    if holder.life() == "alive":
+        raise LockedError(explain(folder, doing, holder, folder / IN_FOLDER))
 
 
 def explain(place: Path, doing: str, holder: Holder, file: Path) -> str:

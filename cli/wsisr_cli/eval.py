@@ -119,6 +119,9 @@ def command(
 
     One table has LR of one origin. Run it again to go on after an interruption.
     """
+    from wsisr.locks import refuse_held
+
+    refuse_held(output, "evaluation")
     from wsisr.evaluation import EvalSettings, evaluate, parse_scales
     from wsisr.evaluation.tables import overview
     from wsisr.reporting.evaluation_page import write_evaluation_report

@@ -1,5 +1,6 @@
 """`wsisr train`: a pair store becomes a trained model."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -74,6 +75,12 @@ def command(
 ) -> None:
     """Train a super-resolution model on a pair store."""
     from wsisr.errors import ConfigError
+    from wsisr.locks import refuse_held
+
+    # At once, but for processes that torchrun starts: one of them holds it for all.
+    one = not (dry_run or show_config or synthetic or json_schema or "WORLD_SIZE" in os.environ)
+    if output is not None and one:
+        refuse_held(output, "training")
     from wsisr.training.showing import (
         config_text,
         cost_text,

@@ -14,11 +14,10 @@ from typing import Any
 
 from wsisr.errors import ConfigError
 from wsisr.files import disk_full_is_clear, replace_file
-from wsisr.locks import RecordLock, held
+from wsisr.locks import IN_FOLDER, RecordLock, held
 from wsisr.tables import cell_text, csv_lines
 
 IMAGES = "images.csv"
-LOCK = ".lock"
 RESULTS = "results.json"
 FORMAT = "wsisr-eval"
 FORMAT_VERSION = 1
@@ -116,7 +115,7 @@ def only_one(folder: Path) -> AbstractContextManager[RecordLock]:
     LockedError
         Another evaluation writes into the folder.
     """
-    return held(folder / LOCK, folder, "evaluation")
+    return held(folder / IN_FOLDER, folder, "evaluation")
 
 
 class RowFile:

@@ -15,7 +15,6 @@ from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
 from wsisr.evaluation.results import (
     IMAGES,
-    LOCK,
     RESULTS,
     ImageRow,
     RowFile,
@@ -24,6 +23,7 @@ from wsisr.evaluation.results import (
 )
 from wsisr.files import remove_partials, remove_tree
 from wsisr.inference.trained import TrainedModel
+from wsisr.locks import IN_FOLDER
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Runner
 
@@ -223,7 +223,7 @@ def _open_folder(
 
 def _content(folder: Path) -> list[Path]:
     """What lies in it, the lock aside; results.json last, which says what all the rest is."""
-    found = (path for path in folder.iterdir() if path.name != LOCK)
+    found = (path for path in folder.iterdir() if path.name != IN_FOLDER)
     return sorted(found, key=lambda path: (path.name == RESULTS, path.name))
 
 

@@ -33,7 +33,6 @@ SAMPLES = "samples"
 CONFIG_NAME = "config.yaml"
 PROFILE_NAME = "degradation.json"
 """A run's own copy of the profile that its LR is simulated by."""
-LOCK_NAME = ".lock"
 PROBE_NAME = ".probe"
 BEGUN = ("tensorboard", CONFIG_NAME, PROFILE_NAME)
 """What a run folder holds before it has its record."""

@@ -10,6 +10,7 @@ from wsisr.degradation import Degradation, parse_degradation
 from wsisr.device import accelerated
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
+from wsisr.locks import IN_FOLDER
 from wsisr.models import create_model, model_spec
 from wsisr.models.registry import PRESETS
 from wsisr.plugins import check_recorded
@@ -21,7 +22,7 @@ from wsisr.training.config import (
     read_assignments,
     read_config,
 )
-from wsisr.training.outputs import BEGUN, CONFIG_NAME, LOCK_NAME, PROBE_NAME, PROFILE_NAME
+from wsisr.training.outputs import BEGUN, CONFIG_NAME, PROBE_NAME, PROFILE_NAME
 from wsisr.training.parallel import Processes, join
 from wsisr.training.presets import DEFAULT_SCALE, Resolved, resolve_config
 
@@ -202,7 +203,7 @@ def _profile(text: str) -> Degradation:
 def _only_begun(folder: Path) -> bool:
     """Whether all that lies there is what a kill leaves before the run has its record."""
     names = {path.name for path in folder.iterdir()}
-    if LOCK_NAME not in names:
+    if IN_FOLDER not in names:
         # Somebody's configuration may lie in a folder; only we leave a probe.
         return names <= {PROBE_NAME}
     return all(name.startswith(".") or name in BEGUN for name in names)

@@ -13,7 +13,7 @@ from wsisr.device import fast_kernels, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError, ModelError
 from wsisr.files import remove_partials, remove_tree
 from wsisr.inference.trained import RUN_NAME, open_run
-from wsisr.locks import held
+from wsisr.locks import IN_FOLDER, held
 from wsisr.models import create_model, start_from
 from wsisr.models.info import ModelInfo
 from wsisr.models.wrapper import SRModel
@@ -25,7 +25,7 @@ from wsisr.training.data import PairDataset, Role, Source, open_source
 from wsisr.training.engine import Job, Outcome, run_training
 from wsisr.training.feeding import StoreFeed
 from wsisr.training.interrupts import readable_faults
-from wsisr.training.outputs import BEGUN, CHECKPOINTS, LOCK_NAME, PROBE_NAME, SAMPLES
+from wsisr.training.outputs import BEGUN, CHECKPOINTS, PROBE_NAME, SAMPLES
 from wsisr.training.parallel import idle_gpus, leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
@@ -73,7 +73,7 @@ def _alone(setting: Setting) -> Iterator[None]:
     folder = setting.folder
     make_folder(folder)
     try:
-        with held(folder / LOCK_NAME, folder, "training", " ".join(sys.argv)):
+        with held(folder / IN_FOLDER, folder, "training", " ".join(sys.argv)):
             for place in (folder, folder / CHECKPOINTS, folder / SAMPLES):
                 remove_partials(place)
             try:
