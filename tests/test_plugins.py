@@ -339,6 +339,25 @@ def test_a_stage_that_breaks_its_word_is_refused(tmp_path: Path, body: str, says
         degrade(torch.full((1, 3, 16, 16), 9, dtype=torch.uint8), "mine", 2)
 
 
+def test_an_error_inside_a_plugin_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+    from wsisr_cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16)).save("in.png")
+    file = stage_file(tmp_path, "x.no_such_thing()")
+    words = ["degrade", "apply", "in.png", "--kind", "mine", "--scale", "2", "-o", "out.png"]
+    monkeypatch.setattr(sys, "argv", ["wsisr", *words, "--plugin", str(file)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    text = capsys.readouterr().err
+    assert stop.value.code == 2 and not Path("out.png").exists()
+    assert "wsisr: a plug-in broke: mine.py, line 13, in apply: AttributeError (" in text
+    assert "Traceback" not in text
+
+
 def _digest(spec: str) -> str:
     return parse_degradation(spec).digest
 

@@ -9,6 +9,7 @@ from evaluation_samples import write_store
 from wsisr.building.manifest import manifest_names
 from wsisr.errors import ConfigError
 from wsisr.evaluation.published import published
+from wsisr.evaluation.summary import MARKS, Table
 from wsisr.metrics import get_protocol
 from wsisr.models import model_spec
 from wsisr.reporting.writing import write_report
@@ -16,7 +17,7 @@ from wsisr.studies import load_study, run_study, study_names
 from wsisr.studies.definition import BUDGETS, Budget, Study
 from wsisr.studies.plan import row_scales, share, trainings, unfit
 from wsisr.studies.running import StudyRequest
-from wsisr.studies.tables import study_table
+from wsisr.studies.tables import _legend, _table, study_table
 from wsisr.training import resolve_config
 
 
@@ -151,3 +152,22 @@ def test_a_wrong_study_is_refused(changes: dict[str, object], words: str, tmp_pa
         load_study(tmp_path / "mine.yaml")
     with pytest.raises(ConfigError, match="did you mean"):
         load_study("familes")
+
+
+def test_a_study_of_no_paper_has_no_printed_columns_and_explains_its_marks() -> None:
+    score = {"name": "psnr_rgb", "title": "PSNR (RGB), dB", "digits": 3}
+    study = load_study("families")
+    assert study.paper is None
+    table = Table(
+        origin="simulated:bicubic",
+        score=score,
+        scales=(),
+        lines=(),
+        columns={},
+        pairs=(),
+        ceilings=(),
+    )
+    made = _table(study, BUDGETS["tiny"], table, None, "images", {})
+    assert made.header == ("", "x2", "x3", "x4", "x6", "x8") and len(made.lines) == 6
+    assert all(line[1:] == ("-",) * 5 for line in made.lines)
+    assert _legend([("a", "1.0 ‡", "2.0")]) == [f"‡ {MARKS['‡']}."]

@@ -159,6 +159,11 @@ class Registry(Generic[T]):
         for table in (self._items, self._modules, self._origins):
             table.pop(name, None)
 
+    @property
+    def modules(self) -> frozenset[str]:
+        """Modules that have registered something."""
+        return frozenset(self._modules.values())
+
     def registered_by(self, top: str) -> list[str]:
         """Names that a module, or a package, has registered."""
         return [n for n, module in self._modules.items() if module.partition(".")[0] == top]
@@ -248,6 +253,19 @@ def check_recorded(records: object, where: str) -> list[str]:
         log.warning(line)
         _SAID.add(line)
     return lines
+
+
+def at_fault(error: BaseException) -> str:
+    """A sentence on the line of a plug-in that an error comes from; empty if it is none's."""
+    tops = {module.partition(".")[0] for r in _REGISTRIES.values() for module in r.modules}
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+        if module.partition(".")[0] in tops - {_OWN, "__main__"}:
+            place = f"{Path(code.co_filename).name}, line {trace.tb_lineno}, in {code.co_name}"
+        trace = trace.tb_next
+    first = str(error).strip().partition("\n")[0]
+    return place and f"{place}: {type(error).__name__}{f' ({first})' if first else ''}"
 
 
 def words(record: Mapping[str, object]) -> str:

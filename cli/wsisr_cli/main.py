@@ -168,6 +168,15 @@ def main() -> None:
         logging.getLogger("wsisr").info("where it happened", exc_info=True)
         typer.echo(f"wsisr: {without_secrets(_system_fault(error))}", err=True)
         raise SystemExit(2) from None
+    except Exception as error:
+        from wsisr.plugins import at_fault
+
+        place = at_fault(error)
+        if not place:
+            raise
+        logging.getLogger("wsisr").info("where it happened", exc_info=True)
+        typer.echo(f"wsisr: a plug-in broke: {place}; mend it there (-v shows it all).", err=True)
+        raise SystemExit(2) from None
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             kept = "What was finished is kept; run the same command again to go on (train: with "

@@ -7,7 +7,7 @@ from pathlib import Path
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.published import HEADING, published
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import Cell, Results, Table, sample_words
+from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
 from wsisr.evaluation.tables import cell_parts, tex_text
 from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
@@ -82,10 +82,10 @@ def _table(
     kind = "psnr" if table.score["name"].startswith("psnr") else "ssim"
     # A store of other data is set beside the first data set of the table, and that is said.
     printed = _printed(study, dataset or next(iter(study.data)), kind)
-    header = [
-        "",
-        *(c for s in study.scales for c in (scale_label(s), f"{scale_label(s)}, printed")),
-    ]
+    beside = study.paper is not None
+    header = [""]
+    for scale in study.scales:
+        header += [scale_label(scale), *([f"{scale_label(scale)}, printed"] if beside else [])]
     lines, reasons = [], dict[str, None]()
     for row in study.rows:
         line = [row.label]
@@ -95,7 +95,8 @@ def _table(
             if reason is not None:
                 reasons[f"{row.label}, {scale_label(scale)}: {reason}."] = None
             line.append("-" if cell is None else "".join(cell_parts(cell, table.score["digits"])))
-            line.append(printed.get((row.method or "", scale), "-"))
+            if beside:
+                line.append(printed.get((row.method or "", scale), "-"))
         lines.append(tuple(line))
     return StudyTable(
         score=f"{table.score['title']}, LR {table.origin}",
@@ -105,10 +106,18 @@ def _table(
             _data_note(study, dataset, manifest),
             *(f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in study.readings),
             *reasons,
+            *_legend(lines),
         ),
         header=tuple(header),
         lines=tuple(lines),
     )
+
+
+def _legend(lines: Sequence[Sequence[str]]) -> list[str]:
+    """What stands behind the numbers, where it occurs."""
+    cells = "".join(cell for line in lines for cell in line[1:])
+    words = {**MARKS, "±": "standard deviation over training seeds"}
+    return [f"{mark} {text}." for mark, text in words.items() if mark in cells]
 
 
 def _data_note(study: Study, dataset: str | None, manifest: str) -> str:
