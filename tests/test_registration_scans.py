@@ -1,5 +1,6 @@
 """Two scans of one glass: overview, nodes, field, seams, patches; sections are refused."""
 
+import itertools
 import json
 
 import cv2
@@ -10,12 +11,13 @@ from typer.testing import CliRunner
 from wsisr_cli.register import app
 
 from wsisr.errors import RegistrationError
-from wsisr.registration import ScanRegistration, register_pair, register_scans, take_hr
+from wsisr.registration import ScanRegistration, overview, register_pair, register_scans, take_hr
 from wsisr.registration import affine as aff
 from wsisr.registration.field import ResidualField, split_pieces
 from wsisr.registration.orientation import D4, nearest_orientation
 from wsisr.registration.output import crop_residual_px
 from wsisr.registration.overview import register_overviews
+from wsisr.registration.rough import overview_steps
 from wsisr.registration.showing import sample_pairs, sample_table
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
@@ -136,6 +138,29 @@ def test_other_glass_is_no_pair(rescan):
         register_scans(moving, other)
 
 
+def test_tissue_that_one_scan_lacks_is_no_sign_of_another_glass(rescan, registration):
+    moving, fixed, _, _ = rescan
+    lost = fixed.image.copy()
+    lost[:, :900] = 238
+    found = register_scans(moving, MemorySlide(lost, 1.0), spacing_um=130.0)
+    assert found.same_glass
+    assert 8 <= len(found.positions) < 0.8 * len(registration.positions)
+
+
+def test_a_scan_of_a_part_of_the_glass_is_placed_with_as_many_nodes(rescan):
+    moving, fixed, true_place, _ = rescan
+    part = MemorySlide(np.ascontiguousarray(fixed.image[460:1060, 420:980]), 1.0)
+    found = register_scans(moving, part, spacing_um=130.0)
+    assert found.same_glass
+    nodes = found.positions[found.piece >= 0]
+    assert len(nodes) > 20
+    places = found.place(nodes)
+    assert (places > 0).all() and (places < [560, 600]).all()
+    off = np.linalg.norm(places - (true_place(nodes) - [420, 460]), axis=1)
+    assert np.median(off) < 0.3
+    assert not found.reason
+
+
 def test_roles_and_resolutions_are_checked(rescan):
     moving, fixed, _, _ = rescan
     with pytest.raises(RegistrationError, match="MOVING must be the coarse scan"):
@@ -160,6 +185,31 @@ def turned(image, angle_deg=0.7):
     turn[:, 2] += [5, 3]
     flags = cv2.INTER_CUBIC
     return cv2.warpAffine(image, turn, (width, height), flags=flags)[12:-12, 12:-12]
+
+
+def test_a_small_scan_is_found_in_a_large_one_tile_by_tile(monkeypatch):
+    pair = make_overviews(0)
+    whole = register_overviews(pair.moving, pair.fixed)
+    corner, side = np.array([300, 340]), 240
+    small = pair.moving[corner[1] : corner[1] + side, corner[0] : corner[0] + side]
+    monkeypatch.setattr(overview, "MAX_SIDE_PX", 500)
+    found = register_overviews(np.ascontiguousarray(small), pair.fixed, same_glass_only=True)
+    ends = np.array([[0.0, 0.0], [side, side], [side, 0.0]])
+    there = aff.apply(whole.matrix, ends + corner)
+    assert np.linalg.norm(aff.apply(found.matrix, ends) - there, axis=1).max() < 1.0
+
+
+def test_scans_of_like_size_are_looked_at_once_and_a_much_smaller_one_again_finer():
+    large = MemorySlide(np.zeros((900, 1200, 3), np.uint8), 8.0)
+    assert overview_steps(large, large) == (8.0,)
+    small = MemorySlide(np.zeros((600, 600, 3), np.uint8), 0.5)
+    first, *finer = overview_steps(small, large)
+    assert first == 8.0
+    assert finer == []  # the large one has no finer pixels
+    fine = MemorySlide(np.zeros((2000, 2500, 3), np.uint8), 0.5)
+    steps = overview_steps(MemorySlide(np.zeros((150, 150, 3), np.uint8), 0.5), fine)
+    assert steps[-1] == 0.5
+    assert all(a > b for a, b in itertools.pairwise(steps))
 
 
 def test_tissue_that_mirrors_itself_is_no_tie():

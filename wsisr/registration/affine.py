@@ -185,3 +185,27 @@ def prealign(lr: FloatImage, hr: FloatImage, matrix: FloatArray, max_shift_px: f
         if np.abs(shift).max() < 0.02:
             break
     return matrix
+
+
+def least_squares(
+    source: FloatArray, target: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """Affine map, shape (2, 3), that sends `source` nearest to `target` (both (n, 2))."""
+    root = np.sqrt(weights)[:, None] if weights is not None else np.ones((len(source), 1))
+    middle = source.mean(axis=0)
+    design = np.column_stack([source - middle, np.ones(len(source))])
+    solution, *_ = np.linalg.lstsq(design * root, target * root, rcond=None)
+    linear = solution[:2].T
+    return np.column_stack([linear, solution[2] - linear @ middle])
+
+
+def robust_least_squares(source: FloatArray, target: FloatArray) -> FloatArray:
+    """Affine map by reweighted least squares (Cauchy weights): drift and seams stay out."""
+    weights = np.ones(len(source))
+    matrix = least_squares(source, target)
+    for _ in range(20):
+        matrix = least_squares(source, target, weights)
+        distance = np.linalg.norm(apply(matrix, source) - target, axis=1)
+        unit = max(float(np.median(distance)), 0.05)
+        weights = 1 / (1 + (distance / (2 * unit)) ** 2)
+    return matrix

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from wsisr.errors import RegistrationError
 from wsisr.files import replace_file
 from wsisr.registration import affine as aff
-from wsisr.registration.overview import least_squares_affine
 from wsisr.slides.protocol import Slide, SlideInfo
 from wsisr.tables import csv_lines
 
@@ -152,7 +151,7 @@ def landmark_report(
     """
     assert moving.info.mpp is not None and fixed.info.mpp is not None
     stated = moving.info.mpp.value / fixed.info.mpp.value
-    best = least_squares_affine(landmarks.moving, landmarks.fixed)
+    best = aff.least_squares(landmarks.moving, landmarks.fixed)
     places = {
         "before": stated * landmarks.moving,
         "after": place(landmarks.moving),

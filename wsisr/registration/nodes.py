@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil, floor
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ UNKNOWN_ERROR_PX = 10.0
 """Standard error of a node whose quarters have too little texture to be asked."""
 NODE_SPACING_UM = 500.0
 MAX_NODES = 400
+TISSUE = 0.25
+"""Share of a scan's usual structure below which a place counts as bare glass."""
 NODE_REACH_PX = 20.0
 """How far the overview's map may be off at a node, moving px."""
 MIN_SCALE, MAX_SCALE = 0.95, 8.4
@@ -47,6 +50,9 @@ class NodeMatch:
         (`wsisr.registration.focus.relative_focus`).
     fixed_focus : float
         Fine detail of the fixed scan against its own coarse (`focus.own_focus`).
+    fixed_texture : float
+        Structure of the fixed scan there as the moving one's pixels see it, grey levels per px
+        (`wsisr.registration.correlation.texture`), of the poorest quarter of the node.
     """
 
     x: float
@@ -55,6 +61,7 @@ class NodeMatch:
     error_px: float
     focus: float
     fixed_focus: float
+    fixed_texture: float
 
 
 def stated_scale(moving: Slide, fixed: Slide) -> float:
@@ -85,15 +92,26 @@ def stated_scale(moving: Slide, fixed: Slide) -> float:
 
 
 def node_grid(
-    moving: Slide, overview: NDArray[np.uint8], factor: float, spacing_um: float
+    moving: Slide,
+    fixed: Slide,
+    matrix: FloatArray,
+    overview: NDArray[np.uint8],
+    factor: float,
+    spacing_um: float,
 ) -> tuple[float, IntArray]:
-    """Spacing (moving px) and top-left corners of patches with structure on a regular grid."""
+    """Spacing (moving px) and top-left corners of patches with structure on a regular grid.
+
+    Only where the fixed scan reaches, as the rough map (moving px -> fixed px) has it: scanners
+    take different parts of a glass, and what one did not scan says nothing about the other.
+    """
     info = moving.info
     if info.mpp is None:
         raise RegistrationError(f"{info.path.name}: no resolution.")
-    base = info.levels[0]
-    area = base.width_px * base.height_px
-    # Small scans get enough nodes for a field, large ones not more than it needs.
+    base, other = info.levels[0], fixed.info.levels[0]
+    # Small overlaps get enough nodes for a field, large ones not more than it needs.
+    area = _shared_area(matrix, (base.width_px, base.height_px), (other.width_px, other.height_px))
+    if area <= 0:
+        return 1.0, np.empty((0, 2), np.int64)
     spacing = min(spacing_um / info.mpp.value, (area / 64) ** 0.5)
     contrast = np.abs(corr.band_pass(corr.grey(overview)))
     while True:
@@ -101,11 +119,25 @@ def node_grid(
         ys = np.arange(spacing / 2, base.height_px, spacing) - NODE_PX / 2
         grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).round().astype(np.int64)
         grid = np.clip(grid, 0, np.maximum([base.width_px - NODE_PX, base.height_px - NODE_PX], 0))
+        place = aff.apply(matrix, (grid + NODE_PX / 2).astype(np.float64))
+        grid = grid[((place >= 0) & (place <= [other.width_px, other.height_px])).all(axis=1)]
+        if not len(grid):
+            return float(spacing), grid
         strength = np.array([_mean_over(contrast, corner, factor) for corner in grid])
-        textured = grid[strength > max(1.0, 0.25 * float(np.percentile(strength, 90)))]
+        textured = grid[strength > max(1.0, TISSUE * float(np.percentile(strength, 90)))]
         if len(textured) <= MAX_NODES:
             return float(spacing), np.unique(textured, axis=0)
         spacing *= (len(textured) / MAX_NODES) ** 0.5 * 1.02
+
+
+def _shared_area(matrix: FloatArray, moving: tuple[int, int], fixed: tuple[int, int]) -> float:
+    """Area of the moving scan that the fixed one holds too, moving px^2."""
+    mine = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
+    theirs = aff.apply(aff.invert(matrix), mine * fixed)
+    area, _ = cv2.intersectConvexConvex(
+        (mine * moving).astype(np.float32), theirs.astype(np.float32)
+    )
+    return float(area)
 
 
 def _mean_over(image: NDArray[np.float32], corner: IntArray, factor: float) -> float:
@@ -170,6 +202,11 @@ def measure_node(
         error_px=_standard_error(part_shifts(lr, sampled, aff.pixel_side(found), 2)[:MIDDLE]),
         focus=relative_focus(lr, sampled),
         fixed_focus=own_focus(hr),
+        fixed_texture=min(
+            corr.texture(np.ascontiguousarray(part))
+            for half in np.split(sampled, 2)
+            for part in np.split(half, 2, axis=1)
+        ),
     )
 
 

@@ -16,19 +16,14 @@ from wsisr.errors import RegistrationError
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.orientation import D4
-from wsisr.slides.protocol import Slide, UInt8Array
-from wsisr.slides.resample import read_resampled
+from wsisr.slides.protocol import UInt8Array
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 _Features = tuple[FloatArray, NDArray[np.float32]]
 
 MAX_SIDE_PX = 2400
-"""Longest side of an overview."""
-MIN_SIDE_PX = 800
-"""Longest side that small scans get, where their pixels allow it."""
-MIN_UM_PER_PX = 4.0
-"""Finest overview of larger scans."""
+"""Longest side of an overview that is looked at in one piece."""
 MIN_INLIERS = 12
 CLEAR = 2
 """How many times the inliers of the other mirror hypothesis decide without a look at pixels."""
@@ -37,9 +32,10 @@ MIN_AGREEMENT = 0.9
 same mark on them 0.2, and two that repeat the same tissue at other places up to 0.83."""
 MIRROR_GAIN = 0.02
 """By how much mirroring must agree better: scanners rarely mirror, so it is no toss-up."""
-MATCH_ROWS = 1024
+MATCH_PAIRS = 12_000_000
 """Descriptors compared at once: bounds memory."""
-BLOCK_PX = 512
+TILE_OVERLAP_PX = 64
+TILE_FEATURES = 3_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,56 +111,22 @@ EFFORTS = (
 )
 
 
-def overview_um_per_px(slide: Slide) -> float:
-    """Resolution at which the whole slide fits `MAX_SIDE_PX`, um/px; 4 or coarser, but for
-    small scans.
-
-    Raises
-    ------
-    RegistrationError
-        If the slide states no resolution.
-    """
-    info = slide.info
-    if info.mpp is None:
-        raise RegistrationError(
-            f"{info.path.name}: no resolution ({info.mpp_problem or 'none stated'}); two scans can "
-            "only be compared if both are known. Give it with --mpp-override."
-        )
-    base = info.levels[0]
-    longest_um = max(base.width_px, base.height_px) * info.mpp.value
-    finest = min(MIN_UM_PER_PX, longest_um / MIN_SIDE_PX)
-    return max(finest, longest_um / MAX_SIDE_PX, info.mpp.value)
-
-
-def read_overview(slide: Slide, um_per_px: float) -> tuple[UInt8Array, float]:
-    """The whole slide at a resolution, and its exact factor.
-
-    Returns
-    -------
-    (ndarray, shape (h, w, 3), uint8), float
-        The image and the level-0 px per pixel; an incomplete last row or column is left out.
-    """
-    info = slide.info
-    if info.mpp is None:
-        raise RegistrationError(f"{info.path.name}: no resolution.")
-    base = info.levels[0]
-    factor = max(1.0, um_per_px / info.mpp.value)
-    usable = [la for la in info.levels if la.factor is not None and la.factor <= factor]
-    level = max(usable, key=lambda la: cast(int, la.factor))
-    reduction = factor / cast(int, level.factor)
-    width, height = int(base.width_px / factor), int(base.height_px / factor)
-    image = np.full((height, width, 3), 255, np.uint8)
-    for top in range(0, height, BLOCK_PX):
-        for left in range(0, width, BLOCK_PX):
-            w, h = min(BLOCK_PX, width - left), min(BLOCK_PX, height - top)
-            image[top : top + h, left : left + w] = read_resampled(
-                slide, level.index, left * reduction, top * reduction, reduction, w, h
-            )
-    return image, factor
-
-
 def _features(image: UInt8Array, effort: _Effort) -> _Features:
-    """Keypoints (pixel edges) and root-SIFT descriptors."""
+    """Keypoints (pixel edges) and root-SIFT descriptors, of large images tile by tile."""
+    if max(image.shape[:2]) <= MAX_SIDE_PX:
+        return _tile_features(image, effort)
+    side = MAX_SIDE_PX // 2
+    found = []
+    for top in range(0, image.shape[0], side):
+        for left in range(0, image.shape[1], side):
+            tile = image[top : top + side + TILE_OVERLAP_PX, left : left + side + TILE_OVERLAP_PX]
+            points, descriptors = _tile_features(tile, replace(effort, features=TILE_FEATURES))
+            found.append((points + np.array([left, top]), descriptors))
+    return np.concatenate([p for p, _ in found]), np.concatenate([d for _, d in found])
+
+
+def _tile_features(image: UInt8Array, effort: _Effort) -> _Features:
+    """Keypoints and descriptors of an image that is looked at in one piece."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     if effort.shrink > 1:
         width, height = (size // effort.shrink for size in (grey.shape[1], grey.shape[0]))
@@ -194,15 +156,16 @@ def _match(moving: _Features, fixed: _Features, effort: _Effort) -> tuple[FloatA
     if len(moving[0]) < 2 or len(fixed[0]) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
     source, target = [], []
-    for start in range(0, len(moving[0]), MATCH_ROWS):
-        likeness = moving[1][start : start + MATCH_ROWS] @ fixed[1].T
+    rows_at_once = max(64, MATCH_PAIRS // len(fixed[0]))
+    for start in range(0, len(moving[0]), rows_at_once):
+        likeness = moving[1][start : start + rows_at_once] @ fixed[1].T
         rows = np.arange(len(likeness))
         best = np.argmax(likeness, axis=1)
         nearest = 2 - 2 * likeness[rows, best]
         likeness[rows, best] = -1.0
         second = 2 - 2 * likeness.max(axis=1)
         good = nearest < effort.ratio**2 * second
-        source.append(moving[0][start : start + MATCH_ROWS][good])
+        source.append(moving[0][start : start + rows_at_once][good])
         target.append(fixed[0][best[good]])
     return np.concatenate(source), np.concatenate(target)
 
@@ -244,24 +207,12 @@ def _estimate(
     for _ in range(3):
         if inlier.sum() < MIN_INLIERS:
             return None, none
-        fitted = least_squares_affine(source[inlier], target[inlier])
+        fitted = aff.least_squares(source[inlier], target[inlier])
         distance = np.linalg.norm(aff.apply(fitted, source) - target, axis=1)
         # Three robust deviations of a two-dimensional Gaussian, but not below a quarter pixel.
         limit = max(0.25, 3 * float(np.median(distance[inlier])) / 1.1774)
         inlier = distance < min(limit, 2 * effort.reprojection_px)
     return fitted, inlier
-
-
-def least_squares_affine(
-    source: FloatArray, target: FloatArray, weights: FloatArray | None = None
-) -> FloatArray:
-    """Affine map, shape (2, 3), that sends `source` nearest to `target` (both (n, 2))."""
-    root = np.sqrt(weights)[:, None] if weights is not None else np.ones((len(source), 1))
-    middle = source.mean(axis=0)
-    design = np.column_stack([source - middle, np.ones(len(source))])
-    solution, *_ = np.linalg.lstsq(design * root, target * root, rcond=None)
-    linear = solution[:2].T
-    return np.column_stack([linear, solution[2] - linear @ middle])
 
 
 def _plausible(matrix: FloatArray, mirrored: bool, stretch_error: float) -> bool:
@@ -272,7 +223,9 @@ def _plausible(matrix: FloatArray, mirrored: bool, stretch_error: float) -> bool
     return bool(within) and upright != mirrored
 
 
-def register_overviews(moving: UInt8Array, fixed: UInt8Array, seed: int = 0) -> OverviewMatch:
+def register_overviews(
+    moving: UInt8Array, fixed: UInt8Array, seed: int = 0, *, same_glass_only: bool = False
+) -> OverviewMatch:
     """Affine map between two overviews of one scale, at any turn, mirrored or not.
 
     Parameters
@@ -281,13 +234,15 @@ def register_overviews(moving: UInt8Array, fixed: UInt8Array, seed: int = 0) -> 
         At the same um/px, to about 3 %.
     seed : int
         Of the sampling of matches.
+    same_glass_only : bool
+        Without the tolerant attempts that neighbouring sections need.
 
     Raises
     ------
     RegistrationError
         If neither the image nor its mirror image has enough features in common.
     """
-    for effort in EFFORTS:
+    for effort in EFFORTS[:1] if same_glass_only else EFFORTS:
         fixed_features = _features(fixed, effort)
         answers = [
             answer

@@ -19,12 +19,13 @@ from scipy.spatial import cKDTree
 from wsisr.geometry import Box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration import affine as aff
-from wsisr.registration.certificate import Affine
+from wsisr.registration.certificate import TWO_SCANS, Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
 from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.nodes import (
     NODE_PX,
     NODE_SPACING_UM,
+    TISSUE,
     corners_of,
     measure_node,
     node_grid,
@@ -32,13 +33,8 @@ from wsisr.registration.nodes import (
     stated_scale,
 )
 from wsisr.registration.orientation import D4
-from wsisr.registration.overview import (
-    OverviewMatch,
-    least_squares_affine,
-    overview_um_per_px,
-    read_overview,
-    register_overviews,
-)
+from wsisr.registration.overview import OverviewMatch
+from wsisr.registration.rough import rough_map
 from wsisr.registration.seams import locate_seams
 from wsisr.slides.protocol import Slide
 
@@ -332,23 +328,18 @@ def register_scans(
         ``same_glass=False``.
     """
     scale = stated_scale(moving, fixed)
-    um_per_px = max(overview_um_per_px(moving), overview_um_per_px(fixed))
-    report(ProgressEvent(stage="overview", message=f"overviews at {um_per_px:.1f} um/px"))
-    moving_image, moving_factor = read_overview(moving, um_per_px)
-    fixed_image, fixed_factor = read_overview(fixed, um_per_px)
-    match = register_overviews(moving_image, fixed_image, seed)
-    matrix = match.matrix * fixed_factor
-    matrix[:, :2] /= moving_factor
-    spacing_px, candidates = node_grid(moving, moving_image, moving_factor, spacing_um)
+    match, matrix, overview, factor = rough_map(moving, fixed, seed, report)
+    grid = node_grid(moving, fixed, matrix, overview, factor, spacing_um)
+    spacing_px, candidates = grid
     rows = []
     for done, (x, y) in enumerate(candidates, start=1):
         found = measure_node(moving, fixed, matrix, int(x), int(y))
         if found is not None:
             centre = (x + NODE_PX / 2, y + NODE_PX / 2)
             quality = (found.ncc_band, found.error_px, found.focus, found.fixed_focus)
-            rows.append((*centre, found.x, found.y, *quality))
+            rows.append((*centre, found.x, found.y, *quality, found.fixed_texture))
         report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 8)
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 9)
     return _assemble(moving, fixed, table, matrix, scale, spacing_px, match)
 
 
@@ -362,17 +353,23 @@ def _assemble(
     match: OverviewMatch,
 ) -> ScanRegistration:
     """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed,
-    band NCC, error and both focus values."""
+    band NCC, error, both focus values and the texture of the fixed scan."""
+    table = table[_shown_by_both(table)]
     bands = table[:, 4]
     good = bands >= NODE_NCC_BAND
     reason = ""
-    if good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
-        median = float(np.median(bands)) if len(bands) else 0.0
+    if len(table) < MIN_NODES:
+        reason = (
+            f"too little in common: only {len(table)} places show tissue in both scans, and "
+            f"{MIN_NODES} are needed to tell whether they are of one glass"
+        )
+    elif good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
         reason = (
             f"not the same glass: only {int(good.sum())} of {len(bands)} places match in detail "
-            f"(median band NCC {median:.2f}); sections of one block hold other cells"
+            f"(median band NCC {float(np.median(bands)):.2f}); sections of one block hold other "
+            "cells"
         )
-    matrix = rough if reason else _robust_affine(table[good, :2], table[good, 2:4])
+    matrix = rough if reason else aff.robust_least_squares(table[good, :2], table[good, 2:4])
     residuals = table[:, 2:4] - aff.apply(matrix, table[:, :2])
     piece = np.full(len(table), -1, np.int64)
     seams: tuple[Seam, ...] = ()
@@ -404,6 +401,19 @@ def _assemble(
         reason=reason,
         overview=match,
     )
+
+
+def _shown_by_both(table: FloatArray) -> NDArray[np.bool_]:
+    """Nodes that say something about the glass: they match, or the fixed scan has tissue there.
+
+    Tissue that came off between the scans, or that one scanner took for glass, is no sign of
+    another section.
+    """
+    if not len(table):
+        return np.zeros(0, bool)
+    texture = table[:, 8]
+    bare = texture < max(TWO_SCANS.min_texture, TISSUE * float(np.percentile(texture, 90)))
+    return ~bare | (table[:, 4] >= NODE_NCC_BAND)
 
 
 def _finish(
@@ -442,18 +452,6 @@ def _finish(
         reason=reason,
         overview=overview,
     )
-
-
-def _robust_affine(source: FloatArray, target: FloatArray) -> FloatArray:
-    """Affine map by reweighted least squares (Cauchy weights): drift and seams stay out."""
-    weights = np.ones(len(source))
-    matrix = least_squares_affine(source, target)
-    for _ in range(20):
-        matrix = least_squares_affine(source, target, weights)
-        distance = np.linalg.norm(aff.apply(matrix, source) - target, axis=1)
-        unit = max(float(np.median(distance)), 0.05)
-        weights = 1 / (1 + (distance / (2 * unit)) ** 2)
-    return matrix
 
 
 def _rms(values: FloatArray) -> float:

@@ -15,8 +15,8 @@ from wsisr.registration.certificate import PairCertificate
 from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.orientation import D4
 from wsisr.registration.output import crop_residual_px, take_hr
-from wsisr.registration.overview import overview_um_per_px, read_overview
 from wsisr.registration.pair import find_orientation, register_pair
+from wsisr.registration.rough import overview_um_per_px, read_overview
 from wsisr.registration.scans import ScanRegistration
 from wsisr.slides.opening import read_whole
 from wsisr.slides.protocol import Slide
