@@ -1,6 +1,8 @@
 """Scans whose ratio is no whole number: LR is a stored level, HR takes up the rest, or it is said
 which factors there are."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import tifffile
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.registration.factors import largest_field
 from wsisr.runners import SerialRunner
 from wsisr.slides import open_slide
 from wsisr.testing.two_scans import MemorySlide, ScanPair, ScanSpec, make_scans
@@ -88,9 +91,34 @@ def test_fields_beyond_the_second_scan_are_called_that(scans: ScanPair, tmp_path
     assert summary is not None
     (failure,) = summary.failures
     assert "reaches beyond the edge of the second scan" in failure.error
-    assert "smaller --size" in failure.error
     (view,) = open_pairs(tmp_path / "p.zarr").slides.values()
     assert view.attributes["funnel"]["inside"] == 0
+    named = re.search(r"the largest that both scans hold is (\d+) px", failure.error)
+    assert named is not None
+    fits = request(tmp_path, lr=["13.33x"], size=int(named[1]))
+    build_pairs(prepare(replace(fits, output=tmp_path / "q.zarr")), runner=SerialRunner())
+    (view,) = open_pairs(tmp_path / "q.zarr").slides.values()
+    assert view.attributes["funnel"]["inside"] > 0
+
+
+def test_the_largest_field_is_one_that_both_scans_hold() -> None:
+    turned = ((0.0, -2.0, 900.0), (2.0, 0.0, -100.0))  # a quarter turn at x2
+    # Columns from 50 and rows to 450 lie in the fixed scan: the second field of the first row.
+    assert largest_field(turned, (500, 480), (900, 900), 4) == 248
+    assert largest_field(((2.0, 0.0, 0.0), (0.0, 2.0, 0.0)), (500, 480), (1000, 960), 4) == 480
+    assert largest_field(((2.0, 0.0, 5000.0), (0.0, 2.0, 0.0)), (500, 480), (900, 900), 4) == 0
+
+
+def test_a_slide_smaller_than_a_field_names_the_size_that_it_holds(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", MemorySlide(np.full((400, 300, 3), 200, np.uint8), 0.25), 0.25)
+    messages = []
+    for size, output in ((512, "p.zarr"), (300, "q.zarr")):
+        asked = BuildRequest(source=tmp_path, output=tmp_path / output, overrides={"size": size})
+        summary = build_pairs(prepare(asked), runner=SerialRunner())
+        assert summary is not None
+        messages.append(summary.failures[0].error)
+    assert "the largest that it holds is 300 px" in messages[0]
+    assert "no field" not in messages[1]
 
 
 def test_a_refusal_names_the_factors_that_there_are(scans: ScanPair, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
 from wsisr.files import remove_partials, replace_file
 from wsisr.progress import Reporter, silent
+from wsisr.registration.factors import largest_field
 from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
@@ -112,19 +114,43 @@ def why_nothing(view: SlideView, manifest: Manifest) -> str:
     if not steps or funnel.get("kept", 0):
         return ""
     if steps[0][1] == 0:
-        return f"no field of {manifest.size} px at {manifest.hr} fits it; choose a smaller --size."
+        return (
+            f"no field of {manifest.size} px at {manifest.hr} fits it; {_smaller(view, manifest)}."
+        )
     before = steps[0][1]
     for name, count in steps:
         if count == 0:
             if name == "read":
                 return ""
-            return _emptied(name, before, attributes, manifest)
+            return _emptied(name, before, view, manifest)
         before = count
     return ""
 
 
-def _emptied(name: str, before: int, attributes: Mapping[str, Any], manifest: Manifest) -> str:
+def _smaller(view: SlideView, manifest: Manifest) -> str:
+    """The largest patch size that has a place at all, for a refusal of a larger one."""
+    attributes: Mapping[str, Any] = dict(view.attributes)
+    base, hr = attributes["levels"][0], view.spec(manifest.hr).factor
+    step = ceil(max((manifest.scale_of(name) for name in manifest.lr), default=1))
+    size = (base["width_px"], base["height_px"])
+    second = attributes.get("hr_scan")
+    if second is None:
+        room = min(size) / hr - 2 * manifest.margin_px
+    else:
+        other = second["levels"][0]
+        matrix = second["registration"]["matrix"]
+        unit = max(1, round(step * hr))
+        room = largest_field(matrix, size, (other["width_px"], other["height_px"]), unit) / hr
+    largest = int(room + 1e-6) // step * step
+    if largest <= 0:
+        return "no smaller --size does either"
+    where = "both scans hold" if second else "it holds"
+    return f"the largest that {where} is {largest} px: choose that --size or a smaller one"
+
+
+def _emptied(name: str, before: int, view: SlideView, manifest: Manifest) -> str:
     """The rule behind a step of the funnel that left none of `before` places."""
+    attributes: Mapping[str, Any] = dict(view.attributes)
     tissue: Mapping[str, Any] = attributes.get("tissue", {})
     area = float(tissue.get("tissue_mm2", 0.0))
     if name == "scanned":
@@ -157,7 +183,7 @@ def _emptied(name: str, before: int, attributes: Mapping[str, Any], manifest: Ma
     if name == "inside":
         return (
             f"each of {before} places of {manifest.size} px at {manifest.hr} reaches beyond the "
-            "edge of the second scan: choose a smaller --size, or scan the same area twice."
+            f"edge of the second scan: {_smaller(view, manifest)}, or scan the same area twice."
         )
     if name == "whole":
         return f"each of {before} places that were read has pixels that were never scanned."

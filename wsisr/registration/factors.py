@@ -8,6 +8,11 @@ that would invent the detail that a network is to learn.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from wsisr.registration import affine as aff
+from wsisr.registration.certificate import Affine
+
 FACTORS = (1, 2, 3, 4, 6, 8)
 """HR px per LR px of pairs; 1 are two scanners of one resolution, which are no SR pairs."""
 MAX_REDUCTION = 1.25
@@ -15,6 +20,8 @@ CALIBRATION = 0.01
 """How far apart true and stated pixel sizes of two scanners may be, relative: HR may be resampled
 at that much less than its own size."""
 MAX_LR_REDUCTION = 16
+GRID_MOST = 40_000
+"""Fields of a grid that are looked at for the largest that fits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +98,39 @@ def pair_choices(
             )
         )
     return tuple(sorted(found, key=lambda c: (not c.stored, abs(c.hr_reduction - 1), c.lr_factor)))
+
+
+def largest_field(
+    matrix: Affine, moving: tuple[int, int], fixed: tuple[int, int], unit: int
+) -> int:
+    """Side of the largest field of whole units that a grid of touching fields has in both scans.
+
+    Parameters
+    ----------
+    matrix : 2x3 nested tuple
+        Moving level-0 px -> fixed level-0 px, pixel edges.
+    moving, fixed : (int, int)
+        Width and height of the scans, level-0 px.
+    unit : int
+        Moving px.
+
+    Returns
+    -------
+    int
+        Moving px; 0 where not even fields of `GRID_MOST` a grid fit. Sides are tried in steps of
+        a hundredth, so that a slightly larger one may do as well.
+    """
+    side = min(moving) // unit * unit
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], np.float64)
+    while side >= unit and (moving[0] // side) * (moving[1] // side) <= GRID_MOST:
+        rows, columns = np.indices((moving[1] // side, moving[0] // side))
+        fields = np.stack([columns.ravel(), rows.ravel()], axis=1)[:, None] + corners
+        places = aff.apply(aff.to_matrix(matrix), (side * fields).reshape(-1, 2))
+        held = ((places >= 0) & (places <= fixed)).all(axis=1).reshape(-1, len(corners))
+        if held.all(axis=1).any():
+            return side
+        side -= max(unit, side // (100 * unit) * unit)
+    return 0
 
 
 def describe_choices(ratio: float, level_factors: Sequence[int | None]) -> str:
