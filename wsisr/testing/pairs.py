@@ -93,7 +93,7 @@ class PairCase:
         return self.centre_y - self.scale * self.lr.shape[0] / 2
 
 
-def _fade(tile: FloatArray) -> FloatArray:
+def faded(tile: FloatArray) -> FloatArray:
     """The tile with its outer `FADE_PX` faded to the mean: a smooth periodic scene."""
     mean = tile.mean(axis=(0, 1))
 
@@ -255,7 +255,7 @@ def _tile(
     scene: FloatArray | None, size: int, seed: int, rng: np.random.Generator, contrast: float
 ) -> FloatArray:
     if scene is None:
-        return _fade(synthetic_tissue(size, size, seed, contrast))
+        return faded(synthetic_tissue(size, size, seed, contrast))
     if min(scene.shape[:2]) < size:
         raise ConfigError(
             f"A scene of {scene.shape[1]} x {scene.shape[0]} px is too small: {size} px are needed."
@@ -264,7 +264,7 @@ def _tile(
     left = int(rng.integers(scene.shape[1] - size + 1))
     tile = scene[top : top + size, left : left + size].astype(np.float64)
     mean = tile.mean(axis=(0, 1))
-    return _fade(mean + contrast * (tile - mean))
+    return faded(mean + contrast * (tile - mean))
 
 
 def _photograph(image: FloatArray, suite: str, rng: np.random.Generator) -> UInt8Array:
