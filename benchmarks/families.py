@@ -6,6 +6,7 @@
 Runs `wsisr train` for each network and `wsisr eval` over all of them, with the same data, origin
 and seed, and prints wall seconds of training beside the table that the evaluation wrote. MASRGAN
 starts from the MASRNet run. `OUT` keeps runs/ and eval/; finished runs are not trained again.
+`families_store.py` makes a store for it.
 """
 
 import argparse
