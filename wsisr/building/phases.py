@@ -8,15 +8,17 @@ of the run.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from wsisr.building.extract import ExtractResult, extract_slide
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
-from wsisr.building.plan import BuildPlan, decide_splits, plan_build
+from wsisr.building.manifest import Manifest
+from wsisr.building.plan import BuildPlan, decide_splits, divides_patches, plan_build
 from wsisr.building.privacy import clean
 from wsisr.building.record import write_record
-from wsisr.building.records import ScanRecord, scan_path
+from wsisr.building.records import RankedCandidates, ScanRecord, scan_path
 from wsisr.building.scan import kept_scan, scan_identity, scan_slide
 from wsisr.building.sources import fingerprints, recorded_fingerprints
 from wsisr.building.state import (
@@ -109,7 +111,7 @@ def make_plan(prepared: Prepared, writer: StoreWriter, report: Reporter) -> Buil
     for task in prepared.tasks:
         record = valid_scan(prepared, task)
         if record is not None:
-            records[task.slide_id] = record
+            records[task.slide_id] = _counted(record, prepared.manifest)
     usable = [t for t in prepared.tasks if t.slide_id in records or t.slide_id in frozen]
     splits, notes = decide_splits(usable, prepared.manifest, frozen)
     if frozen | splits != frozen:
@@ -121,6 +123,15 @@ def make_plan(prepared: Prepared, writer: StoreWriter, report: Reporter) -> Buil
     for warning in plan.warnings:
         report(ProgressEvent(stage="plan", message=f"Warning: {warning}"))
     return plan
+
+
+def _counted(record: ScanRecord, manifest: Manifest) -> ScanRecord:
+    """What planning needs of a scan: of ten million candidates no more than their labels, unless
+    each is to draw a split by its place."""
+    found = record.candidates
+    if not divides_patches(manifest):
+        found = RankedCandidates(x=found.label, label=found.label)
+    return replace(record, candidates=found, transforms=(), evidence=(), extras={}, scans=None)
 
 
 def _earlier(
