@@ -262,6 +262,22 @@ def test_a_worker_ends_with_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked.get() == "{}\n" and ended == [0]
 
 
+def test_what_was_not_compiled_has_not_passed_as_compiled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = Check(kind="train", model="srcnn", form=Form(compiled=True))
+    right = torch.nn.Module.compile
+    # Graphs are found and run as they are: no C++ is made.
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, mode, dynamic: right(self, backend="eager")
+    )
+    row = answer(check, bench)
+    assert row["state"] == "pass" and row["facts"]["graphs"] >= 1, row
+    assert row["facts"]["graph_breaks"] == 0 and row["facts"]["loss_from_plain"] < 1e-4
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, mode, dynamic: None)
+    assert answer(check, bench)["fault"] == "not compiled"
+
+
 def test_targets_are_judged_at_their_size_alone(bench: Bench) -> None:
     row = answer(Check(kind="target", model="iste-fusion"), bench)
     assert row["state"] == "pass" and "reached" not in row["facts"], row

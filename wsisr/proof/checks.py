@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from wsisr.device import forget_most, release_memory
 from wsisr.files import remove_tree
@@ -44,6 +45,7 @@ def do(check: Check, bench: Bench) -> dict[str, Any]:
         It has failed. Any other error is a failure too.
     """
     torch.compiler.reset()
+    counters.clear()
     release_memory()
     forget_most(bench.device)
     return _CHECKS[check.kind](check, bench)
@@ -68,7 +70,17 @@ def _train(check: Check, bench: Bench) -> dict[str, Any]:
         raise CheckError("not finite", "validation gave values that are no numbers")
     names = ("samples_per_s", "data_wait_ms", "step_ms", "memory_mib")
     last = {name: round(rows[-1][name], 3) for name in names}
-    return {"losses": losses, "skipped": skipped, **last, **_beside_plain(check, bench, rows[0])}
+    compiled = _compiled() if check.form.compiled else {}
+    apart = _beside_plain(check, bench, rows[0])
+    return {"losses": losses, "skipped": skipped, **last, **compiled, **apart}
+
+
+def _compiled() -> dict[str, int]:
+    """Graphs that were compiled since the check began, and where Python came between them."""
+    graphs = int(counters["stats"]["unique_graphs"])
+    if not graphs:
+        raise CheckError("not compiled", "nothing was compiled, the network ran as it is")
+    return {"graphs": graphs, "graph_breaks": sum(counters["graph_break"].values())}
 
 
 def _beside_plain(check: Check, bench: Bench, first: dict[str, float]) -> dict[str, float]:

@@ -13,6 +13,7 @@ REMEDIES = {
     "does not learn": "report it with this file; until then train on another device",
     "disagrees": "switch TF32 off, update driver and torch, try --device cpu; if fp32 disagrees, "
     "trust no result of this device",
+    "not compiled": "leave train.compile=off; report it with this file",
     "another form": "train in the plain form (no compiling, no checkpointing, patches resident); "
     "report it with this file",
     "resume": "train.deterministic=true, or train without --resume on this device; report it",
