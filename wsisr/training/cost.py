@@ -90,6 +90,9 @@ CARDS = {
         _card("h200-141", 140, 4800, 495, 989),
     )
 }
+"""Memory that tensors can be given, of that printed on the card; the rest from NVIDIA's sheets: T4
+(2019), GA102 white paper (appendix A), Ada white paper 2.1 (appendix A), A100 (SXM), L40S, H100
+and H200 (SXM). 16-bit products add up in float32; those of sparse matrices do not count."""
 SHOWN = ("rtx3090-24", "a100-40", "a100-80")
 
 
