@@ -35,7 +35,7 @@ def study(made_once: Callable[..., Path]) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         truth = write_slide(
-            folder / "case1_40x.tif", SlideSpec(seed=4, width_px=4096, height_px=4096)
+            folder / "case1_40x.tif", SlideSpec(seed=4, width_px=3072, height_px=3072)
         )
         write_rescan(folder / "case1_10x.tif", truth, RescanSpec(rotation_deg=0.4))
         write_rescan(folder / "case2_10x.tif", truth, RescanSpec(rotation_deg=0.4))

@@ -70,7 +70,7 @@ def prepare(folder: Path) -> None:
     (folder / "low").mkdir()
     low = SlideSpec(seed=3, layout="generic", width_px=512, height_px=512, um_per_px=1.0)
     write_slide(folder / "low/a.tif", low)
-    (folder / "t").rmdir()
+    shutil.rmtree(folder / "t")
     cases.command("tissue mask s/a.tif -o t", cases.nothing).run(folder)
     line = "eval --model bicubic --scales 4 --data e.zarr -o e --limit 1 --no-cost --figures 0"
     cases.command(line, cases.nothing).run(folder)
@@ -133,6 +133,8 @@ def judge(name: str, kind: str, folder: Path) -> str:
         return ""  # What it writes is small enough.
     wrong = [f"exit {code}"] * (code != 2) + ["traceback"] * ("Traceback" in said)
     wrong += ["no sentence"] * (len(lines) != 1) + [f"left {half}"] * bool(half)
+    # A sentence around another one says twice what to do.
+    wrong += ["nested"] * (said.lower().count("make room") > 1)
     return f"{kind}, {name}: {', '.join(wrong)}\n{said[-1500:]}" if wrong else ""
 
 
