@@ -227,6 +227,17 @@ def test_bare_glass_beside_tissue_has_no_say_in_the_spread():
     assert found.spread < 0.5
 
 
+def test_tissue_at_one_edge_is_too_little_for_an_affine_pair():
+    case = make_pair("B1", 5, lr_px=128)
+    lr, hr = case.lr.copy(), case.hr_region.copy()
+    for image, edge in ((lr, 40), (hr, round(case.dx) + 4 * 40)):
+        image[:, edge:] = 238
+    found = register_pair(lr, hr, method="affine")
+    assert found.reason == Reason.TEXTURE
+    assert found.ncc_band > 0.8  # it matches where it shows something
+    assert found.error == 1000
+
+
 def test_places_outside_are_named_so():
     reasons = set()
     for seed in range(4):

@@ -39,6 +39,9 @@ PART_TEXTURE = 0.4
 """Least texture of a part over that of the whole patch, for its shift to count."""
 MIDDLE = 4
 """Row of the middle part in `part_shifts`."""
+AFFINE_PARTS = 3
+"""Fewest parts with texture of an affine pair: tissue at one edge does not say how a patch turns or
+stretches, so that its middle would be a guess."""
 UNRELATED_NCC_BAND = 0.3
 """Unrelated patches measured 0.14 or less."""
 
@@ -394,6 +397,8 @@ def _affine(
     offset_y = min(max(round(dy), 0), max(0, int(hr.shape[0] - scale * height)))
     outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
     verdict, reason = _judge(band, spread, outside, gate)
+    if verdict is Verdict.ACCEPT and np.isfinite(shifts).all(axis=1).sum() < AFFINE_PARTS:
+        verdict, reason = Verdict.REJECT, Reason.TEXTURE
     if verdict is Verdict.ACCEPT or reason == Reason.SPREAD:
         step = largest_step(lr, sampled, aff.pixel_side(matrix))
         if step is not None:
