@@ -23,6 +23,8 @@ FLOOR_PX = 0.01
 BENT_PX = 0.5
 """Spread from which parts do not differ by noise alone: what bends a patch by this much may
 move its middle by as much."""
+UNSEEN_PX = 1.0
+"""Least bound of a patch with tissue at one edge alone: its middle is bare glass."""
 UNKNOWN_PX = 1000.0
 """Of a pair whose place was not found."""
 

@@ -23,7 +23,7 @@ from wsisr.registration.certificate import (
     Verdict,
     translation_affine,
 )
-from wsisr.registration.confidence import UNKNOWN_PX, error_bound
+from wsisr.registration.confidence import UNKNOWN_PX, UNSEEN_PX, error_bound
 from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
 from wsisr.registration.steps import largest_step
@@ -39,9 +39,6 @@ PART_TEXTURE = 0.4
 """Least texture of a part over that of the whole patch, for its shift to count."""
 MIDDLE = 4
 """Row of the middle part in `part_shifts`."""
-AFFINE_PARTS = 3
-"""Fewest parts with texture of an affine pair: tissue at one edge does not say how a patch turns or
-stretches, so that its middle would be a guess."""
 UNRELATED_NCC_BAND = 0.3
 """Unrelated patches measured 0.14 or less."""
 
@@ -304,6 +301,12 @@ def _spread(shifts: NDArray[np.float64]) -> float:
     return float(np.max(np.ptp(known, axis=0)))
 
 
+def _one_sided(shifts: NDArray[np.float64]) -> bool:
+    """Whether no two opposite quarters have texture: the patch is seen from one side alone."""
+    seen = np.isfinite(shifts[:MIDDLE, 0])
+    return not ((seen[0] and seen[3]) or (seen[1] and seen[2]))
+
+
 def _translation(
     lr: FloatImage, hr: FloatImage, scale: int, method: Method, texture: float, gate: Gate
 ) -> PairCertificate:
@@ -321,7 +324,9 @@ def _translation(
     if plain is None:
         plain = corr.ncc(lr, reduced)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
-    spread = _spread(part_shifts(lr, reduced, scale, 2))
+    shifts = part_shifts(lr, reduced, scale, 2)
+    spread = _spread(shifts)
+    unseen = _one_sided(shifts) and not np.isfinite(shifts[MIDDLE]).all()
     outside = max(-dx, -dy, dx - range_x, dy - range_y)
     verdict, reason = _judge(band, spread, outside, gate)
     return PairCertificate(
@@ -336,7 +341,7 @@ def _translation(
         ncc=plain,
         ncc_band=band,
         spread=spread,
-        error=_error(reason, spread, lr),
+        error=max(_error(reason, spread, lr), UNSEEN_PX if unseen else 0.0),
         sharpness=corr.sharpness(lr, reduced),
         texture=texture,
         affine=translation_affine(scale, dx, dy),
@@ -397,7 +402,8 @@ def _affine(
     offset_y = min(max(round(dy), 0), max(0, int(hr.shape[0] - scale * height)))
     outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
     verdict, reason = _judge(band, spread, outside, gate)
-    if verdict is Verdict.ACCEPT and np.isfinite(shifts).all(axis=1).sum() < AFFINE_PARTS:
+    if verdict is Verdict.ACCEPT and _one_sided(shifts):
+        # Tissue at one edge says neither how the patch turns nor how it stretches.
         verdict, reason = Verdict.REJECT, Reason.TEXTURE
     if verdict is Verdict.ACCEPT or reason == Reason.SPREAD:
         step = largest_step(lr, sampled, aff.pixel_side(matrix))
