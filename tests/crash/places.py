@@ -129,7 +129,7 @@ def judge(name: str, kind: str, folder: Path) -> str:
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     print(f"{kind:9} | {name:15} | exit {code} | {(lines or said.splitlines()[-1:] or ['-'])[-1]}")
     sys.stdout.flush()
-    if code == 0 and kind == "limit":
+    if code == 0 and kind in ("limit", "full"):
         return ""  # What it writes is small enough.
     wrong = [f"exit {code}"] * (code != 2) + ["traceback"] * ("Traceback" in said)
     wrong += ["no sentence"] * (len(lines) != 1) + [f"left {half}"] * bool(half)
