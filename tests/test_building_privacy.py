@@ -5,6 +5,7 @@ import os
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from layout_samples import asap, dicom_slide, mask, section, slide, text
+from PIL import Image
 from typer.testing import CliRunner
 from wsisr_cli.main import app
 
@@ -64,14 +66,26 @@ def request(source: Path, out: Path, **more: Any) -> BuildRequest:
     )
 
 
+def beside_pixels(picture: bytes) -> bytes:
+    """What a PNG says besides its pixels, in which short words stand by chance."""
+    with Image.open(BytesIO(picture)) as opened:
+        return repr(opened.info).encode()
+
+
 def written(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Every file below a folder: its name and its bytes, unzipped where it is a gzip."""
     for path in sorted(folder.rglob("*")):
         yield str(path.relative_to(folder)), str(path.relative_to(folder)).encode()
         if path.is_file():
             data = path.read_bytes()
-            if path.suffix == ".html":  # Short words stand in base64 by chance.
-                data = re.sub(rb"base64,([A-Za-z0-9+/=]+)", lambda m: b64decode(m[1]), data)
+            if path.suffix == ".png":
+                data = beside_pixels(data)
+            if path.suffix == ".html":
+                data = re.sub(
+                    rb"image/png;base64,([A-Za-z0-9+/=]+)",
+                    lambda m: beside_pixels(b64decode(m[1])),
+                    data,
+                )
             yield str(path), gzip.decompress(data) if path.suffix == ".gz" else data
 
 

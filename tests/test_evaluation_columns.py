@@ -154,7 +154,7 @@ def test_spread_and_scales() -> None:
     "wrong",
     [
         {"scales": ()},
-        {"scales": (1.0,)},
+        {"scales": (0.5,)},
         {"scales": (2.0, 2.0)},
         {"limit": 0},
         {"precision": "fp8"},

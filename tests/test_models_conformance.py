@@ -121,4 +121,4 @@ def test_no_model_is_left_out() -> None:
         for case in kind.__subclasses__()
         if hasattr(case, "name")
     }
-    assert tested == set(list_models())
+    assert set(list_models()) <= tested  # those of plug-ins are tested elsewhere

@@ -34,7 +34,6 @@ from wsisr.store import (
     ArraySpec,
     StoreWriter,
     open_pairs,
-    slide_writer,
     verify_store,
 )
 from wsisr.store import shards as store_shards
@@ -317,13 +316,11 @@ def orphan(tmp_path: Path) -> "Iterator[subprocess.Popen[str]]":
 
 
 def test_a_worker_that_outlives_its_build_and_the_next_run_do_not_mix(
-    tmp_path: Path, orphan: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, orphan: "subprocess.Popen[str]"
 ) -> None:
     writer = StoreWriter.resume(tmp_path / "a.zarr", root_attributes(["a"]))
-    with monkeypatch.context() as patch:
-        patch.setattr(slide_writer, "ORPHAN_WAIT_S", 0.0)
-        with pytest.raises(StoreLockedError, match="another process is writing slide a"):
-            writer.slide("a", specs())
+    with pytest.raises(StoreLockedError, match="another process is writing slide a"):
+        writer.slide("a", specs(), wait_s=0.0)
     orphan.communicate("go on\n")
     assert orphan.returncode == 0
     assert writer.committed() == {"a"}

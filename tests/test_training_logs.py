@@ -114,8 +114,12 @@ class Mine(Tracker):
 
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_tracker_of_ones_own_gets_the_rows_and_cannot_end_a_run(
-    tmp_path: Path, breaks: bool, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    breaks: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("wsisr.plugins._GIVEN", {})
     file = tmp_path / "mine.py"
     file.write_text(MINE.replace("BREAKS", str(breaks)), encoding="utf-8")
     load_plugins([str(file)])
