@@ -1,10 +1,11 @@
-"""The store of `benchmarks/families.py`: 79 H&E images of three public sets, divided by patient.
+"""The store of `benchmarks/families.py`: H&E images of three public sets, divided by patient.
 
     python benchmarks/families_store.py SETS STORE
 
 `SETS` holds the folders breakhis/, osteosarcoma/ and monuseg/images/ and `SPLIT.tsv` (set, file,
-patient, split). To train on: fields of BreaKHis that were taken at "400X", and osteosarcoma. Every
-fifth of BreaKHis' training patients validates instead. To test on, and for nothing else: the
+patient, split). To train on: fields of BreaKHis that were taken at "40X" and "100X", and
+osteosarcoma; at "400X" the microscope's optics leave nothing between the pixels of x4 to restore.
+Every fifth of BreaKHis' training patients validates instead. To test on, and for nothing else: the
 patients of BreaKHis that SPLIT.tsv calls `val`, and those of MoNuSeg, another scanner and other
 organs. The sets state 40x (osteosarcoma: 10x); nothing here depends on it, because LR is made by a
 factor of four from whatever HR is.
@@ -38,7 +39,8 @@ def chosen(sets: Path) -> list[tuple[Path, str, str]]:
     """File, patient and split of every image that is used."""
     with (sets / "SPLIT.tsv").open(newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    fields = [row for row in rows if row["set"] == "breakhis" and "-400-" in row["file"]]
+    coarse = ("-40-", "-100-")
+    fields = [r for r in rows if r["set"] == "breakhis" and any(m in r["file"] for m in coarse)]
     training = sorted({row["patient"] for row in fields if row["split"] == "train"})
     validating = set(training[2::5])
     found = []
