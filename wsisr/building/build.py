@@ -159,17 +159,17 @@ def _scan_and_extract(
     prepared: Prepared, mine: Sequence[SlideTask], runner: Runner, report: Reporter
 ) -> ShareSummary:
     phase = prepared.request.phase
-    exists = prepared.paths.meta.is_file()
-    committed = attach_store(prepared).committed() if exists else set()
-    if exists:
-        phases.refuse_replaced(prepared, mine, attach_store(prepared), runner)
+    writer = attach_store(prepared) if prepared.paths.meta.is_file() else None
+    committed = writer.committed() if writer else set()
+    if writer is not None:
+        phases.refuse_replaced(prepared, mine, writer, runner)
     if phase != "extract":
         phases.scan(prepared, mine, committed, runner, report)
     if phase == "scan":
         sentence = f"{len(mine)} slide(s) are scanned; when all are: --phase plan."
         return ShareSummary(sentence=sentence, failed=_failed(prepared, mine))
-    plan = load_plan(prepared, mine) if exists else None
-    if plan is None:
+    plan = load_plan(prepared, mine) if writer else None
+    if writer is None or plan is None:
         if unscanned := _unscanned(prepared, committed):
             return ShareSummary(
                 sentence=f"{_named(unscanned)} not scanned yet, and what each slide gives is "
@@ -182,9 +182,9 @@ def _scan_and_extract(
                 sentence="No slide could be used, so there is nothing to extract.",
                 failed=_failed(prepared, mine),
             )
-        plan = _plan_once(prepared, report)
-    busy = phases.extract(prepared, mine, plan, attach_store(prepared), runner, report)
-    done = attach_store(prepared).committed() | set(failed_slides(prepared))
+        writer, plan = _plan_once(prepared, report)
+    busy = phases.extract(prepared, mine, plan, writer, runner, report)
+    done = writer.committed() | set(failed_slides(prepared))
     left = [task.slide_id for task in mine if task.slide_id not in done]
     if busy:
         sentence = f"{_named(busy)} being written by another process; run this once more."
@@ -228,15 +228,16 @@ def _finish(prepared: Prepared, report: Reporter) -> BuildSummary | ShareSummary
     return phases.finish(prepared, writer, report)
 
 
-def _plan_once(prepared: Prepared, report: Reporter) -> BuildPlan:
+def _plan_once(prepared: Prepared, report: Reporter) -> tuple[StoreWriter, BuildPlan]:
     """Make store and plan if no other share has: those of a job array get here together."""
     turn = RecordLock(prepared.paths.partial / "creating", abandoned_s=STILL_S)
     turn.acquire(math.inf, watch=True)
     try:
         if not prepared.paths.meta.is_file():
             create_store(prepared)
+        writer = attach_store(prepared)
         made = load_plan(prepared, prepared.tasks)
-        return made or phases.make_plan(prepared, attach_store(prepared), report)
+        return writer, made or phases.make_plan(prepared, writer, report)
     finally:
         turn.release()
 
