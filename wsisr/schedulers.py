@@ -70,16 +70,18 @@ esac
 
 child=
 again=
-trap 'again=1; kill -TERM $$child' USR1  # the time limit is near
-trap 'kill -TERM $$child' TERM           # somebody cancels the job
+code=127
+trap 'told=1; again=1; kill -TERM $$child' USR1  # the time limit is near
+trap 'told=1; kill -TERM $$child' TERM           # somebody cancels the job
 "$${command[@]}" &
 child=$$!
-wait $$child
-code=$$?
-while kill -0 $$child 2>/dev/null; do     # a signal ends the wait before the command ends
+while
+  told=
   wait $$child
-  code=$$?
-done
+  last=$$?
+  [ $$last -eq 127 ] || code=$$last  # 127: nothing more to wait for
+  [ -n "$$told" ]                   # a signal ends the wait before the command ends
+do :; done
 if [ -n "$$again" ] && [ $$code -ne 0 ] && [ "$${SLURM_RESTART_COUNT:-0}" -lt $restarts ]; then
   task=$${SLURM_ARRAY_JOB_ID:+$${SLURM_ARRAY_JOB_ID}_$$SLURM_ARRAY_TASK_ID}
   scontrol requeue "$${task:-$$SLURM_JOB_ID}"
