@@ -47,8 +47,8 @@ interop: $(STAMP)
 	$(BIN)/python -m pytest tests/interop -rs
 
 # The long forms of tests/fuzz and tests/crash: thousands of damaged files, kills at every place in
-# the code and at random moments of whatever writes, a store against its model, and a loop over
-# everything that counts memory and open files. FUZZ and KILLS are counts for each target.
+# the code and at random moments of whatever writes, a store against its model, every command where
+# nothing can be written or the disk fills, and a loop over everything that counts memory and open files. FUZZ and KILLS are counts for each target.
 FUZZ ?= 600
 KILLS ?= 60
 MODELS ?= 100
@@ -60,6 +60,7 @@ fuzz: $(STAMP)
 	  rm -rf crash-work && $(BIN)/python tests/crash/steps.py $$case crash-work && \
 	  rm -rf crash-work && $(BIN)/python tests/crash/moments.py $$case crash-work $(KILLS) || exit 1; \
 	done; rm -rf crash-work
+	$(BIN)/python tests/crash/places.py crash-work; rm -rf crash-work
 	$(BIN)/python tests/crash/loop.py crash-work $(MINUTES); rm -rf crash-work
 
 clean:

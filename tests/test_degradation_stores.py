@@ -1,5 +1,6 @@
 """Degradations on stores and files: arrays in, pairs out, and the command line."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -18,7 +19,7 @@ from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
 from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import degrade_store, fit_store, registered_pairs
-from wsisr.errors import DegradationError, LockedError, StoreError
+from wsisr.errors import DegradationError, DiskFullError, LockedError, StoreError
 from wsisr.locks import held
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
 from wsisr.testing.degradations import make_scanner, scan
@@ -211,7 +212,9 @@ def test_command_line(store: Path, tmp_path: Path) -> None:
     assert compared.exit_code == 0 and "| bicubic |" in compared.output
 
 
-def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(tmp_path: Path) -> None:
+def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", dpi=(101_600, 101_600))
     out = tmp_path / "lr.png"
@@ -224,4 +227,16 @@ def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(tmp_p
         assert image.info["dpi"] == pytest.approx((50_800, 50_800), rel=1e-4)
     with pytest.raises(DegradationError, match="exists already"):
         degrade_image(tmp_path / "a.png", out, "area", 2)
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == out.name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    before = out.read_bytes(), out.with_name("lr.png.json").read_bytes()
+    with pytest.raises(DiskFullError, match="make room"):
+        degrade_image(tmp_path / "a.png", out, "bicubic", 2, overwrite=True)
+    assert (out.read_bytes(), out.with_name("lr.png.json").read_bytes()) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "lr.png", "lr.png.json"]

@@ -57,6 +57,11 @@ def test_files_of_two_sets_never_stand_side_by_side(
         for name in "ab":
             (staged / name).write_text("new")
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "new"
+    moved.clear()
+    with pytest.raises(OSError, match="gone"), staged_files(tmp_path, "set", last="a") as staged:
+        for name in "ab":
+            (staged / name).write_text("newer")
+    assert names(tmp_path) == ["b"] and (tmp_path / "b").read_text() == "newer"
 
 
 def test_whoever_knows_what_is_lost_says_what_to_do(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def test_rows_beyond_the_state_are_cut_and_written_once(tmp_path: Path) -> None:
     assert [row["step"] for row in read_rows(path)] == [1, 2, 3, 4, 5, 6]
     lines = path.with_suffix(".jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    written(path, range(3), from_step=0)
+    written(path, range(2), from_step=0)
+    assert [row["step"] for row in read_rows(path)] == [0, 1]
     written(path, range(0), from_step=0)
     assert not path.exists() and path.with_suffix(".jsonl").read_text() == ""
     with pytest.raises(ValueError, match="colour"):

@@ -133,7 +133,7 @@ def save_picture(path: Path, picture: "Image | NDArray[np.uint8]", **options: ob
 
 
 @contextmanager
-def staged_files(folder: Path, called: str) -> Iterator[Path]:
+def staged_files(folder: Path, called: str, last: str = "") -> Iterator[Path]:
     """Files that belong together, put into place when all of them are whole.
 
     Parameters
@@ -142,6 +142,8 @@ def staged_files(folder: Path, called: str) -> Iterator[Path]:
         Where they go; made if it is missing.
     called : str
         Names the set: what a kill left of it is removed by the next run.
+    last : str
+        The file of the set that stands for it, and is put into place after the others.
 
     Yields
     ------
@@ -159,7 +161,7 @@ def staged_files(folder: Path, called: str) -> Iterator[Path]:
             # Never some of these beside some of an older set.
             for name in made if len(made) > 1 else ():
                 (folder / name).unlink(missing_ok=True)
-            for name in made:
+            for name in sorted(made, key=lambda path: path.name == last):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(staged / name, folder / name)
             for place in {name.parent for name in made}:

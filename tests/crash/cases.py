@@ -245,7 +245,7 @@ _TRAIN = (
     "--set data.crop_lr_px=8 --set data.batch=2 --set train.save_every=2 --set train.log_every=2 "
     "--set val.every=2 --set val.count=1 --set val.crop_lr_px=12 --set val.pictures=1"
 )
-_MEASURED = ("*/log.csv", "*/log.jsonl", "*/run.json", "*/card.md", "*/environment.json")
+MEASURED = ("*/log.csv", "*/log.jsonl", "*/run.json", "*/card.md", "*/environment.json")
 
 CASES: dict[str, Case] = {
     "build": Case(run=build),
@@ -288,14 +288,14 @@ CASES: dict[str, Case] = {
         "degrade fit a.zarr -o f/scanner.json --pairs 3", fitting_store, "wsisr.degradation.fitting"
     ),
     "train": command(
-        _TRAIN, training_store, "wsisr.training.engine", "wsisr.training.start", measured=_MEASURED
+        _TRAIN, training_store, "wsisr.training.engine", "wsisr.training.start", measured=MEASURED
     ),
     "train-profile": command(
         _TRAIN + " --lr-source scanner.json",
         training_store,
         "wsisr.training.engine",
         "wsisr.training.start",
-        measured=_MEASURED,
+        measured=MEASURED,
     ),
 }
 
@@ -315,7 +315,7 @@ CHAIN: tuple[Case, ...] = (
         nothing,
         "wsisr.training.engine",
         "wsisr.training.start",
-        measured=_MEASURED,
+        measured=MEASURED,
     ),
     command(
         "eval --model r --scales 2 --data a.zarr -o e --figures 1 --no-cost --device cpu --limit 4",

@@ -130,9 +130,12 @@ def chosen(seen: list[str], which: str) -> list[int]:
 def run(case: "Case", base: Path, which: str = "") -> int:
     """Kill, run again, compare, at every chosen step; returns how many kills there were."""
     before, work, found = base / "before", base / "work", base / "places.json"
+    # What is known of a slide from an earlier run would spare operations.
+    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
 
     def fresh() -> None:
-        shutil.rmtree(work, ignore_errors=True)
+        for folder in (work, base / "cache"):
+            shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(before, work)
 
     prepared(case, before)

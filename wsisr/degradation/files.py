@@ -14,7 +14,7 @@ from wsisr import __version__
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError, SlideError, refuse_remote_output
-from wsisr.files import disk_full_is_clear, replace_file
+from wsisr.files import disk_full_is_clear, staged_files
 from wsisr.locks import held
 from wsisr.slides.icc import profile_of
 from wsisr.slides.opening import read_whole
@@ -79,8 +79,9 @@ def degrade_image(
                 f"{target} exists already; add --overwrite or choose another -o."
             )
         data, content = _degraded(source, target, degradation, scale, seed, white, rgb)
-        replace_file(record, content)
-        replace_file(target, data)
+        with staged_files(target.parent, target.name, last=target.name) as staged:
+            (staged / record.name).write_bytes(content)
+            (staged / target.name).write_bytes(data)
     return record
 
 

@@ -39,7 +39,7 @@ class RowLog:
     """A growing CSV file, with JSON lines beside it where `lines` is given.
 
     Columns are those of the first row. Rows beyond `from_step` of an interrupted run are cut off:
-    they will be written again.
+    they will be written again. A run at step 0 validates anew, so that no row stays.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], from_step: int, lines: bool) -> None:
@@ -67,7 +67,7 @@ class RowLog:
             return
         # A stop may have left half a line.
         lines = [x for x in self.path.read_text(encoding="utf-8").splitlines(True) if x[-1] == "\n"]
-        kept = [line for line in lines[1:] if _number(line.partition(",")[0]) <= from_step]
+        kept = [x for x in lines[1:] if from_step and _number(x.partition(",")[0]) <= from_step]
         if not kept:
             self.path.unlink()
         else:
