@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 from wsisr.store.layouts import chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
+from wsisr.store.places import Place
 from wsisr.store.shards import ABSENT, CRC_BYTES, read_index
 
 UInt8Array = NDArray[np.uint8]
@@ -85,20 +86,21 @@ def make_store(path: Path, patches: UInt8Array, codec: str) -> tuple[float, floa
     return patches.nbytes / 1e6 / seconds, stored / patches.nbytes
 
 
-def pure_decoder(folder: Path) -> Callable[[NDArray[np.int64]], None] | None:
+def pure_decoder(folder: Place) -> Callable[[NDArray[np.int64]], None] | None:
     """Decoding alone, from memory: the limit of the codec."""
-    layout = known_layout(read_node(folder).document)
+    node = read_node(folder)
+    layout = known_layout(node.document)
     decode = None if layout is None else chunk_decoder(layout.codec)
     if layout is None or decode is None:
         return None
     chunks: dict[int, list[bytes]] = {}
     per_patch = layout.shards.chunks_per_patch
     for shard in range(layout.shards.shards(layout.patches)):
-        path = folder / f"c/{shard}/0/0/0"
-        data = path.read_bytes()
-        with open(path, "rb") as file:
+        place = node.place / f"c/{shard}/0/0/0"
+        data = place.get()
+        with place.files.open(place.key) as file:
             cells = layout.shards.patches * per_patch
-            index = read_index(file.fileno(), cells, str(path))
+            index = read_index(file, cells, str(place))
         for cell in range(len(index)):
             offset, length = index[cell].tolist()
             if offset != ABSENT:
@@ -130,7 +132,7 @@ def measure(path: Path, slide: str, array: str, rounds: int) -> None:
     store = open_pairs(path)
     reader = store.reader(slide, array)
     folder = store.paths.slide(slide).array(array)
-    theirs = zarr.open_array(folder, mode="r")
+    theirs = zarr.open_array(folder.for_zarr(), mode="r")
     count, size = reader.shape[:2]
     crop = min(128, size)
     rng = np.random.default_rng(1)

@@ -30,7 +30,9 @@ from wsisr.errors import CorruptStoreError, StoreError
 from wsisr.store import PairStore, ShardReader, StoreWriter, open_pairs
 from wsisr.store import presets as store_presets
 from wsisr.store import shards as store_shards
-from wsisr.store.shard_files import ShardFiles
+from wsisr.store.local_files import LocalFiles
+from wsisr.store.places import Place
+from wsisr.store.shard_index import ShardIndexes
 
 
 @pytest.fixture(scope="module", params=["raw", "small", "zstd"])
@@ -225,8 +227,9 @@ def test_readers_that_were_used_before_a_fork_work_after_it(tmp_path: Path) -> N
 
 
 def test_descriptors_stay_few_while_threads_share_them(tiled: Path) -> None:
-    files = ShardFiles(max_files=1, max_indexes=1)
-    reader = ShardReader(tiled / "slides/a/40x", files=files)
+    files = LocalFiles(tiled, max_files=1)
+    indexes = ShardIndexes(max_indexes=1)
+    reader = ShardReader(Place(files, "slides/a/40x"), indexes=indexes)
     truth = patches(0, 10)["40x"]
     rows = np.random.default_rng(0).integers(0, 10, 200)
     with ThreadPoolExecutor(4) as pool:

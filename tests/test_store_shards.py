@@ -15,6 +15,7 @@ from wsisr.store import ShardReader
 from wsisr.store.codecs import Htj2kCodec
 from wsisr.store.layouts import known_layout
 from wsisr.store.metadata import array_document, sharding_codec, to_json
+from wsisr.store.places import place_of
 from wsisr.store.presets import ZSTD_LEVEL, codec_preset
 from wsisr.store.shards import (
     MIN_SHARD_BYTES,
@@ -40,7 +41,7 @@ def write_array(folder: Path, data: np.ndarray, layout: ShardLayout, codec: str)
     (folder / "zarr.json").write_bytes(to_json(document))
     for shard in range(layout.shards(len(data))):
         part = data[shard * layout.patches : (shard + 1) * layout.patches]
-        write_shard(folder / f"c/{shard}/0/0/0", part, layout, preset.encoder())
+        write_shard(place_of(folder / f"c/{shard}/0/0/0"), part, layout, preset.encoder())
 
 
 def zarr_array(folder: Path, data: np.ndarray, layout: ShardLayout, codec: str) -> Any:
@@ -129,7 +130,7 @@ def test_a_shard_refuses_what_does_not_fit(tmp_path: Path) -> None:
     layout = ShardLayout(size_px=8, tile_px=8, tiles=1, patches=2)
     for bad in (noise(3, 8), noise(1, 9), noise(1, 8).astype(np.int16), noise(1, 8)[:0]):
         with pytest.raises(StoreError):
-            write_shard(tmp_path / "shard", bad, layout, None)
+            write_shard(place_of(tmp_path / "shard"), bad, layout, None)
     assert not (tmp_path / "shard").exists()
 
 

@@ -33,6 +33,7 @@ from wsisr.errors import DiskFullError, StoreError, StoreLockedError
 from wsisr.store import (
     ArraySpec,
     StoreWriter,
+    local_files,
     open_pairs,
     verify_store,
 )
@@ -244,7 +245,7 @@ def test_a_full_disk_is_one_clear_error_and_a_resumable_store(
         return real(path, buffers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_shards, "write_buffers", full)
+        patch.setattr(local_files, "write_buffers", full)
         with pytest.raises(DiskFullError, match="run the same command again") as caught:
             write_slide(writer, "b", patches(1, 3))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301

@@ -1,7 +1,6 @@
 """Sections of a store's page that are read: what it is, funnel, splits, refusals, provenance."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from wsisr.reporting.page import (
 )
 from wsisr.reporting.store_drawings import funnel_drawing
 from wsisr.reporting.store_facts import StoreFacts, funnel_steps
+from wsisr.store.places import Place
 from wsisr.store.summarise import lr_lines
 from wsisr.store.verify_splits import is_declared_leaky
 
@@ -79,7 +79,7 @@ def overview(facts: StoreFacts) -> Html:
                 "patients": s.patients,
                 "slides not in it": s.planned - s.slides,
                 "refused pairs": s.stored - s.kept,
-                "on disk": _size(facts.store.path),
+                "on disk": _size(facts.store.paths.root),
             }
         ),
         table(
@@ -361,8 +361,8 @@ def _ordered(facts: StoreFacts) -> dict[str, Any]:
     return {name: facts.splits[name] for name in names}
 
 
-def _size(path: Path) -> str:
-    total = sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
+def _size(place: Place) -> str:
+    total = sum(place.sizes().values())
     for unit in ("B", "KB", "MB", "GB"):
         if total < 1000:
             return f"{total:.3g} {unit}"

@@ -6,7 +6,6 @@ because it is large and almost empty.
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError
-from wsisr.files import write_buffers
 from wsisr.store.layout import META
 from wsisr.store.metadata import (
     BYTES,
@@ -26,6 +24,7 @@ from wsisr.store.metadata import (
     read_node,
     to_json,
 )
+from wsisr.store.places import Address, Place, place_of
 from wsisr.store.schema import TISSUE_UM_PER_PX, find_column
 from wsisr.store.shards import CRC_BYTES
 
@@ -54,7 +53,7 @@ def without_crc(data: bytes, where: str) -> bytes:
     return body
 
 
-def write_column(folder: Path, name: str, values: AnyArray, arrays: Sequence[str]) -> None:
+def write_column(folder: Place, name: str, values: AnyArray, arrays: Sequence[str]) -> None:
     """Write one per-patch column, shape (n,)."""
     column = find_column(name, arrays)
     attributes = {"meaning": column.meaning, "unit": column.unit} if column else {}
@@ -62,7 +61,7 @@ def write_column(folder: Path, name: str, values: AnyArray, arrays: Sequence[str
 
 
 def write_plain(
-    folder: Path, values: AnyArray, attributes: dict[str, Any], dimensions: Sequence[str]
+    folder: Place, values: AnyArray, attributes: dict[str, Any], dimensions: Sequence[str]
 ) -> None:
     """Write a whole small array as one chunk."""
     document = array_document(
@@ -73,13 +72,13 @@ def write_plain(
         attributes=attributes,
         dimensions=dimensions,
     )
-    write_buffers(folder / META, [to_json(document)])
+    (folder / META).put(to_json(document))
     if values.size:
         data = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-        write_buffers(_chunk(folder, values.ndim), [with_crc(data)])
+        _chunk(folder, values.ndim).put(with_crc(data))
 
 
-def write_tissue(folder: Path, mask: NDArray[np.uint8]) -> None:
+def write_tissue(folder: Place, mask: NDArray[np.uint8]) -> None:
     """Write the tissue mask, shape (h, w), uint8."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or not mask.size:
@@ -93,13 +92,13 @@ def write_tissue(folder: Path, mask: NDArray[np.uint8]) -> None:
         attributes={"um_per_px": TISSUE_UM_PER_PX, "meaning": "tissue mask, 0 is none"},
         dimensions=("y", "x"),
     )
-    write_buffers(folder / META, [to_json(document)])
+    (folder / META).put(to_json(document))
     packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WINDOW)
     data = packer.compress(mask.tobytes()) + packer.flush()
-    write_buffers(_chunk(folder, 2), [with_crc(data)])
+    _chunk(folder, 2).put(with_crc(data))
 
 
-def read_plain(folder: Path) -> AnyArray:
+def read_plain(folder: Address) -> AnyArray:
     """Read a small array written by this module (columns, splits, tissue mask).
 
     Raises
@@ -107,13 +106,13 @@ def read_plain(folder: Path) -> AnyArray:
     CorruptStoreError
         Where its chunk is missing, does not match its checksum, or has the wrong size.
     """
-    node = read_node(folder)
+    node = read_node(place_of(folder))
     shape, dtype, gzipped = _plain_layout(node)
     if 0 in shape:
         return np.empty(shape, dtype)
-    path = _chunk(folder, len(shape))
+    path = _chunk(node.place, len(shape))
     try:
-        data = path.read_bytes()
+        data = path.get()
     except FileNotFoundError as err:
         raise CorruptStoreError(f"{path} is missing.") from err
     data = without_crc(data, str(path))
@@ -137,12 +136,12 @@ def _plain_layout(node: Node) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
         chunk = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
         names = [codec["name"] for codec in document["codecs"]]
     except (KeyError, TypeError, ValueError) as err:
-        raise CorruptStoreError(f"{node.path / META} is no array of a pair store.") from err
+        raise CorruptStoreError(f"{node.place / META} is no array of a pair store.") from err
     known = names in (["bytes", "crc32c"], ["bytes", "gzip", "crc32c"])
     if not known or chunk != tuple(max(1, extent) for extent in shape) or dtype.kind not in "iufb":
-        raise CorruptStoreError(f"{node.path / META}: not a column as wsisr writes them.")
+        raise CorruptStoreError(f"{node.place / META}: not a column as wsisr writes them.")
     return shape, dtype, "gzip" in names
 
 
-def _chunk(folder: Path, dimensions: int) -> Path:
-    return folder.joinpath("c", *["0"] * dimensions)
+def _chunk(folder: Place, dimensions: int) -> Place:
+    return folder / "/".join(["c", *["0"] * dimensions])

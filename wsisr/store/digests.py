@@ -9,7 +9,6 @@ the `kept` column, which `wsisr keep` may rewrite.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from wsisr.store.layout import META, PATCHES
 from wsisr.store.metadata import group_document, to_json
+from wsisr.store.places import Place
 from wsisr.store.schema import KEPT
 
 UInt8Array = NDArray[np.uint8]
@@ -50,16 +50,6 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def list_files(root: Path) -> dict[str, int]:
-    """Size in bytes of every file below a folder by its relative POSIX path, sorted."""
-    found = {
-        path.relative_to(root).as_posix(): path.stat().st_size
-        for path in root.rglob("*")
-        if not path.is_dir()
-    }
-    return dict(sorted(found.items()))
-
-
 def canonical_digest(document: Any) -> str:
     """Digest of a JSON value, whatever the order of its keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -76,12 +66,12 @@ def root_json(attributes: Mapping[str, Any]) -> bytes:
     return to_json(group_document({**attributes, "digest": root_digest(attributes)}))
 
 
-def slide_digest(root: Path, attributes: Mapping[str, Any], arrays: Sequence[str]) -> str:
+def slide_digest(root: Place, attributes: Mapping[str, Any], arrays: Sequence[str]) -> str:
     """Digest of a slide's group, staged or committed (see the module's text).
 
     Parameters
     ----------
-    root : Path
+    root : Place
         The group's folder.
     attributes : mapping
         The group's attributes; a ``digest`` among them is left out.
@@ -91,12 +81,12 @@ def slide_digest(root: Path, attributes: Mapping[str, Any], arrays: Sequence[str
     shards = tuple(f"{name}/c/" for name in arrays)
     kept = f"{PATCHES}/{KEPT}/c/"
     files: list[list[Any]] = []
-    for name, size in list_files(root).items():
+    for name, size in root.sizes().items():
         if name == META:
             continue
         if name.startswith((*shards, kept)):
             files.append([name, size])
         else:
-            files.append([name, size, content_digest((root / name).read_bytes())])
+            files.append([name, size, content_digest((root / name).get())])
     covered = {key: value for key, value in attributes.items() if key != "digest"}
     return canonical_digest([covered, files])

@@ -83,12 +83,12 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
         chosen = {slide: _judge(store, slide, parsed) for slide in store.slides}
         before = sum(int(store.slides[s].column(KEPT).sum()) for s in store.slides)
         splits = _splits(store, chosen)
-        _record(store, {"rule": parsed.text, "state": "applying"})
+        _record(writer, store, {"rule": parsed.text, "state": "applying"})
         for slide, kept in chosen.items():
-            _write_kept(store, slide, kept)
+            _write_kept(writer, slide, kept)
         writer.commit_splits(splits)
         counts = {slide: int(kept.sum()) for slide, kept in chosen.items()}
-        _record(store, {"rule": parsed.text, "state": "complete", "kept": counts})
+        _record(writer, store, {"rule": parsed.text, "state": "complete", "kept": counts})
         writer.clean()
     return KeepResult(
         rule=parsed.text,
@@ -147,15 +147,15 @@ def _splits(
     return split_rows(store.attributes["slides"], members)
 
 
-def _record(store: PairStore, keep: dict[str, Any]) -> None:
+def _record(writer: StoreWriter, store: PairStore, keep: dict[str, Any]) -> None:
     attributes = {**store.attributes, "keep": keep}
-    replace_file(store.paths.meta, root_json(attributes), staging=store.paths.partial)
+    replace_file(writer.paths.meta, root_json(attributes), staging=writer.paths.partial)
 
 
-def _write_kept(store: PairStore, slide: str, kept: NDArray[np.bool_]) -> None:
+def _write_kept(writer: StoreWriter, slide: str, kept: NDArray[np.bool_]) -> None:
     if not len(kept):
         return
-    path = store.paths.slide(slide).column(KEPT) / "c" / "0"
+    path = writer.paths.slide(slide).column(KEPT) / "c" / "0"
     data = with_crc(kept.astype(COLUMNS[KEPT].dtype).tobytes())
     if path.read_bytes() != data:
-        replace_file(path, data, staging=store.paths.partial)
+        replace_file(path, data, staging=writer.paths.partial)

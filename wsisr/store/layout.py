@@ -1,14 +1,16 @@
 """Where everything of a store lies: the only place that knows paths.
 
-A store is a directory today. Object stores (fsspec URLs) would come in here and in
-`wsisr.files`, and nowhere else.
+A store that is read lies at a `Place`, local or not; one that is written lies in a folder and has a
+staging sibling.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from wsisr.errors import StoreError
+from wsisr.store.places import Place
 
 META = "zarr.json"
 SLIDES = "slides"
@@ -45,54 +47,62 @@ def check_array_name(name: str) -> str:
     return name
 
 
+P = TypeVar("P", Path, Place)
+
+
 @dataclass(frozen=True)
-class SlidePaths:
+class SlidePaths(Generic[P]):
     """Paths of one slide's group, staged or committed."""
 
-    root: Path
+    root: P
 
     @property
-    def meta(self) -> Path:
+    def meta(self) -> P:
         return self.root / META
 
-    def array(self, name: str) -> Path:
+    def array(self, name: str) -> P:
         return self.root / name
 
-    def shard(self, name: str, index: int) -> Path:
-        return self.root / name / "c" / str(index) / "0" / "0" / "0"
+    def shard(self, name: str, index: int) -> P:
+        return self.root / f"{name}/c/{index}/0/0/0"
 
     @property
-    def columns(self) -> Path:
+    def columns(self) -> P:
         return self.root / PATCHES
 
-    def column(self, name: str) -> Path:
+    def column(self, name: str) -> P:
         return self.root / PATCHES / name
 
     @property
-    def tissue(self) -> Path:
+    def tissue(self) -> P:
         return self.root / TISSUE
 
 
 @dataclass(frozen=True)
-class StorePaths:
-    """Paths of a store and of its staging sibling ``<name>.partial``."""
+class StoreTree(Generic[P]):
+    """Paths within a store, wherever it lies."""
 
-    root: Path
+    root: P
 
     @property
-    def meta(self) -> Path:
+    def meta(self) -> P:
         return self.root / META
 
     @property
-    def slides(self) -> Path:
+    def slides(self) -> P:
         return self.root / SLIDES
 
-    def slide(self, slide_id: str) -> SlidePaths:
+    def slide(self, slide_id: str) -> SlidePaths[P]:
         return SlidePaths(self.root / SLIDES / check_slide_id(slide_id))
 
     @property
-    def splits(self) -> Path:
+    def splits(self) -> P:
         return self.root / SPLITS
+
+
+@dataclass(frozen=True)
+class StorePaths(StoreTree[Path]):
+    """Paths of a store that is written, and of its staging sibling ``<name>.partial``."""
 
     @property
     def report(self) -> Path:
@@ -120,7 +130,7 @@ class StorePaths:
     def staged_slides(self) -> Path:
         return self.partial / SLIDES
 
-    def staged_slide(self, slide_id: str, token: str) -> SlidePaths:
+    def staged_slide(self, slide_id: str, token: str) -> SlidePaths[Path]:
         """Where one holder of the slide's lock stages it: no two write into one folder."""
         return SlidePaths(self.staged_slides / check_slide_id(slide_id) / token)
 

@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsisr.errors import CorruptStoreError, StoreError
 from wsisr.store.layout import META
+from wsisr.store.places import Address, Place, place_of
 
 Json = dict[str, Any]
 
@@ -114,7 +114,7 @@ def plain_codecs(dtype: np.dtype[Any]) -> list[Json]:
 class Node:
     """A parsed ``zarr.json``."""
 
-    path: Path
+    place: Place
     document: Json
 
     @property
@@ -129,7 +129,7 @@ class Node:
         return dict(value) if isinstance(value, dict) else {}
 
 
-def read_node(folder: Path) -> Node:
+def read_node(folder: Address) -> Node:
     """Read and check one ``zarr.json``.
 
     Raises
@@ -139,14 +139,15 @@ def read_node(folder: Path) -> Node:
     CorruptStoreError
         Where it is no Zarr v3 document.
     """
+    place = place_of(folder)
     try:
-        document = json.loads((folder / META).read_bytes())
+        document = json.loads((place / META).get())
     except FileNotFoundError as err:
-        raise StoreError(f"{folder}: no {META} here, so this is no Zarr v3 node.") from err
+        raise StoreError(f"{place}: no {META} here, so this is no Zarr v3 node.") from err
     except NotADirectoryError as err:
-        raise StoreError(f"{folder} is not a directory, so it is no Zarr v3 node.") from err
+        raise StoreError(f"{place} is not a directory, so it is no Zarr v3 node.") from err
     except (ValueError, RecursionError) as err:
-        raise CorruptStoreError(f"{folder / META} is no JSON document: {err}.") from err
+        raise CorruptStoreError(f"{place / META} is no JSON document: {err}.") from err
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
-        raise CorruptStoreError(f"{folder / META} is no Zarr v3 document.")
-    return Node(folder, document)
+        raise CorruptStoreError(f"{place / META} is no Zarr v3 document.")
+    return Node(place, document)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from wsisr.errors import CorruptStoreError, NoSuchSlideError, StoreError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest, slide_digest
-from wsisr.store.layout import META, StorePaths, check_array_name, check_slide_id
+from wsisr.store.layout import META, StoreTree, check_array_name, check_slide_id
 from wsisr.store.metadata import read_node
+from wsisr.store.places import Address, Place, local_path, place_of
 from wsisr.store.schema import (
     COLUMNS,
     KEPT,
@@ -24,7 +24,7 @@ from wsisr.store.schema import (
     find_column,
     read_root_attributes,
 )
-from wsisr.store.shard_files import ShardFiles
+from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import ShardReader
 from wsisr.store.table import Table, concatenate, empty_column
 
@@ -38,7 +38,7 @@ class SlideView:
         self.slide_id = slide_id
         self.index = index
         # Not the store, which keeps this: in a circle, files would stay open for a long while.
-        self._files, self._verify = store._files, store._verify
+        self._indexes, self._verify = store._indexes, store._verify
         self._readers: dict[str, ShardReader] = {}
         self._paths = store.paths.slide(slide_id)
         self.attributes = cast(SlideAttributes, read_node(self._paths.root).attributes)
@@ -87,13 +87,13 @@ class SlideView:
                 root, have = self._paths.root, ", ".join(self.arrays)
                 raise StoreError(f"{root} has no {array}; it has {have}.")
             self._readers[array] = ShardReader(
-                self._paths.array(array), verify=self._verify, files=self._files
+                self._paths.array(array), verify=self._verify, indexes=self._indexes
             )
         return self._readers[array]
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that this slide has."""
-        return tuple(sorted(e.name for e in self._paths.columns.iterdir() if (e / META).is_file()))
+        return _groups(self._paths.columns)
 
     def column(self, name: str) -> NDArray[Any]:
         """One column, shape (n,), all rows.
@@ -104,7 +104,7 @@ class SlideView:
             If the slide has no such column.
         """
         folder = self._paths.column(name)
-        if not (folder / META).is_file():
+        if not (folder / META).exists():
             raise StoreError(
                 f"{self._paths.root} has no column {name!r}; it has {', '.join(self.columns())}."
             )
@@ -158,17 +158,18 @@ class PairStore:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Place
+        A path where the store lies on this machine.
     attributes : RootAttributes
         Manifest, magnifications, every planned slide id.
     slides : mapping of str to SlideView
         The committed ones, sorted by id.
     """
 
-    def __init__(self, path: Path, *, verify: bool = True, threads: int = 1) -> None:
-        self.paths = StorePaths(Path(path))
-        self.path = self.paths.root
-        node = read_node(self.path)
+    def __init__(self, path: Address, *, verify: bool = True, threads: int = 1) -> None:
+        self.paths: StoreTree[Place] = StoreTree(place_of(path))
+        self.path = local_path(self.paths.root) or self.paths.root
+        node = read_node(self.paths.root)
         self.attributes: RootAttributes = read_root_attributes(node.attributes, str(self.path))
         with _damage_of(self.paths.meta):
             for name in self.attributes["slides"]:
@@ -177,18 +178,16 @@ class PairStore:
                 check_array_name(name)
         self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
         self._short: dict[str, list[str]] | None = None
-        self._present = dict.fromkeys(
-            s for s in self._index if (self.paths.slide(s).root / META).is_file()
-        )
+        self._present = dict.fromkeys(s for s in self._index if self.paths.slide(s).meta.exists())
         self._views: dict[str, SlideView] = {}
         self._verify = verify
         self._threads = max(1, threads)
-        self._files = ShardFiles()
+        self._indexes = ShardIndexes()
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "verify": self._verify, "threads": self._threads}
+        return {"path": self.paths.root, "verify": self._verify, "threads": self._threads}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], verify=state["verify"], threads=state["threads"])  # type: ignore[misc]
@@ -320,13 +319,13 @@ class PairStore:
         StoreError
             If the build is not finished or has no such split.
         """
-        if not self.paths.splits.is_dir():
+        if not self.paths.splits.names():
             raise StoreError(
                 f"{self.path} has no splits yet: its build is not finished. Run the same "
                 "wsisr build-pairs command again."
             )
         folder = self.paths.splits / name
-        if not (folder / META).is_file():
+        if not (folder / META).exists():
             names = ", ".join(self.split_names())
             raise StoreError(f"{self.path} has no split {name!r}; it has {names}.")
         rows = read_plain(folder)
@@ -336,9 +335,7 @@ class PairStore:
 
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits; empty while a build is not finished."""
-        if not self.paths.splits.is_dir():
-            return ()
-        return tuple(sorted(e.name for e in self.paths.splits.iterdir() if (e / META).is_file()))
+        return _groups(self.paths.splits)
 
     def patch(self, slide: str | int, row: int, array: str) -> UInt8Array:
         """One patch, shape (s, s, 3), uint8."""
@@ -447,8 +444,13 @@ class PairStore:
         return self._pool
 
 
+def _groups(folder: Place) -> tuple[str, ...]:
+    """Names of the groups and arrays directly below."""
+    return tuple(sorted(name for name in folder.names() if (folder / name / META).exists()))
+
+
 @contextmanager
-def _damage_of(meta: Path) -> Iterator[None]:
+def _damage_of(meta: Place) -> Iterator[None]:
     """Faults in a document of the store name it."""
     try:
         with damage_is_clear(meta, CorruptStoreError, "run wsisr verify"):
@@ -475,7 +477,7 @@ def _run(jobs: list[Job], pool: ThreadPoolExecutor | None, threads: int) -> None
 
 
 def open_pairs(
-    path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1, check: bool = False
+    path: Address, *, verify: bool = True, threads: int = 1, check: bool = False
 ) -> PairStore:
     """Open a pair store for reading.
 
@@ -498,9 +500,7 @@ def open_pairs(
     CorruptStoreError
         With `check`: naming the first slide that is not as it was written.
     """
-    if "://" in os.fspath(path):
-        raise StoreError(f"{os.fspath(path)}: stores are read from directories; copy it first.")
-    store = PairStore(Path(path), verify=verify, threads=threads)
+    store = PairStore(path, verify=verify, threads=threads)
     for view in store.slides.values() if check else ():
         view.check()
     return store

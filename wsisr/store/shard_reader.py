@@ -9,7 +9,6 @@ zarr-python, one patch at a time.
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -20,7 +19,8 @@ from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.store.layout import META
 from wsisr.store.layouts import KnownLayout, chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
-from wsisr.store.shard_files import ShardFiles
+from wsisr.store.places import Address, OpenFile, place_of
+from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shards import ABSENT, CRC_BYTES
 
 UInt8Array = NDArray[np.uint8]
@@ -33,14 +33,15 @@ class ShardReader:
 
     Parameters
     ----------
-    path : Path
-        Folder of the array, e.g. ``pairs.zarr/slides/a/40x``.
+    path : path or Place
+        Folder of the array, e.g. ``pairs.zarr/slides/a/40x``; readers of places of the same
+        `Files` share what is open.
     verify : bool
         Check the CRC-32C of every inner chunk that is read (about 8 GB/s).
     threads : int
         Threads that read and decode a batch; 1 stays in the caller's thread.
-    files : ShardFiles or None
-        Descriptors shared with other readers.
+    indexes : ShardIndexes or None
+        Shared with other readers.
     strict : bool or None
         Whether a missing chunk is an error instead of the fill value. None: for arrays that wsisr
         wrote, which never leave one out.
@@ -55,31 +56,34 @@ class ShardReader:
 
     def __init__(
         self,
-        path: Path,
+        path: Address,
         *,
         verify: bool = True,
         threads: int = 1,
-        files: ShardFiles | None = None,
+        indexes: ShardIndexes | None = None,
         strict: bool | None = None,
     ) -> None:
-        self.path = Path(path)
-        node = read_node(self.path)
+        self.place = place_of(path)
+        node = read_node(self.place)
         if node.is_group:
-            raise StoreError(f"{self.path} is a group, not an image array.")
+            raise StoreError(f"{self.place} is a group, not an image array.")
         self.attributes = node.attributes
-        with damage_is_clear(self.path / META, CorruptStoreError, "run wsisr verify"):
+        with damage_is_clear(self.place / META, CorruptStoreError, "run wsisr verify"):
             self.shape: tuple[int, ...] = tuple(int(n) for n in node.document.get("shape", ()))
         if (
             node.document.get("node_type") != "array"
             or len(self.shape) != 4
             or node.document.get("data_type") != "uint8"
         ):
-            raise StoreError(f"{self.path / META}: not an array of uint8 images (n, h, w, 3).")
+            raise StoreError(f"{self.place / META}: not an array of uint8 images (n, h, w, 3).")
         self._layout = known_layout(node.document)
         self._verify = verify
         self._threads = max(1, threads)
         self._strict = "size_px" in node.attributes if strict is None else strict
-        self._files = files if files is not None else ShardFiles()
+        self._files = self.place.files
+        self._address = str(self.place)
+        self._folder = f"{self.place.key}/" if self.place.key else ""
+        self._indexes = indexes if indexes is not None else ShardIndexes()
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
         self._scratch = threading.local()
@@ -94,7 +98,7 @@ class ShardReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            "path": self.path,
+            "place": self.place,
             "verify": self._verify,
             "threads": self._threads,
             "strict": self._strict,
@@ -102,7 +106,7 @@ class ShardReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(  # type: ignore[misc]
-            state["path"],
+            state["place"],
             verify=state["verify"],
             threads=state["threads"],
             strict=state["strict"],
@@ -186,27 +190,27 @@ class ShardReader:
         if not len(rows):
             return
         if rows.min() < 0 or rows.max() >= self.shape[0]:
-            raise StoreError(f"{self.path} has {self.shape[0]} patches; rows are outside of that.")
+            raise StoreError(f"{self.place} has {self.shape[0]} patches; rows are outside of that.")
         for name, start, size, extent in (
             ("y", tops, height, self.shape[1]),
             ("x", lefts, width, self.shape[2]),
         ):
             if size < 1 or start.min() < 0 or start.max() + size > extent:
                 raise StoreError(
-                    f"{self.path}: a crop of {size} px at {name} = {int(start.min())} to "
+                    f"{self.place}: a crop of {size} px at {name} = {int(start.min())} to "
                     f"{int(start.max())} does not lie in patches of {extent} px."
                 )
 
     def _read_direct(self, layout: KnownLayout, row: int, y: int, x: int, out: UInt8Array) -> None:
         shards = layout.shards
         shard, place = divmod(row, shards.patches)
-        path = f"{self.path}/c/{shard}/0/0/0"
+        path = f"{self._address}/c/{shard}/0/0/0"
         try:
-            with self._files.open(path) as fd:
+            with self._files.open(f"{self._folder}c/{shard}/0/0/0") as file:
                 cells = shards.patches * shards.chunks_per_patch
-                index = self._files.index(path, fd, cells)
+                index = self._indexes.get(path, file, cells)
                 first = place * shards.chunks_per_patch
-                self._read_tiles(layout, fd, path, index[first:], y, x, out)
+                self._read_tiles(layout, file, path, index[first:], y, x, out)
         except FileNotFoundError as err:
             if self._strict:
                 raise CorruptStoreError(f"{path} is missing.") from err
@@ -215,7 +219,7 @@ class ShardReader:
     def _read_tiles(
         self,
         layout: KnownLayout,
-        fd: int,
+        file: OpenFile,
         path: str,
         index: NDArray[np.uint64],
         y: int,
@@ -229,9 +233,9 @@ class ShardReader:
             for tx in range(x // tile, (x + width - 1) // tile + 1):
                 offset, length = index[ty * shards.tiles + tx].tolist()
                 if whole and layout.codec == "raw" and offset != ABSENT:
-                    self._read_raw(layout, fd, path, offset, length, out.reshape(-1))
+                    self._read_raw(layout, file, path, offset, length, out.reshape(-1))
                     return
-                data = self._read_chunk(layout, fd, path, offset, length)
+                data = self._read_chunk(layout, file, path, offset, length)
                 # The part of this tile that lies in the crop, in the crop's coordinates.
                 top, left = ty * tile - y, tx * tile - x
                 y0, y1 = max(0, top), min(height, top + tile)
@@ -241,7 +245,7 @@ class ShardReader:
     def _read_raw(
         self,
         layout: KnownLayout,
-        fd: int,
+        file: OpenFile,
         path: str,
         offset: int,
         length: int,
@@ -251,14 +255,14 @@ class ShardReader:
         if length != layout.raw_chunk_bytes:
             raise CorruptStoreError(f"{path}: a raw chunk of {length} bytes at {offset}.")
         sums = bytearray(length - len(out))
-        got = _read_parts(fd, out.data, sums, offset)
+        got = file.read_into(offset, (out.data, sums))
         if got != length:
             raise CorruptStoreError(f"{path}: the shard is cut short at {offset + got}.")
         if layout.checksums and self._verify:
             _check_crc(out, sums, path, offset)
 
     def _read_chunk(
-        self, layout: KnownLayout, fd: int, path: str, offset: int, length: int
+        self, layout: KnownLayout, file: OpenFile, path: str, offset: int, length: int
     ) -> UInt8Array:
         """One decoded inner chunk, (t, t, 3); may be this thread's scratch space."""
         tile = layout.shards.tile_px
@@ -270,13 +274,14 @@ class ShardReader:
             buffer: UInt8Array | None = getattr(self._scratch, "tile", None)
             if buffer is None:
                 buffer = self._scratch.tile = np.empty((tile, tile, 3), np.uint8)
-            self._read_raw(layout, fd, path, offset, length, buffer.reshape(-1))
+            self._read_raw(layout, file, path, offset, length, buffer.reshape(-1))
             return buffer
-        data = os.pread(fd, length, offset)
-        if len(data) != length:
-            raise CorruptStoreError(f"{path}: the shard is cut short at {offset + len(data)}.")
+        data = np.empty(length, np.uint8)
+        got = file.read_into(offset, (data.data,))
+        if got != length:
+            raise CorruptStoreError(f"{path}: the shard is cut short at {offset + got}.")
         if layout.checksums:
-            data, sums = data[:-CRC_BYTES], data[-CRC_BYTES:]
+            data, sums = data[:-CRC_BYTES], data[-CRC_BYTES:].tobytes()
             if self._verify:
                 _check_crc(data, sums, path, offset)
         decode = chunk_decoder(layout.codec)
@@ -294,11 +299,11 @@ class ShardReader:
 
             codecs.register()
             try:
-                self._fallback = zarr.open_array(self.path, mode="r")
+                self._fallback = zarr.open_array(self.place.for_zarr(), mode="r")
             except Exception as error:
                 # zarr names neither the file nor a common base of its errors.
                 raise CorruptStoreError(
-                    f"{self.path / META}: zarr-python cannot open it ({type(error).__name__}: "
+                    f"{self.place / META}: zarr-python cannot open it ({type(error).__name__}: "
                     f"{error}); run wsisr verify."
                 ) from error
         height, width = out.shape[:2]
@@ -307,7 +312,7 @@ class ShardReader:
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             raise CorruptStoreError(
-                f"{self.path}, patch {row}: {text}; run wsisr verify."
+                f"{self.place}, patch {row}: {text}; run wsisr verify."
             ) from error
 
     def _executor(self) -> ThreadPoolExecutor:
@@ -315,16 +320,6 @@ class ShardReader:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="wsisr-read")
             self._pool_pid = os.getpid()
         return self._pool
-
-
-def _read_parts(fd: int, out: memoryview, sums: bytearray, offset: int) -> int:
-    """Fill both buffers from one place of a file; returns how many bytes there were."""
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, [out, sums], offset)
-    data = os.pread(fd, len(out) + len(sums), offset)
-    if len(data) == len(out) + len(sums):
-        out[:], sums[:] = data[: len(out)], data[len(out) :]
-    return len(data)
 
 
 def _integers(values: ArrayLike, what: str) -> NDArray[np.int64]:

@@ -9,19 +9,17 @@ little-endian, 2^64-1 twice where a chunk does not exist) per inner chunk in C o
 CRC-32C. Chunks past the end of the array are not stored.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError
-from wsisr.files import write_buffers
+from wsisr.store.places import OpenFile, Place
 
 UInt8Array = NDArray[np.uint8]
 ChunkEncoder = Callable[[UInt8Array], bytes]
@@ -164,7 +162,7 @@ def cut_tiles(patch: UInt8Array, layout: ShardLayout) -> list[UInt8Array]:
 
 
 def write_shard(
-    path: Path,
+    place: Place,
     patches: UInt8Array,
     layout: ShardLayout,
     encode: ChunkEncoder | None,
@@ -174,7 +172,7 @@ def write_shard(
 
     Parameters
     ----------
-    path : Path
+    place : Place
         The shard's file; its folder is made.
     patches : ndarray, shape (k, size_px, size_px, 3), uint8
         At most `layout.patches` of them; fewer only in the last shard of an array.
@@ -191,9 +189,9 @@ def write_shard(
     """
     count, side = len(patches), layout.size_px
     if patches.shape != (count, side, side, 3) or patches.dtype != np.uint8:
-        raise StoreError(f"{path}: patches of shape {patches.shape} do not fit {side} px.")
+        raise StoreError(f"{place}: patches of shape {patches.shape} do not fit {side} px.")
     if not 0 < count <= layout.patches:
-        raise StoreError(f"{path}: {count} patches do not fit a shard of {layout.patches}.")
+        raise StoreError(f"{place}: {count} patches do not fit a shard of {layout.patches}.")
     tiles = [tile for patch in patches for tile in cut_tiles(patch, layout)]
     data: list[memoryview]
     if encode is None:
@@ -215,10 +213,10 @@ def write_shard(
     for cell in order.tolist():
         buffers += (data[cell], sums[cell].to_bytes(CRC_BYTES, "little"))
     buffers.append(encode_index(offsets, lengths))
-    return write_buffers(path, buffers)
+    return place.put(*buffers)
 
 
-def read_index(fd: int, layout_cells: int, where: str) -> NDArray[np.uint64]:
+def read_index(file: OpenFile, layout_cells: int, where: str) -> NDArray[np.uint64]:
     """Offset and length of every inner chunk of an open shard, shape (cells, 2), checked.
 
     Raises
@@ -227,8 +225,7 @@ def read_index(fd: int, layout_cells: int, where: str) -> NDArray[np.uint64]:
         Where the file is too short or its index does not match its checksum.
     """
     need = layout_cells * ENTRY_BYTES + CRC_BYTES
-    size = os.fstat(fd).st_size
-    body = os.pread(fd, need, size - need) if size >= need else b""
+    body, size = file.tail(need)
     if len(body) != need:
         raise CorruptStoreError(f"{where}: the shard is cut short ({size} bytes).")
     if google_crc32c.value(body[:-CRC_BYTES]) != int.from_bytes(body[-CRC_BYTES:], "little"):

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError, StoreLockedError
-from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree, write_buffers
+from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree
 from wsisr.store.columns import write_column, write_tissue
 from wsisr.store.digests import patch_digests, slide_digest
-from wsisr.store.layout import META, StorePaths
+from wsisr.store.layout import META, SlidePaths, StorePaths
 from wsisr.store.lock import SlideLock
 from wsisr.store.metadata import (
     array_document,
@@ -24,6 +24,7 @@ from wsisr.store.metadata import (
     sharding_codec,
     to_json,
 )
+from wsisr.store.places import Place, place_of
 from wsisr.store.presets import CodecPreset
 from wsisr.store.schema import (
     DIGEST,
@@ -84,6 +85,8 @@ class SlideWriter:
             self._stage = paths.staged_slide(slide_id, self._lock.token)
             remove_tree(self._stage.root.parent)
             self._stage.root.mkdir(parents=True)
+            # Where its files are put; what is moved and removed is the folder.
+            self._put: SlidePaths[Place] = SlidePaths(place_of(self._stage.root))
 
     @property
     def patches(self) -> int:
@@ -143,11 +146,11 @@ class SlideWriter:
                 assert self._buffers is not None
                 self._write_shards([buffer[: self._filled] for buffer in self._buffers])
             self._write_metadata(checked)
-            write_tissue(self._stage.tissue, tissue)
+            write_tissue(self._put.tissue, tissue)
             attributes |= {"arrays": names, "patches": self.patches, "state": "complete"}
-            digest = slide_digest(self._stage.root, attributes, names)
+            digest = slide_digest(self._put.root, attributes, names)
             group = to_json(group_document(attributes | {"digest": digest}))
-            write_buffers(self._stage.meta, [group])
+            self._put.meta.put(group)
             sync_tree(self._stage.root)
             self._check_store()
             self._lock.check()
@@ -228,8 +231,8 @@ class SlideWriter:
     def _write_shards(self, blocks: Sequence[UInt8Array]) -> None:
         with disk_full_is_clear(self._paths.root):
             for spec, layout, block in zip(self._specs, self._layouts, blocks, strict=True):
-                path = self._stage.shard(spec.name, self._shards)
-                write_shard(path, block, layout, self._encode, self._pool)
+                place = self._put.shard(spec.name, self._shards)
+                write_shard(place, block, layout, self._encode, self._pool)
         if len(blocks[0]) == self._per_shard:
             self._shards += 1
             self._filled = 0
@@ -245,12 +248,12 @@ class SlideWriter:
                 attributes=spec.attributes(),
                 dimensions=("patch", "y", "x", "channel"),
             )
-            write_buffers(self._stage.array(spec.name) / META, [to_json(document)])
-        write_buffers(self._stage.columns / META, [to_json(group_document({}))])
+            (self._put.array(spec.name) / META).put(to_json(document))
+        (self._put.columns / META).put(to_json(group_document({})))
         digests = np.concatenate([np.empty(0, np.uint64), *self._digests])
         names = [spec.name for spec in self._specs]
         for name, values in {**columns, DIGEST: digests}.items():
-            write_column(self._stage.column(name), name, values, names)
+            write_column(self._put.column(name), name, values, names)
 
 
 def read_store_attributes(path: Path) -> RootAttributes:

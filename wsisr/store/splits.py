@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
-from wsisr.files import remove_tree, sync_tree, write_buffers
+from wsisr.files import remove_tree, sync_tree
 from wsisr.store.columns import write_plain
 from wsisr.store.digests import content_digest
 from wsisr.store.layout import META, check_array_name
 from wsisr.store.metadata import group_document, to_json
+from wsisr.store.places import Place, place_of
 from wsisr.store.schema import SPLIT_NAMES
 
 
@@ -29,6 +30,7 @@ def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], s
         How many slides the store lists.
     """
     remove_tree(folder)
+    place = place_of(folder)
     contents: dict[str, str] = {}
     for name in (*SPLIT_NAMES, *sorted(set(splits) - set(SPLIT_NAMES))):
         check_array_name(name)
@@ -41,16 +43,16 @@ def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], s
             raise StoreError(f"Split {name}: rows name slides that the store does not list.")
         rows = np.unique(rows.astype(np.int32), axis=0).reshape(-1, 2)
         attributes = {"meaning": "index into the store's slides, row in that slide"}
-        write_plain(folder / name, rows, attributes, ("pair", "slide_row"))
-        contents[name] = split_digest(folder / name, rows)
-    write_buffers(folder / META, [splits_json(contents)])
+        write_plain(place / name, rows, attributes, ("pair", "slide_row"))
+        contents[name] = split_digest(place / name, rows)
+    (place / META).put(splits_json(contents))
     sync_tree(folder)
 
 
-def split_digest(folder: Path, rows: NDArray[Any]) -> str:
+def split_digest(folder: Place, rows: NDArray[Any]) -> str:
     """Digest of a split's metadata and rows, shape (m, 2)."""
     content = np.ascontiguousarray(rows, "<i4").tobytes()
-    return content_digest((folder / META).read_bytes() + content)
+    return content_digest((folder / META).get() + content)
 
 
 def splits_json(digests: Mapping[str, str]) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.store.layout import META
+from wsisr.store.places import Place
 from wsisr.store.reader import PairStore, SlideView, open_pairs
 from wsisr.store.schema import FUNNEL_STEPS, KEPT
 
@@ -45,7 +46,7 @@ class StoreSummary:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Place
     format_version : int
     codec : str
     manifest : str
@@ -70,7 +71,7 @@ class StoreSummary:
     keep_rule : str
     """
 
-    path: Path
+    path: Path | Place
     format_version: int
     codec: str
     manifest: str

@@ -25,6 +25,7 @@ from wsisr.store.features import (
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META, SLIDES, SPLITS
 from wsisr.store.metadata import group_document, to_json
+from wsisr.store.places import Place
 from wsisr.store.reader import PairStore, open_pairs
 from wsisr.store.schema import KEPT
 from wsisr.store.verify_slide import verify_slide
@@ -58,14 +59,14 @@ class VerifyReport:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Place
     slides, patches : int
         What was checked.
     findings : tuple of Finding
         Errors first.
     """
 
-    path: Path
+    path: Path | Place
     slides: int
     patches: int
     findings: tuple[Finding, ...]
@@ -156,22 +157,19 @@ def _check_root(store: PairStore) -> list[Finding]:
     findings: list[Finding] = []
     attributes = store.attributes
     expected = to_json(group_document(attributes))
-    if root_digest(attributes) != attributes["digest"] or store.paths.meta.read_bytes() != expected:
+    if root_digest(attributes) != attributes["digest"] or store.paths.meta.get() != expected:
         findings.append(error("metadata", f"the root's {META} was edited."))
     empty = to_json(group_document({}))
     slides = store.paths.slides
-    if not (slides / META).is_file() or (slides / META).read_bytes() != empty:
+    if not (slides / META).exists() or (slides / META).get() != empty:
         findings.append(error("metadata", f"{SLIDES}/{META} is missing or was edited."))
-    extra = sorted(e.name for e in store.path.iterdir() if e.name not in {META, SLIDES, SPLITS})
+    extra = sorted(set(store.paths.root.names()) - {META, SLIDES, SPLITS})
     listed = set(attributes["slides"])
-    if slides.is_dir():
-        for entry in sorted(slides.iterdir()):
-            if entry.name == META:
-                continue
-            if entry.name not in listed:
-                extra.append(f"{SLIDES}/{entry.name}")
-            elif not (entry / META).is_file():
-                findings.append(error("files", f"{META} is missing.", entry.name))
+    for name in sorted(set(slides.names()) - {META}):
+        if name not in listed:
+            extra.append(f"{SLIDES}/{name}")
+        elif not (slides / name / META).exists():
+            findings.append(error("files", f"{META} is missing.", name))
     if extra:
         findings.append(error("files", f"not part of the store: {shorten(extra)}."))
     if missing := sorted(listed - set(store.slides)):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from math import isclose
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,12 @@ from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_clear
 from wsisr.store.columns import read_plain
-from wsisr.store.digests import list_files, patch_digests, slide_digest
+from wsisr.store.digests import patch_digests, slide_digest
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META, PATCHES, TISSUE
 from wsisr.store.layouts import KnownLayout, known_layout
 from wsisr.store.metadata import Node, group_document, read_node, to_json
+from wsisr.store.places import Place
 from wsisr.store.reader import PairStore, SlideView
 from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, find_column
 from wsisr.store.shard_reader import ShardReader
@@ -63,14 +63,14 @@ def _findings(store: PairStore, slide_id: str, deep: bool) -> list[Finding]:
 
 def _check_document(node: Node, slide_id: str) -> list[Finding]:
     expected = to_json(group_document(node.attributes))
-    if (node.path / META).read_bytes() != expected:
+    if (node.place / META).get() != expected:
         text = f"{META} is not as wsisr wrote it: it was edited or written by another program."
         return [error("metadata", text, slide_id)]
     return []
 
 
 def _check_digest(
-    root: Path, attributes: Mapping[str, Any], arrays: list[str], slide_id: str
+    root: Place, attributes: Mapping[str, Any], arrays: list[str], slide_id: str
 ) -> list[Finding]:
     if slide_digest(root, attributes, arrays) == attributes.get("digest"):
         return []
@@ -81,7 +81,7 @@ def _check_digest(
 
 
 def _layouts(
-    root: Path, arrays: list[str], patches: int, slide_id: str
+    root: Place, arrays: list[str], patches: int, slide_id: str
 ) -> tuple[dict[str, KnownLayout], list[Finding]]:
     layouts: dict[str, KnownLayout] = {}
     findings: list[Finding] = []
@@ -107,7 +107,7 @@ def _layouts(
 
 
 def _check_files(
-    root: Path, layouts: Mapping[str, KnownLayout], view: SlideView, slide_id: str
+    root: Place, layouts: Mapping[str, KnownLayout], view: SlideView, slide_id: str
 ) -> list[Finding]:
     """Every file that must be there, and no other."""
     expected = {META, f"{PATCHES}/{META}", f"{TISSUE}/{META}", f"{TISSUE}/c/0/0"}
@@ -119,7 +119,7 @@ def _check_files(
         expected.add(f"{PATCHES}/{name}/{META}")
         if len(view):
             expected.add(f"{PATCHES}/{name}/c/0")
-    present = set(list_files(root))
+    present = set(root.sizes())
     others = tuple(f"{name}/" for name in view.arrays if name not in layouts)
     present = {name for name in present if not (others and name.startswith(others))}
     findings = []
@@ -156,7 +156,7 @@ def _read_columns(
     return columns, findings
 
 
-def _check_tissue(root: Path, slide_id: str) -> list[Finding]:
+def _check_tissue(root: Place, slide_id: str) -> list[Finding]:
     try:
         read_plain(root / TISSUE)
     except StoreError as fault:
@@ -252,7 +252,7 @@ def _check_funnel(
 
 
 def _check_pixels(
-    root: Path,
+    root: Place,
     arrays: list[str],
     patches: int,
     stored: NDArray[np.uint64] | None,
@@ -295,7 +295,7 @@ def _broken_rows(
                 first = first or str(fault)
         if broken:
             text = f"{len(broken)} patches cannot be read (rows {_some(broken)}): {first}"
-            findings.append(error("checksum", text, slide_id, reader.path.name))
+            findings.append(error("checksum", text, slide_id, reader.place.name))
     return findings
 
 

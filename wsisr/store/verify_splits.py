@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
-from wsisr.store.digests import list_files
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META
 from wsisr.store.reader import PairStore
@@ -78,9 +77,9 @@ def read_splits(store: PairStore) -> tuple[dict[str, Rows], list[Finding]]:
         splits[name] = rows
     expected = {META, *(f"{name}/{META}" for name in names)}
     expected |= {f"{name}/c/0/0" for name, rows in splits.items() if len(rows)}
-    if extra := sorted(set(list_files(store.paths.splits)) - expected):
+    if extra := sorted(set(store.paths.splits.sizes()) - expected):
         findings.append(error("files", f"not part of the splits: {shorten(extra)}."))
-    if not findings and (store.paths.splits / META).read_bytes() != splits_json(digests):
+    if not findings and (store.paths.splits / META).get() != splits_json(digests):
         findings.append(error("splits", "they were changed since the build or wsisr keep."))
     return splits, findings
 

@@ -23,7 +23,6 @@ from wsisr.files import (
     swap_in,
     sync_directory,
     sync_tree,
-    write_buffers,
 )
 from wsisr.locks import left_over
 from wsisr.store.digests import root_json
@@ -35,6 +34,7 @@ from wsisr.store.metadata import (
     read_node,
     to_json,
 )
+from wsisr.store.places import place_of
 from wsisr.store.presets import codec_preset
 from wsisr.store.schema import (
     ArraySpec,
@@ -100,8 +100,9 @@ class StoreWriter:
             writer._clean_staging()
             # Parts of one build may start at the same moment: each stages under its own name.
             staged = paths.staged_roots / f"{socket.gethostname()}-{os.getpid()}"
-            write_buffers(staged / META, [root_json(attributes)])
-            write_buffers(staged / SLIDES / META, [to_json(group_document({}))])
+            place = place_of(staged)
+            (place / META).put(root_json(attributes))
+            (place / SLIDES / META).put(to_json(group_document({})))
             sync_tree(staged)
             swap_in(staged, paths.root, paths.replaced_root)
         return writer

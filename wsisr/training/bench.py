@@ -197,9 +197,9 @@ def _zarr_reader(data: PairDataset, array: str) -> Callable[[StepPlan, int], obj
     from wsisr.store import codecs
 
     codecs.register()
-    names = data.store.attributes["slides"]
+    names, folders = data.store.attributes["slides"], data.store.paths
     opened = {
-        slide: zarr.open_array(data.store.paths.slide(names[slide]).array(array), mode="r")
+        slide: zarr.open_array(folders.slide(names[slide]).array(array).for_zarr(), mode="r")
         for slide in np.unique(data.rows[:, 0]).tolist()
     }
 

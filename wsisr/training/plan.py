@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from wsisr.degradation import Degradation, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
+from wsisr.store.places import Place
 from wsisr.store.schema import VERDICTS, layer_column
 from wsisr.store.verify_splits import SlideIdentity, identities
 
@@ -34,7 +35,7 @@ class DataPlan:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Place
         The store.
     digest, manifest : str
         Identity of the store's attributes, name of its manifest.
@@ -65,7 +66,7 @@ class DataPlan:
         Decisions, as sentences for the user.
     """
 
-    path: Path
+    path: Path | Place
     digest: str
     manifest: str
     content: str
