@@ -20,12 +20,12 @@ from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.degradation import degrade
-from wsisr.errors import BuildError
+from wsisr.errors import AnnotationError, BuildError
 from wsisr.evaluation import EvalSettings
 from wsisr.evaluation.plan import describe as describe_evaluation
 from wsisr.evaluation.plan import prepare as prepare_evaluation
 from wsisr.runners import SerialRunner
-from wsisr.selection.image_labels import instance_map
+from wsisr.selection.image_labels import instance_map, read_labels
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource
 from wsisr.store import PairStore, verify_store
@@ -260,6 +260,87 @@ def test_ftms_halves_over_and_over_and_divides_each_folder_alike(
         lr = store.patch(slide, 0, name)
         assert np.abs(degraded(hr, "ftms", scale) - lr).max() <= 1
         assert store.slides[slide].spec(name).extra["steps"] == int(np.log2(scale))
+
+
+def test_monuseg_is_read_with_outlines_or_the_union_of_nuclei(tmp_path: Path) -> None:
+    nuclei = image_sets.write_monuseg_like(tmp_path / "monuseg", 4, side_px=96, unions=1)
+    assert published_layout(tmp_path / "monuseg") == "monuseg"
+    store = build_store(tmp_path / "monuseg", tmp_path, None, overrides={"size": 96})
+    views = dict(zip(nuclei, store.slides.values(), strict=True))
+    for name, view in views.items():
+        assert view.attributes["patient"] == name[:12]
+        annotation: Any = dict(view.attributes)["annotation"]
+        found = read_labels(tmp_path / "monuseg" / annotation["file"], (96, 96))
+        outlined = name != list(nuclei)[-1]
+        assert found.instances == outlined
+        assert annotation["instances"] == (len(nuclei[name]) if outlined else None)
+        for label, (x, y, radius) in enumerate(nuclei[name], start=1):
+            assert found.map[int(y), int(x)] == (label if outlined else 1)
+            if outlined:  # the outline's own pixels belong to it
+                area = int((found.map == label).sum())
+                assert np.pi * radius**2 < area < np.pi * (radius + 1.2) ** 2
+    outlines, union = (
+        tmp_path / "monuseg" / dict(view.attributes)["annotation"]["file"]  # type: ignore[index]
+        for view in (views["TCGA-AA-0001-01Z-00-DX1"], views["TCGA-AA-0004-01Z-00-DX1"])
+    )
+    with pytest.raises(AnnotationError, match="without their image's size"):
+        instance_map(outlines)
+    with pytest.raises(AnnotationError, match="in which none is one"):
+        instance_map(union)
+    with pytest.raises(AnnotationError, match="96 x 96 px do not belong to an image of 90 x 96"):
+        read_labels(union, (96, 90))
+
+
+def test_overlapping_outlines_give_the_shared_pixels_to_the_later(tmp_path: Path) -> None:
+    squares = (((2, 2), (10, 2), (10, 10), (2, 10)), ((6, 6), (14, 6), (14, 14), (6, 14)))
+    regions = "".join(
+        "<Region><Vertices>"
+        + "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+        + "</Vertices></Region>"
+        for corners in squares
+    )
+    path = tmp_path / "a.xml"
+    path.write_text(
+        f"<Annotations><Annotation><Regions>{regions}</Regions></Annotation></Annotations>"
+    )
+    found = instance_map(path, (12, 12))  # the second one crosses the border
+    assert found[8, 8] == 2 and found[5, 5] == 1 and found[11, 11] == 2 and found[0, 0] == 0
+    path.write_text('<!DOCTYPE x [<!ENTITY a "b">]><Annotations>&a;</Annotations>')
+    with pytest.raises(AnnotationError, match="refused"):
+        instance_map(path, (12, 12))
+
+
+def test_breakhis_says_class_patient_and_magnification_in_its_names(tmp_path: Path) -> None:
+    names = [
+        "SOB_M_MC-14-19979-200-001", "SOB_M_MC-14-19979C-400-015", "SOB_B_TA-14-16184CD-40-015",
+        "SOB_B_F-14-9133-400-007",
+    ]  # fmt: skip
+    image_sets.write_images(
+        tmp_path / "set", [f"{name}.png" for name in names], width_px=70, height_px=46
+    )
+    assert published_layout(tmp_path / "set") == "breakhis"
+    store = build_store(tmp_path / "set", tmp_path, None, overrides={"size": 32})
+    found = [
+        (view.attributes["patient"], view.attributes["group"], view.attributes["site"],
+         set(store.table(slide, columns=["label"]).names("label")))
+        for slide, view in sorted(store.slides.items())
+    ]  # fmt: skip
+    assert found == [
+        ("14-9133", "14-9133", "400X", {"benign"}),
+        ("14-16184", "14-16184CD", "40X", {"benign"}),
+        ("14-19979", "14-19979", "200X", {"malignant"}),
+        ("14-19979", "14-19979C", "400X", {"malignant"}),
+    ]
+    assert len({v.attributes["split"] for s, v in store.slides.items() if "19979" in s}) == 1
+
+
+def test_grades_with_line_ends_of_an_old_mac_are_read(sets: Path, tmp_path: Path) -> None:
+    shutil.copytree(sets / "glas", tmp_path / "glas")
+    table = tmp_path / "glas" / "Grade.csv"
+    table.write_bytes(table.read_bytes().strip().replace(b"\n", b"\r"))
+    store = build_store(tmp_path / "glas", tmp_path, "glas-patients", overrides={"size": 104})
+    patients = {view.attributes["patient"] for view in store.slides.values()}
+    assert patients == {f"patient-{n}" for n in range(1, 5)}
 
 
 def test_plain_images_keep_the_split_of_their_folders(sets: Path, tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ class Splits(Strict):
 class Images(Strict):
     """Ready-made images or patches as the source, in place of slides."""
 
-    layout: Literal["folder", "pcam", "glas", "consep"] = "folder"
+    layout: Literal["folder", "pcam", "glas", "consep", "monuseg", "breakhis"] = "folder"
     """How the folder says what an image is: by the names of its folders, or as the data set
     is published."""
     magnification: str | None = None

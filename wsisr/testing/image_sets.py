@@ -179,3 +179,56 @@ def _discs(width_px: int, height_px: int, count: int) -> UInt8Array:
         near = np.hypot(x - (number + 0.5) * pitch, y - height_px / 2) < 0.3 * pitch
         image[near] = number + 1
     return image
+
+
+def write_monuseg_like(
+    folder: Path, count: int, *, side_px: int = 128, unions: int = 0, seed: int = 6
+) -> dict[str, list[tuple[float, float, float]]]:
+    """MoNuSeg: ``Tissue Images/TCGA-AA-0001-01Z-00-DX1.tif`` with Aperio XML in ``Annotations``.
+
+    Nuclei are dark discs, so that a network has something to find. Of the last `unions` images no
+    outlines are written, but a mask of all nuclei (grey and alpha).
+
+    Returns
+    -------
+    dict of image name to list of (x, y, radius)
+        The nuclei, in px.
+    """
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    nuclei: dict[str, list[tuple[float, float, float]]] = {}
+    y, x = np.mgrid[:side_px, :side_px]
+    for number in range(count):
+        name = f"TCGA-AA-{number + 1:04d}-01Z-00-DX1"
+        pixels = tissue_image(seed * 1000 + number, side_px, side_px).astype(np.float64)
+        pixels = 200 + 0.2 * (pixels - 200)
+        inside = np.zeros((side_px, side_px), bool)
+        nuclei[name] = []
+        for top in range(12, side_px - 8, 24):
+            for left in range(12, side_px - 8, 24):
+                radius = float(rng.uniform(5, 9))
+                nuclei[name].append((float(left), float(top), radius))
+                inside |= np.hypot(x - left, y - top) <= radius
+        pixels[inside] = 0.3 * pixels[inside] + (40, 15, 70)
+        write_image(folder / "Tissue Images" / f"{name}.tif", pixels.clip(0, 255).astype(np.uint8))
+        if number >= count - unions:
+            mask = np.stack([inside * np.uint8(255), np.full_like(inside, 255, np.uint8)], -1)
+            (folder / "binary_masks").mkdir(exist_ok=True)
+            Image.fromarray(mask, "LA").save(folder / "binary_masks" / f"{name}.png")
+            continue
+        turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+        regions = []
+        for at, (cx, cy, radius) in enumerate(nuclei[name], start=1):
+            corners = "".join(
+                f'<Vertex X="{cx + radius * np.cos(t):.4f}" Y="{cy + radius * np.sin(t):.4f}"/>'
+                for t in turns
+            )
+            regions.append(f'<Region Id="{at}" Type="0"><Vertices>{corners}</Vertices></Region>')
+        text = (
+            '<Annotations MicronsPerPixel="0.252000"><Annotation Id="1" Name=""><Regions>'
+            f"{''.join(regions)}</Regions></Annotation></Annotations>"
+        )
+        (folder / "Annotations").mkdir(parents=True, exist_ok=True)
+        (folder / "Annotations" / f"{name}.xml").write_text(text)
+    return nuclei

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.errors import BuildError
+from wsisr.selection.image_labels import UNION_FOLDER
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, find_slides
 from wsisr.slides.ids import SILENT_SUFFIX, sanitise_id, slide_id
@@ -26,8 +27,12 @@ SPLIT_FOLDERS = {
 
 _GLAS = re.compile(r"(train|test(?P<part>[AB]))_\d+", re.IGNORECASE)
 _PCAM = re.compile(r"(.*?)(train|valid|test)_x", re.IGNORECASE)
+_BREAKHIS = re.compile(
+    r"SOB_(?P<class>[BM])_[A-Z]+-(?P<year>\d+)-(?P<slide>\d+)(?P<part>[A-Z]*)-(?P<mag>\d+)-\d+"
+)
+_BREAKHIS_CLASSES = {"B": "benign", "M": "malignant"}
 _PCAM_SLIDE = re.compile(r"camelyon16_(?:train_)?((?:normal|tumor|test)_\d{3})")
-_LABEL_FOLDERS = ("labels", "overlay", "masks", "annotations")
+_LABEL_FOLDERS = ("labels", "overlay", "masks", "annotations", UNION_FOLDER)
 
 
 def published_layout(source: Path) -> str | None:
@@ -40,6 +45,10 @@ def published_layout(source: Path) -> str | None:
         return "glas"
     if any(path.parent.name.lower() == "labels" for path in source.rglob("*.mat")):
         return "consep"
+    if any(_BREAKHIS.fullmatch(path.stem) for path in source.rglob("SOB_*.png")):
+        return "breakhis"
+    if any(source.rglob("Tissue Images")) or (source / UNION_FOLDER).is_dir():
+        return "monuseg"
     return None
 
 
@@ -57,7 +66,8 @@ def list_images(source: Path, manifest: Manifest) -> Layout:
         tasks = _pcam_files(source, files, manifest)
     else:
         images = [slide for slide in find_slides(source) if _is_image(slide)]
-        find = {"glas": _glas, "consep": _consep}.get(rule.layout, _folder)
+        kinds = {"glas": _glas, "consep": _consep, "monuseg": _monuseg, "breakhis": _breakhis}
+        find = kinds.get(rule.layout, _folder)
         tasks = find(source, images, manifest)
         if rule.stack:
             tasks = _stacked(source, tasks)
@@ -175,6 +185,53 @@ def _consep(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> 
                 group=image.slide_id,
                 split=split,
                 annotation=labels if labels.is_file() else None,
+            )
+        )
+    return tasks
+
+
+def _monuseg(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> list[SlideTask]:
+    """Images with Aperio XML of their name anywhere, or with a mask of all nuclei at once.
+
+    The training part has the folders ``Tissue Images`` and ``Annotations``, the test part both in
+    one. Patients follow from TCGA's barcodes.
+    """
+    outlines = {path.stem: path for path in sorted(source.rglob("*.xml"))}
+    unions = {path.stem: path for path in sorted(source.rglob(f"{UNION_FOLDER}/*.png"))}
+    tasks = []
+    for image in images:
+        folders = " ".join(PurePosixPath(image.relative).parts[:-1]).lower()
+        split = next((name for name in ("test", "train") if name in folders), "")
+        tasks.append(
+            SlideTask(
+                source=image,
+                patient=own_patient(image.slide_id, draw=image.draw_key),
+                group=image.slide_id,
+                split=split,
+                annotation=outlines.get(image.path.stem) or unions.get(image.path.stem),
+            )
+        )
+    return tasks
+
+
+def _breakhis(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> list[SlideTask]:
+    """``SOB_M_DC-14-2773-40-003.png``: class, kind, year and slide, magnification, number.
+
+    Letters behind a slide's number tell slides of one patient apart.
+    """
+    tasks = []
+    for image in images:
+        match = _BREAKHIS.fullmatch(image.path.stem)
+        if match is None:
+            continue
+        patient = f"{match['year']}-{match['slide']}"
+        tasks.append(
+            SlideTask(
+                source=image,
+                patient=own_patient(patient, "BreaKHis"),
+                group=f"{patient}{match['part']}",
+                site=f"{match['mag']}X",
+                label=_BREAKHIS_CLASSES[match["class"]],
             )
         )
     return tasks
