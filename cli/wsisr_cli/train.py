@@ -72,8 +72,40 @@ def command(
         bool, typer.Option("--json-schema", help="Print the configuration's JSON schema and stop.")
     ] = False,
     plugin: Plugins = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="nuclei, glands or classes: fit a reference for wsisr eval --task, in place of a "
+            "super-resolution model."
+        ),
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --task: folder of the labelled images; repeatable."),
+    ] = None,
+    images: Annotated[
+        str,
+        typer.Option(
+            help="With --task: what is learnt on. hr, or bicubic or a run: what it makes of LR at "
+            "--scale."
+        ),
+    ] = "hr",
+    split: Annotated[
+        str, typer.Option(help="With --task: whose images; several with commas.")
+    ] = "train",
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="With --task: so many networks, each fitted without a part of the patients, so "
+            "that all of them can be tested on.",
+        ),
+    ] = 0,
+    runs: Annotated[Path, typer.Option(help="With --task: where --images finds a run.")] = Path(
+        "runs"
+    ),
 ) -> None:
-    """Train a super-resolution model on a pair store."""
+    """Train a super-resolution model on a pair store; with --task, a reference for a task."""
     from wsisr.errors import ConfigError
     from wsisr.locks import refuse_held
 
@@ -93,6 +125,37 @@ def command(
         typer.echo(schema_text())
         return
     use(plugin)
+    if task is not None:
+        if given := [n for n, v in (("model", model), ("config", config), ("init-from", init_from))
+                     if v is not None]:  # fmt: skip
+            raise ConfigError(f"--{given[0]} does not go with --task")
+        from wsisr.tasks import TaskRequest, train_task
+
+        asked = TaskRequest(
+            task=task,
+            data=data,
+            truth=tuple(truth or ()),
+            images=images,
+            scale=scale,
+            lr_source=lr_source or "bicubic",
+            split=split,
+            folds=folds,
+            preset="recommended" if preset == "auto" else preset,
+            assignments=tuple(set_ or ()),
+            output=output,
+            resume=resume,
+            seed=seed,
+            steps=steps,
+            device=device,
+            runs=runs,
+        )
+        with console_reporter() as report:
+            ended, place = train_task(asked, report)
+        if ended[-1].state == "interrupted":
+            typer.echo(f"{place}: interrupted; the same command with --resume goes on.")
+            raise typer.Exit(130)
+        typer.echo(f"{place}: finished; wsisr eval --task {task}={place} asks it.")
+        return
     if model is None:
         raise ConfigError("say which network: --model mihatp (wsisr models list has all)")
     from wsisr.training.request import TrainRequest

@@ -6,12 +6,13 @@ after a stop needs the tensors and one integer.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, isnan, nan
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from wsisr.training.config import TrainConfig
 from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
 from wsisr.training.interrupts import readable_faults, stop_flag
-from wsisr.training.outputs import Outputs
+from wsisr.training.outputs import Outputs, RunFiles
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import Recipe
 from wsisr.training.record import RunRecord
@@ -49,6 +50,8 @@ class Job:
         What the run goes on from.
     profile : Degradation or None
         Of simulated LR, where a file holds it: the run keeps its own copy.
+    course : Course
+        What is trained, as far as it is validated and written down.
     """
 
     config: TrainConfig
@@ -64,6 +67,59 @@ class Job:
     folder: Path | None = None
     state: TrainerState | None = None
     profile: Degradation | None = None
+    course: "Course" = field(default_factory=lambda: SuperResolution())
+
+
+class Course(ABC):
+    """What one kind of training has of its own: how it is validated, and what it leaves.
+
+    Class attributes
+    ----------------
+    headline : str
+        Of a row of validation; the model that has most of it is kept as the best.
+    best_key : str
+        What the record calls it.
+    """
+
+    headline: ClassVar[str]
+    best_key: ClassVar[str]
+
+    @abstractmethod
+    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+        """Rows of validation; none where there is nothing to validate on."""
+
+    @abstractmethod
+    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+        """The folder while it grows."""
+
+    @abstractmethod
+    def words(self, row: dict[str, float]) -> str:
+        """A row of validation in words."""
+
+
+class SuperResolution(Course):
+    """Beside bicubic, on fixed samples."""
+
+    headline = "psnr_rgb"
+    best_key = "psnr"
+
+    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+        return validate(model, job.samples, job.config, device=job.device, processes=job.processes)
+
+    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+        return Outputs(folder, job.config, job.record, job.samples, step, job.profile)
+
+    def words(self, row: dict[str, float]) -> str:
+        gain = row["psnr_rgb"] - row["bicubic_psnr_rgb"]
+        if isnan(gain):
+            return (
+                f"validation x{row['scale']:g}: output with inf or NaN, no scores; these weights "
+                "are not kept as the best"
+            )
+        return (
+            f"validation x{row['scale']:g} PSNR-RGB {row['psnr_rgb']:.2f} dB, bicubic "
+            f"{row['bicubic_psnr_rgb']:.2f} ({gain:+.2f}), SSIM {row['ssim_rgb']:.4f}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +133,7 @@ class Outcome:
     validation : tuple of dict
         Rows of the last validation.
     best : dict or None
-        ``step`` and ``psnr`` (RGB) of the best model.
+        ``step`` and score (``psnr`` of RGB; see `Course.best_key`) of the best model.
     speed : dict
         Throughput of the last log interval.
     main : bool
@@ -100,7 +156,7 @@ def run_training(job: Job) -> Outcome:
 
 def _run(job: Job) -> Outcome:
     config, train, device = job.config, job.config.train, job.device
-    processes = job.processes
+    processes, course = job.processes, job.course
     stepper = Stepper(config, job.precision, job.model, job.recipe, device, processes)
     shown, meters = stepper.shown, stepper.meters
 
@@ -112,7 +168,7 @@ def _run(job: Job) -> Outcome:
     stepper.compile()
     outputs = None
     if job.folder is not None and processes.main:
-        outputs = Outputs(job.folder, config, job.record, job.samples, step, job.profile)
+        outputs = course.outputs(job, job.folder, step)
 
     per_step = config.data.batch * processes.count * train.accumulate
     window = _Window(job.feed, device, per_step)
@@ -120,7 +176,7 @@ def _run(job: Job) -> Outcome:
 
     def check() -> list[dict[str, float]]:
         with window.outside():
-            rows = validate(shown, job.samples, config, device=device, processes=processes)
+            rows = course.validate(job, shown)
             if outputs is not None:
                 outputs.validation(step, rows, shown)
         return rows
@@ -138,7 +194,7 @@ def _run(job: Job) -> Outcome:
                 kept = optimiser_tensors(optimiser)
                 tensors |= {f"optimiser.{name}/{key}": value for key, value in kept.items()}
             outputs.state(tensors | {"meters/values": meters}, {"step": step, "best": best})
-            known = rows[0]["psnr_rgb"] if rows and validated == step else None
+            known = rows[0][course.headline] if rows and validated == step else None
             outputs.model(LAST, shown, step, known)
             job.record.update(step=step, best=best)
 
@@ -174,14 +230,16 @@ def _run(job: Job) -> Outcome:
                 stopping = processes.any(stop_asked(), device) and not last
             if step % config.val.every == 0 or last:
                 rows, validated = check(), step
-                score = rows[0]["psnr_rgb"] if rows else nan
+                score = rows[0][course.headline] if rows else nan
                 # NaN, an output that is not finite, never wins: not even as the first.
-                if isfinite(score) and (best is None or score > best["psnr"]):
-                    best = {"step": step, "psnr": score}
+                if isfinite(score) and (best is None or score > best[course.best_key]):
+                    best = {"step": step, course.best_key: score}
                     if outputs is not None:
                         with window.outside():
-                            outputs.model(BEST, shown, step, best["psnr"])
-                _tell_validation(job.report, step, rows)
+                            outputs.model(BEST, shown, step, score)
+                for row in rows:
+                    text = f"step {step}: {course.words(row)}"
+                    job.report(ProgressEvent(stage="train", message=text))
             if step % train.save_every == 0 or last or stopping:
                 keep()
     state: Literal["finished", "interrupted"] = "interrupted" if stopping else "finished"
@@ -246,20 +304,3 @@ def _tell(report: Reporter, step: int, steps: int, row: dict[str, float]) -> Non
     wait = f"data {100 * row['data_wait_ms'] / max(row['step_ms'], 1e-9):.0f} %"
     item = f"loss {row['loss']:.4f}, {speed}, {wait}, {row['memory_mib']:.0f} MiB"
     report(ProgressEvent(stage="train", done=step, total=steps, unit="step", item=item))
-
-
-def _tell_validation(report: Reporter, step: int, rows: list[dict[str, float]]) -> None:
-    for row in rows:
-        gain = row["psnr_rgb"] - row["bicubic_psnr_rgb"]
-        if isnan(gain):
-            text = (
-                f"step {step}: validation x{row['scale']:g}: output with inf or NaN, no scores; "
-                "these weights are not kept as the best"
-            )
-            report(ProgressEvent(stage="train", message=text))
-            continue
-        text = (
-            f"step {step}: validation x{row['scale']:g} PSNR-RGB {row['psnr_rgb']:.2f} dB, bicubic "
-            f"{row['bicubic_psnr_rgb']:.2f} ({gain:+.2f}), SSIM {row['ssim_rgb']:.4f}"
-        )
-        report(ProgressEvent(stage="train", message=text))

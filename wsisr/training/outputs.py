@@ -1,9 +1,10 @@
 """The run folder while it grows: logs, pictures, saved models, states, record."""
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -38,47 +39,37 @@ BEGUN = ("tensorboard", CONFIG_NAME, PROFILE_NAME)
 """What a run folder holds before it has its record."""
 
 
-class Outputs:
-    """Writes everything that a run leaves; made by the main process alone.
+class RunFiles(ABC):
+    """Writes what any run leaves; made by the main process alone.
 
     Parameters
     ----------
     folder : Path
     config : TrainConfig
     record : RunRecord
-    samples : dict of float to list of Sample
-        Of validation; the first few of the first scale are drawn.
     from_step : int
         Where the run starts or goes on; rows beyond it are cut from the logs.
-    profile : Degradation, optional
-        What the run's LR is simulated by, where a file holds it.
     """
 
+    columns: ClassVar[tuple[str, ...]]
+    """Of ``validation.csv``."""
+
     def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        record: RunRecord,
-        samples: dict[float, list[Sample]],
-        from_step: int,
-        profile: Degradation | None = None,
+        self, folder: Path, config: TrainConfig, record: RunRecord, from_step: int
     ) -> None:
         # First, because it can fail: a folder without a run would be in the next one's way.
         self.trackers = Trackers(folder, from_step, config)
         self.folder = folder
         self.config = config
         self.record = record
-        self.scale = next(iter(samples))
-        self.drawn = samples[self.scale][: config.val.pictures]
         for name in (BEST, LAST):
             recover_swap(folder / name, self._aside(name))
             remove_tree(self._staged(name))
         self.log = RowLog(folder / "log.csv", LOG_COLUMNS, from_step, lines=True)
-        self.rows = RowLog(folder / "validation.csv", VALIDATION_COLUMNS, from_step, lines=False)
+        self.rows = RowLog(folder / "validation.csv", self.columns, from_step, lines=False)
         # Before the record, which says that there is a run to go on with.
         replace_file(folder / CONFIG_NAME, config.to_yaml().encode())
-        if profile is not None:
-            profile.write(folder / PROFILE_NAME)
+        self.begin()
         record.update(state="running", step=from_step)
         text = json.dumps(record.document["environment"], indent=2) + "\n"
         replace_file(folder / "environment.json", text.encode())
@@ -91,24 +82,16 @@ class Outputs:
     def validation(self, step: int, rows: list[dict[str, float]], model: SRModel) -> None:
         """Rows of a validation, and its picture."""
         for row in rows:
-            self.rows.write({"step": step, **{k: row[k] for k in VALIDATION_COLUMNS[1:]}})
-            self.trackers.write(f"val-x{row['scale']:g}", {**row, "step": step})
-        images = []
-        # What gave no numbers has no picture.
-        with validation_network(model, self.config) as enlarge, suppress(OutputError):
-            images = [self._shown(sample, enlarge) for sample in self.drawn]
-        if images:
-            grid = sample_grid(images, self.scale)
-            write_grid(self.folder / SAMPLES / f"step-{step:08d}.png", grid)
+            self.rows.write({"step": step, **{k: row[k] for k in self.columns[1:]}})
+            self.trackers.write(self.group(row), {**row, "step": step})
+        self.show(step, model)
         if 0 < step < self.config.train.steps:
-            self._summarise()
+            self.summarise()
 
-    def model(self, name: str, model: SRModel, step: int, psnr: float | None) -> None:
+    def model(self, name: str, model: SRModel, step: int, score: float | None) -> None:
         """A saved model, put into place as a whole."""
         staged = self._staged(name)
-        save_model(model, staged, self.record.model_extra(step, psnr))
-        card = hub_card(self.record.document, read_rows(self.folder / "validation.csv"))
-        (staged / "README.md").write_text(card, encoding="utf-8")
+        self.save(model, staged, step, score)
         sync_tree(staged)
         swap_in(staged, self.folder / name, self._aside(name))
 
@@ -120,8 +103,25 @@ class Outputs:
     def close(self, **values: Any) -> None:
         """The last word of the run: record, curves, card."""
         self.record.update(**values)
-        self._summarise()
+        self.summarise()
         self.trackers.close()
+
+    def begin(self) -> None:  # noqa: B027 - most have nothing more
+        """Write what else a run needs before its record says that it is there."""
+
+    @abstractmethod
+    def group(self, row: dict[str, float]) -> str:
+        """What trackers call a row of validation."""
+
+    @abstractmethod
+    def save(self, model: SRModel, folder: Path, step: int, score: float | None) -> None:
+        """Write a model into a new folder; `score` is that of its validation, where known."""
+
+    def show(self, step: int, model: SRModel) -> None:  # noqa: B027 - most draw nothing
+        """Draw what a validation saw."""
+
+    def summarise(self) -> None:  # noqa: B027 - most have no card
+        """Write curves and card."""
 
     def _staged(self, name: str) -> Path:
         return self.folder / f".{name}.new"
@@ -129,7 +129,58 @@ class Outputs:
     def _aside(self, name: str) -> Path:
         return self.folder / f".{name}.old"
 
-    def _summarise(self) -> None:
+
+class Outputs(RunFiles):
+    """What the training of a super-resolution model leaves.
+
+    Parameters
+    ----------
+    folder, config, record, from_step
+        As `RunFiles`.
+    samples : dict of float to list of Sample
+        Of validation; the first few of the first scale are drawn.
+    profile : Degradation, optional
+        What the run's LR is simulated by, where a file holds it.
+    """
+
+    columns = VALIDATION_COLUMNS
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        record: RunRecord,
+        samples: dict[float, list[Sample]],
+        from_step: int,
+        profile: Degradation | None = None,
+    ) -> None:
+        self.scale = next(iter(samples))
+        self.drawn = samples[self.scale][: config.val.pictures]
+        self.profile = profile
+        super().__init__(folder, config, record, from_step)
+
+    def begin(self) -> None:
+        if self.profile is not None:
+            self.profile.write(self.folder / PROFILE_NAME)
+
+    def group(self, row: dict[str, float]) -> str:
+        return f"val-x{row['scale']:g}"
+
+    def save(self, model: SRModel, folder: Path, step: int, score: float | None) -> None:
+        save_model(model, folder, self.record.model_extra(step, score))
+        card = hub_card(self.record.document, read_rows(self.folder / "validation.csv"))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    def show(self, step: int, model: SRModel) -> None:
+        images = []
+        # What gave no numbers has no picture.
+        with validation_network(model, self.config) as enlarge, suppress(OutputError):
+            images = [self._shown(sample, enlarge) for sample in self.drawn]
+        if images:
+            grid = sample_grid(images, self.scale)
+            write_grid(self.folder / SAMPLES / f"step-{step:08d}.png", grid)
+
+    def summarise(self) -> None:
         write_curves(self.folder)
         write_card(self.folder, self.record.document)
 

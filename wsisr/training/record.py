@@ -35,17 +35,20 @@ class RunRecord:
     folder : Path or None
         None: nothing is written (dry runs).
     document : dict
+    name : str
+        Of the file.
     """
 
     folder: Path | None
     document: dict[str, Any]
+    name: str = RUN_NAME
 
     def update(self, **values: Any) -> None:
         """Change some values and write the file."""
         self.document |= values
         if self.folder is not None:
             text = json.dumps(self.document, indent=2) + "\n"
-            replace_file(self.folder / RUN_NAME, text.encode())
+            replace_file(self.folder / self.name, text.encode())
 
     def model_extra(self, step: int, psnr: float | None) -> dict[str, Any]:
         """What a saved model says of itself."""
@@ -111,7 +114,7 @@ def new_record(
         "features": features,
         "config": config.to_dict(),
         "environment": dict(environment),
-        "command": " ".join(_without_folder(word) for word in sys.argv),
+        "command": command_line(),
         **extra,
     }
     plugins = plugins_of(config, plan)
@@ -125,6 +128,11 @@ def plugins_of(config: TrainConfig, plan: DataPlan) -> list[dict[str, str]]:
     found = [MODELS.record(config.model.name), RECIPES.record(config.recipe.kind)]
     own = [record for record in found if record is not None]
     return own + (plan.simulation.plugins if plan.simulation is not None else [])
+
+
+def command_line() -> str:
+    """The command that was typed, without folders."""
+    return " ".join(_without_folder(word) for word in sys.argv)
 
 
 def _without_folder(word: str) -> str:

@@ -1,0 +1,229 @@
+"""The numbers of a task for one image, and those of many together.
+
+Names begin with the task's. Parts (`Score.part`) are what pooled values are made of; no table
+shows them by themselves.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from wsisr.metrics.classes import accuracy, auc, balanced_accuracy
+from wsisr.metrics.objects import (
+    Detection,
+    Panoptic,
+    Weighted,
+    aji,
+    aji_plus,
+    binary_dice,
+    centroid_detection,
+    gland_detection,
+    object_dice,
+    object_hausdorff,
+    overlap,
+    panoptic,
+)
+from wsisr.selection.image_labels import ImageLabels
+from wsisr.tasks.kinds import GLAND_PX, Answer, LabelMap
+
+Better = Literal["high", "low", "zero"]
+Parts = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of an image.
+
+    Attributes
+    ----------
+    name, title : str
+    better : {"high", "low", "zero"}
+    digits : int
+    part : bool
+        Only a part of something pooled.
+    """
+
+    name: str
+    title: str
+    better: Better = "high"
+    digits: int = 4
+    part: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """Something that is computed once over all images.
+
+    Attributes
+    ----------
+    title : str
+    value : callable
+        Of the parts (each an array over images) and the images' classes.
+    better : {"high", "low"}
+    digits : int
+    """
+
+    title: str
+    value: Callable[[Parts, Sequence[str]], float]
+    better: Literal["high", "low"] = "high"
+    digits: int = 4
+
+
+def _parts(prefix: str, *names: str) -> list[Score]:
+    return [Score(name=f"{prefix}_{name}", title=name, part=True) for name in names]
+
+
+_DETECTION = ("hits", "extra", "missed")
+_WEIGHTED = ("truth_sum", "truth_area", "found_sum", "found_area")
+
+SCORES: Mapping[str, tuple[Score, ...]] = {
+    "nuclei": (
+        Score(name="nuclei_aji", title="nuclei: AJI"),
+        Score(name="nuclei_aji_plus", title="nuclei: AJI+"),
+        Score(name="nuclei_pq", title="nuclei: PQ"),
+        Score(name="nuclei_dq", title="nuclei: DQ"),
+        Score(name="nuclei_sq", title="nuclei: SQ"),
+        Score(name="nuclei_dice", title="nuclei: Dice (all pixels)"),
+        Score(name="nuclei_f1d", title="nuclei: F1 of detection"),
+        Score(
+            name="nuclei_count",
+            title="nuclei: too many (+) or too few (-), share of the truth",
+            better="zero",
+            digits=3,
+        ),
+        *_parts("nuclei_found", *_DETECTION),
+        *_parts("nuclei_panoptic", *_DETECTION, "iou_sum"),
+    ),
+    "glands": (
+        Score(name="glands_f1", title="glands: F1"),
+        Score(name="glands_dice", title="glands: object Dice"),
+        Score(
+            name="glands_hausdorff", title="glands: object Hausdorff, px", better="low", digits=1
+        ),
+        *_parts("glands_found", *_DETECTION),
+        *_parts("glands_pooled_dice", *_WEIGHTED),
+        *_parts("glands_pooled_hausdorff", *_WEIGHTED),
+    ),
+    "classes": (
+        Score(name="classes_accuracy", title="classes: accuracy"),
+        *_parts("classes", "probability", "said"),
+    ),
+}
+"""The first is what a task is judged by."""
+
+
+def nuclei_scores(truth: ImageLabels, found: LabelMap, radius_px: float) -> dict[str, float]:
+    """Scores of nuclei in one image; where single ones are not known, Dice alone.
+
+    Parameters
+    ----------
+    truth : ImageLabels
+    found : ndarray, shape (h, w)
+    radius_px : float
+        Of `centroid_detection`.
+    """
+    scores = dict.fromkeys((score.name for score in SCORES["nuclei"]), math.nan)
+    pair = overlap(truth.map, found)
+    scores["nuclei_dice"] = binary_dice(pair)
+    if not truth.instances:
+        return scores
+    quality, there = panoptic(pair), centroid_detection(truth.map, found, radius_px)
+    scores |= {
+        "nuclei_aji": aji(pair),
+        "nuclei_aji_plus": aji_plus(pair),
+        "nuclei_pq": quality.pq,
+        "nuclei_dq": quality.dq,
+        "nuclei_sq": quality.sq,
+        "nuclei_f1d": there.f1,
+    }
+    if len(pair.truth_area):
+        scores["nuclei_count"] = len(pair.found_area) / len(pair.truth_area) - 1.0
+    return scores | _filled("nuclei_found", there) | _filled("nuclei_panoptic", quality)
+
+
+def gland_scores(truth: ImageLabels, found: LabelMap) -> dict[str, float]:
+    """Scores of glands in one image.
+
+    What the image's border leaves of a gland and is smaller than anything that is taken for a
+    gland counts in neither map.
+    """
+    labels = truth.map
+    border = np.unique(np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1])))
+    small = [k for k in border.tolist() if k and int((labels == k).sum()) < GLAND_PX]
+    labels = np.where(np.isin(labels, small), 0, labels)
+    pair = overlap(labels, found)
+    there, dice = gland_detection(pair), object_dice(pair)
+    far = object_hausdorff(labels, found, pair)
+    missed = not pair.empty and not pair.shared.size
+    return {
+        "glands_f1": there.f1,
+        # One map is empty: nothing is alike, and there is no distance.
+        "glands_dice": 0.0 if missed else dice.value,
+        "glands_hausdorff": far.value,
+        **_filled("glands_found", there),
+        **_filled("glands_pooled_dice", dice),
+        **_filled("glands_pooled_hausdorff", far),
+    }
+
+
+def class_scores(truth: str, answer: Answer) -> dict[str, float]:
+    """Whether the likeliest class of one image is its own."""
+    names = list(answer.classes)
+    said = max(names, key=lambda name: answer.classes[name])
+    return {
+        "classes_accuracy": float(said == truth) if truth else math.nan,
+        "classes_probability": answer.classes[names[-1]],
+        "classes_said": float(names.index(said)),
+    }
+
+
+def pooled(task: str, classes: Sequence[str] = ()) -> tuple[Pooled, ...]:
+    """What is computed over all images of a task at once."""
+
+    def summed(kind: type, prefix: str, *names: str) -> Callable[[Parts], object]:
+        return lambda parts: kind(*(float(np.nansum(parts[f"{prefix}_{n}"])) for n in names))
+
+    if task == "nuclei":
+        found = summed(Detection, "nuclei_found", *_DETECTION)
+        quality = summed(Panoptic, "nuclei_panoptic", *_DETECTION, "iou_sum")
+        return (
+            Pooled(title="F1 of detection", value=lambda p, _: found(p).f1),  # type: ignore[attr-defined]
+            Pooled(title="PQ", value=lambda p, _: quality(p).pq),  # type: ignore[attr-defined]
+        )
+    if task == "glands":
+        there = summed(Detection, "glands_found", *_DETECTION)
+        dice = summed(Weighted, "glands_pooled_dice", *_WEIGHTED)
+        far = summed(Weighted, "glands_pooled_hausdorff", *_WEIGHTED)
+        return (
+            Pooled(title="F1", value=lambda p, _: there(p).f1),  # type: ignore[attr-defined]
+            Pooled(title="object Dice", value=lambda p, _: dice(p).value),  # type: ignore[attr-defined]
+            Pooled(
+                title="object Hausdorff, px",
+                value=lambda p, _: far(p).value,  # type: ignore[attr-defined]
+                better="low",
+                digits=1,
+            ),
+        )
+
+    def said(parts: Parts) -> list[str]:
+        return [classes[int(k)] for k in parts["classes_said"]]
+
+    measures = [
+        Pooled(title="accuracy", value=lambda p, t: accuracy(t, said(p))),
+        Pooled(title="balanced accuracy", value=lambda p, t: balanced_accuracy(t, said(p))),
+    ]
+    if len(classes) == 2:
+        measures.append(
+            Pooled(
+                title=f"AUC ({classes[-1]})",
+                value=lambda p, t: auc([x == classes[-1] for x in t], p["classes_probability"]),
+            )
+        )
+    return tuple(measures)
+
+
+def _filled(prefix: str, sums: Detection | Panoptic | Weighted) -> dict[str, float]:
+    return {f"{prefix}_{name}": float(value) for name, value in vars(sums).items()}

@@ -1,0 +1,518 @@
+"""`wsisr train --task`: a reference network is fitted by the same loop as every other network.
+
+Sampling, optimiser, trainer states and exact resume are `wsisr.training`'s; here is what is
+trained, on whom, and what is left of it: ``task.json`` in place of ``run.json``, so that no
+reference is ever taken for a super-resolution model.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from wsisr import __version__
+from wsisr.errors import ConfigError
+from wsisr.files import remove_partials
+from wsisr.inference.trained import CONFIG_NAME as SAVED_CONFIG
+from wsisr.inference.trained import WEIGHTS_NAME
+from wsisr.locks import IN_FOLDER, held
+from wsisr.models.wrapper import SRModel
+from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.store import PairStore, open_pairs
+from wsisr.store.verify_splits import identities
+from wsisr.tasks.data import HR, Labelled, TaskFeed, folds_of, labelled, seen_images, targets_of
+from wsisr.tasks.kinds import KINDS, Kind, Maps
+from wsisr.tasks.networks import TaskModel, build_network
+from wsisr.tasks.reference import FOLD, FORMAT, FORMAT_VERSION, RECORD_NAME, ask, read_record
+from wsisr.tasks.scores import SCORES, class_scores, gland_scores, nuclei_scores
+from wsisr.tasks.truth import Truth
+from wsisr.training.batches import Batch
+from wsisr.training.config import (
+    TrainConfig,
+    differences,
+    merge,
+    parse_config,
+    read_assignments,
+    read_config,
+)
+from wsisr.training.engine import Course, Job, Outcome, run_training
+from wsisr.training.interrupts import readable_faults
+from wsisr.training.outputs import CHECKPOINTS, CONFIG_NAME, RunFiles
+from wsisr.training.parallel import Processes, join, leave
+from wsisr.training.recipes import Backward, Logs, Recipe
+from wsisr.training.record import RunRecord, command_line, describe_environment
+from wsisr.training.request import FREE_TO_CHANGE
+from wsisr.training.start import choose_precision, make_folder
+from wsisr.training.state import read_state
+
+TASKS = Path("tasks")
+NUCLEUS_RADIUS_UM = 3.0
+_COMMON: Mapping[str, Any] = {
+    "data": {"flips": True},
+    "optim": {"optimiser": "adamw", "weight_decay": 1e-4, "betas": [0.9, 0.99], "clip_norm": 1.0,
+              "schedule": "cosine", "floor": 0.01},
+    "val": {"pictures": 0},
+}  # fmt: skip
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "recommended": {
+        "model": {"settings": {"width": 16}},
+        "data": {"batch": 4, "crop_lr_px": 192},
+        "optim": {"lr": 1e-3, "warmup_steps": 50},
+        "train": {"steps": 1500, "ema": 0.99, "log_every": 50, "save_every": 250},
+        "val": {"every": 500, "count": 64},
+    },
+    "tiny": {
+        "model": {"settings": {"width": 8, "levels": 3}},
+        "data": {"batch": 4, "crop_lr_px": 64},
+        "optim": {"lr": 5e-3, "warmup_steps": 5},
+        "train": {"steps": 60, "precision": "fp32", "ema": 0.9, "log_every": 20, "save_every": 20},
+        "val": {"every": 60, "count": 4},
+    },
+}
+"""recommended: minutes to an hour of a CPU; tiny: seconds, for trying out and for tests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRequest:
+    """What a user asks for; None stands for the default.
+
+    Attributes
+    ----------
+    task : str
+        ``nuclei``, ``glands`` or ``classes``.
+    data : Path
+        The pair store.
+    truth : tuple of Path
+        Folders of the labelled set.
+    images : str
+        What is learnt on: ``hr``, or a model (``bicubic``, a run) and its output at `scale`.
+    scale : float or None
+    lr_source : str
+        Degradation that LR is made by for it.
+    split : str
+        ``train``, or several with commas.
+    folds : int
+        0: one network, validated on the split ``val``. Else one for each part of the patients,
+        fitted on all others.
+    preset : str
+    assignments : tuple of str
+        ``section.key=value``.
+    output : Path or None
+        ``tasks/<task>`` by default; folds lie in it.
+    resume : bool
+    seed, steps : int or None
+    device : str or None
+    runs : Path
+        Where models are looked for.
+    """
+
+    task: str
+    data: Path = Path("pairs.zarr")
+    truth: tuple[Path, ...] = ()
+    images: str = HR
+    scale: float | None = None
+    lr_source: str = "bicubic"
+    split: str = "train"
+    folds: int = 0
+    preset: str = "recommended"
+    assignments: tuple[str, ...] = ()
+    output: Path | None = None
+    resume: bool = False
+    seed: int | None = None
+    steps: int | None = None
+    device: str | None = None
+    runs: Path = Path("runs")
+
+    @property
+    def kind(self) -> Kind:
+        if self.task not in KINDS:
+            raise ConfigError(f"--task {self.task}: there are {', '.join(KINDS)}")
+        return KINDS[self.task]
+
+    @property
+    def words(self) -> str:
+        """What the images are, without a folder."""
+        if self.images == HR:
+            return "HR"
+        if self.scale is None:
+            raise ConfigError(f"--images {self.images}: say at which --scale")
+        return f"{Path(self.images).name} x{self.scale:g} of {self.lr_source} LR"
+
+
+class TaskRecipe(Recipe):
+    """One loss, the task's."""
+
+    kind = "task"
+
+    def __init__(self, task: Kind) -> None:
+        super().__init__()
+        self.task = task
+
+    def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
+        assert batch.hr is not None
+        loss = self.task.loss(model(batch.lr).float(), batch.hr)
+        backward(loss)
+        return {"loss": loss.detach()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a network is validated on: images, and what is to be found in them."""
+
+    kind: Kind
+    classes: tuple[str, ...]
+    images: list[Any] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    radius_px: float = 12.0
+
+
+class TaskFiles(RunFiles):
+    """The folder of a reference."""
+
+    def __init__(self, *given: Any, names: tuple[str, ...]) -> None:
+        self.columns = ("step", *names)  # type: ignore[misc]
+        super().__init__(*given)
+
+    def group(self, row: dict[str, float]) -> str:
+        return "val"
+
+    def save(self, model: SRModel, folder: Path, step: int, score: float | None) -> None:
+        folder.mkdir(parents=True)
+        tensors = {
+            key: value.detach().cpu().contiguous().clone()
+            for key, value in model.state_dict().items()
+        }
+        save_file(tensors, folder / WEIGHTS_NAME)
+        text = json.dumps(self.record.document | {"step": step, "score": score}, indent=2)
+        (folder / SAVED_CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+class TaskCourse(Course):
+    """Validated by the task's own scores; the first of them keeps the best."""
+
+    best_key = "score"
+
+    def __init__(self, held_out: Held) -> None:
+        self.held_out = held_out
+        self.scores = [score for score in SCORES[held_out.kind.name] if not score.part]
+        self.headline = self.scores[0].name  # type: ignore[misc]
+
+    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+        assert isinstance(model, TaskModel)
+        if not self.held_out.images:
+            return []
+        model.eval()
+        own, mine = self.held_out, []
+        for image, labels, name in zip(own.images, own.labels, own.names, strict=True):
+            answer = ask(model, own.kind, image, own.classes, job.device)
+            mine.append(score_answer(own.kind, answer, labels, name, own.radius_px))
+        return [{s.name: _mean([row[s.name] for row in mine]) for s in self.scores}]
+
+    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+        names = tuple(score.name for score in self.scores)
+        return TaskFiles(folder, job.config, job.record, step, names=names)
+
+    def words(self, row: dict[str, float]) -> str:
+        shown = ", ".join(f"{s.title} {row[s.name]:.{s.digits}f}" for s in self.scores[:3])
+        return f"held out: {shown}"
+
+
+def score_answer(
+    kind: Kind, answer: Any, labels: Any, name: str, radius_px: float
+) -> dict[str, float]:
+    """All numbers of an image (`SCORES`).
+
+    Parameters
+    ----------
+    kind : Kind
+    answer : Answer
+    labels : ImageLabels or None
+        Of tasks whose truth are objects.
+    name : str
+        The image's class, for the others.
+    radius_px : float
+        Of the detection of nuclei.
+    """
+    if kind.name == "nuclei":
+        return nuclei_scores(labels, answer.labels, radius_px)
+    if kind.name == "glands":
+        return gland_scores(labels, answer.labels)
+    return class_scores(name, answer)
+
+
+def detection_radius_px(store: PairStore) -> float:
+    """3 um in HR px; by the nominal magnification where no resolution is stated."""
+    first = next(iter(store.slides.values()))
+    um = first.spec(store.arrays[0]).um_per_px
+    nominal = 10.0 / float(store.arrays[0].rstrip("x"))
+    return NUCLEUS_RADIUS_UM / (um or nominal)
+
+
+def resolve(request: TaskRequest) -> TrainConfig:
+    """The configuration that a request means, earlier runs apart."""
+    if request.preset not in PRESETS:
+        raise ConfigError(f"--preset {request.preset}: references have {', '.join(PRESETS)}")
+    content = merge(merge({}, _COMMON), PRESETS[request.preset])
+    content = merge(content, {"data": {"lr_source": request.words}, "recipe": {"kind": "task"}})
+    content = merge(content, _asked(request))
+    own = {"name": request.kind.network, "preset": request.preset, "scale": None}
+    content["model"] = merge(content.get("model", {}), own)
+    return parse_config(content)
+
+
+def _asked(request: TaskRequest) -> dict[str, Any]:
+    given = {"seed": request.seed, "steps": request.steps}
+    train = {key: value for key, value in given.items() if value is not None}
+    return merge({"train": train}, read_assignments(list(request.assignments)))
+
+
+def train_task(request: TaskRequest, report: Reporter = silent) -> tuple[tuple[Outcome, ...], Path]:
+    """Fit a reference, or one for each fold; returns how they ended and the folder.
+
+    Raises
+    ------
+    ConfigError, StoreError, TrainingError
+        One sentence with the remedy.
+    """
+    kind = request.kind
+    config = resolve(request)
+    store = open_pairs(request.data)
+    truth = Truth(store, request.truth)
+    samples = labelled(store, request.split, kind, truth)
+    folder = request.output or TASKS / request.task
+    try:
+        processes, device = join(request.device)
+        if processes.count > 1:
+            raise ConfigError("a reference is fitted by one process; leave torchrun out")
+        images = seen_images(
+            store, samples, request.images, scale=request.scale, lr_source=request.lr_source,
+            runs=request.runs, device=device, seed=config.train.seed, report=report,
+        )  # fmt: skip
+        seen = list(zip(samples, images, strict=True))
+        if not request.folds:
+            held_out: list[tuple[Labelled, Any]] = []
+            if "val" in store.split_names() and "val" not in request.split.split(","):
+                with suppress(ConfigError):  # without any, the last step counts
+                    others = labelled(store, "val", kind, truth)
+                    held_out = list(
+                        zip(others, [store.patch(s.slide, s.row, store.arrays[0]) for s in others],
+                            strict=True)
+                    )  # fmt: skip
+            run = _Run(request, config, store, truth, seen, held_out, folder, None)
+            return (run.train(processes, device, report),), folder
+        if not request.resume and any(folder.glob(f"{FOLD}*/{RECORD_NAME}")):
+            raise ConfigError(f"{folder} holds folds already: --resume, or another folder with -o")
+        fold = folds_of({s.patient: s.label for s in samples}, request.folds, config.train.seed)
+        ended = []
+        for at in range(request.folds):
+            parts: tuple[list[Any], list[Any]] = ([], [])
+            for sample, image in seen:
+                parts[fold[sample.patient] == at].append((sample, image))
+            place = folder / f"{FOLD}{at + 1}"
+            run = _Run(request, config, store, truth, *parts, place, (at + 1, request.folds))
+            ended.append(run.train(processes, device, report))
+            if ended[-1].state == "interrupted":
+                break
+        return tuple(ended), folder
+    finally:
+        leave()
+
+
+@dataclass
+class _Run:
+    request: TaskRequest
+    config: TrainConfig
+    store: PairStore
+    truth: Truth
+    fitted: list[tuple[Labelled, Any]]
+    held_out: list[tuple[Labelled, Any]]
+    folder: Path
+    fold: tuple[int, int] | None
+
+    def train(self, processes: Processes, device: torch.device, report: Reporter) -> Outcome:
+        """One network, from its beginning or from where it stopped."""
+        with _alone(self.folder):
+            earlier = None
+            if (self.folder / RECORD_NAME).is_file():
+                earlier = read_record(self.folder)
+                self._go_on(earlier)
+            if earlier and earlier["state"] == "finished" and earlier["step"] >= earlier["steps"]:
+                _say(report, f"{self.folder} is finished.")
+                return Outcome(
+                    state="finished", step=earlier["step"], validation=(), best=earlier["best"]
+                )
+            job = self._job(earlier, processes, device, report)
+            return run_training(job)
+
+    def _go_on(self, earlier: Mapping[str, Any]) -> None:
+        if not self.request.resume:
+            raise ConfigError(
+                f"{self.folder} is already there ({earlier['state']}, step {earlier['step']} of "
+                f"{earlier['steps']}): go on with it by --resume, or name another folder with -o"
+            )
+        if earlier["task"] != self.request.task:
+            raise ConfigError(f"{self.folder} is a reference for {earlier['task']}")
+        path = self.folder / CONFIG_NAME
+        old = parse_config(read_config(path), str(path))
+        new = parse_config(merge(old.to_dict(), _asked(self.request)))
+        changed = differences(old, new, FREE_TO_CHANGE - {"data.batch", "train.accumulate"})
+        if self.request.words != earlier["images"]:
+            changed.append(f"images were {earlier['images']}, not {self.request.words}")
+        if earlier["store"]["content"] != self._content():
+            changed.append("the store or its patients are others")
+        if changed:
+            raise ConfigError(
+                f"--resume goes on with {self.folder} as it was, and {'; '.join(changed)}; start "
+                "another one with -o"
+            )
+        self.config = new
+
+    def _content(self) -> str:
+        import hashlib
+
+        total = hashlib.blake2b(self.store.content_digest().encode(), digest_size=16)
+        rows = np.array([(s.slide_index, s.row) for s, _ in self.fitted], "<i4")
+        total.update(rows.tobytes())
+        return total.hexdigest()
+
+    def _job(
+        self,
+        earlier: Mapping[str, Any] | None,
+        processes: Processes,
+        device: torch.device,
+        report: Reporter,
+    ) -> Job:
+        request, config, kind = self.request, self.config, self.request.kind
+        classes = self._classes()
+        samples = [sample for sample, _ in self.fitted]
+        targets, _ = targets_of(kind, samples, self.truth, classes)
+        chosen = self._spread(self.held_out, config.val.count)
+        _, labels = targets_of(kind, [s for s, _ in chosen], self.truth, classes)
+        held_out = Held(
+            kind=kind,
+            classes=classes,
+            images=[image for _, image in chosen],
+            labels=labels,
+            names=[sample.label for sample, _ in chosen],
+            radius_px=detection_radius_px(self.store),
+        )
+        model = build_network(
+            kind.network, kind.channels(classes), config.model.settings, config.train.seed,
+            config.model.preset,
+        )  # fmt: skip
+        state = None
+        if earlier is not None:
+            state = read_state(self.folder / CHECKPOINTS)
+            for line in state.skipped if state is not None else ():
+                _say(report, line)
+        where = f"fold {self.fold[0]} of {self.fold[1]}, " if self.fold else ""
+        patients = sorted({sample.patient for sample in samples})
+        _say(
+            report,
+            f"{kind.title}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
+            f"{len(samples)} images ({request.words}) of {len(patients)} patients, "
+            f"{len({s.patient for s, _ in self.held_out})} held out.",
+        )
+        with readable_faults(config):
+            feed = TaskFeed([image for _, image in self.fitted], targets, config, device, processes)
+        return Job(
+            config=config,
+            precision=choose_precision(config.train.precision, device, model.info),
+            model=model,
+            recipe=TaskRecipe(kind),
+            feed=feed,
+            samples={},
+            record=self._record(model, classes, patients, processes, device, state),
+            device=device,
+            processes=processes,
+            report=report,
+            folder=self.folder,
+            state=state,
+            course=TaskCourse(held_out),
+        )
+
+    def _spread(self, items: list[Any], count: int) -> list[Any]:
+        at = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).round())
+        return [items[int(k)] for k in at] if items else []
+
+    def _classes(self) -> tuple[str, ...]:
+        if isinstance(self.request.kind, Maps):
+            return ()
+        known = {s.label for s, _ in (*self.fitted, *self.held_out)}
+        named: Any = self.store.attributes["manifest"].get("labels") or {}
+        order = [name for name in named.get("classes", ()) if name in known]
+        classes = (*order, *sorted(known - set(order)))
+        if len(classes) < 2:
+            raise ConfigError(f"{self.store.path}: all images are {classes[0]}; classes are two")
+        return classes
+
+    def _record(
+        self,
+        model: TaskModel,
+        classes: tuple[str, ...],
+        patients: list[str],
+        processes: Processes,
+        device: torch.device,
+        state: Any,
+    ) -> RunRecord:
+        config, store = self.config, self.store
+        slides = identities(store, sorted({s.slide for s, _ in self.fitted}), {})
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "created_with": f"wsisr {__version__}",
+            "task": self.request.task,
+            "network": config.model.name,
+            "settings": vars(model.settings),
+            "classes": list(classes),
+            "images": self.request.words,
+            "fold": list(self.fold) if self.fold else None,
+            "seed": config.train.seed,
+            "state": "running",
+            "step": 0,
+            "steps": config.train.steps,
+            "best": None if state is None else state.scalars["best"],
+            "patients": patients,
+            "files": sorted({slide.fingerprint for slide in slides} - {""}),
+            "store": {
+                "path": store.path.name,
+                "digest": store.content_digest(),
+                "manifest": str(store.attributes["manifest"].get("name", "")),
+                "content": self._content(),
+            },
+            "samples": {"fitted": len(self.fitted), "held_out": len(self.held_out)},
+            "parameters": model.parameter_count,
+            "config": config.to_dict(),
+            "environment": describe_environment(device, processes),
+            "command": command_line(),
+        }
+        return RunRecord(folder=self.folder, document=document, name=RECORD_NAME)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    make_folder(folder)
+    with held(folder / IN_FOLDER, folder, "training", command_line()):
+        for place in (folder, folder / CHECKPOINTS):
+            remove_partials(place)
+        others = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
+        if others - {CONFIG_NAME, "tensorboard"} and not (folder / RECORD_NAME).is_file():
+            raise ConfigError(f"{folder} is there and is no reference; name another folder with -o")
+        yield
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _say(report: Reporter, text: str) -> None:
+    report(ProgressEvent(stage="train", message=text))
