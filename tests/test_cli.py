@@ -180,12 +180,30 @@ def test_what_the_system_refuses_is_one_sentence_in_every_command(
     assert stop.value.code == 2 and words in error and error.count("\n") == 1
 
 
-def test_a_url_is_no_local_file(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tissue", "mask"], "is a URL"),
+        (["keep"], "is a URL"),
+        (["train", "--model", "edsr", "--init-from"], "is a URL"),
+        (["train", "--model", "edsr", "--data"], "do not belong into an address"),
+        (["inspect"], "do not belong into an address"),
+        (["verify", "--quick"], "do not belong into an address"),
+        (["verify", "p.zarr", "--against"], "no zarr.json here"),
+        (["report"], "do not belong into an address"),
+    ],
+)
+def test_a_url_is_read_where_stores_are_and_never_a_local_file(
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["wsisr", "inspect", "https://me:pw@host/a.svs?sig=1"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsisr", *words, "https://me:hush@host/a.svs?sig=quiet"])
     with pytest.raises(SystemExit) as stop:
         main()
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and "is a URL" in error
-    assert "pw" not in error and "sig" not in error
+    assert stop.value.code == 2 and said in error
+    assert "hush" not in error and "quiet" not in error

@@ -130,9 +130,10 @@ def refuse_remote_output(output: object) -> None:
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", str(output))
     if found:
         raise ConfigError(
-            f"the output is a {found[1]} address, and wsisr writes to local disks alone; write it "
-            "to a folder here and, when it is whole, copy that with your storage's own tool (aws "
-            "s3 cp --recursive, gcloud storage cp -r, rclone copy)."
+            f"the output is a {found[1]} address, and this command writes to local disks alone; "
+            "write it to a folder here and, when it is whole, put it there: a store with wsisr "
+            "upload, anything else with your storage's own tool (aws s3 cp --recursive, gcloud "
+            "storage cp -r, rclone copy)."
         )
 
 

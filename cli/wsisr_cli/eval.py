@@ -31,7 +31,7 @@ def command(
             "NAME@ARRAY=FOLDER where the store has several LR; repeat for several."
         ),
     ] = None,
-    data: Annotated[Path, typer.Option(help="Pair store.")] = Path("pairs.zarr"),
+    data: Annotated[Path, typer.Option(help="Pair store, also s3://...")] = Path("pairs.zarr"),
     runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
     split: Annotated[
         str, typer.Option(help="test; val is stamped, since models were chosen on it.")
@@ -125,10 +125,11 @@ def command(
     from wsisr.evaluation import EvalSettings, evaluate, parse_scales
     from wsisr.evaluation.tables import overview
     from wsisr.reporting.evaluation_page import write_evaluation_report
+    from wsisr.store.object_files import url_of
 
     use(plugin)
     if dask is not None:  # workers have folders of their own
-        data, runs = data.absolute(), runs.absolute()
+        data, runs = data if url_of(data) else data.absolute(), runs.absolute()
         model = [str(Path(m).absolute()) if Path(m).exists() else m for m in model or ()]
     settings = EvalSettings(
         scales=parse_scales(scales),

@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    store: Annotated[Path, typer.Argument(help="The pair store, e.g. pairs.zarr.")],
+    store: Annotated[
+        Path, typer.Argument(help="The pair store, e.g. pairs.zarr or s3://bucket/pairs.zarr.")
+    ],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     to: Annotated[
         str,

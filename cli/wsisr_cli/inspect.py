@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    path: Annotated[Path, typer.Argument(help="A slide, a folder of slides or a store.")],
+    path: Annotated[
+        Path, typer.Argument(help="A slide, a folder of slides, or a store (also s3://...).")
+    ],
     backend: Annotated[
         str | None, typer.Option(help="direct, dicom, tiffslide, openslide or image.")
     ] = None,
@@ -21,16 +23,22 @@ def command(
 ) -> None:
     """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
     from wsisr.checkup.inspection import describe_alignment, describe_slide, slides_below
-    from wsisr.errors import WsisrError
+    from wsisr.errors import StoreError, WsisrError
+    from wsisr.store import describe_store
+    from wsisr.store.object_files import url_of
+    from wsisr.store.summarise import is_store
 
-    if (path / "zarr.json").is_file():
-        from wsisr.store import describe_store
-
+    if is_store(path):
         typer.echo(describe_store(path))
         alignment = describe_alignment(path)
         if alignment:
             typer.echo(alignment)
         return
+    if url := url_of(path):
+        raise StoreError(
+            f"{url}: no pair store lies there. Of addresses, inspect looks at stores; open one "
+            "slide in Python with wsisr.slides.open_slide(url), or copy it here."
+        )
     paths, left_out = slides_below(path) if path.is_dir() else ([path], [])
     for line in left_out:
         typer.echo(line)

@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "inspect",
     "verify": "verify",
     "export": "export",
+    "upload": "upload",
     "doctor": "doctor",
     "demo": "demo",
     "bench": "bench",
@@ -42,6 +43,33 @@ COMMANDS: dict[str, str] = {
     "report": "report",
 }
 """Single commands: name -> module of this package with a function `command`."""
+
+URLS: dict[str, tuple[str, ...]] = {
+    "build-pairs": ("",),
+    "inspect": ("",),
+    "verify": ("", "--against"),
+    "export": ("",),
+    "report": ("",),
+    "upload": ("",),
+    "train": ("--data",),
+    "eval": ("--data",),
+}
+"""Commands that read from addresses: as an argument, or as the value of an option."""
+
+FLAGS = frozenset(
+    [
+        "--quick",
+        "--duplicates",
+        "--no-duplicates",
+        "--allow-identifiers",
+        "--overwrite",
+        "--private-ids",
+        "--dry-run",
+        "--finish",
+        "--resume",
+    ]
+)
+"""Options without a value, so that an argument may follow them."""
 
 INTERRUPTED = 130
 
@@ -104,11 +132,17 @@ def _refuse_remote_input(arguments: Sequence[str]) -> None:
     """A path library makes ``https:/`` of a URL, and then there is no such file."""
     from wsisr.errors import ConfigError
 
+    reads = URLS.get(next(iter(arguments), ""), ())
     for before, argument in pairwise(("", *arguments)):
-        if before != "--dask" and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
+        option = before if before[:1] == "-" and before not in FLAGS else ""
+        if option in (*reads, "--dask"):
+            continue
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", argument):
             raise ConfigError(
-                f"{argument} is a URL, and wsisr's commands read local files; copy it here, or "
-                "open the one slide in Python with wsisr.slides.open_slide(url)."
+                f"{argument} is a URL, and local files are read there; copy it here. Stores are "
+                "read from addresses by inspect, verify, train --data, eval --data, export and "
+                "report, slides by build-pairs; one slide opens in Python with "
+                "wsisr.slides.open_slide(url)."
             )
 
 

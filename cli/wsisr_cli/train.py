@@ -14,7 +14,7 @@ def command(
     model: Annotated[
         str | None, typer.Option(help="Network, e.g. mihatp (see `wsisr models list`).")
     ] = None,
-    data: Annotated[Path, typer.Option(help="The pair store.")] = Path("pairs.zarr"),
+    data: Annotated[Path, typer.Option(help="The pair store, also s3://...")] = Path("pairs.zarr"),
     scale: Annotated[
         int | None,
         typer.Option(help="HR over LR of a fixed-scale model. [default: 4]"),

@@ -7,7 +7,9 @@ import typer
 
 
 def command(
-    store: Annotated[Path, typer.Argument(help="The pair store, e.g. pairs.zarr.")],
+    store: Annotated[
+        Path, typer.Argument(help="The pair store, e.g. pairs.zarr or s3://bucket/pairs.zarr.")
+    ],
     against: Annotated[
         Path | None,
         typer.Option(help="A second store: find patients, files and tissue that both have."),

@@ -10,6 +10,7 @@ from wsisr.reporting.page import Page
 from wsisr.reporting.store_drawings import funnel_drawing
 from wsisr.reporting.store_facts import funnel_steps, read_facts
 from wsisr.store.layout import StorePaths
+from wsisr.store.object_files import url_of
 
 
 def write_store_report(path: Path, output: Path | None = None) -> Path:
@@ -36,7 +37,8 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     ConfigError
         If the page cannot be written.
     """
-    folder = StorePaths(path).report
+    # Beside a store of this machine; of one elsewhere, here.
+    folder = StorePaths(path if url_of(path) is None else Path(path.name)).report
     target = folder / "report.html" if output is None else output
     facts = read_facts(path, folder)
     s = facts.summary

@@ -5,6 +5,8 @@ from pathlib import Path
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import RUN_NAME
 from wsisr.reporting.page import INDEX_NAME
+from wsisr.store.object_files import url_of
+from wsisr.store.summarise import is_store
 
 PAGE_NAME = "report.html"
 
@@ -33,7 +35,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         If it is a store that cannot be read.
     """
     target = output / PAGE_NAME if output is not None and output.is_dir() else output
-    if (path / "zarr.json").is_file():
+    if is_store(path):
         from wsisr.reporting.store_page import write_store_report
 
         return write_store_report(path, target)
@@ -61,6 +63,8 @@ def _what_else(path: Path) -> str:
         "reports are written of a pair store (pairs.zarr), a training run or a folder of runs "
         "(runs/), an evaluation (eval/) and a study"
     )
+    if url_of(path) is not None:
+        return f"{url_of(path)} is no pair store; {known}."
     if not path.exists():
         return f"{path} does not exist; {known}."
     if path.is_file():

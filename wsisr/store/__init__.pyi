@@ -10,6 +10,8 @@ from .slide_writer import SlideWriter as SlideWriter
 from .summarise import describe_store as describe_store
 from .summarise import summarise_store as summarise_store
 from .table import Table as Table
+from .upload import UploadResult as UploadResult
+from .upload import upload_store as upload_store
 from .verify import VerifyReport as VerifyReport
 from .verify import verify_store as verify_store
 from .writer import StoreWriter as StoreWriter

@@ -3,13 +3,16 @@
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wsisr.files import write_buffers
 from wsisr.store.places import Buffer
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_OPEN_FILES = 192
 """Well below the common limit of 1024 open files of a process."""
@@ -97,6 +100,9 @@ class LocalFiles:
 
     def ahead(self, wanted: Iterable[tuple[str, int, int]]) -> None:
         pass
+
+    def together(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        return [work(item) for item in items]
 
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()

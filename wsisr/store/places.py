@@ -1,22 +1,23 @@
 """The one way to the files of a store: get, ranges, list and put, by keys below one root.
 
 A `Files` is a root with files below it, named by relative keys with ``/``: a local folder
-(`wsisr.store.local_files`) or, where a store is read in place, a prefix of a bucket. A `Place` is
+(`wsisr.store.local_files`) or what lies in a bucket (`wsisr.store.object_files`). A `Place` is
 one of its folders or files, and goes about like a path. Nothing else of this package opens, lists
 or looks at a file of a store; what makes files appear at once (staging, syncing, swapping) is
 `wsisr.files`, and local.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-from wsisr.errors import StoreError
+from typing import Any, Protocol, TypeVar
 
 Buffer = memoryview | bytearray
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class OpenFile(Protocol):
@@ -60,6 +61,9 @@ class Files(Protocol):
 
         Where they travel, they are fetched together now; else nothing happens.
         """
+
+    def together(self, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """`work` of each item, in their order; at the same time where reading is a journey."""
 
     def exists(self, key: str) -> bool:
         """Whether there is a file of this name."""
@@ -143,12 +147,12 @@ def place_of(address: Address) -> Place:
         For an address that cannot be read.
     """
     from wsisr.store.local_files import LocalFiles
+    from wsisr.store.object_files import ObjectFiles, url_of
 
     if isinstance(address, Place):
         return address
-    if "://" in os.fspath(address):
-        raise StoreError(f"{os.fspath(address)}: stores are read from directories; copy it first.")
-    return Place(LocalFiles(Path(address)))
+    url = url_of(address)
+    return Place(LocalFiles(Path(address)) if url is None else ObjectFiles(url))
 
 
 def local_path(place: Place) -> Path | None:

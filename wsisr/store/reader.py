@@ -25,7 +25,7 @@ from wsisr.store.schema import (
     read_root_attributes,
 )
 from wsisr.store.shard_index import ShardIndexes
-from wsisr.store.shard_reader import ShardReader
+from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.table import Table, concatenate, empty_column
 
 UInt8Array = NDArray[np.uint8]
@@ -178,7 +178,12 @@ class PairStore:
                 check_array_name(name)
         self._index = {name: at for at, name in enumerate(self.attributes["slides"])}
         self._short: dict[str, list[str]] | None = None
-        self._present = dict.fromkeys(s for s in self._index if self.paths.slide(s).meta.exists())
+        there = self.paths.root.files.together(
+            lambda name: self.paths.slide(name).meta.exists(), list(self._index)
+        )
+        self._present = dict.fromkeys(
+            name for name, is_there in zip(self._index, there, strict=True) if is_there
+        )
         self._views: dict[str, SlideView] = {}
         self._verify = verify
         self._threads = max(1, threads)
@@ -279,7 +284,9 @@ class PairStore:
             are NaN, -1, 0 (unsigned) or False.
         """
         ids = list(self.slides) if slide is None else [self._id(slide)]
-        parts = [self._slide_table(self.slides[name], kept, columns) for name in ids]
+        parts = self.paths.root.files.together(
+            lambda name: self._slide_table(self.slides[name], kept, columns), ids
+        )
         return concatenate(parts, self.arrays)
 
     def to_pandas(self) -> Any:
@@ -319,12 +326,12 @@ class PairStore:
         StoreError
             If the build is not finished or has no such split.
         """
-        if not self.paths.splits.names():
+        folder = self.paths.splits / name
+        if not (folder / META).exists() and not self.paths.splits.names():
             raise StoreError(
                 f"{self.path} has no splits yet: its build is not finished. Run the same "
                 "wsisr build-pairs command again."
             )
-        folder = self.paths.splits / name
         if not (folder / META).exists():
             names = ", ".join(self.split_names())
             raise StoreError(f"{self.path} has no split {name!r}; it has {names}.")
@@ -393,6 +400,7 @@ class PairStore:
             reader.check(pairs[members, 1], tops[members], lefts[members], height, width)
             for at in np.flatnonzero(members).tolist():
                 jobs.append((reader, int(pairs[at, 1]), int(tops[at]), int(lefts[at]), out[at]))
+        fetch_ahead(jobs)
         _run(jobs, self._executor() if self._threads > 1 else None, self._threads)
         return out
 
@@ -459,9 +467,6 @@ def _damage_of(meta: Place) -> Iterator[None]:
         if str(meta) in str(error):
             raise
         raise CorruptStoreError(f"{meta}: {error}") from error
-
-
-Job = tuple[ShardReader, int, int, int, UInt8Array]
 
 
 def _run(jobs: list[Job], pool: ThreadPoolExecutor | None, threads: int) -> None:

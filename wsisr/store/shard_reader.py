@@ -8,6 +8,7 @@ zarr-python, one patch at a time.
 
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -159,6 +160,7 @@ class ShardReader:
         elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise StoreError(f"out must be a C-contiguous uint8 array of shape {shape}.")
         jobs = list(zip(index.tolist(), tops.tolist(), lefts.tolist(), out, strict=True))
+        fetch_ahead([(self, *job) for job in jobs])
         if self._threads > 1 and count > 1:
             # One slice per thread: a task per patch would cost as much as a raw read.
             step = -(-count // self._threads)
@@ -200,6 +202,32 @@ class ShardReader:
                     f"{self.place}: a crop of {size} px at {name} = {int(start.min())} to "
                     f"{int(start.max())} does not lie in patches of {extent} px."
                 )
+
+    def shard_of(self, row: int) -> int:
+        """Which shard holds a patch."""
+        return 0 if self._layout is None else row // self._layout.shards.patches
+
+    def ranges(self, row: int, y: int, x: int, out: UInt8Array) -> list[tuple[str, int, int]]:
+        """What `read_into` will read: key, offset and length; nothing where that is not known."""
+        layout = self._layout
+        if layout is None:
+            return []
+        shard, place = divmod(row, layout.shards.patches)
+        key = f"{self._folder}c/{shard}/0/0/0"
+        try:
+            with self._files.open(key) as file:
+                cells = layout.shards.patches * layout.shards.chunks_per_patch
+                index = self._indexes.get(f"{self._address}/c/{shard}/0/0/0", file, cells)
+        except (FileNotFoundError, CorruptStoreError):
+            return []  # `read_into` says so
+        index = index[place * layout.shards.chunks_per_patch :]
+        tile, height, width = layout.shards.tile_px, out.shape[0], out.shape[1]
+        return [
+            (key, *index[ty * layout.shards.tiles + tx].tolist())
+            for ty in range(y // tile, (y + height - 1) // tile + 1)
+            for tx in range(x // tile, (x + width - 1) // tile + 1)
+            if index[ty * layout.shards.tiles + tx, 0] != ABSENT
+        ]
 
     def _read_direct(self, layout: KnownLayout, row: int, y: int, x: int, out: UInt8Array) -> None:
         shards = layout.shards
@@ -320,6 +348,21 @@ class ShardReader:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="wsisr-read")
             self._pool_pid = os.getpid()
         return self._pool
+
+
+Job = tuple[ShardReader, int, int, int, UInt8Array]
+"""Reader, row, top and left of a crop, and where it goes."""
+
+
+def fetch_ahead(jobs: Sequence[Job]) -> None:
+    """Where reading is a journey, fetch what the readers of one store will read, together."""
+    if not jobs or not jobs[0][0].place.files.remote:
+        return
+    files = jobs[0][0].place.files
+    # One job of each shard first: each shard's index is asked for once.
+    firsts = {(job[0].place.key, job[0].shard_of(job[1])): job for job in jobs}
+    files.together(lambda job: job[0].ranges(*job[1:]), list(firsts.values()))
+    files.ahead(place for job in jobs for place in job[0].ranges(*job[1:]))
 
 
 def _integers(values: ArrayLike, what: str) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.store.layout import META
-from wsisr.store.places import Place
+from wsisr.store.places import Address, Place, place_of
 from wsisr.store.reader import PairStore, SlideView, open_pairs
 from wsisr.store.schema import FUNNEL_STEPS, KEPT
 
@@ -94,7 +94,7 @@ class StoreSummary:
         return "\n".join(_lines(self))
 
 
-def summarise_store(path: Path) -> StoreSummary:
+def summarise_store(path: Address) -> StoreSummary:
     """Count and summarise a store; reads columns, not pixels.
 
     Raises
@@ -177,14 +177,14 @@ def overrides_of(store: PairStore) -> dict[str, int]:
     return dict(sorted(given.items()))
 
 
-def describe_store(path: Path) -> str:
+def describe_store(path: Address) -> str:
     """A store in words: contents, funnel, alignment."""
     return str(summarise_store(path))
 
 
-def is_store(path: Path) -> bool:
-    """Whether a path looks like a pair store (and not like a slide)."""
-    return (path / META).is_file()
+def is_store(path: Address) -> bool:
+    """Whether a path or URL looks like a pair store (and not like a slide)."""
+    return (place_of(path) / META).exists()
 
 
 def _percentiles(name: str, values: NDArray[Any]) -> dict[str, float]:

@@ -25,7 +25,8 @@ from wsisr.store.features import (
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META, SLIDES, SPLITS
 from wsisr.store.metadata import group_document, to_json
-from wsisr.store.places import Place
+from wsisr.store.object_files import LISTING, MARK
+from wsisr.store.places import Address, Place
 from wsisr.store.reader import PairStore, open_pairs
 from wsisr.store.schema import KEPT
 from wsisr.store.verify_slide import verify_slide
@@ -89,8 +90,8 @@ class VerifyReport:
 
 
 def verify_store(
-    path: Path,
-    against: Path | None = None,
+    path: Address,
+    against: Address | None = None,
     *,
     deep: bool = True,
     duplicates: bool = True,
@@ -100,8 +101,8 @@ def verify_store(
 
     Parameters
     ----------
-    path : Path
-    against : Path or None
+    path : path, URL or Place
+    against : path, URL or Place, or None
         A second store: no patient, group, file or tissue of its test split may be in this one's
         train or val split, nor the other way round.
     deep : bool
@@ -146,7 +147,7 @@ def verify_store(
     if duplicates:
         findings += _check_duplicates(store, slides, reporter)
     if against is not None:
-        findings += _check_against(store, slides, against, duplicates, reporter)
+        findings += _check_against(store, slides, open_pairs(against), duplicates, reporter)
     findings.sort(key=lambda finding: finding.severity != "error")
     return VerifyReport(
         path=store.path, slides=len(store.slides), patches=patches, findings=tuple(findings)
@@ -163,7 +164,7 @@ def _check_root(store: PairStore) -> list[Finding]:
     slides = store.paths.slides
     if not (slides / META).exists() or (slides / META).get() != empty:
         findings.append(error("metadata", f"{SLIDES}/{META} is missing or was edited."))
-    extra = sorted(set(store.paths.root.names()) - {META, SLIDES, SPLITS})
+    extra = sorted(set(store.paths.root.names()) - {META, SLIDES, SPLITS, LISTING, MARK})
     listed = set(attributes["slides"])
     for name in sorted(set(slides.names()) - {META}):
         if name not in listed:
@@ -322,18 +323,17 @@ def _same_tissue(pair: SameTissue, who: str) -> str:
 def _check_against(
     store: PairStore,
     slides: Sequence[SlideIdentity],
-    against: Path,
+    other: PairStore,
     duplicates: bool,
     reporter: Reporter,
 ) -> list[Finding]:
     """Leaks between two stores: what one learns from must not be in the other's test split."""
-    other = open_pairs(against)
     splits, faults = read_splits(other)
     if faults:
-        raise StoreError(f"{against}: {faults[0].text} Run wsisr verify on it first.")
+        raise StoreError(f"{other.path}: {faults[0].text} Run wsisr verify on it first.")
     theirs = identities(other, list(other.slides), splits)
     findings: list[Finding] = _check_keys(store, other)
-    findings += _check_assumed(slides, theirs, against.name, duplicates)
+    findings += _check_assumed(slides, theirs, other.path.name, duplicates)
     for what in ("patient", "group", "fingerprint"):
         table: dict[str, list[SlideIdentity]] = {}
         for slide in theirs:
@@ -342,8 +342,8 @@ def _check_against(
             value = slide.elsewhere(what)
             for match in table.get(value, []) if value else []:
                 name = "the same file" if what == "fingerprint" else f"{what} {value}"
-                text = f"{name}: {slide.slide} here, {match.slide} in {against.name}"
-                findings.append(_crossing(text, slide, match, against.name))
+                text = f"{name}: {slide.slide} here, {match.slide} in {other.path.name}"
+                findings.append(_crossing(text, slide, match, other.path.name))
     if not duplicates:
         return findings
     fields = _fields(store, slides) + _fields(other, theirs)
@@ -361,8 +361,8 @@ def _check_against(
         one, two = names[pair.first], names[pair.second]
         if one.fingerprint == two.fingerprint:
             continue
-        text = _same_tissue(pair, f"A is {store.path.name}, B is {against.name}")
-        findings.append(_crossing(text, one, two, against.name))
+        text = _same_tissue(pair, f"A is {store.path.name}, B is {other.path.name}")
+        findings.append(_crossing(text, one, two, other.path.name))
     return findings
 
 

@@ -136,9 +136,11 @@ def command_line() -> str:
 
 
 def _without_folder(word: str) -> str:
-    """A word of the command line; of an absolute path its name alone: a record is passed on."""
+    """A word of the command line; of an absolute path or an address its name alone: a record is
+    passed on."""
     option, equals, value = word.rpartition("=")
-    return f"{option}{equals}{Path(value).name if Path(value).is_absolute() else value}"
+    whole = Path(value).is_absolute() or "://" in value
+    return f"{option}{equals}{Path(value).name if whole else value}"
 
 
 def describe_environment(device: torch.device, processes: Processes) -> dict[str, Any]:

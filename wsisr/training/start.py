@@ -19,6 +19,7 @@ from wsisr.models.info import ModelInfo
 from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
+from wsisr.store.object_files import url_of
 from wsisr.training.batches import BatchRule
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import PairDataset, Role, Source, open_source
@@ -192,6 +193,8 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
 
 def open_store(path: Path) -> PairStore:
     """The pair store of a run, or what to do where there is none."""
+    if url_of(path) is not None:
+        return open_pairs(path, threads=1)
     if not path.exists():
         raise ConfigError(
             f"{path} is not there: build it with wsisr build-pairs, or name another store with "
