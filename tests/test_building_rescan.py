@@ -75,17 +75,18 @@ def test_pairs_of_two_scans_are_accepted_aligned_and_called_rescan(
 
 
 def _check_first_rules(prepared: Prepared, record: Record) -> None:
-    """A pair that the first stores recorded is measured as they did: with the whole scale."""
+    """A pair that the first stores recorded is measured as they did: with the whole scale, and
+    in the colours as they are."""
     entry = record.slides["case1_10x"]
     reading = reading_of(entry)
     scans = dict(reading.scans or {}, scale=4)
-    for key in ("stated_scale", "errors", "focus"):
+    for key in ("stated_scale", "errors", "focus", "match_colours"):
         del scans[key]
     columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
     sides = []
 
     def watched(*arguments: Any, **more: Any) -> Any:
-        sides.append(more["side_px"])
+        sides.append((more["side_px"], more["match_colours"]))
         return register_pair(*arguments, **more)
 
     with (
@@ -96,7 +97,7 @@ def _check_first_rules(prepared: Prepared, record: Record) -> None:
         for form in (reading, replace(reading, scans=scans)):
             ((row, arrays),) = source.read_recorded(form, columns, np.array([3]))
             assert row == 3 and arrays["40x"].shape == (256, 256, 3)
-    assert sides == [None, 4]
+    assert sides == [(None, True), (4, False)]
 
 
 def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:

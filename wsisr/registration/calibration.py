@@ -305,7 +305,7 @@ def _one_place(
     size = patch * ratio + 2 * margin
     coarse = slide.read_level(level.index, x, y, patch, patch)
     fine = slide.read_level(reference.index, left, top, size, size)
-    certificate = register_pair(coarse, fine, ratio)
+    certificate = register_pair(coarse, fine, ratio, match_colours=False)
     if not certificate.accepted:
         return None
     centre_x, centre_y = (exact_factor(level) * (value + patch / 2) for value in (x, y))

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from wsisr.errors import RegistrationError
 from wsisr.geometry import Box
+from wsisr.progress import ProgressEvent, Reporter
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import TWO_SCANS, Affine
 from wsisr.registration.focus import own_focus, relative_focus
 from wsisr.registration.orientation import D4, nearest_orientation
-from wsisr.registration.pair import MIDDLE, part_shifts
+from wsisr.registration.parts import MIDDLE, part_shifts
 from wsisr.slides.protocol import Slide
 
 FloatArray = NDArray[np.float64]
@@ -62,6 +63,36 @@ class NodeMatch:
     focus: float
     fixed_focus: float
     fixed_texture: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Nodes:
+    """All nodes of two scans, as arrays of the values of `NodeMatch`.
+
+    Attributes
+    ----------
+    positions : ndarray, shape (n, 2)
+        Centres, moving px.
+    places : ndarray, shape (n, 2)
+        Where they lie, fixed px.
+    ncc_band, errors, texture : ndarray, shape (n,)
+    focus : ndarray, shape (n, 2)
+        Of the moving scan, and of the fixed one.
+    """
+
+    positions: FloatArray
+    places: FloatArray
+    ncc_band: FloatArray
+    errors: FloatArray
+    focus: FloatArray
+    texture: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def which(self, chosen: NDArray[np.bool_]) -> "Nodes":
+        """Those of a mask of shape (n,)."""
+        return Nodes(**{name: values[chosen] for name, values in vars(self).items()})
 
 
 def stated_scale(moving: Slide, fixed: Slide) -> float:
@@ -176,6 +207,30 @@ def oriented_region(
     to_region = aff.to_matrix(turn.matrix(box.width, box.height))
     initial = aff.compose(to_region, aff.compose(to_box, aff.compose(local, to_patch)))
     return box, turn, aff.to_affine(initial)
+
+
+def measure_nodes(
+    moving: Slide, fixed: Slide, matrix: FloatArray, corners: IntArray, report: Reporter
+) -> Nodes:
+    """Match the patches whose top-left corners are given, shape (n, 2), moving px; those without
+    texture are left out."""
+    rows = []
+    for done, (x, y) in enumerate(corners, start=1):
+        found = measure_node(moving, fixed, matrix, int(x), int(y))
+        if found is not None:
+            centre = (x + NODE_PX / 2, y + NODE_PX / 2)
+            quality = (found.ncc_band, found.error_px, found.focus, found.fixed_focus)
+            rows.append((*centre, found.x, found.y, *quality, found.fixed_texture))
+        report(ProgressEvent(stage="nodes", done=done, total=len(corners), unit="node"))
+    table = np.asarray(rows, dtype=np.float64).reshape(-1, 9)
+    return Nodes(
+        positions=table[:, :2],
+        places=table[:, 2:4],
+        ncc_band=table[:, 4],
+        errors=table[:, 5],
+        focus=table[:, 6:8],
+        texture=table[:, 8],
+    )
 
 
 def measure_node(

@@ -23,22 +23,19 @@ from wsisr.registration.certificate import (
     Verdict,
     translation_affine,
 )
+from wsisr.registration.colour import in_colours_of
 from wsisr.registration.confidence import UNKNOWN_PX, UNSEEN_PX, error_bound
 from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
+from wsisr.registration.parts import MIDDLE, one_sided, part_shifts, spread_of
 from wsisr.registration.steps import largest_step
+from wsisr.registration.translation import coarse_offset, integer_ncc_offset, refine_translation
 
 UInt8Array = NDArray[np.uint8]
 
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
 
-MIN_PART_PX = 48
-"""Smallest side of a part of a patch whose own shift says something; parts may overlap."""
-PART_TEXTURE = 0.4
-"""Least texture of a part over that of the whole patch, for its shift to count."""
-MIDDLE = 4
-"""Row of the middle part in `part_shifts`."""
 UNRELATED_NCC_BAND = 0.3
 """Unrelated patches measured 0.14 or less."""
 
@@ -52,6 +49,7 @@ def register_pair(
     gate: Gate | None = None,
     initial: Affine | None = None,
     side_px: float | None = None,
+    match_colours: bool = True,
 ) -> PairCertificate:
     """Find an LR patch in an HR region that is slightly larger than its field of view.
 
@@ -72,6 +70,9 @@ def register_pair(
         translation is found first.
     side_px : float, optional
         Side of an LR pixel that the refinement takes, HR px; by default that of the first guess.
+    match_colours : bool
+        Whether the place is refined once more on the HR in the colours of the LR
+        (`wsisr.registration.colour`). Of no use for levels or focal planes of one scan.
 
     Returns
     -------
@@ -97,10 +98,11 @@ def register_pair(
     texture = corr.texture(lr_grey)
     if texture < gate.min_texture or float(np.std(hr_grey)) < corr.FLAT:
         return _blank(lr_grey, hr_grey, scale, method, texture, Reason.TEXTURE)
+    rgb = hr_region if match_colours else None
     try:
         if method == Method.AFFINE:
-            return _affine(lr_grey, hr_grey, scale, texture, gate, initial, side_px)
-        return _translation(lr_grey, hr_grey, int(scale), method, texture, gate)
+            return _affine(lr_grey, hr_grey, rgb, scale, texture, gate, initial, side_px)
+        return _translation(lr_grey, hr_grey, rgb, int(scale), method, texture, gate)
     except cv2.error:
         # OpenCV raises where its iteration finds no correlation to climb.
         return _blank(lr_grey, hr_grey, scale, method, texture, Reason.NO_CONVERGENCE)
@@ -174,19 +176,6 @@ def _blank(
     )
 
 
-def coarse_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int]:
-    """Whole-LR-pixel place of the LR patch in the region, HR px (x, y)."""
-    height, width = lr.shape
-    range_x, range_y = hr.shape[1] - scale * width, hr.shape[0] - scale * height
-    # Centre the coarse grid in the range, so that its ends are equally far from the borders.
-    phase_x, phase_y = (range_x % scale) // 2, (range_y % scale) // 2
-    reduced = corr.box_reduce(np.ascontiguousarray(hr[phase_y:, phase_x:]), scale)
-    surface = cv2.matchTemplate(corr.band_pass(reduced), corr.band_pass(lr), cv2.TM_CCOEFF_NORMED)
-    surface = np.nan_to_num(surface, nan=-1.0, posinf=-1.0, neginf=-1.0)
-    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
-    return phase_x + scale * int(column), phase_y + scale * int(row)
-
-
 def find_orientation(
     lr: UInt8Array, hr_region: UInt8Array, scale: int = 4, *, gate: Gate | None = None
 ) -> tuple[D4, PairCertificate]:
@@ -218,97 +207,14 @@ def find_orientation(
     return best[1], best[2]
 
 
-def integer_ncc_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int, float]:
-    """Argmax of the paper's normalised cross-correlation and its value: x, y (HR px), NCC.
-
-    Whole grey levels on both sides and OpenCV's bicubic enlargement, as a straightforward
-    reading of PathImgSR has them.
-    """
-    size = (lr.shape[1] * scale, lr.shape[0] * scale)
-    enlarged = cv2.resize(lr, size, interpolation=cv2.INTER_CUBIC)
-    surface = cv2.matchTemplate(hr, enlarged, cv2.TM_CCOEFF_NORMED)
-    surface = np.nan_to_num(surface, nan=-1.0, posinf=-1.0, neginf=-1.0)
-    row, column = np.unravel_index(int(np.argmax(surface)), surface.shape)
-    return int(column), int(row), float(np.clip(surface[row, column], -1.0, 1.0))
-
-
-def refine_translation(
-    lr: FloatImage, hr: FloatImage, scale: int, x: float, y: float, iterations: int = 3
-) -> tuple[float, float]:
-    """Sub-pixel place of the LR patch near a first guess, HR px.
-
-    The estimate may lie outside the search range, where the patch is cut off; the caller
-    decides what that means.
-    """
-    height, width = lr.shape
-    range_x, range_y = hr.shape[1] - scale * width, hr.shape[0] - scale * height
-    window = corr.hann(height, width)
-    white = corr.laplacian_of_gaussian(lr) * window
-    max_shift = max(4.0, min(height, width) / 8)
-    for _ in range(iterations):
-        at_x, at_y = min(max(x, 0.0), float(range_x)), min(max(y, 0.0), float(range_y))
-        reduced = corr.box_reduce_at(hr, at_x, at_y, width, height, scale)
-        shift_x, shift_y = corr.correlation_peak(
-            white, corr.laplacian_of_gaussian(reduced) * window, max_shift
-        )
-        new_x, new_y = at_x + scale * shift_x, at_y + scale * shift_y
-        moved = max(abs(new_x - x), abs(new_y - y))
-        x, y = new_x, new_y
-        if moved < 0.02:
-            break
-        max_shift = 2.0  # the place is known; only the neighbourhood counts now
-    return x, y
-
-
-def part_shifts(
-    lr: FloatImage, reduced: FloatImage, scale: float, middle_share: int
-) -> NDArray[np.float64]:
-    """Shift that each part of a patch asks for against its aligned HR, HR px.
-
-    Parameters
-    ----------
-    lr, reduced : ndarray, shape (h, w), float32
-    scale : int
-    middle_share : int
-        Side of the patch over that of its middle part.
-
-    Returns
-    -------
-    ndarray, shape (5, 2), float64
-        x and y shifts; rows: top left, top right, bottom left, bottom right quarter, and the
-        middle of the patch, which a bend moves although the quarters agree. NaN for parts
-        that have too little texture of their own, such as bare glass beside tissue.
-    """
-    height, width = (min(size, max(size // 2, MIN_PART_PX)) for size in lr.shape)
-    down, right = lr.shape[0] - height, lr.shape[1] - width
-    parts = [(y, x, height, width) for y in (0, down) for x in (0, right)]
-    height, width = (min(size, max(size // middle_share, MIN_PART_PX)) for size in lr.shape)
-    parts.append(((lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2, height, width))
-    enough = PART_TEXTURE * corr.texture(lr)
-    shifts = np.full((len(parts), 2), np.nan)
-    for row, (top, left, height, width) in enumerate(parts):
-        part = (slice(top, top + height), slice(left, left + width))
-        if corr.texture(lr[part]) >= enough:
-            shifts[row] = corr.whitened_shift(lr[part], reduced[part], 4.0)
-    return scale * shifts
-
-
-def _spread(shifts: NDArray[np.float64]) -> float:
-    """Range of the shifts that are known; of one, its distance from the whole patch's 0."""
-    known = shifts[np.isfinite(shifts).all(axis=1)]
-    if len(known) < 2:
-        known = np.concatenate([known, np.zeros((1, 2))])
-    return float(np.max(np.ptp(known, axis=0)))
-
-
-def _one_sided(shifts: NDArray[np.float64]) -> bool:
-    """Whether no two opposite quarters have texture: the patch is seen from one side alone."""
-    seen = np.isfinite(shifts[:MIDDLE, 0])
-    return not ((seen[0] and seen[3]) or (seen[1] and seen[2]))
-
-
 def _translation(
-    lr: FloatImage, hr: FloatImage, scale: int, method: Method, texture: float, gate: Gate
+    lr: FloatImage,
+    hr: FloatImage,
+    hr_rgb: UInt8Array | None,
+    scale: int,
+    method: Method,
+    texture: float,
+    gate: Gate,
 ) -> PairCertificate:
     range_x = hr.shape[1] - scale * lr.shape[1]
     range_y = hr.shape[0] - scale * lr.shape[0]
@@ -318,15 +224,22 @@ def _translation(
         dx, dy = refine_translation(lr, hr, scale, offset_x, offset_y)
     else:
         dx, dy = refine_translation(lr, hr, scale, *coarse_offset(lr, hr, scale))
+    alike = hr
+    if hr_rgb is not None:
+        size = (lr.shape[1], lr.shape[0], scale)
+        alike = in_colours_of(lr, hr_rgb, lambda plane: corr.box_reduce_at(plane, dx, dy, *size))
+        dx, dy = refine_translation(lr, alike, scale, dx, dy)
+    if method != Method.NCC_INTEGER:
         offset_x = min(max(round(dx), 0), range_x)
         offset_y = min(max(round(dy), 0), range_y)
     reduced = corr.box_reduce_at(hr, dx, dy, lr.shape[1], lr.shape[0], scale)
     if plain is None:
         plain = corr.ncc(lr, reduced)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
-    shifts = part_shifts(lr, reduced, scale, 2)
-    spread = _spread(shifts)
-    unseen = _one_sided(shifts) and not np.isfinite(shifts[MIDDLE]).all()
+    seen = corr.box_reduce_at(alike, dx, dy, lr.shape[1], lr.shape[0], scale)
+    shifts = part_shifts(lr, seen, scale, 2)
+    spread = spread_of(shifts)
+    unseen = one_sided(shifts) and not np.isfinite(shifts[MIDDLE]).all()
     outside = max(-dx, -dy, dx - range_x, dy - range_y)
     verdict, reason = _judge(band, spread, outside, gate)
     return PairCertificate(
@@ -370,6 +283,7 @@ def _error(reason: str, spread: float, lr: FloatImage) -> float:
 def _affine(
     lr: FloatImage,
     hr: FloatImage,
+    hr_rgb: UInt8Array | None,
     scale: float,
     texture: float,
     gate: Gate,
@@ -388,13 +302,21 @@ def _affine(
         reach = max(4.0, min(height, width) / 8)
         first = aff.prealign(lr, hr, aff.to_matrix(initial), reach)
     matrix = aff.refine_affine(lr, hr, first, side_px)
+    alike = hr
+    if hr_rgb is not None and np.isfinite(matrix).all():
+        through = matrix
+        alike = in_colours_of(
+            lr, hr_rgb, lambda plane: aff.sample_through(plane, through, width, height)
+        )
+        matrix = aff.refine_affine(lr, alike, matrix, side_px)
     if not np.isfinite(matrix).all():
         return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, matrix, width, height)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
     # A small middle, so that a bend does not average out in it: the crop is centred there.
-    shifts = part_shifts(lr, sampled, scale, 4)
-    spread = max(_spread(shifts), 2 * float(np.nan_to_num(np.abs(shifts[MIDDLE])).max()))
+    seen = aff.sample_through(alike, matrix, width, height)
+    shifts = part_shifts(lr, seen, scale, 4)
+    spread = max(spread_of(shifts), 2 * float(np.nan_to_num(np.abs(shifts[MIDDLE])).max()))
     # The crop whose centre is the image of the LR patch's centre.
     centre = aff.apply(matrix, np.array([width / 2, height / 2]))
     dx, dy = float(centre[0] - scale * width / 2), float(centre[1] - scale * height / 2)
@@ -402,11 +324,11 @@ def _affine(
     offset_y = min(max(round(dy), 0), max(0, int(hr.shape[0] - scale * height)))
     outside = max(-dx, -dy, dx + scale * width - hr.shape[1], dy + scale * height - hr.shape[0])
     verdict, reason = _judge(band, spread, outside, gate)
-    if verdict is Verdict.ACCEPT and _one_sided(shifts):
+    if verdict is Verdict.ACCEPT and one_sided(shifts):
         # Tissue at one edge says neither how the patch turns nor how it stretches.
         verdict, reason = Verdict.REJECT, Reason.TEXTURE
     if verdict is Verdict.ACCEPT or reason == Reason.SPREAD:
-        step = largest_step(lr, sampled, aff.pixel_side(matrix))
+        step = largest_step(lr, seen, aff.pixel_side(matrix))
         if step is not None:
             verdict, reason = Verdict.REJECT, Reason.SEAM
     return PairCertificate(

@@ -92,12 +92,17 @@ def register_patch(region: SearchRegion, lr: UInt8Array, method: str) -> PairCer
         See `wsisr.registration.register_pair`.
     """
     scale = region.hr_size_px // lr.shape[0]
-    certificate = register_pair(lr, region.pixels, scale=scale, method=method)
+    certificate = _one_scan(lr, region.pixels, scale, method)
     if certificate.reason == Reason.OUTSIDE and (wide := region.wider()) is not None:
-        second = register_pair(lr, wide, scale=scale, method=method)
+        second = _one_scan(lr, wide, scale, method)
         if second.accepted:
             return _moved(second, -region.widening_px)
     return certificate
+
+
+def _one_scan(lr: UInt8Array, region: UInt8Array, scale: int, method: str) -> PairCertificate:
+    """Levels of one scan have its colours."""
+    return register_pair(lr, region, scale, method, match_colours=False)
 
 
 def _moved(certificate: PairCertificate, by_px: int) -> PairCertificate:

@@ -91,7 +91,7 @@ def register_planes(planes: Sequence[UInt8Array]) -> tuple[PlaneMatch, ...]:
         found, x, y = None, 0.0, 0.0
         if index != best:
             inner = plane[MARGIN_PX : height - MARGIN_PX, MARGIN_PX : width - MARGIN_PX]
-            found = register_pair(np.ascontiguousarray(inner), planes[best], 1)
+            found = register_pair(np.ascontiguousarray(inner), planes[best], 1, match_colours=False)
             x, y = found.dx - MARGIN_PX, found.dy - MARGIN_PX
         matches.append(
             PlaneMatch(

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from wsisr.geometry import Box
-from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.progress import Reporter, silent
 from wsisr.registration import affine as aff
-from wsisr.registration.certificate import TWO_SCANS, Affine
+from wsisr.registration.certificate import Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
 from wsisr.registration.focus import OUT_OF_FOCUS
+from wsisr.registration.glass import NODE_NCC_BAND, shown_by_both, why_not_one_glass
 from wsisr.registration.nodes import (
-    NODE_PX,
     NODE_SPACING_UM,
-    TISSUE,
+    Nodes,
     corners_of,
-    measure_node,
+    measure_nodes,
     node_grid,
     oriented_region,
     stated_scale,
@@ -41,10 +41,6 @@ from wsisr.slides.protocol import Slide
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-MIN_NODES = 8
-NODE_NCC_BAND = 0.6
-"""Nodes of one glass measure 0.8 and more; of neighbouring sections 0.3 and less."""
-SAME_GLASS_SHARE = 0.5
 NEAREST = 4
 """Nodes that say how sharp and how certain a place is."""
 EDGE_PX = 2.0
@@ -118,6 +114,9 @@ class ScanRegistration:
     reason : str
         Why not, or empty.
     overview : OverviewMatch
+    match_colours : bool
+        Whether its patches are measured in matched colours (see `register_pair`), which the first
+        stores did not: their records give the same pixels.
     """
 
     matrix: Affine
@@ -137,6 +136,7 @@ class ScanRegistration:
     same_glass: bool
     reason: str
     overview: OverviewMatch
+    match_colours: bool
 
     @cached_property
     def field(self) -> ResidualField:
@@ -234,6 +234,7 @@ class ScanRegistration:
             "seams": [asdict(seam) for seam in self.seams],
             "same_glass": self.same_glass,
             "reason": self.reason,
+            "match_colours": self.match_colours,
             "overview": {**asdict(self.overview), "matrix": self.overview.matrix.tolist()},
         }
 
@@ -242,24 +243,28 @@ class ScanRegistration:
         """The registration that `to_json` wrote, also the first versions of it: those knew whole
         scales alone, and neither errors nor sharpness."""
         table = np.asarray(values["places"], dtype=np.float64).reshape(-1, 4)
+        matrix = np.asarray(values["matrix"], dtype=np.float64)
         even = {"errors": np.zeros(len(table)), "focus": np.ones((len(table), 2))}
         values = even | {"stated_scale": values.get("scale")} | values
         overview = values["overview"]
         return _finish(
-            matrix=np.asarray(values["matrix"], dtype=np.float64),
+            matrix=matrix,
             stated_scale=float(values["stated_scale"]),
-            nodes=_Nodes(
+            residuals=table[:, 2:],
+            nodes=Nodes(
                 positions=table[:, :2],
-                residuals=table[:, 2:],
+                places=aff.apply(matrix, table[:, :2]) + table[:, 2:],
                 ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
                 errors=np.asarray(values["errors"], dtype=np.float64),
                 focus=np.asarray(values["focus"], dtype=np.float64).reshape(-1, 2),
+                texture=np.zeros(len(table)),  # only asked for while measuring
             ),
             piece=np.asarray(values["piece"], dtype=np.int64),
             spacing_px=float(values["spacing_px"]),
             seams=tuple(Seam(**seam) for seam in values["seams"]),
             reason=str(values["reason"]),
             overview=OverviewMatch(**{**overview, "matrix": np.asarray(overview["matrix"])}),
+            match_colours=bool(values.get("match_colours", False)),
         )
 
     def summary(self) -> dict[str, Any]:
@@ -287,17 +292,6 @@ class ScanRegistration:
             "overview_inliers": self.overview.inliers,
             "overview_rms_px": self.overview.rms_px,
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Nodes:
-    """The measured nodes, as in `ScanRegistration`."""
-
-    positions: FloatArray
-    residuals: FloatArray
-    ncc_band: FloatArray
-    errors: FloatArray
-    focus: FloatArray
 
 
 def register_scans(
@@ -331,104 +325,49 @@ def register_scans(
     match, matrix, overview, factor = rough_map(moving, fixed, seed, report)
     grid = node_grid(moving, fixed, matrix, overview, factor, spacing_um)
     spacing_px, candidates = grid
-    rows = []
-    for done, (x, y) in enumerate(candidates, start=1):
-        found = measure_node(moving, fixed, matrix, int(x), int(y))
-        if found is not None:
-            centre = (x + NODE_PX / 2, y + NODE_PX / 2)
-            quality = (found.ncc_band, found.error_px, found.focus, found.fixed_focus)
-            rows.append((*centre, found.x, found.y, *quality, found.fixed_texture))
-        report(ProgressEvent(stage="nodes", done=done, total=len(candidates), unit="node"))
-    table = np.asarray(rows, dtype=np.float64).reshape(-1, 9)
-    return _assemble(moving, fixed, table, matrix, scale, spacing_px, match)
-
-
-def _assemble(
-    moving: Slide,
-    fixed: Slide,
-    table: FloatArray,
-    rough: FloatArray,
-    stated: float,
-    spacing_px: float,
-    match: OverviewMatch,
-) -> ScanRegistration:
-    """Affine part, pieces and seams of the measured nodes; rows are x, y moving, x, y fixed,
-    band NCC, error, both focus values and the texture of the fixed scan."""
-    table = table[_shown_by_both(table)]
-    bands = table[:, 4]
-    good = bands >= NODE_NCC_BAND
-    reason = ""
-    if len(table) < MIN_NODES:
-        reason = (
-            f"too little in common: only {len(table)} places show tissue in both scans, and "
-            f"{MIN_NODES} are needed to tell whether they are of one glass"
-        )
-    elif good.sum() < MIN_NODES or good.mean() < SAME_GLASS_SHARE:
-        reason = (
-            f"not the same glass: only {int(good.sum())} of {len(bands)} places match in detail "
-            f"(median band NCC {float(np.median(bands)):.2f}); sections of one block hold other "
-            "cells"
-        )
-    matrix = rough if reason else aff.robust_least_squares(table[good, :2], table[good, 2:4])
-    residuals = table[:, 2:4] - aff.apply(matrix, table[:, :2])
-    piece = np.full(len(table), -1, np.int64)
+    nodes = shown_by_both(measure_nodes(moving, fixed, matrix, candidates, report))
+    reason = why_not_one_glass(nodes)
+    good = nodes.ncc_band >= NODE_NCC_BAND
+    if not reason:
+        matrix = aff.robust_least_squares(nodes.positions[good], nodes.places[good])
+    residuals = nodes.places - aff.apply(matrix, nodes.positions)
+    piece = np.full(len(nodes), -1, np.int64)
     seams: tuple[Seam, ...] = ()
     if not reason:
-        piece[good] = split_pieces(table[good, :2], residuals[good], spacing_px)
-        known = np.flatnonzero(good)
+        used = nodes.which(good)
+        piece[good] = split_pieces(used.positions, residuals[good], spacing_px)
         seams = locate_seams(
-            moving,
-            fixed,
-            matrix,
-            table[known, :2],
-            residuals[known],
-            table[known, 5],
-            spacing_px,
+            moving, fixed, matrix, used.positions, residuals[good], used.errors, spacing_px
         )
     return _finish(
         matrix=matrix,
-        stated_scale=stated,
-        nodes=_Nodes(
-            positions=table[:, :2],
-            residuals=residuals,
-            ncc_band=bands,
-            errors=table[:, 5],
-            focus=table[:, 6:8],
-        ),
+        stated_scale=scale,
+        nodes=nodes,
+        residuals=residuals,
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
         reason=reason,
         overview=match,
+        match_colours=True,
     )
-
-
-def _shown_by_both(table: FloatArray) -> NDArray[np.bool_]:
-    """Nodes that say something about the glass: they match, or the fixed scan has tissue there.
-
-    Tissue that came off between the scans, or that one scanner took for glass, is no sign of
-    another section.
-    """
-    if not len(table):
-        return np.zeros(0, bool)
-    texture = table[:, 8]
-    bare = texture < max(TWO_SCANS.min_texture, TISSUE * float(np.percentile(texture, 90)))
-    return ~bare | (table[:, 4] >= NODE_NCC_BAND)
 
 
 def _finish(
     *,
     matrix: FloatArray,
     stated_scale: float,
-    nodes: _Nodes,
+    nodes: Nodes,
+    residuals: FloatArray,
     piece: IntArray,
     spacing_px: float,
     seams: tuple[Seam, ...],
     reason: str,
     overview: OverviewMatch,
+    match_colours: bool,
 ) -> ScanRegistration:
     """The registration with everything that follows from its nodes."""
-    field = ResidualField(nodes.positions, nodes.residuals, piece, spacing_px)
+    field = ResidualField(nodes.positions, residuals, piece, spacing_px)
     used = piece >= 0
     determinant = float(np.linalg.det(matrix[:, :2]))
     linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
@@ -440,17 +379,18 @@ def _finish(
         stated_scale=stated_scale,
         rotation_deg=float(np.degrees(turn)),
         positions=nodes.positions,
-        residuals=nodes.residuals,
+        residuals=residuals,
         ncc_band=nodes.ncc_band,
         errors=nodes.errors,
         focus=nodes.focus,
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
-        field_rms_px=_rms(nodes.residuals[used] - field(nodes.positions[used])),
+        field_rms_px=_rms(residuals[used] - field(nodes.positions[used])),
         same_glass=not reason,
         reason=reason,
         overview=overview,
+        match_colours=match_colours,
     )
 
 

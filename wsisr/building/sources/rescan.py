@@ -266,7 +266,15 @@ def read_pairs(
         (a, b, tx), (c, d, ty) = plan.initial
         f = layer.factor
         initial = ((a * f, b * f, tx), (c * f, d * f, ty))
-        found = register_pair(small, region, factor, "affine", initial=initial, side_px=side_px)
+        found = register_pair(
+            small,
+            region,
+            factor,
+            "affine",
+            initial=initial,
+            side_px=side_px,
+            match_colours=registration.match_colours,
+        )
         return region, found
 
     for index in np.lexsort((origins[:, 0], origins[:, 1])).tolist():

@@ -1,0 +1,61 @@
+"""What the parts of a patch say by themselves: how far they disagree, and which are bare glass."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.registration import correlation as corr
+from wsisr.registration.correlation import FloatImage
+
+MIN_PART_PX = 48
+"""Smallest side of a part of a patch whose own shift says something; parts may overlap."""
+PART_TEXTURE = 0.4
+"""Least texture of a part over that of the whole patch, for its shift to count."""
+MIDDLE = 4
+"""Row of the middle part in `part_shifts`."""
+
+
+def part_shifts(
+    lr: FloatImage, reduced: FloatImage, scale: float, middle_share: int
+) -> NDArray[np.float64]:
+    """Shift that each part of a patch asks for against its aligned HR, HR px.
+
+    Parameters
+    ----------
+    lr, reduced : ndarray, shape (h, w), float32
+    scale : int
+    middle_share : int
+        Side of the patch over that of its middle part.
+
+    Returns
+    -------
+    ndarray, shape (5, 2), float64
+        x and y shifts; rows: top left, top right, bottom left, bottom right quarter, and the
+        middle of the patch, which a bend moves although the quarters agree. NaN for parts
+        that have too little texture of their own, such as bare glass beside tissue.
+    """
+    height, width = (min(size, max(size // 2, MIN_PART_PX)) for size in lr.shape)
+    down, right = lr.shape[0] - height, lr.shape[1] - width
+    parts = [(y, x, height, width) for y in (0, down) for x in (0, right)]
+    height, width = (min(size, max(size // middle_share, MIN_PART_PX)) for size in lr.shape)
+    parts.append(((lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2, height, width))
+    enough = PART_TEXTURE * corr.texture(lr)
+    shifts = np.full((len(parts), 2), np.nan)
+    for row, (top, left, height, width) in enumerate(parts):
+        part = (slice(top, top + height), slice(left, left + width))
+        if corr.texture(lr[part]) >= enough:
+            shifts[row] = corr.whitened_shift(lr[part], reduced[part], 4.0)
+    return scale * shifts
+
+
+def spread_of(shifts: NDArray[np.float64]) -> float:
+    """Range of the shifts that are known, px; of one, its distance from the whole patch's 0."""
+    known = shifts[np.isfinite(shifts).all(axis=1)]
+    if len(known) < 2:
+        known = np.concatenate([known, np.zeros((1, 2))])
+    return float(np.max(np.ptp(known, axis=0)))
+
+
+def one_sided(shifts: NDArray[np.float64]) -> bool:
+    """Whether no two opposite quarters have texture: the patch is seen from one side alone."""
+    seen = np.isfinite(shifts[:MIDDLE, 0])
+    return not ((seen[0] and seen[3]) or (seen[1] and seen[2]))
