@@ -1,23 +1,29 @@
 """Two scans of one glass on exact truth: ratio, turn, mirroring, stripes, focus, stain, JPEG.
 
     python benchmarks/scans.py truth [--scene slide.svs] [--seeds 1]
-    python benchmarks/scans.py calibration [--pairs 10] [--scene slide.svs] [--picture out.png]
+    python benchmarks/scans.py calibration [--pairs 10] [--scene slide.svs] [--rows rows.jsonl]
+        [--picture out.png]
 
 Each case is registered as `wsisr register scans` does it; 24 of its patches are then registered
 by themselves. Errors are distances from the truth in px of the fixed scan. A false accept is an
 accepted patch that is off by more than a pixel, or any accepted patch of two different glasses.
+The calibration appends every pair to `--rows` and goes on from there when it is started again.
 """
 
 import argparse
+import json
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from scipy.stats import binomtest
 
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair, register_scans
@@ -25,7 +31,7 @@ from wsisr.registration.planes import register_planes
 from wsisr.registration.showing import sample_pairs
 from wsisr.reporting.charts import Series, chart
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.pairs import faded, make_pair, sensor
+from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
 from wsisr.testing.rendering import Optics, jpeg, render, to_uint8
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 
@@ -59,6 +65,7 @@ CASES = {
 PATCHES = 24
 FIRST_SEED = 11_000
 """Of the calibration's pairs: none of them was used to set a number."""
+SIZES = ((64, 4), (96, 3), (128, 4), (160, 2), (128, 1), (256, 4))
 SUITES = (
     ("A1", "subpixel"),
     ("B1", "subpixel"),
@@ -123,100 +130,125 @@ def truth(scene: np.ndarray | None, seeds: int, only: str | None) -> None:
     print(f"\nFalse accepts: {false}; of another glass {wrong} of {asked}.")
 
 
-@dataclass(frozen=True)
-class Called:
-    """Accepted pairs of one kind: what their certificates call and what is true, HR px."""
+class Rows:
+    """Accepted and refused pairs, one JSON line each; those of an earlier run are not repeated."""
 
-    name: str
-    bound: list[float]
-    error: list[float]
+    def __init__(self, path: Path | None) -> None:
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self.rows = [json.loads(line) for line in lines]
+        self._known = {tuple(row["key"]) for row in self.rows}
+        self._path = path
 
+    def has(self, *key: str | int) -> bool:
+        return key in self._known
 
-def pairs_called(count: int, scene: np.ndarray | None) -> list[Called]:
-    found = []
-    for suite, method in SUITES:
-        kind = Called(f"{suite} {method}", [], [])
-        for lr_px, scale in ((64, 4), (96, 3), (128, 4), (160, 2), (256, 4)):
-            for seed in range(FIRST_SEED, FIRST_SEED + count):
-                case = make_pair(suite, seed, lr_px=lr_px, scale=scale, scene=scene)
-                match = register_pair(case.lr, case.hr_region, case.scale, method)
-                if match.accepted:
-                    kind.bound.append(match.error)
-                    kind.error.append(float(np.hypot(match.dx - case.dx, match.dy - case.dy)))
-        found.append(kind)
-    return found
+    def add(self, key: tuple[str | int, ...], accepted: bool, bound: float, error: float) -> None:
+        row = {"key": key, "accepted": accepted, "bound": bound, "error": error}
+        self.rows.append(row)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
 
 
-def planes_called(count: int, scene: np.ndarray | None) -> Called:
+def pairs_called(rows: Rows, where: str, seed: int, scene: np.ndarray | None) -> None:
+    for (suite, method), (lr_px, scale) in product(SUITES, SIZES):
+        key = (where, f"{suite} {method}", lr_px, scale, seed)
+        room = np.inf if scene is None else min(scene.shape[:2])
+        if rows.has(*key) or room < scene_px(lr_px, scale):
+            continue
+        case = make_pair(suite, seed, lr_px=lr_px, scale=scale, scene=scene)
+        # Levels of one scan are measured in the colours that they have.
+        match = register_pair(
+            case.lr, case.hr_region, case.scale, method, match_colours=suite != "A1"
+        )
+        off = float(np.hypot(match.dx - case.dx, match.dy - case.dy))
+        rows.add(key, match.accepted, match.error, off)
+
+
+def planes_called(rows: Rows, where: str, seed: int, scene: np.ndarray | None) -> None:
     """Focal planes at 0 to 3 um from the sharpest, each moved by up to 6 px."""
-    kind = Called("focal planes", [], [])
-    for seed in range(FIRST_SEED, FIRST_SEED + count):
-        rng = np.random.default_rng(seed)
-        side = int(rng.choice([128, 192, 288]))
-        whole = synthetic_tissue(side + 140, side + 140, seed) if scene is None else scene
-        room = np.array(whole.shape[1::-1]) - side - 140
-        corner = (rng.random(2) * (room + 1)).astype(int)
-        tile = whole[corner[1] : corner[1] + side + 140, corner[0] : corner[0] + side + 140]
-        centres = (side + 140) / 2 + rng.uniform(-6, 6, (4, 2))
-        planes = []
-        for centre, depth_um in zip(centres, (0.0, 1.0, 2.0, 3.0), strict=True):
-            optics = Optics(na=0.75, defocus_um=depth_um, sigma_px=0.3)
-            at = (float(centre[0]), float(centre[1]))
-            image = sensor(render(faded(tile), np.eye(2), at, side, side, optics), rng)
-            planes.append(jpeg(to_uint8(image), int(rng.integers(75, 96))))
-        found = register_planes(planes)
-        best = next(match.index for match in found if match.sharpest)
-        for match in found:
-            if match.certificate is not None and match.certificate.accepted:
-                true = centres[match.index] - centres[best]
-                kind.bound.append(match.certificate.error)
-                kind.error.append(float(np.hypot(match.shift_x - true[0], match.shift_y - true[1])))
-    return kind
+    rng = np.random.default_rng(seed)
+    side = int(rng.choice([128, 192, 288]))
+    if rows.has(where, "focal planes", 0, side, seed):
+        return
+    whole = synthetic_tissue(side + 140, side + 140, seed) if scene is None else scene
+    room = np.array(whole.shape[1::-1]) - side - 140
+    corner = (rng.random(2) * (room + 1)).astype(int)
+    tile = whole[corner[1] : corner[1] + side + 140, corner[0] : corner[0] + side + 140]
+    centres = (side + 140) / 2 + rng.uniform(-6, 6, (4, 2))
+    planes = []
+    for centre, depth_um in zip(centres, (0.0, 1.0, 2.0, 3.0), strict=True):
+        optics = Optics(na=0.75, defocus_um=depth_um, sigma_px=0.3)
+        at = (float(centre[0]), float(centre[1]))
+        image = sensor(render(faded(tile), np.eye(2), at, side, side, optics), rng)
+        planes.append(jpeg(to_uint8(image), int(rng.integers(75, 96))))
+    found = register_planes(planes)
+    best = next(match.index for match in found if match.sharpest)
+    for match in found:
+        if match.certificate is not None:
+            true = centres[match.index] - centres[best]
+            off = float(np.hypot(match.shift_x - true[0], match.shift_y - true[1]))
+            key = (where, "focal planes", match.index, side, seed)
+            rows.add(key, match.certificate.accepted, match.certificate.error, off)
+    rows.add((where, "focal planes", 0, side, seed), False, 0.0, 0.0)  # all of this seed are done
 
 
-def calibration(count: int, scenes: list[Path], picture: Path | None) -> None:
+def calibration(count: int, scenes: list[Path], path: Path | None, picture: Path | None) -> None:
     """Of pairs whose certificate says that they lie within t px, the share that does."""
-    kinds = []
-    for path in (None, *scenes):
-        scene = None if path is None else read_scene(path)
-        where = "synthetic" if path is None else path.stem
-        for kind in (*pairs_called(count, scene), planes_called(5 * count, scene)):
-            kinds.append(replace(kind, name=f"{where}: {kind.name}"))
-            print(f"{kinds[-1].name}: {len(kind.bound)}", flush=True)
-    bound, error = (
-        np.concatenate([getattr(kind, part) for kind in kinds]) for part in ("bound", "error")
-    )
+    rows = Rows(path)
+    known = {"synthetic": None} | {scene.stem: read_scene(scene) for scene in scenes}
+    # Seed by seed, so that a run that ends early is as mixed as a whole one.
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        for where, scene in known.items():
+            pairs_called(rows, where, seed, scene)
+            for part in range(5):
+                planes_called(rows, where, seed + 1000 * part, scene)
+        print(f"seed {seed}: {sum(row['accepted'] for row in rows.rows)} accepted", flush=True)
+    kinds: dict[str, list[tuple[float, float]]] = {}
+    for row in rows.rows:
+        if row["accepted"]:
+            where, kind = row["key"][:2]
+            kinds.setdefault(f"{where}: {kind}", []).append((row["bound"], row["error"]))
+    called = {name: np.array(kinds[name]).T for name in sorted(kinds)}
+    bound, error = np.concatenate(list(called.values()), axis=1)
     print(f"\n{len(bound)} accepted pairs that the calibration has not seen.\n")
     print("| called within | pairs | are |\n|---|---|---|")
     for limit in (0.05, 0.1, 0.2, 0.3, 0.5, 1.0):
-        called = bound <= limit
-        share = f"{np.mean(error[called] <= limit):.1%}" if called.any() else "-"
-        print(f"| {limit} px | {called.sum()} | {share} |")
-    print("\n| pairs of | n | within their own 95 % bound | off by more than 1 px |")
-    print("|---|---|---|---|")
-    for kind in kinds:
-        own, true = np.array(kind.bound), np.array(kind.error)
-        within = f"{np.mean(true <= own):.1%}" if len(own) else "-"
-        print(f"| {kind.name} | {len(own)} | {within} | {np.sum(true > 1)} |")
-    print(f"| all | {len(bound)} | {np.mean(error <= bound):.1%} | {np.sum(error > 1)} |")
-    if picture is not None:
-        groups = {
-            "synthetic tissue": [k for k in kinds if k.name.startswith("synthetic")],
-            "real tissue": [k for k in kinds if not k.name.startswith("synthetic")],
-            "focal planes": [k for k in kinds if k.name.endswith("focal planes")],
-        }
-        drawn = {
-            name: (
-                np.concatenate([kind.bound for kind in of]),
-                np.concatenate([kind.error for kind in of]),
+        which = bound <= limit
+        print(f"| {limit} px | {which.sum()} | {held(error[which] <= limit)} |")
+    print("\n| pairs of | n | error median / p95 | bound median | held (95 % interval) | > 1 px |")
+    print("|---|---|---|---|---|---|")
+    groups = {
+        **called,
+        "real tissue": _together(called, lambda name: not name.startswith("synthetic")),
+        "synthetic tissue": _together(called, lambda name: name.startswith("synthetic")),
+        "focal planes": _together(called, lambda name: name.endswith("planes")),
+        "all": np.array([bound, error]),
+    }
+    for name, (own, true) in groups.items():
+        if len(own):
+            print(
+                f"| {name} | {len(own)} | {np.median(true):.3f} / {np.percentile(true, 95):.3f} "
+                f"| {np.median(own):.3f} | {held(true <= own)} | {np.sum(true > 1)} |"
             )
-            for name, of in groups.items()
-            if of
-        }
-        draw_calibration(drawn, picture)
+    if picture is not None:
+        shown = ("synthetic tissue", "real tissue", "focal planes")
+        draw_calibration({name: groups[name] for name in shown if len(groups[name][0])}, picture)
 
 
-def draw_calibration(groups: dict[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
+def _together(called: dict[str, np.ndarray], which: Callable[[str], bool]) -> np.ndarray:
+    return np.concatenate([np.empty((2, 0)), *(v for k, v in called.items() if which(k))], axis=1)
+
+
+def held(within: np.ndarray) -> str:
+    """Share of true values, and Wilson's 95 % interval."""
+    if not len(within):
+        return "-"
+    interval = binomtest(int(within.sum()), len(within)).proportion_ci(method="wilson")
+    return f"{within.mean():.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+
+def draw_calibration(groups: dict[str, np.ndarray], path: Path) -> None:
     """Share of pairs within the bound of every probability; bounds and errors by group."""
     stated = np.linspace(0.02, 0.99, 60)
     # The bound at another probability, by Rayleigh's law.
@@ -249,10 +281,11 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only")
     parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.what == "calibration":
-        calibration(options.pairs, options.scene, options.picture)
+        calibration(options.pairs, options.scene, options.rows, options.picture)
     else:
         scene = read_scene(options.scene[0]) if options.scene else None
         truth(scene, options.seeds, options.only)

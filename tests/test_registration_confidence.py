@@ -37,9 +37,9 @@ def test_pairs_lie_within_the_bound_that_their_certificate_states(tissue):
 def test_the_bound_grows_with_spread_and_shrinks_with_size():
     assert error_bound(0.1, 64) < error_bound(0.2, 64)
     assert error_bound(0.2, 256) < error_bound(0.2, 64)
-    assert error_bound(0.2, 256) == error_bound(0.2, 128)  # nothing larger was in the fit
-    assert error_bound(0.0, 64) == pytest.approx(0.0245, abs=1e-3)
-    assert error_bound(0.9, 256) >= 0.9
+    assert error_bound(0.2, 512) == error_bound(0.2, 256)  # nothing larger was in the fit
+    assert error_bound(0.0, 64) == pytest.approx(0.0184, abs=1e-3)
+    assert error_bound(0.9, 256) > 0.9
     other = make_pair("W", 3, lr_px=64)
     assert register_pair(other.lr, other.hr_region).error == 1000
 

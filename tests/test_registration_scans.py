@@ -19,6 +19,7 @@ from wsisr.registration.output import crop_residual_px
 from wsisr.registration.overview import register_overviews
 from wsisr.registration.rough import overview_steps
 from wsisr.registration.showing import sample_pairs, sample_table
+from wsisr.registration.uniqueness import other_place
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
 from wsisr.testing.registration_suite import make_overviews, overview_error_px
@@ -136,6 +137,21 @@ def test_other_glass_is_no_pair(rescan):
     other = MemorySlide(to_uint8(synthetic_tissue(900, 900, seed=99)), 1.0)
     with pytest.raises(RegistrationError, match="too little in common"):
         register_scans(moving, other)
+
+
+def test_tissue_that_repeats_itself_is_placed_nowhere(rescan):
+    tile = to_uint8(synthetic_tissue(320, 320, seed=31))
+    repeated = np.full((760, 760, 3), 236, np.uint8)
+    repeated[60:700, 60:700] = np.tile(tile, (2, 2, 1))
+    noise = np.random.default_rng(0).normal(0, 3, repeated.shape)
+    moving = MemorySlide(to_uint8(repeated + noise)[40:700, 50:710], 1.0)
+    found = register_scans(moving, MemorySlide(repeated, 1.0), spacing_um=110.0)
+    assert not found.same_glass
+    assert "repeats itself: 320 um further on" in found.reason
+    once = np.ascontiguousarray(rescan[1].image[:700, :700])
+    other = other_place(once, np.roll(once, 5, axis=1), np.array([[1.0, 0, 5], [0, 1, 0]]))
+    assert other.share < 0.2
+    assert not other.as_good
 
 
 def test_tissue_that_one_scan_lacks_is_no_sign_of_another_glass(rescan, registration):

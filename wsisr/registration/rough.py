@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from wsisr.errors import RegistrationError
 from wsisr.progress import ProgressEvent, Reporter
 from wsisr.registration.overview import MAX_SIDE_PX, OverviewMatch, register_overviews
+from wsisr.registration.uniqueness import why_not_unique
 from wsisr.slides.protocol import Slide, UInt8Array
 from wsisr.slides.resample import read_resampled
 
@@ -27,14 +28,14 @@ BLOCK_PX = 512
 
 def rough_map(
     moving: Slide, fixed: Slide, seed: int, report: Reporter
-) -> tuple[OverviewMatch, FloatArray, NDArray[np.uint8], float]:
+) -> tuple[OverviewMatch, FloatArray, NDArray[np.uint8], float, str]:
     """Place of one scan in another as their overviews have it.
 
     Returns
     -------
-    (OverviewMatch, ndarray, shape (2, 3), ndarray, shape (h, w, 3), uint8, float)
-        The match, its map moving level-0 px -> fixed level-0 px (pixel edges), and the overview of
-        the moving scan with its factor.
+    (OverviewMatch, ndarray, shape (2, 3), ndarray, shape (h, w, 3), uint8, float, str)
+        The match, its map moving level-0 px -> fixed level-0 px (pixel edges), the overview of
+        the moving scan with its factor, and why it fits in another place as well, or nothing.
 
     Raises
     ------
@@ -56,7 +57,8 @@ def rough_map(
             continue
         matrix = match.matrix * fixed_factor
         matrix[:, :2] /= moving_factor
-        return match, matrix, moving_image, moving_factor
+        fault_of_place = why_not_unique(moving_image, fixed_image, match.matrix, um_per_px)
+        return match, matrix, moving_image, moving_factor, fault_of_place
     assert fault is not None
     raise fault
 

@@ -322,11 +322,11 @@ def register_scans(
         ``same_glass=False``.
     """
     scale = stated_scale(moving, fixed)
-    match, matrix, overview, factor = rough_map(moving, fixed, seed, report)
+    match, matrix, overview, factor, not_unique = rough_map(moving, fixed, seed, report)
     grid = node_grid(moving, fixed, matrix, overview, factor, spacing_um)
     spacing_px, candidates = grid
     nodes = shown_by_both(measure_nodes(moving, fixed, matrix, candidates, report))
-    reason = why_not_one_glass(nodes)
+    reason = why_not_one_glass(nodes) or not_unique
     good = nodes.ncc_band >= NODE_NCC_BAND
     if not reason:
         matrix = aff.robust_least_squares(nodes.positions[good], nodes.places[good])
