@@ -14,6 +14,7 @@ from scipy import fft
 
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
+from wsisr.registration.correlation import FloatImage
 from wsisr.slides.protocol import UInt8Array
 
 FloatArray = NDArray[np.float64]
@@ -68,15 +69,14 @@ def other_place(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> Ot
     shrink = max(1.0, max(height, width) / MAX_SIDE_PX)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     scale = np.array([width / size[0], height / size[1]])
-    small = cv2.resize(corr.grey(moving), size, interpolation=cv2.INTER_AREA)
+    small = cast(FloatImage, cv2.resize(corr.grey(moving), size, interpolation=cv2.INTER_AREA))
     to_fixed = np.column_stack([matrix[:, :2] * scale, matrix[:, 2]])
     seen = aff.sample_through(corr.grey(fixed), to_fixed, *size)
     columns, rows = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
     place = aff.apply(to_fixed, np.stack([columns, rows], axis=-1))
-    inside = ((place >= 0) & (place <= [fixed.shape[1], fixed.shape[0]])).all(axis=-1)
-    surface = _overlap_ncc(
-        corr.band_pass(small), np.ones_like(inside), corr.band_pass(seen) * inside, inside
-    )
+    inside = np.all((place >= 0) & (place <= [fixed.shape[1], fixed.shape[0]]), axis=-1)
+    everywhere = np.ones(inside.shape, bool)
+    surface = _overlap_ncc(corr.band_pass(small), everywhere, corr.band_pass(seen) * inside, inside)
     near = (
         np.hypot(*np.meshgrid(_shifts(surface.shape[1]), _shifts(surface.shape[0]))) <= MIN_SHIFT_PX
     )
