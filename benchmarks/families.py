@@ -22,7 +22,7 @@ from wsisr import __version__
 from wsisr.device import choose_device, describe
 from wsisr.inference.trained import find_runs
 from wsisr.models import list_models, model_spec
-from wsisr.reporting.charts import Series, chart
+from wsisr.drawing import Series, chart
 from wsisr.training.logs import read_rows
 
 WITHOUT = ("bicubic", "masrgan", "srgan", "esrgan", "swdnet")
@@ -81,7 +81,7 @@ def draw_curves(out: Path) -> None:
     drawn = chart(
         lines, title="Training, tiny presets", x_label="step", y_label="L1 of crops, 0 to 1"
     )
-    drawn.save_png(out / "curves.png")
+    drawn.save(out / "curves.png")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair, register_scans
 from wsisr.registration.planes import register_planes
 from wsisr.registration.showing import sample_pairs
-from wsisr.reporting.charts import Series, chart
+from wsisr.drawing import Series, chart
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
 from wsisr.testing.rendering import Optics, jpeg, render, to_uint8
@@ -263,7 +263,7 @@ def draw_calibration(groups: dict[str, np.ndarray], path: Path) -> None:
         x_label="probability that the certificate states",
         y_label="share of pairs within its bound",
     )
-    drawn.save_png(path)
+    drawn.save(path)
 
 
 def read_scene(path: Path) -> np.ndarray:

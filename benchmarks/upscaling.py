@@ -87,7 +87,7 @@ def draw(
     path: Path, curves: list[tuple[int, list[float], list[float], float]], scale: float
 ) -> None:
     """The curves as a picture, over the share of each run's time."""
-    from wsisr.reporting.charts import Series, chart
+    from wsisr.drawing import Series, chart
 
     series = [
         Series(
@@ -104,7 +104,7 @@ def draw(
         y_label="resident memory, MiB",
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save_png(path)
+    picture.save(path)
 
 
 if __name__ == "__main__":

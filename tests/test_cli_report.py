@@ -54,12 +54,14 @@ def test_pages_need_neither_torch_nor_a_slide_library(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "edsr-x4")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from wsisr.reporting import Page, chart\n"
-        "light = {'cv2', 'scipy'} & set(sys.modules)\n"
+        "from wsisr.reporting import Page\n"
+        "from wsisr.drawing import chart\n"
+        "light = {'cv2', 'scipy', 'matplotlib'} & set(sys.modules)\n"
         "from wsisr.reporting.writing import write_report\n"
         f"write_report(Path({str(tmp_path / 'pairs.zarr')!r}))\n"
         f"write_report(Path({str(tmp_path / 'runs' / 'edsr-x4')!r}))\n"
         "heavy = {'torch', 'openslide', 'tiffslide', 'tifffile', 'pydicom', 'wsisr.slides'}\n"
+        "heavy.add('matplotlib.pyplot')\n"
         "print(sorted(light), sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

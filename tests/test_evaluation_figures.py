@@ -10,16 +10,16 @@ import pytest
 from evaluation_samples import settings, texture, write_run, write_store
 from PIL import Image
 
+from wsisr.drawing.sheets import heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation import evaluate
-from wsisr.evaluation.pipeline import load_results
-from wsisr.evaluation.sheets import (
+from wsisr.evaluation.examples import (
     Panel,
     choose_examples,
     detail_window,
-    draw_sheet,
-    heat,
+    example_sheet,
 )
+from wsisr.evaluation.pipeline import load_results
 from wsisr.reporting.evaluation_page import write_evaluation_report
 
 
@@ -49,13 +49,15 @@ def test_errors_share_one_colour_scale() -> None:
         Panel(title="near", note="", image=hr + 5),
         Panel(title="far", note="40 dB", image=hr + 20),
     ]
-    sheet = np.asarray(draw_sheet(hr, panels))
-    bottom = 40 + 2 * 70
-    near, far = (sheet[bottom : bottom + 64, 64 + i * 70 : 128 + i * 70] for i in (0, 1))
+    sheet = example_sheet(hr, panels)
+    # Two lines of words above the first row; at the left the words of the rows.
+    bottom = 6 + 36 + 2 * 70
+    left = int(np.flatnonzero((sheet[42] == hr[0, 1] + 5).all(axis=1))[0]) - 1
+    near, far = (sheet[bottom : bottom + 64, left + i * 70 : left + 64 + i * 70] for i in (0, 1))
     assert np.ptp(near.reshape(-1, 3), axis=0).max() == 0
     assert np.array_equal(near[0, 0], heat(np.array([[5.0]]), 20.0)[0, 0])
     assert np.array_equal(far[0, 0], heat(np.array([[20.0]]), 20.0)[0, 0])
-    assert np.array_equal(sheet[40 + 1, 64 + 70 + 1], hr[1, 1] + 20)  # panels are not resampled
+    assert np.array_equal(sheet[42 + 1, left + 70 + 1], hr[1, 1] + 20)  # panels are not resampled
 
 
 def test_heat_grows_lighter() -> None:
@@ -91,6 +93,7 @@ def test_sheets_and_curves_are_written(folder: Path) -> None:
         assert (folder / "eval" / f"{stem}.png").is_file()
         assert "<svg" in (folder / "eval" / f"{stem}.svg").read_text()
     assert any("scale-" in stem for stem in document["charts"])
+    assert (folder / "eval/figures/charts.pdf").read_bytes().startswith(b"%PDF")
 
 
 class _Page(HTMLParser):
@@ -118,7 +121,7 @@ def test_the_page_is_whole_in_itself(folder: Path, tmp_path: Path) -> None:
     assert {"results", "curves", "differences", "examples", "cost", "method"} <= set(page.ids)
     assert all(s.startswith(("data:", "#")) for s in page.sources) and page.unnamed == 0
     assert "<b>net" not in text and "&lt;b&gt;net" in text
-    assert "ceiling: HR&#x27;s own JPEG" in text and "published, other data" in text.lower()
+    assert "yardstick: HR&#39;s own JPEG" in text and "published, other data" in text.lower()
     assert len(re.findall(r"data:image/webp", text)) >= 5
 
 

@@ -272,7 +272,7 @@ def test_ceilings_stand_under_the_scores_that_they_limit() -> None:
         "jpeg": {"scores": {"psnr_rgb": 35.5}, "words": "Q80 4:2:0"},
     }  # fmt: skip
     results = summarise_results(known, [*_rows("bicubic", 0.0), *_rows("net", 1.0)])
-    assert results.tables[0].ceilings == (("ceiling: HR's own JPEG", {4.0: 35.5}),)
+    assert results.tables[0].ceilings == (("yardstick: HR's own JPEG", {4.0: 35.5}),)
     known["scores"][0]["name"] = "psnr_y"
     known["columns"][0]["scores"] = {"psnr_y": "wsisr: psnr_y"}
     rows = [image_row("bicubic", "s", 0, 30.0, scores={"psnr_y": 30.0})]

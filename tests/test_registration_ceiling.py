@@ -8,9 +8,9 @@ from PIL import Image
 from typer.testing import CliRunner
 from wsisr_cli.register import app
 
+from wsisr.drawing.overlays import checkerboard, red_cyan
 from wsisr.errors import RegistrationError
-from wsisr.files import save_picture
-from wsisr.registration import figures, luma_power, psnr_ceiling, register_pair
+from wsisr.registration import luma_power, psnr_ceiling, register_pair
 from wsisr.registration.showing import pair_figure, read_image, register_images
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
@@ -71,30 +71,14 @@ def test_overlays_are_grey_where_aligned_and_coloured_where_not():
     x, y = found.offset_x, found.offset_y
 
     def colour(left, top):
-        overlay = figures.red_cyan(case.lr, case.hr_region[top : top + 256, left : left + 256])
+        overlay = red_cyan(case.lr, case.hr_region[top : top + 256, left : left + 256])
         return float(np.mean(np.abs(overlay[..., 0].astype(float) - overlay[..., 1])))
 
     assert colour(x, y) < 0.7 * colour(max(0, x - 4), y)
-    board = figures.checkerboard(case.lr, case.hr_region[y : y + 256, x : x + 256], squares=4)
+    board = checkerboard(case.lr, case.hr_region[y : y + 256, x : x + 256], squares=4)
     np.testing.assert_array_equal(board[:64, :64], case.hr_region[y : y + 64, x : x + 64])
     before_after = pair_figure(case.lr, case.hr_region, found)
-    assert before_after.shape == (256 + 26, 3 * (256 + 6), 3)
-
-
-def test_field_and_histogram_draw_what_they_are_given(tmp_path):
-    positions = np.array([[100.0, 100.0], [900.0, 400.0]])
-    residuals = np.array([[1.0, 0.0], [0.0, 2.0]])
-    drawn = figures.residual_field(positions, residuals, (1000, 500), title="field")
-    empty = figures.residual_field(np.zeros((0, 2)), np.zeros((0, 2)), (1000, 500), title="field")
-    assert drawn.shape == empty.shape
-    assert not np.array_equal(drawn, empty)
-    reds = (drawn[..., 0] > 180) & (drawn[..., 1] < 80)
-    assert reds.any()
-    histogram = figures.residual_histogram(residuals, title="histogram", limit_px=3.0)
-    assert (histogram[:320, :, 2] > histogram[:320, :, 0]).any()
-    assert figures.residual_histogram(np.zeros((0, 2))).shape == histogram.shape
-    save_picture(tmp_path / "a.png", drawn)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), drawn)
+    assert before_after.shape == (256 + 18 + 12, 3 * (256 + 6) + 6, 3)
 
 
 def test_register_pair_command(tmp_path):
@@ -110,7 +94,7 @@ def test_register_pair_command(tmp_path):
     assert answer["orientation"] == "turn_270"
     assert (answer["offset_x"], answer["offset_y"]) == (case.dx, case.dy)
     assert answer["verdict"] == "accept"
-    assert Image.open(tmp_path / "overlay.png").size[1] == 256 + 26
+    assert Image.open(tmp_path / "overlay.png").size[1] == 256 + 18 + 12
     rejected = CliRunner().invoke(app, arguments)
     assert rejected.exit_code == 1
     assert json.loads(rejected.output)["verdict"] == "reject"

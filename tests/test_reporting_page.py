@@ -11,28 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from PIL import Image
 
+from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.encoding import encode
 from wsisr.errors import ConfigError
-from wsisr.reporting.charts import Series, chart
-from wsisr.reporting.page import (
-    Html,
-    Page,
-    badge,
-    cards,
-    details,
-    facts,
-    figure,
-    flicker,
-    grid,
-    join,
-    note,
-    paragraph,
-    table,
-)
-from wsisr.reporting.pictures import encode
+from wsisr.reporting.page import Page, figure, flicker, table, template
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 NASTY = "<script>alert('x')</script> & \"more\""
 
 
@@ -70,28 +58,32 @@ def pair() -> dict[str, np.ndarray]:
 
 
 def whole_page() -> Page:
-    page = Page("A page", "all of it", kind="Test", badges=badge("LEAKY", "bad"), footer="end")
-    page.section("first", "First", cards({"pairs": 1200}), facts({"digest": "abc"}), "plain text")
+    parts = template("parts.html")
+    page = Page("A page", "all of it", kind="Test", badges=[("LEAKY", "bad")], footer="end")
+    first = parts.cards({"pairs": 1200}), parts.facts({"digest": "abc"}, exact=("digest",))
+    page.section("first", "First", *first, "plain text")
     one = chart([Series("a", [1, 2], [3.0, 4.0])], title="t", x_label="x", y_label="y")
-    page.section("second", "Second", figure(one, "t", "a chart"), grid(flicker(pair(), "tissue")))
-    page.section("third", "Third", table(["a", "b"], [["x", 1.5], ["y", None]], sortable=True))
+    page.section("second", "Second", figure(one, "t", "a chart"), flicker(pair(), "tissue"))
+    rows = [[f"slide {k}", 1.5 * k] for k in range(20)] + [["y", None]]
+    page.section("third", "Third", table(["a", "b"], rows, sortable=True, caption="All of them"))
     return page
 
 
 def test_text_is_escaped_wherever_it_comes_in() -> None:
-    page = Page(NASTY, NASTY, kind=NASTY, badges=badge(NASTY), footer=NASTY)
+    parts = template("parts.html")
+    page = Page(NASTY, NASTY, kind=NASTY, badges=[(NASTY, "plain")], footer=NASTY)
     page.section(
         "s",
         NASTY,
         NASTY,
-        note(NASTY, title=NASTY),
-        cards({NASTY: NASTY}),
-        facts({NASTY: NASTY}),
-        details(NASTY, NASTY),
-        table([NASTY], [[NASTY]], caption=NASTY),
+        parts.note("warn", NASTY, NASTY),
+        parts.bullets([NASTY]),
+        parts.cards({NASTY: NASTY}),
+        parts.facts({NASTY: NASTY}, exact=(NASTY,)),
+        table([NASTY], [[NASTY]] * 20, caption=NASTY, sortable=True),
         figure(pair()["HR"], NASTY, NASTY),
+        figure(chart([Series(NASTY, [1], [1])], title=NASTY, x_label=NASTY, y_label=NASTY)),
         flicker(pair(), NASTY, NASTY),
-        join([NASTY, paragraph(NASTY)]),
     )
     html = page.html()
     check(html)
@@ -99,9 +91,10 @@ def test_text_is_escaped_wherever_it_comes_in() -> None:
     assert html.count("<script>") == 1
 
 
-def test_only_html_is_markup_and_adding_text_escapes_it() -> None:
-    assert Html("<b>") + "<i>" == "<b>&lt;i&gt;"
-    assert isinstance(Html("<b>") + "x", Html)
+def test_only_templates_make_markup_and_a_name_that_is_not_given_is_an_error() -> None:
+    assert isinstance(table(["a"], [["x"]]), Markup)
+    with pytest.raises(UndefinedError):
+        template("store.html").pairs()
 
 
 def test_the_page_asks_nothing_of_the_network() -> None:
@@ -115,6 +108,7 @@ def test_the_page_asks_nothing_of_the_network() -> None:
                 assert value.startswith("#")
     style = html[html.index("<style>") : html.index("</style>")]
     assert "url(" not in style and "@import" not in style
+    assert html.count("<style>") == 1
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
     assert policy and policy.group(1).startswith("default-src 'none'")
     script = html[html.rindex("<script>") + 8 : html.rindex("</script>")]
@@ -166,6 +160,7 @@ def test_pictures_are_reduced_and_compressed_only_where_it_does_not_hurt(tmp_pat
     graphic = np.zeros((400, 300), np.uint8)
     assert encode(tissue).media_type == "image/jpeg"
     assert encode(graphic).media_type == "image/png"
+    assert encode(np.dstack([tissue, tissue[..., 0]])).media_type == "image/png"
     small = encode(tissue, max_side_px=100)
     assert (small.width_px, small.height_px) == (75, 100)
     path = tmp_path / "a.png"
@@ -198,6 +193,19 @@ def test_writing_replaces_whole_and_is_the_same_every_time(tmp_path: Path) -> No
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match="file"):
         whole_page().write(tmp_path / "file" / "report.html")
+
+
+def test_long_tables_can_be_searched_and_wide_charts_have_two_layouts() -> None:
+    html = whole_page().html()
+    tags = check(html).tags
+    box = next(a for tag, a in tags if tag == "input")
+    assert box["data-for"] == "t-all-of-them"
+    assert [a["id"] for tag, a in tags if tag == "table"] == ["t-all-of-them"]
+    assert "<input" not in table(["a"], [["x"]] * 20) + table(["a"], [["x"]], sortable=True)
+    wide = [a["width"] for tag, a in tags if tag == "svg"]
+    assert wide == ["720", "380"] and html.count("data-read") == 1 + html.count("[data-read]")
+    small = chart([Series("a", [1], [1])], title="t", x_label="x", y_label="y", width_px=420)
+    assert figure(small).count("<svg") == 1
 
 
 def test_a_browser_runs_it_without_a_complaint(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from reporting_samples import write_run
 
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import open_run
-from wsisr.reporting.run_facts import curves, duration, read_columns, read_run
+from wsisr.reporting.run_facts import duration, read_run
 from wsisr.reporting.run_page import flatten, write_run_report
-from wsisr.reporting.runs_page import write_runs_report
+from wsisr.reporting.runs_page import validation_charts, write_runs_report
+from wsisr.training.curves import read_columns, run_curves, write_curves
 
 
 def page(folder: Path) -> str:
@@ -36,8 +38,9 @@ def test_curves_are_saved_as_pictures_with_the_terms_of_the_recipe(tmp_path: Pat
     names = {path.stem for path in (folder / "figures").iterdir()}
     assert names == {
         "psnr-rgb", "psnr-y", "ssim-rgb", "loss", "learning-rate", "gradient", "speed", "times",
-        "memory", "term-perceptual",
+        "memory", "term-perceptual", "charts",
     }  # fmt: skip
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".pdf", ".svg"}
 
 
 def test_skipped_and_interrupted_runs_say_what_to_do(tmp_path: Path) -> None:
@@ -75,8 +78,25 @@ def test_half_lines_and_words_in_logs_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_curves_leave_out_the_untrained_model(tmp_path: Path) -> None:
-    found = curves(read_run(open_run(write_run(tmp_path / "a"))))
+    facts = read_run(open_run(write_run(tmp_path / "a")))
+    found = run_curves("edsr", facts.log, facts.validation)
     assert "edsr x4: 5 points" in found["psnr-rgb"].description
+    assert "The untrained model of step 0 is not drawn." in page(tmp_path / "a")
+    early = read_run(open_run(write_run(tmp_path / "b", rows=1, step=100)))
+    alone = run_curves("edsr", early.log, early.validation)["psnr-rgb"].description
+    assert "edsr x4: 1 points, lowest 26" in alone  # step 100; that of step 0 is 25
+    at_start = read_run(open_run(write_run(tmp_path / "c", rows=0, step=0, best=None)))
+    assert (
+        "lowest 25" in run_curves("edsr", at_start.log, at_start.validation)["psnr-rgb"].description
+    )
+    assert "step 0 is not drawn" not in page(tmp_path / "c")
+
+
+def test_the_run_has_its_curves_in_one_picture(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a")
+    write_curves(folder, "edsr")
+    with Image.open(folder / "curves.png") as picture:
+        assert picture.size == (840, 2 * 580)
 
 
 def test_a_folder_of_runs_is_compared(tmp_path: Path) -> None:
@@ -85,6 +105,9 @@ def test_a_folder_of_runs_is_compared(tmp_path: Path) -> None:
     html = write_runs_report(tmp_path / "runs").read_text(encoding="utf-8")
     assert "2 training runs" in html and "Different data." in html
     assert ">edsr-x4<" in html and ">rcan-x4<" in html and ">+3.00<" in html
+    runs = [read_run(open_run(tmp_path / "runs" / name)) for name in ("edsr-x4", "rcan-x4")]
+    origins = [one.title.rpartition(" ")[2] for one in validation_charts(runs)]
+    assert origins == ["simulated:bicubic", "stored-level"]  # never in one chart
     with pytest.raises(ConfigError, match="no training run"):
         write_runs_report(tmp_path)
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from store_samples import columns, root_attributes, slide_attributes, specs, write_slide
 
+from wsisr.drawing.overlays import MAP_TISSUE, PATCH, REFUSED, patch_overlay
 from wsisr.errors import StoreError
-from wsisr.reporting.store_drawings import SlideScene, funnel_drawing, residual_map, slide_map
 from wsisr.reporting.store_facts import StoreFacts, level_shift_px, read_facts
 from wsisr.reporting.store_page import write_store_report
 from wsisr.reporting.store_pairs import (
@@ -18,14 +18,19 @@ from wsisr.reporting.store_pairs import (
     choose_refused,
     read_pair,
 )
-from wsisr.reporting.store_pictures import THUMBNAIL_BYTES, reframed, thumbnail_side_px
-from wsisr.selection.preview import PATCH, REFUSED, frame_patches
+from wsisr.reporting.store_sections import (
+    THUMBNAIL_BYTES,
+    reframed,
+    slide_map,
+    thumbnail_side_px,
+)
 from wsisr.store import StoreWriter, keep_pairs
 
 SIZE = 64
 SHIFT = (3, -5)
 """Where the file wrongly places LR, HR px."""
 MARGIN = 13
+XLINK = "http://www.w3.org/1999/xlink"
 KINDS = {"train": 3, "val": 1, "test": 1}
 
 
@@ -173,10 +178,10 @@ def test_it_shows_the_ceiling_and_the_warning_about_levels(html: str) -> None:
 
 
 def test_every_image_has_its_words_and_no_link_leaves_the_page(html: str) -> None:
-    assert html.count("<img ") == html.count(' alt="Pair of ') + html.count(
-        ' alt="Red/cyan overlay of '
-    ) + html.count(' alt="LR and HR of ')
-    assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")
+    words = ("Pair of ", "Red/cyan overlay of ", "LR and HR of ", "Slide ")
+    assert html.count("<img ") == sum(html.count(f' alt="{word}') for word in words)
+    plain = html.replace("http://www.w3.org/2000/svg", "").replace(XLINK, "")
+    assert "http://" not in plain
     assert "https://" not in html
 
 
@@ -298,7 +303,7 @@ def test_pictures_of_slides_follow_keep(tmp_path: Path) -> None:
     picture.parent.mkdir()
     corners = np.array([[k * SIZE, 0] for k in range(8)])
     paper = np.full((200, 512, 3), 255, np.uint8)
-    Image.fromarray(frame_patches(paper, 8 * SIZE, corners, np.ones(8, bool), SIZE)).save(picture)
+    Image.fromarray(patch_overlay(paper, 8 * SIZE, corners, np.ones(8, bool), SIZE)).save(picture)
     keep_pairs(path, "ncc>0.95")
     html = write_store_report(path).read_text(encoding="utf-8")
     # How wide the picture is, this store does not say.
@@ -322,24 +327,18 @@ def test_thumbnails_share_one_budget() -> None:
     assert thumbnail_side_px(100_000) == 96
 
 
-def test_drawings_say_what_they_show() -> None:
-    tissue = np.zeros((50, 80), np.uint8)
-    tissue[10:40, 10:70] = 1
-    one = SlideScene(
-        tissue=tissue,
-        um_per_px=8.0,
-        level0_um_per_px=0.5,
-        origins=np.array([[160.0, 160.0], [600.0, 300.0]]),
-        field_px=128.0,
-        kept=np.array([True, False]),
-    )
-    plain = slide_map(one, title="slide")
-    assert "2 patches, 1 of them kept" in plain.description
-    field = residual_map(one, np.array([[0.3, 0.4], [9.0, 9.0]]), title="field")
-    assert "1 arrows, 95th percentile 0.5 HR px" in field.description
-    drawn = funnel_drawing([("candidates", 100), ("kept", 40)], title="funnel")
-    assert "candidates 100; kept 40" in drawn.description
-    assert "40 (−60)" in drawn.svg()
+def test_a_mask_alone_shows_kept_and_refused_patches_where_they_are(facts: StoreFacts) -> None:
+    drawn = slide_map(facts, "test_0", 600)
+    scene = facts.scene("test_0")
+    assert drawn is not None and scene is not None
+    per_px = drawn.shape[1] / scene.extent_px[0]
+    places = np.rint(scene.origins * per_px).astype(int)
+    kept = facts.kept[scene.rows]
+    seen = [drawn[y, x, :3].tolist() for x, y in places]
+    assert seen.count(list(REFUSED)) >= 2
+    assert all(seen[k] == list(PATCH if kept[k] else REFUSED) for k in (0, len(kept) - 1))
+    inside = drawn[int(20 / 40 * drawn.shape[0]), int(30 / 40 * drawn.shape[1])]
+    assert inside.tolist() == list(MAP_TISSUE) and drawn[-1, 0, 3] == 0
 
 
 def test_flagged_lr_and_unconfirmed_readers_stand_on_the_page(html: str) -> None:

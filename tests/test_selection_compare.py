@@ -5,6 +5,7 @@ import pytest
 from selection_scenes import disk, glass, paint_tissue
 from shapely.geometry import Point
 
+from wsisr.drawing.overlays import MISSED, disagreement
 from wsisr.errors import AnnotationError, ConfigError
 from wsisr.selection.annotations import TUMOR, Annotations, Region, save_geojson
 from wsisr.selection.compare import (
@@ -12,12 +13,12 @@ from wsisr.selection.compare import (
     blank_precision,
     boundary_f1,
     compare_sources,
+    disagreement_sheet,
     load_pair,
     mask_agreement,
     table_text,
     tile_f1,
 )
-from wsisr.selection.compare_sheet import MISSED, disagreement_picture, disagreement_sheet
 from wsisr.selection.mask_files import write_tissue_files
 from wsisr.selection.tissue import segment
 
@@ -137,11 +138,11 @@ def test_sheet_shows_the_worst_slide_first(folders):
     rows = compare_sources([folders / "consensus", folders / "clam-like"])
     worst = min(rows, key=lambda row: row.agreement.iou)
     sheet = disagreement_sheet(rows, cell_px=200, columns=2)
-    assert sheet.shape == (200 + 16 + 12, 2 * 206 + 6, 3)
+    assert sheet.shape == (6 + 18 + 160 + 6, 2 * 206 + 6, 3)
     first, _ = load_pair(worst.mask_path, worst.reference_path, None)
     _, reference = load_pair(worst.mask_path, worst.reference_path, None)
-    shown = sheet[22 : 22 + 160, 6:206]
-    assert np.array_equal(shown, disagreement_picture(first.mask, reference))
+    shown = sheet[24 : 24 + 160, 6:206]
+    assert np.array_equal(shown, disagreement(first.mask, reference))
     assert (shown == MISSED).all(axis=2).sum() == (reference & ~first.mask).sum()
     only = compare_sources([folders / "consensus"], annotations=folders / "lesions")
     with pytest.raises(ConfigError, match="no mask to disagree with"):

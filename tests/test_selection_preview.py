@@ -6,10 +6,13 @@ from PIL import Image
 from selection_scenes import disk, glass, paint_tissue
 from shapely.geometry import box
 
+from wsisr.drawing.overlays import PATCH, TISSUE
+from wsisr.drawing.sheets import Tile, contact_sheet, sheet
 from wsisr.errors import ConfigError
+from wsisr.files import save_picture
 from wsisr.selection.annotation_formats.geojson import COLOURS
 from wsisr.selection.annotations import TUMOR, Annotations, Region
-from wsisr.selection.preview import PATCH, TISSUE, contact_sheet, overlay_picture, save_png
+from wsisr.selection.preview import overlay_picture
 from wsisr.selection.tissue import segment
 
 SHAPE = (120, 160)
@@ -48,14 +51,24 @@ def test_contact_sheet_puts_enlarged_lr_beside_hr(tmp_path):
     lr = np.zeros((4, 4, 3), np.uint8)
     lr[0, 0] = 255
     hr = np.full((256, 256, 3), 70, np.uint8)
-    sheet = contact_sheet([(lr, hr)] * 3, captions=["a", "b", "c"], cell_px=64, columns=2)
-    assert sheet.shape == (2 * (64 + 22) + 6, 2 * (128 + 12) + 6, 3)
-    assert (sheet[22 : 22 + 16, 6 : 6 + 16] == 255).all()
-    assert (sheet[22 + 16 : 22 + 64, 6 : 6 + 16] == 0).all()
-    assert (sheet[22 : 22 + 64, 6 + 66 : 6 + 130] == 70).all()
-    save_png(tmp_path / "sheet.png", sheet)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), sheet)
-    with pytest.raises(ConfigError, match="at least one pair"):
+    made = contact_sheet([(lr, hr)] * 3, captions=["a", "b", "c"], side_px=64, columns=2)
+    # Gaps of 6 px, and 18 px of words above each row.
+    assert made.shape == (6 + 2 * (18 + 64 + 6), 6 + 4 * (64 + 6), 3)
+    assert (made[24 : 24 + 16, 6 : 6 + 16] == 255).all()
+    assert (made[24 + 16 : 24 + 64, 6 : 6 + 16] == 0).all()
+    assert (made[24 : 24 + 64, 6 + 70 : 6 + 134] == 70).all()
+    assert (made[6:24, 6:70] < 128).any() and (made[6:24, 76:140] == 255).all()
+    save_picture(tmp_path / "sheet.png", made)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "sheet.png")), made)
+    with pytest.raises(ConfigError, match="at least one image"):
         contact_sheet([])
     with pytest.raises(ConfigError, match="no contact sheet"):
         contact_sheet([(lr, hr)], columns=0)
+
+
+def test_a_sheet_resamples_nothing_unless_it_is_told_and_keeps_words_inside():
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    made = sheet([[Tile(image=image, text="a word that is far too long " * 3), None]], labels=["x"])
+    rows, columns = np.nonzero((made != 255).any(axis=2))
+    assert np.array_equal(made[-36:-6, columns.max() - 39 : columns.max() + 1], image)
+    assert rows.min() >= 6 and made.shape[1] == columns.max() + 1 + 2 * 6

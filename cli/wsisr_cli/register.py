@@ -105,7 +105,7 @@ def scans(
 
     Sections of one block are told apart from scans of one glass.
     """
-    from wsisr.files import save_picture, staged_files
+    from wsisr.files import staged_files
     from wsisr.registration.landmarks import (
         landmark_report,
         read_landmarks,
@@ -113,7 +113,7 @@ def scans(
         write_points,
     )
     from wsisr.registration.scans import register_scans
-    from wsisr.registration.showing import sample_pairs, sample_table, scan_figures
+    from wsisr.registration.showing import sample_pairs, sample_table, save_scan_figures
     from wsisr.slides import open_slide
 
     others = _named(beside or [])
@@ -129,8 +129,7 @@ def scans(
         with console_reporter() as report:
             found = register_scans(coarse, fine, seed, report=report)
         proof = sample_table(sample_pairs(found, coarse, fine, samples, seed))
-        for name, image in scan_figures(found, coarse, fine).items():
-            save_picture(folder / name, image)
+        save_scan_figures(folder, found, coarse, fine)
         if marks is not None:
             errors = landmark_report(marks, found.place, coarse, fine, others)
             write_points(folder / "moving-landmarks.csv", marks.moving)

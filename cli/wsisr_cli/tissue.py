@@ -100,7 +100,7 @@ def compare(
     typer.echo(table_text(rows))
     if sheet is not None:
         from wsisr.files import save_picture, staged_files
-        from wsisr.selection.compare_sheet import disagreement_sheet
+        from wsisr.selection.compare import disagreement_sheet
 
         with staged_files(sheet.parent, sheet.name) as staged:
             save_picture(staged / sheet.name, disagreement_sheet(rows))

@@ -107,7 +107,16 @@ def extract_slide(
                 told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
                 attributes["notes"] = [*told, *damage]
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
-            _save_pictures(scan_folder, StorePaths(store).report, record, rows)
+            save_patches(
+                scan_folder,
+                StorePaths(store).report,
+                task.slide_id,
+                record.overview_px,
+                np.stack([columns["x"], columns["y"]], axis=1),
+                columns["kept"],
+                record.geometry.field_px,
+            )
+            save_contact_sheet(StorePaths(store).report, task.slide_id, rows.samples)
             writer.finish(columns, mask, attributes)
         except BaseException:
             writer.abort()
@@ -189,20 +198,6 @@ def _extract_batch(
         writer.append({name: array[np.newaxis] for name, array in pair.arrays.items()})
         rows.index.append(int(batch[pair.index]))
         rows.kept.append(pair.certificate is None or pair.certificate.accepted)
-
-
-def _save_pictures(scans: Path, report: Path, record: ScanRecord, rows: Rows) -> None:
-    origins = record.candidates.origins()[np.asarray(rows.index, np.int64)]
-    save_patches(
-        scans,
-        report,
-        record.slide_id,
-        record.overview_px,
-        origins,
-        rows.kept,
-        record.geometry.field_px,
-    )
-    save_contact_sheet(report, record.slide_id, rows.samples)
 
 
 def row_columns(

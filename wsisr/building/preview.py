@@ -7,13 +7,15 @@ functions of the slide alone, so they are the same whoever made them.
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
-from wsisr.files import replace_file
+from wsisr.drawing.overlays import patch_overlay
+from wsisr.drawing.sheets import contact_sheet
+from wsisr.files import save_picture
 from wsisr.selection.annotations import Annotations
-from wsisr.selection.preview import contact_sheet, frame_patches, overlay_picture, png_bytes
+from wsisr.selection.preview import overlay_picture
 from wsisr.selection.tissue_map import TissueMap
 from wsisr.slides.protocol import UInt8Array
 
@@ -31,8 +33,7 @@ def save_overview(
 ) -> None:
     """The scan's picture: overview, outline of the tissue, pen, annotations."""
     picture = overlay_picture(tissue, annotations=annotations, max_side_px=MAX_SIDE_PX)
-    scans.mkdir(parents=True, exist_ok=True)
-    replace_file(overview_path(scans, slide_id), png_bytes(picture))
+    save_picture(overview_path(scans, slide_id), picture)
 
 
 def save_patches(
@@ -41,7 +42,7 @@ def save_patches(
     slide_id: str,
     width_px: int,
     origins: NDArray[np.int64],
-    kept: Sequence[bool],
+    kept: ArrayLike,
     field_px: int,
 ) -> None:
     """The scan's picture with every stored patch: blue where kept, orange where refused.
@@ -55,19 +56,18 @@ def save_patches(
         Level-0 width that the picture spans.
     origins : ndarray, shape (n, 2)
         Level-0 px.
-    kept : sequence of bool
+    kept : array of bool, shape (n,)
     field_px : int
         Level-0 side of the field of view.
     """
     path = overview_path(scans, slide_id)
     # Ready-made images have no overview: they are their own.
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
-    if picture is None:
+    if not path.is_file():
         return
-    drawn = frame_patches(np.asarray(picture, np.uint8), width_px, origins, kept, field_px)
-    folder = report / "slides"
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / f"{slide_id}.png", png_bytes(drawn))
+    with Image.open(path) as opened:
+        picture = np.asarray(opened.convert("RGB"))
+    drawn = patch_overlay(picture, width_px, origins, kept, field_px)
+    save_picture(report / "slides" / f"{slide_id}.png", drawn)
 
 
 def save_contact_sheet(
@@ -79,6 +79,4 @@ def save_contact_sheet(
     sheet = contact_sheet(
         [(lr, hr) for lr, hr, _ in pairs], captions=[text for *_, text in pairs], columns=2
     )
-    folder = report / "slides"
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / f"{slide_id}-pairs.png", png_bytes(sheet))
+    save_picture(report / "slides" / f"{slide_id}-pairs.png", sheet)

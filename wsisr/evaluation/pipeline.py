@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wsisr.evaluation.cost import COST, measure_costs, read_costs, write_costs
+from wsisr.evaluation.curves import draw_charts, reference_scale
 from wsisr.evaluation.distances import (
     Distance,
     as_documents,
@@ -12,10 +13,11 @@ from wsisr.evaluation.distances import (
     open_features,
     read_distances,
 )
-from wsisr.evaluation.figures import FOLDER, draw_charts, draw_examples, reference_scale
+from wsisr.evaluation.examples import FOLDER, draw_examples
 from wsisr.evaluation.plan import Plan, prepare
 from wsisr.evaluation.results import (
     IMAGES,
+    PAGE,
     RESULTS,
     only_one,
     read_results,
@@ -29,7 +31,6 @@ from wsisr.evaluation.tables import write_tables
 from wsisr.evaluation.tasks import Task
 from wsisr.files import remove_tree, staged_files
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.reporting.page import INDEX_NAME
 from wsisr.runners import Runner
 
 
@@ -80,7 +81,7 @@ def evaluate(
                 document["figures"] = draw_examples(plan, results, made, report)
             write_tables(results, made)
             # Of other rows; the page is written anew by whoever wants one.
-            (folder / INDEX_NAME).unlink(missing_ok=True)
+            (folder / PAGE).unlink(missing_ok=True)
             remove_tree(folder / FOLDER)
         write_results(folder, document)
         return load_results(folder)

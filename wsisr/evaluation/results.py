@@ -19,6 +19,8 @@ from wsisr.tables import cell_text, csv_lines
 
 IMAGES = "images.csv"
 RESULTS = "results.json"
+PAGE = "index.html"
+"""Written beside them by whoever wants a page."""
 FORMAT = "wsisr-eval"
 FORMAT_VERSION = 1
 KEYS = (

@@ -213,7 +213,7 @@ def _ceilings(
             lines.append(("ceiling: alignment", by_scale))
     coded = found["jpeg"]["scores"].get(score["name"])
     if coded is not None:
-        lines.append(("ceiling: HR's own JPEG", dict.fromkeys(scales, float(coded))))
+        lines.append(("yardstick: HR's own JPEG", dict.fromkeys(scales, float(coded))))
     return tuple(lines)
 
 

@@ -224,7 +224,7 @@ def failed_notes(results: Results) -> list[str]:
 
 
 def limit_lines(table: Table) -> list[tuple[str, list[str]]]:
-    """Ceilings under a table; above 100 dB there is none to speak of."""
+    """Ceilings and yardsticks under a table; above 100 dB there is none to speak of."""
     digits = table.score["digits"]
     lines = []
     for label, values in table.ceilings:
@@ -293,7 +293,7 @@ def legend(results: Results) -> list[str]:
 
 
 def limit_notes(document: Mapping[str, Any]) -> list[str]:
-    """Ceilings in words."""
+    """Ceilings and yardsticks in words."""
     found = document.get("ceilings")
     if not found:
         return []
@@ -307,12 +307,12 @@ def limit_notes(document: Mapping[str, Any]) -> list[str]:
     words = found["jpeg"]["words"]
     if found["jpeg"]["scores"]:
         notes.append(
-            "HR's own JPEG: HR re-encoded on a block grid shifted by half a block "
-            f"({words}). Its pixels are not known better than that: scores above it are agreement "
-            "with coding noise."
+            "HR's own JPEG, a yardstick and no ceiling: HR re-encoded on a block grid shifted by "
+            f"half a block ({words}). Its pixels are not known better than that: scores above it, "
+            "bicubic's on easy patches among them, are agreement with coding noise."
         )
     elif words:
-        notes.append(f"No JPEG limit: {words}.")
+        notes.append(f"No yardstick by HR's own JPEG: {words}.")
     return notes
 
 

@@ -8,9 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.drawing.charts import histogram_of
+from wsisr.drawing.fields import residual_field
+from wsisr.drawing.overlays import checkerboard, red_cyan
+from wsisr.drawing.sheets import Tile, sheet
+from wsisr.drawing.vector import save_charts
 from wsisr.errors import RegistrationError, SlideError
+from wsisr.files import save_picture
 from wsisr.registration import affine as aff
-from wsisr.registration import figures
 from wsisr.registration.certificate import PairCertificate
 from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.orientation import D4
@@ -88,13 +93,14 @@ def pair_figure(lr: UInt8Array, region: UInt8Array, certificate: PairCertificate
     left, top = max(left, 0), max(top, 0)
     before = region[top : top + scale * height, left : left + scale * width]
     crop = take_hr(region, certificate, width, height, allow_resampling=False).pixels
-    return figures.side_by_side(
+    return sheet(
         [
-            figures.red_cyan(lr, before),
-            figures.red_cyan(lr, crop),
-            figures.checkerboard(lr, crop),
-        ],
-        ["before: middle of the region", f"after: {certificate.verdict}", "LR and HR in turn"],
+            [
+                Tile(image=red_cyan(lr, before), text="before: middle of the region"),
+                Tile(image=red_cyan(lr, crop), text=f"after: {certificate.verdict}"),
+                Tile(image=checkerboard(lr, crop), text="LR and HR in turn"),
+            ]
+        ]
     )
 
 
@@ -193,31 +199,37 @@ def scan_overlay(registration: ScanRegistration, moving: Slide, fixed: Slide) ->
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=(255, 255, 255),
     )
-    return figures.red_cyan(moving_image, np.asarray(warped, dtype=np.uint8))
+    return red_cyan(moving_image, np.asarray(warped, dtype=np.uint8))
 
 
-def scan_figures(
-    registration: ScanRegistration, moving: Slide, fixed: Slide
-) -> dict[str, UInt8Array]:
-    """Overlay, residual field and histogram, by file name."""
-    base = moving.info.levels[0]
-    used = registration.piece >= 0
-    return {
-        "overlay.png": scan_overlay(registration, moving, fixed),
-        "residual-field.png": figures.residual_field(
-            registration.positions,
-            registration.residuals,
-            (base.width_px, base.height_px),
-            title="residual of the affine map; ring: its error, square: out of focus, strip: seam",
-            unused=~used,
-            errors=registration.errors,
-            soft=registration.focus_share(registration.positions).min(axis=1) < OUT_OF_FOCUS,
-            boxes=[(s.left, s.top, s.right, s.bottom) for s in registration.seams],
-        ),
-        "residual-histogram.png": figures.residual_histogram(
-            registration.residuals[used], title="residual of the affine map at the nodes"
-        ),
-    }
+def save_scan_figures(
+    folder: Path, registration: ScanRegistration, moving: Slide, fixed: Slide
+) -> None:
+    """Overlay as PNG; residual field and histogram as PNG, SVG and PDF."""
+    save_picture(folder / "overlay.png", scan_overlay(registration, moving, fixed))
+    base, used = moving.info.levels[0], registration.piece >= 0
+    soft = registration.focus_share(registration.positions).min(axis=1) < OUT_OF_FOCUS
+    field = residual_field(
+        registration.positions,
+        registration.residuals,
+        (base.width_px, base.height_px),
+        title="Residual of the affine map at the nodes",
+        words="ring: its error, square: out of focus, strip: seam, small ring: not used",
+        used=used,
+        errors=registration.errors,
+        soft=soft,
+        strips=[(s.left, s.top, s.right, s.bottom) for s in registration.seams],
+        side_px=900,
+    )
+    lengths = histogram_of(
+        np.hypot(*registration.residuals[used].T),
+        title="Residual of the affine map at the nodes",
+        x_label="length of the residual, HR px",
+        y_label="nodes",
+        start=0.0,
+    )
+    drawn = {"residual-field": field, "residual-histogram": lengths}
+    save_charts(folder, {name: one for name, one in drawn.items() if one is not None})
 
 
 def sample_table(samples: list[ScanSample]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Pages and figures: one self-contained HTML file for a store, a run or an evaluation.
+"""Pages: one self-contained HTML file for a store, a run, an evaluation or a study.
 
-`charts` and `page` need numpy and Pillow only, so training and evaluation use them freely. Names
-are loaded at first use.
+It stands on top of all rooms: Python gathers facts, ``templates/`` say them. Names are loaded at
+first use.
 """
 
 import lazy_loader

@@ -1,5 +1,5 @@
-from .charts import Chart as Chart
-from .charts import Series as Series
-from .charts import chart as chart
-from .charts import histogram as histogram
 from .page import Page as Page
+from .page import figure as figure
+from .page import flicker as flicker
+from .page import table as table
+from .writing import write_report as write_report

@@ -1,63 +1,37 @@
 """One self-contained HTML page: style and script inside, light and dark, no request to anywhere.
 
-A page is written as sections made of the pieces of `wsisr.reporting.html`, which are offered here
-too. Plain strings are text and are escaped; only `Html` is taken as markup.
+What a page says stands in ``templates/``: a template for each page with a macro for each section,
+made of the pieces in ``parts.html``. Python gathers the facts and hands them over. Everything is
+escaped but `Markup`, which only templates make.
 """
 
 from base64 import b64encode
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from html import escape
 from importlib.resources import files
+from math import isfinite
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from markupsafe import Markup, escape
+from numpy.typing import NDArray
+
+from wsisr.drawing.encoding import encode
+from wsisr.drawing.style import DARK, FONT, LIGHT
+from wsisr.drawing.vector import Chart
 from wsisr.errors import ConfigError
 from wsisr.files import staged_files
-from wsisr.reporting.drawing import DARK, FONT, LIGHT
-from wsisr.reporting.html import (
-    Html,
-    badge,
-    bullets,
-    cards,
-    code,
-    details,
-    element,
-    facts,
-    figure,
-    flicker,
-    grid,
-    heading,
-    join,
-    markup,
-    note,
-    paragraph,
-    table,
-)
 
-__all__ = [
-    "Html",
-    "Page",
-    "badge",
-    "bullets",
-    "cards",
-    "code",
-    "details",
-    "element",
-    "facts",
-    "figure",
-    "flicker",
-    "grid",
-    "heading",
-    "join",
-    "markup",
-    "note",
-    "paragraph",
-    "table",
-]
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-
-INDEX_NAME = "index.html"
-"""The page that an evaluation or a study has in its own folder."""
+ImageLike = bytes | Path | NDArray[Any]
+NARROW_PX = 380
+"""Width of the layout that narrow screens get of a wide chart."""
+WIDE_PX = 480
+"""Charts of at most this width are laid out once: they can be read on a telephone."""
 
 
 class Page:
@@ -66,12 +40,11 @@ class Page:
     Parameters
     ----------
     title, subtitle : str
-        Text; the subtitle may be `Html`.
     kind : str
         A word above the title, e.g. ``"Pair store"``.
-    badges : Html
-        What must be seen first, e.g. ``badge("LEAKY", "bad")``.
-    footer : str or Html
+    badges : sequence of (str, str)
+        What must be seen first, each with its tone: plain, good, warn or bad.
+    footer : str
     """
 
     def __init__(
@@ -80,15 +53,12 @@ class Page:
         subtitle: str = "",
         *,
         kind: str = "",
-        badges: str = "",
+        badges: Sequence[tuple[str, str]] = (),
         footer: str = "",
     ) -> None:
-        self.title = title
-        self.subtitle = subtitle
-        self.kind = kind
-        self.badges = badges
-        self.footer = footer
-        self._sections: list[tuple[str, str, Html]] = []
+        self._head = {"title": title, "subtitle": subtitle, "kind": kind, "badges": badges}
+        self._footer = footer
+        self._sections: dict[str, tuple[str, list[object]]] = {}
 
     def section(self, id: str, title: str, *content: object) -> "Page":
         """Add a section; plain strings become paragraphs.
@@ -99,7 +69,7 @@ class Page:
             Letters, digits and hyphens; unique on the page.
         title : str
             Heading, and the word in the navigation.
-        *content : Html or str
+        *content : Markup or str
 
         Raises
         ------
@@ -108,47 +78,36 @@ class Page:
         """
         if not id.replace("-", "").isalnum() or not id.isascii():
             raise ConfigError(f"{id!r} is no section id: use letters, digits and hyphens.")
-        if any(known == id for known, _, _ in self._sections):
+        if id in self._sections:
             raise ConfigError(f"The page has a section {id!r} already.")
-        parts = [part if isinstance(part, Html) else paragraph(part) for part in content if part]
-        self._sections.append((id, title, join(parts)))
+        self._sections[id] = title, [part for part in content if part]
         return self
 
     def html(self) -> str:
         """The whole page."""
-        style, script = _style(), _asset("page.js")
+        script = _asset("page.js")
         digest = b64encode(sha256(script.encode()).digest()).decode("ascii")
-        policy = (
-            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-            f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-        )
-        links = "".join(
-            f'<li><a href="#{name}">{escape(title)}</a></li>' for name, title, _ in self._sections
-        )
-        body = "".join(
-            f'<section id="{name}" aria-labelledby="h-{name}">'
-            f'<h2 id="h-{name}">{escape(title)}</h2>{content}</section>\n'
-            for name, title, content in self._sections
-        )
-        over = f'<p class="over">{escape(self.kind)}</p>' if self.kind else ""
-        under = f'<p class="sub">{markup(self.subtitle)}</p>' if self.subtitle else ""
-        badges = f"<div>{markup(self.badges)}</div>" if self.badges else ""
+        themes = [
+            {**roles, "color-scheme": name, "page": page, "soft": soft}
+            for roles, name, page, soft in (
+                (LIGHT, "light", "#f4f6f9", "#eef1f5"),
+                (DARK, "dark", "#0d1117", "#1f2630"),
+            )
+        ]
         return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            '<meta name="color-scheme" content="light dark">\n'
-            '<meta name="referrer" content="no-referrer">\n'
-            f'<title>{escape(self.title)}</title>\n<link rel="icon" href="data:,">\n'
-            f"<style>{style}</style>\n</head>\n<body>\n"
-            '<a class="skip" href="#content">Skip to the content</a>\n'
-            f"<header>{over}<h1>{escape(self.title)}</h1>{under}{badges}</header>\n"
-            f'<nav aria-label="Sections"><div><ul>{links}</ul>'
-            '<button id="theme" type="button" title="Light, dark, or as the system has it">Theme'
-            "</button></div></nav>\n"
-            f'<main id="content">\n{body}</main>\n'
-            f"<footer>{paragraph(self.footer) if self.footer else ''}</footer>\n"
-            f"<script>{script}</script>\n</body>\n</html>\n"
+            _environment()
+            .get_template("page.html")
+            .render(
+                **self._head,
+                footer=self._footer,
+                sections=self._sections,
+                light=themes[0],
+                dark=themes[1],
+                font=Markup(FONT),
+                style=Markup(_asset("page.css")),
+                script=Markup(script),
+                digest=digest,
+            )
         )
 
     def write(self, path: Path | str) -> Path:
@@ -170,20 +129,169 @@ class Page:
         return target
 
 
+def template(name: str) -> Any:
+    """The macros of a template; each gives `Markup` of the facts that it is called with."""
+    return _environment().get_template(name).module
+
+
+def figure(
+    image: ImageLike | Chart,
+    alt: str = "",
+    caption: object = "",
+    *,
+    pixelated: bool = False,
+    max_side_px: int | None = None,
+) -> Markup:
+    """A picture or a chart with its caption.
+
+    Parameters
+    ----------
+    image : bytes, Path, array or Chart
+        PNG, JPEG or WebP; arrays are uint8 (h, w), (h, w, 3) or (h, w, 4).
+    alt : str
+        What it shows, for those who cannot see it; must not be empty. Charts bring their own.
+    caption : str or Markup
+    pixelated : bool
+        Enlarge by nearest neighbour, so that pixels can be seen.
+    max_side_px : int, optional
+        Reduce larger pictures.
+    """
+    if isinstance(image, Chart):
+        # Two layouts of a wide chart: letters stay readable on a telephone.
+        narrow = Markup(image.svg(NARROW_PX)) if image.width_px > WIDE_PX else None
+        return _piece("chart", Markup(image.svg()), narrow, caption)
+    if not alt.strip():
+        raise ConfigError("A picture needs an alt text: say what it shows.")
+    return _piece("picture", encode(image, max_side_px=max_side_px), alt, caption, pixelated)
+
+
+def flicker(
+    images: Mapping[str, ImageLike],
+    alt: str,
+    caption: object = "",
+    *,
+    pixelated: Collection[str] = ("LR",),
+    max_side_px: int | None = None,
+) -> Markup:
+    """Pictures of one field in one place: click, Space or Enter shows the next, holding peeks.
+
+    Parameters
+    ----------
+    images : mapping of str to image
+        Name (``"LR"``, ``"HR"``) to picture; the first is shown. All are shown at the size of the
+        largest. Without scripts, and in print, they stand side by side.
+    alt : str
+        What the field shows; the name is added to it.
+    caption : str or Markup
+    pixelated : collection of str
+        Names of those that are enlarged by nearest neighbour.
+    max_side_px : int, optional
+    """
+    if len(images) < 2:
+        raise ConfigError("A flicker needs at least two pictures.")
+    panes = [
+        (name, encode(image, max_side_px=max_side_px), name in pixelated)
+        for name, image in images.items()
+    ]
+    return _piece("flicker", panes, alt, caption)
+
+
+def table(
+    header: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    numeric: Collection[int] | None = None,
+    caption: str = "",
+    sortable: bool = False,
+) -> Markup:
+    """A table that scrolls in its own box where the page is narrow.
+
+    Parameters
+    ----------
+    header : sequence
+        One heading per column.
+    rows : iterable of sequences
+        Text, numbers (formatted here), None for nothing, or `Markup`. The first cell of a row is
+        its heading.
+    numeric : collection of int, optional
+        Columns set to the right; by default those that hold only numbers, or text that reads as
+        numbers.
+    caption : str
+    sortable : bool
+        Headings become buttons that sort.
+
+    Raises
+    ------
+    ConfigError
+        If a row has another number of cells than the header.
+    """
+    body = [list(row) for row in rows]
+    if any(len(row) != len(header) for row in body):
+        raise ConfigError(f"A table of {len(header)} columns has rows of another length.")
+    right = set(
+        range(len(header)) if numeric is None else numeric,
+    )
+    if numeric is None:
+        right = {at for at in right if _all_numbers([row[at] for row in body])}
+    return _piece("table", list(header), body, right, caption, sortable)
+
+
+def value_text(value: object) -> Markup:
+    """A value as a reader wants it: thousands separated, four digits, a dash for nothing."""
+    if value is None:
+        return Markup("–")
+    if isinstance(value, bool | np.bool_):
+        return Markup("yes" if value else "no")
+    if isinstance(value, int | np.integer):
+        return Markup(f"{int(value):,}")
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if not isfinite(number):
+            return Markup("∞" if number == float("inf") else "–")
+        return Markup(f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:.4g}")
+    return value if isinstance(value, Markup) else escape(str(value))
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(str(files("wsisr.reporting") / "templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["value"] = value_text
+    made.globals.update(figure=figure, flicker=flicker, table=table)
+    return made
+
+
+def _piece(name: str, *given: object) -> Markup:
+    return Markup(getattr(template("parts.html"), name)(*given))
+
+
 @cache
 def _asset(name: str) -> str:
-    return files("wsisr.reporting").joinpath(name).read_text(encoding="utf-8")
+    return (files("wsisr.reporting") / "templates" / name).read_text(encoding="utf-8")
 
 
-@cache
-def _style() -> str:
-    light = ";".join(f"--{name}:{value}" for name, value in LIGHT.items())
-    dark = ";".join(f"--{name}:{value}" for name, value in DARK.items())
-    light += ";--page:#f4f6f9;--soft:#eef1f5;color-scheme:light"
-    dark += ";--page:#0d1117;--soft:#1f2630;color-scheme:dark"
-    return (
-        f":root{{--font:{FONT};{light}}}\n"
-        "@media screen and (prefers-color-scheme:dark)"
-        f"{{:root:not([data-theme=light]){{{dark}}}}}\n"
-        f"@media screen{{:root[data-theme=dark]{{{dark}}}}}\n{_asset('page.css')}"
-    )
+def _all_numbers(values: Iterable[object]) -> bool:
+    kinds = [_reads_as_number(value) for value in values if value is not None]
+    return bool(kinds) and all(kinds)
+
+
+def _reads_as_number(value: object) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, int | float | np.integer | np.floating):
+        return True
+    text = str(value).strip().replace(",", "").replace("−", "-").rstrip("%*†‡")
+    if text in ("", "–", "-", "∞"):
+        return True
+    try:
+        float(text.split(" ± ")[0].split(" [")[0])
+    except ValueError:
+        return False
+    return True

@@ -5,18 +5,34 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.vector import Chart
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import find_runs
-from wsisr.reporting.charts import Chart, Series, chart
-from wsisr.reporting.page import Page, figure, grid, join, note, paragraph, table
-from wsisr.reporting.run_facts import RunFacts, after_start, duration, read_run
+from wsisr.reporting.page import Page, template
+from wsisr.reporting.run_facts import RunFacts, duration, read_run
+from wsisr.training.curves import after_start, at_scale, scales_of
+
+HEADER = (
+    "run",
+    "model",
+    "trained on",
+    "preset",
+    "state",
+    "steps",
+    "best PSNR-RGB, dB",
+    "over bicubic, dB",
+    "parameters",
+    "LR origin",
+    "time in steps",
+)
 
 
 def write_runs_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page that compares all runs directly below a folder.
 
-    One row a run (sortable) and the validation PSNR of all at each scale; a warning where stores
-    or origins of LR differ, for then the numbers do not compare.
+    One row a run (sortable) and the validation PSNR at each scale, a chart for each origin of LR;
+    a warning where stores or origins of LR differ, for then the numbers do not compare.
 
     Parameters
     ----------
@@ -38,62 +54,44 @@ def write_runs_report(folder: Path, output: Path | None = None) -> Path:
     all_facts = [read_run(run) for run in find_runs(folder)]
     if not all_facts:
         raise ConfigError(f"{folder} holds no training run; train one with wsisr train.")
-    target = folder / "report.html" if output is None else output
     page = Page(
         folder.resolve().name,
         f"{len(all_facts)} training runs",
         kind="Training runs",
         footer="Written by wsisr report. Validation chose the best steps: these are not tests.",
     )
-    stores = {str(facts.run.store.get("digest")) for facts in all_facts}
-    origins = {facts.run.lr_origin for facts in all_facts}
-    warning = ""
-    if len(stores) > 1 or len(origins) > 1:
-        warning = note(
-            "These runs differ in their store or in the origin of their LR: their validation "
-            "numbers are not for comparison. Use wsisr eval.",
-            tone="warn",
-            title="Different data.",
-        )
-    head = ["run", "model", "trained on", "preset", "state", "steps", "best PSNR-RGB, dB"]
-    head += ["over bicubic, dB", "parameters", "LR origin", "time in steps"]
+    say = template("run.html")
+    data = {(facts.run.store.get("digest"), facts.run.lr_origin) for facts in all_facts}
     rows = [_row(facts) for facts in all_facts]
-    page.section(
-        "runs",
-        "Runs",
-        warning,
-        table(head, rows, sortable=True, numeric=(5, 6, 7, 8)),
-        paragraph("wsisr report RUN writes the page of one run."),
-    )
+    page.section("runs", "Runs", say.runs(HEADER, rows, (5, 6, 7, 8), differ=len(data) > 1))
     drawn = validation_charts(all_facts)
     if drawn:
-        page.section(
-            "curves",
-            "Validation",
-            join([grid(*(figure(one, one.title) for one in drawn), width_px=460)]),
-        )
-    return page.write(target)
+        page.section("curves", "Validation", say.validation(drawn))
+    return page.write(folder / "report.html" if output is None else output)
 
 
 def validation_charts(all_facts: Sequence[RunFacts]) -> list[Chart]:
-    """PSNR-RGB over steps of all runs, one chart per scale."""
-    scales = sorted({scale for facts in all_facts for scale in facts.scales()})
+    """PSNR-RGB over steps, one chart for each scale and origin of LR."""
+    groups: dict[tuple[float, str, str], list[RunFacts]] = {}
+    for facts in all_facts:
+        for scale in scales_of(facts.validation):
+            data = scale, str(facts.run.lr_origin), str(facts.run.store.get("digest"))
+            groups.setdefault(data, []).append(facts)
     drawn = []
-    for scale in scales:
+    for scale, origin, digest in sorted(groups):
         series = []
-        for facts in all_facts:
-            if scale in facts.scales():
-                at = facts.validation_at(scale)
-                rows = after_start(at)
-                series.append(Series(facts.run.name, at["step"][rows], at["psnr_rgb"][rows]))
+        for facts in groups[scale, origin, digest]:
+            at = at_scale(facts.validation, scale)
+            rows = after_start(at)
+            series.append(Series(facts.run.name, at["step"][rows], at["psnr_rgb"][rows]))
         drawn.append(
             chart(
                 series,
-                title=f"Validation PSNR-RGB, x{scale:g}",
+                title=f"Validation PSNR-RGB, x{scale:g}, LR origin {origin}",
                 x_label="step",
-                y_label="dB",
-                width_px=580,
-                height_px=360,
+                y_label="PSNR-RGB, dB",
+                width_px=460,
+                height_px=340,
             )
         )
     return drawn
@@ -108,7 +106,7 @@ def _row(facts: RunFacts) -> list[object]:
         f"x{run.scale}" if run.scale else "x{:g} to x{:g}".format(*run.scale_range),
         run.preset,
         run.state,
-        f"{run.step:,} / {run.steps:,}" if run.step < run.steps else f"{run.step:,}",
+        f"{run.step:,} of {run.steps:,}" if run.step < run.steps else f"{run.step:,}",
         f"{best['psnr_rgb']:.2f}" if best else None,
         f"{gain:+.2f}" if np.isfinite(gain) else None,
         run.document.get("parameters"),

@@ -22,6 +22,50 @@ DEFAULT_MARGIN_PX = 13
 _CERTIFICATE = ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "sharpness")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlideScene:
+    """What is drawn of a slide.
+
+    Attributes
+    ----------
+    tissue : ndarray, shape (h, w), uint8
+        0 is none.
+    extent_px : (float, float)
+        Width and height that it spans, level-0 px.
+    rows : ndarray, shape (n,)
+        Places in the table of the patches that are drawn.
+    origins : ndarray, shape (n, 2)
+        Theirs, level-0 px.
+    field_px : float
+        Side of a patch, level-0 px.
+    """
+
+    tissue: NDArray[np.uint8]
+    extent_px: tuple[float, float]
+    rows: NDArray[np.int64]
+    origins: FloatArray
+    field_px: float
+
+    def outlines(self, side_px: int = 380) -> list[FloatArray]:
+        """Of the tissue, level-0 px, as fine as a drawing of that longer side shows them."""
+        import cv2
+
+        height, width = self.tissue.shape
+        scale = side_px / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        grey = (self.tissue > 0).astype(np.uint8) * 255
+        small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA)) >= 128
+        found, _ = cv2.findContours(
+            small.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        )
+        per_px = self.extent_px[0] / size[0]
+        return [
+            (cv2.approxPolyDP(contour, 0.6, True).reshape(-1, 2) + 0.5) * per_px
+            for contour in found
+            if cv2.contourArea(contour) >= 6
+        ]
+
+
 @dataclass(frozen=True)
 class StoreFacts:
     """A store and what is known of it.
@@ -101,6 +145,28 @@ class StoreFacts:
         if "label" not in self.table:
             return [""] * self.table.rows
         return self.table.names("label")
+
+    def scene(self, slide_id: str, limit: int = 600) -> SlideScene | None:
+        """A slide as it is drawn, with at most `limit` of its patches.
+
+        None where the slide's resolution is not known, so that mask and patches do not fit
+        together.
+        """
+        view, attributes = self.store.slides[slide_id], self.attributes[slide_id]
+        mpp, mask, rows = attributes.get("mpp"), view.tissue(), self.rows_per_slide[slide_id]
+        if not mpp or not mask.size:
+            return None
+        if len(rows) > limit:
+            rows = np.sort(np.random.default_rng(0).choice(rows, limit, replace=False))
+        hr, tissue = view.spec(view.arrays[0]), attributes.get("tissue") or {}
+        per_px = float(tissue.get("um_per_px") or 8.0) / float(mpp["value"])
+        return SlideScene(
+            tissue=mask,
+            extent_px=(mask.shape[1] * per_px, mask.shape[0] * per_px),
+            rows=rows,
+            origins=np.stack([self.table["x"][rows], self.table["y"][rows]], axis=1).astype(float),
+            field_px=hr.factor * hr.size_px,
+        )
 
     def column(self, name: str) -> FloatArray | None:
         """A certificate column as floats, or None where the store has none."""

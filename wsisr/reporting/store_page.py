@@ -3,18 +3,16 @@
 from pathlib import Path
 
 from wsisr.files import staged_files
-from wsisr.reporting import store_alignment, store_provenance
-from wsisr.reporting import store_pictures as pictures
-from wsisr.reporting import store_sections as sections
+from wsisr.reporting import store_alignment, store_sections
 from wsisr.reporting.page import Page
-from wsisr.reporting.store_drawings import funnel_drawing
-from wsisr.reporting.store_facts import funnel_steps, read_facts
+from wsisr.reporting.store_facts import read_facts
 from wsisr.store.layout import StorePaths
 from wsisr.store.object_files import url_of
+from wsisr.store.verify_splits import is_declared_leaky
 
 
 def write_store_report(path: Path, output: Path | None = None) -> Path:
-    """Write the page of a store, and its figures as PNG in ``figures/`` beside the page.
+    """Write the page of a store, and its figures as PNG, SVG and PDF in ``figures/`` beside it.
 
     Needs nothing but the store. Pictures that the build left in its report folder are taken in.
 
@@ -42,28 +40,31 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     target = folder / "report.html" if output is None else output
     facts = read_facts(path, folder)
     s = facts.summary
+    badges = [(" / ".join(reversed(facts.store.arrays)), "plain")]
+    badges += [(f"{one.name}: {' + '.join(one.origins)}", "plain") for one in s.arrays[1:]]
+    if is_declared_leaky(facts.store):
+        badges.insert(0, ("LEAKY: patches are split at random", "bad"))
+    if not facts.splits:
+        badges.insert(0, ("build not finished", "warn"))
     page = Page(
         path.name,
         f"{s.kept:,} pairs from {s.slides:,} slides of {s.patients:,} patients, by the manifest "
         f"{s.manifest or '(unnamed)'}",
         kind="Pair store",
-        badges=sections.store_badges(facts),
+        badges=badges,
         footer=f"Written by wsisr report. Content digest {facts.store.content_digest()}.",
     )
-    page.section("overview", "Overview", sections.overview(facts))
-    page.section("pairs", "Pairs", pictures.pairs(facts))
-    page.section("alignment", "Alignment", store_alignment.alignment(facts))
-    page.section("funnel", "Funnel", sections.funnel(facts))
-    page.section("slides", "Slides", pictures.slides(facts))
-    page.section("splits", "Splits", sections.splits(facts))
-    page.section("refused", "Refused", sections.refused(facts))
-    page.section("levels", "Levels", store_provenance.levels(facts))
-    page.section("provenance", "Provenance", store_provenance.provenance(facts))
+    aligned = store_alignment.Alignment(facts)
+    page.section("overview", "Overview", store_sections.overview(facts))
+    page.section("pairs", "Pairs", store_sections.pairs(facts))
+    page.section("alignment", "Alignment", aligned.section())
+    page.section("funnel", "Funnel", store_sections.funnel(facts))
+    page.section("slides", "Slides", store_sections.slides(facts))
+    page.section("splits", "Splits", store_sections.splits(facts))
+    page.section("refused", "Refused", store_sections.refused(facts))
+    page.section("levels", "Levels", store_sections.levels(facts))
+    page.section("provenance", "Provenance", store_sections.provenance(facts))
     with staged_files(target.parent, target.name) as staged:
-        figures = staged / "figures"
-        store_alignment.save_figures(facts, figures)
-        if s.funnel:
-            steps = [(sections.STEP_WORDS.get(x, x), s.funnel[x]) for x in funnel_steps(s.funnel)]
-            funnel_drawing(steps, title="From candidates to kept").save_png(figures / "funnel.png")
+        aligned.save(staged / "figures", store_sections.funnel_chart(facts))
         page.write(staged / target.name)
     return target

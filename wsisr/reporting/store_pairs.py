@@ -1,13 +1,13 @@
 """Pairs to look at: which, which part of them, and how they are laid over one another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.registration.figures import checkerboard, red_cyan
+from wsisr.drawing.overlays import checkerboard, red_cyan
 from wsisr.reporting.store_facts import StoreFacts
 
 UInt8Array = NDArray[np.uint8]
@@ -25,8 +25,10 @@ class PairView:
         In the table of all stored pairs.
     slide_id : str
     row : int
-    images : mapping of str to ndarray
-        Array name to uint8 RGB of one field, coarsest first.
+    words : str
+        Which pair it is, with its certificate.
+    shown : mapping of str to ndarray
+        ``"LR 10x"``, ``"HR 40x"`` to uint8 RGB of one field, coarsest first.
     before, after, board : ndarray or None
         Red/cyan overlay as the file places LR, and as registered; LR and HR in squares.
     """
@@ -34,10 +36,16 @@ class PairView:
     position: int
     slide_id: str
     row: int
-    images: Mapping[str, UInt8Array]
+    words: str
+    shown: Mapping[str, UInt8Array]
     before: UInt8Array | None = None
     after: UInt8Array | None = None
     board: UInt8Array | None = None
+
+    @property
+    def coarse(self) -> list[str]:
+        """Names of the LR, which is enlarged by nearest neighbour."""
+        return list(self.shown)[:-1]
 
 
 def choose_gallery(facts: StoreFacts, count: int, seed: int = 0) -> list[int]:
@@ -113,24 +121,33 @@ def read_pair(facts: StoreFacts, position: int, *, overlays: bool = False) -> Pa
     for name in reversed(view.arrays):
         scale = scales[name]
         at, size = [start // scale], side // scale
-        images[name] = store.read(
-            [[view.index, row]], name, y=at, x=at, h=size, w=size
-        )[0]  # fmt: skip
-    pair = PairView(position=position, slide_id=slide_id, row=row, images=images)
+        part = store.read([[view.index, row]], name, y=at, x=at, h=size, w=size)[0]
+        images[f"{'HR' if name == view.arrays[0] else 'LR'} {name}"] = part
+    words = _words(facts, position, f"{slide_id}, row {row}")
+    pair = PairView(position=position, slide_id=slide_id, row=row, words=words, shown=images)
     if not overlays or len(view.arrays) < 2:
         return pair
-    lr, fine = images[view.arrays[-1]], images[view.arrays[0]]
+    lr, fine = (images[f"{k} {name}"] for k, name in (("LR", view.arrays[-1]), ("HR", hr.name)))
     shift = facts.shift_before_px(position)
     before, lr, fine = _moved(lr, fine, scales[view.arrays[-1]], shift)
-    return PairView(
-        position=position,
-        slide_id=slide_id,
-        row=row,
-        images=images,
+    return replace(
+        pair,
         before=None if before is None else red_cyan(lr, before),
         after=red_cyan(lr, fine),
         board=checkerboard(lr, fine),
     )
+
+
+def _words(facts: StoreFacts, position: int, words: str) -> str:
+    if facts.labels[position]:
+        words += f", {facts.labels[position]}"
+    for residual in list(facts.residuals.values())[-1:]:
+        if np.isfinite(residual[position]).all():
+            words += f"; residual {np.hypot(*residual[position]):.3f} px"
+    band = facts.column("ncc_band")
+    if band is not None and np.isfinite(band[position]):
+        words += f", agreement {band[position]:.3f}"
+    return words
 
 
 def _moved(

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wsisr.reporting.page import INDEX_NAME, Page, badge, bullets, table
+from wsisr.evaluation.results import PAGE
+from wsisr.reporting.page import Page, template
 from wsisr.studies.definition import Budget, Study
 from wsisr.studies.record import EVALUATION, read_record
 from wsisr.studies.tables import study_table
@@ -18,19 +19,15 @@ def write_study_report(folder: Path, output: Path | None = None) -> Path:
     """
     record = read_record(folder)
     study, budget = Study.model_validate(record["study"]), Budget.model_validate(record["budget"])
-    title = f"{study.title}. {budget.words}" if budget.words else study.title
     page = Page(
-        title,
+        f"{study.title}. {budget.words}" if budget.words else study.title,
         f"Study {study.name}, store {record['store']['name']}",
         kind="Study",
-        badges=badge("TINY BUDGET", "warn") if budget.words else "",
-        footer=f"Written by wsisr study. Everything measured stands in {EVALUATION}/index.html.",
+        badges=[("TINY BUDGET", "warn")] if budget.words else [],
+        footer=f"Written by wsisr study. Everything measured stands in {EVALUATION}/{PAGE}.",
     )
+    tiny = ". TINY BUDGET" if budget.words else ""
     for number, part in enumerate(study_table(folder)):
-        page.section(
-            f"table-{number}",
-            f"{part.score}. TINY BUDGET" if budget.words else part.score,
-            bullets(part.notes),
-            table(part.header, part.lines, numeric=range(1, len(part.header))),
-        )
-    return page.write(folder / INDEX_NAME if output is None else output)
+        content = template("evaluation.html").study(part)
+        page.section(f"table-{number}", f"{part.score}{tiny}", content)
+    return page.write(folder / PAGE if output is None else output)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import RUN_NAME
-from wsisr.reporting.page import INDEX_NAME
 from wsisr.store.object_files import url_of
 from wsisr.store.summarise import is_store
 
@@ -46,7 +45,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
     if (path / "results.json").is_file():
         from wsisr.reporting.evaluation_page import write_evaluation_report
 
-        return write_evaluation_report(path, path / INDEX_NAME if target is None else target)
+        return write_evaluation_report(path, target)
     if (path / "study.json").is_file():
         from wsisr.reporting.study_page import write_study_report
 

@@ -13,9 +13,7 @@ from .candidates import weighted_candidates as weighted_candidates
 from .mask_files import import_tissue as import_tissue
 from .mask_files import write_tissue_files as write_tissue_files
 from .points import load_points as load_points
-from .preview import contact_sheet as contact_sheet
 from .preview import overlay_picture as overlay_picture
-from .preview import save_png as save_png
 from .quality import nuclei_map as nuclei_map
 from .quality import texture_map as texture_map
 from .quality import tile_quality as tile_quality

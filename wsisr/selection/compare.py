@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.drawing.overlays import disagreement
+from wsisr.drawing.sheets import Tile, sheet
 from wsisr.errors import AnnotationError, ConfigError
 from wsisr.selection.annotation_formats.names import ClassNames
 from wsisr.selection.annotation_use import as_classes
@@ -27,6 +29,7 @@ BOUNDARY_UM = 50.0
 TILE_UM = 64.0
 """256 px at 40x (0.25 um/px)."""
 TILE_TISSUE = 0.5
+MAX_CELLS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,3 +390,30 @@ def _distance_to(outline: BoolArray) -> np.ndarray:
     return np.asarray(
         cv2.distanceTransform((~outline).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     )
+
+
+def disagreement_sheet(
+    rows: Sequence[ComparisonRow], *, cell_px: int = 300, columns: int = 4
+) -> UInt8Array:
+    """A picture of every compared mask, lowest IoU first, at most 60.
+
+    Raises
+    ------
+    ConfigError
+        If no row has a reference mask.
+    """
+    scored = [row for row in rows if row.agreement is not None]
+    if not scored:
+        raise ConfigError("There is no mask to disagree with: give two masks or --truth.")
+    tiles = []
+    for row in sorted(scored, key=_worst_first)[:MAX_CELLS]:
+        mask, reference = load_pair(row.mask_path, row.reference_path, None)
+        if reference is not None and row.agreement is not None:
+            text = f"{row.slide} {row.mask} IoU {row.agreement.iou:.3f}"
+            tiles.append(Tile(image=disagreement(mask.mask, reference), text=text))
+    lines = [tiles[at : at + columns] for at in range(0, len(tiles), columns)]
+    return sheet(lines, side_px=cell_px)
+
+
+def _worst_first(row: ComparisonRow) -> tuple[float, str, str]:
+    return (row.agreement.iou if row.agreement is not None else 0.0, row.slide, row.mask)

@@ -10,11 +10,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from wsisr.errors import AnnotationError
-from wsisr.files import staged_files
+from wsisr.files import save_picture, staged_files
 from wsisr.selection.annotation_formats.labelmask import read_mask
 from wsisr.selection.annotation_formats.shapes import read_bytes
 from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
-from wsisr.selection.preview import overlay_picture, save_png
+from wsisr.selection.preview import overlay_picture
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
 from wsisr.slides.protocol import BoolArray, SlideInfo
@@ -65,7 +65,7 @@ def _write_all(tissue: TissueMap, folder: Path, name: str) -> tuple[Path, ...]:
         info.add_text("wsisr:origin_px", "{} {}".format(*tissue.origin_px))
     Image.fromarray(tissue.mask.astype(np.uint8) * 255).save(mask_path, pnginfo=info)
     overlay_path = folder / f"{name}-overlay.png"
-    save_png(overlay_path, overlay_picture(tissue))
+    save_picture(overlay_path, overlay_picture(tissue))
     geojson_path = folder / f"{name}.geojson"
     save_geojson(geojson_path, tissue.to_geojson())
     health_path = folder / f"{name}-health.json"

@@ -1,11 +1,11 @@
-"""A run's model card and curves."""
+"""A run's model card."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from wsisr.files import replace_file, save_picture
+from wsisr.files import replace_file
 from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.plugins import words
 from wsisr.training.logs import read_rows
@@ -106,34 +106,6 @@ def write_card(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``card.md`` from ``validation.csv`` and the run's record."""
     text = model_card(record, read_rows(folder / "validation.csv"))
     replace_file(folder / "card.md", text.encode())
-
-
-def write_curves(folder: Path) -> None:
-    """Draw ``curves.png``: validation PSNR beside bicubic and, below it, the loss."""
-    import numpy as np
-
-    from wsisr.reporting.charts import Series, chart
-
-    log = read_rows(folder / "log.csv")
-    rows = read_rows(folder / "validation.csv")
-    # Fresh weights are so far off that the curve after them would look flat.
-    rows = [row for row in rows if row["step"] > 0] or rows
-    drawn = []
-    if rows:
-        series = []
-        for scale in dict.fromkeys(row["scale"] for row in rows):
-            mine = [row for row in rows if row["scale"] == scale]
-            steps = [row["step"] for row in mine]
-            for name, key in (("model", "psnr_rgb"), ("bicubic", "bicubic_psnr_rgb")):
-                values = [row[key] for row in mine]
-                series.append(Series(name=f"{name} x{scale:g}", x=steps, y=values))
-        drawn.append(chart(series, title="Validation", x_label="step", y_label="PSNR RGB (dB)"))
-    if log:
-        loss = Series(name="loss", x=[r["step"] for r in log], y=[r["loss"] for r in log])
-        drawn.append(chart([loss], title="Training", x_label="step", y_label="loss"))
-    pictures = [np.asarray(figure.drawing().image()) for figure in drawn]
-    if pictures:
-        save_picture(folder / "curves.png", np.concatenate(pictures, axis=0))
 
 
 def _reach(record: Mapping[str, Any]) -> str:

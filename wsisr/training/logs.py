@@ -79,12 +79,16 @@ class RowLog:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a log as numbers; what is no number is NaN."""
+    """The rows of a log as numbers; what is no number is NaN.
+
+    A line that a stop left half-written is passed over.
+    """
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [{k: _number(v) for k, v in row.items() if k} for row in rows if row.get("step")]
+    whole = [row for row in rows if None not in row and None not in row.values()]
+    return [{k: _number(v) for k, v in row.items()} for row in whole if row["step"]]
 
 
 def _plain(value: Any) -> Any:

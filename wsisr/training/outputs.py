@@ -2,28 +2,33 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsisr.degradation import Degradation
+from wsisr.drawing.sheets import Tile, sheet
 from wsisr.errors import OutputError
-from wsisr.files import recover_swap, remove_tree, replace_file, swap_in, sync_tree
+from wsisr.files import recover_swap, remove_tree, replace_file, save_picture, swap_in, sync_tree
 from wsisr.inference.trained import BEST, LAST
+from wsisr.metrics.pixel import psnr
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import unit
-from wsisr.training.card import hub_card, write_card, write_curves
+from wsisr.training.card import hub_card, write_card
 from wsisr.training.config import TrainConfig
+from wsisr.training.curves import write_curves
 from wsisr.training.logs import (
     LOG_COLUMNS,
     VALIDATION_COLUMNS,
     RowLog,
     read_rows,
 )
-from wsisr.training.pictures import sample_grid, write_grid
 from wsisr.training.record import RunRecord
 from wsisr.training.state import write_state
 from wsisr.training.trackers import Trackers
@@ -35,6 +40,9 @@ CONFIG_NAME = "config.yaml"
 PROFILE_NAME = "degradation.json"
 """A run's own copy of the profile that its LR is simulated by."""
 PROBE_NAME = ".probe"
+TILE_PX = 192
+ERROR_GAIN = 4.0
+"""Errors are drawn this many times as large, on mid grey."""
 BEGUN = ("tensorboard", CONFIG_NAME, PROFILE_NAME)
 """What a run folder holds before it has its record."""
 
@@ -177,13 +185,44 @@ class Outputs(RunFiles):
         with validation_network(model, self.config) as enlarge, suppress(OutputError):
             images = [self._shown(sample, enlarge) for sample in self.drawn]
         if images:
-            grid = sample_grid(images, self.scale)
-            write_grid(self.folder / SAMPLES / f"step-{step:08d}.png", grid)
+            path = self.folder / SAMPLES / f"step-{step:08d}.png"
+            save_picture(path, sample_sheet(images, self.scale))
 
     def summarise(self) -> None:
-        write_curves(self.folder)
+        write_curves(self.folder, self.record.document["model"])
         write_card(self.folder, self.record.document)
 
     def _shown(self, sample: Sample, enlarge: Enlarge) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sr, bicubic = (of([sample])[0].float() for of in (enlarge, enlarge_bicubic))
         return unit(sample.lr), bicubic, sr, unit(sample.hr)
+
+
+def sample_sheet(
+    images: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], scale: float
+) -> NDArray[np.uint8]:
+    """A row for each sample: LR, bicubic, SR, HR and the error.
+
+    Parameters
+    ----------
+    images : sequence of (lr, bicubic, sr, hr)
+        Floats in [0, 1], (3, h, w) and three times (3, H, W), on the CPU.
+    scale : float
+    """
+    rows = []
+    for lr, bicubic, sr, hr in images:
+        named = {
+            f"LR x{scale:g}": lr,
+            f"bicubic {float(psnr(bicubic, hr)):.2f} dB": bicubic,
+            f"SR {float(psnr(sr, hr)):.2f} dB": sr,
+            "HR": hr,
+            f"SR - HR, {ERROR_GAIN:g} times": (sr - hr) * ERROR_GAIN * 0.5 + 0.5,
+        }
+        rows.append([Tile(image=_pixels(image), text=text) for text, image in named.items()])
+    side = max(TILE_PX, int(images[0][3].shape[-1]))
+    # Words grow with the pixels: a page reduces the sheet.
+    return sheet(rows, side_px=side, text_px=max(13, side // 14))
+
+
+def _pixels(image: Tensor) -> NDArray[np.uint8]:
+    array = image.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(array)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.drawing.sheets import Tile, heat, heat_scale, sheet
 from wsisr.errors import MppError, SlideError
 from wsisr.files import remove_tree, save_picture, staged_files
 from wsisr.geometry import Box
@@ -176,7 +177,7 @@ def compare_slides(
         for index in scored:
             rows[index] |= _scores(low, made, high, match, plane, frame, boxes[index])
         (staged / "regions.csv").write_bytes(csv_table(FIELDS, rows, ".4f"))
-        save_picture(staged / "difference.png", difference_picture(total)[..., ::-1])
+        save_picture(staged / "difference.png", difference_picture(total))
         remove_tree(folder / "viewer")  # of tiles that a smaller one lacks
         _write_viewer(staged / "viewer", low, made, high, match, plane, frame, boxes, texture, name)
     means = {
@@ -293,23 +294,12 @@ def _pool(total: NDArray[np.float32], difference: NDArray[Any], box: Box, cell: 
 
 
 def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
-    """Mean absolute differences (grey levels) as a coloured map with its scale, BGR."""
+    """Mean absolute differences (grey levels) as a coloured map with its scale, RGB."""
     top = max(1.0, float(np.ceil(np.percentile(values, 99.5))))
-    grey = np.clip(values / top * 255, 0, 255).astype(np.uint8)
-    picture = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
-    width = max(320, picture.shape[1])
-    canvas = np.full((picture.shape[0] + 44, width, 3), 255, np.uint8)
-    canvas[: picture.shape[0], : picture.shape[1]] = picture
-    bar = cv2.applyColorMap(
-        np.tile(np.linspace(0, 255, 200).astype(np.uint8), (12, 1)), cv2.COLORMAP_INFERNO
-    )
-    y = picture.shape[0] + 6
-    canvas[y : y + 12, 8:208] = bar
-    text = f"0 to {top:g} grey levels, mean |difference|"
-    cv2.putText(
-        canvas, text, (8, y + 30), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-    )
-    return canvas
+    text = f"mean |difference|, 0 to {top:g} grey levels"
+    height = max(64, min(256, values.shape[0]))
+    return sheet([[Tile(image=heat(values.astype(np.float64), top), text=text),
+                   Tile(image=heat_scale(top, height))]])  # fmt: skip
 
 
 def _write_viewer(

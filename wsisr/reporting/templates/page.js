@@ -61,6 +61,54 @@
     });
   });
 
+  document.querySelectorAll(".search input").forEach(function (input) {
+    var home = document.getElementById(input.dataset.for), said = input.closest(".search").querySelector("output");
+    var items = Array.from(home.tBodies ? home.tBodies[0].rows : home.children);
+    input.addEventListener("input", function () {
+      var words = input.value.toLowerCase().split(/\s+/).filter(Boolean), left = 0;
+      items.forEach(function (item) {
+        var text = item.textContent.toLowerCase();
+        item.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
+        if (!item.hidden) { left += 1; }
+      });
+      said.textContent = words.length ? left + " of " + items.length : "";
+    });
+  });
+
+  // Values under the pointer: all series at the place on x that is nearest to it.
+  var card = null;
+  function unread() { if (card) { card.remove(); card = null; } }
+  document.querySelectorAll("svg[data-read]").forEach(function (svg) {
+    var series = JSON.parse(svg.dataset.read);
+    svg.addEventListener("pointerleave", unread);
+    svg.addEventListener("pointermove", function (event) {
+      var box = svg.getBoundingClientRect(), unit = svg.viewBox.baseVal.width / box.width, near = null;
+      var x = (event.clientX - box.left) * unit, y = (event.clientY - box.top) * unit;
+      series.forEach(function (one) {
+        one[2].forEach(function (point) {
+          var far = Math.abs(point[0] - x) + Math.abs(point[1] - y) / 100;
+          if (!near || far < near.far) { near = { far: far, x: point[0], name: point[2] }; }
+        });
+      });
+      unread();
+      if (!near || Math.abs(near.x - x) > 30) { return; }
+      card = document.createElement("div"); card.id = "read";
+      card.appendChild(document.createElement("strong")).textContent = near.name;
+      series.forEach(function (one) {
+        one[2].forEach(function (point) {
+          if (point[2] !== near.name) { return; }
+          var line = card.appendChild(document.createElement("div"));
+          line.appendChild(document.createElement("i")).style.background = one[1];
+          line.appendChild(document.createTextNode((one[0] && series.length > 1 ? one[0] + ": " : "") + point[3]));
+        });
+      });
+      document.body.appendChild(card);
+      var left = event.pageX + 14, room = document.documentElement.clientWidth - card.offsetWidth - 8;
+      card.style.left = Math.max(4, Math.min(left, room)) + "px";
+      card.style.top = event.pageY + 14 + "px";
+    });
+  });
+
   var links = Array.from(document.querySelectorAll("nav a"));
   if ("IntersectionObserver" in window) {
     var seen = new IntersectionObserver(function (entries) {

@@ -1,4 +1,4 @@
-"""Pictures as bytes that a page carries in itself."""
+"""Pictures as bytes: what a page carries in itself, and PNG for files."""
 
 from base64 import b64encode
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None
     image : bytes, Path or array
         Files are embedded as they are where no limit is given. Arrays, uint8 of shape (h, w) or
         (h, w, 3), become PNG where they are small or have few colours, else JPEG of quality 88
-        without chroma subsampling.
+        without chroma subsampling; with alpha, (h, w, 4), always PNG.
     max_side_px : int, optional
         Larger pictures are reduced to it; all become JPEG, but for those of few colours.
 
@@ -79,10 +79,11 @@ def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None
 def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
-    flat = array.ndim == 2 or array.shape[2:] == (3,)
+    flat = array.ndim == 2 or array.shape[2:] in ((3,), (4,))
     if array.dtype != np.uint8 or not flat or not array.size:
         raise ConfigError(
-            f"A picture is uint8 of shape (h, w) or (h, w, 3), not {array.dtype} of {array.shape}."
+            f"A picture is uint8 of shape (h, w), (h, w, 3) or (h, w, 4), not {array.dtype} of "
+            f"{array.shape}."
         )
     picture = Image.fromarray(np.ascontiguousarray(array))
     if max_side_px is not None and max(picture.size) > max_side_px:
@@ -90,7 +91,7 @@ def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
     buffer = BytesIO()
     width, height = picture.size
     small = max_side_px is None and width * height <= SMALL_PX
-    lossless = small or picture.getcolors(FLAT_COLOURS) is not None
+    lossless = small or picture.mode == "RGBA" or picture.getcolors(FLAT_COLOURS) is not None
     if lossless:
         picture.save(buffer, "PNG", optimize=True)
     else:
@@ -102,3 +103,10 @@ def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
         width_px=width,
         height_px=height,
     )
+
+
+def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+    """A picture as PNG."""
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
