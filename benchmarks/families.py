@@ -20,9 +20,9 @@ import torch
 
 from wsisr import __version__
 from wsisr.device import choose_device, describe
+from wsisr.drawing import Series, chart
 from wsisr.inference.trained import find_runs
 from wsisr.models import list_models, model_spec
-from wsisr.drawing import Series, chart
 from wsisr.training.logs import read_rows
 
 WITHOUT = ("bicubic", "masrgan", "srgan", "esrgan", "swdnet")

@@ -25,11 +25,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy.stats import binomtest
 
+from wsisr.drawing import Series, chart
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair, register_scans
 from wsisr.registration.planes import register_planes
 from wsisr.registration.showing import sample_pairs
-from wsisr.drawing import Series, chart
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
 from wsisr.testing.rendering import Optics, jpeg, render, to_uint8
