@@ -11,8 +11,8 @@ from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError
 from wsisr.plugins import load_plugins
-from wsisr.reporting.run_facts import KNOWN_COLUMNS
 from wsisr.training import TrainRequest, train
+from wsisr.training.curves import KNOWN_COLUMNS
 from wsisr.training.logs import RowLog, read_rows
 from wsisr.training.state import state_path, state_steps
 from wsisr.training.trackers import TRACKERS
