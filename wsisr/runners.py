@@ -6,18 +6,20 @@ slides in flight are then run again one at a time, so that only the guilty one i
 Other runners (`dask_runner`) need only offer the same call.
 """
 
-import multiprocessing
 import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from hashlib import blake2b
-from multiprocessing.queues import SimpleQueue
-from typing import Any, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from wsisr.errors import DiskFullError, WsisrError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
+    from multiprocessing.queues import SimpleQueue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,59 +89,133 @@ def worker_died(key: str) -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class SerialRunner:
-    """In this process, in order: for tests, debuggers and other people's schedulers."""
+    """In this process, in order: for one slide, tests, debuggers and other people's schedulers.
+
+    Attributes
+    ----------
+    threads : int
+        What a task may use (`own_threads`).
+    """
+
+    threads: int = 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
 
     def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
         for key, arguments in tasks:
-            yield attempt(key, function, arguments)
+            yield _attempt(self.threads, key, function, arguments)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class ProcessRunner:
     """A pool of spawned processes (fork would share open slide handles).
+
+    Used in a ``with`` block its processes live through all calls, because starting one costs more
+    than reading a small slide; else through one call.
 
     Attributes
     ----------
     workers : int
-        Processes at work at the same time.
+        Processes at work at the same time. Where tasks are fewer, each may use several threads.
     devices : tuple of str
         One for each process, which finds its own by `own_device`; or none.
     """
 
     workers: int
     devices: tuple[str, ...] = ()
+    _kept: ExitStack | None = field(default=None, init=False, repr=False)
+    _pool: "_Pool | None" = field(default=None, init=False, repr=False)
+
+    def __enter__(self) -> Self:
+        self._kept = ExitStack().__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        kept, self._kept, self._pool = self._kept, None, None
+        if kept is not None:
+            kept.__exit__(kind, error, trace)
 
     def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
-        suspects = yield from self._run(function, tasks, self.workers)
+        if not tasks:
+            return
+        if self._kept is None:
+            with _Pool(min(self.workers, len(tasks)), self.devices) as pool:
+                suspects = yield from pool.run(function, tasks, self._share(tasks))
+        else:
+            if self._pool is None or self._pool.broken:
+                # Processes start as tasks come, so that there are never more than tasks.
+                self._pool = self._kept.enter_context(_Pool(self.workers, self.devices))
+            suspects = yield from self._pool.run(function, tasks, self._share(tasks))
         for task in suspects:
-            guilty = yield from self._run(function, [task], 1)
+            with _Pool(1, self.devices[:1]) as pool:
+                guilty = yield from pool.run(function, [task], 1)
             for key, _ in guilty:
                 yield worker_died(key)
 
-    def _run(
-        self,
-        function: Callable[..., Any],
-        tasks: Sequence[Task],
-        workers: int,
-    ) -> Generator[Outcome, None, list[Task]]:
-        """Yields outcomes; returns the tasks that were lost with a broken pool."""
-        lost: list[Task] = []
-        if not tasks:
-            return lost
+    def _share(self, tasks: Sequence[Task]) -> int:
+        """Threads of each task."""
+        return max(1, self.workers // len(tasks))
+
+
+class _Pool:
+    """Some processes, from the first task until the block is left."""
+
+    def __init__(self, workers: int, devices: Sequence[str]) -> None:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
         context = multiprocessing.get_context("spawn")
-        workers = min(workers, len(tasks))
-        devices = context.SimpleQueue()
-        for device in self.devices[:workers]:
-            devices.put(device)
-        pool = ProcessPoolExecutor(
+        shared = context.SimpleQueue()
+        for device in devices[:workers]:
+            shared.put(device)
+        self.broken = False
+        self._processes: ProcessPoolExecutor = ProcessPoolExecutor(
             max_workers=workers,
             mp_context=context,
             initializer=_start_worker,
-            initargs=(devices if self.devices else None,),
+            initargs=(shared if devices else None,),
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None:
+            self._processes.shutdown()
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Interrupted, out of disk, or the caller has gone: nobody waits for the rest."""
+        self.broken = True
+        processes = list((getattr(self._processes, "_processes", None) or {}).values())
+        self._processes.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+
+    def run(
+        self, function: Callable[..., Any], tasks: Sequence[Task], threads: int
+    ) -> Generator[Outcome, None, list[Task]]:
+        """Yields outcomes; returns the tasks that were lost with a broken pool."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+        from concurrent.futures.process import BrokenProcessPool
+
+        lost: list[Task] = []
         try:
             futures: dict[Future[Outcome], Task] = {
-                pool.submit(attempt, task[0], function, task[1]): task for task in tasks
+                self._processes.submit(_attempt, threads, task[0], function, task[1]): task
+                for task in tasks
             }
             waiting = set(futures)
             while waiting:
@@ -148,18 +224,31 @@ class ProcessRunner:
                     try:
                         yield future.result()
                     except BrokenProcessPool:
+                        self.broken = True
                         lost.append(futures[future])
         except BaseException:
-            # Interrupted, out of disk, or the caller has gone: nobody waits for the rest.
-            processes = list((getattr(pool, "_processes", None) or {}).values())
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
+            self.stop()
             raise
-        pool.shutdown()
         return lost
+
+
+_threads = 1
+
+
+def own_threads() -> int:
+    """Threads that the task in hand may use, beside other tasks at work on this machine."""
+    return _threads
+
+
+def _attempt(
+    threads: int, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+) -> Outcome:
+    global _threads
+    before, _threads = _threads, threads
+    try:
+        return attempt(key, function, arguments)
+    finally:
+        _threads = before
 
 
 _device = ""

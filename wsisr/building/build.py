@@ -91,9 +91,13 @@ def build_pairs(
         If the build cannot start, is of another manifest, or the disk is full. Slides that were
         committed stay.
     """
-    runner = prepared.runner(runner)
-    if prepared.request.shared:
-        return _build_share(prepared, runner, report)
+    with prepared.runner(runner) as chosen:
+        if prepared.request.shared:
+            return _build_share(prepared, chosen, report)
+        return _build_whole(prepared, chosen, report)
+
+
+def _build_whole(prepared: Prepared, runner: Runner, report: Reporter) -> BuildSummary:
     with BuildLock(prepared.paths.root) as lock:
         writer = resume_store(prepared)
         if writer is not None:

@@ -44,7 +44,11 @@ def describe_plan(
     Levels, what is native and what is made, counts, size on disk, and a time from reading a
     few patches of the first slides here and now.
     """
-    runner = prepared.runner(runner)
+    with prepared.runner(runner) as chosen:
+        return _describe(prepared, report, chosen)
+
+
+def _describe(prepared: Prepared, report: Reporter, runner: Runner) -> PlanText:
     forget_old_scans(time.time())
     records, errors, kept = _scan(
         {task.slide_id: task for task in prepared.tasks},

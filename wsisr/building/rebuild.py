@@ -123,7 +123,6 @@ def rebuild_pairs(
         If a slide of the record is missing or has changed (named; nothing is written then), or
         the place holds another store.
     """
-    runner = prepared.runner(runner)
     with damage_is_clear(record.path, BuildError, "copy it again"):
         tasks = match_slides(prepared, record)
     for text in _other_versions(record):
@@ -146,7 +145,8 @@ def rebuild_pairs(
             if task.slide_id not in done
         ]
         matched = replace(prepared, tasks=tasks)
-        run_phase(matched, "rebuild", rebuild_slide, jobs, runner, report)
+        with matched.runner(runner) as chosen:
+            run_phase(matched, "rebuild", rebuild_slide, jobs, chosen, report)
         failures = tuple(failed_slides(matched).values())
         summary = finish_store(
             prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer, report

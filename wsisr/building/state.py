@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
 from wsisr.files import replace_file
 from wsisr.host import package_versions
-from wsisr.runners import Outcome, ProcessRunner, Runner
+from wsisr.runners import Outcome, ProcessRunner, Runner, SerialRunner
 from wsisr.selection.patients import PatientRule, describe_patients
 from wsisr.selection.pseudonyms import Pseudonyms, pseudonyms_of
 from wsisr.store import StoreWriter
@@ -127,11 +128,21 @@ class Prepared:
             )
         return lines
 
-    def runner(self, given: Runner | None) -> Runner:
-        """Where tasks run: as given, or in a pool of processes; without a log where slides are
-        private."""
-        runner = given or ProcessRunner(workers=max(1, self.request.workers))
-        return Unlogged(runner) if any(task.private for task in self.tasks) else runner
+    @contextmanager
+    def runner(self, given: Runner | None) -> Iterator[Runner]:
+        """Where tasks run: as given, or in processes of our own that live through all phases;
+        without a log where slides are private.
+
+        A build of one slide is this process's own work, in threads: if it dies of it, nothing
+        else is lost.
+        """
+        with ExitStack() as stack:
+            workers = max(1, self.request.workers)
+            if given is None and len(self.tasks) == 1:
+                given = SerialRunner(threads=workers)
+            if given is None:
+                given = stack.enter_context(ProcessRunner(workers=workers))
+            yield Unlogged(given) if any(task.private for task in self.tasks) else given
 
     @property
     def root(self) -> Path:
