@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from wsisr.building.sources import levels, places
 from wsisr.errors import BuildError, WsisrError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import SerialRunner
-from wsisr.store import keep_pairs, verify_store
+from wsisr.store import StoreWriter, keep_pairs, verify_store
 from wsisr.testing.camelyon import write_camelyon16_like
 
 Digest = Callable[[Path], str]
@@ -166,6 +167,26 @@ def test_a_rule_that_was_kept_is_part_of_the_next_record(
     build_pairs(prepare(request), runner=SerialRunner())
     rebuild(slides, tmp_path / "pairs.zarr", record_of(copy))
     assert tree_digest(tmp_path / "pairs.zarr") == tree_digest(copy)
+
+
+def test_a_record_of_the_first_format_rebuilds_its_store(
+    slides: Path, tmp_path: Path, tree_digest: Digest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(slides / "tumor_001.tif", one)
+    overrides = {"hr": "40x", "lr": "20x", "size": 128, "native": "never"}
+    request = BuildRequest(source=one, output=tmp_path / "old.zarr", overrides=overrides)
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "level_evidence", lambda slide: ())
+        old = staticmethod(partial(StoreWriter.create, version=1))
+        patch.setattr(StoreWriter, "create", old)
+        build_pairs(prepare(request), runner=SerialRunner())
+    record = tmp_path / "old.report" / "record.json.gz"
+    assert json.loads(gzip.decompress(record.read_bytes()))["format_version"] == 1
+    rebuild(one, tmp_path / "new.zarr", record)
+    assert tree_digest(tmp_path / "new.zarr") == tree_digest(tmp_path / "old.zarr")
+    assert (tmp_path / "new.report" / "record.json.gz").read_bytes() == record.read_bytes()
 
 
 def test_a_record_that_does_not_cover_its_store_is_refused(

@@ -296,7 +296,7 @@ def test_what_is_no_store_is_said(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     make_store(tmp_path / "a.zarr", {"a": 1})
     meta = tmp_path / "a.zarr/zarr.json"
-    meta.write_text(meta.read_text().replace('"format_version": 1', '"format_version": 2'))
+    meta.write_text(meta.read_text().replace('"format_version": 2', '"format_version": 3'))
     with pytest.raises(StoreError, match="newer wsisr"):
         open_pairs(tmp_path / "a.zarr")
     with pytest.raises(StoreError, match="newer wsisr"):

@@ -117,7 +117,7 @@ def test_root_attributes_are_complete_sorted_and_versioned() -> None:
     with pytest.raises(StoreError, match="unique"):
         complete(root_attributes(["a", "a"]), "raw")
     with pytest.raises(StoreError, match="newer wsisr"):
-        read_root_attributes({**root, "format_version": 2}, "here")
+        read_root_attributes({**root, "format_version": 3}, "here")
 
 
 def test_a_summary_counts_and_describes(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Slides are staged, committed by one rename, the same bytes every time, and survive anything."""
 
 import errno
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,6 @@ from store_samples import (
     write_slide,
 )
 
-from wsisr import files as store_files
 from wsisr.errors import DiskFullError, StoreError, StoreLockedError
 from wsisr.store import (
     ArraySpec,
@@ -37,7 +39,9 @@ from wsisr.store import (
     open_pairs,
     verify_store,
 )
+from wsisr.store import presets as store_presets
 from wsisr.store import shards as store_shards
+from wsisr.store.digests import patch_digests
 
 
 def test_zarr_python_reads_everything_that_is_written(tmp_path: Path) -> None:
@@ -83,6 +87,69 @@ def test_digests_of_patches_are_those_of_the_pixels(tmp_path: Path, codec: str) 
     two = open_pairs(tmp_path / f"{codec}2.zarr").slides["a"].column("digest")
     assert np.array_equal(one, two)
     assert len(np.unique(one)) == 6
+
+
+def test_a_store_of_version_1_keeps_its_digests_and_is_gone_on_with(tmp_path: Path) -> None:
+    data = {"a": patches(0, 3), "b": patches(1, 2)}
+    writer = StoreWriter.create(tmp_path / "a.zarr", root_attributes(["a"]), version=1)
+    write_slide(writer, "a", data["a"])
+    again = StoreWriter.resume(tmp_path / "a.zarr", root_attributes(["a", "b"]))
+    write_slide(again, "b", data["b"])
+    again.commit_splits({"train": np.array([(0, r) for r in range(3)] + [(1, 0), (1, 1)])})
+    store = open_pairs(tmp_path / "a.zarr")
+    assert store.attributes["format_version"] == 1
+    assert "patch_digest" not in store.attributes
+    for slide_id, arrays in data.items():
+        expected = [
+            blake2b(b"".join(array[row].tobytes() for array in arrays.values()), digest_size=8)
+            for row in range(len(arrays["40x"]))
+        ]
+        found = store.slides[slide_id].column("digest")
+        assert [int(value).to_bytes(8, "little") for value in found] == [
+            digest.digest() for digest in expected
+        ]
+    column = json.loads((tmp_path / "a.zarr/slides/b/patches/digest/zarr.json").read_text())
+    assert column["attributes"]["wsisr"]["meaning"].startswith("BLAKE2b-64 of")
+    assert verify_store(tmp_path / "a.zarr").ok
+
+
+def test_digests_by_two_algorithms_are_never_compared(tmp_path: Path) -> None:
+    blocks = list(patches(0, 3).values())
+    new, old = patch_digests(blocks), patch_digests(blocks, "blake2b-64")
+    assert not new.differ(patch_digests(blocks)).any()
+    with pytest.raises(StoreError, match="cannot be compared"):
+        new.differ(old)
+    with pytest.raises(StoreError, match="upgrade"):
+        patch_digests(blocks, "sha3-64")
+    make_store(tmp_path / "a.zarr", {"a": 2})
+    root = open_pairs(tmp_path / "a.zarr").attributes
+    assert (root["format_version"], root["patch_digest"]) == (2, "xxh3-64")
+
+
+@pytest.mark.parametrize("size_px", [32, 40])
+@pytest.mark.parametrize("codec", ["raw", "small"])
+def test_bytes_do_not_depend_on_threads(tmp_path: Path, codec: str, size_px: int) -> None:
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(store_shards, "_AHEAD", 2)
+    if size_px == 40:  # patches of several chunks, which are held until their shard is whole
+        preset = store_presets.PRESETS[codec]
+        monkey.setitem(store_presets.PRESETS, codec, replace(preset, max_tile_px=16))
+    for threads in (1, 3):
+        path = tmp_path / f"{threads}.zarr"
+        writer = StoreWriter.create(path, root_attributes(["a"]), codec=codec, threads=threads)
+        with writer.slide("a", specs(size_px, 4)) as slide:
+            changing = {name: array[:1].copy() for name, array in patches(0, 1, size_px).items()}
+            for row in range(9):
+                for name, array in patches(row, 2, size_px).items():
+                    changing[name][:] = array[1:]
+                slide.append(changing)
+            slide.finish(columns(9, size_px), np.ones((2, 2), np.uint8), slide_attributes("a"))
+    monkey.undo()
+    assert tree_bytes(tmp_path / "1.zarr") == tree_bytes(tmp_path / "3.zarr")
+    kept = open_pairs(tmp_path / "3.zarr").slides["a"].reader("40x").read(range(9))
+    assert np.array_equal(
+        kept, np.concatenate([patches(r, 2, size_px)["40x"][1:] for r in range(9)])
+    )
 
 
 def test_many_shards_need_no_more_memory_than_one(
@@ -237,15 +304,12 @@ def test_a_full_disk_is_one_clear_error_and_a_resumable_store(
 ) -> None:
     writer = StoreWriter.create(tmp_path / "a.zarr", root_attributes(["a", "b"]))
     write_slide(writer, "a", patches(0, 3))
-    real = store_files.write_buffers
 
-    def full(path: Path, buffers: Any) -> int:
-        if "40x" in path.parts:
-            raise OSError(code, os.strerror(code))
-        return real(path, buffers)
+    def full(fd: int, buffers: Any) -> int:
+        raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(local_files, "write_buffers", full)
+        patch.setattr(local_files, "write_parts", full)
         with pytest.raises(DiskFullError, match="run the same command again") as caught:
             write_slide(writer, "b", patches(1, 3))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301

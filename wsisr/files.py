@@ -65,21 +65,31 @@ def disk_full_is_clear(where: Path, remedy: str = _GOES_ON) -> Iterator[None]:
 
 def write_buffers(path: Path, buffers: Sequence[bytes | memoryview]) -> int:
     """Write a new file from parts without copying or syncing them; returns its size in bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = 0
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    fd = open_new(path)
     try:
-        for start in range(0, len(buffers), _MAX_PARTS):
-            parts = [memoryview(part) for part in buffers[start : start + _MAX_PARTS]]
-            while parts:
-                written = os.writev(fd, parts)
-                size += written
-                while parts and written >= len(parts[0]):
-                    written -= len(parts.pop(0))
-                if parts:
-                    parts[0] = parts[0][written:]
+        return write_parts(fd, buffers)
     finally:
         os.close(fd)
+
+
+def open_new(path: Path) -> int:
+    """Descriptor of a new, empty file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+
+def write_parts(fd: int, buffers: Sequence[bytes | memoryview]) -> int:
+    """Write parts to an open file, whole and uncopied; returns their size in bytes."""
+    size = 0
+    for start in range(0, len(buffers), _MAX_PARTS):
+        parts = [memoryview(part) for part in buffers[start : start + _MAX_PARTS]]
+        while parts:
+            written = os.writev(fd, parts)
+            size += written
+            while parts and written >= len(parts[0]):
+                written -= len(parts.pop(0))
+            if parts:
+                parts[0] = parts[0][written:]
     return size
 
 

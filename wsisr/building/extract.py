@@ -23,6 +23,7 @@ from wsisr.building.sources import Source, source_kind
 from wsisr.errors import BuildError
 from wsisr.registration import LevelTransform, PairCertificate
 from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
+from wsisr.runners import own_threads
 from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
@@ -93,7 +94,7 @@ def extract_slide(
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
     with closing(source_kind(manifest).open(task, manifest, record.info.backend)) as source:
         _refuse_changed(source, task, record)
-        writer = StoreWriter.attach(store).slide(
+        writer = StoreWriter.attach(store, threads=own_threads()).slide(
             task.slide_id, source.arrays(record.reading), wait_s
         )
         try:

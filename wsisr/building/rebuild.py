@@ -35,9 +35,9 @@ from wsisr.runners import Runner, Task
 from wsisr.selection.pseudonyms import pseudonyms_of
 from wsisr.slides.protocol import UInt8Array
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
-from wsisr.store.digests import patch_digests
+from wsisr.store.digests import PatchDigests, patch_digests
 from wsisr.store.layout import StorePaths
-from wsisr.store.schema import DIGEST
+from wsisr.store.schema import DIGEST, PATCH_DIGEST, digest_algorithm
 from wsisr.store.writer import SlideWriter, read_store_attributes
 
 STREAM_COLOURS = 2
@@ -139,6 +139,7 @@ def rebuild_pairs(
                     record.slides[task.slide_id],
                     prepared.paths.root,
                     int(record.root.get("rules", 1)),
+                    digest_algorithm(record.root),
                 ),
             )
             for task in tasks
@@ -234,12 +235,21 @@ def _store(prepared: Prepared, record: Record) -> StoreWriter:
             )
         return StoreWriter.resume(path, given)
     return StoreWriter.create(
-        path, given, codec=record.root["codec"], overwrite=prepared.request.overwrite
+        path,
+        given,
+        codec=record.root["codec"],
+        overwrite=prepared.request.overwrite,
+        version=int(record.root["format_version"]),
     )
 
 
 def rebuild_slide(
-    task: SlideTask, manifest: Manifest, entry: dict[str, Any], store: Any, rules: int = RULES
+    task: SlideTask,
+    manifest: Manifest,
+    entry: dict[str, Any],
+    store: Any,
+    rules: int = RULES,
+    algorithm: str = PATCH_DIGEST,
 ) -> int:
     """Rebuild and commit one slide; returns its number of rows.
 
@@ -251,7 +261,7 @@ def rebuild_slide(
     attributes = entry["attributes"]
     specs = [ArraySpec.from_attributes(spec) for spec in entry["arrays"]]
     columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
-    digests = columns.pop(DIGEST)
+    digests = PatchDigests(algorithm, columns.pop(DIGEST))
     writer = StoreWriter.attach(store).slide(task.slide_id, specs)
     reading = reading_of(entry)
     with (
@@ -260,11 +270,12 @@ def rebuild_slide(
     ):
         per_row = sum(3 * spec.size_px**2 for spec in specs)
         step = max(1, CHUNK_BYTES // (2 * per_row))
-        for start in range(0, len(digests), step):
-            rows = np.arange(start, min(start + step, len(digests)))
+        total = len(digests.values)
+        for start in range(0, total, step):
+            rows = np.arange(start, min(start + step, total))
             patches = dict(source.read_recorded(reading, columns, rows))
             for row in rows.tolist():
-                _append(writer, patches, row, int(digests[row]), task, specs, rules)
+                _append(writer, patches, row, digests, task, specs, rules)
         own = {key: value for key, value in attributes.items() if key not in _SET_BY_WRITER}
         digest = writer.finish(columns, unpack_mask(entry["tissue"]), own)
     if digest != attributes["digest"]:
@@ -273,21 +284,25 @@ def rebuild_slide(
             f"{task.slide_id}: its patches are the record's, but not the rest of its group; the "
             "store was written by another version of wsisr."
         )
-    return len(digests)
+    return total
 
 
 def _append(
     writer: SlideWriter,
     patches: Mapping[int, Mapping[str, UInt8Array]],
     row: int,
-    digest: int,
+    digests: PatchDigests,
     task: SlideTask,
     specs: Sequence[ArraySpec],
     rules: int,
 ) -> None:
     arrays = patches.get(row)
     blocks = None if arrays is None else {spec.name: arrays[spec.name][None] for spec in specs}
-    if blocks is None or int(patch_digests(list(blocks.values()))[0]) != digest:
+    wanted = replace(digests, values=digests.values[row : row + 1])
+    if (
+        blocks is None
+        or patch_digests(list(blocks.values()), digests.algorithm).differ(wanted).any()
+    ):
         cause = (
             "the file has changed, or another version of a reading library gives other pixels "
             "(compare created_with in the record with wsisr doctor)"

@@ -32,7 +32,8 @@ from wsisr.store import PairStore, open_pairs
 from wsisr.store.layout import StorePaths, check_slide_id
 
 FORMAT = "wsisr-record"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest; a record is of the format version of its store."""
 
 _GEOMETRY = TypeAdapter(PatchGeometry)
 _ENTRY = {"attributes": dict, "arrays": list, "columns": dict, "tissue": str, "geometry": dict}
@@ -106,7 +107,7 @@ def save_record(
     """Write a record: one line per slide, gzip without a time. `lacking` are slides of the store
     that it does not cover."""
     lines = [
-        f'{{"format":"{FORMAT}","format_version":{FORMAT_VERSION},',
+        f'{{"format":"{FORMAT}","format_version":{int(root["format_version"])},',
         f'"lacking":{_json(list(lacking))},',
         f'"root":{_json(root)},',
         '"slides":{',
@@ -134,9 +135,9 @@ def load_record(path: Path) -> Record:
         raise BuildError(f"{path}: cannot be read as a record ({error}); copy it again.") from None
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise BuildError(f"{path}: is no record of a pair store (record.json of its report).")
-    if body.get("format_version") != FORMAT_VERSION:
+    if body.get("format_version") not in range(1, FORMAT_VERSION + 1):
         raise BuildError(
-            f"{path}: record format {body.get('format_version')!r}; this wsisr reads "
+            f"{path}: record format {body.get('format_version')!r}; this wsisr reads up to "
             f"{FORMAT_VERSION}: pip install --upgrade wsisr."
         )
     with damage_is_clear(path, BuildError, "copy it again"):
@@ -144,6 +145,7 @@ def load_record(path: Path) -> Record:
         manifest, versions, listed = root["manifest"], root["created_with"], root["slides"]
         for value in (manifest, versions):
             _check(value, dict)
+        _check(root["format_version"], int)
         _check(listed, list)
         for slide_id, entry in slides.items():
             check_slide_id(slide_id)

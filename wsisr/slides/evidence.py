@@ -164,8 +164,11 @@ def _textured_places(slide: Slide, level: Level, side: int, seed: int) -> list[t
 
 def _area(source: UInt8Array, factor: int) -> UInt8Array:
     side = len(source) // factor
-    blocks = source.reshape(side, factor, side, factor, 3).astype(np.float32)
-    return np.floor(blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+    # Sums of whole numbers (factors are 64 at most), rows first: several times faster than both
+    # axes at once.
+    rows = source.reshape(side, factor, -1).sum(axis=1, dtype=np.uint16)
+    sums = rows.reshape(side, side, factor, 3).sum(axis=2, dtype=np.uint32)
+    return np.floor(sums.astype(np.float32) / np.float32(factor**2) + 0.5).astype(np.uint8)
 
 
 def _decimated(source: UInt8Array, stored: UInt8Array, factor: int) -> UInt8Array:

@@ -124,6 +124,12 @@ class Damage:
     tiles: dict[tuple[int, int, int], str] = field(default_factory=dict)
     read: int = 0
     patches: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def count(self) -> None:
+        """One more tile is decoded, by whichever thread."""
+        with self._lock:
+            self.read += 1
 
     def check(self) -> tuple[str, ...]:
         """A sentence if tiles are damaged.
@@ -231,7 +237,7 @@ class TiledSlide:
         """One tile, decoded now and not kept (`wsisr.slides.iter_patches` keeps its own)."""
         self._check(level)
         if self.damage is not None:
-            self.damage.read += 1
+            self.damage.count()
         try:
             tile = self._store.fetch(level, row, column)
         except DamagedTileError as error:

@@ -53,10 +53,15 @@ def without_crc(data: bytes, where: str) -> bytes:
     return body
 
 
-def write_column(folder: Place, name: str, values: AnyArray, arrays: Sequence[str]) -> None:
-    """Write one per-patch column, shape (n,)."""
+def write_column(
+    folder: Place, name: str, values: AnyArray, arrays: Sequence[str], algorithm: str = ""
+) -> None:
+    """Write one per-patch column, shape (n,); `algorithm` is what digests are by."""
     column = find_column(name, arrays)
-    attributes = {"meaning": column.meaning, "unit": column.unit} if column else {}
+    attributes = {}
+    if column is not None:
+        meaning = column.meaning.format(algorithm=algorithm)
+        attributes = {"meaning": meaning, "unit": column.unit}
     write_plain(folder, values, attributes, ("patch",))
 
 

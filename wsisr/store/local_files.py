@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wsisr.files import write_buffers
-from wsisr.store.places import Buffer
+from wsisr.files import open_new, write_buffers, write_parts
+from wsisr.store.places import Buffer, Place, local_path
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -40,6 +40,30 @@ class _Open:
     def tail(self, count: int) -> tuple[bytes, int]:
         size = os.fstat(self.fd).st_size
         return os.pread(self.fd, count, max(0, size - count)), size
+
+
+class NewFile:
+    """A file of a staged folder that is written part by part.
+
+    Raises
+    ------
+    ValueError
+        If the place does not lie on this machine: elsewhere files are put whole.
+    """
+
+    def __init__(self, place: Place) -> None:
+        path = local_path(place)
+        if path is None:
+            raise ValueError(f"{place} is not on this machine")
+        self._fd = open_new(path)
+
+    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Add parts to its end."""
+        write_parts(self._fd, parts)
+
+    def close(self) -> None:
+        """No part is to come; the file is not synced."""
+        os.close(self._fd)
 
 
 class LocalFiles:

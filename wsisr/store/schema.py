@@ -1,7 +1,8 @@
 """What a store contains: names, types, units and the checks of all of them.
 
-The format is version 1. A reader refuses a newer version instead of guessing; an added
-optional column or attribute does not raise the version.
+The format is version 2, which names the algorithm of its patch digests; version 1 had BLAKE2b
+alone. A reader refuses a newer version instead of guessing; an added optional column or attribute
+does not raise the version.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,12 @@ from wsisr.errors import StoreError
 from wsisr.store.layout import check_array_name, check_slide_id
 
 FORMAT: Final = "wsisr-pairs"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+PATCH_DIGEST: Final = "xxh3-64"
+OLD_PATCH_DIGEST: Final = "blake2b-64"
+"""Of stores of version 1, which do not name it."""
+PATCH_DIGESTS: Final = {PATCH_DIGEST: "XXH3-64", OLD_PATCH_DIGEST: "BLAKE2b-64"}
+"""Algorithms that are known, and their names for people."""
 TISSUE_UM_PER_PX: Final = 8.0
 SPLIT_NAMES: Final = ("train", "val", "test")
 LR_ORIGINS: Final = (
@@ -122,11 +128,11 @@ _ALL = (
     _column("reason", "i2", "", "index into the slide's reasons; -1 for none", layer=True),
     _column("hr_resampled", "?", "", "whether the HR patch was resampled, not cropped", layer=True),
     _column("kept", "?", "", "whether readers see the pair by default", required=True),
-    _column("digest", "u8", "", "BLAKE2b-64 of the decoded bytes of all arrays, in order"),
+    _column("digest", "u8", "", "{algorithm} of the decoded bytes of all arrays, in order"),
 )
 
 COLUMNS: Final[Mapping[str, Column]] = {column.name: column for column in _ALL}
-"""Every column of format version 1 by name."""
+"""Every column by name."""
 
 KEPT: Final = "kept"
 DIGEST: Final = "digest"
@@ -271,6 +277,8 @@ class RootAttributes(TypedDict):
     slides: list[str]
     codec: str
     digest: str
+    patch_digest: NotRequired[str]
+    """Algorithm of the column `digest`; BLAKE2b-64 where it is not named."""
     rules: NotRequired[int]
     keep: NotRequired[dict[str, Any]]
     pseudonyms: NotRequired[dict[str, Any]]
@@ -325,7 +333,9 @@ _SLIDE_TYPES: Mapping[str, type] = {
 }
 
 
-def root_attributes(given: Mapping[str, Any], codec: str) -> RootAttributes:
+def root_attributes(
+    given: Mapping[str, Any], codec: str, version: int = FORMAT_VERSION
+) -> RootAttributes:
     """Complete and check what a build says of its store.
 
     Parameters
@@ -336,6 +346,8 @@ def root_attributes(given: Mapping[str, Any], codec: str) -> RootAttributes:
         keys are kept.
     codec : str
         Codec preset.
+    version : int
+        Of the format; an older one for what is rebuilt from its record.
 
     Returns
     -------
@@ -349,11 +361,13 @@ def root_attributes(given: Mapping[str, Any], codec: str) -> RootAttributes:
     magnifications = [check_array_name(str(name)) for name in given["magnifications"]]
     own = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "codec": codec,
         "slides": slides,
         "magnifications": magnifications,
     }
+    if version > 1:
+        own["patch_digest"] = PATCH_DIGEST
     return cast(RootAttributes, dict(given) | own | {"digest": ""})
 
 
@@ -379,6 +393,11 @@ def read_root_attributes(attributes: Mapping[str, Any], where: str) -> RootAttri
         )
     _check_types(attributes, {**_ROOT_TYPES, "codec": str}, where)
     return cast(RootAttributes, dict(attributes))
+
+
+def digest_algorithm(attributes: Mapping[str, Any]) -> str:
+    """What the patches of a store are digested by, from its root attributes."""
+    return str(attributes.get("patch_digest", OLD_PATCH_DIGEST))
 
 
 def check_slide_attributes(given: Mapping[str, Any], slide_id: str) -> dict[str, Any]:

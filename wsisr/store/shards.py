@@ -10,7 +10,7 @@ CRC-32C. Chunks past the end of the array are not stored.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError
+from wsisr.store.local_files import NewFile
 from wsisr.store.places import OpenFile, Place
 
 UInt8Array = NDArray[np.uint8]
@@ -31,6 +32,10 @@ MAX_PATCHES_PER_SHARD = 4096
 ABSENT = 2**64 - 1
 CRC_BYTES = 4
 ENTRY_BYTES = 16
+_AHEAD = 32
+"""Chunks of an array that may wait for a thread to encode them."""
+
+_Part = tuple[memoryview, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +166,98 @@ def cut_tiles(patch: UInt8Array, layout: ShardLayout) -> list[UInt8Array]:
     ]
 
 
+class ShardFile:
+    """A shard that is being written, patch by patch.
+
+    What is whole is written while it is in the processor's cache. Where a patch is several inner
+    chunks the Morton order mixes those of many patches, so that these are held until `close`.
+
+    Parameters
+    ----------
+    place : Place
+        The shard's file, on this machine; its folder is made with the first patch.
+    layout : ShardLayout
+    encode : callable or None
+        From a contiguous inner chunk (tile_px, tile_px, 3) to bytes; None for raw bytes.
+    pool : Executor or None
+        Encodes chunks in its threads.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        layout: ShardLayout,
+        encode: ChunkEncoder | None = None,
+        pool: Executor | None = None,
+    ) -> None:
+        self._place, self._layout = place, layout
+        self._encode = encode
+        self._pool = None if encode is None else pool
+        self._parts: list[_Part | Future[_Part] | None] = []
+        self._settled = 0
+        self._lengths: list[int] = []
+        self._file: NewFile | None = None
+
+    def add(self, patch: UInt8Array) -> None:
+        """Add one patch, shape (size_px, size_px, 3), uint8, which may change afterwards."""
+        for tile in cut_tiles(patch, self._layout):
+            if self._pool is None:
+                self._parts.append(_sealed(self._encode, tile))
+            else:
+                own = tile.copy() if tile.base is not None or tile is patch else tile
+                self._parts.append(self._pool.submit(_sealed, self._encode, own))
+        self._settle(0 if self._pool is None else _AHEAD)
+
+    def close(self) -> int:
+        """Write what is left and the index; returns the size of the file in bytes."""
+        layout = self._layout
+        self._settle(0)
+        # Only the chunks of existing patches are stored; they come first in C order.
+        order = morton_order((layout.patches, layout.tiles, layout.tiles, 1))
+        order = order[order < len(self._lengths)]
+        lengths = np.full(layout.patches * layout.chunks_per_patch, ABSENT, np.uint64)
+        offsets = lengths.copy()
+        lengths[: len(self._lengths)] = self._lengths
+        ends = np.cumsum(lengths[order])
+        offsets[order] = ends - lengths[order]
+        held = [self._parts[cell] for cell in order.tolist()]
+        buffers = [data for part in held if isinstance(part, tuple) for data in part]
+        self._write([*buffers, encode_index(offsets, lengths)])
+        self.abandon()
+        return int(ends[-1]) + layout.index_bytes
+
+    def abandon(self) -> None:
+        """Let go of the file as it is. Harmless after `close`."""
+        self._parts = []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _settle(self, ahead: int) -> None:
+        """Take encoded chunks in their order, and write them where that is the shard's."""
+        while len(self._parts) - self._settled > ahead:
+            part = self._parts[self._settled]
+            assert part is not None
+            done = part if isinstance(part, tuple) else part.result()
+            self._lengths.append(len(done[0]) + CRC_BYTES)
+            in_order = self._layout.tiles == 1
+            self._parts[self._settled] = None if in_order else done
+            self._settled += 1
+            if in_order:
+                self._write(done)
+
+    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
+        if self._file is None:
+            self._file = NewFile(self._place)
+        self._file.write(parts)
+
+
+def _sealed(encode: ChunkEncoder | None, tile: UInt8Array) -> _Part:
+    """An encoded inner chunk and its CRC-32C."""
+    data = tile.reshape(-1) if encode is None else encode(tile)
+    return memoryview(data), google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+
+
 def write_shard(
     place: Place,
     patches: UInt8Array,
@@ -172,15 +269,10 @@ def write_shard(
 
     Parameters
     ----------
-    place : Place
-        The shard's file; its folder is made.
+    place, layout, encode, pool
+        As for `ShardFile`.
     patches : ndarray, shape (k, size_px, size_px, 3), uint8
         At most `layout.patches` of them; fewer only in the last shard of an array.
-    layout : ShardLayout
-    encode : callable or None
-        From a contiguous inner chunk (tile_px, tile_px, 3) to bytes; None for raw bytes.
-    pool : Executor or None
-        Encodes chunks in its threads.
 
     Returns
     -------
@@ -192,28 +284,13 @@ def write_shard(
         raise StoreError(f"{place}: patches of shape {patches.shape} do not fit {side} px.")
     if not 0 < count <= layout.patches:
         raise StoreError(f"{place}: {count} patches do not fit a shard of {layout.patches}.")
-    tiles = [tile for patch in patches for tile in cut_tiles(patch, layout)]
-    data: list[memoryview]
-    if encode is None:
-        data = [tile.reshape(-1).data for tile in tiles]
-        sums = [google_crc32c.value(tile.reshape(-1)) for tile in tiles]
-    else:
-        encoded = list(pool.map(encode, tiles) if pool else map(encode, tiles))
-        data = [memoryview(chunk) for chunk in encoded]
-        sums = [google_crc32c.value(chunk) for chunk in encoded]
-    # Only the chunks of existing patches are stored; they come first in C order.
-    order = morton_order((layout.patches, layout.tiles, layout.tiles, 1))
-    order = order[order < len(data)]
-    lengths = np.full(layout.patches * layout.chunks_per_patch, ABSENT, np.uint64)
-    offsets = lengths.copy()
-    lengths[: len(data)] = [chunk.nbytes + CRC_BYTES for chunk in data]
-    ends = np.cumsum(lengths[order])
-    offsets[order] = ends - lengths[order]
-    buffers: list[bytes | memoryview] = []
-    for cell in order.tolist():
-        buffers += (data[cell], sums[cell].to_bytes(CRC_BYTES, "little"))
-    buffers.append(encode_index(offsets, lengths))
-    return place.put(*buffers)
+    shard = ShardFile(place, layout, encode, pool)
+    try:
+        for patch in patches:
+            shard.add(patch)
+        return shard.close()
+    finally:
+        shard.abandon()
 
 
 def read_index(file: OpenFile, layout_cells: int, where: str) -> NDArray[np.uint64]:

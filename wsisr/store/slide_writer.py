@@ -1,4 +1,4 @@
-"""Writing the group of one slide: buffer a shard, write it whole, commit by one rename."""
+"""Writing the group of one slide: patches into shards, commit by one rename."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +28,7 @@ from wsisr.store.places import Place, place_of
 from wsisr.store.presets import CodecPreset
 from wsisr.store.schema import (
     DIGEST,
+    PATCH_DIGESTS,
     ArraySpec,
     Columns,
     RootAttributes,
@@ -35,7 +36,7 @@ from wsisr.store.schema import (
     check_slide_attributes,
     read_root_attributes,
 )
-from wsisr.store.shards import plan_shards, write_shard
+from wsisr.store.shards import ShardFile, plan_shards
 
 UInt8Array = NDArray[np.uint8]
 
@@ -43,7 +44,7 @@ UInt8Array = NDArray[np.uint8]
 class SlideWriter:
     """Writes the group of one slide; made by `StoreWriter.slide`.
 
-    At most one shard of every array is held in memory (50 to 100 MB for the largest array).
+    Of arrays whose patches are several inner chunks one shard is held in memory (50 to 100 MB).
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SlideWriter:
         preset: CodecPreset,
         threads: int,
         manifest_sha256: str,
+        algorithm: str,
         wait_s: float,
     ) -> None:
         names = [spec.name for spec in arrays]
@@ -66,9 +68,9 @@ class SlideWriter:
         self._encode = preset.encoder()
         self._layouts = plan_shards([spec.size_px for spec in arrays], preset.max_tile_px)
         self._per_shard = self._layouts[0].patches
-        self._buffers: list[UInt8Array] | None = None
-        self._filled = 0
-        self._shards = 0
+        self._open_shards: list[ShardFile] = []
+        self._patches = 0
+        self._algorithm = algorithm
         self._digests: list[NDArray[np.uint64]] = []
         self._pool = (
             ThreadPoolExecutor(threads) if threads > 1 and self._encode is not None else None
@@ -91,7 +93,7 @@ class SlideWriter:
     @property
     def patches(self) -> int:
         """How many patches have been appended."""
-        return self._shards * self._per_shard + self._filled
+        return self._patches
 
     @property
     def patches_per_shard(self) -> int:
@@ -108,16 +110,12 @@ class SlideWriter:
         """
         self._check_open()
         blocks = self._check_patches(patches)
-        count, start = len(blocks[0]), 0
-        self._digests.append(patch_digests(blocks))
-        while start < count:
-            if self._filled == 0 and count - start >= self._per_shard:
-                stop = start + self._per_shard
-                self._write_shards([block[start:stop] for block in blocks])
-            else:
-                stop = start + min(count - start, self._per_shard - self._filled)
-                self._fill([block[start:stop] for block in blocks])
-            start = stop
+        with disk_full_is_clear(self._paths.root):
+            for row in range(len(blocks[0])):
+                # Digested and written while it is in the processor's cache.
+                parts = [block[row : row + 1] for block in blocks]
+                self._digests.append(patch_digests(parts, self._algorithm).values)
+                self._add([part[0] for part in parts])
 
     def finish(self, columns: Columns, tissue: NDArray[np.uint8], attrs: Mapping[str, Any]) -> str:
         """Write what is left, sync everything and commit the slide by one rename.
@@ -142,9 +140,7 @@ class SlideWriter:
         checked = check_columns(columns, names, self.patches)
         attributes = plain_json(check_slide_attributes(attrs, self.slide_id))
         with disk_full_is_clear(self._paths.root):
-            if self._filled:
-                assert self._buffers is not None
-                self._write_shards([buffer[: self._filled] for buffer in self._buffers])
+            self._close_shards()
             self._write_metadata(checked)
             write_tissue(self._put.tissue, tissue)
             attributes |= {"arrays": names, "patches": self.patches, "state": "complete"}
@@ -181,9 +177,10 @@ class SlideWriter:
 
     def _close(self) -> None:
         self._open = False
-        self._buffers = None
+        for shard in self._open_shards:
+            shard.abandon()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(cancel_futures=True)
         self._lock.release()
 
     def _check_store(self) -> None:
@@ -215,27 +212,23 @@ class SlideWriter:
                 )
         return [patches[name] for name in names]
 
-    def _fill(self, blocks: Sequence[UInt8Array]) -> None:
-        if self._buffers is None:
-            self._buffers = [
-                np.empty((self._per_shard, spec.size_px, spec.size_px, 3), np.uint8)
-                for spec in self._specs
+    def _add(self, patches: Sequence[UInt8Array]) -> None:
+        if not self._open_shards:
+            number = self._patches // self._per_shard
+            self._open_shards = [
+                ShardFile(self._put.shard(spec.name, number), layout, self._encode, self._pool)
+                for spec, layout in zip(self._specs, self._layouts, strict=True)
             ]
-        stop = self._filled + len(blocks[0])
-        for buffer, block in zip(self._buffers, blocks, strict=True):
-            buffer[self._filled : stop] = block
-        self._filled = stop
-        if stop == self._per_shard:
-            self._write_shards(self._buffers)
+        for shard, patch in zip(self._open_shards, patches, strict=True):
+            shard.add(patch)
+        self._patches += 1
+        if self._patches % self._per_shard == 0:
+            self._close_shards()
 
-    def _write_shards(self, blocks: Sequence[UInt8Array]) -> None:
-        with disk_full_is_clear(self._paths.root):
-            for spec, layout, block in zip(self._specs, self._layouts, blocks, strict=True):
-                place = self._put.shard(spec.name, self._shards)
-                write_shard(place, block, layout, self._encode, self._pool)
-        if len(blocks[0]) == self._per_shard:
-            self._shards += 1
-            self._filled = 0
+    def _close_shards(self) -> None:
+        for shard in self._open_shards:
+            shard.close()
+        self._open_shards = []
 
     def _write_metadata(self, columns: Columns) -> None:
         count = self.patches
@@ -253,7 +246,8 @@ class SlideWriter:
         digests = np.concatenate([np.empty(0, np.uint64), *self._digests])
         names = [spec.name for spec in self._specs]
         for name, values in {**columns, DIGEST: digests}.items():
-            write_column(self._put.column(name), name, values, names)
+            words = PATCH_DIGESTS[self._algorithm]
+            write_column(self._put.column(name), name, values, names, words)
 
 
 def read_store_attributes(path: Path) -> RootAttributes:

@@ -1,6 +1,7 @@
 """Checks of one slide's group: files, metadata, checksums, digests, counts, geometry."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isclose
 from typing import Any
 
@@ -9,14 +10,14 @@ from numpy.typing import NDArray
 
 from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_clear
 from wsisr.store.columns import read_plain
-from wsisr.store.digests import patch_digests, slide_digest
+from wsisr.store.digests import PatchDigests, patch_digests, slide_digest
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META, PATCHES, TISSUE
 from wsisr.store.layouts import KnownLayout, known_layout
 from wsisr.store.metadata import Node, group_document, read_node, to_json
 from wsisr.store.places import Place
 from wsisr.store.reader import PairStore, SlideView
-from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, find_column
+from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, digest_algorithm, find_column
 from wsisr.store.shard_reader import ShardReader
 
 BATCH_BYTES = 32_000_000
@@ -57,7 +58,10 @@ def _findings(store: PairStore, slide_id: str, deep: bool) -> list[Finding]:
     findings += _check_geometry(view, columns, slide_id)
     findings += _check_funnel(store, view, columns, slide_id)
     if deep and layouts and len(layouts) == len(arrays):
-        findings += _check_pixels(root, arrays, patches, columns.get(DIGEST), slide_id)
+        stored = None
+        if DIGEST in columns:
+            stored = PatchDigests(digest_algorithm(store.attributes), columns[DIGEST])
+        findings += _check_pixels(root, arrays, patches, stored, slide_id)
     return findings
 
 
@@ -255,7 +259,7 @@ def _check_pixels(
     root: Place,
     arrays: list[str],
     patches: int,
-    stored: NDArray[np.uint64] | None,
+    stored: PatchDigests | None,
     slide_id: str,
 ) -> list[Finding]:
     """Read every chunk, which checks its CRC-32C, and compare the digest of every patch."""
@@ -273,7 +277,9 @@ def _check_pixels(
             findings += _broken_rows(readers, rows, slide_id)
             continue
         if stored is not None:
-            wrong += rows[patch_digests(blocks) != stored[rows]].tolist()
+            wanted = replace(stored, values=stored.values[rows])
+            found = patch_digests(blocks, stored.algorithm)
+            wrong += rows[found.differ(wanted)].tolist()
     if wrong:
         text = f"{len(wrong)} patches do not match their digest (rows {_some(wrong)})."
         findings.append(error("digest", text, slide_id))

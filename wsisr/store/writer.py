@@ -37,8 +37,10 @@ from wsisr.store.metadata import (
 from wsisr.store.places import place_of
 from wsisr.store.presets import codec_preset
 from wsisr.store.schema import (
+    FORMAT_VERSION,
     ArraySpec,
     RootAttributes,
+    digest_algorithm,
     root_attributes,
 )
 from wsisr.store.slide_writer import SlideWriter as SlideWriter
@@ -47,6 +49,9 @@ from wsisr.store.splits import stage_splits
 
 _NOT_STAGED = frozenset({"scan", "errors", "plan", "locks", SLIDES, "writing"})
 """In the staging folder: what an unfinished build knows, and what living processes hold."""
+
+_FIXED = frozenset({*RootAttributes.__required_keys__, "patch_digest", "rules", "keep"})
+"""Root attributes that identify a store: as it was written first."""
 
 
 class StoreWriter:
@@ -69,6 +74,7 @@ class StoreWriter:
         codec: str = "raw",
         overwrite: bool = False,
         threads: int = 1,
+        version: int = FORMAT_VERSION,
     ) -> "StoreWriter":
         """Make an empty store.
 
@@ -84,10 +90,12 @@ class StoreWriter:
             Replace an existing store; without it an existing one is refused.
         threads : int
             Encoding threads per process (used by ``small`` and ``zstd``).
+        version : int
+            Of the format; older ones are written for rebuilding what was of them.
         """
         writer = cls(path, codec, threads)
         paths = writer.paths
-        attributes = plain_json(root_attributes(root, writer.codec))
+        attributes = plain_json(root_attributes(root, writer.codec, version))
         with disk_full_is_clear(paths.root):
             writer._recover()
             if paths.root.exists():
@@ -189,6 +197,7 @@ class StoreWriter:
             codec_preset(self.codec),
             self.threads,
             stored["manifest_sha256"],
+            digest_algorithm(stored),
             wait_s,
         )
 
@@ -217,7 +226,7 @@ class StoreWriter:
         StoreError
             For keys that identify the store (format, manifest, slides, ...).
         """
-        fixed = {*RootAttributes.__required_keys__, "rules", "keep"} & set(changes)
+        fixed = _FIXED & set(changes)
         if fixed:
             raise StoreError(f"Root attributes {', '.join(sorted(fixed))} cannot be changed.")
         stored = read_store_attributes(self.paths.root)
@@ -307,8 +316,7 @@ def _resumed(stored: RootAttributes, given: RootAttributes, committed: set[str])
     What identifies the store stays as it was written first; the list of slides and whatever else
     the build keeps there is renewed. Committed slides stay listed even if their files are gone.
     """
-    fixed = {*RootAttributes.__required_keys__, "rules", "keep"}
-    merged = dict(stored) | {key: value for key, value in given.items() if key not in fixed}
+    merged = dict(stored) | {key: value for key, value in given.items() if key not in _FIXED}
     merged["slides"] = sorted({*given["slides"], *committed})
     return cast(RootAttributes, merged)
 

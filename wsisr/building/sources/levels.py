@@ -25,6 +25,7 @@ from wsisr.geometry import Layer, PatchGeometry
 from wsisr.registration import LevelTransform, calibrate_levels
 from wsisr.registration.alignment import aligned, reference_layer
 from wsisr.registration.patch import SearchRegion, register_patch
+from wsisr.runners import own_threads
 from wsisr.slides import (
     LevelEvidence,
     Slide,
@@ -220,9 +221,10 @@ class Levels:
         """Every layer of every place, read or made."""
         stored = geometry
         if self._from_patch:
-            read = tuple(la for n, la in enumerate(geometry.layers) if n == 0 or la.native)
-            stored = replace(geometry, layers=read)
-        for index, arrays, valid in iter_patches(self.slides[0], stored, origins):
+            layers = tuple(la for n, la in enumerate(geometry.layers) if n == 0 or la.native)
+            stored = replace(geometry, layers=layers)
+        read = iter_patches(self.slides[0], stored, origins, threads=own_threads())
+        for index, arrays, valid in read:
             if valid:
                 arrays = arrays | {
                     layer.name: reduce_patch(
