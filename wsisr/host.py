@@ -2,7 +2,9 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 UNKNOWN_BYTES = 2 << 30
@@ -66,12 +68,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+@cache
+def installed_version(name: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        found = distribution(name)
+    except PackageNotFoundError:
+        return None
+    # The standard library parses the whole text, of many kB, as an e-mail for it.
+    line = re.search(r"^Version: *(\S+)", found.read_text("METADATA") or "", re.MULTILINE)
+    return found.version if line is None else line[1]
+
+
 def package_versions() -> dict[str, str]:
     """Name -> version of Python and of every installed package that decides about pixels."""
-    found = {"python": platform.python_version()}
-    for name in PIXEL_PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in PIXEL_PACKAGES}
+    present = {name: value for name, value in found.items() if value is not None}
+    return {"python": platform.python_version(), **present}

@@ -108,5 +108,6 @@ def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     """A picture as PNG."""
     buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    # A tenth larger than by the default, in half of its time.
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

@@ -11,8 +11,6 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import Affine
 from wsisr.registration.correlation import FloatImage
@@ -151,6 +149,8 @@ def sample_through(hr: FloatImage, matrix: FloatArray, width: int, height: int) 
     index = _index_map(matrix, origin)
     if side < FINE_PX:
         # ndimage counts rows first.
+        from scipy import ndimage
+
         return ndimage.affine_transform(
             box,
             index[::-1, 1::-1],

@@ -9,7 +9,7 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft
 
 FloatImage = NDArray[np.float32]
 FloatPlane = NDArray[np.float64]
@@ -63,6 +63,8 @@ def box_reduce_at(
     x0, y0 = int(x), int(y)
     fx, fy = x - x0, y - y0
     if scale == 1 and (fx > 0 or fy > 0):
+        from scipy import ndimage  # late: a tenth of a second that pairs of one slide do not need
+
         return ndimage.affine_transform(
             image, [1.0, 1.0], [y, x], output_shape=(height, width), order=3, mode="reflect"
         )

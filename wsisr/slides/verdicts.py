@@ -14,9 +14,9 @@ import sys
 import tempfile
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from wsisr.host import installed_version
 from wsisr.slides.protocol import ReaderVerdict, SlideInfo
 
 logger = logging.getLogger(__name__)
@@ -55,11 +55,7 @@ def reader_versions() -> str:
     """Hash over the versions of every library that reads slides, and over our own readers."""
     digest = hashlib.sha256()
     for name in LIBRARIES:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            found = "none"
-        digest.update(f"{name} {found}\n".encode())
+        digest.update(f"{name} {installed_version(name) or 'none'}\n".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
     return digest.hexdigest()

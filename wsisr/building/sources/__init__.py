@@ -10,10 +10,7 @@ from typing import Any
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
-from wsisr.building.sources.images import Images
-from wsisr.building.sources.levels import Levels
 from wsisr.building.sources.protocol import Pair, Source, Survey
-from wsisr.building.sources.rescan import Rescan
 from wsisr.errors import WsisrError
 
 __all__ = [
@@ -28,10 +25,18 @@ __all__ = [
 
 
 def source_kind(manifest: Manifest) -> type[Source]:
-    """The kind of source that a manifest is about."""
+    """The kind of source that a manifest is about; the others are not even imported."""
     if manifest.images is not None:
+        from wsisr.building.sources.images import Images
+
         return Images
-    return Levels if manifest.rescan is None else Rescan
+    if manifest.rescan is not None:
+        from wsisr.building.sources.rescan import Rescan
+
+        return Rescan
+    from wsisr.building.sources.levels import Levels
+
+    return Levels
 
 
 def fingerprints(task: SlideTask, manifest: Manifest) -> tuple[str, ...]:
