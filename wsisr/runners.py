@@ -8,12 +8,13 @@ Other runners (`dask_runner`) need only offer the same call.
 
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from wsisr.errors import DiskFullError, WsisrError
 
@@ -47,6 +48,8 @@ class Outcome:
     trace: str = ""
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Task = tuple[str, tuple[Any, ...]]
 """Slide id and the arguments of the call."""
 
@@ -238,6 +241,35 @@ _threads = 1
 def own_threads() -> int:
     """Threads that the task in hand may use, beside other tasks at work on this machine."""
     return _threads
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in the order of the items, worked out ahead in `own_threads` threads.
+
+    Parameters
+    ----------
+    function : callable
+        Of one item; what it raises is raised here.
+    items : iterable
+    """
+    threads = own_threads()
+    if threads == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    ahead: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def _attempt(

@@ -11,6 +11,7 @@ from typing import cast
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import Affine
 from wsisr.registration.correlation import FloatImage

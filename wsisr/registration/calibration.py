@@ -17,6 +17,7 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration.fitting import Line, robust_line
 from wsisr.registration.pair import register_pair
 from wsisr.registration.places import exact_factor, textured_places
+from wsisr.runners import in_threads
 from wsisr.slides.protocol import Level, Slide
 
 IntArray = NDArray[np.int64]
@@ -232,11 +233,11 @@ def _measure(
         return unmeasured(why, bare=below.bare)
     patch = min(PATCH_PX, level.width_px, level.height_px)
     corners = textured_places(slide, level, patch, wanted, seed, places)
-    rows = []
-    for x, y in corners:
-        row = _one_place(slide, level, reference, below, int(x), int(y), patch)
-        if row is not None:
-            rows.append(row)
+
+    def measure(corner: IntArray) -> tuple[float, ...] | None:
+        return _one_place(slide, level, reference, below, int(corner[0]), int(corner[1]), patch)
+
+    rows = [row for row in in_threads(measure, corners) if row is not None]
     if len(rows) < MIN_PLACES:
         text = f"only {len(rows)} of {len(corners)} places could be matched"
         return unmeasured(text, len(corners), len(rows), bare=len(corners) < MIN_PLACES)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import MppError, SlideError
+from wsisr.runners import in_threads
 from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def plan_overview(info: SlideInfo, um_per_px: float = OVERVIEW_UM_PER_PX) -> Ove
 def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overview:
     """Read a slide at a fixed resolution by exact area averaging.
 
-    Memory holds one block of `BLOCK_PX` and the overview itself, whatever the slide's size.
+    Memory holds a block of `BLOCK_PX` for each thread and the overview itself, whatever the slide's
+    size.
     Never-scanned pixels take no part in the averages.
     """
     info = slide.info
@@ -136,9 +138,11 @@ def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overvi
     valid = np.zeros((plan.height_px, plan.width_px), np.bool_)
     step_y = _snap_block(level.tile_height_px)
     carried: tuple[int, Float32Array] | None = None
-    for y0 in range(0, level.height_px, step_y):
-        height = min(step_y, level.height_px - y0)
-        first, sums = _read_band(slide, plan, level, y0, height)
+
+    def read(y0: int) -> tuple[int, Float32Array]:
+        return _read_band(slide, plan, level, y0, min(step_y, level.height_px - y0))
+
+    for first, sums in in_threads(read, range(0, level.height_px, step_y)):
         if carried is not None:
             # Two bands can share one row of overview pixels.
             if carried[0] == first:
