@@ -2,12 +2,15 @@
 
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from wsisr.errors import DiskFullError, SlideError
-from wsisr.runners import ProcessRunner, Runner, SerialRunner
+from wsisr.runners import ProcessRunner, Runner, SerialRunner, in_threads, own_threads
 
 
 def work(kind: str, value: int) -> int:
@@ -48,3 +51,50 @@ def test_a_full_disk_ends_the_run() -> None:
 
 def test_nothing_to_do_starts_no_process(tmp_path: Path) -> None:
     assert list(ProcessRunner(workers=2)(work, [])) == []
+
+
+def test_threads_give_results_in_order_and_no_more_than_asked() -> None:
+    at_work, most = 0, 0
+    lock = threading.Lock()
+
+    def square(value: int) -> int:
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        time.sleep(0.001 * (value % 3))
+        with lock:
+            at_work -= 1
+        return value * value
+
+    for threads in (1, 3):
+        most = 0
+        (outcome,) = SerialRunner(threads=threads)(squares, [("a", (square,))])
+        assert outcome.value == [n * n for n in range(20)]
+        assert most <= threads
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda value: 1 // value, [1, 0, 1]))
+
+
+def squares(function: Callable[[int], int]) -> list[int]:
+    return list(in_threads(function, range(20)))
+
+
+def own_process(_: int) -> tuple[int, int]:
+    return os.getpid(), own_threads()
+
+
+def test_processes_live_through_all_calls_of_a_block_and_one_that_died_is_replaced() -> None:
+    jobs = [(str(n), (n,)) for n in range(4)]
+    with ProcessRunner(workers=1) as runner:
+        first, second = ({o.value[0] for o in runner(own_process, jobs)} for _ in range(2))
+        assert first == second
+        assert os.getpid() not in first
+    with ProcessRunner(workers=2) as runner:
+        assert {outcome.value[1] for outcome in runner(own_process, jobs)} == {1}
+        (alone,) = runner(own_process, jobs[:1])
+        assert alone.value[1] == 2
+        (died,) = runner(work, [("a", ("kill", 0))])
+        assert died.kind == "WorkerDied"
+        (back,) = runner(work, [("a", ("ok", 3))])
+        assert back.value == 9

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.runners import in_threads
 from wsisr.slides.protocol import Level, Slide, UInt8Array
 from wsisr.slides.resample import read_resampled
 
@@ -74,12 +73,11 @@ def level_evidence(slide: Slide, seed: int = 0) -> tuple[LevelEvidence, ...]:
     tuple of LevelEvidence
         Levels without an exact factor or exact reads are left out.
     """
-    levels = [
-        level
+    return tuple(
+        _judge(slide, level, seed)
         for level in slide.info.levels
         if level.index > 0 and level.exact and level.factor is not None
-    ]
-    return tuple(in_threads(lambda level: _judge(slide, level, seed), levels))
+    )
 
 
 def _judge(slide: Slide, level: Level, seed: int) -> LevelEvidence:

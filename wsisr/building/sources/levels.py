@@ -43,6 +43,8 @@ from wsisr.store import ArraySpec
 
 STORED = "stored-level"
 REDUCED = "reduced"
+CACHE_MIB = 32
+"""Of decoded tiles: a scan looks at one place after another, and extraction keeps its own."""
 
 
 class Levels:
@@ -72,6 +74,7 @@ class Levels:
             backend=backend,
             mpp=task.mpp,
             icc=manifest.icc,
+            cache_mib=CACHE_MIB,
             focal_plane=manifest.focal_plane,
             white=manifest.white if deep else None,
         )
