@@ -85,14 +85,14 @@ def patch_digests(arrays: Sequence[UInt8Array], algorithm: str = PATCH_DIGEST) -
 def _xxh3(arrays: Sequence[UInt8Array]) -> int:
     state = xxh3_64()
     for array in arrays:
-        state.update(array)
+        state.update(array.data)
     return state.intdigest()
 
 
 def _blake2b(arrays: Sequence[UInt8Array]) -> int:
     state = hashlib.blake2b(digest_size=_BITS_64)
     for array in arrays:
-        state.update(array)
+        state.update(array.data)
     return int.from_bytes(state.digest(), "little")
 
 

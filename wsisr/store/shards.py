@@ -254,7 +254,10 @@ class ShardFile:
 
 def _sealed(encode: ChunkEncoder | None, tile: UInt8Array) -> _Part:
     """An encoded inner chunk and its CRC-32C."""
-    data = tile.reshape(-1) if encode is None else encode(tile)
+    if encode is None:
+        flat = tile.reshape(-1)
+        return flat.data, google_crc32c.value(flat).to_bytes(CRC_BYTES, "little")
+    data = encode(tile)
     return memoryview(data), google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
