@@ -97,6 +97,18 @@ def command(
             "uint8."
         ),
     ] = "224,imagenet",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a reference finds in every model's output, in bicubic and in HR itself: "
+            "nuclei, glands or classes (the folder tasks/NAME of wsisr train --task), a folder, "
+            "or nuclei=NAME of a --plugin's function; repeat for several."
+        ),
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --task: folder of the labelled images; repeatable."),
+    ] = None,
     reference: Annotated[
         Literal["none", "oracle", "oracle-updown"],
         typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
@@ -149,6 +161,8 @@ def command(
         weights_dir=weights_dir,
         features=features,
         features_input=features_input,
+        tasks=tuple(task or ()),
+        truth=tuple(truth or ()),
         tile=tile,
         reference=reference,
         allow_leak=allow_leak,

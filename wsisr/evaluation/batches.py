@@ -10,7 +10,7 @@ from torch import Tensor
 from wsisr.device import choose_devices, release_memory
 from wsisr.errors import ConfigError, ModelError, OutputError, StoreError
 from wsisr.evaluation.columns import Column, Sample, read_pair
-from wsisr.evaluation.entries import reference_of
+from wsisr.evaluation.entries import HR_ITSELF, reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, prepare
 from wsisr.evaluation.results import ImageRow
@@ -149,6 +149,8 @@ def _scores(
     """Nothing of HR but the LR reaches a network, unless it is an oracle."""
     finer = None
     kind = reference_of(entry)
+    if kind == HR_ITSELF.model:
+        return plan.scorer(hr.double() / 255.0, hr, column.scale, batch)
     if kind != "none":
         # Twice the LR side, made from HR: an upper bound, never a result.
         twice = (2 * int(lr.shape[-2]), 2 * int(lr.shape[-1]))

@@ -15,6 +15,15 @@ from wsisr.plugins import check_recorded
 
 ORACLES = {"oracle": " (oracle)", "oracle-updown": " (oracle, reduced and enlarged)"}
 """How models are named that are fed with a finer image made from HR."""
+HR_ITSELF = TrainedModel(
+    name="HR",
+    model="hr",
+    preset="",
+    scale=None,
+    scale_range=(1.0, 64.0),
+    is_network=False,
+)
+"""What downstream tasks find in HR is what the others are measured by; no pixel score counts it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,9 @@ def refuse_twins(names: Sequence[str]) -> None:
 
 
 def reference_of(entry: TrainedModel) -> str:
-    """``none``, or which finer image made from HR it is fed with."""
+    """``none``, or which finer image made from HR it is fed with; ``hr``: it is HR."""
+    if entry.model == HR_ITSELF.model:
+        return HR_ITSELF.model
     return next((kind for kind, mark in ORACLES.items() if entry.name.endswith(mark)), "none")
 
 

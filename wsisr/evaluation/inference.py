@@ -11,7 +11,7 @@ from torch import Tensor
 from wsisr.device import keep_freed_memory, release_memory
 from wsisr.errors import ModelError, OutputError, WsisrError
 from wsisr.evaluation.columns import Column, Sample, read_pair
-from wsisr.evaluation.entries import Failure
+from wsisr.evaluation.entries import HR_ITSELF, Failure
 from wsisr.evaluation.plan import Plan
 from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
@@ -52,7 +52,7 @@ class Engines:
             It cannot be loaded, or breaks down.
         """
         seed = self._plan.settings.seed
-        if entry.name in self._plan.pictures:
+        if entry.name in self._plan.pictures or entry.model == HR_ITSELF.model:
             return 0.0
         lr = read_pair(self._plan.store, column, column.samples[:1], seed, self._plan.device)[0]
         top, left = (max(0, (side - PROBE_PX) // 2) for side in lr.shape[-2:])

@@ -27,6 +27,7 @@ from wsisr.evaluation.columns import (
     without_constant,
 )
 from wsisr.evaluation.entries import (
+    HR_ITSELF,
     ORACLES,
     Failure,
     changed,
@@ -36,6 +37,7 @@ from wsisr.evaluation.entries import (
     reference_of,
     refuse_twins,
 )
+from wsisr.evaluation.judges import Judge, open_judges
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
 from wsisr.evaluation.pictures import Pictures, find_pictures, pictures_notes
 from wsisr.evaluation.scoring import Scorer, found_metrics
@@ -72,6 +74,8 @@ class Plan:
         What a person should know.
     pictures : mapping of str to Pictures
         Sets that were made elsewhere, by the name of their entry.
+    judges : tuple of Judge
+        Downstream references.
     """
 
     settings: EvalSettings
@@ -86,6 +90,7 @@ class Plan:
     stamps: tuple[str, ...]
     notes: tuple[str, ...]
     pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    judges: tuple[Judge, ...] = ()
 
     def jobs(self) -> Iterator[tuple[TrainedModel, Column]]:
         """Models with the columns that are theirs."""
@@ -153,6 +158,10 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         # Part of the settings from here on: results of other scores are not mixed in.
         more_scores = [n for n in found_metrics(settings.weights_dir) if n not in settings.metrics]
         settings = replace(settings, metrics=(*settings.metrics, *more_scores))
+    judges = open_judges(settings, store, torch.device(device))
+    for judge in judges:
+        judge.check(samples, settings.allow_leak)
+        tasks = (*tasks, *judge.tasks())
     scorer = Scorer(settings.protocols, settings.metrics, tasks, settings.weights_dir, device)
     smallest = min(sample.hr_px for sample in samples)
     for scale in (min(settings.scales), max(settings.scales)):
@@ -183,6 +192,9 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             )
     if len(entries) == 1 and not failures:
         words.append(f"No run was found below {settings.runs}: bicubic alone is evaluated.")
+    if judges:
+        entries += (HR_ITSELF,)
+        words += [judge.note() for judge in judges]
     if settings.reference != "none":
         mark = ORACLES[settings.reference]
         fed = [replace(entry, name=entry.name + mark) for entry in _takers(entries)]
@@ -204,6 +216,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         stamps=stamps(leaks=leaks, declared=declared, split=settings.split),
         notes=tuple(words),
         pictures={made.entry.name: made for made in sets},
+        judges=judges,
     )
 
 
@@ -278,7 +291,9 @@ def describe(plan: Plan) -> dict[str, Any]:
                 "protocol": score.protocol,
             }
             for score in plan.scorer.columns
+            if not score.part
         ],
+        **({"tasks": [judge.record() for judge in plan.judges]} if plan.judges else {}),
         "protocols": {protocol.name: protocol.source for protocol in plan.scorer.protocols},
         "failed": failed_of(plan.failures),
         "stamps": list(plan.stamps),

@@ -48,6 +48,8 @@ class ScoreColumn:
         After the point, in tables.
     protocol : str
         Empty for scores outside protocols.
+    part : bool
+        In the CSV alone (`wsisr.evaluation.tasks.Task.part`).
     """
 
     name: str
@@ -55,6 +57,7 @@ class ScoreColumn:
     better: Better
     digits: int
     protocol: str = ""
+    part: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +215,13 @@ class Scorer:
         for task in self.tasks:
             better: Better = "high" if task.higher_is_better else "low"
             columns.append(
-                ScoreColumn(name=task.name, title=task.title, better=better, digits=task.digits)
+                ScoreColumn(
+                    name=task.name,
+                    title=task.title,
+                    better="zero" if task.zero_is_best else better,
+                    digits=task.digits,
+                    part=task.part,
+                )
             )
         self.columns = tuple(columns)
         names = [column.name for column in columns]
@@ -237,7 +246,7 @@ class Scorer:
             f"{name}[{','.join(filter(None, (f'crop={crop}', 'uint8', self._weights[name])))}]"
             for name in self.extra
         ]
-        words += [task.title for task in self.tasks]
+        words += [task.detail for task in self.tasks]
         for column, text in zip(self.columns, words, strict=True):
             named[column.name] = text
         return named

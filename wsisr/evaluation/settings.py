@@ -52,6 +52,11 @@ class EvalSettings:
         TorchScript or ONNX encoder for FID and KID; what it executes: `wsisr.metrics.encoders`.
     features_input : str
         Side and scaling of its input.
+    tasks : tuple of str
+        Downstream references (`wsisr.tasks.reference.open_reference`): ``nuclei``, a folder,
+        ``glands=FOLDER`` or ``nuclei=NAME`` of a registered function.
+    truth : tuple of Path
+        Folders of the labelled images that the store was built from.
     tile : str
         ``auto``: the tiling of `wsisr upscale`, so that what is scored is what it writes; ``off``:
         whole images, pooled over as a whole, as papers evaluate; or the side of a tile in LR px.
@@ -87,6 +92,8 @@ class EvalSettings:
     weights_dir: Path | None = None
     features: Path | None = None
     features_input: str = DEFAULT_INPUT
+    tasks: tuple[str, ...] = ()
+    truth: tuple[Path, ...] = ()
     tile: str = "auto"
     reference: Literal["none", "oracle", "oracle-updown"] = "none"
     allow_leak: bool = False
@@ -133,6 +140,8 @@ class EvalSettings:
             "precision": self.precision,
             "tile": self.tile,
             "seed": self.seed,
+            # Absent where there are none, as in results from before there were any.
+            **({"tasks": [Path(text).name for text in self.tasks]} if self.tasks else {}),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsisr.evaluation.columns import same_origin
+from wsisr.evaluation.entries import HR_ITSELF
 from wsisr.evaluation.groups import (
     ColumnValues,
     Group,
@@ -95,6 +96,8 @@ class Results:
         By origin, then score.
     failed : mapping of str to str
         Runs that have no mean and no part in anything, and why.
+    hr_rows : tuple of ImageRow
+        What downstream tasks find in HR itself.
     """
 
     document: Mapping[str, Any]
@@ -102,6 +105,7 @@ class Results:
     groups: tuple[Group, ...]
     tables: tuple[Table, ...]
     failed: Mapping[str, str]
+    hr_rows: tuple[ImageRow, ...] = ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -147,7 +151,18 @@ def summarise_results(document: Mapping[str, Any], rows: Sequence[ImageRow]) -> 
         for origin in dict.fromkeys(c["origin"] for c in document["columns"])
         for score in document["scores"]
     )
-    return Results(document=document, rows=sound, groups=groups, tables=tables, failed=failed)
+    return Results(
+        document=document,
+        rows=sound,
+        groups=groups,
+        tables=tables,
+        failed=failed,
+        hr_rows=tuple(
+            row
+            for row in rows
+            if row.reference == HR_ITSELF.model and (row.origin, row.scale) in wanted
+        ),
+    )
 
 
 def _table(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.evaluation.distances import distance_tables
+from wsisr.evaluation.downstream import downstream_tables
 from wsisr.evaluation.papers import TextTable, paper_tables
 from wsisr.evaluation.published import HEADING, published_lines, published_notes
 from wsisr.evaluation.settings import scale_label
@@ -62,7 +63,7 @@ def markdown(results: Results) -> str:
         lines += [_row(header), _row(["---"] * len(header))]
         lines += [_row(pair_cells(pair, results.headline["digits"])) for pair in results.pairs]
         lines.append("")
-    for text_table in [*distance_tables(document), *paper_tables(results)]:
+    for text_table in _text_tables(results):
         lines += [f"## {text_table.title}", "", *(f"- {note}" for note in text_table.notes), ""]
         lines += [_row(text_table.header), _row(["---"] * len(text_table.header))]
         lines += [*map(_row, text_table.rows), ""]
@@ -105,7 +106,7 @@ def overview(results: Results) -> str:
     if results.pairs:
         shown = [pair_cells(pair, digits) for pair in results.pairs]
         lines += ["Differences:", *_aligned(shown), ""]
-    for text_table in distance_tables(document):
+    for text_table in (*downstream_tables(results), *distance_tables(document)):
         lines += [f"{text_table.title}: {text_table.notes[0]}"]
         lines += [*_aligned([text_table.header, *text_table.rows]), ""]
     used = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
@@ -144,7 +145,7 @@ def latex(results: Results) -> str:
         for label, texts in limits:
             parts.append(" & ".join(map(tex_text, [label, *texts])) + r" \\")
         parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
-    for text_table in [*distance_tables(document), *paper_tables(results)]:
+    for text_table in _text_tables(results):
         parts += _tex_table(text_table)
     parts += ["", *("% " + text for text in [*legend(results), *failed_notes(results)])]
     scales, reference = reference_lines(results)
@@ -347,6 +348,14 @@ def _provenance(document: Mapping[str, Any]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _text_tables(results: Results) -> list[TextTable]:
+    return [
+        *downstream_tables(results),
+        *distance_tables(results.document),
+        *paper_tables(results),
+    ]
 
 
 def _tex_table(table: TextTable) -> list[str]:

@@ -39,6 +39,12 @@ class Task:
     higher_is_better : bool
     digits : int
         After the point, in tables.
+    zero_is_best : bool
+        In place of a direction.
+    part : bool
+        Only a part of something pooled: it stands in the CSV and in no table.
+    detail : str
+        Full name, with whatever decides the score (a network's digest); the title by default.
     """
 
     name: str
@@ -46,6 +52,9 @@ class Task:
     title: str = ""
     higher_is_better: bool = True
     digits: int = 4
+    zero_is_best: bool = False
+    part: bool = False
+    detail: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
@@ -54,6 +63,8 @@ class Task:
             )
         if not self.title:
             object.__setattr__(self, "title", self.name)
+        if not self.detail:
+            object.__setattr__(self, "detail", self.title)
 
 
 def of_image(name: str, score: Callable[[Image], float], **more: Any) -> Task:

@@ -1,0 +1,175 @@
+"""Downstream tasks in an evaluation: HR, bicubic and models seen by one reference."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.errors import ConfigError
+from wsisr.evaluation import EvalSettings, evaluate
+from wsisr.evaluation.downstream import downstream_tables
+from wsisr.evaluation.pipeline import load_results
+from wsisr.evaluation.results import read_rows
+from wsisr.evaluation.tables import overview
+from wsisr.metrics.objects import aji, overlap
+from wsisr.models import create_model, save_model
+from wsisr.runners import SerialRunner
+from wsisr.store import open_pairs
+from wsisr.tasks import TaskRequest, register_segmenter, train_task
+from wsisr.tasks.truth import Truth
+from wsisr.testing import image_sets
+
+
+@register_segmenter("dark")
+def dark(image: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Dark areas, each a nucleus, as a program around HoVer-Net would give them."""
+    labels, count = ndimage.label(image.mean(2) < 130)
+    return labels, dict.fromkeys(range(1, count + 1), "any")
+
+
+@register_segmenter("brightness")
+def brightness(image: np.ndarray) -> dict[str, float]:
+    share = float(image.mean()) / 255.0
+    return {"benign": share, "malignant": 1.0 - share}
+
+
+@pytest.fixture(scope="session")
+def labelled(made_once: Callable[..., Path]) -> Path:
+    """Eight fields of eight patients, the last one without single outlines; two models."""
+
+    def make(folder: Path) -> None:
+        image_sets.write_monuseg_like(folder / "set" / "test", 8, side_px=96, unions=1)
+        request = BuildRequest(
+            source=folder / "set", output=folder / "pairs.zarr", manifest="monuseg",
+            overrides={"size": 96, "split": {"kind": "official"}},
+        )  # fmt: skip
+        assert build_pairs(prepare(request), runner=SerialRunner()) is not None
+        for seed, scale in ((1, 4), (2, 8)):
+            import torch
+
+            torch.manual_seed(seed)
+            save_model(create_model("edsr", scale=scale, preset="tiny"), folder / f"edsr-x{scale}")
+
+    return made_once("labelled", make)
+
+
+def settings(root: Path, output: Path, **more: Any) -> EvalSettings:
+    given: dict[str, Any] = {
+        "scales": (4.0, 8.0), "data": root / "pairs.zarr", "output": output, "figures": 0,
+        "models": (str(root / "edsr-x4"), str(root / "edsr-x8")), "cost": False,
+        "lr_source": "bicubic", "device": "cpu", "truth": (root / "set",),
+        "tasks": ("nuclei=dark",),
+    } | more  # fmt: skip
+    return EvalSettings(**given)
+
+
+def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path: Path) -> None:
+    results = evaluate(settings(labelled, tmp_path / "eval"))
+    names, rows = read_rows(tmp_path / "eval" / "images.csv")
+    store = open_pairs(labelled / "pairs.zarr")
+    truth = Truth(store, [labelled / "set"])
+    seen = {(row.run, row.scale, row.slide): row.scores for row in rows}
+    outlined = 0
+    for slide in store.slides:
+        labels = truth.patch(slide, 0)
+        assert labels is not None
+        scores = seen["HR", 4.0, slide]
+        found, _ = dark(store.patch(slide, 0, "40x"))
+        pair = overlap(labels.map, found)
+        outlined += labels.instances
+        if labels.instances:
+            assert scores["nuclei_aji"] == pytest.approx(aji(pair), abs=1e-9)
+            expected = len(pair.found_area) / len(pair.truth_area) - 1
+            assert scores["nuclei_count"] == pytest.approx(expected)
+        else:  # all nuclei are known, and no single one
+            assert np.isnan(scores["nuclei_aji"]) and scores["nuclei_dice"] > 0.8
+        np.testing.assert_equal(dict(seen["HR", 8.0, slide]), dict(scores))
+        assert seen["bicubic", 8.0, slide]["nuclei_dice"] < scores["nuclei_dice"]
+    assert outlined == 7
+
+    # HR is in no table of pixels, and its parts in none at all.
+    shown = {s["name"] for s in results.document["scores"]}
+    assert (
+        "nuclei_aji" in shown and "nuclei_found_hits" in names and "nuclei_found_hits" not in shown
+    )
+    assert all("HR" not in [g.label for g, _ in table.lines] for table in results.tables)
+    assert results.headline["name"] == "psnr_rgb"
+
+    tables = {table.title: table for table in downstream_tables(results)}
+    (beside,) = (t for title, t in tables.items() if title.startswith("DOWNSTREAM, nuclei: nuclei"))
+    lines = {row[1:3]: row for row in beside.rows}
+    own = [seen["bicubic", 4.0, s]["nuclei_aji"] - seen["HR", 4.0, s]["nuclei_aji"]
+           for s in store.slides]  # fmt: skip
+    assert lines["x4", "bicubic"][4].startswith(f"{np.nanmean(own):+.4f} [")
+    assert lines["x8", "bicubic"][4].endswith(", worse")
+    assert float(lines["x8", "bicubic"][5]) > 0
+    assert {key[1] for key in lines} == {"HR", "bicubic", "edsr-x4", "edsr-x8"}
+
+    few = evaluate(settings(labelled, tmp_path / "few", limit=6, models=("bicubic",)))
+    assert ", too few patients" in downstream_tables(few)[0].rows[1][4]
+
+    (pooled,) = (t for title, t in tables.items() if title.endswith("all images at once"))
+    (hr,) = (row for row in pooled.rows if row[1:3] == ("x4", "HR"))
+    hits, extra, missed = (
+        sum(row.scores[f"nuclei_found_{part}"] for row in rows
+            if row.run == "HR" and row.scale == 4 and not np.isnan(row.scores["nuclei_aji"]))
+        for part in ("hits", "extra", "missed")
+    )  # fmt: skip
+    assert hr[3] == f"{2 * hits / (2 * hits + extra + missed):.4f}"
+    assert "7 patients are too few for an interval" in pooled.notes[0]
+
+    (agreement,) = (t for title, t in tables.items() if title.startswith("AGREEMENT"))
+    psnr = next(row for row in agreement.rows if row[0].startswith("PSNR (RGB)"))
+    assert psnr[2] == "4" and psnr[4].endswith("of 2")
+    assert "DOWNSTREAM, nuclei" in (tmp_path / "eval" / "tables.md").read_text()
+    assert "AGREEMENT" in overview(load_results(tmp_path / "eval"))
+
+
+def test_a_reference_is_never_tested_on_whom_it_was_fitted_on(
+    labelled: Path, tmp_path: Path
+) -> None:
+    asked = TaskRequest(
+        task="nuclei", data=labelled / "pairs.zarr", truth=(labelled / "set",), split="test",
+        preset="tiny", output=tmp_path / "fitted", device="cpu", steps=1,
+    )  # fmt: skip
+    train_task(asked)
+    given = {"models": ("bicubic",), "scales": (4.0,), "tasks": (str(tmp_path / "fitted"),)}
+    with pytest.raises(ConfigError, match="was fitted on TCGA-AA-0001"):
+        evaluate(settings(labelled, tmp_path / "eval", **given))
+    with pytest.raises(ConfigError, match="--truth FOLDER"):
+        evaluate(settings(labelled, tmp_path / "eval", truth=()))
+    with pytest.raises(ConfigError, match="no function of that name is registered"):
+        evaluate(settings(labelled, tmp_path / "eval", tasks=("nuclei=nothing",)))
+    with pytest.raises(ConfigError, match="tasks are nuclei, glands, classes"):
+        evaluate(settings(labelled, tmp_path / "eval", tasks=("cells=dark",)))
+
+
+def test_classes_have_an_auc_over_all_images(tmp_path: Path) -> None:
+    for at in range(12):
+        kind = "BM"[at % 2]
+        pixels = image_sets.tissue_image(at, 70, 46).astype(np.float64) * (1.0 if at % 2 else 0.4)
+        name = f"SOB_{kind}_{'F' if kind == 'B' else 'DC'}-14-{at}-400-001"
+        image_sets.write_image(tmp_path / "set" / f"{name}.png", pixels.astype(np.uint8))
+    table = tmp_path / "t.csv"
+    names = sorted(path.name for path in (tmp_path / "set").iterdir())
+    table.write_text("slide,split\n" + "".join(f"{name},test\n" for name in names))
+    request = BuildRequest(
+        source=tmp_path / "set", output=tmp_path / "pairs.zarr", manifest="breakhis",
+        overrides={"size": 32, "lr": ["20x"]}, mpp_override=table,
+    )  # fmt: skip
+    assert build_pairs(prepare(request), runner=SerialRunner()) is not None
+    results = evaluate(
+        settings(
+            tmp_path, tmp_path / "eval", models=("bicubic",), scales=(2.0,), truth=(),
+            tasks=("classes=brightness",),
+        )
+    )  # fmt: skip
+    (pooled,) = (t for t in downstream_tables(results) if t.title.endswith("at once"))
+    assert pooled.header[-1] == "AUC (malignant)"
+    (hr,) = (row for row in pooled.rows if row[2] == "HR")
+    # The darker ones are benign here, and the function says the opposite.
+    assert hr[-1].startswith("0.0000 [0.0000, 0.0000]")

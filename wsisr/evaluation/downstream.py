@@ -1,0 +1,275 @@
+"""Downstream tasks beside HR: what restoration costs, and which metric would have known it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from wsisr.evaluation.entries import HR_ITSELF
+from wsisr.evaluation.groups import ColumnValues, Group, column_values, group_entries
+from wsisr.evaluation.papers import TextTable
+from wsisr.evaluation.results import ImageRow
+from wsisr.evaluation.settings import scale_label
+from wsisr.evaluation.summary import Results
+from wsisr.inference.trained import BASELINE
+from wsisr.metrics.statistics import (
+    LEAST_RESAMPLED,
+    SIGNIFICANT,
+    bootstrap_of,
+    compare,
+    holm,
+    least_units,
+    smallest_difference,
+    unit_of,
+)
+from wsisr.tasks.scores import SCORES, Pooled, pooled
+
+LEAST_POINTS = 4
+"""Below four models in a column a correlation says nothing."""
+
+
+def downstream_tables(results: Results) -> list[TextTable]:
+    """Tables of an evaluation with tasks; none of one without."""
+    judged: Sequence[Mapping[str, Any]] = results.document.get("tasks") or ()
+    if not judged or not results.hr_rows:
+        return []
+    tables = []
+    for judge in judged:
+        tables += [_beside_hr(results, judge), _pooled(results, judge)]
+    return [table for table in (*tables, *_agreement(results, judged)) if table.rows]
+
+
+def _columns(results: Results) -> list[tuple[str, float, list[ImageRow], list[ImageRow]]]:
+    """Origin, scale, rows of models and rows of HR."""
+    found = []
+    for column in results.document["columns"]:
+        key = (column["origin"], column["scale"])
+        mine, hr = (
+            [row for row in rows if (row.origin, row.scale) == key]
+            for rows in (results.rows, results.hr_rows)
+        )
+        if mine and hr:
+            found.append((*key, mine, hr))
+    return found
+
+
+def _with_hr(results: Results) -> tuple[Group, ...]:
+    records = [e for e in results.document["entries"] if e["reference"] == HR_ITSELF.model]
+    return (*group_entries(records), *results.groups)
+
+
+def _name(judge: Mapping[str, Any], score: str) -> str:
+    return str(judge["name"]) + score.removeprefix(str(judge["task"]))
+
+
+def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
+    """Every model against HR and against bicubic, by patient."""
+    score = SCORES[judge["task"]][0]
+    name, digits = _name(judge, score.name), score.digits
+    groups = _with_hr(results)
+    rows: list[tuple[str, ...]] = []
+    for origin, scale, mine, hr in _columns(results):
+        column = column_values([*hr, *mine], groups, name)
+        labels = [label for label in column.units if label != HR_ITSELF.name]
+        pairs = [(label, HR_ITSELF.name) for label in labels]
+        pairs += [(label, BASELINE) for label in labels if label != BASELINE]
+        if not column.images:
+            continue
+        made = {pair: compare(*(column.units[label] for label in pair)) for pair in pairs}
+        corrected = dict(zip(made, holm([c.p_value for c in made.values()]), strict=True))
+        first = list(column.units[HR_ITSELF.name].values())
+        rows.append((origin, scale_label(scale), "HR", _number(first, digits), *["-"] * 4))
+        for label in labels:
+            mean = _number(list(column.units[label].values()), digits)
+            cells: list[str] = []
+            for against in (HR_ITSELF.name, BASELINE):
+                found = made.get((label, against))
+                if found is None:
+                    cells += ["-", "-"]
+                    continue
+                adjusted = corrected[label, against]
+                told = "too few patients"
+                if found.units >= least_units(len(pairs)):
+                    told = "not distinguishable"
+                    if found.distinguishable and adjusted is not None and adjusted < SIGNIFICANT:
+                        better = (found.difference > 0) == (score.better == "high")
+                        told = "better" if better else "worse"
+                interval = ""
+                if not math.isnan(found.low):
+                    interval = f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+                cells.append(f"{found.difference:+.{digits}f}{interval}, {told}")
+                cells.append(_smallest(column, label, against, len(pairs), digits))
+            rows.append((origin, scale_label(scale), label, mean, *cells))
+    return TextTable(
+        title=f"DOWNSTREAM, {judge['name']}: {score.title}",
+        notes=(
+            f"{judge['reference']}. The same reference looks at HR, at bicubic and at every model.",
+            "Differences are means over patients with their 95 % interval; verdicts after Holm "
+            "over all comparisons of a column.",
+            "Detectable: the smallest difference that so many patients, scattered as these, would "
+            "have shown in four of five trials after the first step of Holm. What is not "
+            "distinguishable may differ by less.",
+        ),
+        header=(
+            "LR", "scale", "seen", score.title, "minus HR", "detectable", "minus bicubic",
+            "detectable",
+        ),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _smallest(column: ColumnValues, first: str, second: str, tests: int, digits: int) -> str:
+    a, b = column.units[first], column.units[second]
+    value = smallest_difference(np.array([a[unit] - b[unit] for unit in a]), tests=tests)
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _number(values: Sequence[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f}" if values else "-"
+
+
+def _pooled(results: Results, judge: Mapping[str, Any]) -> TextTable:
+    """What challenges print: once over all images, with an interval over patients."""
+    measures = pooled(judge["task"], judge["classes"])
+    rows: list[tuple[str, ...]] = []
+    again = 0
+    patients: set[Any] = set()
+    for origin, scale, mine, hr in _columns(results):
+        runs = dict.fromkeys(row.run for row in (*hr, *mine))
+        for run in runs:
+            own = [row for row in (*hr, *mine) if row.run == run]
+            cells = []
+            for measure in measures:
+                text, redrawn, units = _pooled_cell(measure, judge, own)
+                cells.append(text)
+                again, patients = again + redrawn, patients | units
+            rows.append((origin, scale_label(scale), run, *cells))
+    notes = [
+        "Over all images at once, as challenges print it; in brackets: 95 % interval, patients "
+        "drawn with replacement."
+    ]
+    if len(patients) < LEAST_RESAMPLED:
+        notes = [
+            f"Over all images at once, as challenges print it; {len(patients)} patients are too "
+            f"few for an interval ({LEAST_RESAMPLED} at least)."
+        ]
+    if again:
+        notes.append(f"{again} draws of one class alone have no value and were drawn again.")
+    return TextTable(
+        title=f"DOWNSTREAM, {judge['name']}: all images at once",
+        notes=tuple(notes),
+        header=("LR", "scale", "seen", *(measure.title for measure in measures)),
+        rows=tuple(rows),
+    )
+
+
+def _pooled_cell(
+    measure: Pooled, judge: Mapping[str, Any], rows: Sequence[ImageRow]
+) -> tuple[str, int, set[Any]]:
+    names = [score.name for score in SCORES[judge["task"]] if score.part]
+    parts = {
+        name: np.array([row.scores[_name(judge, name)] for row in rows], np.float64)
+        for name in names
+    }
+    known = np.flatnonzero(~np.isnan(np.stack(list(parts.values()))).all(0))
+    if not len(known):
+        return "-", 0, set()
+    classes = [row.label for row in rows]
+    units = [unit_of(rows[at].slide, rows[at].patient, rows[at].group) for at in known.tolist()]
+
+    def value(chosen: Any) -> float:
+        at = known[chosen]
+        return measure.value(
+            {name: values[at] for name, values in parts.items()}, [classes[k] for k in at.tolist()]
+        )
+
+    low, high, again = bootstrap_of(value, units)
+    digits = measure.digits
+    text = f"{value(np.arange(len(known))):.{digits}f}"
+    if not math.isnan(low):
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return text, again, set(units)
+
+
+def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """How each metric orders the models that a task has ordered."""
+    task_names = {_name(j, s.name) for j in judged for s in SCORES[j["task"]]}
+    metrics = [score for score in results.document["scores"] if score["name"] not in task_names]
+    tables = []
+    for judge in judged:
+        first = SCORES[judge["task"]][0]
+        rows = []
+        for metric in metrics:
+            points: list[tuple[float, float]] = []
+            within: list[float] = []
+            right = asked = 0
+            for _origin, _scale, mine, _ in _columns(results):
+                pair = _goodness(mine, results.groups, metric, _name(judge, first.name), first)
+                if len(pair) < 2:
+                    continue
+                points += pair.values()
+                asked += 1
+                right += _best(pair, 0) == _best(pair, 1)
+                if len(pair) >= LEAST_POINTS:
+                    within.append(_spearman(list(pair.values())))
+            known = [value for value in within if not math.isnan(value)]
+            rows.append(
+                (
+                    metric["title"],
+                    f"{_spearman(points):+.2f}" if len(points) >= LEAST_POINTS else "-",
+                    str(len(points)),
+                    f"{np.mean(known):+.2f}" if known else "-",
+                    f"{right} of {asked}",
+                )
+            )
+        tables.append(
+            TextTable(
+                title=f"AGREEMENT with {judge['name']}: {first.title}",
+                notes=(
+                    "Which metric would have chosen the right model? Spearman's correlation of "
+                    "models' means, turned so that + 1 is agreement: over all models and scales at "
+                    "once (where the scale alone makes most metrics agree), and within a scale, "
+                    f"averaged (columns of at least {LEAST_POINTS} models).",
+                    "Best: in how many columns the metric's best model is the task's best. Models "
+                    "are few and not independent: there is no interval.",
+                ),
+                header=("metric", "all", "points", "within a scale", "best"),
+                rows=tuple(rows),
+            )
+        )
+    return tables
+
+
+def _best(pair: Mapping[str, tuple[float, float]], at: int) -> str:
+    return max(pair, key=lambda label: pair[label][at])
+
+
+def _goodness(
+    rows: Sequence[ImageRow],
+    groups: Sequence[Group],
+    metric: Mapping[str, Any],
+    task: str,
+    score: Any,
+) -> dict[str, tuple[float, float]]:
+    """Mean of metric and task of each model, larger for better."""
+    means: list[dict[str, float]] = []
+    for name, better in ((str(metric["name"]), str(metric["better"])), (task, score.better)):
+        column = column_values(rows, groups, name)
+        sign = 1.0 if better == "high" else -1.0
+        means.append(
+            {
+                label: sign * float(np.mean(np.abs(v) if better == "zero" else v))
+                for label, units in column.units.items()
+                if len(v := np.array(list(units.values())))
+            }
+        )
+    return {label: (means[0][label], means[1][label]) for label in means[0] if label in means[1]}
+
+
+def _spearman(points: Sequence[tuple[float, float]]) -> float:
+    first, second = zip(*points, strict=True)
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        return math.nan
+    return float(stats.spearmanr(first, second).statistic)
