@@ -7,6 +7,7 @@ from scipy import ndimage
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair
 from wsisr.registration.confidence import error_bound
+from wsisr.registration.parts import leverage
 from wsisr.registration.planes import register_planes
 from wsisr.registration.steps import find_step, largest_step
 from wsisr.testing.pair_scenes import synthetic_tissue
@@ -37,11 +38,22 @@ def test_pairs_lie_within_the_bound_that_their_certificate_states(tissue):
 def test_the_bound_grows_with_spread_and_shrinks_with_size():
     assert error_bound(0.1, 64) < error_bound(0.2, 64)
     assert error_bound(0.2, 256) < error_bound(0.2, 64)
-    assert error_bound(0.2, 512) == error_bound(0.2, 256)  # nothing larger was in the fit
+    assert error_bound(0.2, 512) == error_bound(0.2, 160)  # larger ones were no surer
     assert error_bound(0.0, 64) == pytest.approx(0.0184, abs=1e-3)
     assert error_bound(0.9, 256) > 0.9
     other = make_pair("W", 3, lr_px=64)
     assert register_pair(other.lr, other.hr_region).error == 1000
+
+
+def test_affine_pairs_seen_from_one_side_are_called_less_sure(tissue):
+    grey = tissue[:160, :160, 1].astype(np.float32)
+    half = grey.copy()
+    half[:, 60:] = 238
+    assert leverage(grey) < 0.5
+    assert leverage(half) > 1
+    assert leverage(np.ascontiguousarray(half.T)) == pytest.approx(leverage(half), rel=1e-6)
+    assert leverage(np.zeros_like(grey)) == 0
+    assert error_bound(0.1, 128, leverage(half)) > 2 * error_bound(0.1, 128)
 
 
 def test_planes_are_placed_against_the_sharpest(tissue):

@@ -27,7 +27,7 @@ from wsisr.registration.colour import in_colours_of
 from wsisr.registration.confidence import UNKNOWN_PX, UNSEEN_PX, error_bound
 from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
-from wsisr.registration.parts import MIDDLE, one_sided, part_shifts, spread_of
+from wsisr.registration.parts import MIDDLE, leverage, one_sided, part_shifts, spread_of
 from wsisr.registration.steps import largest_step
 from wsisr.registration.translation import coarse_offset, integer_ncc_offset, refine_translation
 
@@ -275,9 +275,9 @@ def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verd
     return Verdict.ACCEPT, ""
 
 
-def _error(reason: str, spread: float, lr: FloatImage) -> float:
+def _error(reason: str, spread: float, lr: FloatImage, off_centre: float = 0.0) -> float:
     found = reason in ("", Reason.SPREAD, Reason.SEAM)
-    return error_bound(spread, min(lr.shape)) if found else UNKNOWN_PX
+    return error_bound(spread, min(lr.shape), off_centre) if found else UNKNOWN_PX
 
 
 def _affine(
@@ -343,7 +343,7 @@ def _affine(
         ncc=corr.ncc(lr, sampled),
         ncc_band=band,
         spread=spread,
-        error=_error(reason, spread, lr),
+        error=_error(reason, spread, lr, leverage(lr)),
         sharpness=corr.sharpness(lr, sampled),
         texture=texture,
         affine=aff.to_affine(matrix),

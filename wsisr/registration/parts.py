@@ -59,3 +59,23 @@ def one_sided(shifts: NDArray[np.float64]) -> bool:
     """Whether no two opposite quarters have texture: the patch is seen from one side alone."""
     seen = np.isfinite(shifts[:MIDDLE, 0])
     return not ((seen[0] and seen[3]) or (seen[1] and seen[2]))
+
+
+def leverage(lr: FloatImage) -> float:
+    """How far the middle of a patch lies from where its structure is, in standard deviations of
+    that structure: 0 where it is all over the patch, above 1 where the patch is seen from a side.
+
+    An affine map is known best at the centre of what it was fitted to; its error elsewhere grows
+    with this distance (leverage of a linear regression).
+    """
+    power = corr.band_pass(lr).astype(np.float64) ** 2
+    total = float(power.sum())
+    if not total > 0:
+        return 0.0
+    y, x = ((np.arange(size) + 0.5) / size - 0.5 for size in lr.shape)
+    over_x, over_y = power.sum(axis=0) / total, power.sum(axis=1) / total
+    middle = np.array([over_x @ x, over_y @ y])
+    x, y = x - middle[0], y - middle[1]
+    mixed = float(y @ power @ x) / total
+    spread = np.array([[over_x @ x**2, mixed], [mixed, over_y @ y**2]])
+    return float(np.sqrt(middle @ np.linalg.pinv(spread) @ middle))
