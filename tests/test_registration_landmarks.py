@@ -77,6 +77,7 @@ def test_acrobat_is_in_micrometres_and_of_one_image(scans, tmp_path):
         ([(0, 1, 2), (1, 3, 4)], "at least 3"),
         ([(0, 1, 2), (1, 3, 4), (2, 900, 5)], "another scale"),
         ([(0, 1), (1, 3), (2, 4)], "X and Y missing"),
+        ([(0, 1, 2), (1, 2, 5, 6), (2, 4, 5)], "line 3: 4 values under 3 column names"),
     ],
 )
 def test_faulty_landmarks_are_refused_with_the_line(scans, tmp_path, rows, text):

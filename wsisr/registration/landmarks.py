@@ -201,6 +201,13 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
         raise RegistrationError(f"{path}: the file is empty.")
     separator = ";" if lines[0].count(";") > lines[0].count(",") else ","
     rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    for line, row in enumerate(rows[1:], start=2):
+        if any(value.strip() for value in row[len(rows[0]) :]):
+            raise RegistrationError(
+                f"{path}, line {line}: {len(row)} values under {len(rows[0])} column names, so "
+                "that none of them is known to be X or Y. Name every column; that of an index may "
+                "be empty (',X,Y')."
+            )
     return [name.strip().lower() for name in rows[0]], rows[1:]
 
 
