@@ -211,7 +211,7 @@ class RecordLock:
         """Write one's own record, unless somebody comes between; closes `fd` if so."""
         self._mine = self._record()
         try:
-            if _kernel_lock(fd) is not False:
+            if kernel_lock(fd) is not False:
                 data = _encode(self._mine)
                 os.pwrite(fd, data, 0)
                 os.ftruncate(fd, len(data))
@@ -232,7 +232,7 @@ class RecordLock:
         except FileNotFoundError:
             return None
         try:
-            locked = _kernel_lock(fd)
+            locked = kernel_lock(fd)
             holder = Holder(record=_read(fd))
             seen.see(holder.record)
             if locked is False or not self._is_dead(holder, locked, seen):
@@ -397,7 +397,7 @@ def _beat(reference: "weakref.ref[RecordLock]", stop: threading.Event) -> None:
         del lock
 
 
-def _kernel_lock(fd: int) -> bool | None:
+def kernel_lock(fd: int) -> bool | None:
     """Whether the kernel grants its lock; None where the file system has none."""
     if fcntl is None:
         return None

@@ -23,7 +23,9 @@ class Phase(StrEnum):
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="A folder of slides, or one slide.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder of slides, or one slide; also s3://bucket/slides/.")
+    ],
     manifest: Annotated[
         str | None,
         typer.Option(help="Name (see `wsisr manifests list`) or YAML file; default: what fits."),
@@ -60,6 +62,13 @@ def command(
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
+    ] = None,
+    stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy each slide to this folder of a fast disk first, and remove it afterwards. "
+            "Slides at addresses always go this way (default: the temporary folder)."
+        ),
     ] = None,
     dask: Dask = None,
     part: Annotated[
@@ -108,9 +117,11 @@ def command(
     Exit codes: 0 complete; 1 complete, some slides failed; 75 waiting for other shares, run again;
     2 nothing usable; 130 interrupted.
     """
-    from wsisr.building import BuildRequest, build_pairs, describe_plan, prepare
+    from wsisr.building import BuildRequest
+    from wsisr.building.staging import opened_source
+    from wsisr.errors import BuildError
     from wsisr.host import usable_cores
-    from wsisr.slides import describe_left_out
+    from wsisr.store.object_files import url_of
 
     overrides: dict[str, Any] = {
         key: value
@@ -127,8 +138,10 @@ def command(
         }.items()
         if value is not None
     }
+    url = url_of(source)
     if dask is not None:  # workers have folders of their own
-        source, output = source.absolute(), output.absolute()
+        source, output = source if url else source.absolute(), output.absolute()
+        stage = None if stage is None else stage.absolute()
     request = BuildRequest(
         source=source,
         output=output,
@@ -144,6 +157,7 @@ def command(
         patient_key=patient_key,
         private_ids=private_ids,
         codec=codec,
+        stage=stage,
         scale_counts=scale_counts,
     )
     if dry_run and request.shared:
@@ -151,7 +165,32 @@ def command(
             "--dry-run plans a whole build; leave out --part, --slide and --phase."
         )
     if record is not None:
+        if url or stage:
+            raise BuildError(
+                "--record tells slides by their content, and reads each where it lies: leave out "
+                "--stage, and copy slides at an address here first."
+            )
         _rebuild(request, record, dask)
+    if url and dask is not None:
+        raise BuildError(
+            f"{url}: workers of a cluster do not see what is listed here; share the slides out "
+            "with --part I/N instead, or copy them to a disk that all see."
+        )
+    with opened_source(request) as here:
+        if url:
+            typer.echo(
+                f"{url}: each slide is copied to {here.stage} for the time it is worked on "
+                "(--stage). Slides that the store has are compared by size and time, while their "
+                "scans are there, not by content."
+            )
+        _build(here, dask, dry_run)
+
+
+def _build(request: "BuildRequest", dask: str | None, dry_run: bool) -> NoReturn:
+    from wsisr.building import build_pairs, describe_plan, prepare
+    from wsisr.slides import describe_left_out
+
+    places = [request.output.parent, *([] if request.origin else [request.source])]
     prepared = prepare(request)
     typer.echo(f"{prepared.layout.sentence}; manifest {prepared.manifest.name}.")
     for line in describe_left_out(prepared.layout.left_out):
@@ -160,7 +199,7 @@ def command(
         typer.echo(line)
     with (
         console_reporter() as report,
-        runner(dask, (request.source, request.output.parent)) as cluster,
+        runner(dask, places) as cluster,
     ):
         if dry_run:
             plan = describe_plan(prepared, report, cluster)

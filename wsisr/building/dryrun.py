@@ -15,6 +15,7 @@ from wsisr.building.privacy import clean, unlogged
 from wsisr.building.records import ScanRecord
 from wsisr.building.scan import forget_old_scans, keep_scan, scan_slide
 from wsisr.building.sources import source_kind
+from wsisr.building.staging import staged
 from wsisr.building.state import Prepared
 from wsisr.errors import ManifestError
 from wsisr.magnification import magnification_name, nominal_magnification, parse_magnification
@@ -248,7 +249,7 @@ def would_work(prepared: Prepared, failed: Sequence[str], runner: Runner) -> lis
 
 def stated_magnification(task: SlideTask, manifest: Manifest) -> int | None:
     """What a slide's level 0 is called by its resolution; None where nothing says."""
-    with closing(source_kind(manifest).open(task, manifest)) as source:
+    with staged(task) as here, closing(source_kind(manifest).open(here, manifest)) as source:
         mpp = source.slides[0].info.mpp
         return None if mpp is None else nominal_magnification(mpp.value)
 
@@ -270,7 +271,11 @@ def _seconds_per_pair(
 def _probe(record: ScanRecord, task: SlideTask, prepared: Prepared) -> float:
     origins = record.candidates.origins()[:PROBE_PATCHES]
     kind = source_kind(prepared.manifest)
-    with closing(kind.open(task, prepared.manifest, record.info.backend)) as source:
+    backend = record.info.backend
+    with (
+        staged(task) as here,
+        closing(kind.open(here, prepared.manifest, backend)) as source,
+    ):
         start = time.perf_counter()
         for _ in source.read(record.reading, origins):
             pass

@@ -20,6 +20,7 @@ from wsisr.building.plan import ANY, SlideShare, patch_numbers
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
 from wsisr.building.records import ScanRecord, load_mask, load_scan
 from wsisr.building.sources import Source, source_kind
+from wsisr.building.staging import staged
 from wsisr.errors import BuildError
 from wsisr.registration import LevelTransform, PairCertificate
 from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
@@ -92,7 +93,8 @@ def extract_slide(
     record = load_scan(scan_folder, task.slide_id)
     if record is None:
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
-    with closing(source_kind(manifest).open(task, manifest, record.info.backend)) as source:
+    kind, backend = source_kind(manifest), record.info.backend
+    with staged(task) as here, closing(kind.open(here, manifest, backend)) as source:
         _refuse_changed(source, task, record)
         writer = StoreWriter.attach(store, threads=own_threads()).slide(
             task.slide_id, source.arrays(record.reading), wait_s
@@ -137,8 +139,8 @@ def _refuse_changed(source: Source, task: SlideTask, record: ScanRecord) -> None
     for slide, scanned in zip(source.slides, record.fingerprints, strict=True):
         if slide.info.fingerprint != scanned:
             raise BuildError(
-                f"{task.slide_id}: {slide.info.path} has changed since it was scanned; run the "
-                "build again."
+                f"{task.slide_id}: {slide.info.path.name} has changed since it was scanned; run "
+                "the build again."
             )
 
 

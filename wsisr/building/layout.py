@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsisr.errors import ManifestError
 from wsisr.selection.annotation_files import (
@@ -33,6 +33,9 @@ from wsisr.slides import LeftOut, SlideSource
 from wsisr.slides.dicom_files import patient_id
 from wsisr.slides.discovery import folders_of
 from wsisr.slides.ids import short_forms, without_suffix
+
+if TYPE_CHECKING:
+    from wsisr.building.staging import Stage
 
 OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
 
@@ -84,6 +87,8 @@ class SlideTask:
         What its kind of source adds: the second scan of the glass, the images of a stack.
     private : bool
         Whether the names of its files may not be written (`wsisr.building.privacy`).
+    stage : Stage or None
+        Where it is copied before it is opened (`wsisr.building.staging`).
     """
 
     source: SlideSource
@@ -100,6 +105,7 @@ class SlideTask:
     overridden: tuple[str, ...] = ()
     detail: Detail | None = None
     private: bool = False
+    stage: "Stage | None" = None
 
     @property
     def slide_id(self) -> str:

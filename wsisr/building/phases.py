@@ -53,8 +53,18 @@ def refuse_replaced(
     committed = writer.committed()
     mine = {task.slide_id: task for task in tasks if task.slide_id in committed}
     store = open_pairs(prepared.paths.root)
-    jobs: list[Task] = [(key, (task, prepared.manifest)) for key, task in mine.items()]
+    away = {key for key, task in mine.items() if task.stage and task.stage.origin}
+    jobs: list[Task] = [
+        (key, (task, prepared.manifest)) for key, task in mine.items() if key not in away
+    ]
+    # Of slides at addresses, sizes and times alone, where their scans are still there: their
+    # content would have to travel once more.
     changed = [
+        mine[key].source.relative
+        for key in sorted(away)
+        if scan_path(prepared.scans, key).is_file() and valid_scan(prepared, mine[key]) is None
+    ]
+    changed += [
         mine[outcome.key].source.relative
         for outcome in runner(fingerprints, jobs)
         if outcome.value != recorded_fingerprints(store.slides[outcome.key].attributes)

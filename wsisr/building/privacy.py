@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.building.layout import SlideTask
+from wsisr.building.staging import without_stage
 from wsisr.runners import Outcome, Runner, Task
 from wsisr.selection.patients import PatientSource
 from wsisr.selection.pseudonyms import Pseudonyms
@@ -114,6 +115,7 @@ def clean(text: str, task: SlideTask, root: Path) -> str:
     for place in sorted({str(root), str(root.resolve())}, key=len, reverse=True):
         if place != ".":
             text = re.sub(rf"(?<![\w./-]){re.escape(place)}(?:/|(?![\w-]))", "", text)
+    text = without_stage(text, task.stage)
     if not task.private:
         return text
     paths = [task.source.path, *task.files, *([task.annotation] if task.annotation else [])]

@@ -25,6 +25,7 @@ from wsisr.building.records import (
     scan_path,
 )
 from wsisr.building.sources import Source, source_kind
+from wsisr.building.staging import staged
 from wsisr.errors import DiskFullError
 from wsisr.files import replace_file
 from wsisr.host import package_versions
@@ -138,7 +139,10 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
     """
     root = source if source.is_dir() else source.parent
     identity = scan_identity(task, manifest)
-    with closing(source_kind(manifest).open_checked(task, manifest)) as opened:
+    with (
+        staged(task) as here,
+        closing(source_kind(manifest).open_checked(here, manifest)) as opened,
+    ):
         if (taken := _taken(opened, task, identity, folder)) is not None:
             return taken
         found = opened.places(opened.geometry(), root)

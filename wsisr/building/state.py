@@ -25,6 +25,7 @@ from wsisr.building.scan import scan_identity
 from wsisr.building.sources import source_kind
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.building.sources.levels import list_slides
+from wsisr.building.staging import stage_of
 from wsisr.building.summary import Failure
 from wsisr.errors import BuildError
 from wsisr.files import replace_file
@@ -34,6 +35,7 @@ from wsisr.selection.patients import PatientRule, describe_patients
 from wsisr.selection.pseudonyms import Pseudonyms, pseudonyms_of
 from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
+from wsisr.store.object_files import ObjectFiles
 from wsisr.store.writer import read_store_attributes
 
 Phase = Literal["scan", "plan", "extract", "finish"]
@@ -75,6 +77,10 @@ class BuildRequest:
         Make pseudonyms of slide ids too, and let no name of a file into the store.
     codec : str or None
         ``"raw"``, ``"small"`` or ``"zstd"``; None: the store's own, raw for a new one.
+    stage : Path or None
+        Folder on a fast disk that each slide is copied to before it is opened.
+    origin : ObjectFiles or None
+        Where slides come from that `source` stands for (`wsisr.building.staging.opened_source`).
     scale_counts : float
         All counts of the manifest times this: a trial of a large data set (`Manifest.scaled`).
     """
@@ -93,6 +99,8 @@ class BuildRequest:
     patient_key: Path | None = None
     private_ids: bool = False
     codec: str | None = None
+    stage: Path | None = None
+    origin: ObjectFiles | None = None
     scale_counts: float = 1.0
 
     @property
@@ -184,7 +192,8 @@ def prepare(request: BuildRequest) -> Prepared:
     rule = None if request.patient_from is None else PatientRule(request.patient_from)
     pseudonyms = pseudonyms_of(request.patient_key)
     tasks = find_patients(layout.tasks, rule, pseudonyms)
-    tasks = tuple(replace(task, private=request.private_ids) for task in tasks)
+    stage = stage_of(request)
+    tasks = tuple(replace(task, private=request.private_ids, stage=stage) for task in tasks)
     if request.mpp_override is not None:
         tasks = apply_overrides(tasks, request.mpp_override, pseudonyms)
     tasks = kind.join(tasks, manifest, request.source)

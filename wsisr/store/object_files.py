@@ -167,20 +167,39 @@ class ObjectFiles:
     def sizes(self, key: str) -> dict[str, int]:
         prefix = f"{key}/" if key else ""
         if self.lists:
-            found = self._ask(key or None, "list")
-            listed = {item["path"]: item["size"] for chunk in found for item in chunk}
+            listed = {path: item["size"] for path, item in self.objects(key).items()}
         else:
             listed = self._listed()
         below = {k[len(prefix) :]: size for k, size in listed.items() if k.startswith(prefix)}
         return dict(sorted(below.items()))
 
+    def objects(self, key: str) -> dict[str, Any]:
+        """What obstore says of everything below: size, e_tag and last_modified by whole key."""
+        found = self._ask(key or None, "list")
+        return {item["path"]: item for chunk in found for item in chunk}
+
+    def head(self, key: str) -> Any:
+        """The same of one object."""
+        if self.lists:
+            return self._ask(key, "head")
+        # Web servers that give a file need not answer what it would be.
+        return self._ask(key, "get", options={"range": (0, 1)}).meta
+
+    def head_of(self, key: str, count: int) -> bytes:
+        """The first bytes of an object that is not empty."""
+        return bytes(self._ask(key, "get_range", start=0, length=count))
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copy an object to this machine, by and by."""
+        found = self._ask(key, "get")
+        with path.open("wb") as file:
+            self._guarded(lambda: [file.write(part) for part in found.stream()], key)
+
     def tags(self, key: str) -> dict[str, tuple[int, str]]:
         """Size and entity tag of everything below, by whole key."""
-        found = self._ask(key, "list")
         return {
-            item["path"]: (item["size"], (item["e_tag"] or "").strip('"'))
-            for chunk in found
-            for item in chunk
+            path: (item["size"], (item["e_tag"] or "").strip('"'))
+            for path, item in self.objects(key).items()
         }
 
     def put(self, key: str, parts: Sequence[bytes | memoryview | Path]) -> int:
@@ -263,8 +282,14 @@ class ObjectFiles:
                 f"{self.address}: this process was forked from one that had read from a bucket; "
                 "start workers by spawn (multiprocessing_context='spawn'), or read in threads."
             )
+        ask = getattr(obstore, verb)
+        return self._guarded(lambda: ask(store, key, *words, **options), key)
+
+    def _guarded(self, work: Callable[[], R], key: Any) -> R:
+        import obstore
+
         try:
-            return getattr(obstore, verb)(store, key, *words, **options)
+            return work()
         except FileNotFoundError:
             raise FileNotFoundError(2, "No such object", f"{self.address}/{key}") from None
         except (obstore.exceptions.BaseError, ValueError) as error:
