@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from wsisr.building import BuildRequest, build_pairs, prepare
+from wsisr.drawing.overlays import FOUND, TRUTH, outlined
 from wsisr.errors import ConfigError
 from wsisr.evaluation import EvalSettings, evaluate
 from wsisr.evaluation.downstream import downstream_tables
@@ -17,6 +19,7 @@ from wsisr.evaluation.results import read_rows
 from wsisr.evaluation.tables import overview
 from wsisr.metrics.objects import aji, overlap
 from wsisr.models import create_model, save_model
+from wsisr.reporting.evaluation_page import write_evaluation_report
 from wsisr.runners import SerialRunner
 from wsisr.store import open_pairs
 from wsisr.tasks import TaskRequest, register_segmenter, train_task
@@ -68,7 +71,7 @@ def settings(root: Path, output: Path, **more: Any) -> EvalSettings:
 
 
 def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path: Path) -> None:
-    results = evaluate(settings(labelled, tmp_path / "eval"))
+    results = evaluate(settings(labelled, tmp_path / "eval", figures=1))
     names, rows = read_rows(tmp_path / "eval" / "images.csv")
     store = open_pairs(labelled / "pairs.zarr")
     truth = Truth(store, [labelled / "set"])
@@ -126,6 +129,13 @@ def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path:
     psnr = next(row for row in agreement.rows if row[0].startswith("PSNR (RGB)"))
     assert psnr[2] == "4" and psnr[4].endswith("of 2")
     assert "DOWNSTREAM, nuclei" in (tmp_path / "eval" / "tables.md").read_text()
+    page = write_evaluation_report(tmp_path / "eval").read_text()
+    assert "Does it help?" in page and "nuclei, LR simulated:bicubic x8" in page
+    figures = tmp_path / "eval" / "figures"
+    drawn = np.asarray(Image.open(figures / "nuclei-simulated-bicubic-x4.png"))
+    for colour in (TRUTH, FOUND):
+        assert (drawn == colour).all(-1).sum() > 200
+    assert (figures / "agreement-nuclei.png").is_file()
     assert "AGREEMENT" in overview(load_results(tmp_path / "eval"))
 
 
@@ -173,3 +183,13 @@ def test_classes_have_an_auc_over_all_images(tmp_path: Path) -> None:
     (hr,) = (row for row in pooled.rows if row[2] == "HR")
     # The darker ones are benign here, and the function says the opposite.
     assert hr[-1].startswith("0.0000 [0.0000, 0.0000]")
+
+
+def test_outlines_run_inside_every_object() -> None:
+    labels = np.zeros((6, 9), np.int32)
+    labels[1:5, 1:5], labels[1:5, 5:8] = 1, 2
+    drawn = outlined(np.zeros((6, 9, 3), np.uint8), labels, (9, 9, 9))
+    marked = drawn[..., 0] == 9
+    assert not marked[labels == 0].any()
+    # Everything but the two cores; the side that they share has two lines.
+    assert (~marked & (labels > 0)).sum() == 2 * 2 + 2 * 1

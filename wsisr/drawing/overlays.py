@@ -18,6 +18,8 @@ REFUSED: Colour = (240, 120, 0)
 BOTH: Colour = (190, 200, 195)
 MISSED: Colour = (200, 30, 30)
 EXTRA: Colour = (30, 80, 220)
+TRUTH: Colour = (0, 210, 90)
+FOUND: Colour = (255, 225, 0)
 MAP_TISSUE = (205, 130, 160, 110)
 """Of a slide without a picture: a veil that suits a light page and a dark one."""
 
@@ -103,6 +105,26 @@ def patch_overlay(
     for shown, colour in ((flags, PATCH), (~flags, REFUSED)):
         _frames(pen, places[shown], drawn.width / width_px, field_px, colour, line)
     return np.asarray(drawn)
+
+
+def outlined(picture: UInt8Array, labels: NDArray[np.int32], colour: Colour) -> UInt8Array:
+    """A picture with a line along the inner edge of every object of a label map.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (h, w, 3), uint8
+    labels : ndarray, shape (h, w)
+        0 is background; objects that touch have a line each.
+    colour : (int, int, int)
+    """
+    padded = np.pad(labels, 1, mode="edge")
+    height, width = labels.shape
+    edge = np.zeros(labels.shape, np.bool_)
+    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        edge |= padded[y : y + height, x : x + width] != labels
+    drawn = np.array(picture)
+    drawn[edge & (labels > 0)] = colour
+    return drawn
 
 
 def tissue_map(tissue: NDArray[np.uint8], side_px: int) -> UInt8Array:

@@ -8,6 +8,7 @@ import numpy as np
 from wsisr.drawing.charts import Series, chart
 from wsisr.drawing.vector import Chart, save_charts
 from wsisr.evaluation.cost import CostRow
+from wsisr.evaluation.downstream import agreement_charts
 from wsisr.evaluation.examples import FOLDER, slug
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import Results, Table
@@ -88,7 +89,7 @@ def draw_charts(results: Results, costs: Sequence[CostRow], folder: Path) -> lis
         table = headline_table(results, origin)
         drawn[f"scale-{slug(origin)}"] = scale_chart(results, table)
         drawn[f"speed-{slug(origin)}"] = speed_chart(results, costs, table)
-    made = {name: one for name, one in drawn.items() if one is not None}
+    made = {name: one for name, one in drawn.items() if one is not None} | agreement_charts(results)
     save_charts(folder / FOLDER, made)
     return [f"{FOLDER}/{name}" for name in made]
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.vector import Chart
 from wsisr.evaluation.entries import HR_ITSELF
 from wsisr.evaluation.groups import ColumnValues, Group, column_values, group_entries
 from wsisr.evaluation.papers import TextTable
@@ -39,6 +41,40 @@ def downstream_tables(results: Results) -> list[TextTable]:
     for judge in judged:
         tables += [_beside_hr(results, judge), _pooled(results, judge)]
     return [table for table in (*tables, *_agreement(results, judged)) if table.rows]
+
+
+def agreement_charts(results: Results) -> dict[str, Chart]:
+    """The headline's mean against each task's, a point for each model and scale."""
+    judged: Sequence[Mapping[str, Any]] = results.document.get("tasks") or ()
+    made: dict[str, Chart] = {}
+    for judge in judged if results.hr_rows else ():
+        score = SCORES[judge["task"]][0]
+        points: dict[str, list[tuple[float, float]]] = {}
+        for _origin, _scale, mine, _ in _columns(results):
+            means = [
+                column_values(mine, results.groups, name).units
+                for name in (results.headline["name"], _name(judge, score.name))
+            ]
+            for label, units in means[0].items():
+                if units and means[1].get(label):
+                    pair = tuple(float(np.mean(list(part[label].values()))) for part in means)
+                    points.setdefault(label, []).append((pair[0], pair[1]))
+        if sum(map(len, points.values())) > 1:
+            made[f"agreement-{judge['name']}"] = chart(
+                [
+                    Series(
+                        name=label,
+                        x=np.array([x for x, _ in places]),
+                        y=np.array([y for _, y in places]),
+                        kind="points",
+                    )
+                    for label, places in points.items()
+                ],
+                title=f"{score.title} against {str(results.headline['title']).partition(',')[0]}",
+                x_label=str(results.headline["title"]),
+                y_label=score.title,
+            )
+    return made
 
 
 def _columns(results: Results) -> list[tuple[str, float, list[ImageRow], list[ImageRow]]]:

@@ -14,6 +14,7 @@ from wsisr.evaluation.distances import (
     read_distances,
 )
 from wsisr.evaluation.examples import FOLDER, draw_examples
+from wsisr.evaluation.findings import draw_findings
 from wsisr.evaluation.plan import Plan, prepare
 from wsisr.evaluation.results import (
     IMAGES,
@@ -79,6 +80,8 @@ def evaluate(
             document["charts"] = draw_charts(results, costs, made)
             if settings.figures:
                 document["figures"] = draw_examples(plan, results, made, report)
+                if plan.judges:
+                    document["findings"] = draw_findings(plan, results, made, report)
             write_tables(results, made)
             # Of other rows; the page is written anew by whoever wants one.
             (folder / PAGE).unlink(missing_ok=True)

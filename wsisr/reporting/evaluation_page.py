@@ -12,6 +12,7 @@ from wsisr.drawing.encoding import Picture, encode
 from wsisr.evaluation.cost import COST, CostRow, read_costs
 from wsisr.evaluation.curves import headline_table, scale_chart, speed_chart
 from wsisr.evaluation.distances import distance_tables
+from wsisr.evaluation.downstream import agreement_charts, downstream_tables
 from wsisr.evaluation.papers import paper_tables
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.results import PAGE
@@ -92,6 +93,15 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
         digits = results.headline["digits"]
         rows = [pair_cells(pair, digits) for pair in results.pairs]
         page.section("differences", "Differences", say.differences(results.headline, rows))
+    tasks = downstream_tables(results)
+    if tasks:
+        found = [
+            {"picture": _compressed(folder / item["file"]), "words": item["words"]}
+            for item in document.get("findings") or ()
+            if (folder / item["file"]).is_file()
+        ]
+        charts = list(agreement_charts(results).values())
+        page.section("downstream", "Does it help?", say.downstream(tasks, charts, found))
     distances, papers = distance_tables(document), paper_tables(results)
     if distances:
         page.section("distances", "FID and KID", say.noted(distances))
