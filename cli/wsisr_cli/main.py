@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "train": "train",
     "eval": "eval",
     "upscale": "upscale",
+    "audit": "audit",
     "report": "report",
 }
 """Single commands: name -> module of this package with a function `command`."""

@@ -86,7 +86,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Match:
+class Match:
     """Where output px lie on the finer slide."""
 
     level: int
@@ -153,7 +153,7 @@ def compare_slides(
         open_slide(finer) as high,
         staged_files(folder, "comparison") as staged,
     ):
-        match = _match(plane, frame, made.info, high.info)
+        match = match_finer(plane, frame, made.info, high.info)
         size = frame.region.width, frame.region.height
         rows: list[dict[str, Any]] = []
         boxes = list(_regions(*size))
@@ -162,7 +162,7 @@ def compare_slides(
         texture: list[float] = []
         for number, box in enumerate(boxes, 1):
             sr = made.read_level(0, box.x, box.y, box.width, box.height)
-            hr = _read(high, match, frame, box)
+            hr = read_finer(high, match, frame, box)
             difference = cv2.absdiff(sr, hr).mean(axis=2, dtype=np.float32)
             _pool(total, difference, box, cell)
             texture.append(float(cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY).std()))
@@ -189,7 +189,7 @@ def compare_slides(
     return Comparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
 
 
-def _match(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> _Match:
+def match_finer(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> Match:
     if high.mpp is None or plane.um_per_px is None:
         missing = high.path if high.mpp is None else made.path
         raise MppError(
@@ -221,10 +221,10 @@ def _match(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> _Mat
     ] or [high.levels[0]]
     level = max(usable, key=lambda found: found.factor or 1)
     own = level.factor or 1
-    return _Match(level=level.index, step_x=steps[0] / own, step_y=steps[1] / own)
+    return Match(level=level.index, step_x=steps[0] / own, step_y=steps[1] / own)
 
 
-def _read(slide: Slide, match: _Match, frame: Frame, box: Box) -> UInt8Array:
+def read_finer(slide: Slide, match: Match, frame: Frame, box: Box) -> UInt8Array:
     x, y = frame.region.x + box.x, frame.region.y + box.y
     step = match.step_x
     if abs(match.step_y - step) < 1e-6 * step:
@@ -259,16 +259,16 @@ def _scores(
     low: Slide,
     made: Slide,
     high: Slide,
-    match: _Match,
+    match: Match,
     plane: Plane,
     frame: Frame,
     box: Box,
 ) -> dict[str, float]:
     from wsisr.metrics import psnr, ssim
 
-    hr = _read(high, match, frame, box)
+    hr = read_finer(high, match, frame, box)
     sr = made.read_level(0, box.x, box.y, box.width, box.height)
-    plain = bicubic.to_grey(_bicubic(low, plane, frame, box))
+    plain = bicubic.to_grey(enlarged(low, plane, frame, box))
     return {
         "psnr_rgb": float(psnr(sr, hr)),
         "ssim_rgb": float(ssim(sr, hr)),
@@ -277,7 +277,7 @@ def _scores(
     }
 
 
-def _bicubic(low: Slide, plane: Plane, frame: Frame, box: Box) -> NDArray[np.float32]:
+def enlarged(low: Slide, plane: Plane, frame: Frame, box: Box) -> NDArray[np.float32]:
     out = Box(
         x=frame.region.x + box.x, y=frame.region.y + box.y, width=box.width, height=box.height
     )
@@ -307,7 +307,7 @@ def _write_viewer(
     low: Slide,
     made: Slide,
     high: Slide,
-    match: _Match,
+    match: Match,
     plane: Plane,
     frame: Frame,
     boxes: list[Box],
@@ -330,8 +330,8 @@ def _write_viewer(
                 slice(x - view.x, box.right - view.x),
             )
             sr[place] = made.read_level(0, x, y, box.width, box.height)
-            hr[place] = _read(high, match, frame, box)
-            plain[place] = bicubic.to_grey(_bicubic(low, plane, frame, box))
+            hr[place] = read_finer(high, match, frame, box)
+            plain[place] = bicubic.to_grey(enlarged(low, plane, frame, box))
     whole = (view.width, view.height) == (frame.region.width, frame.region.height)
     note = f"{made.info.path.name} against {high.info.path.name}"
     if not whole:

@@ -141,7 +141,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
         "scale": f"{scale:g}",
         "input": info.path.name,
         "input_fingerprint": info.fingerprint,
-        "input_level": f"{plane.level} reduced {plane.reduction:g} times"
+        "input_level": f"{plane.level} reduced {plane.reduction:.12g} times"
         if plane.reduction != 1.0
         else str(plane.level),
         "compression": codec.describe(),

@@ -7,6 +7,7 @@ description are content. Nothing in it depends on the time of day: the same run 
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 from xml.etree import ElementTree
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
@@ -33,6 +34,8 @@ class OmeFacts:
     provenance : mapping of str to str
     channels : int
         1 (grey) or 3 (RGB).
+    type : str
+        Of the samples.
     """
 
     name: str
@@ -43,6 +46,7 @@ class OmeFacts:
     notice: str
     provenance: Mapping[str, str]
     channels: int = 3
+    type: Literal["uint8", "float"] = "uint8"
 
 
 def ome_xml(facts: OmeFacts) -> str:
@@ -80,8 +84,8 @@ def ome_xml(facts: OmeFacts) -> str:
         "Pixels",
         ID="Pixels:0",
         DimensionOrder="XYCZT",
-        Type="uint8",
-        SignificantBits="8",
+        Type=facts.type,
+        SignificantBits="8" if facts.type == "uint8" else "32",
         Interleaved="true" if facts.channels > 1 else "false",
         BigEndian="false",
         SizeZ="1",

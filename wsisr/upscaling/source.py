@@ -116,17 +116,35 @@ def _plane(info: SlideInfo, factor: float) -> Plane:
     near = [p for p in usable if abs(p[0] / factor - 1) <= STORED_TOLERANCE]
     if near:
         own, level = min(near, key=lambda p: abs(p[0] / factor - 1))
-        reduction, factor = 1.0, float(own)
+        reduction = 1.0
     else:
         own, level = max((p for p in usable if p[0] < factor), key=lambda p: p[0])
         reduction = factor / own
+    return plane_that_is(info, level.index, reduction)
+
+
+def plane_that_is(info: SlideInfo, level: int, reduction: float = 1.0) -> Plane:
+    """A level, or an exact reduction of it, as a plane.
+
+    Raises
+    ------
+    IndexError
+        There is no such level.
+    ValueError
+        It is no exact one, or the reduction is below 1.
+    """
+    stored = info.levels[level]
+    own = 1 if level == 0 else stored.factor
+    if own is None or not (level == 0 or stored.exact) or not reduction >= 1.0:
+        raise ValueError(f"{info.path}: level {level} reduced {reduction:g} times is no plane")
+    factor = own * reduction
     um = None if info.mpp is None else (info.mpp.x * factor, info.mpp.y * factor)
     return Plane(
-        level=level.index,
+        level=level,
         reduction=reduction,
         factor=factor,
-        width_px=max(1, floor(level.width_px / reduction + 1e-9)),
-        height_px=max(1, floor(level.height_px / reduction + 1e-9)),
+        width_px=max(1, floor(stored.width_px / reduction + 1e-9)),
+        height_px=max(1, floor(stored.height_px / reduction + 1e-9)),
         um_per_px=um,
     )
 
