@@ -269,7 +269,7 @@ def document(entries: Sequence[TrainedModel], **changes: Any) -> dict[str, Any]:
         "scores": [
             {
                 "name": "psnr_rgb",
-                "title": "PSNR (RGB), dB",
+                "title": "PSNR-RGB, dB",
                 "better": "high",
                 "digits": 3,
                 "protocol": "wsisr",

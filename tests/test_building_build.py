@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from wsisr import open_pairs
 from wsisr.building import (
@@ -27,6 +28,7 @@ from wsisr.building import (
 )
 from wsisr.building import extract as extraction
 from wsisr.building.state import RULES
+from wsisr.drawing.overlays import PATCH, REFUSED
 from wsisr.errors import BuildError, DiskFullError, StoreError
 from wsisr.runners import ProcessRunner, Runner, SerialRunner
 from wsisr.slides import open_slide
@@ -420,3 +422,39 @@ def test_a_fault_of_the_last_check_is_said_and_costs_no_pair(
     assert sum(summary.pairs.values()) > 0 and summary.exit_code < 2
     (said,) = [text for text in summary.warnings if "could not be checked" in text]
     assert "(MemoryError); run wsisr verify" in said
+
+
+def test_pictures_of_slides_show_what_the_calibration_refuses_and_draw_no_chart(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "slides").mkdir()
+    small_slide(tmp_path / "slides/case.tif", 3)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from wsisr.building import BuildRequest, build_pairs, extract, prepare\n"
+        "from wsisr.runners import SerialRunner\n"
+        "real = extract._level_columns\n"
+        "def refusing(record, index):\n"
+        "    columns = real(record, index)\n"
+        "    columns['verdict'][0] = 0\n"
+        "    return columns\n"
+        "extract._level_columns = refusing\n"
+        f"request = BuildRequest(source=Path('slides'), output=Path('pairs.zarr'), "
+        f"overrides={FEW}, manifest='default')\n"
+        "build_pairs(prepare(request), runner=SerialRunner())\n"
+        "print(sorted({'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    table = open_pairs(tmp_path / "pairs.zarr").table(kept=False)
+    assert table["kept"].tolist() == [False] + [True] * (table.rows - 1)
+    with Image.open(tmp_path / "pairs.report/slides/case.png") as picture:
+        pixels = np.asarray(picture)
+    per_px = pixels.shape[1] / 1024
+    places = [
+        (round(x * per_px), round(y * per_px)) for x, y in zip(table["x"], table["y"], strict=True)
+    ]
+    assert (pixels[places[0][1], places[0][0]] == REFUSED).all()
+    assert (pixels[places[-1][1], places[-1][0]] == PATCH).all()

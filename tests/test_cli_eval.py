@@ -50,7 +50,7 @@ def test_one_model_one_source_no_extras(
     words += ["--figures", "0", "--no-cost", "--limit", "1", "--protocol", "hat-y"]
     words += ["--protocol", "wsisr", "--metrics", "colour, spectrum", "-o", str(tmp_path / "out")]
     result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0 and "PSNR (Y), dB" in result.stdout
+    assert result.exit_code == 0 and "PSNR-Y, dB" in result.stdout
     document = json.loads((tmp_path / "out/results.json").read_text())
     assert [c["origin"] for c in document["columns"]] == ["stored-level"]
     assert [s["name"] for s in document["scores"]][:4] == [

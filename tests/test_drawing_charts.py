@@ -258,8 +258,7 @@ def test_png_is_the_same_drawing(tmp_path: Path) -> None:
         title="t",
         x_label="x",
         y_label="y",
-        width_px=300,
-        height_px=200,
+        size_px=(300, 200),
     )
     one.save(tmp_path / "deep" / "c.png", scale=2)
     picture = np.asarray(Image.open(tmp_path / "deep" / "c.png").convert("RGB")).astype(int)

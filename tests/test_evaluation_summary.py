@@ -38,7 +38,7 @@ def test_means_are_over_patients_and_ranks_follow() -> None:
     assert cells["bicubic"].summary.mean == pytest.approx(28.5 + (65.0 - 25.0) / 2 / 8)
     assert cells["net"].summary.mean == pytest.approx(29.5 + (66.0 - 26.0) / 2 / 8)
     assert cells["net"].summary.units == 8 and results.tables[0].columns[4.0].slides == 9
-    assert "67 images of 9 slides of 8 patients" in sample_words(results.tables[0])
+    assert "67 patches of 9 slides of 8 patients" in sample_words(results.tables[0])
     assert (cells["net"].rank, cells["bicubic"].rank) == (1, 2)
     assert cells["net"].seed_sd is None and cells["bicubic"].marks == ""
     pair = results.pairs[0]
@@ -57,7 +57,7 @@ def test_slides_of_unknown_patients_count_for_themselves(named: bool) -> None:
     ]
     results = summarise_results(document([BICUBIC, entry()]), rows)
     assert results.pairs[0].verdict == "better" and results.pairs[0].comparison.units == 8
-    assert "16 images of 8 slides" in (words := sample_words(results.tables[0]))
+    assert "16 patches of 8 slides" in (words := sample_words(results.tables[0]))
     assert "patient" not in words
 
 
@@ -71,7 +71,7 @@ def test_scans_of_one_glass_of_an_unknown_patient_are_one_unit() -> None:
     results = summarise_results(document([BICUBIC, entry()]), rows)
     assert results.pairs[0].comparison.units == 5
     words = sample_words(results.tables[0])
-    assert "20 images of 10 slides of 5 glasses of unknown patients; too few" in words
+    assert "20 patches of 10 slides of 5 glasses of unknown patients; too few" in words
 
 
 def test_below_six_patients_there_is_no_verdict() -> None:
@@ -118,7 +118,7 @@ def test_every_mean_is_over_the_same_images(lost: float) -> None:
     table = summarise_results(known, rows).tables[1]
     means = {g.label: c[4.0].summary.mean for g, c in table.lines}
     assert means == {"bicubic": pytest.approx(28.5), "net": pytest.approx(27.5)}
-    assert "8 images of 8 slides of 8 patients (8 images without a score" in sample_words(table)
+    assert "8 patches of 8 slides of 8 patients (8 patches without a score" in sample_words(table)
     assert next(g.label for g, c in table.lines if c[4.0].rank == 1) == "bicubic"
 
 

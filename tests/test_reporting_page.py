@@ -1,10 +1,12 @@
 """Pages: safe by default, whole in one file, and usable by eye, ear and key."""
 
+import json
 import re
 import shutil
 import subprocess
 from base64 import b64decode, b64encode
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +20,10 @@ from PIL import Image
 from wsisr.drawing.charts import Series, chart
 from wsisr.drawing.encoding import encode
 from wsisr.errors import ConfigError
+from wsisr.reporting import page
 from wsisr.reporting.page import Page, figure, flicker, table, template
 
+ASSET = page._asset
 VOID = {"meta", "link", "img", "br", "input"}
 NASTY = "<script>alert('x')</script> & \"more\""
 
@@ -59,20 +63,20 @@ def pair() -> dict[str, np.ndarray]:
 
 def whole_page() -> Page:
     parts = template("parts.html")
-    page = Page("A page", "all of it", kind="Test", badges=[("LEAKY", "bad")], footer="end")
+    written = Page("A page", "all of it", kind="Test", badges=[("LEAKY", "bad")], footer="end")
     first = parts.cards({"pairs": 1200}), parts.facts({"digest": "abc"}, exact=("digest",))
-    page.section("first", "First", *first, "plain text")
+    written.section("first", "First", *first, "plain text")
     one = chart([Series("a", [1, 2], [3.0, 4.0])], title="t", x_label="x", y_label="y")
-    page.section("second", "Second", figure(one, "t", "a chart"), flicker(pair(), "tissue"))
+    written.section("second", "Second", figure(one, "t", "a chart"), flicker(pair(), "tissue"))
     rows = [[f"slide {k}", 1.5 * k] for k in range(20)] + [["y", None]]
-    page.section("third", "Third", table(["a", "b"], rows, sortable=True, caption="All of them"))
-    return page
+    written.section("third", "Third", table(["a", "b"], rows, sortable=True, caption="All of them"))
+    return written
 
 
 def test_text_is_escaped_wherever_it_comes_in() -> None:
     parts = template("parts.html")
-    page = Page(NASTY, NASTY, kind=NASTY, badges=[(NASTY, "plain")], footer=NASTY)
-    page.section(
+    written = Page(NASTY, NASTY, kind=NASTY, badges=[(NASTY, "plain")], footer=NASTY)
+    written.section(
         "s",
         NASTY,
         NASTY,
@@ -85,7 +89,7 @@ def test_text_is_escaped_wherever_it_comes_in() -> None:
         figure(chart([Series(NASTY, [1], [1])], title=NASTY, x_label=NASTY, y_label=NASTY)),
         flicker(pair(), NASTY, NASTY),
     )
-    html = page.html()
+    html = written.html()
     check(html)
     assert "<script>alert" not in html
     assert html.count("<script>") == 1
@@ -117,15 +121,15 @@ def test_the_page_asks_nothing_of_the_network() -> None:
 
 
 def test_sections_can_be_reached_and_their_names_are_unique() -> None:
-    page = whole_page()
-    tags = check(page.html()).tags
+    written = whole_page()
+    tags = check(written.html()).tags
     links = [a["href"] for tag, a in tags if tag == "a" and a.get("class") != "skip"]
     ids = [a["id"] for tag, a in tags if tag == "section"]
     assert links == [f"#{name}" for name in ids] == ["#first", "#second", "#third"]
     with pytest.raises(ConfigError, match="already"):
-        page.section("first", "Again", "x")
+        written.section("first", "Again", "x")
     with pytest.raises(ConfigError, match="section id"):
-        page.section('x" onload="', "Bad", "x")
+        written.section('x" onload="', "Bad", "x")
 
 
 def test_every_picture_says_what_it_shows() -> None:
@@ -204,14 +208,37 @@ def test_long_tables_can_be_searched_and_wide_charts_have_two_layouts() -> None:
     assert "<input" not in table(["a"], [["x"]] * 20) + table(["a"], [["x"]], sortable=True)
     wide = [a["width"] for tag, a in tags if tag == "svg"]
     assert wide == ["720", "380"] and html.count("data-read") == 1 + html.count("[data-read]")
-    small = chart([Series("a", [1], [1])], title="t", x_label="x", y_label="y", width_px=420)
+    small = chart([Series("a", [1], [1])], title="t", x_label="x", y_label="y", size_px=(420, 280))
     assert figure(small).count("<svg") == 1
 
 
-def test_a_browser_runs_it_without_a_complaint(tmp_path: Path) -> None:
+TRY_IT = """
+(function () {
+  var box = document.querySelector(".search input"), all = document.querySelector("table");
+  var rows = all.tBodies[0].rows;
+  var shown = function () { return Array.from(rows).filter((row) => !row.hidden).length; };
+  box.value = "slide 1"; box.dispatchEvent(new Event("input"));
+  var found = [shown(), document.querySelector(".search output").textContent];
+  box.value = ""; box.dispatchEvent(new Event("input")); found.push(shown());
+  var heads = document.querySelectorAll("th button"); heads[1].click(); heads[1].click();
+  found.push(rows[0].textContent.trim(), rows[rows.length - 1].textContent.trim());
+  var svg = document.querySelector("svg[data-read]"), place = svg.getBoundingClientRect();
+  var at = { clientX: place.right - 20, clientY: place.top + 40, bubbles: true };
+  svg.dispatchEvent(new PointerEvent("pointermove", at));
+  found.push(document.getElementById("read").textContent);
+  svg.dispatchEvent(new PointerEvent("pointerleave")); found.push(document.getElementById("read"));
+  document.documentElement.dataset.tried = JSON.stringify(found);
+})();
+"""
+
+
+def test_a_browser_runs_it_without_a_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium here")
+    monkeypatch.setattr(page, "_asset", lambda name: ASSET(name) + TRY_IT * (name == "page.js"))
     path = whole_page().write(tmp_path / "report.html")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     command += ["--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
@@ -220,4 +247,8 @@ def test_a_browser_runs_it_without_a_complaint(tmp_path: Path) -> None:
     )
     assert '<html lang="en" class="script"' in done.stdout  # the policy let the script run
     assert "Theme: auto" in done.stdout
+    tried = re.search(r'data-tried="([^"]*)"', done.stdout)
+    assert tried, done.stderr
+    # Rows that say slide and 1; all again; falling, what is no number last; values at x = 2.
+    assert json.loads(unescape(tried[1])) == [14, "14 of 21", 21, "slide 1928.5", "y–", "24", None]
     assert "CONSOLE" not in done.stderr

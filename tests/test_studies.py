@@ -155,7 +155,7 @@ def test_a_wrong_study_is_refused(changes: dict[str, object], words: str, tmp_pa
 
 
 def test_a_study_of_no_paper_has_no_printed_columns_and_explains_its_marks() -> None:
-    score = {"name": "psnr_rgb", "title": "PSNR (RGB), dB", "digits": 3}
+    score = {"name": "psnr_rgb", "title": "PSNR-RGB, dB", "digits": 3}
     study = load_study("families")
     assert study.paper is None
     table = Table(

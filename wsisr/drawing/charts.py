@@ -60,7 +60,7 @@ class Series:
     kind: Kind = "line"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Data:
     """A series as finite numbers."""
 
@@ -77,12 +77,19 @@ class _Data:
         return SERIES[self.index % len(SERIES)]
 
     @property
-    def dash(self) -> Any:
+    def line(self) -> dict[str, Any]:
         """Past the palette's end the colours come again with dashes."""
-        return "-" if self.index < len(SERIES) else (0, (5, 3))
+        dash = "-" if self.index < len(SERIES) else (0, (5, 3))
+        return {"color": self.colour, "linestyle": dash if self.kind == "line" else "none"}
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Colour and a shape of its own, with the rim of the style."""
+        shape = MARKERS[self.index % len(MARKERS)]
+        return {"color": self.colour, "marker": shape, "linestyle": "none"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Plot:
     """What a chart shows, before it has a size."""
 
@@ -103,8 +110,7 @@ def chart(
     x_label: str,
     y_label: str,
     log_x: bool = False,
-    width_px: int = 720,
-    height_px: int = 380,
+    size_px: tuple[int, int] = (720, 380),
 ) -> Chart:
     """Draw series on common axes.
 
@@ -116,8 +122,8 @@ def chart(
         Labels say units.
     log_x : bool
         Logarithmic x axis; values that are not positive are left out.
-    width_px, height_px : int
-        Of the drawing; a page shows it at most this wide.
+    size_px : (int, int)
+        Width and height; a page shows it at most this wide.
 
     Raises
     ------
@@ -132,15 +138,8 @@ def chart(
     for index, (one, names) in enumerate(zip(series, named, strict=True)):
         x = np.array([categories.index(n) for n in names]) if names else one.x
         data.append(_finite(one, np.asarray(x, np.float64), index, log_x, title))
-    plot = _Plot(
-        title=title,
-        x_label=x_label,
-        y_label=y_label,
-        series=tuple(data),
-        log_x=log_x,
-        categories=tuple(categories),
-    )
-    return Chart(title, _describe(plot), width_px, height_px, partial(_paint, plot))
+    plot = _Plot(title, x_label, y_label, tuple(data), log_x, tuple(categories))
+    return Chart(title, _describe(plot), *size_px, partial(_paint, plot))
 
 
 def histogram(
@@ -151,8 +150,7 @@ def histogram(
     x_label: str,
     y_label: str,
     marks: Mapping[str, float] | None = None,
-    width_px: int = 720,
-    height_px: int = 320,
+    size_px: tuple[int, int] = (720, 320),
 ) -> Chart:
     """Bars between edges, as `numpy.histogram` counts them.
 
@@ -164,7 +162,8 @@ def histogram(
     title, x_label, y_label : str
     marks : mapping of str to float, optional
         Named places on x, e.g. ``{"median 0.08": 0.08}``.
-    width_px, height_px : int
+    size_px : (int, int)
+        Width and height.
 
     Raises
     ------
@@ -178,25 +177,12 @@ def histogram(
             f"histogram {title!r}: {len(heights)} counts need {len(heights) + 1} finite, "
             "increasing edges."
         )
-    data = _Data(
-        name=y_label,
-        x=(ends[1:] + ends[:-1]) / 2,
-        y=np.nan_to_num(heights),
-        low=None,
-        high=None,
-        kind="bars",
-        index=0,
-    )
+    middles = (ends[1:] + ends[:-1]) / 2
+    data = _Data(y_label, middles, np.nan_to_num(heights), None, None, "bars", 0)
     ordered = sorted((marks or {}).items(), key=lambda item: -item[1])
-    plot = _Plot(
-        title=title,
-        x_label=x_label,
-        y_label=y_label,
-        series=(data,),
-        edges=ends,
-        marks=tuple((name, value) for name, value in ordered if ends[0] <= value <= ends[-1]),
-    )
-    return Chart(title, _describe(plot), width_px, height_px, partial(_paint, plot))
+    inside = tuple((name, value) for name, value in ordered if ends[0] <= value <= ends[-1])
+    plot = _Plot(title, x_label, y_label, (data,), edges=ends, marks=inside)
+    return Chart(title, _describe(plot), *size_px, partial(_paint, plot))
 
 
 def histogram_of(
@@ -207,8 +193,7 @@ def histogram_of(
     y_label: str,
     start: float | None = None,
     low_is_bad: bool = False,
-    width_px: int = 720,
-    height_px: int = 320,
+    size_px: tuple[int, int] = (720, 320),
 ) -> Chart | None:
     """Values counted into 8 to 40 bars, with their median and the end of 95 % of them.
 
@@ -244,8 +229,7 @@ def histogram_of(
         x_label=x_label,
         y_label=y_label,
         marks={f"median {median:.3g}": median, f"95 % {side} {end:.3g}": end},
-        width_px=width_px,
-        height_px=height_px,
+        size_px=size_px,
     )
 
 
@@ -272,28 +256,18 @@ def _finite(series: Series, x: FloatArray, index: int, log_x: bool, title: str) 
             return None
         return np.where(np.isfinite(part), part, y)[good]
 
-    return _Data(
-        name=series.name,
-        x=x[good],
-        y=y[good],
-        low=band(low),
-        high=band(high),
-        kind=series.kind,
-        index=index,
-    )
+    return _Data(series.name, x[good], y[good], band(low), band(high), series.kind, index)
 
 
 def _describe(plot: _Plot) -> str:
     words = [f"{plot.y_label or 'y'} over {plot.x_label or 'x'}."]
-    for data in plot.series:
-        if len(data.y):
-            words.append(
-                f"{data.name or 'values'}: {len(data.y)} "
-                f"{'bars' if data.kind == 'bars' else 'points'}, lowest {data.y.min():.4g}, "
-                f"highest {data.y.max():.4g}, last {data.y[-1]:.4g}."
-            )
+    for one in plot.series:
+        name, kind, y = one.name or "values", "bars" if one.kind == "bars" else "points", one.y
+        if len(y):
+            ends = f"lowest {y.min():.4g}, highest {y.max():.4g}, last {y[-1]:.4g}"
+            words.append(f"{name}: {len(y)} {kind}, {ends}.")
         else:
-            words.append(f"{data.name or 'values'}: no data.")
+            words.append(f"{name}: no data.")
     words += [f"{name} at {value:.4g}." for name, value in plot.marks]
     return " ".join(words)
 
@@ -308,13 +282,8 @@ def _paint(plot: _Plot, figure: "Figure", width: float, height: float) -> list[R
     y_labels = tick_labels(y_ticks)
     left = 35.0 + max((text_width_px(label) for label in y_labels), default=0.0)
     right = width - 16.0
-    figure_box = (
-        left / width,
-        1 - bottom / height,
-        (right - left) / width,
-        (bottom - top) / height,
-    )
-    axes = figure.add_axes(figure_box)
+    wide, tall = (right - left) / width, (bottom - top) / height
+    axes = figure.add_axes((left / width, 1 - bottom / height, wide, tall))
     axes.set_ylim(low, high)
     x_ticks, x_labels = _x_axis(plot, axes, right - left, rows)
     _frame(axes, y_ticks, () if plot.categories else x_ticks)
@@ -325,8 +294,8 @@ def _paint(plot: _Plot, figure: "Figure", width: float, height: float) -> list[R
         return np.asarray(axes.transData.transform(points) * [1, -1] + [0, height], np.float64)
 
     for tick, label in zip(y_ticks, y_labels, strict=True):
-        put(figure, left - 8, place(0.0 if not plot.log_x else 1.0, tick)[0, 1] + 4.5, label,
-            colour="muted", anchor="right")  # fmt: skip
+        y = float(place(1.0, tick)[0, 1])
+        put(figure, left - 8, y + 4.5, label, colour="muted", anchor="right")
     ends = [-1e9] * max(1, rows)
     for index, (tick, label) in enumerate(zip(x_ticks, x_labels, strict=True)):
         row, half = index % max(1, rows), text_width_px(label) / 2
@@ -377,36 +346,17 @@ def _head(plot: _Plot, figure: "Figure", width: float) -> float:
             box.set_transform(figure.transFigure)
             figure.add_artist(box)
         else:
-            middle = 1 - (y - 4.5) / height
-            line_x = [x / width, (x + 13) / width, (x + 26) / width]
-            style: Any = data.dash if data.kind == "line" else "none"
-            figure.add_artist(
-                Line2D(line_x, [middle] * 3, color=data.colour, linewidth=2, linestyle=style,
-                       markevery=[1], **_marker(data))
-            )  # fmt: skip
+            at = [(x + d) / width for d in (0, 13, 26)], [1 - (y - 4.5) / height] * 3
+            look = {**data.mark, **data.line, "markevery": [1]}
+            figure.add_artist(Line2D(*at, linewidth=2, **look))
         put(figure, x + 32, y, data.name)
         x += wide
     return y + 16.0
 
 
-def _marker(data: _Data) -> dict[str, Any]:
-    """A shape per series, with a rim of the page's colour so that overlaps can be seen."""
-    return {
-        "marker": MARKERS[data.index % len(MARKERS)],
-        "markersize": 8.4,
-        "markeredgecolor": LIGHT["paper"],
-        "markeredgewidth": 1.0,
-    }
-
-
 def _y_axis(plot: _Plot, room_px: float) -> tuple[float, float, list[float]]:
-    values = [
-        part
-        for data in plot.series
-        for part in (data.y, data.low, data.high)
-        if part is not None and len(part)
-    ]
-    together = np.concatenate([*values, np.empty(0)])
+    parts = [part for one in plot.series for part in (one.y, one.low, one.high)]
+    together = np.concatenate([part for part in parts if part is not None] or [np.empty(0)])
     bars = any(data.kind == "bars" for data in plot.series)
     whole = bars and bool((together == np.rint(together)).all())
     low, high = axis_ends(together, zero=bars)
@@ -447,17 +397,12 @@ def _frame(axes: "Axes", y_ticks: Sequence[float], x_ticks: Sequence[float]) -> 
     """A light grid, a line below, and small ticks on it."""
     from matplotlib.ticker import NullLocator
 
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set(color=LIGHT["muted"], linewidth=1.2)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticks(list(x_ticks), labels=[""] * len(x_ticks))
     axes.set_yticks(list(y_ticks), labels=[""] * len(y_ticks))
-    axes.tick_params(axis="x", length=5, width=1, color=LIGHT["muted"])
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", color=LIGHT["grid"], linewidth=1, clip_on=False)
+    for line in axes.get_ygridlines():
+        line.set_clip_on(False)
     axes.patch.set_visible(False)
-    axes.set_axisbelow(True)
 
 
 Place = Callable[[ArrayLike, ArrayLike], FloatArray]
@@ -473,22 +418,19 @@ def _read(data: _Data, points: FloatArray, names: Sequence[str] = ()) -> Readout
 
 
 def _bars(plot: _Plot, axes: "Axes", place: Place) -> list[Readout]:
-    bars = [data for data in plot.series if data.kind == "bars"]
-    found = []
+    bars, found = [data for data in plot.series if data.kind == "bars"], []
     for number, data in enumerate(bars):
         middle, names = data.x, [plot.categories[int(x)] for x in data.x] if plot.categories else []
         if plot.edges is not None:
             wide = np.diff(plot.edges)
             names = [f"{a:.3g} to {b:.3g}" for a, b in pairwise(plot.edges.tolist())]
         else:
-            per_px = 1.0 / abs(float(np.diff(place([0.0, 1.0], 0.0)[:, 0])[0]))
-            every = np.concatenate([data.x for data in bars])
-            one = min(0.8 * _gap(every) / len(bars), 56.0 * per_px)
+            left, right = place([0.0, 1.0], 0.0)[:, 0]
+            gap = _gap(np.concatenate([one.x for one in bars]))
+            one = min(0.8 * gap / len(bars), 56.0 / (right - left))
             middle, wide = data.x + (number - (len(bars) - 1) / 2) * one, np.full(len(data.x), one)
-        axes.bar(
-            middle, data.y, wide, color=data.colour, edgecolor=LIGHT["paper"], linewidth=1,
-            clip_on=False, zorder=2,
-        )  # fmt: skip
+        rim = LIGHT["paper"]
+        axes.bar(middle, data.y, wide, color=data.colour, edgecolor=rim, linewidth=1, zorder=2)
         _whiskers(axes, data, middle, LIGHT["ink"])
         found.append(_read(data, place(middle, data.y), names))
     return found
@@ -508,7 +450,7 @@ def _points(plot: _Plot, axes: "Axes", place: Place) -> list[Readout]:
         own = moved[owner == number]
         x = back.transform(np.column_stack([own, np.zeros(len(own))]))[:, 0]
         _whiskers(axes, data, x, data.colour)
-        axes.plot(x, data.y, linestyle="none", color=data.colour, **_marker(data))
+        axes.plot(x, data.y, **data.mark)
         found.append(_read(data, place(x, data.y)))
     return found
 
@@ -527,36 +469,25 @@ def _apart(pixels: FloatArray, owner: NDArray[np.int64]) -> FloatArray:
 
 
 def _whiskers(axes: "Axes", data: _Data, x: FloatArray, colour: str) -> None:
-    if data.low is None or data.high is None or not len(x):
-        return
-    both = np.abs(np.stack([data.y - data.low, data.high - data.y]))
-    axes.errorbar(
-        x, data.y, both, fmt="none", ecolor=colour, elinewidth=1.4, capsize=4, capthick=1.4,
-    )  # fmt: skip
+    if data.low is not None and data.high is not None and len(x):
+        both = np.abs(np.stack([data.y - data.low, data.high - data.y]))
+        look: dict[str, Any] = {"elinewidth": 1.4, "capsize": 4, "capthick": 1.4}
+        axes.errorbar(x, data.y, both, fmt="none", ecolor=colour, **look)
 
 
 def _line(data: _Data, axes: "Axes", place: Place, *, alone: bool) -> Readout:
     """A band and a line, with markers where they are few."""
     if data.low is not None and data.high is not None:
         axes.fill_between(data.x, data.low, data.high, color=data.colour, alpha=0.18, linewidth=0)
-    kept = _thinned(data.y)
-    few = len(data.x) <= FEW_POINTS
-    axes.plot(
-        data.x[kept],
-        data.y[kept],
-        color=data.colour,
-        linewidth=2.0 if len(data.x) <= 5 * FEW_POINTS else 1.4,
-        linestyle=data.dash,
-        **(_marker(data) if few else {}),
-    )
+    kept, few = _thinned(data.y), len(data.x) <= FEW_POINTS
+    width = 2.0 if len(data.x) <= 5 * FEW_POINTS else 1.4
+    look = {**data.mark, **data.line} if few else data.line
+    axes.plot(data.x[kept], data.y[kept], linewidth=width, **look)
     if not few and not alone:
         # A few marks along a long line tell it apart without hiding it; they are staggered.
         step = len(data.x) // 8
         some = slice((data.index * step // 4) % step, None, step)
-        axes.plot(
-            data.x[some], data.y[some], linestyle="none", color=data.colour,
-            **_marker(data),
-        )  # fmt: skip
+        axes.plot(data.x[some], data.y[some], **data.mark)
     return _read(data, place(data.x, data.y))
 
 
@@ -574,21 +505,15 @@ def _marks(
     plot: _Plot, figure: "Figure", axes: "Axes", width: float, top: float, place: Place
 ) -> None:
     """Named lines; the names stand above the plot, one row each."""
-    from matplotlib.transforms import blended_transform_factory
-
-    reach = blended_transform_factory(axes.transData, axes.transAxes)
     tall = axes.get_window_extent().height
     for row, (name, value) in enumerate(plot.marks):
         x, above = float(place(value, 0.0)[0, 0]), MARK_ROW_PX * (len(plot.marks) - row)
-        axes.plot(
-            [value, value], [0, 1 + above / tall], transform=reach, color=LIGHT["ink"],
-            linewidth=1.2, linestyle=(0, (3.5, 2.5)),
-        )  # fmt: skip
+        axes.axvline(value, 0, 1 + above / tall, color=LIGHT["ink"], linewidth=1.2, dashes=(3, 2))
         # Lines of larger values run through this row, on the right.
         wide = text_width_px(name) + 6
         right = x - wide < 8.0 or (row == 0 and x + wide < width - 16)
-        y = top - above + 11
-        put(figure, x + 5 if right else x - 5, y, name, anchor="left" if right else "right")
+        side = "left" if right else "right"
+        put(figure, x + (5 if right else -5), top - above + 11, name, anchor=side)
 
 
 def axis_ends(

@@ -10,8 +10,9 @@ from wsisr.drawing.vector import Chart, save_charts
 from wsisr.evaluation.cost import CostRow
 from wsisr.evaluation.downstream import agreement_charts
 from wsisr.evaluation.examples import FOLDER, slug
+from wsisr.evaluation.groups import Group
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import Results, Table
+from wsisr.evaluation.summary import Cell, Results, Table
 
 
 def scale_chart(results: Results, table: Table) -> Chart | None:
@@ -21,17 +22,8 @@ def scale_chart(results: Results, table: Table) -> Chart | None:
     series = []
     for group, cells in table.lines:
         scales = [scale for scale in table.scales if scale in cells]
-        summaries = [cells[scale].summary for scale in scales]
-        series.append(
-            Series(
-                name=group.label,
-                x=np.array(scales),
-                y=np.array([s.mean for s in summaries]),
-                low=np.array([s.low for s in summaries]),
-                high=np.array([s.high for s in summaries]),
-                kind="line" if len(scales) > 1 else "points",
-            )
-        )
+        if scales:
+            series.append(_series(group, scales, [cells[scale] for scale in scales]))
     return chart(
         series,
         title=f"{_plain(table)} against scale, LR {table.origin}",
@@ -44,20 +36,11 @@ def speed_chart(results: Results, costs: Sequence[CostRow], table: Table) -> Cha
     """Score against time per output megapixel at the scale that most models have."""
     scale = reference_scale(table.scales, results)
     times = {row.run: row.ms_per_mpx for row in costs if row.query_px == 0 and row.scale == scale}
-    series = []
-    for group, cells in table.lines:
-        if scale in cells and group.members[0] in times:
-            summary = cells[scale].summary
-            series.append(
-                Series(
-                    name=group.label,
-                    x=np.array([times[group.members[0]]]),
-                    y=np.array([summary.mean]),
-                    low=np.array([summary.low]),
-                    high=np.array([summary.high]),
-                    kind="points",
-                )
-            )
+    series = [
+        _series(group, [times[group.members[0]]], [cells[scale]])
+        for group, cells in table.lines
+        if scale in cells and group.members[0] in times
+    ]
     if len(series) < 2:
         return None
     return chart(
@@ -67,6 +50,12 @@ def speed_chart(results: Results, costs: Sequence[CostRow], table: Table) -> Cha
         y_label=str(table.score["title"]),
         log_x=True,
     )
+
+
+def _series(group: Group, x: Sequence[float], cells: Sequence[Cell]) -> Series:
+    """Means with their intervals; one alone is a point."""
+    mean, low, high = np.array([(c.summary.mean, c.summary.low, c.summary.high) for c in cells]).T
+    return Series(group.label, x, mean, low, high, "line" if len(x) > 1 else "points")
 
 
 def reference_scale(scales: Sequence[float], results: Results | None = None) -> float:

@@ -42,7 +42,7 @@ class ScoreColumn:
     name : str
         In the CSV: ``psnr_rgb``; of a second protocol ``psnr_y@hat-y``.
     title : str
-        For people: ``PSNR (RGB), dB``.
+        For people: ``PSNR-RGB, dB``.
     better : {"high", "low", "zero"}
     digits : int
         After the point, in tables.
@@ -73,7 +73,7 @@ class _Extra:
 EXTRA: Mapping[str, _Extra] = {
     "ms-ssim": _Extra(
         column="ms_ssim_rgb",
-        title="MS-SSIM (RGB)",
+        title="MS-SSIM-RGB",
         better="high",
         digits=4,
         make=lambda folder, device: lambda sr, hr, crop: ms_ssim(sr, hr, crop=crop),
@@ -312,9 +312,9 @@ def to_uint8(sr: Tensor) -> NDArray[np.uint8]:
 
 
 def _protocol_column(score: Score, protocol: str, first: bool) -> ScoreColumn:
-    channel = {"rgb": "RGB", "y": "Y", "y-rounded": "Y, rounded", "each": "mean of R, G, B"}
+    own = {"rgb": "-RGB", "y": "-Y", "y-rounded": "-Y (rounded)", "each": " (mean of R, G, B)"}
     psnr = score.metric == "psnr"
-    name = f"{'PSNR' if psnr else 'SSIM'} ({channel[score.channel]})" + (", dB" if psnr else "")
+    name = f"{'PSNR' if psnr else 'SSIM'}{own[score.channel]}" + (", dB" if psnr else "")
     return ScoreColumn(
         name=score.column if first else f"{score.column}@{protocol}",
         title=name if first else f"{name} [{protocol}]",

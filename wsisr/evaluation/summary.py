@@ -233,7 +233,7 @@ def _ceilings(
 
 
 def sample_words(table: Table) -> str:
-    """``37 images of 9 slides of 7 patients``, per scale where they differ; and what few mean."""
+    """``37 patches of 9 slides of 7 patients``, per scale where they differ; and what few mean."""
     words = {scale: _column_words(table.columns[scale]) for scale in table.scales}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
@@ -242,11 +242,11 @@ def sample_words(table: Table) -> str:
 
 def _column_words(column: ColumnValues) -> str:
     units = len(column.counted)
-    text = f"{column.images} images of {column.slides} slides"
+    text = f"{column.images} patches of {column.slides} slides"
     if units < column.slides or any(kind == "patient" for kind, _ in column.counted):
         text += f" of {unit_words(column.counted)}"
     if column.left_out:
-        text += f" ({column.left_out} images without a score of some model left out)"
+        text += f" ({column.left_out} patches without a score of some model left out)"
     needed = least_units(family(column))
     if units < LEAST_UNITS:
         text += f"; too few slides for a verdict: {LEAST_UNITS} patients at least"

@@ -276,7 +276,7 @@ def legend(results: Results) -> list[str]:
         for c in cells.values()
     )
     lines = [
-        "mean over patients (over slides where a patient is not known), the same images for every "
+        "mean over patients (over slides where a patient is not known), the same patches for every "
         "model of a column; bold: best, underlined: second"
     ]
     if intervals:

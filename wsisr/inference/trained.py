@@ -99,6 +99,12 @@ class TrainedModel:
         )
 
     @property
+    def reach(self) -> str:
+        """``"x4"``, or ``"x1 to x4"``: the scales it was trained on."""
+        low, high = self.scale_range
+        return f"x{low:g} to x{high:g}" if self.scale is None else f"x{self.scale}"
+
+    @property
     def kind(self) -> str:
         """``"fixed"`` or ``"arbitrary"``."""
         return "arbitrary" if self.scale is None else "fixed"

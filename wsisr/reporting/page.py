@@ -5,6 +5,7 @@ made of the pieces in ``parts.html``. Python gathers the facts and hands them ov
 escaped but `Markup`, which only templates make.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
@@ -34,6 +35,9 @@ WIDE_PX = 480
 """Charts of at most this width are laid out once: they can be read on a telephone."""
 
 
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \[.*)?\s*")
+
+
 class Page:
     """A page being written.
 
@@ -56,8 +60,8 @@ class Page:
         badges: Sequence[tuple[str, str]] = (),
         footer: str = "",
     ) -> None:
-        self._head = {"title": title, "subtitle": subtitle, "kind": kind, "badges": badges}
-        self._footer = footer
+        self._facts = {"title": title, "subtitle": subtitle, "kind": kind, "badges": badges}
+        self._facts["footer"] = footer
         self._sections: dict[str, tuple[str, list[object]]] = {}
 
     def section(self, id: str, title: str, *content: object) -> "Page":
@@ -86,29 +90,13 @@ class Page:
     def html(self) -> str:
         """The whole page."""
         script = _asset("page.js")
+        light = {**LIGHT, "color-scheme": "light", "page": "#f4f6f9", "soft": "#eef1f5"}
+        dark = {**DARK, "color-scheme": "dark", "page": "#0d1117", "soft": "#1f2630"}
+        assets = {"font": FONT, "style": _asset("page.css"), "script": script}
+        facts = self._facts | {name: Markup(text) for name, text in assets.items()}
         digest = b64encode(sha256(script.encode()).digest()).decode("ascii")
-        themes = [
-            {**roles, "color-scheme": name, "page": page, "soft": soft}
-            for roles, name, page, soft in (
-                (LIGHT, "light", "#f4f6f9", "#eef1f5"),
-                (DARK, "dark", "#0d1117", "#1f2630"),
-            )
-        ]
-        return (
-            _environment()
-            .get_template("page.html")
-            .render(
-                **self._head,
-                footer=self._footer,
-                sections=self._sections,
-                light=themes[0],
-                dark=themes[1],
-                font=Markup(FONT),
-                style=Markup(_asset("page.css")),
-                script=Markup(script),
-                digest=digest,
-            )
-        )
+        page = _environment().get_template("page.html")
+        return page.render(facts, sections=self._sections, light=light, dark=dark, digest=digest)
 
     def write(self, path: Path | str) -> Path:
         """Write the page; the folder is made, and a page that is there is replaced whole.
@@ -228,11 +216,9 @@ def table(
     body = [list(row) for row in rows]
     if any(len(row) != len(header) for row in body):
         raise ConfigError(f"A table of {len(header)} columns has rows of another length.")
-    right = set(
-        range(len(header)) if numeric is None else numeric,
-    )
     if numeric is None:
-        right = {at for at in right if _all_numbers([row[at] for row in body])}
+        numeric = [at for at in range(len(header)) if _all_numbers(row[at] for row in body)]
+    right = set(numeric)
     return _piece("table", list(header), body, right, caption, sortable)
 
 
@@ -288,10 +274,4 @@ def _reads_as_number(value: object) -> bool:
     if isinstance(value, int | float | np.integer | np.floating):
         return True
     text = str(value).strip().replace(",", "").replace("−", "-").rstrip("%*†‡")
-    if text in ("", "–", "-", "∞"):
-        return True
-    try:
-        float(text.split(" ± ")[0].split(" [")[0])
-    except ValueError:
-        return False
-    return True
+    return text in ("", "–", "-", "∞") or bool(NUMBER.fullmatch(text))

@@ -59,7 +59,7 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
     tone = {"finished": "good", "interrupted": "warn"}.get(run.state, "plain")
     page = Page(
         run.folder.resolve().name,
-        f"{run.model}, {reach(facts)}, preset {run.preset}",
+        f"{run.model}, trained on {run.reach}, preset {run.preset}",
         kind="Training run",
         badges=[
             (run.state, tone),
@@ -91,14 +91,6 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
         save_charts(staged / "figures", drawn)
         page.write(staged / target.name)
     return target
-
-
-def reach(facts: RunFacts) -> str:
-    """In words: ``scale 4``, or ``any scale, trained on 1 to 4``."""
-    low, high = facts.run.scale_range
-    if facts.run.scale is not None:
-        return f"scale {facts.run.scale}"
-    return f"any scale, trained on {low:g} to {high:g}"
 
 
 def _overview(facts: RunFacts) -> Markup:

@@ -90,8 +90,7 @@ def validation_charts(all_facts: Sequence[RunFacts]) -> list[Chart]:
                 title=f"Validation PSNR-RGB, x{scale:g}, LR origin {origin}",
                 x_label="step",
                 y_label="PSNR-RGB, dB",
-                width_px=460,
-                height_px=340,
+                size_px=(460, 340),
             )
         )
     return drawn
@@ -103,7 +102,7 @@ def _row(facts: RunFacts) -> list[object]:
     return [
         run.name,
         run.model,
-        f"x{run.scale}" if run.scale else "x{:g} to x{:g}".format(*run.scale_range),
+        run.reach,
         run.preset,
         run.state,
         f"{run.step:,} of {run.steps:,}" if run.step < run.steps else f"{run.step:,}",

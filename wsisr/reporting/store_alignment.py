@@ -117,36 +117,30 @@ class Alignment:
     @cached_property
     def charts(self) -> dict[str, Chart]:
         """Charts over kept pairs by title."""
-        width, height = CHART_PX
-        found = [
-            histogram_of(
-                np.hypot(*values.T),
-                title=f"Residual of {name}",
-                x_label="length of the residual, HR px",
-                y_label="pairs",
-                start=0.0,
-                width_px=width,
-                height_px=height,
-            )
+        kept = self.facts.kept
+        wanted = [
+            (f"residual of {name}", "length of the residual, HR px", np.hypot(*values.T))
             for name, values in self.residuals.items()
         ]
-        for name, words in UNITS.items():
-            column = self.facts.column(name)
-            if column is not None and name != "ncc":
-                title = words.split(",")[0]
-                found.append(
-                    histogram_of(
-                        column[self.facts.kept],
-                        title=title[0].upper() + title[1:],
-                        x_label=words,
-                        y_label="pairs",
-                        low_is_bad=name == "ncc_band",
-                        width_px=width,
-                        height_px=height,
-                    )
-                )
-        found.append(self._calibration())
-        return {one.title: one for one in found if one is not None}
+        columns = {name: self.facts.column(name) for name in UNITS if name != "ncc"}
+        wanted += [
+            (UNITS[name].split(",")[0], UNITS[name], column[kept])
+            for name, column in columns.items()
+            if column is not None
+        ]
+        found = [
+            histogram_of(
+                values,
+                title=title[0].upper() + title[1:],
+                x_label=words,
+                y_label="pairs",
+                start=0.0 if words.startswith("length") else None,
+                low_is_bad=words == UNITS["ncc_band"],
+                size_px=CHART_PX,
+            )
+            for title, words, values in wanted
+        ]
+        return {one.title: one for one in [*found, self._calibration()] if one is not None}
 
     def _calibration(self) -> Chart | None:
         """Slides by the shift of their LR level: as the file places it, and as it was stored."""
@@ -181,8 +175,7 @@ class Alignment:
             title=CALIBRATION,
             x_label="shift, HR px",
             y_label="slides",
-            width_px=CHART_PX[0],
-            height_px=CHART_PX[1],
+            size_px=CHART_PX,
         )
 
     @cached_property

@@ -41,7 +41,8 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     facts = read_facts(path, folder)
     s = facts.summary
     badges = [(" / ".join(reversed(facts.store.arrays)), "plain")]
-    badges += [(f"{one.name}: {' + '.join(one.origins)}", "plain") for one in s.arrays[1:]]
+    for one in s.arrays[1:]:
+        badges.append((f"LR origin of {one.name}: {' + '.join(one.origins)}", "plain"))
     if is_declared_leaky(facts.store):
         badges.insert(0, ("LEAKY: patches are split at random", "bad"))
     if not facts.splits:

@@ -257,9 +257,7 @@ def splits(facts: StoreFacts) -> Markup:
         Series(name, list(counts), [counted[name] for counted in counts.values()], kind="bars")
         for name in names
     ]
-    drawn = chart(
-        series, title="Labels by split", x_label="", y_label="pairs", width_px=460, height_px=280
-    )
+    drawn = chart(series, title="Labels by split", x_label="", y_label="pairs", size_px=(460, 280))
     return template("store.html").splits(
         rows=rows,
         unknown=unknown,

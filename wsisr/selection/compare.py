@@ -402,18 +402,13 @@ def disagreement_sheet(
     ConfigError
         If no row has a reference mask.
     """
-    scored = [row for row in rows if row.agreement is not None]
+    scored = [(r.agreement.iou, r.slide, r.mask, r) for r in rows if r.agreement is not None]
     if not scored:
         raise ConfigError("There is no mask to disagree with: give two masks or --truth.")
     tiles = []
-    for row in sorted(scored, key=_worst_first)[:MAX_CELLS]:
+    for iou, slide, name, row in sorted(scored, key=lambda item: item[:3])[:MAX_CELLS]:
         mask, reference = load_pair(row.mask_path, row.reference_path, None)
-        if reference is not None and row.agreement is not None:
-            text = f"{row.slide} {row.mask} IoU {row.agreement.iou:.3f}"
+        if reference is not None:
+            text = f"{slide} {name} IoU {iou:.3f}"
             tiles.append(Tile(image=disagreement(mask.mask, reference), text=text))
-    lines = [tiles[at : at + columns] for at in range(0, len(tiles), columns)]
-    return sheet(lines, side_px=cell_px)
-
-
-def _worst_first(row: ComparisonRow) -> tuple[float, str, str]:
-    return (row.agreement.iou if row.agreement is not None else 0.0, row.slide, row.mask)
+    return sheet([tiles[k : k + columns] for k in range(0, len(tiles), columns)], side_px=cell_px)

@@ -69,10 +69,7 @@ def run_curves(model: str, log: Log, validation: Log) -> dict[str, Chart]:
 
 
 def _chart(series: list[Series], title: str, unit: str) -> Chart:
-    width, height = SIZE_PX
-    return chart(
-        series, title=title, x_label="step", y_label=unit, width_px=width, height_px=height
-    )
+    return chart(series, title=title, x_label="step", y_label=unit, size_px=SIZE_PX)
 
 
 def _validation_series(model: str, validation: Log, key: str) -> list[Series]:
