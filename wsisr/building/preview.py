@@ -21,6 +21,8 @@ from wsisr.slides.protocol import UInt8Array
 
 MAX_SIDE_PX = 1600
 SHEET_PAIRS = 8
+QUICK = {"compress_level": 3}
+"""A tenth larger than by the default, in half of its time."""
 
 
 def overview_path(scans: Path, slide_id: str) -> Path:
@@ -33,7 +35,7 @@ def save_overview(
 ) -> None:
     """The scan's picture: overview, outline of the tissue, pen, annotations."""
     picture = overlay_picture(tissue, annotations=annotations, max_side_px=MAX_SIDE_PX)
-    save_picture(overview_path(scans, slide_id), picture)
+    save_picture(overview_path(scans, slide_id), picture, **QUICK)
 
 
 def save_patches(
@@ -67,7 +69,7 @@ def save_patches(
     with Image.open(path) as opened:
         picture = np.asarray(opened.convert("RGB"))
     drawn = patch_overlay(picture, width_px, origins, kept, field_px)
-    save_picture(report / "slides" / f"{slide_id}.png", drawn)
+    save_picture(report / "slides" / f"{slide_id}.png", drawn, **QUICK)
 
 
 def save_contact_sheet(
@@ -79,4 +81,4 @@ def save_contact_sheet(
     sheet = contact_sheet(
         [(lr, hr) for lr, hr, _ in pairs], captions=[text for *_, text in pairs], columns=2
     )
-    save_picture(report / "slides" / f"{slide_id}-pairs.png", sheet)
+    save_picture(report / "slides" / f"{slide_id}-pairs.png", sheet, **QUICK)
