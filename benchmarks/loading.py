@@ -5,6 +5,9 @@ Run by hand::
     python benchmarks/loading.py                       # generated noise-free H&E-like patches
     python benchmarks/loading.py --store pairs.zarr --array 40x
 
+zarrs (its pipeline in zarr-python) and tensorstore are measured beside where they are installed
+and read the codec.
+
 Every figure is patches per CPU second of this process (all threads), median of several rounds
 that alternate between the readers, page cache warm; the ratio is to zarr-python's own per-patch
 indexing in the same round. Nothing is asserted here: tests check the pixels, this prints.
@@ -16,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -123,6 +127,38 @@ def rate(read: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64]) -> 
     return len(rows) / (time.process_time() - began)
 
 
+def others(
+    folder: Place,
+) -> dict[str, tuple[Callable[[NDArray[np.int64]], None], int]]:
+    """Readers of other libraries that are installed and read this array."""
+    found: dict[str, tuple[Callable[[NDArray[np.int64]], None], int]] = {}
+    where = folder.for_zarr()
+    with suppress(ImportError):
+        import zarr
+        import zarrs  # noqa: F401 - names its pipeline
+
+        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+            pipelined = zarr.open_array(where, mode="r")
+
+        def by_zarrs(rows: NDArray[np.int64]) -> None:
+            for row in rows.tolist():
+                pipelined[row]
+
+        found["zarrs, one by one"] = (by_zarrs, 120)
+    with suppress(ImportError, ValueError):
+        import tensorstore
+
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{where}/"}}
+        opened = tensorstore.open(spec, open=True, read=True).result()
+
+        def by_tensorstore(rows: NDArray[np.int64]) -> None:
+            for start in range(0, len(rows), 32):
+                opened[rows[start : start + 32]].read().result()
+
+        found["tensorstore, batches of 32"] = (by_tensorstore, 300)
+    return found
+
+
 def measure(path: Path, slide: str, array: str, rounds: int) -> None:
     import zarr
 
@@ -170,6 +206,7 @@ def measure(path: Path, slide: str, array: str, rounds: int) -> None:
         "open_pairs().read, batches of 32": (whole, 600),
         f"ShardReader, {crop} px crops": (crops, 600),
     }
+    readers |= others(folder)
     decoder = pure_decoder(folder)
     if decoder is not None:
         readers["decoding alone (limit)"] = (decoder, 200)

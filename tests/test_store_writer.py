@@ -66,6 +66,32 @@ def test_zarr_python_reads_everything_that_is_written(tmp_path: Path) -> None:
     assert group["splits/test"].shape == (0, 2)
 
 
+def test_raw_stores_open_in_zarr_python_where_wsisr_is_not(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", {"a": 3})
+    script = f"""
+        import sys
+
+        class Nowhere:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ("wsisr", "imagecodecs", "xxhash"):
+                    raise ModuleNotFoundError(name)
+
+        sys.meta_path.insert(0, Nowhere())
+        import zarr
+
+        group = zarr.open_group({str(tmp_path / "a.zarr")!r}, mode="r")
+        print(int(group["slides/a/40x"][:].sum()), group["splits/train"][:].tolist())
+        try:
+            import wsisr
+        except ModuleNotFoundError:
+            print("alone")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    assert found[0] == f"{int(patches(0, 3)['40x'].sum())} [[0, 0], [0, 1], [0, 2]]"
+    assert found[1] == "alone"
+
+
 def test_bytes_do_not_depend_on_batches_order_or_time(tmp_path: Path) -> None:
     counts = {"a": 9, "b": 4}
     make_store(tmp_path / "one.zarr", counts)

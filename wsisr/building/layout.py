@@ -232,13 +232,14 @@ def _annotations(
 ) -> tuple[Matches, tuple[LeftOut, ...]]:
     """Which annotation is whose, and the files that are nobody's or none."""
     if not source.is_dir():
-        folders, root = [source.parent], source.parent
+        root = source.parent
+        folders = {root: sorted(root.iterdir())}
     else:
         folders, root = folders_of(source), source
     files = {
         path.relative_to(root).as_posix(): annotation_format(path) is not None
-        for folder in folders
-        for path in sorted(folder.iterdir())
+        for children in folders.values()
+        for path in children
         if path.name.lower().endswith(ANNOTATION_SUFFIXES)
         and not path.name.startswith(".")
         and path.is_file()

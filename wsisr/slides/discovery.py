@@ -144,9 +144,9 @@ def list_source(source: Path, images: tuple[str, ...] = IMAGE_SUFFIXES) -> Listi
         return Listing(slides=_with_keys([slide]))
     left_out: list[LeftOut] = []
     found: list[SlideSource] = []
-    for folder in _folders(source, left_out):
-        found.extend(_dicom_sources(source, folder, left_out))
-        found.extend(_file_sources(source, folder, images, left_out))
+    for folder, children in _folders(source, left_out).items():
+        found.extend(_dicom_sources(source, folder, children, left_out))
+        found.extend(_file_sources(source, children, images, left_out))
     found = _without_asides(_once(found, left_out), left_out)
     return Listing(
         slides=_with_keys(found),
@@ -182,10 +182,10 @@ def _parts_of(path: Path) -> tuple[Path, ...]:
 
 
 def _file_sources(
-    source: Path, folder: Path, images: tuple[str, ...], left_out: list[LeftOut]
+    source: Path, children: list[Path], images: tuple[str, ...], left_out: list[LeftOut]
 ) -> list[SlideSource]:
     """Slides of a folder that are files, without the parts of others."""
-    files = [file for file in sorted(folder.iterdir()) if not file.name.startswith(".")]
+    files = [file for file in children if not file.name.startswith(".")]
     owned = {part for file in files for part in _parts_of(file)}
     found = []
     for file in files:
@@ -230,10 +230,12 @@ def _without_asides(slides: list[SlideSource], left_out: list[LeftOut]) -> list[
     return [slide for slide in slides if slide.relative not in beside]
 
 
-def _dicom_sources(source: Path, folder: Path, left_out: list[LeftOut]) -> list[SlideSource]:
+def _dicom_sources(
+    source: Path, folder: Path, children: list[Path], left_out: list[LeftOut]
+) -> list[SlideSource]:
     candidates = [
         file
-        for file in sorted(folder.iterdir())
+        for file in children
         if _is_visible_file(file)
         and (file.suffix.lower() in DICOM_SUFFIXES or not slide_kind(file))
         and is_dicom(file)
@@ -275,13 +277,14 @@ def _with_keys(slides: list[SlideSource]) -> tuple[SlideSource, ...]:
     return tuple(sorted(keyed, key=lambda slide: slide.slide_id))
 
 
-def folders_of(source: Path) -> list[Path]:
-    """Every folder of a source that may hold slides or what belongs to them, each once."""
+def folders_of(source: Path) -> dict[Path, list[Path]]:
+    """Every folder of a source that may hold slides or what belongs to them, each once, and what
+    lies in it, sorted."""
     return _folders(source, [])
 
 
-def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:
-    """Folders of a source, real ones before links to others, each once.
+def _folders(source: Path, left_out: list[LeftOut]) -> dict[Path, list[Path]]:
+    """Folders of a source, real ones before links to others, each listed once.
 
     Stores, their reports and other Zarr folders hold no slides.
     """
@@ -292,7 +295,7 @@ def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:
 
     # A link to a folder that holds the source would list its neighbours, and the source in it.
     seen = {os.path.realpath(parent) for parent in source.resolve().parents}
-    found: list[Path] = []
+    found: dict[Path, list[Path]] = {}
     waiting, links = [source], list[Path]()
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
@@ -302,14 +305,14 @@ def _folders(source: Path, left_out: list[LeftOut]) -> list[Path]:
             continue
         seen.add(real)
         try:
-            children = sorted(folder.iterdir(), reverse=True)
+            children = sorted(folder.iterdir())
         except OSError as error:
             if folder == source:
                 raise SlideError(f"{source}: cannot be listed ({error.strerror}).") from None
             leave_out(folder, "link", CLOSED)
             continue
-        found.append(folder)
-        for child in children:
+        found[folder] = children
+        for child in reversed(children):
             if child.name.startswith(".") or not child.is_dir() or _is_output(child):
                 continue
             if child.suffix.lower() == ".zarr":

@@ -5,6 +5,7 @@ with `images.stack` the images of one folder or HDF5 file are the rows of one sl
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,8 @@ _BREAKHIS = re.compile(
 )
 _BREAKHIS_CLASSES = {"B": "benign", "M": "malignant"}
 _PCAM_SLIDE = re.compile(r"camelyon16_(?:train_)?((?:normal|tumor|test)_\d{3})")
+_PUBLISHED = ("pcam", "glas", "consep", "breakhis", "monuseg")
+"""Published sets; the first that a folder looks like."""
 _LABEL_FOLDERS = ("labels", "overlay", "masks", "annotations", UNION_FOLDER)
 
 
@@ -39,17 +42,25 @@ def published_layout(source: Path) -> str | None:
     """The manifest of the published image set that a folder holds, or None."""
     if not source.is_dir():
         return None
-    if any(_PCAM.fullmatch(path.stem) for path in source.rglob("*.h5")):
-        return "pcam"
-    if any(source.rglob("*_anno.bmp")):
-        return "glas"
-    if any(path.parent.name.lower() == "labels" for path in source.rglob("*.mat")):
-        return "consep"
-    if any(_BREAKHIS.fullmatch(path.stem) for path in source.rglob("SOB_*.png")):
-        return "breakhis"
-    if any(source.rglob("Tissue Images")) or (source / UNION_FOLDER).is_dir():
-        return "monuseg"
-    return None
+    found = set()
+    # One walk: a shared disk lists a large tree slowly.
+    for folder, folders, files in os.walk(source):
+        inside = os.path.basename(folder).lower()
+        for name in (*folders, *files):
+            stem, suffix = os.path.splitext(name)
+            if suffix == ".h5" and _PCAM.fullmatch(stem):
+                found.add("pcam")
+            elif name.endswith("_anno.bmp"):
+                found.add("glas")
+            elif suffix == ".mat" and inside == "labels":
+                found.add("consep")
+            elif suffix == ".png" and _BREAKHIS.fullmatch(stem):
+                found.add("breakhis")
+            elif name == "Tissue Images":
+                found.add("monuseg")
+    if (source / UNION_FOLDER).is_dir():
+        found.add("monuseg")
+    return next((name for name in _PUBLISHED if name in found), None)
 
 
 def list_images(source: Path, manifest: Manifest) -> Layout:
