@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from wsisr.slides.protocol import Level, Slide, UInt8Array
 from wsisr.slides.resample import read_resampled
 
+Float32Array = NDArray[np.float32]
+
 WARNING_DB = 35.0
 PLACES = 8
 CANDIDATES = 32
@@ -101,16 +103,17 @@ def _judge(slide: Slide, level: Level, seed: int) -> LevelEvidence:
     for x, y in places:
         stored = slide.read_level(level.index, x, y, side, side)
         stored_detail += _detail(stored)
+        exact = stored.astype(np.float32)
         source = slide.read_level(0, x * factor, y * factor, side * factor, side * factor)
         made = {
             "area": _area(source, factor),
-            "decimated": _decimated(source, stored, factor),
+            "decimated": _decimated(source, exact, factor),
             "bicubic": read_resampled(
                 slide, 0, float(x * factor), float(y * factor), float(factor), side, side
             ),
         }
         for name, image in made.items():
-            errors[name] += _mse(stored, image)
+            errors[name] += _mse(exact, image)
             details[name] += _detail(image)
     kernel = min(errors, key=lambda name: errors[name])
     mse = errors[kernel] / len(places)
@@ -171,15 +174,15 @@ def _area(source: UInt8Array, factor: int) -> UInt8Array:
     return np.floor(sums.astype(np.float32) / np.float32(factor**2) + 0.5).astype(np.uint8)
 
 
-def _decimated(source: UInt8Array, stored: UInt8Array, factor: int) -> UInt8Array:
+def _decimated(source: UInt8Array, stored: Float32Array, factor: int) -> UInt8Array:
     """Every n-th pixel, from the phase that is nearest: writers start anew in every tile."""
     phases = sorted({0, factor // 4, factor // 2, factor - 1})
     choices = [source[y::factor, x::factor] for y in phases for x in phases]
     return min(choices, key=lambda image: _mse(stored, image))
 
 
-def _mse(first: UInt8Array, second: UInt8Array) -> float:
-    return float(np.mean((first.astype(np.float32) - second.astype(np.float32)) ** 2))
+def _mse(first: Float32Array, second: UInt8Array) -> float:
+    return float(np.mean((first - second) ** 2))
 
 
 def _detail(image: UInt8Array) -> float:
