@@ -1,5 +1,6 @@
 """Networks, degradations and recipes of one's own: how they come in, and what is said of them."""
 
+import hashlib
 import importlib
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training_samples import QUICK, make_store
@@ -22,6 +24,8 @@ from wsisr.errors import ConfigError, DegradationError, ModelError, PluginError
 from wsisr.models import create_model, list_models, load_model, save_model
 from wsisr.models.registry import MODELS
 from wsisr.plugins import check_recorded, given, load_plugins
+from wsisr.tasks import register_segmenter
+from wsisr.tasks.reference import open_reference
 from wsisr.testing.degradations import DegradationTests
 from wsisr.testing.models import ModelTests
 from wsisr.training.recipes import RECIPES, recipe_class
@@ -113,6 +117,22 @@ class TestDegradationTemplate(DegradationTests):
     @pytest.fixture(autouse=True)
     def loaded(self, apart: None) -> None:
         load_plugins([str(TEMPLATES / "degradation.py")])
+
+
+def test_the_page_shows_the_template_of_a_segmenter_and_it_answers() -> None:
+    page = (ROOT / "docs" / "downstream.md").read_text(encoding="utf-8")
+    assert f"```python\n{template('segmenter')}```" in page
+    load_plugins([str(TEMPLATES / "segmenter.py")])
+    reference = open_reference("nuclei=mine", torch.device("cpu"))
+    digest = hashlib.sha256(template("segmenter").encode()).hexdigest()[:12]
+    assert reference.words == f"mine (segmenter.py {digest})"
+    image = np.full((40, 40, 3), 255, np.uint8)
+    image[5:15, 5:15], image[20:30, 20:30] = 10, 20
+    labels = reference.answer(image, "").labels
+    assert labels is not None and labels.max() == 2
+    register_segmenter("wrong")(lambda image: image.mean(2))
+    with pytest.raises(ModelError, match="one integer for each pixel"):
+        open_reference("nuclei=wrong", torch.device("cpu")).answer(image, "")
 
 
 def test_the_templates_train_evaluate_and_upscale(

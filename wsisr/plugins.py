@@ -376,7 +376,7 @@ def _broken(label: str, name: str, error: BaseException) -> str:
 def _nothing(label: str) -> str:
     return (
         f"{label}: it registers nothing; a plug-in calls register, register_degradation, "
-        "register_recipe or register_tracker of wsisr"
+        "register_recipe, register_tracker or register_segmenter of wsisr"
     )
 
 

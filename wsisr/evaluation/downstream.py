@@ -139,7 +139,7 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
                 cells.append(_smallest(column, label, against, len(pairs), digits))
             rows.append((origin, scale_label(scale), label, mean, *cells))
     return TextTable(
-        title=f"DOWNSTREAM, {judge['name']}: {score.title}",
+        title=f"DOWNSTREAM, {judge['name']}: {score.title.partition(': ')[2]}",
         notes=(
             f"{judge['reference']}. The same reference looks at HR, at bicubic and at every model.",
             "Differences are means over patients with their 95 % interval; verdicts after Holm "
@@ -250,6 +250,8 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
                 right += _best(pair, 0) == _best(pair, 1)
                 if len(pair) >= LEAST_POINTS:
                     within.append(_spearman(list(pair.values())))
+            if not asked:  # one model alone: nothing to choose from
+                continue
             known = [value for value in within if not math.isnan(value)]
             rows.append(
                 (
@@ -262,7 +264,7 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
             )
         tables.append(
             TextTable(
-                title=f"AGREEMENT with {judge['name']}: {first.title}",
+                title=f"AGREEMENT with {judge['name']}: {first.title.partition(': ')[2]}",
                 notes=(
                     "Which metric would have chosen the right model? Spearman's correlation of "
                     "models' means, turned so that + 1 is agreement: over all models and scales at "
