@@ -184,6 +184,14 @@ class PairStore:
         self._present = dict.fromkeys(
             name for name, is_there in zip(self._index, there, strict=True) if is_there
         )
+        if self.paths.root.files.remote:
+            # What every array is like is asked of all slides, one after the other.
+            arrays = [
+                self.paths.slide(name).array(a) / META
+                for name in self._present
+                for a in self.arrays
+            ]
+            self.paths.root.files.together(Place.exists, arrays)
         self._views: dict[str, SlideView] = {}
         self._verify = verify
         self._threads = max(1, threads)
@@ -381,9 +389,12 @@ class PairStore:
         tops = np.broadcast_to(np.asarray(y), (count,))
         lefts = np.broadcast_to(np.asarray(x), (count,))
         names = self.attributes["slides"]
+        indices = np.unique(pairs[:, 0]).tolist()
+        readers = self.paths.root.files.together(
+            lambda index: self.reader(names[self.slide_index(index)], array), indices
+        )
         groups = [
-            (self.reader(names[self.slide_index(int(index))], array), pairs[:, 0] == index)
-            for index in np.unique(pairs[:, 0])
+            (reader, pairs[:, 0] == index) for reader, index in zip(readers, indices, strict=True)
         ]
         sizes = {reader.shape[1] for reader, _ in groups}
         if len(sizes) > 1 and (h is None or w is None):
