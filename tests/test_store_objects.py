@@ -177,7 +177,9 @@ def test_kept_pairs_that_were_judged_anew_are_sent(local: Path, there: ObjectFil
     )
 
 
-def test_what_is_anothers_is_not_replaced(local: Path, there: ObjectFiles, tmp_path: Path) -> None:
+def test_what_is_anothers_is_not_replaced(
+    local: Path, there: ObjectFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other.zarr"
     make_store(other, {"a": 4})
     before = content(there)
@@ -186,6 +188,22 @@ def test_what_is_anothers_is_not_replaced(local: Path, there: ObjectFiles, tmp_p
     assert content(there) == before
     upload_into(other, there, overwrite=True)
     assert {k: v for k, v in content(there).items() if k != LISTING} == tree_bytes(other)
+    # Killed when it had begun to take the other store away.
+    delete, gone = ObjectFiles.delete, []
+
+    def cut(self: ObjectFiles, keys: Any) -> None:
+        delete(self, keys[:3])
+        gone.extend(keys)
+        if len(keys) > 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ObjectFiles, "delete", cut)
+        upload_into(local, there, overwrite=True)
+    assert "zarr.json" in gone and "slides/a/zarr.json" in there.sizes("")
+    there.put("slides/left/zarr.json", [b"{}"])
+    upload_into(local, there)
+    assert {k: v for k, v in content(there).items() if k != LISTING} == tree_bytes(local)
     foreign = bucket()
     foreign.put("thesis.docx", [b"years of work"])
     for overwrite in (False, True):

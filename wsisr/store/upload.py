@@ -97,6 +97,7 @@ class _Upload:
         self._store, self._here = store, store.paths.root
         self._files, self._report = files, reporter
         self._root = store.paths.meta.get()
+        self._mark = to_json({"store": store.content_digest()})
         self._sizes: dict[str, int] = {}
         self._judged: list[str] = []
         """Columns `kept` that `wsisr keep` rewrote: they belong to the splits."""
@@ -104,8 +105,7 @@ class _Upload:
 
     def run(self, overwrite: bool) -> UploadResult:
         self._make_room(overwrite)
-        mark = {"store": self._store.content_digest()}
-        self._files.put(MARK, [to_json(mark)])
+        self._files.put(MARK, [self._mark])
         names = list(self._store.slides)
         for done, name in enumerate(names, 1):
             self._slide(name)
@@ -129,6 +129,8 @@ class _Upload:
         if self._bytes_of(groups) != self._local(groups).read_bytes():
             self._send([groups])
         self._sizes[groups] = self._local(groups).stat().st_size
+        # Of a store that was to be replaced when a run was killed.
+        self._files.delete(sorted(set(self._files.tags(SLIDES)) - set(self._sizes)))
         listing = {"root": content_digest(self._root), "files": self._sizes}
         self._files.put(LISTING, [to_json(listing)])
         self._files.put(META, [self._root])
@@ -164,6 +166,8 @@ class _Upload:
                 f"{where} holds something that is no pair store, so --overwrite does not delete "
                 "it; choose another address."
             )
+        # From here on it is ours to finish, also after a kill.
+        files.put(MARK, [self._mark])
         files.delete([META])
         files.delete([key for key in files.sizes("") if key != MARK])
 
@@ -185,7 +189,7 @@ class _Upload:
                     return f"slide {name}, which is not in this store"
                 if meta is not None and meta != self._store.paths.slide(name).meta.get():
                     return f"another slide {name}"
-        elif mark is not None and json.loads(mark) != {"store": self._store.content_digest()}:
+        elif mark is not None and mark != self._mark:
             return "a part of another store, or of an older form of this one"
         return ""
 
