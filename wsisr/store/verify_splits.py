@@ -1,7 +1,7 @@
 """Checks of splits: valid, complete, and without leaks between them."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +105,7 @@ def check_splits(
         except StoreError:
             continue  # `verify_slide` says what is wrong with it.
     for split, rows in splits.items():
-        for index in np.unique(rows[:, 0]).tolist():
-            members = rows[rows[:, 0] == index, 1]
+        for index, members in by_slide(rows):
             slide = slides[index] if 0 <= index < len(slides) else ""
             if slide in store.slides and slide not in seen:
                 continue  # `verify_slide` says what is wrong with it.
@@ -128,6 +127,14 @@ def check_splits(
             if rows_.any():
                 findings.append(error("splits", f"{int(rows_.sum())} {text}.", slide))
     return findings
+
+
+def by_slide(rows: Rows) -> Iterator[tuple[int, NDArray[np.int32]]]:
+    """Each slide's index in a split, shape (m, 2), with its rows there, in one go through all."""
+    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
+    indices, starts = np.unique(ordered[:, 0], return_index=True)
+    parts = np.split(ordered[:, 1], starts[1:])
+    yield from zip(indices.tolist(), parts, strict=False)
 
 
 def _check_declared(store: PairStore, slide: str, split: str) -> list[Finding]:
