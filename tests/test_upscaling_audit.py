@@ -21,6 +21,7 @@ from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.geometry import Box
 from wsisr.inference import load
+from wsisr.reporting import write_report
 from wsisr.selection.annotation_formats.geojson import feature
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.audit import AuditRequest, AuditResult, audit
@@ -206,6 +207,12 @@ def test_the_threshold_follows_the_slide() -> None:
     assert outside(cells, ~inside) == outside(cells, inside)
 
 
+def write_fault(folder: Path) -> ConfigError:
+    with pytest.raises(ConfigError) as fault:
+        write_report(folder)
+    return fault.value
+
+
 def test_the_command_prints_the_findings_and_writes_them(hr: U8, tmp_path: Path) -> None:
     sr, _ = planted(hr, "nucleus pasted")
     examine(tmp_path, sr, hr)
@@ -214,6 +221,15 @@ def test_the_command_prints_the_findings_and_writes_them(hr: U8, tmp_path: Path)
     assert done.exit_code == 0, done.output
     assert "above 2.00 grey levels (as given)" in done.output
     names = sorted(p.name for p in (tmp_path / "found").iterdir())
-    assert names == ["audit.json", "misfit.ome.tiff", "places.csv", "suspect.geojson"]
+    files = ["audit.json", "index.html", "misfit.ome.tiff", "places.csv", "suspect.geojson"]
+    assert names == [*files, "worst"]
+    page = (tmp_path / "found/index.html").read_text()
+    assert "Where to trust sr.tif" in page and "Misfit" in page and str(tmp_path) not in page
+    assert "places contradict the input" in page and 'class="flicker"' in page
+    (tmp_path / "found/index.html").unlink()
+    again = CliRunner().invoke(app, ["report", str(tmp_path / "found")])
+    assert again.exit_code == 0 and (tmp_path / "found/index.html").read_text() == page
+    (tmp_path / "found/audit.json").write_text("{}")
+    assert "cannot be read" in str(write_fault(tmp_path / "found"))
     one = json.loads((tmp_path / "found/suspect.geojson").read_text())["features"][0]
     assert one.keys() == feature(shapely.box(0, 0, 1, 1), "Tissue", "a").keys()

@@ -51,6 +51,7 @@ def command(
     Agreement is necessary and not enough: detail that the input cannot carry is free.
     """
     from wsisr.magnification import parse_magnification
+    from wsisr.reporting import write_report
     from wsisr.upscaling.audit import AuditRequest, audit
 
     request = AuditRequest(
@@ -66,4 +67,5 @@ def command(
     )
     with console_reporter() as report:
         result = audit(request, report)
-    typer.echo(result.text())
+    page = write_report(result.folder)
+    typer.echo(f"{result.text()}; look at {page}")

@@ -1,4 +1,4 @@
-"""`wsisr report`: one self-contained HTML page of a store, a run, an evaluation or a study."""
+"""`wsisr report`: one self-contained HTML page of a store, a run, an evaluation, ..."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,9 @@ import typer
 def command(
     path: Annotated[
         Path,
-        typer.Argument(help="A pair store, a run, a folder of runs, an evaluation, or a study."),
+        typer.Argument(
+            help="A pair store, a run, a folder of runs, an evaluation, a study, or an audit."
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -11,15 +11,15 @@ PAGE_NAME = "report.html"
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
-    """Write the page of a store, a run, a folder of runs, an evaluation or a study.
+    """Write the page of a store, a run, a folder of runs, an evaluation, a study or an audit.
 
     Parameters
     ----------
     path : Path
     output : Path, optional
         A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
-        beside a store, ``report.html`` in the folder of a run, and of an evaluation or a study the
-        ``index.html`` that it wrote itself.
+        beside a store, ``report.html`` in the folder of a run, and of an evaluation, a study or an
+        audit the ``index.html`` that it wrote itself.
 
     Returns
     -------
@@ -50,6 +50,10 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         from wsisr.reporting.study_page import write_study_report
 
         return write_study_report(path, target)
+    if (path / "audit.json").is_file():
+        from wsisr.reporting.audit_page import write_audit_report
+
+        return write_audit_report(path, target)
     if path.is_dir() and any((entry / RUN_NAME).is_file() for entry in path.iterdir()):
         from wsisr.reporting.runs_page import write_runs_report
 
@@ -60,7 +64,7 @@ def write_report(path: Path, output: Path | None = None) -> Path:
 def _what_else(path: Path) -> str:
     known = (
         "reports are written of a pair store (pairs.zarr), a training run or a folder of runs "
-        "(runs/), an evaluation (eval/) and a study"
+        "(runs/), an evaluation (eval/), a study and an audit"
     )
     if url_of(path) is not None:
         return f"{url_of(path)} is no pair store; {known}."

@@ -158,18 +158,22 @@ class Whole:
     shift_px: tuple[float, float] | None
     cast: tuple[float, float, float]
 
+    @property
+    def wrong(self) -> bool:
+        """Whether either is beyond what rounding and compression make."""
+        return max(map(abs, self.cast)) > CAST or (
+            self.shift_px is not None and max(map(abs, self.shift_px)) > MOVED_PX
+        )
+
     def sentence(self) -> str:
-        """For people; what is beyond what rounding and compression make is called wrong."""
-        told = "Its place as a whole could not be measured: too little texture."
-        wrong = False
+        """For people."""
+        told = "Its place as a whole could not be measured (too little texture)"
         if self.shift_px is not None:
             x, y = self.shift_px
-            wrong = max(abs(x), abs(y)) > MOVED_PX
             told = f"As a whole it lies {x:+.2f}, {y:+.2f} input px (x, y) from its input"
         shades = ", ".join(f"{value:+.1f}" for value in self.cast)
-        wrong |= max(map(abs, self.cast)) > CAST
         told += f" and differs by {shades} grey levels (R, G, B)."
-        return f"WRONG AS A WHOLE: {told}" if wrong else told
+        return f"WRONG AS A WHOLE: {told}" if self.wrong else told
 
 
 MOVED_PX = 0.15

@@ -5,6 +5,7 @@ same glass, `wsisr.metrics.correctness` classes what was added, and nuclei that 
 listed. Memory holds one block and one number for each place of 16 input px.
 """
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from wsisr.upscaling.audit.misfit import (
     whole_of,
 )
 from wsisr.upscaling.audit.origin import Origin, find_origin
+from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
 from wsisr.upscaling.compare import enlarged, match_finer, read_finer
 from wsisr.upscaling.source import read_plane
@@ -123,6 +125,8 @@ class _Finer:
 def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
     """Audit an output and write ``places.csv``, maps, ``suspect.geojson`` and ``audit.json``.
 
+    The worst places come as pictures in ``worst/``; `wsisr.reporting` makes the page of it all.
+
     Raises
     ------
     WsisrError
@@ -130,6 +134,7 @@ def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
     """
     folder = request.folder or request.output.with_name(request.output.name + ".audit")
     with (
+        ExitStack() as stack,
         open_slide(request.lr, mpp=request.mpp) as low,
         open_slide(request.output) as made,
         staged_files(folder, "audit") as staged,
@@ -168,10 +173,11 @@ def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
             )
             found.boxes.append(cells)
             report(ProgressEvent(stage="audit", done=number, total=len(blocks), unit="block"))
+        finer = None
         if request.hr is not None:
-            with open_slide(request.hr) as high:
-                finer = _Finer(high=high, low=low, made=made, origin=origin)
-                _look_closer(found, finer, grid, blocks, report)
+            high = stack.enter_context(open_slide(request.hr))
+            finer = _Finer(high=high, low=low, made=made, origin=origin)
+            _look_closer(found, finer, grid, blocks, report)
         found.tissue, note = _tissue(low, origin, grid)
         if request.threshold is None:
             found.threshold = outside(found.misfit, found.tissue)
@@ -182,6 +188,11 @@ def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
             said.append(note)
         if not origin.stated:
             said.append("How the output was made is as you said; it does not say so itself.")
+        worst = worst_places(found, grid)
+        for number, (_, field) in enumerate(worst, 1):
+            sr, lr = pair(field)
+            hr = None if finer is None else finer.read(grid.made(field))[0]
+            save_place(staged, number, lr, sr, hr)
         document = {
             "output": request.output.name,
             "input": request.lr.name,
@@ -189,6 +200,10 @@ def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
             "degradation": chosen.degradation.record(),
             "whole": asdict(whole),
             "sentences": said,
+            "wrong_as_a_whole": whole.wrong,
+            "worst": [
+                {"misfit": value, "field_px": asdict(grid.made(field))} for value, field in worst
+            ],
         }
         write_findings(staged, found, grid, origin.plane.um_per_px, document)
     return AuditResult(

@@ -1,0 +1,112 @@
+"""The page of an audit: what contradicts the input, where, and what that looks like."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsisr.drawing.sheets import enlarged, heat
+from wsisr.errors import ConfigError
+from wsisr.evaluation.results import PAGE
+from wsisr.reporting.page import Page, template
+
+MAP_PX = 900
+"""Longest side of a map on the page, about."""
+BLOCKS = 200
+"""Rows of the table; the rest stands in places.csv."""
+_NUMBERS = ("misfit_max", "inconsistent", "improvement", "omission", "hallucination",
+            "vanished", "appeared")  # fmt: skip
+
+
+def write_audit_report(folder: Path, output: Path | None = None) -> Path:
+    """Write one self-contained HTML file of an audit; returns its path.
+
+    Raises
+    ------
+    ConfigError
+        `folder` is none of an audit.
+    """
+    try:
+        found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        if found["format"] != "wsisr-audit":
+            raise KeyError("format")
+        return _page(folder, found).write(folder / PAGE if output is None else output)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}: audit.json cannot be read ({error}); audit again.") from None
+
+
+def _page(folder: Path, found: dict[str, Any]) -> Page:
+    bad, places = int(found["inconsistent"]), int(found["places"])
+    badges = [("WRONG AS A WHOLE", "bad")] if found["wrong_as_a_whole"] else []
+    badges.append((f"{bad:,} places contradict the input", "warn" if bad else "good"))
+    page = Page(
+        f"Where to trust {found['output']}",
+        f"Made from {found['input']}"
+        + (f", beside {found['finer']}" if found["finer"] else ", its input alone"),
+        kind="Audit",
+        badges=badges,
+        footer="Written by wsisr audit. suspect.geojson can be dragged onto the output in QuPath.",
+    )
+    macros = template("audit.html")
+    numbers = {
+        "Places of tissue": places,
+        "Contradict the input": f"{bad / places:.2%}" if places else "–",
+        "Grey levels of misfit from which they do": f"{float(found['threshold']):.2f}",
+        "Looked at through": found["degradation"]["name"],
+    }
+    page.section("overview", "Overview", macros.overview(numbers, found["sentences"], places))
+    maps = [
+        _map(folder, name) for name in ("misfit", "hallucination", "omission", "improvement")
+        if (folder / f"{name}.ome.tiff").is_file()
+    ]  # fmt: skip
+    page.section("maps", "Maps", macros.maps(maps, found["place_px"]))
+    page.section("worst", "Worst places", macros.worst(_worst(folder, found["worst"])))
+    with (folder / "places.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    rows.sort(key=lambda row: -float(row["misfit_max"]))
+    names = [name for name in _NUMBERS if any(row[name] for row in rows)]
+    cells = [
+        [f"{row['x']}, {row['y']}", *(float(row[n]) if row[n] else None for n in names)]
+        for row in rows[:BLOCKS]
+    ]
+    header = ["Block at (x, y)", *(name.replace("_", " ") for name in names)]
+    page.section("blocks", "Blocks", macros.blocks(header, cells, len(rows)))
+    return page
+
+
+def _map(folder: Path, name: str) -> dict[str, Any]:
+    """A map as a picture with its scale."""
+    values: NDArray[np.float64] = tifffile.imread(folder / f"{name}.ome.tiff").astype(np.float64)
+    known = np.nan_to_num(values)
+    top = 1.0 if name != "misfit" else max(2.0, float(np.ceil(np.percentile(known, 99.9))))
+    # Where a map is larger than the page, the worst of each field is shown.
+    field = -(-max(known.shape) // MAP_PX)
+    if field > 1:
+        rows = np.maximum.reduceat(known, np.arange(0, known.shape[0], field), axis=0)
+        known = np.maximum.reduceat(rows, np.arange(0, known.shape[1], field), axis=1)
+    times = max(1, MAP_PX // max(known.shape) // 2)
+    picture = enlarged(heat(known, top), known.shape[0] * times, known.shape[1] * times)
+    return {"name": name, "picture": picture, "top": top}
+
+
+def _worst(folder: Path, places: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    shown = []
+    for number, place in enumerate(places, 1):
+        pictures = {
+            title: path
+            for title, name in (("output", "output"), ("input", "input"), ("finer", "finer"))
+            if (path := folder / "worst" / f"{number:02d}-{name}.png").is_file()
+        }
+        field = place["field_px"]
+        shown.append(
+            {
+                "pictures": pictures,
+                "words": f"Misfit {place['misfit']:.1f}; output px {field['x']}, {field['y']}, "
+                f"{field['width']} x {field['height']}.",
+            }
+        )
+    return shown
