@@ -78,7 +78,12 @@ RECORD = {
     "format": "wsisr-record",
     "format_version": 1,
     "lacking": [],
-    "root": {"manifest": {"name": "x"}, "created_with": {"wsisr": "1"}, "slides": ["a"]},
+    "root": {
+        "format_version": 1,
+        "manifest": {"name": "x"},
+        "created_with": {"wsisr": "1"},
+        "slides": ["a"],
+    },
     "slides": {
         "a": {
             "attributes": {"source": "a.tif", "fingerprint": "f"},

@@ -39,7 +39,7 @@ class _Open:
 
     def tail(self, count: int) -> tuple[bytes, int]:
         size = os.fstat(self.fd).st_size
-        return os.pread(self.fd, count, max(0, size - count)), size
+        return os.pread(self.fd, min(count, size), max(0, size - count)), size
 
 
 class NewFile:
