@@ -4,6 +4,7 @@ import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +16,12 @@ from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError, CorruptStoreError, DiskFullError
 from wsisr.files import disk_full_is_clear
 from wsisr.inference import open_run
-from wsisr.models import create_model, load_model
+from wsisr.models import SRModel, create_model, load_model
 from wsisr.progress import ProgressEvent
 from wsisr.training import (
     TrainingError,
     TrainRequest,
+    outputs,
     recipes,
     record,
     resolve_config,
@@ -79,6 +81,27 @@ def test_a_full_disk_keeps_the_state_before_and_goes_on(
     monkeypatch.setattr(states, "save_file", right)
     outcome, _ = train(replace(request, resume=True, assignments=()))
     assert outcome.state == "finished" and outcome.step == 10
+
+
+def test_a_disk_that_fills_under_the_last_model_leaves_no_older_one_in_its_place(
+    store: Path, finished: TrainRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = small_request(store, tmp_path / "run", steps=5)
+    right = outputs.Outputs.save
+
+    def full(self: outputs.Outputs, model: SRModel, folder: Path, *more: Any) -> None:
+        if folder.name == ".last.new" and more[0] == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        right(self, model, folder, *more)
+
+    monkeypatch.setattr(outputs.Outputs, "save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        train(request)
+    monkeypatch.setattr(outputs.Outputs, "save", right)
+    train(replace(request, resume=True, assignments=()))
+    whole = finished.output or Path()
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "run/last" / name).read_bytes() == (whole / "last" / name).read_bytes()
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -193,9 +193,10 @@ def _run(job: Job) -> Outcome:
             for name, optimiser in stepper.optimisers.items():
                 kept = optimiser_tensors(optimiser)
                 tensors |= {f"optimiser.{name}/{key}": value for key, value in kept.items()}
-            outputs.state(tensors | {"meters/values": meters}, {"step": step, "best": best})
             known = rows[0][course.headline] if rows and validated == step else None
+            # Before the state, from which nothing would make it again.
             outputs.model(LAST, shown, step, known)
+            outputs.state(tensors | {"meters/values": meters}, {"step": step, "best": best})
             job.record.update(step=step, best=best)
 
     # A fault in validation or saving must show before the first step, not hours later.
