@@ -125,7 +125,7 @@ def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path:
     assert "7 patients are too few for an interval" in pooled.notes[0]
 
     (agreement,) = (t for title, t in tables.items() if title.startswith("AGREEMENT"))
-    psnr = next(row for row in agreement.rows if row[0].startswith("PSNR (RGB)"))
+    psnr = next(row for row in agreement.rows if row[0].startswith("PSNR-RGB"))
     assert psnr[2] == "4" and psnr[4].endswith("of 2")
     assert "DOWNSTREAM, nuclei" in (tmp_path / "eval" / "tables.md").read_text()
     page = write_evaluation_report(tmp_path / "eval").read_text()

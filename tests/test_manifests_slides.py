@@ -27,7 +27,7 @@ BUILT_ELSEWHERE = {
         ("scorpion", "plism", "multiscanner-scc", "mitos-atypia-14"), "test_manifests_scanners.py"
     ),
     **dict.fromkeys(
-        ("tma", "ftms", "pcam", "glas", "glas-patients", "consep", "images"),
+        ("tma", "ftms", "pcam", "glas", "glas-patients", "consep", "images", "monuseg", "breakhis"),
         "test_manifests_images.py",
     ),
 }
