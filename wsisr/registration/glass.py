@@ -1,6 +1,7 @@
 """Whether two scans show one glass: what their nodes say, once they have been matched in detail."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsisr.registration.certificate import TWO_SCANS
 from wsisr.registration.nodes import TISSUE, Nodes
@@ -39,3 +40,19 @@ def why_not_one_glass(nodes: Nodes) -> str:
             "other cells"
         )
     return ""
+
+
+def why_not_one_piece(piece: NDArray[np.int64]) -> str:
+    """Why places that match in detail give no map between them; empty if some do.
+
+    Parameters
+    ----------
+    piece : ndarray, shape (nodes,)
+        Which of the pieces that move together each belongs to, -1 for none.
+    """
+    if (piece >= 0).any():
+        return ""
+    return (
+        "places match in detail, but no neighbours agree on where: the tissue is bent between them "
+        "more than can be followed"
+    )

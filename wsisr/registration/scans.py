@@ -22,7 +22,12 @@ from wsisr.registration import affine as aff
 from wsisr.registration.certificate import Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
 from wsisr.registration.focus import OUT_OF_FOCUS
-from wsisr.registration.glass import NODE_NCC_BAND, shown_by_both, why_not_one_glass
+from wsisr.registration.glass import (
+    NODE_NCC_BAND,
+    shown_by_both,
+    why_not_one_glass,
+    why_not_one_piece,
+)
 from wsisr.registration.nodes import (
     NODE_SPACING_UM,
     Nodes,
@@ -336,6 +341,8 @@ def register_scans(
     if not reason:
         used = nodes.which(good)
         piece[good] = split_pieces(used.positions, residuals[good], spacing_px)
+        reason = why_not_one_piece(piece)
+    if not reason:
         seams = locate_seams(
             moving, fixed, matrix, used.positions, residuals[good], used.errors, spacing_px
         )
