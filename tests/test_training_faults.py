@@ -331,3 +331,13 @@ def test_what_the_store_says_passes_and_a_full_disk_is_put_for_a_run(tmp_path: P
     assert str(said.value).count(str(tmp_path)) == 1 and ". " not in str(said.value)
     with pytest.raises(PermissionError), readable_faults(config, None):
         raise PermissionError(13, "Permission denied")
+
+
+def test_a_network_that_the_compiler_gets_wrong_is_not_compiled(
+    store: Path, tmp_path: Path
+) -> None:
+    request = small_request(
+        store, tmp_path / "run", "train.compile=true", model="li2021", steps=1, scale=4
+    )
+    with pytest.raises(TrainingError, match=r"li2021 cannot be compiled for a CPU"):
+        train(request)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from wsisr.models import list_models
+from wsisr.training.stepping import MISCOMPILED
 
 Kind = Literal[
     "draws", "train", "agree", "speed", "resume", "evaluate", "upscale", "memory", "cards",
@@ -121,7 +122,7 @@ def plan_checks(
         ranked += [(3 if lead else 6, Check(kind=k, model=name, form=base)) for k in _AFTER]
         ranked.append((8, Check(kind="rehearse", model=name)))
         for form in _forms(trained):
-            if form == base:
+            if form == base or (form.compiled and not gpu and name in MISCOMPILED):
                 continue
             departures = form.departures + (form.precision != base.precision)
             rank = (4 if lead else 6) + departures + 10 * (departures > 1)

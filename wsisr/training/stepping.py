@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from wsisr.device import SHAPES, autocast, on_gpu
 from wsisr.models.wrapper import SRModel
 from wsisr.training.config import OptimSection, TrainConfig
+from wsisr.training.errors import TrainingError
 from wsisr.training.feeding import Feed
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Logs, Recipe
@@ -26,6 +27,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AVERAGED = "averaged"
 _FIRST_LOSS_SCALE = 2.0**14
 _GROWTH_STEPS = 2000
+
+
+MISCOMPILED = frozenset({"li2021"})
+"""Networks whose backward pass inductor's C++ gets wrong: ended by the C library in every run, in
+both memory formats, while the forward pass is right; nothing like it is known on a GPU."""
 
 
 class Stepper:
@@ -84,8 +90,20 @@ class Stepper:
         self.meters.copy_(state.tensors["meters/values"])
 
     def compile(self) -> None:
-        """Compile the networks as configured, after `restore`."""
+        """Compile the networks as configured, after `restore`.
+
+        Raises
+        ------
+        TrainingError
+            The compiler is known to get this network wrong.
+        """
         if self.config.train.compile != "off":
+            if self.device.type == "cpu" and self.config.model.name in MISCOMPILED:
+                raise TrainingError(
+                    f"{self.config.model.name} cannot be compiled for a CPU: torch's compiler "
+                    "writes beyond its memory in the backward pass (seen in 2.13); leave "
+                    "train.compile out, which on a CPU gains little."
+                )
             for network in self.networks:
                 compile_model(network, self.config.train.compile)
 
