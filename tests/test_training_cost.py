@@ -40,6 +40,12 @@ def test_recomputed_blocks_and_fused_attention_keep_less() -> None:
     assert step_cost(config_of("swinir", "train.checkpointing=true")).batch_bytes < kept
 
 
+def test_a_network_that_looks_up_fewer_places_than_it_has_waits_for_no_count() -> None:
+    # The distinct places of a batch of one would be a number that only the device knows.
+    few = config_of("iste", "data.batch=1", "data.crop_lr_px=32")
+    assert step_cost(few).batch_bytes > 0
+
+
 def test_what_is_said_to_fit_fits() -> None:
     small, large = CARDS["rtx3090-24"], CARDS["a100-80"]
     config = config_of("edsr")

@@ -299,12 +299,13 @@ def _rows_asked_for(feature: Tensor, index: Tensor, shared: bool) -> tuple[Tenso
     """Feature rows to work on, and where each query finds its row among them.
 
     All LR cells if they are fewer than the queries; else the distinct cells asked for, where
-    the whole batch asks the same; else one row for each query.
+    the whole batch asks the same (an image is rendered, and nobody minds the wait for their
+    number); else one row for each query.
     """
     rows = as_rows(feature)
     if rows.shape[1] <= index.shape[1]:
         return rows, index
-    if shared or index.shape[0] == 1:
+    if shared:
         asked, place = torch.unique(index[0], return_inverse=True)
         return rows[:, asked], place.expand(index.shape[0], -1)
     own = torch.arange(index.shape[1], device=index.device).expand_as(index)
