@@ -7,7 +7,7 @@ from typing import Protocol
 
 from wsisr.geometry import level_factor
 from wsisr.slides.compression import colour_note, settle_colours, tiff_compression
-from wsisr.slides.decode import decode_tile
+from wsisr.slides.decode import ChunkFormat, decode_tile
 from wsisr.slides.faults import DamagedTileError, OpenSlideOnlyError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
@@ -46,12 +46,9 @@ class DirectStore:
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
         stored = self._directory.levels[level]
-        data = []
-        for index in stored.chunks_of(row, column):
-            count = int(stored.byte_counts[index])
-            if count == 0:
-                return MISSING
-            data.append(self._file.read(int(stored.offsets[index]), count))
+        data = self._chunks(level, row, column)
+        if data is None:
+            return MISSING
         grid = stored.grid
         width, height = grid.tile_width_px, grid.tile_height_px
         try:
@@ -62,6 +59,26 @@ class DirectStore:
                 f"cannot be decoded ({str(error)[:120]}); the file is damaged, copy it again."
             ) from error
         return _covering(tile, stored, row, column, self._directory.path, level)
+
+    def _chunks(self, level: int, row: int, column: int) -> list[bytes] | None:
+        """What is stored of a tile; None where nothing was scanned."""
+        stored = self._directory.levels[level]
+        data = []
+        for index in stored.chunks_of(row, column):
+            count = int(stored.byte_counts[index])
+            if count == 0:
+                return None
+            data.append(self._file.read(int(stored.offsets[index]), count))
+        return data
+
+    def stored(self, level: int, row: int, column: int) -> bytes | None:
+        """The compressed bytes of a tile of interleaved samples; None where nothing was scanned."""
+        data = self._chunks(level, row, column)
+        return None if data is None else data[0]
+
+    def form(self, level: int) -> ChunkFormat:
+        """How the tiles of a level are coded."""
+        return self._directory.levels[level].form
 
     def scanned(self, level: int, row: int, column: int) -> bool | None:
         stored = self._directory.levels[level]

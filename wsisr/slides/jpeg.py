@@ -209,6 +209,39 @@ def decode_jpeg(
     """
     import simplejpeg
 
+    stream = whole_stream(
+        data,
+        samples=samples,
+        width=width,
+        height=height,
+        photometric=photometric,
+        tables=tables,
+        segment_header=segment_header,
+        doubtful=doubtful,
+        raw=raw,
+    )
+    out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[samples]
+    image: NDArray[Any] = simplejpeg.decode_jpeg(stream, colorspace=out)
+    return image
+
+
+def whole_stream(
+    data: bytes,
+    *,
+    samples: int,
+    width: int,
+    height: int,
+    photometric: int = YCBCR_TAG,
+    tables: bytes | None = None,
+    segment_header: bytes | None = None,
+    doubtful: Space | None = None,
+    raw: bool = False,
+) -> bytes:
+    """A stream that says everything itself: shared tables merged, its colours by an Adobe marker.
+
+    What `decode_jpeg` decodes; its scan is the file's, byte for byte. Parameters and errors are
+    those of `decode_jpeg`.
+    """
     if segment_header is not None:
         data = segment_header + (data[:-2] if _ends_with_restart(data) else data)
         data += b"" if data.endswith(EOI) else EOI
@@ -232,10 +265,7 @@ def decode_jpeg(
     # Of four components nothing is known but YCCK, which libjpeg turns into CMYK.
     ycck = samples == 4 and header.adobe_transform == 2
     marker = _ADOBE["ycck" if ycck else space]
-    stream = b"".join((SOI, marker, shared, *kept, data[scan:]))
-    out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[samples]
-    image: NDArray[Any] = simplejpeg.decode_jpeg(stream, colorspace=out)
-    return image
+    return b"".join((SOI, marker, shared, *kept, data[scan:]))
 
 
 _ADOBE: dict[str, bytes] = {

@@ -279,6 +279,16 @@ class TiledSlide:
                 out[target] = tile.valid[source]
         return out
 
+    @property
+    def store(self) -> TileStore:
+        """Where its tiles come from."""
+        return self._store
+
+    @property
+    def converts(self) -> bool:
+        """Whether pixels are not those of the stored tiles."""
+        return self._convert is not None
+
     def icc_profile(self) -> bytes | None:
         """The embedded ICC profile, if any."""
         return self._store.icc_profile()
