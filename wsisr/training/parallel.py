@@ -112,6 +112,11 @@ def join(device: str | None) -> tuple[Processes, torch.device]:
     if count == 1:
         return Processes(), chosen
     if not dist.is_initialized():
+        # Its functions have the group of the moment of import as a default. An optimiser imports
+        # it: after the group was made, it would keep it beyond `leave`, and threads that live on
+        # while Python ends abort the process now and then.
+        import torch.distributed.nn  # noqa: F401
+
         dist.init_process_group(**exchange(chosen))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return Processes(rank=dist.get_rank(), count=dist.get_world_size(), local_count=beside), chosen
