@@ -106,6 +106,9 @@ def test_a_planted_fault_is_found_where_it_is_and_nothing_else(
     assert shapely.union_all(pieces).intersects(place)
     # A place is 32 output px a side.
     assert all(piece.distance(place) <= 32 for piece in pieces)
+    named = json.loads((result.folder / "suspect.geojson").read_text())["features"]
+    most = max(float(item["properties"]["name"].removeprefix("misfit ")) for item in named)
+    assert most == pytest.approx(tifffile.imread(result.folder / "misfit.ome.tiff").max(), abs=0.01)
     assert 0 < result.inconsistent < 12
 
 
@@ -174,6 +177,8 @@ def test_an_output_of_upscale_says_itself_how_it_was_made(
         audit(AuditRequest(output=out, lr=other))
     with pytest.raises(ConfigError, match="made from something else"):
         audit(AuditRequest(output=out, lr=source, scale=4.0))
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        audit(AuditRequest(output=out, lr=source, magnification=10))
     with pytest.raises(ConfigError, match="give --scale"):
         audit(AuditRequest(output=tmp_path / "moved.tif", lr=source))
 

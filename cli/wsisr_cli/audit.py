@@ -66,6 +66,5 @@ def command(
         threshold=threshold,
     )
     with console_reporter() as report:
-        result = audit(request, report)
-    page = write_report(result.folder)
-    typer.echo(f"{result.text()}; look at {page}")
+        result = audit(request, report, write_report)
+    typer.echo(f"{result.text()}; look at index.html")

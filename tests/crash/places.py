@@ -33,6 +33,7 @@ LINES = {
     "upscale dicom": "upscale l/s.tiff --model bicubic --scale 2 -o m/u.dcm",
     "upscale png": "upscale hr.png --mpp 1 --model bicubic --scale 2 -o m/u.png",
     "upscale folder": "upscale s --model bicubic --scale 2 -o m/u",
+    "audit": "audit hr.png --lr hr.png --scale 1 -o m/audit",
     "report store": "report a.zarr -o m/report.html",
     "report run": "report runs/r -o m/report.html",
     "report eval": "report e -o m/report.html",
@@ -54,7 +55,8 @@ MOUNTED = ("read-only", "full", "filling")
 MODULES = (
     "wsisr_cli.main", "wsisr.building.build", "wsisr.store.keep", "wsisr.training.engine",
     "wsisr.training.start", "wsisr.evaluation", "wsisr.reporting.evaluation_page",
-    "wsisr.upscaling.batch", "wsisr.upscaling.compare", "wsisr.degradation.stores",
+    "wsisr.upscaling.batch", "wsisr.upscaling.compare", "wsisr.upscaling.audit.run",
+    "wsisr.reporting.audit_page", "wsisr.degradation.stores",
     "wsisr.selection.mask_files", "wsisr.registration.scans", "wsisr.registration.showing",
 )  # fmt: skip
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import shapely
 import shapely.affinity
 import tifffile
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from wsisr.geometry import Box
 from wsisr.selection.annotation_formats.geojson import feature
@@ -161,13 +163,13 @@ def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
     """Pieces that contradict the input, and nuclei, in px of the output."""
     side = CELL_PX * grid.num / grid.den
     shift = grid.made(grid.area)
-    y, x = np.nonzero(found.flagged)
+    # Pieces are numbered as `mask_to_polygons` orders them.
+    count, labels = cv2.connectedComponents(found.flagged.astype(np.uint8), connectivity=4)
+    worst = ndimage.maximum(found.misfit, labels, np.arange(1, count))
     features = []
-    for polygon in mask_to_polygons(found.flagged, side):
-        own = shapely.contains_xy(polygon, (x + 0.5) * side, (y + 0.5) * side)
-        worst = float(found.misfit[y[own], x[own]].max())
+    for polygon, value in zip(mask_to_polygons(found.flagged, side), worst, strict=True):
         moved = shapely.affinity.translate(polygon, shift.x, shift.y)
-        features.append(feature(moved, CONTRADICTS, f"misfit {worst:.2f}"))
+        features.append(feature(moved, CONTRADICTS, f"misfit {value:.2f}"))
     for label, places in ((VANISHED, found.vanished), (APPEARED, found.appeared)):
         points = np.concatenate(places)[:, :2] if places else np.zeros((0, 2))
         if len(points):

@@ -95,10 +95,12 @@ def find_origin(
     ------
     ConfigError
         The input is another file; the output does not say how it was made, and no scale is given;
-        the sizes contradict.
+        a magnification without a scale; the sizes contradict.
     """
+    if magnification is not None and scale is None:
+        raise ConfigError("--from says what was enlarged by --scale; give both, or neither.")
     facts = stated_facts(output)
-    if facts and scale is None and magnification is None:
+    if facts and scale is None:
         if facts.get("input_fingerprint") != low.fingerprint:
             raise ConfigError(
                 f"{output} was made from {facts.get('input', 'another file')}, and {low.path} is "

@@ -5,6 +5,7 @@ same glass, `wsisr.metrics.correctness` classes what was added, and nuclei that 
 listed. Memory holds one block and one number for each place of 16 input px.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,10 +123,15 @@ class _Finer:
         return hr, bicubic.to_grey(enlarged(self.low, plane, frame, box))
 
 
-def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
+def audit(
+    request: AuditRequest,
+    report: Reporter = silent,
+    page: Callable[[Path], object] = lambda folder: None,
+) -> AuditResult:
     """Audit an output and write ``places.csv``, maps, ``suspect.geojson`` and ``audit.json``.
 
-    The worst places come as pictures in ``worst/``; `wsisr.reporting` makes the page of it all.
+    The worst places come as pictures in ``worst/``. `page` is called with the folder before it is
+    put into place; `wsisr.reporting.write_report` writes the page of it all.
 
     Raises
     ------
@@ -206,6 +212,7 @@ def audit(request: AuditRequest, report: Reporter = silent) -> AuditResult:
             ],
         }
         write_findings(staged, found, grid, origin.plane.um_per_px, document)
+        page(staged)
     return AuditResult(
         folder=folder,
         places=int(found.tissue.sum()),
