@@ -1,6 +1,7 @@
 """One holder at a time: with the kernel's lock, without one, and with one that lies."""
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -25,12 +26,12 @@ def break_kernel(kind: str) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     if kind != "real":
-        locks.fcntl.flock = missing if kind == "missing" else lambda fd, operation: None
+        fcntl.flock = missing if kind == "missing" else lambda fd, operation: None
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(locks.fcntl, "flock", locks.fcntl.flock)
+    monkeypatch.setattr(fcntl, "flock", fcntl.flock)
     break_kernel(request.param)
     return str(request.param)
 
@@ -214,7 +215,7 @@ def test_a_beat_moves_the_record_and_nothing_else(tmp_path: Path) -> None:
 def test_a_dead_record_is_won_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two watchers judge one record dead; the slower one puts the winner's back."""
     hurry(monkeypatch)
-    monkeypatch.setattr(locks.fcntl, "flock", lambda fd, operation: None)
+    monkeypatch.setattr(fcntl, "flock", lambda fd, operation: None)
     file = tmp_path / "a.lock"
     fast, slow = RecordLock(file, abandoned_s=60), RecordLock(file, abandoned_s=60)
     stranger(file)

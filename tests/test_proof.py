@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from wsisr import host
 from wsisr.errors import ConfigError
 from wsisr.models import list_models
 from wsisr.models.layers.blocks import ResidualBlock
@@ -339,7 +340,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(
         assert (number, kind) == (os.getpid(), signal.SIGKILL)
         raise Killed
 
-    monkeypatch.setattr(checks.os, "kill", kill)
+    monkeypatch.setattr(host.os, "kill", kill)
     check = Check(kind="resume", model="srcnn")
     with pytest.raises(Killed):
         checks.do(check, bench)

@@ -8,7 +8,6 @@ program knows.
 
 import ctypes
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -22,8 +21,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wsisr import host
 from wsisr.errors import ConfigError
-from wsisr.host import available_bytes
+from wsisr.host import available_bytes, forget_peak
 
 Device: TypeAlias = "torch.device | str"
 GPU = "cuda"
@@ -234,31 +234,15 @@ def most_bytes(device: Device) -> int:
         return int(torch.cuda.max_memory_allocated(device))
     if kind == APPLE:
         return int(torch.mps.driver_allocated_memory())
-    return _host_peak()
+    return host.peak_bytes()
 
 
 def forget_most(device: Device) -> None:
     """Start `most_bytes` anew; where the system cannot, it counts from the process's start."""
     if torch.device(device).type == GPU:
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-    except OSError:
-        return
-
-
-def _host_peak() -> int:
-    try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    else:
+        forget_peak()
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

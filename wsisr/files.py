@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsisr.errors import ConfigError, DiskFullError
+from wsisr.host import BINARY, make_durable, write_some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def write_buffers(path: Path, buffers: Sequence[bytes | memoryview]) -> int:
 def open_new(path: Path) -> int:
     """Descriptor of a new, empty file; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o666)
 
 
 def write_parts(fd: int, buffers: Sequence[bytes | memoryview]) -> int:
@@ -84,7 +85,7 @@ def write_parts(fd: int, buffers: Sequence[bytes | memoryview]) -> int:
     for start in range(0, len(buffers), _MAX_PARTS):
         parts = [memoryview(part) for part in buffers[start : start + _MAX_PARTS]]
         while parts:
-            written = os.writev(fd, parts)
+            written = write_some(fd, parts)
             size += written
             while parts and written >= len(parts[0]):
                 written -= len(parts.pop(0))
@@ -198,15 +199,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_file(path: Path) -> None:
-    """Make a file's content durable."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable; a no-op where directories cannot be opened."""
     try:
@@ -226,7 +218,7 @@ def sync_tree(root: Path) -> None:
     """Make every file and name below a directory durable, innermost first."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            sync_file(Path(folder, name))
+            make_durable(Path(folder, name))
         sync_directory(Path(folder))
 
 

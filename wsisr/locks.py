@@ -32,11 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsisr.errors import LockedError
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - not on POSIX
-    fcntl = None  # type: ignore[assignment]
+from wsisr.host import BINARY, kernel_lock, process_lives, read_at, write_at
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +72,9 @@ class Holder:
             # Restarted since, another machine of that name, or another container.
             if record.get(key, mine) != mine:
                 return "unknown"
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return "dead"
-        except PermissionError:
-            pass
+        lives = process_lives(pid)
+        if not lives:
+            return "unknown" if lives is None else "dead"
         started = _process_start(pid)
         return "dead" if started and started != str(record.get("process_start")) else "alive"
 
@@ -177,7 +170,7 @@ class RecordLock:
         # A disk that fails here fails the work as well, which says so.
         with self._guard, suppress(OSError):
             if self._fd is not None and self._is_mine():
-                os.pwrite(self._fd, _encode(self._mine | {"beat": f"{number:012d}"}), 0)
+                write_at(self._fd, _encode(self._mine | {"beat": f"{number:012d}"}), 0)
                 os.fsync(self._fd)
 
     def release(self) -> None:
@@ -202,7 +195,7 @@ class RecordLock:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             # O_CLOEXEC is Python's default: spawned workers do not inherit the lock.
-            fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
         except (FileExistsError, FileNotFoundError):
             return False
         return self._settle(fd)
@@ -213,7 +206,7 @@ class RecordLock:
         try:
             if kernel_lock(fd) is not False:
                 data = _encode(self._mine)
-                os.pwrite(fd, data, 0)
+                write_at(fd, data, 0)
                 os.ftruncate(fd, len(data))
                 os.fsync(fd)
                 if _same_file(fd, self.file):
@@ -228,7 +221,7 @@ class RecordLock:
     def _inspect(self, seen: "_Watch") -> Holder | None:
         """Who is in the way; None where nobody is any more: it is taken over, or worth a try."""
         try:
-            fd = os.open(self.file, os.O_RDWR)
+            fd = os.open(self.file, os.O_RDWR | BINARY)
         except FileNotFoundError:
             return None
         try:
@@ -397,19 +390,6 @@ def _beat(reference: "weakref.ref[RecordLock]", stop: threading.Event) -> None:
         del lock
 
 
-def kernel_lock(fd: int) -> bool | None:
-    """Whether the kernel grants its lock; None where the file system has none."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
 def _same_file(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
@@ -419,7 +399,7 @@ def _same_file(fd: int, path: Path) -> bool:
 
 def _read(fd: int) -> dict[str, Any]:
     try:
-        record = json.loads(os.pread(fd, 1 << 16, 0))
+        record = json.loads(read_at(fd, 1 << 16, 0))
     except ValueError:
         # Empty, or cut short by a kill in the middle of the one small write.
         return {}

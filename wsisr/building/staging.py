@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wsisr.building.layout import SlideTask
 from wsisr.errors import BuildError, SlideError
 from wsisr.files import disk_full_is_clear, remove_tree
-from wsisr.locks import kernel_lock
+from wsisr.host import kernel_lock
 from wsisr.slides.discovery import DICOM_SUFFIXES, OPENSLIDE_SUFFIXES, TIFF_SUFFIXES
 from wsisr.store.object_files import ObjectFiles, url_of
 

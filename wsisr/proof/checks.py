@@ -1,8 +1,6 @@
 """The chain of a run, checked: it trains, resumes, is evaluated, enlarges, is shared out."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from torch._dynamo.utils import counters
 
 from wsisr.device import forget_most, release_memory
 from wsisr.files import remove_tree
+from wsisr.host import die_at_once
 from wsisr.inference import load
 from wsisr.models import load_model, model_spec
 from wsisr.models.layers.attention import DropPath
@@ -115,7 +114,7 @@ def _resume(check: Check, bench: Bench) -> dict[str, Any]:
 
         def die(event: ProgressEvent) -> None:
             if event.stage == "train" and event.done > SAVED_AT:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die_at_once()
 
         train(request, die)
         raise CheckError("resume", "the run was to be killed and ended")

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import signal
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from wsisr import __version__
 from wsisr.device import accelerated, choose_device, facts, gpu_count, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError
 from wsisr.files import remove_tree, replace_file
+from wsisr.host import KILLED
 from wsisr.locks import held
 from wsisr.plugins import given
 from wsisr.proof.plan import Check, plan_checks
@@ -217,7 +217,7 @@ class _Worker:
     def ask(self, check: Check, limit_s: float, end: float) -> Document | None:
         """The answer to a check; None if the whole time was over before it came."""
         line, status = self._answer(check, limit_s)
-        if not line and status == -signal.SIGKILL and check.kind == "resume":
+        if not line and status == KILLED and check.kind == "resume":
             # It killed itself, as it should: another one goes on with what it left.
             line, status = self._answer(check, min(self.longest_s, end - time.monotonic()))
         if line:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from wsisr.errors import SlideError
+from wsisr.host import BINARY, read_at
 
 T = TypeVar("T")
 
@@ -49,14 +50,14 @@ class PositionedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle = PerProcess(lambda: os.open(path, os.O_RDONLY), os.close)
+        self._handle = PerProcess(lambda: os.open(path, os.O_RDONLY | BINARY), os.close)
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes from `offset`; SlideError if the file has fewer."""
         try:
-            data = os.pread(self._handle.get(), size, offset)
+            data = read_at(self._handle.get(), size, offset)
             while len(data) < size:
-                more = os.pread(self._handle.get(), size - len(data), offset + len(data))
+                more = read_at(self._handle.get(), size - len(data), offset + len(data))
                 if not more:
                     break
                 data += more

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsisr.files import open_new, write_buffers, write_parts
+from wsisr.host import BINARY, read_at, read_into
 from wsisr.store.places import Buffer, Place, local_path
 
 T = TypeVar("T")
@@ -28,18 +29,11 @@ class _Open:
         self.users = 0
 
     def read_into(self, offset: int, buffers: Sequence[Buffer]) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self.fd, buffers, offset)
-        got = 0
-        for buffer in buffers:
-            data = os.pread(self.fd, len(buffer), offset + got)
-            buffer[: len(data)] = data
-            got += len(data)
-        return got
+        return read_into(self.fd, buffers, offset)
 
     def tail(self, count: int) -> tuple[bytes, int]:
         size = os.fstat(self.fd).st_size
-        return os.pread(self.fd, min(count, size), max(0, size - count)), size
+        return read_at(self.fd, min(count, size), max(0, size - count)), size
 
 
 class NewFile:
@@ -109,7 +103,7 @@ class LocalFiles:
         with self._lock:
             entry = self._files.get(key)
             if entry is None:
-                fd = os.open(f"{self.address}/{key}", os.O_RDONLY)
+                fd = os.open(f"{self.address}/{key}", os.O_RDONLY | BINARY)
                 entry = self._files[key] = _Open(fd)
             else:
                 self._files.move_to_end(key)

@@ -5,7 +5,6 @@ one gather; otherwise threads read crops from the shards a few steps ahead (the 
 decoders let go of the interpreter's lock, so that threads serve and no process need be started).
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from torch.utils.data import Dataset
 
 from wsisr.device import free_bytes, on_gpu, upload
 from wsisr.errors import ConfigError
-from wsisr.host import available_bytes
+from wsisr.host import available_bytes, usable_cores
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
 from wsisr.training.sampling import Int64Array, StepPlan
@@ -274,8 +273,7 @@ def open_source(
 
 def default_workers(sharers: int = 1) -> int:
     """Threads to read ahead with: this process's share of the cores but one, from 1 to 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(8, (cores or 1) // sharers - 1))
+    return max(1, min(8, usable_cores() // sharers - 1))
 
 
 def _sizes(data: PairDataset, array: str) -> set[int]:

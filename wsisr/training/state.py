@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wsisr.files import replace_file, sync_file
+from wsisr.files import replace_file
+from wsisr.host import make_durable
 from wsisr.training.errors import TrainingError
 
 FORMAT_VERSION = 1
@@ -63,7 +64,7 @@ def write_state(
     try:
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
         digest = _digest(partial)
-        sync_file(partial)
+        make_durable(partial)
         os.replace(partial, path)
         document = {"format_version": FORMAT_VERSION, "digest": digest, **scalars}
         text = json.dumps(document, indent=2) + "\n"

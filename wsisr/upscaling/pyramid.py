@@ -28,6 +28,7 @@ from wsisr.files import (
     sync_directory,
 )
 from wsisr.geometry import Box
+from wsisr.host import BINARY, read_at, sync_data, write_at
 from wsisr.inference.bicubic import one_colour
 from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
@@ -165,7 +166,7 @@ class PyramidSink:
         with disk_full_is_clear(self._output.path):
             tiles, plain = self._write_levels(0, block, pixels)
             self._file.flush()
-            os.fdatasync(self._file.fileno())
+            sync_data(self._file.fileno())
             entry = {"tiles": tiles, "plain": plain, "end": self._end, "record": record}
             self._journal.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
             self._journal.flush()
@@ -245,21 +246,21 @@ class PyramidSink:
         part = np.ascontiguousarray(pixels[: height - y, : width - x])
         if not part.size:
             return
-        fd = os.open(self._spool_path(level), os.O_WRONLY | os.O_CREAT, 0o666)
+        fd = os.open(self._spool_path(level), os.O_WRONLY | os.O_CREAT | BINARY, 0o666)
         try:
             for row in range(part.shape[0]):
-                os.pwrite(fd, part[row].tobytes(), ((y + row) * width + x) * 3)
+                write_at(fd, part[row].tobytes(), ((y + row) * width + x) * 3)
         finally:
             os.close(fd)
 
     def _unspool(self, level: int, box: Box) -> UInt8Array:
         width = self._sizes[level][0]
         out = np.empty((box.height, box.width, 3), np.uint8)
-        fd = os.open(self._spool_path(level), os.O_RDONLY)
+        fd = os.open(self._spool_path(level), os.O_RDONLY | BINARY)
         try:
             for row in range(box.height):
                 at = ((box.y + row) * width + box.x) * 3
-                out[row] = np.frombuffer(os.pread(fd, box.width * 3, at), np.uint8).reshape(-1, 3)
+                out[row] = np.frombuffer(read_at(fd, box.width * 3, at), np.uint8).reshape(-1, 3)
         finally:
             os.close(fd)
         return out
