@@ -6,20 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
+from wsisr.drawing.charts import Chart, Series, chart
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation.results import PAGE
 from wsisr.reporting.page import Page, template
+from wsisr.upscaling.audit.findings import read_maps
 
 MAP_PX = 900
 """Longest side of a map on the page, about."""
 BLOCKS = 200
 """Rows of the table; the rest stands in places.csv."""
-_NUMBERS = ("misfit_max", "inconsistent", "improvement", "omission", "hallucination",
-            "vanished", "appeared")  # fmt: skip
+GREY = "grey levels"
+_MAPS = {
+    "misfit": ("Misfit", GREY),
+    "trusted": ("Not trusted", "1 where it is not trusted"),
+    "doubt": ("Doubt", GREY),
+    "beyond": ("Detail beyond the input", GREY),
+    "hallucination": ("Hallucination", "share of what differs"),
+    "omission": ("Omission", "share of what differs"),
+    "improvement": ("Improvement", "share of what differs"),
+}
+_NUMBERS = ("misfit_max", "inconsistent", "beyond", "invented", "seams", "trusted", "improvement",
+            "omission", "hallucination", "vanished", "appeared")  # fmt: skip
 
 
 def write_audit_report(folder: Path, output: Path | None = None) -> Path:
@@ -42,6 +53,10 @@ def write_audit_report(folder: Path, output: Path | None = None) -> Path:
 def _page(folder: Path, found: dict[str, Any]) -> Page:
     bad, places = int(found["inconsistent"]), int(found["places"])
     badges = [("WRONG AS A WHOLE", "bad")] if found["wrong_as_a_whole"] else []
+    if found["pattern"]["wrong"]:
+        badges.append(("PATTERN", "bad"))
+    if found["seams"]:
+        badges.append((f"{len(found['seams']):,} seams", "bad"))
     badges.append((f"{bad:,} places contradict the input", "warn" if bad else "good"))
     page = Page(
         f"Where to trust {found['output']}",
@@ -59,11 +74,13 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
         "Looked at through": found["degradation"]["name"],
     }
     page.section("overview", "Overview", macros.overview(numbers, found["sentences"], places))
-    maps = [
-        _map(folder, name) for name in ("misfit", "hallucination", "omission", "improvement")
-        if (folder / f"{name}.ome.tiff").is_file()
-    ]  # fmt: skip
-    page.section("maps", "Maps", macros.maps(maps, found["place_px"]))
+    maps = read_maps(folder)
+    shown = [_map(name, maps[name]) for name in _MAPS if name in maps]
+    page.section("maps", "Maps", macros.maps(shown, found["place_px"]))
+    drawn = _spectrum(found["spectrum"])
+    page.section(
+        "spectrum", "Spectrum", macros.spectrum(drawn, 0.5 / float(found["spectrum"]["scale"]))
+    )
     page.section("worst", "Worst places", macros.worst(_worst(folder, found["worst"])))
     with (folder / "places.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -78,11 +95,15 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
     return page
 
 
-def _map(folder: Path, name: str) -> dict[str, Any]:
+def _map(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
     """A map as a picture with its scale."""
-    values: NDArray[np.float64] = tifffile.imread(folder / f"{name}.ome.tiff").astype(np.float64)
-    known = np.nan_to_num(values)
-    top = 1.0 if name != "misfit" else max(2.0, float(np.ceil(np.percentile(known, 99.9))))
+    title, unit = _MAPS[name]
+    known = np.nan_to_num(values.astype(np.float64))
+    if name == "trusted":  # what is not trusted stands out; glass, which is not judged, does not
+        known = (values == 0).astype(np.float64)
+    top = 1.0
+    if unit == GREY:
+        top = max(2.0, float(np.ceil(np.percentile(known, 99.9))))
     # Where a map is larger than the page, the worst of each field is shown.
     field = -(-max(known.shape) // MAP_PX)
     if field > 1:
@@ -90,7 +111,24 @@ def _map(folder: Path, name: str) -> dict[str, Any]:
         known = np.maximum.reduceat(rows, np.arange(0, known.shape[1], field), axis=1)
     times = max(1, MAP_PX // max(known.shape) // 2)
     picture = enlarged(heat(known, top), known.shape[0] * times, known.shape[1] * times)
-    return {"name": name, "picture": picture, "top": top}
+    return {"title": title, "unit": unit, "picture": picture, "top": top}
+
+
+def _spectrum(found: dict[str, Any]) -> Chart:
+    """Powers of output and enlarged input by frequency."""
+    cycles = np.array(found["cycles_per_px"])
+    series = [
+        # Below 1e-3 squared grey levels it is rounding.
+        Series(name, cycles, np.log10(np.maximum(np.array(found[key]), 1e-3)))
+        for name, key in (("output", "output"), ("enlarged input", "enlarged_input"))
+    ]
+    return chart(
+        series,
+        title="Power of tissue by spatial frequency",
+        x_label="cycles per output px",
+        y_label="log10 of power (squared grey levels)",
+        size_px=(720, 340),
+    )
 
 
 def _worst(folder: Path, places: list[dict[str, Any]]) -> list[dict[str, Any]]:

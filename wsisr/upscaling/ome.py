@@ -34,6 +34,8 @@ class OmeFacts:
     provenance : mapping of str to str
     channels : int
         1 (grey) or 3 (RGB).
+    planes : tuple of str
+        Names of channels that are a page each, as in a map; empty for a picture.
     type : str
         Of the samples.
     """
@@ -46,6 +48,7 @@ class OmeFacts:
     notice: str
     provenance: Mapping[str, str]
     channels: int = 3
+    planes: tuple[str, ...] = ()
     type: Literal["uint8", "float"] = "uint8"
 
 
@@ -89,15 +92,17 @@ def ome_xml(facts: OmeFacts) -> str:
         Interleaved="true" if facts.channels > 1 else "false",
         BigEndian="false",
         SizeZ="1",
-        SizeC=str(facts.channels),
+        SizeC=str(len(facts.planes) or facts.channels),
         SizeT="1",
         **sizes,
         **physical,
     )
     name = "RGB" if facts.channels > 1 else "Grey"
     samples = str(facts.channels)
-    element(pixels, "Channel", ID="Channel:0:0", SamplesPerPixel=samples, Name=name)
-    element(pixels, "TiffData", IFD="0", PlaneCount="1")
+    for number, channel in enumerate(facts.planes or (name,)):
+        identifier = f"Channel:0:{number}"
+        element(pixels, "Channel", ID=identifier, SamplesPerPixel=samples, Name=_clean(channel))
+    element(pixels, "TiffData", IFD="0", PlaneCount=str(len(facts.planes) or 1))
     element(image, "AnnotationRef", ID="Annotation:0")
     annotations = element(root, "StructuredAnnotations")
     mapping = element(annotations, "MapAnnotation", ID="Annotation:0", Namespace=PROVENANCE)

@@ -1,7 +1,8 @@
 """What an audit found, in sentences and as files."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import shapely
 import shapely.affinity
 import tifffile
+from defusedxml import ElementTree
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -17,17 +19,20 @@ from wsisr.geometry import Box
 from wsisr.selection.annotation_formats.geojson import feature
 from wsisr.selection.regions import mask_to_polygons
 from wsisr.tables import csv_table
+from wsisr.upscaling.audit.artefacts import INVENTED, LARGEST_PERIOD, Pattern, Seam, Spectrum
 from wsisr.upscaling.audit.grid import Grid
 from wsisr.upscaling.audit.misfit import CELL_PX, LEAST_THRESHOLD, MOST_THRESHOLD, Chosen, FloatMap
 from wsisr.upscaling.job import software
-from wsisr.upscaling.ome import OmeFacts, ome_xml
+from wsisr.upscaling.ome import NAMESPACE, OmeFacts, ome_xml
 
+MAP_NAME = "map.ome.tiff"
 SIDES = ("improvement", "omission", "hallucination")
 FIELDS = (
-    "x", "y", "width", "height", "misfit_mean", "misfit_max", "places", "inconsistent",
-    *SIDES, "nuclei_hr", "nuclei_sr", "vanished", "appeared",
+    "x", "y", "width", "height", "misfit_mean", "misfit_max", "places", "inconsistent", "beyond",
+    "invented", "seams", "trusted", *SIDES, "nuclei_hr", "nuclei_sr", "vanished", "appeared",
 )  # fmt: skip
-CONTRADICTS, VANISHED, APPEARED = "Contradicts the input", "Nucleus vanished", "Nucleus appeared"
+CONTRADICTS, INVENTS, SEAM = "Contradicts the input", "Invented on glass", "Tile border"
+VANISHED, APPEARED = "Nucleus vanished", "Nucleus appeared"
 """Classes in QuPath."""
 
 
@@ -37,35 +42,58 @@ class Findings:
 
     Attributes
     ----------
-    misfit : ndarray
-        The largest of each place.
-    sides : dict
-        Means over each place of improvement, omission and hallucination; empty without HR.
+    scale : Fraction
+    maps : dict
+        A value for each place: the largest ``misfit``; ``beyond``, the detail (rms) that the input
+        cannot carry; with a finer slide the means of `SIDES`; with a calibration ``doubt``, and
+        ``trusted`` (1 or 0; NaN where glass was not judged).
     rows, boxes : list
         Of ``places.csv``, a block each, and the places of each block.
+    seams : list of Seam
+    spectrum : Spectrum
+        Of tissue.
+    pattern : Pattern
     vanished, appeared : list of ndarray, shape (N, 3)
         x, y and diameter in um of blobs: output px.
     nuclei : bool
         Whether they were looked for.
-    tissue : ndarray of bool
-        Which places count.
+    tissue, glass : ndarray of bool
+        Which places count, and which are empty; the fringe of tissue is neither.
     threshold : float
     """
 
-    misfit: FloatMap
-    sides: dict[str, FloatMap] = field(default_factory=dict)
+    scale: Fraction
+    maps: dict[str, FloatMap]
     rows: list[dict[str, Any]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
+    seams: list[Seam] = field(default_factory=list)
+    spectrum: Spectrum = field(default_factory=Spectrum)
+    pattern: Pattern = field(init=False)
     vanished: list[NDArray[np.float64]] = field(default_factory=list)
     appeared: list[NDArray[np.float64]] = field(default_factory=list)
     nuclei: bool = False
     tissue: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    glass: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     threshold: float = float("nan")
+
+    def __post_init__(self) -> None:
+        self.pattern = Pattern(step=self.scale)
+
+    @property
+    def misfit(self) -> FloatMap:
+        """The largest of each place."""
+        return self.maps["misfit"]
 
     @property
     def flagged(self) -> NDArray[np.bool_]:
         """Places that contradict the input, glass too."""
         return self.misfit > self.threshold
+
+    @property
+    def invented(self) -> NDArray[np.bool_]:
+        """Places of glass that are not empty beyond what the input can carry."""
+        found: NDArray[np.bool_] = (self.maps["beyond"] > INVENTED) & self.glass
+        return found
 
     @property
     def inconsistent(self) -> int:
@@ -87,18 +115,66 @@ class Findings:
             f"above {self.threshold:.2f} grey levels ({how}).",
             f"Looked at through {chosen.degradation.name}, {chosen.why}; degraded output and input "
             f"differ by {chosen.rms:.2f} grey levels (rms).",
+            *self._by_itself(),
         ]
-        glass = ~self.tissue
-        if glass.any():
-            wrong = int((self.flagged & glass).sum())
-            said.append(f"Of {int(glass.sum())} places of glass, {wrong} contradict it.")
-        if not self.sides:
+        return said + self._beside_finer()
+
+    def _by_itself(self) -> list[str]:
+        """Spectrum, pattern, tile borders, glass."""
+        said = []
+        beyond, plain = self.spectrum.beyond(float(self.scale))
+        if np.isfinite(beyond):
+            said.append(
+                f"{beyond:.2%} of the variance of tissue lies beyond what the input can carry and "
+                f"is the model's own, right or wrong (the enlarged input: {plain:.2%})."
+            )
+        if self.pattern.wrong:
+            said.append(
+                f"PATTERN: px repeat every {self.scale.numerator} px, "
+                f"{self.pattern.amplitude:.2f} grey levels off: the trace of an upsampling layer."
+            )
+        elif self.pattern.looked:
+            said.append(
+                f"No pattern of the scale: px of one phase lie {self.pattern.amplitude:.2f} grey "
+                "levels off at most."
+            )
+        else:
+            said.append(
+                "A pattern of the scale was not looked for: it would repeat every "
+                f"{self.scale.numerator} px, and only 2 to {LARGEST_PERIOD} are looked at."
+            )
+        if self.seams:
+            worst = max(self.seams, key=lambda seam: (seam.step, seam.ratio))
+            said.append(
+                f"SEAMS: along {len(self.seams)} straight lines the output jumps and its input "
+                f"does not, the worst from px {worst.x0}, {worst.y0} ({worst.step:.1f} grey levels "
+                f"in the mean, {worst.ratio:.1f} times the energy of steps nearby)."
+            )
+        elif any(row["seams"] is not None for row in self.rows):
+            said.append("No line along which the output jumps as tiles do.")
+        else:
+            said.append("Tile borders were not looked for: the output is too small.")
+        if self.glass.any():
+            wrong = int((self.flagged & self.glass).sum())
+            made = int(self.invented.sum())
+            said.append(
+                f"Of {int(self.glass.sum())} places of glass, {wrong} contradict the input and {made} "
+                f"hold detail (above {INVENTED:g} grey levels) that it cannot carry."
+            )
+        else:
+            said.append("What is made of empty glass was not looked at: no place is glass.")
+        return said
+
+    def _beside_finer(self) -> list[str]:
+        said = []
+        if SIDES[0] not in self.maps:
             said.append(
                 "Detail that the input cannot carry was not checked: that takes a finer slide "
                 "(--hr)."
             )
             return said
-        seen = {k: v[self.tissue & ~np.isnan(v)] for k, v in self.sides.items()}
+        parts = {side: self.maps[side] for side in SIDES}
+        seen = {k: v[self.tissue & ~np.isnan(v)] for k, v in parts.items()}
         told = ", ".join(f"{side} {v.mean():.1%}" for side, v in seen.items() if v.size)
         said.append(
             f"Against the finer slide, of what differs in tissue: {told or 'nothing differs'}."
@@ -125,7 +201,7 @@ def write_findings(
     um_per_px: tuple[float, float] | None,
     document: dict[str, Any],
 ) -> None:
-    """Write ``places.csv``, a map for each number, ``suspect.geojson`` and ``audit.json``.
+    """Write ``places.csv``, ``map.ome.tiff``, ``suspect.geojson`` and ``audit.json``.
 
     Parameters
     ----------
@@ -137,22 +213,33 @@ def write_findings(
     document : dict
         What else ``audit.json`` says.
     """
-    flagged = found.flagged
+    counted = {"inconsistent": found.flagged, "invented": found.invented}
+    if "trusted" in found.maps:
+        counted["trusted"] = found.maps["trusted"] == 1
     for row, cells in zip(found.rows, found.boxes, strict=True):
-        row["inconsistent"] = int(flagged[cells.y : cells.bottom, cells.x : cells.right].sum())
+        part = np.s_[cells.y : cells.bottom, cells.x : cells.right]
+        row |= {name: int(places[part].sum()) for name, places in counted.items()}
     (folder / "places.csv").write_bytes(csv_table(FIELDS, found.rows, ".4g"))
     pixel = None if um_per_px is None else (um_per_px[0] * CELL_PX, um_per_px[1] * CELL_PX)
-    for name, values in {"misfit": found.misfit, **found.sides}.items():
-        _write_map(folder / f"{name}.ome.tiff", name, values, pixel)
+    _write_map(folder / MAP_NAME, found.maps, pixel)
     collection = {"type": "FeatureCollection", "features": _features(found, grid)}
     (folder / "suspect.geojson").write_text(json.dumps(collection), encoding="utf-8")
     summary = {
         "format": "wsisr-audit",
-        "format_version": 1,
+        "format_version": 2,
         **document,
         "threshold": found.threshold,
         "places": int(found.tissue.sum()),
         "inconsistent": found.inconsistent,
+        "invented_on_glass": int(found.invented.sum()),
+        "pattern": {
+            "looked_for": found.pattern.looked,
+            "period_px": found.scale.numerator,
+            "amplitude": found.pattern.amplitude if found.pattern.looked else None,
+            "wrong": found.pattern.wrong,
+        },
+        "seams": [asdict(seam) for seam in found.seams],
+        "spectrum": {**found.spectrum.record(), "scale": float(found.scale)},
         "place_px": CELL_PX * grid.num / grid.den,
         "wsisr": software(),
     }
@@ -160,16 +247,14 @@ def write_findings(
 
 
 def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
-    """Pieces that contradict the input, and nuclei, in px of the output."""
-    side = CELL_PX * grid.num / grid.den
-    shift = grid.made(grid.area)
-    # Pieces are numbered as `mask_to_polygons` orders them.
-    count, labels = cv2.connectedComponents(found.flagged.astype(np.uint8), connectivity=4)
-    worst = ndimage.maximum(found.misfit, labels, np.arange(1, count))
-    features = []
-    for polygon, value in zip(mask_to_polygons(found.flagged, side), worst, strict=True):
-        moved = shapely.affinity.translate(polygon, shift.x, shift.y)
-        features.append(feature(moved, CONTRADICTS, f"misfit {value:.2f}"))
+    """Pieces that contradict the input or are invented, seams, and nuclei; px of the output."""
+    features = [
+        *_pieces(grid, found.flagged, found.misfit, CONTRADICTS, "misfit"),
+        *_pieces(grid, found.invented, found.maps["beyond"], INVENTS, "detail"),
+    ]
+    for seam in found.seams:
+        line = shapely.LineString([(seam.x0, seam.y0), (seam.x1, seam.y1)])
+        features.append(feature(line, SEAM, f"{seam.ratio:.2f} times, {seam.step:.1f} grey levels"))
     for label, places in ((VANISHED, found.vanished), (APPEARED, found.appeared)):
         points = np.concatenate(places)[:, :2] if places else np.zeros((0, 2))
         if len(points):
@@ -177,27 +262,64 @@ def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
     return features
 
 
+def _pieces(
+    grid: Grid, mask: NDArray[np.bool_], values: FloatMap, label: str, called: str
+) -> list[dict[str, Any]]:
+    """Connected places as polygons, each with the largest of its values."""
+    if not mask.any():
+        return []
+    side, shift = CELL_PX * grid.num / grid.den, grid.made(grid.area)
+    # Pieces are numbered as `mask_to_polygons` orders them.
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    worst = ndimage.maximum(values, labels, np.arange(1, count))
+    made = []
+    for polygon, value in zip(mask_to_polygons(mask, side), worst, strict=True):
+        moved = shapely.affinity.translate(polygon, shift.x, shift.y)
+        made.append(feature(moved, label, f"{called} {value:.2f}"))
+    return made
+
+
 def _write_map(
-    path: Path, name: str, values: FloatMap, um_per_px: tuple[float, float] | None
+    path: Path, maps: dict[str, FloatMap], um_per_px: tuple[float, float] | None
 ) -> None:
+    """All maps as the channels of one OME-TIFF."""
+    height, width = next(iter(maps.values())).shape
     facts = OmeFacts(
-        name=name,
-        width_px=values.shape[1],
-        height_px=values.shape[0],
+        name="audit",
+        width_px=width,
+        height_px=height,
         um_per_px=um_per_px,
         magnification=None,
-        notice=f"{name} of each place of {CELL_PX} input px",
+        notice=f"one px for each place of {CELL_PX} input px; not for diagnosis",
         provenance={"wsisr": software()},
         channels=1,
+        planes=tuple(maps),
         type="float",
     )
     with tifffile.TiffWriter(path) as file:
-        file.write(
-            values,
-            description=ome_xml(facts),
-            metadata=None,
-            compression="zlib",
-            photometric="minisblack",
-            tile=(256, 256),
-            software=software(),
-        )
+        for number, values in enumerate(maps.values()):
+            file.write(
+                values,
+                description=None if number else ome_xml(facts),
+                metadata=None,
+                compression="zlib",
+                photometric="minisblack",
+                tile=(256, 256),
+                software=software(),
+            )
+
+
+def read_maps(folder: Path) -> dict[str, FloatMap]:
+    """The maps of an audit by name.
+
+    Raises
+    ------
+    ValueError
+        The file is none of an audit.
+    """
+    with tifffile.TiffFile(folder / MAP_NAME) as file:
+        root = ElementTree.fromstring((file.ome_metadata or "").encode())
+        names = [str(c.get("Name")) for c in root.iter(f"{{{NAMESPACE}}}Channel")]
+        if len(names) != len(file.pages):
+            raise ValueError(f"{MAP_NAME} has {len(file.pages)} pages and {len(names)} names")
+        return {name: page.asarray() for name, page in zip(names, file.pages, strict=True)}

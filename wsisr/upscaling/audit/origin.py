@@ -13,6 +13,7 @@ from wsisr.errors import ConfigError
 from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame, plan_frame
 from wsisr.slides.protocol import SlideInfo
+from wsisr.upscaling.audit.misfit import step_of
 from wsisr.upscaling.ome import NAMESPACE, PROVENANCE
 from wsisr.upscaling.source import Plane, plan_plane, plane_region, plane_that_is
 
@@ -29,8 +30,8 @@ class Origin:
     plane : Plane
         Of the input.
     frame : Frame
-    model, trained_on : str
-        Name, and degradation it was trained on; empty where the output does not say.
+    model, trained_on, weights_sha256 : str
+        Name, degradation it was trained on, and its weights; empty where the output does not say.
     stated : bool
         Whether the output said all this, and not the user.
     """
@@ -40,6 +41,29 @@ class Origin:
     model: str
     trained_on: str
     stated: bool
+    weights_sha256: str = ""
+
+    @property
+    def scale(self) -> float:
+        """The scale that was asked for, from sizes that are rounded to whole px.
+
+        Raises
+        ------
+        ConfigError
+            It is no ratio of small whole numbers.
+        """
+        frame = self.frame
+        step = step_of(round(frame.scale_x, 3))
+        drift = max(
+            abs(frame.lr_width_px * step.numerator / step.denominator - frame.width_px),
+            abs(frame.lr_height_px * step.numerator / step.denominator - frame.height_px),
+        )
+        if drift > 0.5:
+            raise ConfigError(
+                f"{frame.width_px} x {frame.height_px} px of output on {frame.lr_width_px} x "
+                f"{frame.lr_height_px} px of input are no scale that can be audited."
+            )
+        return step.numerator / step.denominator
 
 
 def stated_facts(output: Path) -> dict[str, str]:
@@ -141,6 +165,7 @@ def find_origin(
         model=facts.get("model", ""),
         trained_on=facts.get("trained_on_degradation", "").replace("not recorded", ""),
         stated=bool(facts) and scale is None,
+        weights_sha256=facts.get("weights_sha256", ""),
     )
 
 

@@ -1,33 +1,32 @@
 """One output audited: block by block, then what its blocks have in common.
 
-Against the input alone, `misfit` says where the output contradicts it. With a finer slide of the
-same glass, `wsisr.metrics.correctness` classes what was added, and nuclei that appear or vanish are
-listed. Memory holds one block and one number for each place of 16 input px.
+Against the input alone, `misfit` says where the output contradicts it, and `artefacts` what no
+input can have given. With a finer slide of the same glass, `wsisr.metrics.correctness` classes what
+was added, and nuclei that appear or vanish are listed. Memory holds one block and some numbers for
+each place of 16 input px.
 """
 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from wsisr.errors import ConfigError
 from wsisr.files import staged_files
 from wsisr.geometry import Box
-from wsisr.inference import bicubic
-from wsisr.metrics.correctness import correctness
-from wsisr.metrics.nuclei import COARSEST_UM_PER_PX, nuclei_change
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import Slide, UInt8Array
-from wsisr.upscaling.audit.findings import SIDES, Findings, write_findings
-from wsisr.upscaling.audit.grid import Grid
+from wsisr.slides.protocol import Slide
+from wsisr.upscaling.audit.artefacts import find_seams, split_bands
+from wsisr.upscaling.audit.findings import Findings, write_findings
+from wsisr.upscaling.audit.finer import look_closer
+from wsisr.upscaling.audit.grid import place_means
 from wsisr.upscaling.audit.misfit import (
     CELL_PX,
-    FloatMap,
+    Chosen,
     cells_of,
     choose,
     degraded,
@@ -37,13 +36,16 @@ from wsisr.upscaling.audit.misfit import (
     whole_of,
 )
 from wsisr.upscaling.audit.origin import Origin, find_origin
+from wsisr.upscaling.audit.pictures import Pictures
 from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
-from wsisr.upscaling.compare import enlarged, match_finer, read_finer
-from wsisr.upscaling.source import read_plane
 
+EDGE_PX = 8
+"""Input px along the border of an input where a network pads, which is no border of its tiles."""
 TRIED = 12
 """Blocks by which the degradation is chosen."""
+Page = Callable[[Path], object]
+"""Writes the page of a folder of findings: `wsisr.reporting.write_report`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,27 +108,13 @@ class AuditResult:
         return "\n".join((*self.sentences, f"Written: {self.folder}"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Finer:
-    """The finer slide and the enlarged input, at the grid of the output."""
-
-    high: Slide
-    low: Slide
-    made: Slide
-    origin: Origin
-
-    def read(self, box: Box) -> tuple[UInt8Array, UInt8Array]:
-        """HR and enlarged LR of a box in px of the output file."""
-        plane, frame = self.origin.plane, self.origin.frame
-        match = match_finer(plane, frame, self.made.info, self.high.info)
-        hr = read_finer(self.high, match, frame, box)
-        return hr, bicubic.to_grey(enlarged(self.low, plane, frame, box))
+def audit_folder(output: Path) -> Path:
+    """Where the findings on an output go by default."""
+    return output.with_name(output.name + ".audit")
 
 
 def audit(
-    request: AuditRequest,
-    report: Reporter = silent,
-    page: Callable[[Path], object] = lambda folder: None,
+    request: AuditRequest, report: Reporter = silent, page: Page = lambda folder: None
 ) -> AuditResult:
     """Audit an output and write ``places.csv``, maps, ``suspect.geojson`` and ``audit.json``.
 
@@ -138,12 +126,10 @@ def audit(
     WsisrError
         The output was made from something else, the finer slide shows another field, ...
     """
-    folder = request.folder or request.output.with_name(request.output.name + ".audit")
     with (
         ExitStack() as stack,
         open_slide(request.lr, mpp=request.mpp) as low,
         open_slide(request.output) as made,
-        staged_files(folder, "audit") as staged,
     ):
         origin = find_origin(
             request.output,
@@ -152,42 +138,44 @@ def audit(
             scale=request.scale,
             magnification=request.magnification,
         )
-        scale = _scale_of(origin)
-        grid = Grid.of(origin, scale)
+        high = None if request.hr is None else stack.enter_context(open_slide(request.hr))
+        return audit_pictures(Pictures(made, low, origin, high), request, report, page)
 
-        def pair(block: Box) -> tuple[UInt8Array, UInt8Array]:
-            there = grid.made(block)
-            sr = made.read_level(0, there.x, there.y, there.width, there.height)
-            return sr, read_plane(low, origin.plane, block)
 
+def audit_made(
+    made: Slide, low: Slide, origin: Origin, output: Path, report: Reporter, page: Page
+) -> AuditResult:
+    """Audit what was just made, before it has its name `output`."""
+    request = AuditRequest(output=output, lr=low.info.path)
+    return audit_pictures(Pictures(made, low, origin), request, report, page)
+
+
+def audit_pictures(
+    pictures: Pictures, request: AuditRequest, report: Reporter, page: Page
+) -> AuditResult:
+    """The same of slides that are open."""
+    folder = request.folder or audit_folder(request.output)
+    scale, grid, origin = pictures.scale, pictures.grid, pictures.origin
+    with staged_files(folder, "audit") as staged:
         blocks = list(grid.blocks())
-        some = [pair(block) for block in blocks[:: max(1, len(blocks) // TRIED)][:TRIED]]
+        tried = blocks[:: max(1, len(blocks) // TRIED)][:TRIED]
+        some = [pictures.pair(block) for block in tried]
         chosen = choose(some, scale, request.degradation, origin.trained_on)
         whole = whole_of(some, scale, chosen.degradation)
-        found = Findings(misfit=np.zeros(grid.shape, np.float32))
+        tissue, glass, note = _tissue(pictures)
+        found = Findings(
+            scale=step_of(scale),
+            maps={name: np.zeros(grid.shape, np.float32) for name in ("misfit", "beyond")},
+            tissue=tissue,
+            glass=glass,
+        )
         for number, block in enumerate(blocks, 1):
-            wide, cells = grid.wider(block), grid.cells(block)
-            sr, lr = pair(wide)
-            values = misfit(degraded(sr, lr.shape[:2], scale, chosen.degradation), lr)
-            inner = values[block.y - wide.y :, block.x - wide.x :][: block.height, : block.width]
-            found.misfit[cells.y : cells.bottom, cells.x : cells.right] = cells_of(inner)
-            there = grid.made(block)
-            found.rows.append(
-                {name: getattr(there, name) for name in ("x", "y", "width", "height")}
-                | {"misfit_mean": float(inner.mean()), "misfit_max": float(inner.max())}
-                | {"places": cells.width * cells.height}
-            )
-            found.boxes.append(cells)
+            _look(found, pictures, chosen, block)
             report(ProgressEvent(stage="audit", done=number, total=len(blocks), unit="block"))
-        finer = None
-        if request.hr is not None:
-            high = stack.enter_context(open_slide(request.hr))
-            finer = _Finer(high=high, low=low, made=made, origin=origin)
-            _look_closer(found, finer, grid, blocks, report)
-        found.tissue, note = _tissue(low, origin, grid)
-        if request.threshold is None:
-            found.threshold = outside(found.misfit, found.tissue)
-        else:
+        if pictures.high is not None:
+            look_closer(found, pictures, report)
+        found.threshold = outside(found.misfit, tissue)
+        if request.threshold is not None:
             found.threshold = request.threshold
         said = [*found.sentences(chosen, request.threshold is not None), whole.sentence()]
         if note:
@@ -195,9 +183,9 @@ def audit(
         if not origin.stated:
             said.append("How the output was made is as you said; it does not say so itself.")
         worst = worst_places(found, grid)
-        for number, (_, field) in enumerate(worst, 1):
-            sr, lr = pair(field)
-            hr = None if finer is None else finer.read(grid.made(field))[0]
+        for number, (_, place) in enumerate(worst, 1):
+            sr, lr = pictures.pair(place)
+            hr = None if pictures.high is None else pictures.hr(place)
             save_place(staged, number, lr, sr, hr)
         document = {
             "output": request.output.name,
@@ -208,114 +196,69 @@ def audit(
             "sentences": said,
             "wrong_as_a_whole": whole.wrong,
             "worst": [
-                {"misfit": value, "field_px": asdict(grid.made(field))} for value, field in worst
+                {"misfit": value, "field_px": asdict(grid.made(place))} for value, place in worst
             ],
         }
         write_findings(staged, found, grid, origin.plane.um_per_px, document)
         page(staged)
     return AuditResult(
         folder=folder,
-        places=int(found.tissue.sum()),
+        places=int(tissue.sum()),
         inconsistent=found.inconsistent,
         threshold=found.threshold,
         sentences=tuple(said),
     )
 
 
-def _look_closer(
-    found: Findings, finer: _Finer, grid: Grid, blocks: list[Box], report: Reporter
-) -> None:
-    """Class what differs from the finer slide, and look for nuclei where it can show them."""
-    um, frame = finer.origin.plane.um_per_px, finer.origin.frame
-    fine = None if um is None else (um[0] * um[1] / frame.scale_x / frame.scale_y) ** 0.5
-    found.nuclei = fine is not None and fine <= COARSEST_UM_PER_PX
-    found.sides = {side: np.full(grid.shape, np.nan, np.float32) for side in SIDES}
-    for number, (block, row) in enumerate(zip(blocks, found.rows, strict=True), 1):
-        cells, there, around = grid.cells(block), grid.made(block), grid.made(grid.wider(block))
-        sr = finer.made.read_level(0, around.x, around.y, around.width, around.height)
-        hr, plain = finer.read(around)
-        inside = Box(
-            x=there.x - around.x, y=there.y - around.y, width=there.width, height=there.height
-        )
-        cut = slice(inside.y, inside.bottom), slice(inside.x, inside.right)
-        classes = correctness(sr[cut], hr[cut], plain[cut])
-        row |= {side: classes.means()[side] for side in SIDES}
-        for side in SIDES:
-            part = found.sides[side][cells.y : cells.bottom, cells.x : cells.right]
-            part[:] = _means(getattr(classes, side), cells)
-        if found.nuclei and fine is not None:
-            row |= _nuclei(found, sr, hr, fine, inside, there)
-        report(ProgressEvent(stage="compare", done=number, total=len(blocks), unit="block"))
-
-
-def _means(values: FloatMap, cells: Box) -> FloatMap:
-    """Means over the places of a block, of the px that have a class; NaN where none has."""
-    # Places are of real size in output px: their edges are rounded.
-    rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]
-    columns = np.linspace(0, values.shape[1], cells.width + 1).round().astype(int)[:-1]
-
-    def sums(of: NDArray[Any]) -> NDArray[np.float64]:
-        whole = np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
-        return whole.astype(np.float64)
-
-    seen = ~np.isnan(values)
-    count, total = sums(seen.astype(np.float64)), sums(np.where(seen, values, 0.0))
-    out = np.full(count.shape, np.nan)
-    np.divide(total, count, out=out, where=count > 0)
-    return out.astype(np.float32)
-
-
-def _nuclei(
-    found: Findings, sr: UInt8Array, hr: UInt8Array, um: float, inside: Box, there: Box
-) -> dict[str, int]:
-    """Nuclei whose centres lie in the block itself; their places go to `found`."""
-    change = nuclei_change(sr, hr, um)
-    counts = {}
-    for name, places in (("vanished", change.vanished_um), ("appeared", change.appeared_um)):
-        y, x = places[:, 0] / um - inside.y, places[:, 1] / um - inside.x
-        own = (x >= 0) & (y >= 0) & (x < inside.width) & (y < inside.height)
-        getattr(found, name).append(
-            np.stack((x[own] + 0.5 + there.x, y[own] + 0.5 + there.y, places[own, 2]), axis=1)
-        )
-        counts[name] = int(own.sum())
-    share = inside.width * inside.height / (sr.shape[0] * sr.shape[1])
-    # Of the block with its context, by area: what the shares are counted against.
-    return counts | {"nuclei_hr": round(change.hr * share), "nuclei_sr": round(change.sr * share)}
-
-
-def _scale_of(origin: Origin) -> float:
-    """The scale that was asked for, from sizes that are rounded to whole px.
-
-    Raises
-    ------
-    ConfigError
-        It is no ratio of small whole numbers.
-    """
-    frame = origin.frame
-    step = step_of(round(frame.scale_x, 3))
-    drift = max(
-        abs(frame.lr_width_px * step.numerator / step.denominator - frame.width_px),
-        abs(frame.lr_height_px * step.numerator / step.denominator - frame.height_px),
+def _look(found: Findings, pictures: Pictures, chosen: Chosen, block: Box) -> None:
+    """Everything that a block says beside its own input."""
+    grid, step = pictures.grid, found.scale
+    wide, cells, there = grid.wider(block), grid.cells(block), grid.made(block)
+    sr, lr, plain = pictures.with_plain(wide)
+    values = misfit(degraded(sr, lr.shape[:2], pictures.scale, chosen.degradation), lr)
+    inner = values[block.y - wide.y :, block.x - wide.x :][: block.height, : block.width]
+    at = np.s_[cells.y : cells.bottom, cells.x : cells.right]
+    found.misfit[at] = cells_of(inner)
+    y, x = ((a - b) * step.numerator // step.denominator
+            for a, b in ((block.y, wide.y), (block.x, wide.x)))  # fmt: skip
+    cut = np.s_[y : y + there.height, x : x + there.width]
+    made = sr.astype(np.float32)
+    # Glass has a spectrum of its own, and would thin out that of tissue.
+    spectrum = found.spectrum if found.tissue[at].any() else type(found.spectrum)()
+    beyond = split_bands(made.mean(axis=2), plain.mean(axis=2), float(step), spectrum)
+    rms = np.sqrt(place_means(np.square(beyond[cut]), cells))
+    found.maps["beyond"][at] = rms
+    found.pattern.add(made[cut] - plain[cut])
+    seams = find_seams(made[cut], plain[cut], step, there)
+    whole = grid.made(grid.area)
+    margin = float(EDGE_PX * step)
+    found.seams += (seam for seam in seams or () if seam.inside(whole, margin))
+    found.rows.append(
+        {name: getattr(there, name) for name in ("x", "y", "width", "height")}
+        | {"misfit_mean": float(inner.mean()), "misfit_max": float(inner.max())}
+        | {"places": cells.width * cells.height, "beyond": float(rms.mean())}
+        | {"seams": None if seams is None else len(seams)}
     )
-    if drift > 0.5:
-        raise ConfigError(
-            f"{frame.width_px} x {frame.height_px} px of output on {frame.lr_width_px} x "
-            f"{frame.lr_height_px} px of input are no scale that can be audited."
-        )
-    return step.numerator / step.denominator
+    found.boxes.append(cells)
 
 
-def _tissue(low: Slide, origin: Origin, grid: Grid) -> tuple[NDArray[np.bool_], str]:
-    """Which places hold tissue, and a sentence where none is told from glass."""
-    tissue = find_background(low, mask=True).tissue
+def _tissue(pictures: Pictures) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+    """Which places hold tissue, which are glass, and a sentence where none is told from it.
+
+    Glass has no tissue in or beside it: the fringe of tissue is neither.
+    """
+    grid, factor = pictures.grid, pictures.origin.plane.factor
+    tissue = find_background(pictures.low, mask=True).tissue
     everything = np.ones(grid.shape, bool)
     if tissue is None:
-        return everything, "Tissue was not told from glass: all places count."
-    area, factor = grid.area, origin.plane.factor
+        return everything, ~everything, "Tissue was not told from glass: all places count."
+    area = grid.area
     rows, columns = (axis.ravel() for axis in np.mgrid[0 : grid.shape[0], 0 : grid.shape[1]])
     x, y = area.x + columns * CELL_PX, area.y + rows * CELL_PX
     # The last of a side are narrower.
     width, height = np.minimum(CELL_PX, area.right - x), np.minimum(CELL_PX, area.bottom - y)
-    boxes = np.stack((x, y, width, height), axis=1) * factor
-    mostly = tissue.fraction(boxes).reshape(grid.shape) > 0.5
-    return (mostly, "") if mostly.any() else (everything, "No place is mostly tissue: all count.")
+    share = tissue.fraction(np.stack((x, y, width, height), axis=1) * factor).reshape(grid.shape)
+    if not (share > 0.5).any():
+        return everything, ~everything, "No place is mostly tissue: all count."
+    glass = ndimage.maximum_filter(share, 3, mode="nearest") == 0
+    return share > 0.5, glass, ""

@@ -1,0 +1,90 @@
+"""What is looked at of an output: itself, its input, the input enlarged, a finer slide."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from wsisr.geometry import Box
+from wsisr.inference import bicubic
+from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.upscaling.audit.grid import Grid
+from wsisr.upscaling.audit.misfit import FloatMap, step_of
+from wsisr.upscaling.audit.origin import Origin
+from wsisr.upscaling.compare import Match, match_finer, read_finer
+from wsisr.upscaling.source import read_plane
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Open slides, read by boxes of plane px.
+
+    Attributes
+    ----------
+    made, low : Slide
+        Output and input.
+    origin : Origin
+    high : Slide or None
+        A finer slide of the same glass.
+    """
+
+    made: Slide
+    low: Slide
+    origin: Origin
+    high: Slide | None = None
+
+    @cached_property
+    def scale(self) -> float:
+        """See `Origin.scale`."""
+        return self.origin.scale
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid.of(self.origin, self.scale)
+
+    @cached_property
+    def um_per_px(self) -> float | None:
+        """Of the output."""
+        um, frame = self.origin.plane.um_per_px, self.origin.frame
+        return None if um is None else (um[0] * um[1] / frame.scale_x / frame.scale_y) ** 0.5
+
+    def sr(self, box: Box) -> UInt8Array:
+        """The output."""
+        there = self.grid.made(box)
+        return self.made.read_level(0, there.x, there.y, there.width, there.height)
+
+    def lr(self, box: Box) -> UInt8Array:
+        """The input."""
+        return read_plane(self.low, self.origin.plane, box)
+
+    def pair(self, box: Box) -> tuple[UInt8Array, UInt8Array]:
+        """Output and input."""
+        return self.sr(box), self.lr(box)
+
+    def with_plain(self, box: Box) -> tuple[UInt8Array, UInt8Array, FloatMap]:
+        """Output, input and enlarged input, all read once."""
+        plane, halo = self.origin.plane, bicubic.HALO_PX
+        x, y = max(0, box.x - halo), max(0, box.y - halo)
+        right, bottom = (
+            min(plane.width_px, box.right + halo),
+            min(plane.height_px, box.bottom + halo),
+        )
+        need = Box(x=x, y=y, width=right - x, height=bottom - y)
+        around = self.lr(need)
+        step = step_of(self.scale)
+        out = Box(
+            **{name: v * step.numerator // step.denominator for name, v in asdict(box).items()}
+        )
+        plain = np.clip(bicubic.enlarge(around, need, self.origin.frame, out), 0, 255)
+        inside = around[box.y - y : box.bottom - y, box.x - x : box.right - x]
+        return self.sr(box), inside, plain
+
+    @cached_property
+    def _match(self) -> Match:
+        assert self.high is not None
+        return match_finer(self.origin.plane, self.origin.frame, self.made.info, self.high.info)
+
+    def hr(self, box: Box) -> UInt8Array:
+        """The finer slide, at the grid of the output."""
+        assert self.high is not None
+        return read_finer(self.high, self._match, self.origin.frame, self.grid.made(box))
