@@ -158,8 +158,8 @@ class Findings:
             wrong = int((self.flagged & self.glass).sum())
             made = int(self.invented.sum())
             said.append(
-                f"Of {int(self.glass.sum())} places of glass, {wrong} contradict the input and {made} "
-                f"hold detail (above {INVENTED:g} grey levels) that it cannot carry."
+                f"Of {int(self.glass.sum())} places of glass, {wrong} contradict the input and "
+                f"{made} hold detail (above {INVENTED:g} grey levels) that it cannot carry."
             )
         else:
             said.append("What is made of empty glass was not looked at: no place is glass.")
