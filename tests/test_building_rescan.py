@@ -95,8 +95,8 @@ def _check_first_rules(prepared: Prepared, record: Record) -> None:
     ):
         patch.setattr(rescan, "register_pair", watched)
         for form in (reading, replace(reading, scans=scans)):
-            ((row, arrays),) = source.read_recorded(form, columns, np.array([3]))
-            assert row == 3 and arrays["40x"].shape == (256, 256, 3)
+            (pair,) = source.read_recorded(form, columns, np.array([3]))
+            assert pair.index == 3 and pair.arrays["40x"].shape == (256, 256, 3)
     assert sides == [(None, True), (4, False)]
 
 

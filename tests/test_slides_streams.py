@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from wsisr.slides import open_slide
-from wsisr.slides.streams import LevelStreams, NotKept, decode_stream, level_streams
+from wsisr.slides.decode import decode_stream
+from wsisr.slides.streams import LevelStreams, NotKept, level_streams
 from wsisr.slides.tiles import TiledSlide
 from wsisr.testing import SlideSpec, write_slide
 

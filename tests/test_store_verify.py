@@ -269,8 +269,10 @@ def test_slides_that_are_called_alike_are_no_shared_patients(tmp_path: Path) -> 
 def test_overlap_is_shared_area(
     ours: list[tuple[int, int]], theirs: list[tuple[int, int]], field: int
 ) -> None:
-    hit = overlapping(
-        np.array(ours, np.int64).reshape(-1, 2), np.array(theirs, np.int64).reshape(-1, 2), field
-    )
+    def boxes(corners: list[tuple[int, int]]) -> np.ndarray:
+        places = np.array(corners, np.float64).reshape(-1, 2)
+        return np.concatenate([places, places + field], axis=1)
+
+    hit = overlapping(boxes(ours), boxes(theirs))
     expected = [any(abs(x - a) < field and abs(y - b) < field for a, b in theirs) for x, y in ours]
     assert hit.tolist() == expected

@@ -106,7 +106,7 @@ def command(
     private_ids: Annotated[
         bool, typer.Option("--private-ids", help="Slide ids are pseudonyms too; no file is named.")
     ] = False,
-    codec: Annotated[str | None, typer.Option(help="raw (default), small or zstd.")] = None,
+    codec: Annotated[str | None, typer.Option(help="raw (default), small, zstd or slide.")] = None,
     scale_counts: Annotated[
         float,
         typer.Option(help="All counts of the manifest times this, e.g. 0.01 for a trial."),

@@ -18,7 +18,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import ANY, SlideShare, patch_numbers
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
-from wsisr.building.records import ScanRecord, load_mask, load_scan
+from wsisr.building.records import Reading, ScanRecord, load_mask, load_scan
 from wsisr.building.sources import Source, source_kind
 from wsisr.building.staging import staged
 from wsisr.errors import BuildError
@@ -26,12 +26,15 @@ from wsisr.registration import LevelTransform, PairCertificate
 from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.runners import own_threads
 from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.streams import NotKept
 from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
 from wsisr.store.lock import ORPHAN_WAIT_S
+from wsisr.store.presets import SLIDE
 from wsisr.store.schema import layer_column
-from wsisr.store.writer import SlideWriter
+from wsisr.store.tile_array import TilePlan
+from wsisr.store.writer import SlideWriter, read_store_attributes
 
 NO_REASON = -1
 
@@ -64,6 +67,8 @@ class ExtractResult:
     shortfall : int
         Pairs that its share wanted and its reserve could not fill.
     funnel : dict of str to int
+    not_tiled : str
+        Why its HR is not kept as the slide's own tiles, where that was asked for.
     """
 
     slide_id: str
@@ -71,6 +76,7 @@ class ExtractResult:
     kept: int
     shortfall: int
     funnel: dict[str, int]
+    not_tiled: str = ""
 
 
 def extract_slide(
@@ -93,11 +99,47 @@ def extract_slide(
     record = load_scan(scan_folder, task.slide_id)
     if record is None:
         raise BuildError(f"{task.slide_id}: its scan is gone; run the build again.")
+    job = _Job(task, manifest, share, record, scan_folder, store, wait_s)
+    with staged(task) as here:
+        if read_store_attributes(store)["codec"] != SLIDE:
+            return _extract(job, here)
+        try:
+            return _extract(job, here, tiled=True)
+        except NotKept as reason:
+            return _extract(job, here, not_tiled=str(reason))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `extract_slide` was given, and the scan."""
+
+    task: SlideTask
+    manifest: Manifest
+    share: SlideShare
+    record: ScanRecord
+    scan_folder: Path
+    store: Path
+    wait_s: float
+
+
+def _extract(
+    job: _Job, here: SlideTask, *, tiled: bool = False, not_tiled: str = ""
+) -> ExtractResult:
+    """Extract a slide from where it lies now.
+
+    Raises
+    ------
+    NotKept
+        If it is `tiled` and its own tiles cannot be kept; nothing of it is in the store then.
+    """
+    task, manifest, share, record = job.task, job.manifest, job.share, job.record
+    scan_folder, store = job.scan_folder, job.store
     kind, backend = source_kind(manifest), record.info.backend
-    with staged(task) as here, closing(kind.open(here, manifest, backend)) as source:
+    with closing(kind.open(here, manifest, backend)) as source:
         _refuse_changed(source, task, record)
+        plan = tile_plan(source, record.reading) if tiled else None
         writer = StoreWriter.attach(store, threads=own_threads()).slide(
-            task.slide_id, source.arrays(record.reading), wait_s
+            task.slide_id, source.arrays(record.reading), job.wait_s, plan
         )
         try:
             rows = Rows()
@@ -106,6 +148,8 @@ def extract_slide(
             damage = check_damage(source.slides)
             columns = row_columns(record, rows, manifest, share)
             attributes = slide_attributes(task, record, share, rows, manifest, columns)
+            if not_tiled:
+                attributes["not_tiled"] = not_tiled
             if damage:  # the scan had met some of them
                 told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
                 attributes["notes"] = [*told, *damage]
@@ -132,6 +176,25 @@ def extract_slide(
         kept=kept,
         shortfall=0 if wanted is None else max(0, wanted - kept),
         funnel=attributes["funnel"],
+        not_tiled=not_tiled,
+    )
+
+
+def tile_plan(source: Source, reading: Reading) -> TilePlan:
+    """How a source's HR is kept as the slide's own tiles; from now on it is read so.
+
+    Raises
+    ------
+    NotKept
+        Why that cannot be.
+    """
+    streams = source.keep_tiles(reading)
+    return TilePlan(
+        array=reading.geometry.hr.name,
+        kind=streams.kind,
+        tile_px=streams.grid.tile_width_px,
+        rows=streams.grid.rows,
+        columns=streams.grid.columns,
     )
 
 
@@ -198,7 +261,8 @@ def _extract_batch(
         if len(rows.samples) < SHEET_PAIRS and coarse in pair.arrays:
             caption = f"row {len(rows.index)}"
             rows.samples.append((pair.arrays[coarse], pair.arrays[fine], caption))
-        writer.append({name: array[np.newaxis] for name, array in pair.arrays.items()})
+        blocks = {name: array[np.newaxis] for name, array in pair.arrays.items()}
+        writer.append(blocks, () if pair.window is None else (pair.window,))
         rows.index.append(int(batch[pair.index]))
         rows.kept.append(pair.certificate is None or pair.certificate.accepted)
 

@@ -289,6 +289,19 @@ def _belongs(store: PairStore, slide_id: str, split: str) -> NDArray[np.bool_]:
     return mine
 
 
+def _not_tiled(store: PairStore) -> list[str]:
+    """Slides whose own tiles are not kept although that was asked for, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for slide_id, view in store.slides.items():
+        if reason := view.attributes.get("not_tiled"):
+            reasons.setdefault(reason, []).append(slide_id)
+    return [
+        f"{len(names)} of {len(store.slides)} slides are stored as codec small, not as their own "
+        f"tiles (first {names[0]}): {reason}."
+        for reason, names in sorted(reasons.items())
+    ]
+
+
 def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> tuple[str, ...]:
     """What a person should know before training on this."""
     notes = []
@@ -316,6 +329,7 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
             f"No pairs in {' and '.join(empty)}: there are too few patients, or their slides gave "
             "nothing."
         )
+    notes += _not_tiled(store)
     damaged = [
         slide_id
         for slide_id, view in store.slides.items()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wsisr.building.extract import tile_plan
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
@@ -24,8 +25,8 @@ from wsisr.building.record import (
     unpack_column,
     unpack_mask,
 )
-from wsisr.building.records import RULES
-from wsisr.building.sources import fingerprints, recorded_fingerprints, source_kind
+from wsisr.building.records import RULES, Reading
+from wsisr.building.sources import Pair, Source, fingerprints, recorded_fingerprints, source_kind
 from wsisr.building.state import BuildRequest, Prepared, failed_slides
 from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
@@ -33,11 +34,18 @@ from wsisr.host import package_versions
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Runner, Task
 from wsisr.selection.pseudonyms import pseudonyms_of
-from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.streams import NotKept
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
 from wsisr.store.digests import PatchDigests, patch_digests
 from wsisr.store.layout import StorePaths
-from wsisr.store.schema import DIGEST, PATCH_DIGEST, digest_algorithm
+from wsisr.store.schema import (
+    DIGEST,
+    PATCH_DIGEST,
+    WRITTEN_ATTRIBUTES,
+    WRITTEN_COLUMNS,
+    digest_algorithm,
+)
+from wsisr.store.tile_array import TilePlan
 from wsisr.store.writer import SlideWriter, read_store_attributes
 
 STREAM_COLOURS = 2
@@ -45,7 +53,6 @@ STREAM_COLOURS = 2
 CHUNK_BYTES = 128 << 20
 """Pixels of one slide that are held while their rows are put in the recorded order."""
 _SET_BY_STORE = ("format", "format_version", "codec", "digest")
-_SET_BY_WRITER = ("arrays", "patches", "digest", "state")
 
 
 def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
@@ -261,23 +268,23 @@ def rebuild_slide(
     attributes = entry["attributes"]
     specs = [ArraySpec.from_attributes(spec) for spec in entry["arrays"]]
     columns = {name: unpack_column(packed) for name, packed in entry["columns"].items()}
-    digests = PatchDigests(algorithm, columns.pop(DIGEST))
-    writer = StoreWriter.attach(store).slide(task.slide_id, specs)
+    digests = PatchDigests(algorithm, columns[DIGEST])
     reading = reading_of(entry)
-    with (
-        closing(source_kind(manifest).open(task, manifest, attributes["backend"])) as source,
-        writer,
-    ):
+    with closing(source_kind(manifest).open(task, manifest, attributes["backend"])) as source:
+        plan = _recorded_tiles(source, task, reading) if attributes.get("tiled") else None
         per_row = sum(3 * spec.size_px**2 for spec in specs)
-        step = max(1, CHUNK_BYTES // (2 * per_row))
+        # Of kept tiles each patch holds up to four until it is written.
+        step = max(1, CHUNK_BYTES // ((2 if plan is None else 6) * per_row))
         total = len(digests.values)
-        for start in range(0, total, step):
-            rows = np.arange(start, min(start + step, total))
-            patches = dict(source.read_recorded(reading, columns, rows))
-            for row in rows.tolist():
-                _append(writer, patches, row, digests, task, specs, rules)
-        own = {key: value for key, value in attributes.items() if key not in _SET_BY_WRITER}
-        digest = writer.finish(columns, unpack_mask(entry["tissue"]), own)
+        with StoreWriter.attach(store).slide(task.slide_id, specs, tiles=plan) as writer:
+            for start in range(0, total, step):
+                rows = np.arange(start, min(start + step, total))
+                pairs = {p.index: p for p in source.read_recorded(reading, columns, rows)}
+                for row in rows.tolist():
+                    _append(writer, pairs, row, digests, task, specs, rules)
+            own = {key: value for key, value in attributes.items() if key not in WRITTEN_ATTRIBUTES}
+            given = {name: v for name, v in columns.items() if name not in WRITTEN_COLUMNS}
+            digest = writer.finish(given, unpack_mask(entry["tissue"]), own)
     if digest != attributes["digest"]:
         StoreWriter.attach(store).remove(task.slide_id)
         raise BuildError(
@@ -287,20 +294,30 @@ def rebuild_slide(
     return total
 
 
+def _recorded_tiles(source: Source, task: SlideTask, reading: Reading) -> TilePlan:
+    try:
+        return tile_plan(source, reading)
+    except NotKept as reason:
+        raise BuildError(
+            f"{task.slide_id}: the record keeps the slide's own tiles, and here {reason}."
+        ) from reason
+
+
 def _append(
     writer: SlideWriter,
-    patches: Mapping[int, Mapping[str, UInt8Array]],
+    pairs: Mapping[int, Pair],
     row: int,
     digests: PatchDigests,
     task: SlideTask,
     specs: Sequence[ArraySpec],
     rules: int,
 ) -> None:
-    arrays = patches.get(row)
-    blocks = None if arrays is None else {spec.name: arrays[spec.name][None] for spec in specs}
+    pair = pairs.get(row)
+    blocks = None if pair is None else {spec.name: pair.arrays[spec.name][None] for spec in specs}
     wanted = replace(digests, values=digests.values[row : row + 1])
     if (
-        blocks is None
+        pair is None
+        or blocks is None
         or patch_digests(list(blocks.values()), digests.algorithm).differ(wanted).any()
     ):
         cause = (
@@ -315,7 +332,7 @@ def _append(
         raise BuildError(
             f"{task.slide_id}: row {row} is not the patch that the record names: {cause}."
         )
-    writer.append(blocks)
+    writer.append(blocks, () if pair.window is None else (pair.window,))
 
 
 def rebuild_from(

@@ -76,7 +76,7 @@ class BuildRequest:
     private_ids : bool
         Make pseudonyms of slide ids too, and let no name of a file into the store.
     codec : str or None
-        ``"raw"``, ``"small"`` or ``"zstd"``; None: the store's own, raw for a new one.
+        ``"raw"``, ``"small"``, ``"zstd"`` or ``"slide"``; None: the store's own, raw for a new one.
     stage : Path or None
         Folder on a fast disk that each slide is copied to before it is opened.
     origin : ObjectFiles or None

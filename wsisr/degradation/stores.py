@@ -19,7 +19,8 @@ from wsisr.files import remove_tree, staged_files, swap_in
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
-from wsisr.store.schema import DIGEST, layer_column
+from wsisr.store.presets import SLIDE
+from wsisr.store.schema import WRITTEN_ATTRIBUTES, WRITTEN_COLUMNS, layer_column
 from wsisr.store.writer import refuse_foreign
 
 SCANNED = ("rescan", "rescan-reduced", "cross-scanner", "stored-level")
@@ -212,6 +213,12 @@ def degrade_store(
     }
     root["magnifications"] = [*store.arrays, name]
     _check_target(target, overwrite)
+    if codec == SLIDE != store.attributes["codec"]:
+        raise DegradationError(
+            f"{source} is of codec {store.attributes['codec']}: it holds no tiles of its slides "
+            f"that a store of codec {SLIDE} could keep; leave out the codec, or build one from the "
+            "slides."
+        )
     with BuildLock(target, command=f"wsisr degrade apply {source}"), _remedy(target):
         place = StoreWriter(target, store.attributes["codec"])
         place.recover()
@@ -290,7 +297,11 @@ def _write_degraded(
                 "hr": hr,
             },
         )
-        with writer.slide(slide_id, [*specs, made]) as out:
+        # The slide's own tiles stay what they are; another codec gets their pixels.
+        kept = iter(view.windows().values() if writer.codec == SLIDE else ())
+        tiled = next(kept, None)
+        plan = None if tiled is None else tiled.plan
+        with writer.slide(slide_id, [*specs, made], tiles=plan) as out:
             count = max(1, _BATCH_PX // source_spec.size_px**2)
             for start in range(0, len(view), count):
                 rows = list(range(start, min(start + count, len(view))))
@@ -299,10 +310,9 @@ def _write_degraded(
                 slots = [(view.index << 32) + row for row in rows]
                 lr = degrade(pixels, degradation, scale, seed=seed, slots=slots)
                 block[name] = np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
-                out.append(block)
-            columns = {c: view.column(c) for c in view.columns() if c != DIGEST}
-            fixed = {"arrays", "patches", "digest", "state"}
-            attrs = {key: value for key, value in view.attributes.items() if key not in fixed}
+                out.append(block, [tiled.window(row) for row in rows] if tiled else ())
+            columns = {c: view.column(c) for c in view.columns() if c not in WRITTEN_COLUMNS}
+            attrs = {k: v for k, v in view.attributes.items() if k not in WRITTEN_ATTRIBUTES}
             out.finish(columns, view.tissue(), attrs)
         report(
             ProgressEvent(

@@ -1,6 +1,7 @@
 """What each section of a store's page says: facts for the macros of ``templates/store.html``."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -353,7 +354,7 @@ def provenance(facts: StoreFacts) -> Markup:
             "manifest sha256": attributes["manifest_sha256"],
             "content digest": facts.store.content_digest(),
             "format": f"wsisr-pairs, version {attributes['format_version']}",
-            "codec": attributes["codec"],
+            "codec": attributes["codec"] + _tiled(every),
             "seed": manifest.get("seed"),
             "readers": _counted(str(a.get("backend") or "unknown") for a in every),
             "by a second reader": _counted(CHECK_WORDS.get(check, check) for check in checks),
@@ -368,6 +369,12 @@ def provenance(facts: StoreFacts) -> Markup:
         readings=manifest.get("readings") or [],
         packages=sorted(attributes["created_with"].items()),
     )
+
+
+def _tiled(slides: Iterable[Mapping[str, Any]]) -> str:
+    """Of how many slides the own tiles are kept, where the codec is to keep them."""
+    kept = [bool(slide.get("tiled")) for slide in slides]
+    return f" (own tiles of {sum(kept)} of {len(kept)} slides)" if any(kept) else ""
 
 
 def _counted(words: Any) -> str | None:

@@ -1,7 +1,7 @@
 """Decode one stored tile or strip to RGB; the only place that knows codecs."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ CODEC_NAMES: dict[int, str] = {
 CODEC_NAMES |= dict.fromkeys(JPEG2000_CODES, "jpeg2000") | dict.fromkeys(JPEGXL_CODES, "jpegxl")
 
 PHOTOMETRIC_NAMES: dict[int, str] = {0: "miniswhite", 1: "minisblack", 2: "rgb", 6: "ycbcr"}
+
+
+StreamKind = Literal["jpeg", "jpeg2k"]
+"""Of streams that say all of themselves; names that imagecodecs has for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +159,56 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
         elif form.predictor != 1:
             raise ValueError(f"predictor {form.predictor} is not for 8-bit samples")
     return _checked(image, samples)
+
+
+def decode_stream(data: Any, kind: StreamKind, side_px: int) -> UInt8Array:
+    """Strictly decode a stream that says all of itself, shape (side, side, 3).
+
+    Parameters
+    ----------
+    data : bytes or buffer
+        Colours follow from its own marker or transform; no tag is asked.
+    kind : {"jpeg", "jpeg2k"}
+    side_px : int
+
+    Raises
+    ------
+    ValueError
+        If it is broken, or not of this kind and size.
+    """
+    # The decoder allocates what the stream states, so that it is asked first.
+    stated: tuple[int, int] | None
+    if kind == "jpeg":
+        import simplejpeg
+
+        stated = simplejpeg.decode_jpeg_header(data)[:2]
+        check_stream_size(stated, side_px)
+        image: NDArray[Any] = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    else:
+        import imagecodecs
+
+        data = bytes(data)
+        stated = jpeg2000_size(data)
+        if stated is not None:  # a JP2 file around it is held against its size afterwards
+            check_stream_size(stated, side_px)
+        try:
+            image = imagecodecs.jpeg2k_decode(data)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"decoded to {image.shape} {image.dtype}, not 8-bit RGB")
+    check_stream_size(image.shape[:2], side_px)
+    return image
+
+
+class StreamSizeError(ValueError):
+    """A stream that is whole and of another size than the others of its array."""
+
+
+def check_stream_size(size: tuple[int, ...], side_px: int) -> None:
+    """Refuse a stream that is not a square of this side."""
+    if tuple(size) != (side_px, side_px):
+        raise StreamSizeError(f"its stream is {size[1]} x {size[0]} px, not {side_px} squared")
 
 
 def _checked(image: NDArray[Any], samples: int) -> UInt8Array:

@@ -145,6 +145,21 @@ class DicomStore:
             )
         return tile
 
+    def stored(self, level: int, row: int, column: int) -> bytes | None:
+        """The compressed bytes of a frame that was not moved; None where nothing was scanned."""
+        layout = self._levels[level].layout
+        part_index = int(layout.file_of[row, column])
+        if part_index < 0:
+            return None
+        part = self._levels[level].parts[part_index]
+        return part.frame(int(layout.frame_of[row, column])) or None
+
+    def form(self, level: int) -> ChunkFormat | None:
+        """How all frames of a level are coded; None where it was moved or has several forms."""
+        stored = self._levels[level]
+        forms = {part.form for part in stored.parts}
+        return forms.pop() if len(forms) == 1 and not stored.moved else None
+
     def _moved_tile(self, stored: DicomLevel, row: int, column: int) -> Tile:
         """A tile of a level that lies off level 0: put together from the frames under it."""
         grid, frames = stored.grid, stored.layout.grid

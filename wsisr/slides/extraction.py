@@ -20,6 +20,7 @@ from wsisr.geometry import Layer, PatchGeometry
 from wsisr.slides.protocol import Slide, UInt8Array
 from wsisr.slides.reading import source_origin_px, source_size_px
 from wsisr.slides.resample import resample_box, source_span
+from wsisr.slides.streams import LevelStreams, Window
 from wsisr.slides.tiles import DAMAGED, Tile, TiledSlide, TileGrid, assemble_pixels, overlap
 
 SEGMENT_PATCHES = 8192
@@ -109,6 +110,47 @@ def iter_patches(
     SlideError
         If the file cannot be read.
     """
+    read = _read(slide, None, geometry, origins, threads, cache_mib)
+    return ((row, patch, valid) for row, patch, valid, _ in read)
+
+
+def iter_windows(
+    slide: Slide,
+    streams: LevelStreams,
+    geometry: PatchGeometry,
+    origins: NDArray[np.int64],
+    *,
+    threads: int = 1,
+    cache_mib: float = 128,
+) -> Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]:
+    """`iter_patches`, and of each valid patch where its HR lies in the stored tiles.
+
+    Parameters
+    ----------
+    slide, geometry, origins, threads, cache_mib
+        As for `iter_patches`; HR must be native.
+    streams : LevelStreams
+        Of the level that HR is read from: its tiles are decoded from what is to be kept of them.
+
+    Raises
+    ------
+    NotKept
+        If a tile turns out not to be one that can be kept.
+    """
+    if not geometry.hr.native or geometry.hr.level != streams.level:
+        raise GeometryError("HR is not read as it is stored in the level whose tiles are kept.")
+    return _read(slide, streams, geometry, origins, threads, cache_mib)
+
+
+def _read(
+    slide: Slide,
+    streams: LevelStreams | None,
+    geometry: PatchGeometry,
+    origins: NDArray[np.int64],
+    threads: int,
+    cache_mib: float,
+) -> Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]:
+    """The patches, each with its window where streams are given."""
     origins = np.asarray(origins, dtype=np.int64)
     if origins.ndim != 2 or origins.shape[1] != 2:
         raise GeometryError(f"Origins must have shape (n, 2), not {origins.shape}.")
@@ -116,7 +158,7 @@ def iter_patches(
         raise GeometryError(f"At least one thread has to decode, not {threads}.")
     order = reading_order(origins, max(BAND_PX, geometry.field_px))
     sizes = [(level.width_px, level.height_px) for level in slide.info.levels]
-    source = _TileSource(slide)
+    source = _TileSource(slide, streams)
     for first in range(0, len(order), SEGMENT_PATCHES):
         rows = order[first : first + SEGMENT_PATCHES].tolist()
         plans = [plan_cuts(geometry, sizes, *origins[row].tolist()) for row in rows]
@@ -127,14 +169,21 @@ def iter_patches(
                 if any(tile is DAMAGED for tile in taken.values()):
                     valid = False  # what it is resampled from may not be invented either
                     source.count_damaged()
-                yield row, patch, valid
+                window = None
+                if valid and streams is not None:
+                    x, y, width, height = cuts[0].box
+                    level, grid = streams.level, streams.grid
+                    touched = grid.touched(x, y, width, height)
+                    window = Window(x, y, {at: taken[level, *at] for at in touched})
+                yield row, patch, valid, window
 
 
 class _TileSource:
     """Tiles of any slide: stored ones of a `TiledSlide`, blocks of another."""
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(self, slide: Slide, streams: LevelStreams | None = None) -> None:
         self._slide = slide
+        self._streams = streams
         self._tiled = slide if isinstance(slide, TiledSlide) else None
         self.grids = tuple(
             self._tiled.grid(level.index)
@@ -151,6 +200,8 @@ class _TileSource:
     def decode(self, key: TileKey) -> Tile:
         level, row, column = key
         if self._tiled is not None:
+            if self._streams is not None and level == self._streams.level:
+                return self._tiled.decode_tile(level, row, column, self._streams.fetch)
             return self._tiled.decode_tile(level, row, column)
         grid = self.grids[level]
         x, y = column * BLOCK_PX, row * BLOCK_PX

@@ -34,15 +34,18 @@ class Tile(NamedTuple):
         RGB, alpha composited on white; None where nothing was scanned.
     valid : ndarray of bool, shape (height, width), or None
         Which pixels were scanned; None means all of them.
+    stream : bytes or None
+        What it was decoded from, where that is to be kept (`wsisr.slides.streams`).
     """
 
     pixels: UInt8Array | None
     valid: BoolArray | None = None
+    stream: bytes | None = None
 
     @property
     def nbytes(self) -> int:
-        pixels = 0 if self.pixels is None else self.pixels.nbytes
-        return pixels + (0 if self.valid is None else self.valid.nbytes) + 64
+        parts = (None if part is None else part.nbytes for part in (self.pixels, self.valid))
+        return sum(part or 0 for part in parts) + len(self.stream or b"") + 64
 
 
 MISSING = Tile(None)
@@ -233,13 +236,22 @@ class TiledSlide:
         self._check(level)
         return self._store.grids[level]
 
-    def decode_tile(self, level: int, row: int, column: int) -> Tile:
-        """One tile, decoded now and not kept (`wsisr.slides.iter_patches` keeps its own)."""
+    def decode_tile(
+        self,
+        level: int,
+        row: int,
+        column: int,
+        fetch: Callable[[int, int, int], Tile] | None = None,
+    ) -> Tile:
+        """One tile, decoded now and not kept (`wsisr.slides.iter_patches` keeps its own).
+
+        With `fetch` in place of the store's own (`wsisr.slides.streams.LevelStreams`).
+        """
         self._check(level)
         if self.damage is not None:
             self.damage.count()
         try:
-            tile = self._store.fetch(level, row, column)
+            tile = (fetch or self._store.fetch)(level, row, column)
         except DamagedTileError as error:
             if self.damage is None:
                 raise

@@ -1,16 +1,18 @@
-"""The HTJ2K codec for zarr-python, registered through the entry point ``wsisr.htj2k``.
+"""Codecs for zarr-python, registered through entry points: HTJ2K, and a slide's own tiles.
 
-Having wsisr installed is enough for zarr-python to read stores written with ``--codec small``;
-nothing needs to be imported. imagecodecs' own Zarr codecs exist only for Python 3.12 and newer.
+Having wsisr installed is enough for zarr-python to read stores written with ``--codec small`` and
+the tiles of ``--codec slide``; nothing needs to be imported. The latter have the names of
+imagecodecs' own Zarr codecs, which exist only for Python 3.12 and newer and give the same pixels.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.registry import register_codec
 
+from wsisr.slides.decode import StreamKind, decode_stream
 from wsisr.store.presets import HTJ2K_NAME, decode_htj2k, encode_htj2k
 
 if TYPE_CHECKING:
@@ -62,6 +64,47 @@ class Htj2kCodec(ArrayBytesCodec):
         raise NotImplementedError("HTJ2K streams have no fixed size")
 
 
+@dataclass(frozen=True)
+class JpegTileCodec(ArrayBytesCodec):
+    """Reads the JPEG streams of a slide's own tiles, strictly, in chunks of shape (1, t, t, 3)."""
+
+    is_fixed_size = False
+    kind: ClassVar[StreamKind] = "jpeg"
+
+    @classmethod
+    def from_dict(cls, data: "dict[str, JSON]") -> Self:
+        if configuration := data.get("configuration"):
+            raise ValueError(f"{cls.kind} tiles have no settings, but got {configuration!r}")
+        return cls()
+
+    def to_dict(self) -> "dict[str, JSON]":
+        return {"name": f"imagecodecs_{self.kind}", "configuration": {}}
+
+    def _decode_sync(self, chunk_bytes: "Buffer", chunk_spec: "ArraySpec") -> "NDBuffer":
+        tile = decode_stream(chunk_bytes.to_bytes(), self.kind, chunk_spec.shape[1])
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(tile.reshape(chunk_spec.shape))
+
+    async def _decode_single(self, chunk_bytes: "Buffer", chunk_spec: "ArraySpec") -> "NDBuffer":
+        return self._decode_sync(chunk_bytes, chunk_spec)
+
+    async def _encode_single(
+        self, chunk_array: "NDBuffer", chunk_spec: "ArraySpec"
+    ) -> "Buffer | None":
+        raise NotImplementedError("a slide's own tiles are never encoded again")
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: "ArraySpec") -> int:
+        raise NotImplementedError("a slide's own tiles have no fixed size")
+
+
+@dataclass(frozen=True)
+class Jpeg2kTileCodec(JpegTileCodec):
+    """The same of JPEG 2000."""
+
+    kind: ClassVar[StreamKind] = "jpeg2k"
+
+
 def register() -> None:
-    """Tell zarr-python of the codec where the entry point is not installed (source checkouts)."""
+    """Tell zarr-python of the codecs where entry points are not installed (source checkouts)."""
     register_codec(HTJ2K_NAME, Htj2kCodec)
+    for codec in (JpegTileCodec, Jpeg2kTileCodec):
+        register_codec(f"imagecodecs_{codec.kind}", codec)

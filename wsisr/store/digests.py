@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64
 
 from wsisr.errors import StoreError
-from wsisr.store.layout import META, PATCHES
+from wsisr.store.layout import META, PATCHES, stored_as
 from wsisr.store.metadata import group_document, to_json
 from wsisr.store.places import Place
 from wsisr.store.schema import KEPT, OLD_PATCH_DIGEST, PATCH_DIGEST
@@ -132,7 +132,7 @@ def slide_digest(root: Place, attributes: Mapping[str, Any], arrays: Sequence[st
     arrays : sequence of str
         Names of the image arrays.
     """
-    shards = tuple(f"{name}/c/" for name in arrays)
+    shards = tuple(f"{folder}/c/" for folder in stored_as(arrays, attributes).values())
     kept = f"{PATCHES}/{KEPT}/c/"
     files: list[list[Any]] = []
     for name, size in root.sizes().items():

@@ -5,9 +5,10 @@ staging sibling.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from wsisr.errors import StoreError
 from wsisr.store.places import Place
@@ -17,7 +18,9 @@ SLIDES = "slides"
 SPLITS = "splits"
 PATCHES = "patches"
 TISSUE = "tissue"
-RESERVED_ARRAYS = frozenset({PATCHES, TISSUE, "c", META})
+TILES = "tiles"
+RESERVED_ARRAYS = frozenset({PATCHES, TISSUE, TILES, "c", META})
+_OF_TILES = "-tiles"
 
 _SLIDE_ID = re.compile(r"(?!__)[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}")
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -42,9 +45,24 @@ def check_slide_id(slide_id: str) -> str:
 
 def check_array_name(name: str) -> str:
     """The name itself, if it can be an image array's name beside `patches` and `tissue`."""
-    if not _ARRAY_NAME.fullmatch(name) or name in RESERVED_ARRAYS:
+    reserved = name in RESERVED_ARRAYS or name.endswith(_OF_TILES)
+    if not _ARRAY_NAME.fullmatch(name) or reserved:
         raise StoreError(f"{name!r} cannot be the name of an image array; use one like 40x.")
     return name
+
+
+def tiles_of(array: str) -> str:
+    """Folder of an image array that is kept as the slide's own tiles: ``40x`` -> ``40x-tiles``.
+
+    No array of the plain name exists then, so that nobody pairs tile i with patch i.
+    """
+    return array + _OF_TILES
+
+
+def stored_as(arrays: Iterable[str], attributes: Mapping[str, Any]) -> dict[str, str]:
+    """Folders of a slide's image arrays by name, from the slide's attributes."""
+    tiled = attributes.get("tiled") or ()
+    return {name: tiles_of(name) if name in tiled else name for name in arrays}
 
 
 P = TypeVar("P", Path, Place)
@@ -76,6 +94,11 @@ class SlidePaths(Generic[P]):
     @property
     def tissue(self) -> P:
         return self.root / TISSUE
+
+    @property
+    def tiles(self) -> P:
+        """The table of the tiles that are kept."""
+        return self.root / TILES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.store.metadata import BYTES_LITTLE, CRC32C
-from wsisr.store.presets import HTJ2K_NAME, decode_htj2k
+from wsisr.store.presets import HTJ2K_NAME, STREAM_DECODERS, STREAM_NAMES, decode_htj2k
 from wsisr.store.shards import CRC_BYTES, ShardLayout
 
 UInt8Array = NDArray[np.uint8]
@@ -26,7 +26,7 @@ class KnownLayout:
         Length of the array.
     shards : ShardLayout
     codec : str
-        ``"raw"``, ``"zstd"`` or ``"htj2k"``.
+        ``"raw"``, ``"zstd"``, ``"htj2k"``, or ``"jpeg"`` and ``"jpeg2k"`` of a slide's own tiles.
     checksums : bool
         Whether every inner chunk ends with a CRC-32C.
     fill : int
@@ -65,9 +65,11 @@ def _parse(document: Mapping[str, Any]) -> KnownLayout | None:
     tile = tuple(int(extent) for extent in inner["chunk_shape"])
     chain = [step["name"] for step in inner["codecs"]]
     checksums = chain[-1] == CRC32C["name"]
-    name = {("bytes",): "raw", ("bytes", "zstd"): "zstd", (HTJ2K_NAME,): "htj2k"}.get(
-        tuple(chain[:-1] if checksums else chain)
-    )
+    steps = tuple(chain[:-1] if checksums else chain)
+    name = {("bytes",): "raw", ("bytes", "zstd"): "zstd", (HTJ2K_NAME,): "htj2k"}.get(steps)
+    if len(steps) == 1 and not inner["codecs"][0].get("configuration"):
+        # With settings of its own a decoder might give other pixels.
+        name = STREAM_NAMES.get(steps[0], name)
     known = (
         document["node_type"] == "array"
         and document["data_type"] == "uint8"
@@ -104,6 +106,9 @@ def _parse(document: Mapping[str, Any]) -> KnownLayout | None:
 
 def chunk_decoder(codec: str) -> ChunkDecoder | None:
     """Decoder of one inner chunk; None for raw bytes."""
+    if codec in STREAM_DECODERS:
+        decode = STREAM_DECODERS[codec]
+        return lambda data, side: decode(data, side_px=side)
     return {"raw": None, "zstd": _decode_zstd, "htj2k": _decode_htj2k}[codec]
 
 

@@ -2,20 +2,30 @@
 
 `raw` is the default: any Zarr v3 library reads it, and general compressors gain 5 to 15 % on
 stained tissue for half of the speed (measured). `small` stores reversible HTJ2K (ratio 1.5 to 2.1);
-`zstd` is for tools that must stay with common codecs but want the few per cent.
+`zstd` is for tools that must stay with common codecs but want the few per cent. `slide` keeps HR as
+the slide's own tiles where it can (`wsisr.store.tile_array`), with plain bytes for the other
+layers, which are small and read in every training step; a slide that cannot is stored as `small`.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
+from wsisr.slides.decode import StreamKind, decode_stream
 from wsisr.store.metadata import BYTES, CRC32C, Json
 from wsisr.store.shards import ChunkEncoder
 
 HTJ2K_NAME: Final = "wsisr.htj2k"
+SLIDE: Final = "slide"
+"""The codec of stores that keep the slide's own tiles."""
+STREAM_NAMES: Final[dict[str, StreamKind]] = {
+    f"imagecodecs_{kind}": kind for kind in get_args(StreamKind)
+}
+"""Zarr codecs of such tiles, and what they are; imagecodecs has them under these names."""
 ZSTD_LEVEL: Final = 1
 
 UInt8Array = NDArray[np.uint8]
@@ -104,14 +114,46 @@ PRESETS: Final = {
 }
 
 
-def codec_preset(name: str) -> CodecPreset:
-    """The preset of a name.
+CODECS: Final = (*PRESETS, SLIDE)
+
+
+def check_codec(name: str) -> str:
+    """The name itself, if it is a codec of stores.
 
     Raises
     ------
     StoreError
-        If there is none.
+        If it is none.
     """
-    if name not in PRESETS:
-        raise StoreError(f"{name!r} is no codec; choose one of {', '.join(PRESETS)}.")
+    if name not in CODECS:
+        raise StoreError(f"{name!r} is no codec; choose one of {', '.join(CODECS)}.")
+    return name
+
+
+def codec_preset(name: str, tiled: bool = False) -> CodecPreset:
+    """How a store of this codec encodes patches.
+
+    Parameters
+    ----------
+    name : str
+        One of `CODECS`.
+    tiled : bool
+        Of ``"slide"``: whether the slide's own tiles are kept.
+
+    Raises
+    ------
+    StoreError
+        If there is no such codec.
+    """
+    if check_codec(name) == SLIDE:
+        return PRESETS["raw" if tiled else "small"]
     return PRESETS[name]
+
+
+def stream_codecs(kind: StreamKind) -> list[Json]:
+    """The inner codecs of an array of the slide's own tiles."""
+    return [{"name": f"imagecodecs_{kind}", "configuration": {}}, CRC32C]
+
+
+STREAM_DECODERS: Final = {kind: partial(decode_stream, kind=kind) for kind in get_args(StreamKind)}
+"""From a stream and ``side_px`` to the tile."""

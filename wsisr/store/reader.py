@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from wsisr.errors import CorruptStoreError, NoSuchSlideError, StoreError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest, slide_digest
-from wsisr.store.layout import META, StoreTree, check_array_name, check_slide_id
+from wsisr.store.layout import META, StoreTree, check_array_name, check_slide_id, stored_as
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Address, Place, local_path, place_of
 from wsisr.store.schema import (
@@ -27,6 +27,7 @@ from wsisr.store.schema import (
 from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.table import Table, concatenate, empty_column
+from wsisr.store.window_reader import DecodedTiles, WindowReader
 
 UInt8Array = NDArray[np.uint8]
 
@@ -39,6 +40,7 @@ class SlideView:
         self.index = index
         # Not the store, which keeps this: in a circle, files would stay open for a long while.
         self._indexes, self._verify = store._indexes, store._verify
+        self._tiles = store._tiles
         self._readers: dict[str, ShardReader] = {}
         self._paths = store.paths.slide(slide_id)
         self.attributes = cast(SlideAttributes, read_node(self._paths.root).attributes)
@@ -52,6 +54,8 @@ class SlideView:
                     raise ValueError(f"an array {name!r} that the store does not name")
             if len(self) < 0:
                 raise ValueError("a negative number of patches")
+            if not set(self.tiled) <= set(self.arrays):
+                raise ValueError("tiles of an array that it does not have")
 
     def __len__(self) -> int:
         return int(self.attributes["patches"])
@@ -60,6 +64,16 @@ class SlideView:
     def arrays(self) -> tuple[str, ...]:
         """Names of the image arrays, finest first."""
         return tuple(self.attributes["arrays"])
+
+    @property
+    def tiled(self) -> tuple[str, ...]:
+        """Those that are kept as the slide's own tiles."""
+        return tuple(self.attributes.get("tiled") or ())
+
+    @property
+    def folders(self) -> dict[str, str]:
+        """Where each image array lies in the slide's group."""
+        return stored_as(self.arrays, self.attributes)
 
     def check(self) -> None:
         """Compare the slide's attributes and files with its digest.
@@ -77,7 +91,7 @@ class SlideView:
     def spec(self, array: str) -> ArraySpec:
         """What is known of an image array: size, factor, origin, native or made."""
         attributes = self.reader(array).attributes
-        with _damage_of(self._paths.array(array) / META):
+        with _damage_of(self._paths.array(self.folders[array]) / META):
             return ArraySpec.from_attributes(attributes)
 
     def reader(self, array: str) -> ShardReader:
@@ -86,10 +100,25 @@ class SlideView:
             if array not in self.arrays:
                 root, have = self._paths.root, ", ".join(self.arrays)
                 raise StoreError(f"{root} has no {array}; it has {have}.")
-            self._readers[array] = ShardReader(
-                self._paths.array(array), verify=self._verify, indexes=self._indexes
-            )
+            if array in self.tiled:
+                self._readers[array] = WindowReader(
+                    self._paths,
+                    array,
+                    len(self),
+                    verify=self._verify,
+                    indexes=self._indexes,
+                    tiles=self._tiles,
+                )
+            else:
+                self._readers[array] = ShardReader(
+                    self._paths.array(array), verify=self._verify, indexes=self._indexes
+                )
         return self._readers[array]
+
+    def windows(self) -> dict[str, WindowReader]:
+        """The readers of arrays that are kept as the slide's own tiles."""
+        readers = {array: self.reader(array) for array in self.tiled}
+        return {name: r for name, r in readers.items() if isinstance(r, WindowReader)}
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns that this slide has."""
@@ -196,6 +225,7 @@ class PairStore:
         self._verify = verify
         self._threads = max(1, threads)
         self._indexes = ShardIndexes()
+        self._tiles = DecodedTiles()
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 

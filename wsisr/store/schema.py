@@ -127,6 +127,8 @@ _ALL = (
     _column("verdict", "i1", "", "index into VERDICTS", layer=True),
     _column("reason", "i2", "", "index into the slide's reasons; -1 for none", layer=True),
     _column("hr_resampled", "?", "", "whether the HR patch was resampled, not cropped", layer=True),
+    _column("window_x", "i4", "px of its level", "where HR begins in the slide's own tiles"),
+    _column("window_y", "i4", "px of its level", "where HR begins in the slide's own tiles"),
     _column("kept", "?", "", "whether readers see the pair by default", required=True),
     _column("digest", "u8", "", "{algorithm} of the decoded bytes of all arrays, in order"),
 )
@@ -136,6 +138,12 @@ COLUMNS: Final[Mapping[str, Column]] = {column.name: column for column in _ALL}
 
 KEPT: Final = "kept"
 DIGEST: Final = "digest"
+WINDOW: Final = ("window_x", "window_y")
+"""Where HR is kept as the slide's own tiles (`wsisr.store.tile_array`)."""
+WRITTEN_COLUMNS: Final = frozenset({DIGEST, *WINDOW})
+"""Those that follow from the pixels: the writer's own."""
+WRITTEN_ATTRIBUTES: Final = frozenset({"arrays", "patches", "digest", "state", "tiled"})
+"""Of a slide, likewise."""
 
 
 def layer_column(name: str, array: str) -> str:
@@ -164,8 +172,8 @@ def check_columns(columns: Columns, arrays: Sequence[str], patches: int) -> dict
     Parameters
     ----------
     columns : mapping of str to ndarray, shape (patches,)
-        Without ``digest``, which the writer computes. Integers may come in any integer type, floats
-        in any float or integer type; values must fit.
+        Without `WRITTEN_COLUMNS`, which the writer computes. Integers may come in any integer type,
+        floats in any float or integer type; values must fit.
     arrays : sequence of str
         Names of the slide's image arrays.
     patches : int
@@ -180,7 +188,7 @@ def check_columns(columns: Columns, arrays: Sequence[str], patches: int) -> dict
     checked: dict[str, AnyArray] = {}
     for name in sorted(columns):
         values, column = np.asarray(columns[name]), find_column(name, arrays)
-        if column is None or name == DIGEST:
+        if column is None or name in WRITTEN_COLUMNS:
             faults.append(f"unknown column {name!r}")
         elif values.shape != (patches,):
             faults.append(f"{name} has shape {values.shape}, not ({patches},)")
@@ -313,6 +321,10 @@ class SlideAttributes(TypedDict):
     """Columns of the user's table that had a value for it: mpp, patient, group, label, split."""
     notes: NotRequired[list[str]]
     funnel: NotRequired[dict[str, int]]
+    not_tiled: NotRequired[str]
+    """Why its HR is not kept as the slide's own tiles, in a store that does so."""
+    tiled: NotRequired[list[str]]
+    """Arrays that are kept as the slide's own tiles."""
     arrays: list[str]
     patches: int
     digest: str
@@ -412,7 +424,7 @@ def check_slide_attributes(given: Mapping[str, Any], slide_id: str) -> dict[str,
         raise StoreError(
             f"Slide {slide_id}: mpp must be null or have a positive value (um/px), not {mpp!r}."
         )
-    reserved = {"arrays", "patches", "digest", "state"} & set(given)
+    reserved = WRITTEN_ATTRIBUTES & set(given)
     if reserved:
         raise StoreError(f"Slide {slide_id}: the writer sets {', '.join(sorted(reserved))}.")
     return dict(given)

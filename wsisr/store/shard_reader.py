@@ -8,7 +8,7 @@ zarr-python, one patch at a time.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -229,6 +229,34 @@ class ShardReader:
             if index[ty * layout.shards.tiles + tx, 0] != ABSENT
         ]
 
+    def stored(self, row: int) -> UInt8Array:
+        """The encoded bytes of a patch that is one inner chunk; their checksum is checked.
+
+        Raises
+        ------
+        StoreError
+            Where patches are several inner chunks, or zarr-python reads.
+        CorruptStoreError
+            As for `read`.
+        """
+        layout = self._layout
+        if layout is None or layout.shards.chunks_per_patch != 1:
+            raise StoreError(f"{self.place}: its patches are not one stored chunk each.")
+        return self._in_shard(layout, row, self._stored_chunk)
+
+    def _in_shard(
+        self, layout: KnownLayout, row: int, take: Callable[..., UInt8Array]
+    ) -> UInt8Array:
+        """What `take` makes of the one inner chunk of a row."""
+        shard, place = divmod(row, layout.shards.patches)
+        path = f"{self._address}/c/{shard}/0/0/0"
+        try:
+            with self._files.open(f"{self._folder}c/{shard}/0/0/0") as file:
+                index = self._indexes.get(path, file, layout.shards.patches)
+                return take(layout, file, path, *index[place].tolist())
+        except FileNotFoundError as err:
+            raise CorruptStoreError(f"{path} is missing.") from err
+
     def _read_direct(self, layout: KnownLayout, row: int, y: int, x: int, out: UInt8Array) -> None:
         shards = layout.shards
         shard, place = divmod(row, shards.patches)
@@ -304,6 +332,20 @@ class ShardReader:
                 buffer = self._scratch.tile = np.empty((tile, tile, 3), np.uint8)
             self._read_raw(layout, file, path, offset, length, buffer.reshape(-1))
             return buffer
+        data = self._stored_chunk(layout, file, path, offset, length)
+        decode = chunk_decoder(layout.codec)
+        assert decode is not None
+        try:
+            return decode(data, tile)
+        except ValueError as err:
+            raise CorruptStoreError(f"{path}: chunk at {offset}: {err}.") from err
+
+    def _stored_chunk(
+        self, layout: KnownLayout, file: OpenFile, path: str, offset: int, length: int
+    ) -> UInt8Array:
+        """The bytes of an inner chunk without their checksum, which is checked."""
+        if offset == ABSENT:
+            raise CorruptStoreError(f"{path}: a chunk is missing from the shard.")
         data = np.empty(length, np.uint8)
         got = file.read_into(offset, (data.data,))
         if got != length:
@@ -312,12 +354,7 @@ class ShardReader:
             data, sums = data[:-CRC_BYTES], data[-CRC_BYTES:].tobytes()
             if self._verify:
                 _check_crc(data, sums, path, offset)
-        decode = chunk_decoder(layout.codec)
-        assert decode is not None
-        try:
-            return decode(data, tile)
-        except ValueError as err:
-            raise CorruptStoreError(f"{path}: chunk at {offset}: {err}.") from err
+        return data
 
     def _read_fallback(self, row: int, y: int, x: int, out: UInt8Array) -> None:
         if self._fallback is None:

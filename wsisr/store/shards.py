@@ -208,6 +208,11 @@ class ShardFile:
                 self._parts.append(self._pool.submit(_sealed, self._encode, own))
         self._settle(0 if self._pool is None else _AHEAD)
 
+    def add_chunk(self, data: bytes) -> None:
+        """Add a patch of one inner chunk that is encoded already."""
+        self._parts.append((memoryview(data), _crc(data)))
+        self._settle(0)
+
     def close(self) -> int:
         """Write what is left and the index; returns the size of the file in bytes."""
         layout = self._layout
@@ -256,9 +261,13 @@ def _sealed(encode: ChunkEncoder | None, tile: UInt8Array) -> _Part:
     """An encoded inner chunk and its CRC-32C."""
     if encode is None:
         flat = tile.reshape(-1)
-        return flat.data, google_crc32c.value(flat).to_bytes(CRC_BYTES, "little")
+        return flat.data, _crc(flat)
     data = encode(tile)
-    return memoryview(data), google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
+    return memoryview(data), _crc(data)
+
+
+def _crc(data: bytes | UInt8Array) -> bytes:
+    return google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
 def write_shard(

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from wsisr.store.metadata import (
     to_json,
 )
 from wsisr.store.places import Place, place_of
-from wsisr.store.presets import CodecPreset
+from wsisr.store.presets import SLIDE, codec_preset
 from wsisr.store.schema import (
     DIGEST,
     PATCH_DIGESTS,
@@ -37,6 +37,10 @@ from wsisr.store.schema import (
     read_root_attributes,
 )
 from wsisr.store.shards import ShardFile, plan_shards
+from wsisr.store.tile_array import TilePlan, TileWriter
+
+if TYPE_CHECKING:
+    from wsisr.slides.streams import Window
 
 UInt8Array = NDArray[np.uint8]
 
@@ -52,22 +56,32 @@ class SlideWriter:
         paths: StorePaths,
         slide_id: str,
         arrays: Sequence[ArraySpec],
-        preset: CodecPreset,
+        codec: str,
         threads: int,
         manifest_sha256: str,
         algorithm: str,
         wait_s: float,
+        tiles: TilePlan | None = None,
     ) -> None:
         names = [spec.name for spec in arrays]
         if len(set(names)) != len(names):
             raise StoreError(f"Slide {slide_id}: array names must be unique: {', '.join(names)}.")
+        if tiles is not None and (codec != SLIDE or tiles.array not in names):
+            raise StoreError(f"Slide {slide_id}: tiles of {tiles.array} in a store of {codec}.")
         self.slide_id = slide_id
         self._paths = paths
         self._specs = tuple(arrays)
-        self._preset = preset
-        self._encode = preset.encoder()
-        self._layouts = plan_shards([spec.size_px for spec in arrays], preset.max_tile_px)
-        self._per_shard = self._layouts[0].patches
+        self._tile_plan = tiles
+        self._preset = codec_preset(codec, tiled=tiles is not None)
+        self._encode = self._preset.encoder()
+        layouts = plan_shards([spec.size_px for spec in arrays], self._preset.max_tile_px)
+        self._per_shard = layouts[0].patches
+        # Of those whose pixels are written; of the other one the slide's own tiles are.
+        self._layouts = {
+            spec.name: layout
+            for spec, layout in zip(arrays, layouts, strict=True)
+            if tiles is None or spec.name != tiles.array
+        }
         self._open_shards: list[ShardFile] = []
         self._patches = 0
         self._algorithm = algorithm
@@ -89,6 +103,10 @@ class SlideWriter:
             self._stage.root.mkdir(parents=True)
             # Where its files are put; what is moved and removed is the folder.
             self._put: SlidePaths[Place] = SlidePaths(place_of(self._stage.root))
+        self._tiles: TileWriter | None = None
+        if tiles is not None:
+            (spec,) = (spec for spec in arrays if spec.name == tiles.array)
+            self._tiles = TileWriter(self._put, spec, tiles)
 
     @property
     def patches(self) -> int:
@@ -100,22 +118,30 @@ class SlideWriter:
         """How many patches one `append` may best bring: a shard is written when this is full."""
         return self._per_shard
 
-    def append(self, patches: Mapping[str, UInt8Array]) -> None:
+    def append(self, patches: Mapping[str, UInt8Array], windows: "Sequence[Window]" = ()) -> None:
         """Add patches to the end of every array.
 
         Parameters
         ----------
         patches : mapping of str to ndarray, shape (k, s, s, 3), uint8
             The same k for every array of the slide; any k.
+        windows : sequence of Window
+            Where a slide's own tiles are kept: of each patch in the level, with its tiles.
         """
         self._check_open()
         blocks = self._check_patches(patches)
+        if len(windows) != (0 if self._tiles is None else len(blocks[0])):
+            raise StoreError(
+                f"Slide {self.slide_id}: {len(windows)} windows for {len(blocks[0])} patches."
+            )
         with disk_full_is_clear(self._paths.root):
             for row in range(len(blocks[0])):
                 # Digested and written while it is in the processor's cache.
                 parts = [block[row : row + 1] for block in blocks]
                 self._digests.append(patch_digests(parts, self._algorithm).values)
-                self._add([part[0] for part in parts])
+                if self._tiles is not None:
+                    self._tiles.add(windows[row])
+                self._add({s.name: part[0] for s, part in zip(self._specs, parts, strict=True)})
 
     def finish(self, columns: Columns, tissue: NDArray[np.uint8], attrs: Mapping[str, Any]) -> str:
         """Write what is left, sync everything and commit the slide by one rename.
@@ -123,12 +149,11 @@ class SlideWriter:
         Parameters
         ----------
         columns : mapping of str to ndarray, shape (n,)
-            See `wsisr.store.schema.COLUMNS`; ``digest`` is computed here.
+            See `wsisr.store.schema.COLUMNS`; ``digest`` and windows are computed here.
         tissue : ndarray, shape (h, w), uint8
             Tissue mask at 8 um/px.
         attrs : mapping
-            See `wsisr.store.schema.SlideAttributes`; ``arrays``, ``patches``, ``digest`` and
-            ``state`` are set here.
+            See `wsisr.store.schema.SlideAttributes`; `WRITTEN_ATTRIBUTES` are set here.
 
         Returns
         -------
@@ -141,9 +166,13 @@ class SlideWriter:
         attributes = plain_json(check_slide_attributes(attrs, self.slide_id))
         with disk_full_is_clear(self._paths.root):
             self._close_shards()
+            if self._tiles is not None:
+                checked |= self._tiles.close()
             self._write_metadata(checked)
             write_tissue(self._put.tissue, tissue)
             attributes |= {"arrays": names, "patches": self.patches, "state": "complete"}
+            if self._tile_plan is not None:
+                attributes["tiled"] = [self._tile_plan.array]
             digest = slide_digest(self._put.root, attributes, names)
             group = to_json(group_document(attributes | {"digest": digest}))
             self._put.meta.put(group)
@@ -179,6 +208,8 @@ class SlideWriter:
         self._open = False
         for shard in self._open_shards:
             shard.abandon()
+        if self._tiles is not None:
+            self._tiles.abandon()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._lock.release()
@@ -212,15 +243,15 @@ class SlideWriter:
                 )
         return [patches[name] for name in names]
 
-    def _add(self, patches: Sequence[UInt8Array]) -> None:
+    def _add(self, patches: Mapping[str, UInt8Array]) -> None:
         if not self._open_shards:
             number = self._patches // self._per_shard
             self._open_shards = [
-                ShardFile(self._put.shard(spec.name, number), layout, self._encode, self._pool)
-                for spec, layout in zip(self._specs, self._layouts, strict=True)
+                ShardFile(self._put.shard(name, number), layout, self._encode, self._pool)
+                for name, layout in self._layouts.items()
             ]
-        for shard, patch in zip(self._open_shards, patches, strict=True):
-            shard.add(patch)
+        for shard, name in zip(self._open_shards, self._layouts, strict=True):
+            shard.add(patches[name])
         self._patches += 1
         if self._patches % self._per_shard == 0:
             self._close_shards()
@@ -232,7 +263,10 @@ class SlideWriter:
 
     def _write_metadata(self, columns: Columns) -> None:
         count = self.patches
-        for spec, layout in zip(self._specs, self._layouts, strict=True):
+        for spec in self._specs:
+            layout = self._layouts.get(spec.name)
+            if layout is None:
+                continue
             document = array_document(
                 shape=(count, spec.size_px, spec.size_px, 3),
                 dtype=np.dtype(np.uint8),

@@ -12,19 +12,23 @@ from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_cl
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import PatchDigests, patch_digests, slide_digest
 from wsisr.store.findings import Finding, error, shorten, warning
-from wsisr.store.layout import META, PATCHES, TISSUE
+from wsisr.store.layout import META, PATCHES, TILES, TISSUE
 from wsisr.store.layouts import KnownLayout, known_layout
 from wsisr.store.metadata import Node, group_document, read_node, to_json
 from wsisr.store.places import Place
 from wsisr.store.reader import PairStore, SlideView
 from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, digest_algorithm, find_column
 from wsisr.store.shard_reader import ShardReader
+from wsisr.store.tile_array import TABLE
+from wsisr.store.verify_tiles import check_tiles
 
 BATCH_BYTES = 32_000_000
 RESOLUTION_TOLERANCE = 0.02
 
 
-def verify_slide(store: PairStore, slide_id: str, *, deep: bool) -> list[Finding]:
+def verify_slide(
+    store: PairStore, slide_id: str, *, deep: bool, decode: bool = True
+) -> list[Finding]:
     """All faults of one committed slide.
 
     Parameters
@@ -32,24 +36,27 @@ def verify_slide(store: PairStore, slide_id: str, *, deep: bool) -> list[Finding
     store : PairStore
     slide_id : str
     deep : bool
-        Also read every pixel and compare checksums and patch digests.
+        Also read everything that is stored and compare checksums and patch digests.
+    decode : bool
+        With `deep`: also where HR is kept as the slide's own tiles. Without it, of such a slide
+        checksums are compared, and no digest.
     """
     try:
         with damage_is_clear(store.paths.slide(slide_id).meta, CorruptStoreError, "restore it"):
-            return _findings(store, slide_id, deep)
+            return _findings(store, slide_id, deep, decode)
     except (WsisrError, OSError) as fault:
         # What is said of one slide must not keep the others from being looked at.
         return [error("metadata", f"{fault}", slide_id)]
 
 
-def _findings(store: PairStore, slide_id: str, deep: bool) -> list[Finding]:
+def _findings(store: PairStore, slide_id: str, deep: bool, decode: bool) -> list[Finding]:
     root = store.paths.slide(slide_id).root
     node = read_node(root)
     view = store.slides[slide_id]
     arrays, patches = list(view.arrays), len(view)
     findings = _check_document(node, slide_id)
     findings += _check_digest(root, node.attributes, arrays, slide_id)
-    layouts, faults = _layouts(root, arrays, patches, slide_id)
+    layouts, faults = _layouts(root, view, slide_id)
     findings += faults
     findings += _check_files(root, layouts, view, slide_id)
     columns, faults = _read_columns(view, arrays, patches, slide_id)
@@ -57,11 +64,19 @@ def _findings(store: PairStore, slide_id: str, deep: bool) -> list[Finding]:
     findings += _check_tissue(root, slide_id)
     findings += _check_geometry(view, columns, slide_id)
     findings += _check_funnel(store, view, columns, slide_id)
-    if deep and layouts and len(layouts) == len(arrays):
+    whole = bool(layouts) and len(layouts) == len(arrays)
+    good = True
+    for window in view.windows().values() if whole else ():
+        faults = check_tiles(window, view, columns, slide_id, read=deep, decode=decode)
+        good = good and not faults
+        findings += faults
+    if deep and whole and good:
         stored = None
-        if DIGEST in columns:
+        if DIGEST in columns and (decode or not view.tiled):
             stored = PatchDigests(digest_algorithm(store.attributes), columns[DIGEST])
-        findings += _check_pixels(root, arrays, patches, stored, slide_id)
+        # Of windows the streams have been looked at.
+        names = arrays if decode else [name for name in arrays if name not in view.tiled]
+        findings += _check_pixels([view.reader(name) for name in names], stored, slide_id)
     return findings
 
 
@@ -85,13 +100,14 @@ def _check_digest(
 
 
 def _layouts(
-    root: Place, arrays: list[str], patches: int, slide_id: str
+    root: Place, view: SlideView, slide_id: str
 ) -> tuple[dict[str, KnownLayout], list[Finding]]:
     layouts: dict[str, KnownLayout] = {}
     findings: list[Finding] = []
-    for name in arrays:
+    patches = len(view)
+    for name, folder in view.folders.items():
         try:
-            document = read_node(root / name).document
+            document = read_node(root / folder).document
         except StoreError as fault:
             findings.append(error("metadata", str(fault), slide_id, name))
             continue
@@ -99,12 +115,12 @@ def _layouts(
         if layout is None:
             text = "its shard layout is not one that wsisr writes."
             findings.append(error("metadata", text, slide_id, name))
-        elif layout.patches != patches:
+        elif name not in view.tiled and layout.patches != patches:
             text = f"it has {layout.patches} patches, the slide has {patches}."
             findings.append(error("counts", text, slide_id, name))
         else:
             layouts[name] = layout
-    if len({layout.shards.patches for layout in layouts.values()}) > 1:
+    if len({la.shards.patches for name, la in layouts.items() if name not in view.tiled}) > 1:
         text = "its arrays differ in patches per shard."
         findings.append(error("metadata", text, slide_id))
     return layouts, findings
@@ -116,15 +132,20 @@ def _check_files(
     """Every file that must be there, and no other."""
     expected = {META, f"{PATCHES}/{META}", f"{TISSUE}/{META}", f"{TISSUE}/c/0/0"}
     for name, layout in layouts.items():
-        expected.add(f"{name}/{META}")
+        folder = view.folders[name]
+        expected.add(f"{folder}/{META}")
         shards = layout.shards.shards(layout.patches)
-        expected.update(f"{name}/c/{shard}/0/0/0" for shard in range(shards))
+        expected.update(f"{folder}/c/{shard}/0/0/0" for shard in range(shards))
+        if name in view.tiled:
+            expected.add(f"{TILES}/{META}")
+            expected.update(f"{TILES}/{column}/{META}" for column in TABLE)
+            expected.update(f"{TILES}/{column}/c/0" for column in TABLE if layout.patches)
     for name in view.columns():
         expected.add(f"{PATCHES}/{name}/{META}")
         if len(view):
             expected.add(f"{PATCHES}/{name}/c/0")
     present = set(root.sizes())
-    others = tuple(f"{name}/" for name in view.arrays if name not in layouts)
+    others = tuple(f"{folder}/" for name, folder in view.folders.items() if name not in layouts)
     present = {name for name in present if not (others and name.startswith(others))}
     findings = []
     if missing := sorted(expected - present):
@@ -256,15 +277,13 @@ def _check_funnel(
 
 
 def _check_pixels(
-    root: Place,
-    arrays: list[str],
-    patches: int,
-    stored: PatchDigests | None,
-    slide_id: str,
+    readers: list[ShardReader], stored: PatchDigests | None, slide_id: str
 ) -> list[Finding]:
     """Read every chunk, which checks its CRC-32C, and compare the digest of every patch."""
+    if not readers:
+        return []
     findings: list[Finding] = []
-    readers = [ShardReader(root / name) for name in arrays]
+    patches = len(readers[0])
     patch_bytes = sum(int(np.prod(reader.shape[1:])) for reader in readers)
     step = max(1, BATCH_BYTES // patch_bytes)
     wrong: list[int] = []

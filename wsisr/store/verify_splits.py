@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsisr.errors import StoreError
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META
-from wsisr.store.reader import PairStore
+from wsisr.store.reader import PairStore, SlideView
 from wsisr.store.schema import KEPT
 from wsisr.store.splits import split_digest, splits_json
 
@@ -247,35 +247,47 @@ def measured_overlap(store: PairStore, splits: Mapping[str, Rows]) -> tuple[int,
     touched = 0
     for index in np.unique(test[:, 0]).tolist():
         slide = store.attributes["slides"][index]
-        view = store.slides[slide]
-        spec = view.spec(view.arrays[0])
-        field = spec.factor * spec.size_px
-        place = np.stack((view.column("x"), view.column("y")), axis=1)
-        ours = place[test[test[:, 0] == index, 1]]
-        theirs = place[train[train[:, 0] == index, 1]]
-        touched += int(overlapping(ours, theirs, field).sum())
+        boxes = footprints(store.slides[slide])
+        ours = boxes[test[test[:, 0] == index, 1]]
+        theirs = boxes[train[train[:, 0] == index, 1]]
+        touched += int(overlapping(ours, theirs).sum())
     return touched, len(test)
 
 
-def overlapping(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], field_px: float
-) -> NDArray[np.bool_]:
-    """Which squares of one set share area with any of another.
+def footprints(view: SlideView) -> NDArray[np.float64]:
+    """What of its slide is stored with each patch, shape (n, 4): left, top, right, bottom.
+
+    In level-0 px; of windows over the slide's own tiles, which are stored whole, in px of their
+    level. Boxes of one slide compare.
+    """
+    for reader in view.windows().values():
+        corners, side = reader.table.corners, reader.tile_shape[1]
+        size = reader.shape[1]
+        ends = -(-(corners + size) // side) * side
+        return np.concatenate([corners // side * side, ends], axis=1).astype(np.float64)
+    spec = view.spec(view.arrays[0])
+    corners = np.stack((view.column("x"), view.column("y")), axis=1)
+    return np.concatenate([corners, corners + spec.factor * spec.size_px], axis=1)
+
+
+def overlapping(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which boxes of one set share area with any of another.
 
     Parameters
     ----------
-    ours, theirs : ndarray, shape (a, 2) and (b, 2), int
-        Top left corners in level-0 px.
-    field_px : float
-        Side of all squares.
+    ours, theirs : ndarray, shape (a, 4) and (b, 4)
+        Left, top, right and bottom edges.
     """
     hit = np.zeros(len(ours), bool)
     if not len(theirs):
         return hit
     theirs = theirs[np.argsort(theirs[:, 0], kind="stable")]
-    low = np.searchsorted(theirs[:, 0], ours[:, 0] - field_px, side="right")
-    high = np.searchsorted(theirs[:, 0], ours[:, 0] + field_px, side="left")
+    widest = float((theirs[:, 2] - theirs[:, 0]).max())
+    low = np.searchsorted(theirs[:, 0], ours[:, 0] - widest, side="right")
+    high = np.searchsorted(theirs[:, 0], ours[:, 2], side="left")
     for at in range(len(ours)):
-        near = theirs[low[at] : high[at], 1]
-        hit[at] = bool(np.any(np.abs(near - ours[at, 1]) < field_px))
+        left, top, _, bottom = ours[at]
+        near = theirs[low[at] : high[at]]
+        near = near[(near[:, 2] > left) & (near[:, 1] < bottom) & (near[:, 3] > top)]
+        hit[at] = len(near) > 0
     return hit

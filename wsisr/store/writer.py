@@ -35,7 +35,7 @@ from wsisr.store.metadata import (
     to_json,
 )
 from wsisr.store.places import place_of
-from wsisr.store.presets import codec_preset
+from wsisr.store.presets import check_codec
 from wsisr.store.schema import (
     FORMAT_VERSION,
     ArraySpec,
@@ -46,6 +46,7 @@ from wsisr.store.schema import (
 from wsisr.store.slide_writer import SlideWriter as SlideWriter
 from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
 from wsisr.store.splits import stage_splits
+from wsisr.store.tile_array import TilePlan
 
 _NOT_STAGED = frozenset({"scan", "errors", "plan", "locks", SLIDES, "writing"})
 """In the staging folder: what an unfinished build knows, and what living processes hold."""
@@ -62,7 +63,7 @@ class StoreWriter:
 
     def __init__(self, path: Path, codec: str, threads: int = 1) -> None:
         self.paths = StorePaths(Path(path))
-        self.codec = codec_preset(codec).name
+        self.codec = check_codec(codec)
         self.threads = threads
 
     @classmethod
@@ -85,7 +86,7 @@ class StoreWriter:
         root : mapping
             See `wsisr.store.schema.root_attributes`.
         codec : str
-            ``"raw"``, ``"small"`` or ``"zstd"``.
+            ``"raw"``, ``"small"``, ``"zstd"`` or ``"slide"``.
         overwrite : bool
             Replace an existing store; without it an existing one is refused.
         threads : int
@@ -166,7 +167,11 @@ class StoreWriter:
         return cls(path, read_store_attributes(Path(path))["codec"], threads)
 
     def slide(
-        self, slide_id: str, arrays: Sequence[ArraySpec], wait_s: float = ORPHAN_WAIT_S
+        self,
+        slide_id: str,
+        arrays: Sequence[ArraySpec],
+        wait_s: float = ORPHAN_WAIT_S,
+        tiles: TilePlan | None = None,
     ) -> SlideWriter:
         """Start a slide; staged left-overs of an earlier run of it are removed.
 
@@ -178,6 +183,9 @@ class StoreWriter:
             Finest first; all with the same field of view.
         wait_s : float
             How long another process that writes the slide is waited for.
+        tiles : TilePlan or None
+            In a store of the codec ``"slide"``: which array is kept as the slide's own tiles; None
+            where it cannot be, so that all are stored as ``"small"``.
 
         Raises
         ------
@@ -194,11 +202,12 @@ class StoreWriter:
             self.paths,
             slide_id,
             arrays,
-            codec_preset(self.codec),
+            self.codec,
             self.threads,
             stored["manifest_sha256"],
             digest_algorithm(stored),
             wait_s,
+            tiles,
         )
 
     def committed(self) -> set[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError
 from wsisr.store import open_pairs
+from wsisr.store.window_reader import WindowReader
 from wsisr.training.batches import BatchRule, make_batch
 from wsisr.training.data import MemorySource, PairDataset, Role, StreamSource, default_workers
 from wsisr.training.sampling import CropRule, StepPlan, plan_step, slots_of
@@ -197,16 +198,25 @@ def _zarr_reader(data: PairDataset, array: str) -> Callable[[StepPlan, int], obj
     from wsisr.store import codecs
 
     codecs.register()
-    names, folders = data.store.attributes["slides"], data.store.paths
-    opened = {
-        slide: zarr.open_array(folders.slide(names[slide]).array(array).for_zarr(), mode="r")
+    names = data.store.attributes["slides"]
+    readers = {
+        slide: data.store.reader(names[slide], array)
         for slide in np.unique(data.rows[:, 0]).tolist()
+    }
+    opened = {
+        slide: zarr.open_array(reader.place.for_zarr(), mode="r")
+        for slide, reader in readers.items()
     }
 
     def read(plan: StepPlan, number: int) -> list[object]:
         crops: list[object] = []
         for index, y, x in zip(plan.index, plan.y, plan.x, strict=True):
             slide, row = data.rows[index].tolist()
+            reader = readers[slide]
+            if isinstance(reader, WindowReader):  # the tiles under the crop
+                under = reader.tiles(row, int(y), int(x), plan.read_px, plan.read_px)
+                crops.append([opened[slide][number] for number in under])
+                continue
             crops.append(opened[slide][row, y : y + plan.read_px, x : x + plan.read_px])
         return crops
 

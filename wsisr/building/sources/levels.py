@@ -36,8 +36,10 @@ from wsisr.slides import (
     open_slide,
     reduce_image,
 )
+from wsisr.slides.extraction import iter_windows
 from wsisr.slides.image import is_deep
 from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.streams import LevelStreams, NotKept, Window, level_streams
 from wsisr.slides.tiles import damaged_patches, tolerate
 from wsisr.store import ArraySpec
 
@@ -56,6 +58,7 @@ class Levels:
         self.task, self.manifest = task, manifest
         self.slides: tuple[Slide, ...] = (slide,)
         self.notes = notes
+        self._streams: LevelStreams | None = None
 
     @staticmethod
     def list(source: Path, manifest: Manifest) -> Layout:
@@ -175,11 +178,20 @@ class Levels:
             kernel["steps"] = int(np.log2(layer.reduction) + 0.5)
         return kernel | ({"from": "patch"} if self._from_patch else {})
 
+    def keep_tiles(self, reading: Reading) -> LevelStreams:
+        hr = reading.geometry.hr
+        if self.manifest.registration.per_pair:
+            raise NotKept("its pairs are registered one by one")
+        if not hr.native:
+            raise NotKept(f"its {hr.name} is resampled")
+        self._streams = level_streams(self.slides[0], hr.level)
+        return self._streams
+
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
         registration = self.manifest.registration
         lr = reading.geometry.layers[-1].name
         damaged = damaged_patches(self.slides[0])
-        for index, arrays, valid in self._patches(reading.geometry, origins):
+        for index, arrays, valid, window in self._patches(reading.geometry, origins):
             before, damaged = damaged, damaged_patches(self.slides[0])
             if not valid:
                 yield Pair(index=index, drop="damaged" if damaged > before else "unscanned")
@@ -193,13 +205,13 @@ class Levels:
                     certificate=found,
                 )
             else:
-                yield Pair(index=index, arrays=arrays)
+                yield Pair(index=index, arrays=arrays, window=window)
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
-    ) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
+    ) -> Iterator[Pair]:
         origins = recorded_origins(columns, rows)
-        for index, arrays, valid in self._patches(reading.geometry, origins):
+        for index, arrays, valid, window in self._patches(reading.geometry, origins):
             row = int(rows[index])
             if valid and self.manifest.registration.per_pair:
                 region = self._region(reading.geometry, origins[index], arrays)
@@ -207,7 +219,7 @@ class Levels:
                 crop = region.cut(x, y, accepted=bool(columns["verdict"][row] == 1))
                 arrays = {**arrays, reading.geometry.hr.name: crop}
             if valid:
-                yield row, arrays
+                yield Pair(index=row, arrays=arrays, window=window)
 
     def _region(
         self,
@@ -220,14 +232,20 @@ class Levels:
 
     def _patches(
         self, geometry: PatchGeometry, origins: NDArray[np.int64]
-    ) -> Iterator[tuple[int, dict[str, UInt8Array], bool]]:
+    ) -> Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]:
         """Every layer of every place, read or made."""
         stored = geometry
         if self._from_patch:
             layers = tuple(la for n, la in enumerate(geometry.layers) if n == 0 or la.native)
             stored = replace(geometry, layers=layers)
-        read = iter_patches(self.slides[0], stored, origins, threads=own_threads())
-        for index, arrays, valid in read:
+        slide, threads = self.slides[0], own_threads()
+        read: Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]
+        if self._streams is None:
+            plain = iter_patches(slide, stored, origins, threads=threads)
+            read = ((*found, None) for found in plain)
+        else:
+            read = iter_windows(slide, self._streams, stored, origins, threads=threads)
+        for index, arrays, valid, window in read:
             if valid:
                 arrays = arrays | {
                     layer.name: reduce_patch(
@@ -236,7 +254,7 @@ class Levels:
                     for layer in geometry.layers
                     if layer.name not in arrays
                 }
-            yield index, arrays, valid
+            yield index, arrays, valid, window
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:
         return {"lr_flags": reading.flags} if reading.flags else {}

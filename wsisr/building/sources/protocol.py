@@ -17,6 +17,7 @@ from wsisr.selection import TissueMap
 from wsisr.selection.annotations import Annotations
 from wsisr.slides import Slide
 from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.streams import LevelStreams, Window
 from wsisr.store import ArraySpec
 
 
@@ -77,6 +78,8 @@ class Pair:
     resampled : bool
         Whether HR was interpolated.
     drop : {"", "unscanned", "damaged", "outside", "seam", "focus"}
+    window : Window or None
+        Where HR lies in the slide's own tiles, of a source that was asked to keep them.
     """
 
     index: int
@@ -84,6 +87,7 @@ class Pair:
     certificate: PairCertificate | None = None
     resampled: bool = False
     drop: Literal["", "unscanned", "damaged", "outside", "seam", "focus"] = ""
+    window: Window | None = None
 
 
 class Source(Protocol):
@@ -122,12 +126,21 @@ class Source(Protocol):
     def arrays(self, reading: Reading) -> tuple[ArraySpec, ...]:
         """The image arrays of the slide in the store, HR first."""
 
+    def keep_tiles(self, reading: Reading) -> LevelStreams:
+        """From now on read HR as windows over the slide's own tiles.
+
+        Raises
+        ------
+        NotKept
+            Why that cannot be.
+        """
+
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
         """Read and register places, in the order that is cheapest to read."""
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
-    ) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
+    ) -> Iterator[Pair]:
         """The patches of rows that a record describes: nothing is decided, only read again."""
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from wsisr.registration.factors import (
 from wsisr.registration.patch import WIDER
 from wsisr.slides import Slide, read_layer, read_layer_validity
 from wsisr.slides.protocol import UInt8Array
+from wsisr.slides.streams import LevelStreams, NotKept
 from wsisr.store import ArraySpec
 
 RESCAN = "rescan"
@@ -193,6 +194,9 @@ class Rescan:
         origin = CROSS_SCANNER if scale == 1 else RESCAN if small.native else RESCAN_REDUCED
         return hr, layer_spec(small, mpp, origin)
 
+    def keep_tiles(self, reading: Reading) -> LevelStreams:
+        raise NotKept("its HR is cut from another scan, pair by pair")
+
     def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
         scans = reading.scans or {}
         registration = ScanRegistration.from_json(scans)
@@ -204,11 +208,11 @@ class Rescan:
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
-    ) -> Iterator[tuple[int, dict[str, UInt8Array]]]:
+    ) -> Iterator[Pair]:
         # Columns hold transforms in single precision: pairs are registered again.
         for pair in self.read(reading, recorded_origins(columns, rows)):
             if not pair.drop:
-                yield int(rows[pair.index]), pair.arrays
+                yield replace(pair, index=int(rows[pair.index]))
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:
         info = self._hr.info

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from wsisr.errors import StoreError
 from wsisr.store.layout import check_array_name
 from wsisr.store.reader import PairStore, SlideView
-from wsisr.store.schema import DIGEST, KEPT, VERDICTS, find_column
+from wsisr.store.schema import DIGEST, KEPT, VERDICTS, WINDOW, find_column
 
 UInt8Array = NDArray[np.uint8]
 Record = dict[str, Any]
-_OWN = ("x", "y", "label", "split", KEPT, DIGEST)
+_OWN = ("x", "y", "label", "split", KEPT, DIGEST, *WINDOW)
 """Columns that a record spells in words, or that say nothing of an exported pair."""
 
 

@@ -1,0 +1,275 @@
+"""Reading patches that are windows over a slide's own tiles."""
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import CorruptStoreError, damage_is_clear
+from wsisr.store.columns import read_plain
+from wsisr.store.layout import META, SlidePaths, tiles_of
+from wsisr.store.places import Place
+from wsisr.store.presets import STREAM_DECODERS
+from wsisr.store.schema import WINDOW
+from wsisr.store.shard_index import ShardIndexes
+from wsisr.store.shard_reader import ShardReader, UInt8Array
+from wsisr.store.tile_array import TABLE, TilePlan, tile_digest
+
+if TYPE_CHECKING:
+    from wsisr.slides.streams import Window
+
+CACHE_BYTES = 32 << 20
+"""Decoded tiles that a store keeps: neighbouring patches share theirs."""
+
+
+class DecodedTiles:
+    """Tiles that were decoded last, of all slides of a store; belongs to one process."""
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._tiles: OrderedDict[tuple[str, int], UInt8Array] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, int]) -> UInt8Array | None:
+        if self._pid != os.getpid():
+            self._reset()
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, key: tuple[str, int], tile: UInt8Array) -> None:
+        with self._lock:
+            if key not in self._tiles:
+                self._bytes += tile.nbytes
+            self._tiles[key] = tile
+            while self._bytes > self._limit_bytes:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True, eq=False)
+class TileTable:
+    """The tiles of a slide that are kept, and where its patches begin in their level.
+
+    Attributes
+    ----------
+    rows, columns : ndarray, shape (tiles,), int64
+        Place of each tile in the grid of the level.
+    digests : ndarray, shape (tiles,), uint64
+        XXH3-64 of what each decodes to.
+    corners : ndarray, shape (patches, 2), int64
+        x, y of each patch in pixels of the level.
+    grid : (int, int)
+        Rows and columns of the level's grid.
+    """
+
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    corners: NDArray[np.int64]
+    grid: tuple[int, int]
+
+    @cached_property
+    def _sorted(self) -> tuple[NDArray[np.int64], list[int]]:
+        keys = self.rows * self.grid[1] + self.columns
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order.tolist()
+
+    def number(self, row: int, column: int) -> int | None:
+        """Which tile lies there; None where none is kept."""
+        keys, order = self._sorted
+        key = row * self.grid[1] + column
+        at = int(keys.searchsorted(key))
+        return order[at] if at < len(order) and keys[at] == key else None
+
+
+class WindowReader(ShardReader):
+    """Random access to patches that are windows over kept tiles, as if they were stored.
+
+    Parameters
+    ----------
+    slide : SlidePaths of Place
+        The slide's group.
+    array : str
+        ``"40x"``; ``40x-tiles`` is read.
+    patches : int
+        How many the slide has.
+    verify, threads, indexes
+        As for `ShardReader`.
+    tiles : DecodedTiles or None
+        Shared with other readers.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (n, s, s, 3), of the patches.
+    """
+
+    def __init__(
+        self,
+        slide: SlidePaths[Place],
+        array: str,
+        patches: int,
+        *,
+        verify: bool = True,
+        threads: int = 1,
+        indexes: ShardIndexes | None = None,
+        tiles: DecodedTiles | None = None,
+    ) -> None:
+        self._slide, self._array = slide, array
+        super().__init__(
+            slide.array(tiles_of(array)), verify=verify, threads=threads, indexes=indexes
+        )
+        meta = self.place / META
+        layout = self._layout
+        if layout is None or layout.codec not in STREAM_DECODERS or layout.shards.tiles != 1:
+            raise CorruptStoreError(f"{meta}: not an array of a slide's own tiles.")
+        self.tile_shape = self.shape
+        with damage_is_clear(meta, CorruptStoreError, "run wsisr verify"):
+            size = int(self.attributes["size_px"])
+            rows, columns = (int(count) for count in self.attributes["grid"])
+        self._grid = (rows, columns)
+        self.shape = (patches, size, size, 3)
+        self._tiles = tiles if tiles is not None else DecodedTiles()
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"slide": self._slide, "array": self._array, "patches": self.shape[0]}
+        return super().__getstate__() | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["slide"],
+            state["array"],
+            state["patches"],
+            verify=state["verify"],
+            threads=state["threads"],
+        )
+
+    @cached_property
+    def table(self) -> TileTable:
+        """The kept tiles and the windows.
+
+        Raises
+        ------
+        CorruptStoreError
+            If they are damaged or contradict each other.
+        """
+        parts = {name: read_plain(self._slide.tiles / name) for name in TABLE}
+        corners = [read_plain(self._slide.column(name)) for name in WINDOW]
+        if {part.shape for part in parts.values()} != {self.tile_shape[:1]}:
+            raise CorruptStoreError(f"{self._slide.tiles}: not a row for each of its tiles.")
+        if {part.shape for part in corners} != {self.shape[:1]}:
+            raise CorruptStoreError(f"{self._slide.columns}: not a window for each patch.")
+        return TileTable(
+            rows=parts["row"].astype(np.int64),
+            columns=parts["column"].astype(np.int64),
+            digests=parts["digest"],
+            corners=np.stack(corners, axis=1).astype(np.int64),
+            grid=self._grid,
+        )
+
+    @property
+    def plan(self) -> TilePlan:
+        """What a writer needs to keep the same tiles."""
+        assert self._layout is not None
+        rows, columns = self._grid
+        kind = next(k for k in STREAM_DECODERS if k == self._layout.codec)
+        return TilePlan(
+            array=self._array, kind=kind, tile_px=self.tile_shape[1], rows=rows, columns=columns
+        )
+
+    def window(self, row: int) -> "Window":
+        """A patch with its tiles and their streams, for another store.
+
+        Raises
+        ------
+        CorruptStoreError
+            Where a tile does not decode to what it did when it was stored.
+        """
+        from wsisr.slides.streams import Window
+        from wsisr.slides.tiles import Tile
+
+        tiles = {}
+        for number in self.tiles(row):
+            pixels = self.tile(number)
+            if tile_digest(pixels) != int(self.table.digests[number]):
+                raise CorruptStoreError(
+                    f"{self.place}: tile {number} does not match its digest; run wsisr verify."
+                )
+            at = (int(self.table.rows[number]), int(self.table.columns[number]))
+            tiles[at] = Tile(pixels, stream=self.stored(number).tobytes())
+        x, y = self.table.corners[row].tolist()
+        return Window(x, y, tiles)
+
+    def tiles(self, row: int, y: int = 0, x: int = 0, h: int = 0, w: int = 0) -> list[int]:
+        """Numbers of the tiles under a patch, or a crop of one, row by row.
+
+        Raises
+        ------
+        CorruptStoreError
+            Where one is not kept.
+        """
+        height, width = h or self.shape[1] - y, w or self.shape[2] - x
+        return [number for number, _, _ in self._under(row, y, x, height, width)]
+
+    def tile(self, number: int) -> UInt8Array:
+        """A decoded tile, shape (t, t, 3); not to be written to."""
+        key = (self._address, number)
+        tile = self._tiles.get(key)
+        if tile is None:
+            assert self._layout is not None
+            tile = self._in_shard(self._layout, number, self._read_chunk)
+            self._tiles.put(key, tile)
+        return tile
+
+    def read_into(self, row: int, y: int, x: int, out: UInt8Array) -> None:
+        height, width = out.shape[:2]
+        side = self.tile_shape[1]
+        for number, top, left in self._under(row, y, x, height, width):
+            # The part of this tile that lies in the crop, in the crop's coordinates.
+            y0, y1 = max(0, top), min(height, top + side)
+            x0, x1 = max(0, left), min(width, left + side)
+            out[y0:y1, x0:x1] = self.tile(number)[y0 - top : y1 - top, x0 - left : x1 - left]
+
+    def _under(
+        self, row: int, y: int, x: int, height: int, width: int
+    ) -> list[tuple[int, int, int]]:
+        """Tiles under a crop: number, and top and left of the tile in the crop's pixels."""
+        table, side = self.table, self.tile_shape[1]
+        left, top = table.corners[row].tolist()
+        left, top = left + x, top + y
+        found = []
+        for at_row in range(top // side, (top + height - 1) // side + 1):
+            for at_column in range(left // side, (left + width - 1) // side + 1):
+                number = table.number(at_row, at_column)
+                if number is None:
+                    raise CorruptStoreError(
+                        f"{self.place}: patch {row} needs the tile at row {at_row}, column "
+                        f"{at_column}, which is not there; run wsisr verify."
+                    )
+                found.append((number, at_row * side - top, at_column * side - left))
+        return found
+
+    def shard_of(self, row: int) -> int:
+        """The shard of its first tile."""
+        assert self._layout is not None
+        return self.tiles(row)[0] // self._layout.shards.patches
+
+    def ranges(self, row: int, y: int, x: int, out: UInt8Array) -> list[tuple[str, int, int]]:
+        try:
+            numbers = [number for number, _, _ in self._under(row, y, x, *out.shape[:2])]
+        except CorruptStoreError:
+            return []  # `read_into` says so
+        tile = np.empty((1, 1, 3), np.uint8)
+        return [place for n in numbers for place in super(WindowReader, self).ranges(n, 0, 0, tile)]
