@@ -134,7 +134,8 @@ def save_picture(path: Path, picture: "Image | NDArray[np.uint8]", **options: ob
     from PIL import Image
 
     suffix = path.suffix.lower() or ".png"
-    kind = Image.registered_extensions().get(suffix)
+    Image.preinit()  # PNG and JPEG; all formats, some forty modules, only for the others
+    kind = Image.EXTENSION.get(suffix) or Image.registered_extensions().get(suffix)
     if kind not in Image.SAVE:
         raise ConfigError(f"{path}: {suffix} is no picture that can be written; name it .png.")
     image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)

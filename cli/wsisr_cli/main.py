@@ -5,6 +5,7 @@ for other shares of a build; 130 interrupted.
 """
 
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -14,18 +15,10 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-
-app = typer.Typer(
-    name="wsisr",
-    help="Whole-slide images in, trustworthy super-resolution pairs, models and slides out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+from typer.core import TyperGroup
 
 COMMANDS: dict[str, str] = {
     "build-pairs": "build_pairs",
@@ -86,6 +79,47 @@ GROUPS: dict[str, str] = {
 """Groups of commands: name -> module with a Typer `app`."""
 
 
+class _Commands(TyperGroup):
+    """The commands, each module imported when it is named: one run needs one of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        for name in (*COMMANDS, *GROUPS):
+            self._mounted(name)
+        return [*COMMANDS, *GROUPS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS or cmd_name in GROUPS:
+            return self._mounted(cmd_name)
+        self.list_commands(ctx)  # what a misspelt name may have meant
+        return None
+
+    def _mounted(self, name: str) -> Any:
+        if name not in self.commands:
+            parent = _plain_typer()
+            if name in COMMANDS:
+                module = importlib.import_module(f"wsisr_cli.{COMMANDS[name]}")
+                parent.command(name)(module.command)
+            else:
+                module = importlib.import_module(f"wsisr_cli.{GROUPS[name]}")
+                parent.add_typer(module.app, name=name)
+            self.commands[name] = typer.main.get_group(parent).commands[name]
+        return self.commands[name]
+
+
+def _plain_typer(**settings: Any) -> typer.Typer:
+    return typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings
+    )
+
+
+app = _plain_typer(
+    name="wsisr",
+    cls=_Commands,
+    help="Whole-slide images in, trustworthy super-resolution pairs, models and slides out.",
+    no_args_is_help=True,
+)
+
+
 @app.callback()
 def _options(
     verbose: Annotated[
@@ -103,16 +137,6 @@ def _options(
 
         typer.echo(wsisr.__version__)
         raise typer.Exit
-
-
-def _mount() -> None:
-    for name, module in COMMANDS.items():
-        app.command(name)(importlib.import_module(f"wsisr_cli.{module}").command)
-    for name, module in GROUPS.items():
-        app.add_typer(importlib.import_module(f"wsisr_cli.{module}").app, name=name)
-
-
-_mount()
 
 
 def _refuse_remote_output(arguments: Sequence[str]) -> None:
@@ -185,6 +209,7 @@ def main() -> None:
     """Entry point of the `wsisr` script."""
     from wsisr.errors import WsisrError, without_secrets
 
+    gc.set_threshold(20_000, 20, 20)  # imports make many objects and no cycles worth the search
     try:
         _take_scheduler_signals()
         _refuse_remote_output(sys.argv[1:])

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm import tqdm
-
 from wsisr.progress import ProgressEvent, Reporter
 
 PLAIN_INTERVAL_S = 10.0
@@ -29,6 +27,9 @@ def _silent(event: ProgressEvent) -> None:
 
 class _Bars:
     def __init__(self) -> None:
+        from tqdm import tqdm  # here: logs, which have no bars, need not wait for it
+
+        self.make = tqdm
         self.bar: tqdm[Any] | None = None
         self.stage = ""
 
@@ -36,9 +37,9 @@ class _Bars:
         if event.total and (self.bar is None or self.stage != event.stage):
             self.close()
             self.stage = event.stage
-            self.bar = tqdm(total=event.total, desc=event.stage, unit=event.unit or "it")
+            self.bar = self.make(total=event.total, desc=event.stage, unit=event.unit or "it")
         if event.message:
-            tqdm.write(event.message, file=sys.stderr)
+            self.make.write(event.message, file=sys.stderr)
         if self.bar is not None and event.stage == self.stage:
             self.bar.total = event.total or self.bar.total
             self.bar.set_postfix_str(event.item[-40:], refresh=False)

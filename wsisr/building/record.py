@@ -232,7 +232,7 @@ def unpack_column(packed: Mapping[str, Any]) -> NDArray[Any]:
 def pack_mask(mask: NDArray[np.uint8]) -> str:
     """A mask of 0 and 1 as base64 of a TIFF in CCITT Group 4: a few kB for the largest slide, a
     third of what general compressors make of it."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin  # noqa: F401 - else Pillow loads every format
 
     out = io.BytesIO()
     Image.fromarray(mask > 0).save(out, "TIFF", compression="group4")
@@ -241,7 +241,7 @@ def pack_mask(mask: NDArray[np.uint8]) -> str:
 
 def unpack_mask(packed: str) -> NDArray[np.uint8]:
     """Back from `pack_mask`."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin  # noqa: F401 - else Pillow loads every format
 
     with Image.open(io.BytesIO(base64.b64decode(packed)), formats=("TIFF",)) as image:
         return np.asarray(image).astype(np.uint8)

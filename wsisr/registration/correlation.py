@@ -8,8 +8,8 @@ from typing import cast
 
 import cv2
 import numpy as np
+from numpy import fft  # bit for bit the transforms of scipy.fft, which is long to import
 from numpy.typing import NDArray
-from scipy import fft
 
 FloatImage = NDArray[np.float32]
 FloatPlane = NDArray[np.float64]
