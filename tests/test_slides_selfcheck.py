@@ -37,13 +37,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def lie(monkeypatch: pytest.MonkeyPatch, store: type, change: Callable[[Tile], Tile]) -> None:
-    """Let a reader return changed tiles."""
-    honest = store.fetch
-
-    def fetch(self, level, row, column):
-        return change(honest(self, level, row, column))
-
-    monkeypatch.setattr(store, "fetch", fetch)
+    """Let a reader return changed tiles (OpenSlide: regions)."""
+    name = "read" if store is OpenSlideStore else "fetch"
+    honest = getattr(store, name)
+    monkeypatch.setattr(store, name, lambda self, *place: change(honest(self, *place)))
 
 
 def rolled(tile: Tile) -> Tile:

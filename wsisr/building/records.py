@@ -19,7 +19,7 @@ from wsisr.geometry import PatchGeometry
 from wsisr.slides.protocol import SlideInfo
 
 SCAN_FORMAT = 3
-RULES = 3
+RULES = 4
 """Version of what decides about slides besides the manifest: ids, patients, labels, tissue, colour
 and the choice of LR. Written into the store's root; 1 where a store says nothing (ids without
 suffix, LR always from a stored level, colours by tags); 2 knew patients by names that begin with

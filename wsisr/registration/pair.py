@@ -236,7 +236,9 @@ def _translation(
     if plain is None:
         plain = corr.ncc(lr, reduced)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
-    seen = corr.box_reduce_at(alike, dx, dy, lr.shape[1], lr.shape[0], scale)
+    seen = reduced
+    if alike is not hr:
+        seen = corr.box_reduce_at(alike, dx, dy, lr.shape[1], lr.shape[0], scale)
     shifts = part_shifts(lr, seen, scale, 2)
     spread = spread_of(shifts)
     unseen = one_sided(shifts) and not np.isfinite(shifts[MIDDLE]).all()

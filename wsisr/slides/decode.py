@@ -245,13 +245,20 @@ def composite_on_white(rgba: UInt8Array, *, premultiplied: bool = False) -> Tile
     alpha = rgba[:, :, 3]
     rgb = rgba[:, :, :3]
     if bool((alpha == WHITE).all()):
-        return Tile(np.ascontiguousarray(rgb))
+        return Tile(_opaque(rgba))
     if not bool(alpha.any()):
         return MISSING
     opacity = alpha[:, :, None].astype(np.uint32)
     colour = rgb.astype(np.uint32) * (255 if premultiplied else opacity)
     blended = (colour + WHITE * (255 - opacity) + 127) // 255
     return Tile(np.minimum(blended, 255).astype(np.uint8), alpha > 0)
+
+
+def _opaque(rgba: UInt8Array) -> UInt8Array:
+    """The colours alone (several times numpy's speed)."""
+    import cv2
+
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(rgba), cv2.COLOR_RGBA2RGB))
 
 
 def ycbcr_to_rgb(image: UInt8Array) -> UInt8Array:

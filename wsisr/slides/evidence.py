@@ -6,15 +6,14 @@ reduction (design 3.7). So each level is compared with level 0 reduced in the th
 in use.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.runners import in_threads
 from wsisr.slides.protocol import Level, Slide, UInt8Array
-from wsisr.slides.resample import read_resampled
-
-Float32Array = NDArray[np.float32]
+from wsisr.slides.resample import resample_box, source_span
 
 WARNING_DB = 35.0
 PLACES = 8
@@ -22,6 +21,7 @@ CANDIDATES = 32
 MAX_SIDE_PX = 128
 MAX_SOURCE_PX = 1024
 MIN_SIDE_PX = 16
+KERNELS = ("area", "bicubic", "decimated")
 MIN_TEXTURE = 4.0
 """Standard deviation (grey levels) below which a place is glass and tells nothing."""
 
@@ -68,68 +68,151 @@ def level_evidence(slide: Slide, seed: int = 0) -> tuple[LevelEvidence, ...]:
     ----------
     slide : Slide
     seed : int
-        Places are drawn by it; up to 8 textured ones a level.
+        Places are drawn by it, for all levels together; up to 8 textured ones a level.
 
     Returns
     -------
     tuple of LevelEvidence
         Levels without an exact factor or exact reads are left out.
     """
-    return tuple(
-        _judge(slide, level, seed)
+    compared = [
+        _Compared.to_level_0(slide, level)
         for level in slide.info.levels
         if level.index > 0 and level.exact and level.factor is not None
-    )
+    ]
+    windows = _choose(slide, compared, seed)
+
+    def look(window: list[tuple[_Compared, int, int]]) -> list[_Difference]:
+        return [_compare(slide, one, x, y) for one, x, y in window]
+
+    for window, found in zip(windows, in_threads(look, windows), strict=True):
+        for (one, _, _), difference in zip(window, found, strict=True):
+            one.found.append(difference)
+    return tuple(one.judged() for one in compared)
 
 
-def _judge(slide: Slide, level: Level, seed: int) -> LevelEvidence:
-    factor = level.factor or 1
-    side = min(MAX_SIDE_PX, MAX_SOURCE_PX // factor, level.width_px // 2, level.height_px // 2)
-    places = _textured_places(slide, level, side, seed) if side >= MIN_SIDE_PX else []
-    if not places:
-        return LevelEvidence(
-            level=level.index,
+@dataclass(frozen=True, kw_only=True)
+class _Difference:
+    """Of one place: squared errors of each reduction, details of the level and of block means."""
+
+    errors: dict[str, float]
+    stored_detail: float
+    area_detail: float
+
+
+@dataclass(kw_only=True)
+class _Compared:
+    """A level, and what was found of it; `side` of its places in level px."""
+
+    level: Level
+    factor: int
+    side: int
+    right: int
+    bottom: int
+    found: list[_Difference] = field(default_factory=list)
+
+    @classmethod
+    def to_level_0(cls, slide: Slide, level: Level) -> "_Compared":
+        factor, base = level.factor or 1, slide.info.levels[0]
+        side = min(MAX_SIDE_PX, MAX_SOURCE_PX // factor, level.width_px // 2, level.height_px // 2)
+        # The last pixels of a truncated level have no whole block of level 0 behind them.
+        return cls(
+            level=level,
             factor=factor,
-            kernel="",
-            psnr_db=float("nan"),
-            detail_ratio=float("nan"),
-            places=0,
-            warning=False,
-            verdict=f"Level {level.index}: too little texture or too small to be judged.",
+            side=side,
+            right=min(level.width_px, base.width_px // factor) - side,
+            bottom=min(level.height_px, base.height_px // factor) - side,
         )
-    errors = dict.fromkeys(("area", "bicubic", "decimated"), 0.0)
-    details = dict.fromkeys(errors, 0.0)
-    stored_detail = 0.0
-    for x, y in places:
-        stored = slide.read_level(level.index, x, y, side, side)
-        stored_detail += _detail(stored)
-        exact = stored.astype(np.float32)
-        source = slide.read_level(0, x * factor, y * factor, side * factor, side * factor)
-        made = {
-            "area": _area(source, factor),
-            "decimated": _decimated(source, exact, factor),
-            "bicubic": read_resampled(
-                slide, 0, float(x * factor), float(y * factor), float(factor), side, side
-            ),
-        }
-        for name, image in made.items():
-            errors[name] += _mse(exact, image)
-            details[name] += _detail(image)
-    kernel = min(errors, key=lambda name: errors[name])
-    mse = errors[kernel] / len(places)
-    psnr = float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
-    # Details are weighed against an antialiased reduction, whatever the level is nearest to.
-    ratio = stored_detail / max(details["area"], 1e-9)
-    warning = psnr < WARNING_DB or kernel == "decimated"
-    return LevelEvidence(
-        level=level.index,
-        factor=factor,
-        kernel=kernel,
-        psnr_db=psnr,
-        detail_ratio=ratio,
-        places=len(places),
-        warning=warning,
-        verdict=_verdict(level.index, kernel, psnr, ratio, warning),
+
+    def judged(self) -> LevelEvidence:
+        index, places = self.level.index, len(self.found)
+        if not places:
+            return LevelEvidence(
+                level=index,
+                factor=self.factor,
+                kernel="",
+                psnr_db=float("nan"),
+                detail_ratio=float("nan"),
+                places=0,
+                warning=False,
+                verdict=f"Level {index}: too little texture or too small to be judged.",
+            )
+        errors = {name: sum(one.errors[name] for one in self.found) for name in KERNELS}
+        kernel = min(errors, key=lambda name: errors[name])
+        mse = errors[kernel] / places
+        psnr = float("inf") if mse == 0 else float(10 * np.log10(255**2 / mse))
+        # Details are weighed against an antialiased reduction, whatever the level is nearest to.
+        area = sum(one.area_detail for one in self.found)
+        ratio = sum(one.stored_detail for one in self.found) / max(area, 1e-9)
+        warning = psnr < WARNING_DB or kernel == "decimated"
+        return LevelEvidence(
+            level=index,
+            factor=self.factor,
+            kernel=kernel,
+            psnr_db=psnr,
+            detail_ratio=ratio,
+            places=places,
+            warning=warning,
+            verdict=_verdict(index, kernel, psnr, ratio, warning),
+        )
+
+
+def _choose(
+    slide: Slide, compared: list[_Compared], seed: int
+) -> list[list[tuple[_Compared, int, int]]]:
+    """Windows of the slide, each with the levels that have texture there and where (level px).
+
+    A window is the same share of the way across and down in every level, so that all of them are
+    held against the same pixels of level 0, which are decoded once.
+    """
+    rng = np.random.default_rng(seed)
+    sought = [one for one in compared if one.side >= MIN_SIDE_PX]
+    taken: dict[int, set[tuple[int, int]]] = {one.level.index: set() for one in sought}
+    windows = []
+    for _ in range(CANDIDATES):
+        across, down = rng.random(2)
+        window = []
+        for one in sought:
+            places = taken[one.level.index]
+            place = (int(across * (one.right + 1)), int(down * (one.bottom + 1)))
+            if len(places) < PLACES and place not in places and _textured(slide, one, *place):
+                places.add(place)
+                window.append((one, *place))
+        if window:
+            windows.append(window)
+        if all(len(places) == PLACES for places in taken.values()):
+            break
+    return windows
+
+
+def _textured(slide: Slide, one: _Compared, x: int, y: int) -> bool:
+    index, side = one.level.index, one.side
+    if not slide.read_validity(index, x, y, side, side).all():
+        return False
+    image = slide.read_level(index, x, y, side, side)
+    return float(image.std(axis=(0, 1)).max()) >= MIN_TEXTURE
+
+
+def _compare(slide: Slide, one: _Compared, x: int, y: int) -> _Difference:
+    """One place of a level against level 0, of which the kernels see some pixels around it."""
+    factor, side, base = one.factor, one.side, slide.info.levels[0]
+    stored = slide.read_level(one.level.index, x, y, side, side)
+    left, top = x * factor, y * factor
+    x0, x1 = source_span(float(left), float(factor), side, base.width_px)
+    y0, y1 = source_span(float(top), float(factor), side, base.height_px)
+    around = slide.read_level(0, x0, y0, x1 - x0, y1 - y0)
+    source = around[top - y0 :, left - x0 :][: side * factor, : side * factor]
+    area = _area(source, factor)
+    limits = (base.width_px, base.height_px)
+    bicubic = resample_box(around, (x0, y0), limits, (left, top), float(factor), (side, side))
+    return _Difference(
+        errors={
+            "area": _mse(stored, area),
+            "bicubic": _mse(stored, bicubic),
+            "decimated": _decimated(source, stored, factor),
+        },
+        stored_detail=_detail(stored),
+        area_detail=_detail(area),
     )
 
 
@@ -146,25 +229,6 @@ def _verdict(level: int, kernel: str, psnr: float, ratio: float, warning: bool) 
     return start + "recompressed, shifted or scanned on its own: compare it with a reduction."
 
 
-def _textured_places(slide: Slide, level: Level, side: int, seed: int) -> list[tuple[int, int]]:
-    rng = np.random.default_rng([seed, level.index])
-    factor = level.factor or 1
-    # The last pixels of a truncated level have no whole block of level 0 behind them.
-    right = min(level.width_px, slide.info.levels[0].width_px // factor) - side
-    bottom = min(level.height_px, slide.info.levels[0].height_px // factor) - side
-    found: list[tuple[int, int]] = []
-    for _ in range(CANDIDATES):
-        x, y = int(rng.integers(0, right + 1)), int(rng.integers(0, bottom + 1))
-        if (x, y) in found or not slide.read_validity(level.index, x, y, side, side).all():
-            continue
-        image = slide.read_level(level.index, x, y, side, side)
-        if float(image.std(axis=(0, 1)).max()) >= MIN_TEXTURE:
-            found.append((x, y))
-        if len(found) == PLACES:
-            break
-    return found
-
-
 def _area(source: UInt8Array, factor: int) -> UInt8Array:
     side = len(source) // factor
     # Sums of whole numbers (factors are 64 at most), rows first: several times faster than both
@@ -174,21 +238,21 @@ def _area(source: UInt8Array, factor: int) -> UInt8Array:
     return np.floor(sums.astype(np.float32) / np.float32(factor**2) + 0.5).astype(np.uint8)
 
 
-def _decimated(source: UInt8Array, stored: Float32Array, factor: int) -> UInt8Array:
-    """Every n-th pixel, from the phase that is nearest: writers start anew in every tile."""
+def _decimated(source: UInt8Array, stored: UInt8Array, factor: int) -> float:
+    """Error of every n-th pixel, from the phase that is nearest: writers start anew in every
+    tile."""
     phases = sorted({0, factor // 4, factor // 2, factor - 1})
-    choices = [source[y::factor, x::factor] for y in phases for x in phases]
-    return min(choices, key=lambda image: _mse(stored, image))
+    return min(_mse(stored, source[y::factor, x::factor]) for y in phases for x in phases)
 
 
-def _mse(first: Float32Array, second: UInt8Array) -> float:
-    return float(np.mean((first - second) ** 2))
+def _mse(first: UInt8Array, second: UInt8Array) -> float:
+    return cv2.norm(first, np.ascontiguousarray(second), cv2.NORM_L2SQR) / first.size
 
 
 def _detail(image: UInt8Array) -> float:
     """Mean energy of the Laplacian of the mean of the channels."""
-    grey: NDArray[np.float64] = image.mean(axis=2)
+    grey = image.sum(axis=2, dtype=np.int32)
     laplacian = (
         4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     )
-    return float(np.mean(laplacian**2))
+    return float(np.mean(laplacian.astype(np.float64) ** 2)) / 9

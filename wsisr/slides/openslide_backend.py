@@ -63,6 +63,11 @@ class OpenSlideStore:
         grid = self._grids[level]
         x, y = column * BLOCK_PX, row * BLOCK_PX
         width, height = min(BLOCK_PX, grid.width_px - x), min(BLOCK_PX, grid.height_px - y)
+        return self.read(level, x, y, width, height)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> Tile:
+        """Any region inside a level; OpenSlide paints every pixel that it is asked for, which takes
+        longer than decoding."""
         scale = self.factors[level] if self.exact[level] else self._downsamples[level]
         assert scale is not None
         origin = (round(x * scale), round(y * scale))

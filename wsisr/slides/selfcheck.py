@@ -14,15 +14,16 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from wsisr.errors import SlideError
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.openslide_backend import OpenSlideStore
 from wsisr.slides.protocol import BoolArray, Level, ReaderVerdict, UInt8Array
 from wsisr.slides.second_readers import SECOND_READERS, open_second
-from wsisr.slides.tiles import TiledSlide
+from wsisr.slides.tiles import WHITE, TiledSlide
 
 logger = logging.getLogger(__name__)
 
@@ -202,8 +203,8 @@ def _compare(
             continue
         for x, y, width, height, ours, valid in _regions(slide, level, other, seed, tiles):
             try:
-                theirs = second.read_level(other.index, x, y, width, height)
-                both = valid & second.read_validity(other.index, x, y, width, height)
+                theirs, seen = _seen_by(second, other.index, x, y, width, height)
+                both = valid & seen
             except Exception as error:  # what it cannot decode it has no opinion on
                 logger.debug("%s has no opinion on level %d: %s", name, level.index, error)
                 break
@@ -230,6 +231,21 @@ def _compare(
     if tally.regions == before:
         tally.seconds.remove(name)
     return None
+
+
+def _seen_by(
+    second: TiledSlide, level: int, x: int, y: int, width: int, height: int
+) -> tuple[UInt8Array, BoolArray]:
+    """Pixels of a region, and which of them were scanned."""
+    if not isinstance(second.store, OpenSlideStore):
+        pixels = second.read_level(level, x, y, width, height)
+        return pixels, second.read_validity(level, x, y, width, height)
+    region = second.store.read(level, x, y, width, height)  # no pixel beyond it
+    nothing = region.pixels is None
+    pixels = np.full((height, width, 3), WHITE, np.uint8) if nothing else region.pixels
+    if region.valid is not None:
+        return pixels, region.valid
+    return pixels, np.full((height, width), not nothing)
 
 
 def _same_size(one: Level, other: Level) -> bool:
@@ -282,8 +298,8 @@ def _regions(
 
 
 def _difference(ours: UInt8Array, theirs: UInt8Array, both: BoolArray) -> int:
-    found: NDArray[np.int16] = np.abs(ours.astype(np.int16) - theirs.astype(np.int16))[both]
-    return int(found.max(initial=0))
+    found: UInt8Array = cv2.absdiff(ours, theirs)
+    return int(found.max(initial=0) if both.all() else found[both].max(initial=0))
 
 
 def _recoloured(ours: UInt8Array, theirs: UInt8Array, both: BoolArray, level: Level) -> bool:
