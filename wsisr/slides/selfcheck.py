@@ -241,11 +241,11 @@ def _seen_by(
         pixels = second.read_level(level, x, y, width, height)
         return pixels, second.read_validity(level, x, y, width, height)
     region = second.store.read(level, x, y, width, height)  # no pixel beyond it
-    nothing = region.pixels is None
-    pixels = np.full((height, width, 3), WHITE, np.uint8) if nothing else region.pixels
-    if region.valid is not None:
-        return pixels, region.valid
-    return pixels, np.full((height, width), not nothing)
+    if region.pixels is None:
+        nothing = np.zeros((height, width), np.bool_)
+        return np.full((height, width, 3), WHITE, np.uint8), nothing
+    valid = np.ones((height, width), np.bool_) if region.valid is None else region.valid
+    return region.pixels, valid
 
 
 def _same_size(one: Level, other: Level) -> bool:
@@ -298,7 +298,7 @@ def _regions(
 
 
 def _difference(ours: UInt8Array, theirs: UInt8Array, both: BoolArray) -> int:
-    found: UInt8Array = cv2.absdiff(ours, theirs)
+    found = np.asarray(cv2.absdiff(ours, theirs))
     return int(found.max(initial=0) if both.all() else found[both].max(initial=0))
 
 
