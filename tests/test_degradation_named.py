@@ -61,6 +61,33 @@ class TestMild(DegradationTests):
     scales = (2.0, 3.3)
 
 
+class TestMix(DegradationTests):
+    spec = "bicubic | area+jpeg:random | realesrgan2:mild"
+
+
+def test_a_mix_gives_each_sample_one_of_its_options_and_nothing_else(tissue: Tensor) -> None:
+    many = tissue.expand(64, -1, -1, -1)
+    made = degrade(many, "bicubic | area | area", 4.0, seed=3)
+    bicubic, area = (degrade(tissue, name, 4.0)[0] for name in ("bicubic", "area"))
+    first = [bool(image.equal(bicubic)) for image in made]
+    assert all(image.equal(bicubic) or image.equal(area) for image in made)
+    assert 10 <= sum(first) <= 33  # a third of 64; named twice is twice the odds
+    # What a sample gets depends on its slot alone.
+    assert degrade(tissue, "bicubic | area | area", 4.0, seed=3, slots=[5])[0].equal(made[5])
+
+
+@pytest.mark.parametrize("spec", ["bicubic | arae", "bicubic |", "mix", "mix:options=bicubic"])
+def test_a_mix_that_was_not_understood_is_refused(spec: str) -> None:
+    with pytest.raises(DegradationError):
+        parse_degradation(spec)
+
+
+def test_a_mix_may_stand_in_no_mix(tissue: Tensor) -> None:
+    whole = parse_degradation("bicubic | area").record()
+    with pytest.raises(DegradationError, match="a mix within a mix"):
+        parse_degradation({"name": "m", "stages": [{"kind": "mix", "options": [whole, "area"]}]})
+
+
 class TestRealEsrgan(DegradationTests):
     spec = "realesrgan2"
     scales = (4.0,)

@@ -63,8 +63,8 @@ def test_every_name_round_trips_through_its_record(name: str, tmp_path: Path) ->
 
 
 def test_names_are_those_of_the_stages() -> None:
-    assert {n.partition(":")[0] for n in names()} == set(STAGES) - {"fitted"}
-    assert len(describe_names()) == len(names()) + 1
+    assert {n.partition(":")[0] for n in names()} == set(STAGES) - {"fitted", "mix"}
+    assert len(describe_names()) == len(names()) + 2
     assert json.loads(record_json("iste"))["stages"][0]["kind"] == "iste"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsisr.degradation.draws import Draws, batch_draws
+from wsisr.degradation.draws import batch_draws
 from wsisr.degradation.spec import Degradation, parse_degradation
-from wsisr.degradation.stage import STAGES, Context, Stage
+from wsisr.degradation.stage import Context, run_stages
 from wsisr.device import autocast, exact_float32
 from wsisr.errors import DegradationError
 from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
@@ -109,44 +109,12 @@ def _degrade(
     count = len(hr)
     if hr.device.type == "cpu":
         count = max(1, _CPU_CHUNK_PX // int(x.shape[-1] * x.shape[-2]))
-    if len(hr) <= count:
-        return _run(x, degradation, scale, size, draws)
-    return torch.cat(
-        [
-            _run(
-                x[start : start + count],
-                degradation,
-                scale,
-                size,
-                replace(draws, slots=draws.slots[start : start + count]),
-            )
-            for start in range(0, len(hr), count)
-        ]
-    )
-
-
-def _run(
-    x: Tensor, degradation: Degradation, scale: float, size: tuple[int, int], draws: Draws
-) -> Tensor:
-    for stage in degradation.stages:
-        here = draws.within(stage.kind)
-        if not stage.random:
-            here = here.refused(f"{stage.kind} draws random numbers, and its `random` denies it")
-        made = stage.apply(x, Context(size=size, scale=float(scale), draws=here))
-        _check(stage, made, (*x.shape[:2], *(size if stage.samples else x.shape[2:])))
-        x = made
-    return to_grey(x)
-
-
-def _check(stage: Stage, made: Tensor, shape: tuple[int, ...]) -> None:
-    """Raise unless a stage keeps its word; its values only where it is not built in (it waits)."""
-    if tuple(made.shape) != shape or not made.is_floating_point():
-        raise DegradationError(
-            f"{stage.kind}: apply gave {made.dtype} of shape {tuple(made.shape)}; it has to give "
-            f"floats of shape {shape}."
-        )
-    if STAGES.origin(stage.kind) is not None and not made.isfinite().all():
-        raise DegradationError(f"{stage.kind}: apply gave values that are no numbers.")
+    made = []
+    for start in range(0, len(hr), count):
+        part = replace(draws, slots=draws.slots[start : start + count])
+        context = Context(size=size, scale=float(scale), draws=part)
+        made.append(to_grey(run_stages(degradation.stages, x[start : start + count], context)))
+    return torch.cat(made)
 
 
 def _grey_levels(hr: Tensor) -> Tensor:

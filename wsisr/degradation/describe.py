@@ -3,8 +3,12 @@
 import json
 from inspect import getdoc
 
+from wsisr.degradation.mix import Mix
 from wsisr.degradation.spec import parse_degradation
 from wsisr.degradation.stage import STAGES, Stage
+
+_SHOWN = {"fitted": "scanner.json", "mix": "bicubic | area"}
+"""How those that are not named by their kind are written."""
 
 
 def describe_names() -> list[tuple[str, str]]:
@@ -16,8 +20,8 @@ def describe_names() -> list[tuple[str, str]]:
         origin = STAGES.origin(kind)
         if origin is not None:
             first += f" [{origin.package or origin.source}]"
-        if kind == "fitted":
-            listed.append(("scanner.json", first))
+        if kind in _SHOWN:
+            listed.append((_SHOWN[kind], first))
             continue
         listed.append((kind, first))
         for preset, values in stage.presets.items():
@@ -36,6 +40,9 @@ def describe(spec: str) -> str:
     lines.append(f"{drawn}; stages in physical order:")
     for stage in degradation.stages:
         lines += _stage_lines(stage)
+        for option in stage.options if isinstance(stage, Mix) else ():
+            lines.append(f"  or {option.name}:")
+            lines += [f"  {line}" for part in option.stages for line in _stage_lines(part)]
     if degradation.report is not None:
         lines.append("  fit report:")
         lines += [f"    {key}: {value}" for key, value in degradation.report.items()]
@@ -51,7 +58,7 @@ def _stage_lines(stage: Stage) -> list[str]:
     text = (getdoc(type(stage)) or "").partition("\n")[0]
     lines = [f"  {stage.kind} (version {stage.version}): {text}"]
     for key, field in type(stage).model_fields.items():
-        if key in ("kind", "version"):
+        if key in ("kind", "version", "options"):
             continue
         value = getattr(stage, key)
         if key == "kernel":

@@ -2,14 +2,16 @@
 
 Grammar::
 
-    spec      = part { "+" part } | path of a JSON file
+    spec      = one { "|" one }
+    one       = part { "+" part } | path of a JSON file
     part      = name [ ":" item { "," item } ]
     item      = preset | key "=" value
     value     = number | low ".." high | number ";" number ";" number | word
 
 ``"bicubic"``, ``"realesrgan2:mild"``, ``"optics:na=0.3,defocus_um=0..2+sensor+jpeg:quality=80"``.
 Parts are sorted into physical order (stain, lateral colour, sampling, light, tone, noise, seams,
-JPEG); where none of them samples, bicubic does.
+JPEG); where none of them samples, bicubic does. Of several degradations, ``"bicubic | area"``,
+each sample draws one (`mix`).
 """
 
 import difflib
@@ -30,6 +32,7 @@ from pydantic import (
 )
 
 from wsisr.degradation.builtin import Bicubic
+from wsisr.degradation.mix import SEPARATOR, Mix
 from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
 from wsisr.files import replace_file
@@ -39,6 +42,11 @@ REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "
     "use bicubic",
     "none": "an LR image needs a sampling step; use bicubic or area",
+}
+
+UNNAMED = {
+    "fitted": "A fitted degradation is named by its file, e.g. scanner.json.",
+    "mix": "A mix is named by its degradations, e.g. 'bicubic | area'.",
 }
 
 
@@ -109,13 +117,13 @@ class Degradation(BaseModel):
 
 
 def names() -> list[str]:
-    """Every name with its presets, e.g. ``realesrgan2:mild``; `fitted` needs a file.
+    """Every name with its presets, e.g. ``realesrgan2:mild``.
 
-    Those of plug-ins that are loaded are among them.
+    `fitted` needs a file and `mix` others. Those of plug-ins that are loaded are among them.
     """
     listed = []
     for kind, stage in STAGES.items():
-        if kind != "fitted":
+        if kind not in UNNAMED:
             listed.append(kind)
             listed += [f"{kind}:{preset}" for preset in stage.presets]
     return listed
@@ -138,6 +146,12 @@ def parse_degradation(spec: "str | Path | Mapping[str, Any] | Degradation") -> D
         return spec
     if isinstance(spec, Mapping):
         return _validate(spec, "record")
+    if isinstance(spec, str) and SEPARATOR in spec:
+        name = f" {SEPARATOR} ".join(
+            without_folders(part.strip()) for part in spec.split(SEPARATOR)
+        )
+        mix = _made(Mix, {"options": [part.strip() for part in spec.split(SEPARATOR)]})
+        return _validate({"name": name, "stages": [mix]}, repr(spec))
     if isinstance(spec, Path) or (spec.endswith(".json") and "+" not in spec):
         return _from_file(Path(spec))
     stages: list[Stage] = []
@@ -168,8 +182,8 @@ def _stage(part: str) -> Stage:
     name = name.strip()
     if name in REFUSED:
         raise DegradationError(f"{name!r} is refused: {REFUSED[name]}.")
-    if name == "fitted":
-        raise DegradationError("A fitted degradation is named by its file, e.g. scanner.json.")
+    if name in UNNAMED:
+        raise DegradationError(UNNAMED[name])
     stage = STAGES.find(name)
     if stage is None:
         raise DegradationError(f"No degradation {name!r}. {_suggest(name)}")
@@ -187,9 +201,14 @@ def _stage(part: str) -> Stage:
             raise DegradationError(f"{name} has no parameter {key!r}. {_suggest(key, known)}")
         else:
             values[key] = _value(text)
+    return _made(stage, values)
+
+
+def _made(stage: type[Stage], values: Mapping[str, Any]) -> Stage:
     try:
         return stage(**values)
     except ValidationError as error:
+        name = stage.model_fields["kind"].default
         raise DegradationError(f"{name}: {_explain(error)}.") from None
 
 

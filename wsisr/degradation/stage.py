@@ -5,8 +5,8 @@ for a uniform draw. Lengths say their unit: ``px`` is a pixel of the image that 
 (HR before sampling, LR after it).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from inspect import getdoc, isabstract
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -156,3 +156,45 @@ def register_degradation(stage: S) -> S:
         raise DegradationError(f"{name}: its docstring is what `wsisr degrade list` prints; add it")
     STAGES.add(kind, stage)
     return stage
+
+
+def run_stages(stages: Iterable[Stage], x: Tensor, context: Context) -> Tensor:
+    """Send a batch through stages, each with random numbers of its own.
+
+    Parameters
+    ----------
+    stages : iterable of Stage
+        In physical order, one of which samples.
+    x : Tensor, float32, shape (B, 3, H, W)
+        Grey levels.
+    context : Context
+        Its draws are divided among the stages.
+
+    Returns
+    -------
+    Tensor, float32, shape (B, 3, *context.size)
+
+    Raises
+    ------
+    DegradationError
+        A stage draws though it denies it, or gives anything but an image of its size.
+    """
+    for stage in stages:
+        here = context.draws.within(stage.kind)
+        if not stage.random:
+            here = here.refused(f"{stage.kind} draws random numbers, and its `random` denies it")
+        made = stage.apply(x, replace(context, draws=here))
+        _check(stage, made, (*x.shape[:2], *(context.size if stage.samples else x.shape[2:])))
+        x = made
+    return x
+
+
+def _check(stage: Stage, made: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise unless a stage keeps its word; its values only where it is not built in (it waits)."""
+    if tuple(made.shape) != shape or not made.is_floating_point():
+        raise DegradationError(
+            f"{stage.kind}: apply gave {made.dtype} of shape {tuple(made.shape)}; it has to give "
+            f"floats of shape {shape}."
+        )
+    if STAGES.origin(stage.kind) is not None and not made.isfinite().all():
+        raise DegradationError(f"{stage.kind}: apply gave values that are no numbers.")
