@@ -20,6 +20,10 @@ class TestEdsr(FixedScaleTests):
     name, scale = "edsr", 4
 
 
+class TestCompact(FixedScaleTests):
+    name, scale = "compact", 4
+
+
 class TestRcan(CompiledTests):
     name, scale = "rcan", 2
 

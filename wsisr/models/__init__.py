@@ -19,6 +19,7 @@ The contract that training, evaluation and upscaling rely on
 
 from wsisr.models import (
     bicubic,
+    compact,
     cwtnet,
     dcanet,
     edsr,
@@ -65,6 +66,7 @@ __all__ = [
     "SRModel",
     "Traits",
     "bicubic",
+    "compact",
     "create_model",
     "cwtnet",
     "dcanet",

@@ -16,7 +16,12 @@ from wsisr.models.swinir import SwinirBody, SwinirSettings
 from wsisr.models.wrapper import ArbitraryScaleModel
 
 Encoder = Literal["swinir", "edsr", "rdn"]
-EncoderSize = Literal["full", "tiny"]
+EncoderSize = Literal["full", "small", "tiny"]
+_EDSR = {
+    "full": EdsrSettings(),
+    "small": EdsrSettings(width=48, blocks=8),
+    "tiny": EdsrSettings(width=32, blocks=4),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,8 @@ class EncoderSettings:
     ----------
     encoder : {"swinir", "edsr", "rdn"}
         `full`: SwinIR (180 channels, 64 out), EDSR baseline (64) or RDN (64), as in the papers.
-    encoder_size : {"full", "tiny"}
+    encoder_size : {"full", "small", "tiny"}
+        `small` is of EDSR alone: 8 blocks of 48 channels.
     encoder_groups : int or None
         Residual groups of a SwinIR encoder; None: those of its size (6, tiny 2). LIIF* and LTE*
         of ISTE's table 9 have 7.
@@ -42,6 +48,10 @@ class EncoderSettings:
 
     def __post_init__(self) -> None:
         groups = self.encoder_groups
+        require(
+            self.encoder == "edsr" or self.encoder_size != "small",
+            f"encoder_size small is of an EDSR encoder; {self.encoder} has full and tiny",
+        )
         require(groups is None or groups >= 1, "encoder_groups must be at least 1")
         require(
             groups is None or self.encoder == "swinir",
@@ -93,14 +103,14 @@ def build_encoder(s: EncoderSettings, drop_path: float = 0.0) -> nn.Module:
             SwinirSettings(width=32, groups=groups or 2, depth=2, heads=4, head_width=32)
         )
     if s.encoder == "edsr":
-        return EdsrBody(EdsrSettings() if full else EdsrSettings(width=32, blocks=4))
+        return EdsrBody(_EDSR[s.encoder_size])
     return RdnBody(RdnSettings() if full else RdnSettings(width=32, blocks=2, layers=3, growth=16))
 
 
 def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
     """LR px of context that a tile needs around it, decoder included."""
     if kind == "edsr":
-        return edsr_reach_px(EdsrSettings() if size == "full" else EdsrSettings(blocks=4)) + 3
+        return edsr_reach_px(_EDSR[size]) + 3
     if kind == "rdn":
         return (
             rdn_reach_px(RdnSettings() if size == "full" else RdnSettings(blocks=2, layers=3)) + 3

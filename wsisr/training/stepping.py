@@ -61,7 +61,8 @@ class Stepper:
         self.recipe, self.model = recipe.to(device), model.to(device)
         self.networks = recipe.networks(model)
         for network in self.networks:
-            if network.info.channels_last and on_gpu(device):
+            # On a CPU it pays (a third) in bfloat16, whose kernels want it.
+            if network.info.channels_last and (on_gpu(device) or precision == "bf16"):
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             network.set_checkpointing(config.train.checkpointing)
         self.parts: dict[str, nn.Module] = {MODEL: model, **recipe.modules}
