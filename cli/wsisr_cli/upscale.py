@@ -10,6 +10,8 @@ from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wsisr.geometry import Box
 
 
@@ -97,6 +99,14 @@ def command(
             "difference map and a viewer in OUT.compare/."
         ),
     ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit",
+            help="Look at the output before it gets its name: where it contradicts its input, "
+            "patterns, tile borders, glass (OUT.audit/); with --compare the viewer has the maps.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.")
     ] = False,
@@ -136,6 +146,7 @@ def command(
         pool=pool,
         part=_part(part),
         compare=compare,
+        audit=_page_writer() if audit else None,
     )
     try:
         with console_reporter() as report, runner(dask, (source, output.parent)) as cluster:
@@ -144,6 +155,12 @@ def command(
         raise typer.Exit(130) from None
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
+
+
+def _page_writer() -> "Callable[[Path], object]":
+    from wsisr.reporting import write_report
+
+    return write_report
 
 
 def _region(text: str | None) -> "Box | None":

@@ -27,9 +27,9 @@ from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
 from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES
-from wsisr.upscaling.pipeline import UpscaleResult, upscale_slide
+from wsisr.upscaling.pipeline import Page, UpscaleResult, upscale_slide
 from wsisr.upscaling.pyramid import tidy
-from wsisr.upscaling.sinks import container_of
+from wsisr.upscaling.sinks import audit_folder, container_of
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ class UpscaleRequest:
         ``(2, 3)``: the second of three shares of a folder's slides.
     compare : Path or None
         A finer slide of the same glass to measure the output against.
+    audit : callable or None
+        Audit every output, as `upscale_slide` with this `page`.
     """
 
     source: Path
@@ -69,6 +71,7 @@ class UpscaleRequest:
     pool: str = "local"
     part: tuple[int, int] | None = None
     compare: Path | None = None
+    audit: Page | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +85,14 @@ class UpscaleSummary:
         Input and error.
     skipped : int
         Outputs of a folder that were there already.
+    unaudited : int
+        How many of those have no audit, where one was asked for.
     """
 
     done: tuple[UpscaleResult, ...]
     failed: tuple[tuple[str, str], ...] = ()
     skipped: int = 0
+    unaudited: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -100,6 +106,10 @@ class UpscaleSummary:
         lines = [describe(result) for result in self.done]
         if self.skipped:
             lines.append(f"{self.skipped} output(s) were there already.")
+        if self.unaudited:
+            lines.append(
+                f"{self.unaudited} of them were not audited: wsisr audit OUTPUT --lr SLIDE does it."
+            )
         lines += [f"FAILED {name}: {error}" for name, error in self.failed]
         return "\n".join(lines)
 
@@ -146,11 +156,15 @@ def upscale(
                 "Several devices share out the slides of a folder; this is one input."
             )
         model = _load(request)
-        result = upscale_slide(source, request.output, model, request.options, report)
+        result = upscale_slide(
+            source, request.output, model, request.options, report, request.audit
+        )
         if request.compare is not None:
             from wsisr.upscaling.compare import compare_result
 
-            compare_result(source, result, request.compare, report)
+            compare_result(
+                source, result, request.compare, report, audited=request.audit is not None
+            )
         return UpscaleSummary(done=(result,))
     if request.compare is not None:
         raise ConfigError("--compare needs one slide, not a folder.")
@@ -186,10 +200,12 @@ def _folder(
     request.output.mkdir(parents=True, exist_ok=True)
     targets = output_names(slides)
     todo: list[SlideSource] = []
+    unaudited = 0
     for slide in mine:
         target = request.output / targets[slide.slide_id]
         if target.exists() and not request.options.overwrite:
             tidy(target)
+            unaudited += request.audit is not None and not audit_folder(target).is_dir()
         else:
             todo.append(slide)
     jobs: list[Task] = [
@@ -211,7 +227,10 @@ def _folder(
         )
     done.sort(key=lambda result: result.path)
     return UpscaleSummary(
-        done=tuple(done), failed=tuple(sorted(failed)), skipped=len(mine) - len(todo)
+        done=tuple(done),
+        failed=tuple(sorted(failed)),
+        skipped=len(mine) - len(todo),
+        unaudited=unaudited,
     )
 
 
@@ -224,7 +243,9 @@ def _outcomes(
         return
     for key, (path, target, request, _) in jobs:
         yield attempt(
-            key, upscale_slide, (path, target, model, request.options, _named(report, key))
+            key,
+            upscale_slide,
+            (path, target, model, request.options, _named(report, key), request.audit),
         )
 
 
@@ -234,7 +255,7 @@ def _on_worker(
     """One slide in a process of its own device, which loads the model once."""
     device = own_device("auto")
     model = _loaded(request.model, device, request.precision, request.pool, plugins)
-    return upscale_slide(path, target, model, request.options)
+    return upscale_slide(path, target, model, request.options, page=request.audit)
 
 
 @lru_cache(maxsize=1)

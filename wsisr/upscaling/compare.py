@@ -5,7 +5,7 @@ from, or one registered to it. What is compared are whole output pixels; the fin
 the output's own grid (stored pixels where the resolutions agree, else antialiased reduction).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide, SlideInfo, UInt8Array
 from wsisr.slides.resample import read_resampled
 from wsisr.tables import csv_table
+from wsisr.upscaling.audit.layers import audit_layers
 from wsisr.upscaling.pipeline import UpscaleResult
+from wsisr.upscaling.sinks import audit_folder
 from wsisr.upscaling.source import Plane, read_plane
-from wsisr.upscaling.viewer_folder import Picture, write_viewer
+from wsisr.upscaling.viewer_folder import Layer, Picture, write_viewer
 
 REGION_PX = 512
 MAP_PX = 1600
@@ -95,9 +97,17 @@ class Match:
 
 
 def compare_result(
-    source: Path, result: UpscaleResult, finer: Path, report: Reporter = silent
+    source: Path,
+    result: UpscaleResult,
+    finer: Path,
+    report: Reporter = silent,
+    *,
+    audited: bool = False,
 ) -> Comparison:
-    """Compare a fresh output with a finer slide; writes into ``OUT.compare/`` and reports."""
+    """Compare a fresh output with a finer slide; writes into ``OUT.compare/`` and reports.
+
+    Where it was `audited`, the viewer can show the maps of its audit.
+    """
     folder = result.path.with_name(result.path.name + ".compare")
     found = compare_slides(
         source,
@@ -107,6 +117,7 @@ def compare_result(
         plane=result.plane,
         frame=result.frame,
         name=f"{result.model} x{result.scale:g}",
+        audit=audit_folder(result.path) if audited else None,
         report=report,
     )
     report(ProgressEvent(stage="compare", message=found.sentence()))
@@ -122,6 +133,7 @@ def compare_slides(
     plane: Plane,
     frame: Frame,
     name: str = "upscaled",
+    audit: Path | None = None,
     report: Reporter = silent,
 ) -> Comparison:
     """Compare an upscaled slide with a finer one.
@@ -136,6 +148,8 @@ def compare_slides(
         Made; what an earlier comparison left there is replaced.
     name : str
         What the viewer calls the output.
+    audit : Path or None
+        Folder of its audit, whose maps the viewer can show.
     plane, frame
         How the output was made (`UpscaleResult` has both).
     report : Reporter
@@ -179,7 +193,15 @@ def compare_slides(
         (staged / "regions.csv").write_bytes(csv_table(FIELDS, rows, ".4f"))
         save_picture(staged / "difference.png", difference_picture(total))
         remove_tree(folder / "viewer")  # of tiles that a smaller one lacks
-        _write_viewer(staged / "viewer", low, made, high, match, plane, frame, boxes, texture, name)
+        view = viewed_part(frame.region.width, frame.region.height, boxes, texture)
+        pictures = _pictures(low, made, high, match, plane, frame, view)
+        _write_viewer(
+            staged / "viewer",
+            (name, "real", "input, bicubic"),
+            pictures,
+            _note(made, high, frame, view),
+            () if audit is None else audit_layers(audit, view),
+        )
     means = {
         name: float(np.mean([min(100.0, rows[i][name]) for i in scored]))
         if scored
@@ -302,19 +324,10 @@ def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
                    Tile(image=heat_scale(top, height))]])  # fmt: skip
 
 
-def _write_viewer(
-    folder: Path,
-    low: Slide,
-    made: Slide,
-    high: Slide,
-    match: Match,
-    plane: Plane,
-    frame: Frame,
-    boxes: list[Box],
-    texture: list[float],
-    name: str,
-) -> None:
-    view = viewed_part(frame.region.width, frame.region.height, boxes, texture)
+def _pictures(
+    low: Slide, made: Slide, high: Slide, match: Match, plane: Plane, frame: Frame, view: Box
+) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+    """Output, finer slide and enlarged input of a part of the output."""
     sr = np.empty((view.height, view.width, 3), np.uint8)
     hr, plain = np.empty_like(sr), np.empty_like(sr)
     for y in range(view.y, view.bottom, REGION_PX):
@@ -332,19 +345,29 @@ def _write_viewer(
             sr[place] = made.read_level(0, x, y, box.width, box.height)
             hr[place] = read_finer(high, match, frame, box)
             plain[place] = bicubic.to_grey(enlarged(low, plane, frame, box))
-    whole = (view.width, view.height) == (frame.region.width, frame.region.height)
+    return sr, hr, plain
+
+
+def _note(made: Slide, high: Slide, frame: Frame, view: Box) -> str:
     note = f"{made.info.path.name} against {high.info.path.name}"
-    if not whole:
+    if (view.width, view.height) != (frame.region.width, frame.region.height):
         note += f"; part {view.x},{view.y},{view.width},{view.height} of the output"
+    return note + ". Not for diagnosis."
+
+
+def _write_viewer(
+    folder: Path,
+    names: Sequence[str],
+    pictures: Sequence[UInt8Array],
+    note: str,
+    layers: Sequence[Layer],
+) -> None:
     write_viewer(
         folder,
-        (
-            Picture(name=name, rgb=sr),
-            Picture(name="real", rgb=hr),
-            Picture(name="input, bicubic", rgb=plain),
-        ),
+        [Picture(name=name, rgb=rgb) for name, rgb in zip(names, pictures, strict=True)],
         title="Upscaled and real",
-        note=note + ". Not for diagnosis.",
+        note=note,
+        layers=layers,
     )
 
 

@@ -9,6 +9,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from wsisr.errors import ConfigError
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Rendered, Renderer, UInt16Array
 from wsisr.inference.engine import Engine
@@ -24,6 +25,8 @@ from wsisr.upscaling.sinks import PictureSink, Sink, container_of
 from wsisr.upscaling.source import Plane, read_plane, read_plane_validity
 
 CACHE_MIB = 128
+Page = Callable[[Path], object]
+"""Writes the page of a folder of findings."""
 SHRUNK = (
     "Tiles had to be smaller than the model's own, because memory ran out: other machines may give "
     "slightly different pixels."
@@ -85,6 +88,7 @@ def upscale_slide(
     model: Engine,
     options: UpscaleOptions,
     report: Reporter = silent,
+    page: Page | None = None,
 ) -> UpscaleResult:
     """Upscale one slide or image.
 
@@ -100,6 +104,9 @@ def upscale_slide(
     options : UpscaleOptions
     report : Reporter
         Events of stage ``"upscale"``, one a block.
+    page : callable, optional
+        Audit the output too, before it has its name: both are there, or neither. It is called with
+        the folder of findings and writes their page (`wsisr.reporting.write_report`).
 
     Returns
     -------
@@ -124,7 +131,8 @@ def upscale_slide(
         job = plan_job(slide, output, model, options)
         for sentence in job.messages:
             report(ProgressEvent(stage="upscale", message=sentence))
-        return _run(slide, job, model, options, report, started)
+        look = None if page is None else _Audit(slide=slide, job=job, report=report, page=page)
+        return _run(slide, job, model, options, report, started, look)
 
 
 def _run(
@@ -134,6 +142,7 @@ def _run(
     options: UpscaleOptions,
     report: Reporter,
     started: float,
+    look: "_Audit | None",
 ) -> UpscaleResult:
     frame, plane = job.frame, job.plane
     messages = list(job.messages)
@@ -171,7 +180,9 @@ def _run(
             sink=sink,
         )
         records = earlier + _store_blocks(ahead, len(earlier), job.scale, report)
-        tell(f"Opened again and compared: {sink.close()}.")
+        tell(f"Opened again and compared: {sink.close(look)}.")
+        for sentence in () if look is None else look.sentences:
+            tell(sentence)
         if any(record["shrunk"] for record in records):
             tell(SHRUNK)
     except BaseException:
@@ -193,6 +204,36 @@ def _run(
         resumed=len(earlier),
         messages=tuple(messages),
     )
+
+
+class _Audit:
+    """Looks at an output once it is whole.
+
+    Raises
+    ------
+    ConfigError
+        At once, where this output cannot be audited.
+    """
+
+    def __init__(self, *, slide: Slide, job: Job, report: Reporter, page: Page) -> None:
+        from wsisr.upscaling.audit.grid import Grid
+        from wsisr.upscaling.audit.origin import Origin
+
+        if container_of(job.output.path) == "ome-zarr":
+            raise ConfigError("--audit reads the output as a slide; name it .ome.tiff.")
+        self._slide, self._job, self._report, self._page = slide, job, report, page
+        self._origin = Origin.of(job)
+        Grid.of(self._origin, self._origin.scale)
+        self.sentences: tuple[str, ...] = ()
+
+    def __call__(self, staged: Path) -> None:
+        from wsisr.upscaling.audit.run import audit_made
+
+        with open_slide(staged) as made:
+            found = audit_made(
+                made, self._slide, self._origin, self._job.output.path, self._report, self._page
+            )
+        self.sentences = (*found.sentences, f"Audit: {found.folder}")
 
 
 def _open_sink(job: Job, options: UpscaleOptions) -> Sink:

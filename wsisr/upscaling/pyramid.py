@@ -36,7 +36,14 @@ from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
-from wsisr.upscaling.sinks import Output, alone, container_of, lock_file, partial_folder
+from wsisr.upscaling.sinks import (
+    Look,
+    Output,
+    alone,
+    container_of,
+    lock_file,
+    partial_folder,
+)
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
 
 BLOCK_LEVELS = BLOCK_TILES.bit_length()
@@ -281,7 +288,7 @@ class PyramidSink:
     def drop_edge(self, index: int, side: str) -> None:
         self._edge_path(index, side).unlink(missing_ok=True)
 
-    def close(self) -> str:
+    def close(self, look: Look | None = None) -> str:
         """Write the coarse levels and the directories, look at all, then give the file its name."""
         output = self._output
         with disk_full_is_clear(output.path):
@@ -312,6 +319,8 @@ class PyramidSink:
             staged = self._folder / STAGED_NAME[container_of(output.path) or "tiff"]
             self._complete(levels, staged)
             looked = check_pyramid(staged, output, self._sizes, self._witnesses)
+            if look is not None:
+                look(staged)
             self._let_go()
             (self._folder / LOOKED_AT_NAME).touch()
             if staged.is_dir():

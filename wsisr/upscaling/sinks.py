@@ -1,6 +1,7 @@
 """Where finished blocks go: what is common to all outputs, and plain pictures."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from wsisr.files import disk_full_is_clear
+from wsisr.files import disk_full_is_clear, remove_tree, sync_directory
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Edges, UInt16Array
 from wsisr.locks import RecordLock, held
@@ -33,6 +34,11 @@ def container_of(path: Path) -> str | None:
 def partial_folder(path: Path) -> Path:
     """Where an unfinished output lies."""
     return path.with_name(path.name + ".partial")
+
+
+def audit_folder(path: Path) -> Path:
+    """Where the findings on an output go by default."""
+    return path.with_name(path.name + ".audit")
 
 
 def lock_file(path: Path) -> Path:
@@ -91,6 +97,9 @@ class Output:
         return self.codec.grey
 
 
+Look = Callable[[Path], None]
+
+
 class Sink(Protocol):
     """Takes blocks in order."""
 
@@ -110,8 +119,12 @@ class Sink(Protocol):
 
     def drop_edge(self, index: int, side: str) -> None: ...
 
-    def close(self) -> str:
-        """Complete the output under its own name; who looked at it, and at how much."""
+    def close(self, look: Look | None = None) -> str:
+        """Complete the output under its own name; who looked at it, and at how much.
+
+        `look` is called with the whole output before that has its name: what it writes is there
+        when the output is.
+        """
         ...
 
     def abandon(self) -> None:
@@ -152,10 +165,15 @@ class PictureSink:
     def drop_edge(self, index: int, side: str) -> None:
         self._edges.pop((index, side), None)
 
-    def close(self) -> str:
+    def close(self, look: Look | None = None) -> str:
         output = self._output
+        folder = partial_folder(output.path)
+        staged = output.path
+        if look is not None:
+            folder.mkdir(exist_ok=True)
+            staged = folder / output.path.name
         save_picture(
-            output.path,
+            staged,
             self._pixels,
             quality=output.codec.quality,
             um_per_px=output.um_per_px,
@@ -163,6 +181,11 @@ class PictureSink:
             description=output.description,
             grey=output.grey,
         )
+        if look is not None:
+            look(staged)
+            os.replace(staged, output.path)
+            sync_directory(output.path.parent)
+            remove_tree(folder)
         self._held.close()
         return "the picture by OpenCV"
 

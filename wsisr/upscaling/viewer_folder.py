@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.files import remove_tree
+from wsisr.files import remove_tree, save_picture
 from wsisr.upscaling.codecs import Codec
 from wsisr.upscaling.pyramid import halve
 
@@ -34,8 +34,34 @@ class Picture:
     rgb: UInt8Array
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A map that can be laid over the pictures.
+
+    Attributes
+    ----------
+    name : str
+    rgba : ndarray, shape (h, w, 4), uint8
+    x, y, width, height : float
+        The field it covers, px of the first picture.
+    """
+
+    name: str
+    rgba: UInt8Array
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 def write_viewer(
-    folder: Path, pictures: Sequence[Picture], *, title: str, note: str, quality: int = 92
+    folder: Path,
+    pictures: Sequence[Picture],
+    *,
+    title: str,
+    note: str,
+    quality: int = 92,
+    layers: Sequence[Layer] = (),
 ) -> Path:
     """Write the folder; returns its ``index.html``.
 
@@ -48,6 +74,8 @@ def write_viewer(
     title, note : str
     quality : int
         JPEG quality of the tiles.
+    layers : sequence of Layer
+        Switched off at first.
     """
     remove_tree(folder)
     folder.mkdir(parents=True)
@@ -68,7 +96,15 @@ def write_viewer(
                 "levels": levels,
             }
         )
-    document = json.dumps({"title": title, "note": note, "images": images}, indent=1)
+    maps = []
+    side = pictures[0].rgb.shape[1]
+    for number, layer in enumerate(layers):
+        save_picture(folder / f"map-{number}.png", layer.rgba)
+        # In widths of the picture, as the viewer counts.
+        place = {key: getattr(layer, key) / side for key in ("x", "y", "width", "height")}
+        maps.append({"name": layer.name, "file": f"map-{number}.png", **place})
+    facts = {"title": title, "note": note, "images": images, "layers": maps}
+    document = json.dumps(facts, indent=1)
     (folder / "images.js").write_text(f"const COMPARE = {document};\n", encoding="utf-8")
     return folder / "index.html"
 

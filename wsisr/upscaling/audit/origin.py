@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tifffile
 from defusedxml import ElementTree
@@ -14,6 +16,7 @@ from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame, plan_frame
 from wsisr.slides.protocol import SlideInfo
 from wsisr.upscaling.audit.misfit import step_of
+from wsisr.upscaling.job import Job
 from wsisr.upscaling.ome import NAMESPACE, PROVENANCE
 from wsisr.upscaling.source import Plane, plan_plane, plane_region, plane_that_is
 
@@ -42,6 +45,18 @@ class Origin:
     trained_on: str
     stated: bool
     weights_sha256: str = ""
+
+    @classmethod
+    def of(cls, job: Job) -> "Origin":
+        """What `wsisr upscale` is about to make."""
+        return cls(
+            plane=job.plane,
+            frame=job.frame,
+            model=job.identity["model"],
+            trained_on=_known(job.identity),
+            stated=True,
+            weights_sha256=job.identity.get("weights_sha256", ""),
+        )
 
     @property
     def scale(self) -> float:
@@ -163,10 +178,15 @@ def find_origin(
         plane=plane,
         frame=frame,
         model=facts.get("model", ""),
-        trained_on=facts.get("trained_on_degradation", "").replace("not recorded", ""),
+        trained_on=_known(facts),
         stated=bool(facts) and scale is None,
         weights_sha256=facts.get("weights_sha256", ""),
     )
+
+
+def _known(facts: Mapping[str, Any]) -> str:
+    """What the model was trained on; empty where that is not recorded."""
+    return str(facts.get("trained_on_degradation", "")).replace("not recorded", "")
 
 
 def _region(text: str) -> Box | None:

@@ -6,7 +6,6 @@ was added, and nuclei that appear or vanish are listed. Memory holds one block a
 each place of 16 input px.
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,13 +38,13 @@ from wsisr.upscaling.audit.origin import Origin, find_origin
 from wsisr.upscaling.audit.pictures import Pictures
 from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
+from wsisr.upscaling.pipeline import Page
+from wsisr.upscaling.sinks import audit_folder
 
 EDGE_PX = 8
 """Input px along the border of an input where a network pads, which is no border of its tiles."""
 TRIED = 12
 """Blocks by which the degradation is chosen."""
-Page = Callable[[Path], object]
-"""Writes the page of a folder of findings: `wsisr.reporting.write_report`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +105,6 @@ class AuditResult:
     def text(self) -> str:
         """For the terminal."""
         return "\n".join((*self.sentences, f"Written: {self.folder}"))
-
-
-def audit_folder(output: Path) -> Path:
-    """Where the findings on an output go by default."""
-    return output.with_name(output.name + ".audit")
 
 
 def audit(
@@ -194,6 +188,7 @@ def audit_pictures(
             "degradation": chosen.degradation.record(),
             "whole": asdict(whole),
             "sentences": said,
+            "area_px": asdict(grid.made(grid.area)),
             "wrong_as_a_whole": whole.wrong,
             "worst": [
                 {"misfit": value, "field_px": asdict(grid.made(place))} for value, place in worst

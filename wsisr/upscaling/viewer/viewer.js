@@ -1,8 +1,10 @@
 "use strict";
-// COMPARE comes from images.js: {title, note, images: [{name, folder, width, height, tile, levels}]}.
+// COMPARE comes from images.js: {title, note, images: [{name, folder, width, height, tile, levels}],
+// layers: [{name, file, x, y, width, height}]}, layers in widths of an image.
 (function () {
   const byId = (id) => document.getElementById(id);
   const images = COMPARE.images;
+  const layers = COMPARE.layers || [];
 
   function source(image) {
     // Levels are numbered as in Deep Zoom; the coarsest ones are left out.
@@ -37,6 +39,7 @@
   let swipe = 0.5;
   let over = null; // the picture drawn over the other, right of the divider
   let busy = false;
+  const maps = new Map(); // viewer -> the map drawn over it
 
   function width() {
     return byId("left").clientWidth;
@@ -51,6 +54,30 @@
     const x = Math.min(size.x, Math.max(0, over.viewportToImageCoordinates(edge, true).x));
     over.setOpacity(x >= size.x ? 0 : 1);
     over.setClip(new OpenSeadragon.Rect(x, 0, Math.max(1e-3, size.x - x), size.y));
+  }
+
+  function lay(target) {
+    const old = maps.get(target);
+    if (old) target.world.removeItem(old);
+    maps.delete(target);
+    const wanted = byId("layer").value;
+    if (wanted === "") return;
+    const layer = layers[wanted];
+    target.addTiledImage({
+      tileSource: { type: "image", url: layer.file, buildPyramid: false },
+      x: layer.x, y: layer.y, width: layer.width,
+      opacity: byId("strength").value / 100,
+      success: (event) => {
+        // Another one may have been asked for meanwhile.
+        if (byId("layer").value !== wanted || maps.has(target)) {
+          target.world.removeItem(event.item);
+          return;
+        }
+        maps.set(target, event.item);
+        target.world.setItemIndex(event.item, target.world.getItemCount() - 1);
+        document.body.dataset.map = layer.name;
+      },
+    });
   }
 
   function follow(from, to) {
@@ -79,6 +106,7 @@
     byId("tag-c").textContent = b.name;
     const bounds = left.world.getItemCount() ? left.viewport.getBounds(true) : null;
     over = null;
+    maps.clear();
     left.world.removeAll();
     right.world.removeAll();
     const restore = () => bounds && left.viewport.fitBounds(bounds, true);
@@ -86,12 +114,12 @@
     if (side) {
       right.addTiledImage({
         tileSource: source(b), x: 0, y: 0, width: 1,
-        success: () => { restore(); follow(left, right); },
+        success: () => { restore(); follow(left, right); lay(left); lay(right); },
       });
     } else {
       left.addTiledImage({
         tileSource: source(b), x: 0, y: 0, width: 1,
-        success: (event) => { over = event.item; clip(); document.body.dataset.ready = "yes"; },
+        success: (event) => { over = event.item; clip(); document.body.dataset.ready = "yes"; lay(left); },
       });
     }
   }
@@ -101,6 +129,18 @@
     byId(id).addEventListener("change", show);
   }
   byId("mode").addEventListener("change", show);
+  layers.forEach((layer, i) => byId("layer").add(new Option(layer.name, String(i))));
+  byId("map").hidden = !layers.length;
+  byId("layer").addEventListener("change", () => {
+    lay(left);
+    if (byId("mode").value === "side") lay(right);
+  });
+  byId("strength").addEventListener("input", () => {
+    for (const item of maps.values()) item.setOpacity(byId("strength").value / 100);
+  });
+  // index.html#map=misfit opens with that map.
+  const asked = layers.findIndex((layer) => location.hash === "#map=" + encodeURIComponent(layer.name));
+  if (asked >= 0) byId("layer").value = String(asked);
   byId("title").textContent = COMPARE.title;
   byId("note").textContent = COMPARE.note;
   byId("a").value = "0";

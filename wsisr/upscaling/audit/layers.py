@@ -1,0 +1,82 @@
+"""The maps of an audit as layers over pictures of its output."""
+
+import json
+from math import ceil, floor
+from pathlib import Path
+
+import numpy as np
+
+from wsisr.drawing.sheets import enlarged, heat
+from wsisr.geometry import Box
+from wsisr.upscaling.audit.findings import read_maps
+from wsisr.upscaling.audit.misfit import FloatMap
+from wsisr.upscaling.viewer_folder import Layer, UInt8Array
+
+TITLES = {
+    "misfit": "misfit",
+    "trusted": "not trusted",
+    "beyond": "detail beyond the input",
+    "hallucination": "hallucination",
+    "omission": "omission",
+}
+LONGEST_PX = 2048
+UNSEEN = 0.05
+"""Share of the top of a map below which nothing is laid over the picture."""
+UNTRUSTED = (245, 125, 21)
+
+
+def audit_layers(folder: Path, view: Box) -> list[Layer]:
+    """Those of a part of the output.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the audit.
+    view : Box
+        What the pictures show, px of the output file.
+    """
+    found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    area, side = Box(**found["area_px"]), float(found["place_px"])
+    first = floor((view.y - area.y) / side), floor((view.x - area.x) / side)
+    last = ceil((view.bottom - area.y) / side), ceil((view.right - area.x) / side)
+    (top, left), (bottom, right) = (max(0, v) for v in first), last
+    layers = []
+    for name, values in read_maps(folder).items():
+        part = values[top:bottom, left:right]
+        if name not in TITLES or not part.size:
+            continue
+        rgba = _untrusted(part) if name == "trusted" else _coloured(name, values, part)
+        times = max(1, min(16, LONGEST_PX // max(part.shape)))
+        size = part.shape[0] * times, part.shape[1] * times
+        x, y = area.x + left * side, area.y + top * side
+        # The last places of a side are narrower.
+        shown = [round(v / side * times) for v in (area.bottom - y, area.right - x)]
+        cut = np.s_[: shown[0], : shown[1]]
+        grown = np.dstack([enlarged(rgba[..., i], *size)[cut] for i in range(4)])
+        layers.append(
+            Layer(
+                name=TITLES[name],
+                # Each place stays one square, whatever a viewer smooths.
+                rgba=grown,
+                x=x - view.x,
+                y=y - view.y,
+                width=grown.shape[1] * side / times,
+                height=grown.shape[0] * side / times,
+            )
+        )
+    return layers
+
+
+def _coloured(name: str, values: FloatMap, part: FloatMap) -> UInt8Array:
+    """As on the page, and clearer where there is less."""
+    top = 1.0
+    if name in ("misfit", "beyond"):
+        top = max(2.0, float(np.ceil(np.nanpercentile(values, 99.9))))
+    share = np.clip(np.nan_to_num(part.astype(np.float64)) / top, 0.0, 1.0)
+    alpha = np.where(share > UNSEEN, 80 + 150 * share, 0).astype(np.uint8)
+    return np.dstack((heat(share, 1.0), alpha))
+
+
+def _untrusted(part: FloatMap) -> UInt8Array:
+    colour = np.broadcast_to(np.array(UNTRUSTED, np.uint8), (*part.shape, 3))
+    return np.dstack((colour, np.where(part == 0, 130, 0).astype(np.uint8)))
