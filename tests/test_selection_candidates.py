@@ -1,5 +1,7 @@
 """Candidates lie on the patch grid, inside every level, and depend on nothing but the seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from wsisr.selection.candidates import (
     random_candidates,
     rank_keys,
     ranked_order,
+    snap_to_tiles,
     weighted_candidates,
 )
 from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
@@ -84,6 +87,29 @@ def test_grid_touches_by_default_and_follows_stride_and_offset():
         grid_candidates(geometry, info, 0)
     with pytest.raises(GeometryError, match="margin"):
         grid_candidates(geometry, info, margin_px=-1)
+
+
+@pytest.mark.parametrize("moved", [0, 4, 5])
+@pytest.mark.parametrize(("size", "tile"), [(256, 256), (256, 512), (512, 256), (256, 240)])
+def test_a_snapped_grid_shares_edges_with_tiles_or_says_why_not(
+    size: int, tile: int, moved: int
+) -> None:
+    info = info_of(4_100, 3_100, factors=(1, 4))
+    levels = tuple(replace(la, tile_width_px=tile, tile_height_px=tile) for la in info.levels)
+    info, geometry = replace(info, levels=levels), geometry_of(size, 4)
+    hr = replace(geometry.hr, shift_x_px=moved, shift_y_px=-moved)
+    geometry = replace(geometry, layers=(hr, *geometry.layers[1:]))
+    if tile == 240 or moved == 5:
+        with pytest.raises(GeometryError, match=r"divide each other|to meet LR"):
+            snap_to_tiles(geometry, info)
+        return
+    snap = snap_to_tiles(geometry, info)
+    stride = snap.stride_px(round(1.1 * size))
+    origins = grid_candidates(geometry, info, stride, offset_px=snap.offset_px)
+    read = origins + np.array([moved, -moved])
+    assert len(origins) > 9 and stride % min(size, tile) == 0
+    across = (read + size - 1) // tile - read // tile + 1
+    assert (across == max(1, size // tile)).all()
 
 
 def test_random_draws_are_a_function_of_seed_slide_and_index():

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
 from wsisr.degradation.stores import degrade_store
-from wsisr.errors import CorruptStoreError, DegradationError, StoreError
+from wsisr.errors import CorruptStoreError, DegradationError, ManifestError, StoreError
 from wsisr.runners import SerialRunner
 from wsisr.slides.streams import LevelStreams, NotKept
 from wsisr.store import codecs, export_store, keep_pairs, open_pairs, verify_store
@@ -285,6 +285,25 @@ def test_a_record_rebuilds_the_same_bytes(
     request = BuildRequest(source=slides, output=tmp_path / "own.zarr", overrides={})
     rebuild_from(request, record, runner=SerialRunner())
     assert tree_digest(tmp_path / "own.zarr") == tree_digest(built[1])
+
+
+def test_a_snapped_grid_takes_the_fewest_tiles(slides: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    # Tiles of 128 px fit patches of 128 px, those of 160 px do not: that is said.
+    for name in ("a_jpeg", "b_jpeg2000"):
+        shutil.copy(slides / f"{name}.tif", one)
+    more = {"sampling.snap_tiles": True, "sampling.stride": 1.2}
+    build(one, tmp_path / "own.zarr", SLIDE, **more)
+    store = open_pairs(tmp_path / "own.zarr")
+    reader = window_reader(store, "b_jpeg2000")
+    assert len(reader) == reader.tile_shape[0] > 2
+    assert (reader.table.corners % 256 == 0).all()  # 1.2 fields, rounded up to whole tiles
+    notes = store.slides["a_jpeg"].attributes["notes"]
+    assert "128 px and its tiles of 160 px" in " ".join(notes)
+    assert not any("snapped" in text for text in store.slides["b_jpeg2000"].attributes["notes"])
+    with pytest.raises(ManifestError, match="snap_tiles"):
+        build(one, tmp_path / "x.zarr", "raw", **more, **{"sampling.kind": "cover"})
 
 
 def test_a_bucket_gives_the_same(built: tuple[Path, Path, BuildSummary]) -> None:

@@ -43,6 +43,10 @@ def command(
         float | None, typer.Option(help="Physical resolution of HR in um/px; resamples.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of an HR patch in HR pixels.")] = None,
+    snap_tiles: Annotated[
+        bool,
+        typer.Option("--snap-tiles", help="Grid: patches on the edges of the slide's own tiles."),
+    ] = False,
     icc: Annotated[
         str | None, typer.Option(help="keep or srgb: convert LR and HR alike by the profile.")
     ] = None,
@@ -131,6 +135,7 @@ def command(
             "mpp": mpp,
             "size": size,
             "icc": icc,
+            "sampling.snap_tiles": snap_tiles or None,
             "native": native,
             "unchecked": unchecked,
             "focal_plane": focal_plane,

@@ -137,6 +137,8 @@ class Manifest(Strict):
             raise ValueError(f"{self.sampling.kind} sampling needs sampling.per_slide")
         if self.sampling.kind == "points" and self.sampling.points is None:
             raise ValueError("point sampling needs sampling.points")
+        if self.sampling.snap_tiles and (self.sampling.kind != "grid" or self.images is not None):
+            raise ValueError("sampling.snap_tiles is for the grid on slides, which have tiles")
         for name in self.lr:
             halvings = np.log2(self.scale_of(name))
             if self.reduction == "bicubic-repeated" and halvings % 1:
@@ -236,6 +238,7 @@ _LATER_SETTINGS: dict[str, Any] = {
     "white": None,
     "labels.synonyms": {},
     "tissue.clam": None,
+    "sampling.snap_tiles": False,
     "sampling.unlisted": "none",
     "split.official": False,
     "split.test_sets": None,

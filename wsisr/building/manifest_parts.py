@@ -60,6 +60,10 @@ class Sampling(Strict):
     `cover` takes the fewest evenly spaced fields that leave no pixel out (images)."""
     stride: float = Field(1.0, gt=0.0)
     """Grid pitch in fields of view: 1 touches, 0.5 overlaps by half."""
+    snap_tiles: bool = False
+    """Grid: put HR patches on the edges of the slide's stored tiles, where the two divide each
+    other, with the next larger pitch that fits: the fewest tiles are decoded, and kept by codec
+    slide."""
     per_slide: int | None = Field(None, ge=1)
     """How many places are drawn on each slide (random, texture, nuclei)."""
     max_overlap: Fraction = 0.0

@@ -67,7 +67,7 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
         name
         for name, given in (
             ("--manifest", request.manifest),
-            ("--hr, --lr, --mpp, --size and --icc", request.overrides),
+            ("--hr, --lr, --mpp, --size, --snap-tiles and --icc", request.overrides),
             ("--mpp-override", request.mpp_override),
             ("--patient-from", request.patient_from),
             ("--part", request.part),

@@ -18,6 +18,8 @@ from wsisr.slides import (
     list_source,
     open_slide,
 )
+from wsisr.slides.protocol import Slide
+from wsisr.slides.streams import NotKept, level_streams
 from wsisr.store import open_pairs
 
 
@@ -60,6 +62,7 @@ def describe_slide(
                 lines.append(f"       {evidence[level.index].verdict}")
             if level.index in transforms:
                 lines.append(f"       {_place(transforms[level.index], info)}")
+        lines.append(f"  own tiles   {_own_tiles(slide)}")
         quirks = list(info.quirks)
         fault = colour_check(slide)
         if fault is not None:
@@ -107,6 +110,15 @@ def _place(transform: LevelTransform, info: SlideInfo) -> str:
         f"(after whole pixels {after[0]:+.3f}, {after[1]:+.3f}), rms {transform.rms_px:.3f} px "
         f"over {transform.places} places: {transform.diagnosis}"
     )
+
+
+def _own_tiles(slide: Slide) -> str:
+    """Whether `--codec slide` can keep the tiles of level 0."""
+    try:
+        kind = level_streams(slide).kind
+    except NotKept as reason:
+        return f"cannot be kept (--codec slide stores it as small): {reason}"
+    return f"can be kept as they are ({kind}; --codec slide)"
 
 
 def _several(info: SlideInfo) -> bool:

@@ -105,6 +105,57 @@ def grid_candidates(
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TileSnap:
+    """Origins at which HR patches share the edges of the slide's stored tiles (level-0 px).
+
+    Attributes
+    ----------
+    unit_px : int
+        They are this far apart, or a multiple of it.
+    offset_px : (int, int)
+        The first ones on x and y.
+    """
+
+    unit_px: int
+    offset_px: tuple[int, int]
+
+    def stride_px(self, wanted_px: int) -> int:
+        """The nearest pitch that is not smaller and fits."""
+        return -(-wanted_px // self.unit_px) * self.unit_px
+
+
+def snap_to_tiles(geometry: PatchGeometry, info: SlideInfo) -> TileSnap:
+    """The grid that touches the fewest stored tiles.
+
+    Raises
+    ------
+    GeometryError
+        Where patches and tiles have no edges in common, with the reason in a few words.
+    """
+    hr, step = geometry.hr, geometry.step_px
+    level = info.levels[hr.level]
+    side = level.tile_width_px
+    if not hr.native or level.factor is None:
+        raise GeometryError(f"its {hr.name} is resampled")
+    if hr.margin_px:
+        raise GeometryError("its pairs are registered one by one")
+    if side != level.tile_height_px:
+        raise GeometryError("it is not stored in square tiles")
+    if side % hr.size_px and hr.size_px % side:
+        raise GeometryError(
+            f"patches of {hr.size_px} px and its tiles of {side} px do not divide each other"
+        )
+    unit = min(side, hr.size_px) * level.factor
+    x, y = (-shift * level.factor % unit for shift in (hr.shift_x_px, hr.shift_y_px))
+    if unit % step or x % step or y % step:
+        raise GeometryError(
+            f"its {hr.name} is moved by {hr.shift_x_px}, {hr.shift_y_px} px to meet LR, and "
+            f"origins lie {step} px apart"
+        )
+    return TileSnap(unit_px=unit, offset_px=(x, y))
+
+
 def cover_candidates(geometry: PatchGeometry, info: SlideInfo) -> Int64Array:
     """The fewest evenly spaced fields that leave no pixel of the image out, shape (n, 2).
 

@@ -4,6 +4,7 @@ Nothing that is decided here depends on other slides.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
 from wsisr.building.sources.protocol import Survey
-from wsisr.errors import AnnotationError, SlideError
+from wsisr.errors import AnnotationError, GeometryError, SlideError
 from wsisr.geometry import PatchGeometry
 from wsisr.registration import LevelTransform
 from wsisr.selection import (
@@ -29,7 +30,7 @@ from wsisr.selection import (
 from wsisr.selection.annotation_formats.names import ClassNames
 from wsisr.selection.annotation_use import AnnotationUse, as_classes
 from wsisr.selection.annotations import Annotations, load_annotations
-from wsisr.selection.candidates import cover_candidates
+from wsisr.selection.candidates import cover_candidates, snap_to_tiles
 from wsisr.selection.clam import ClamSettings
 from wsisr.selection.points import points_of
 from wsisr.selection.quality import nuclei_map, texture_map
@@ -101,6 +102,7 @@ def survey_glass(
             ),
             *(f"Level {t.level}: {t.diagnosis}" for t in transforms if t.notable),
             *words,
+            *snap_note(slide, reading.geometry, manifest),
         ),
         outlines=None if use is None else asdict(use),
         picture=(tissue, drawn),
@@ -279,8 +281,24 @@ def sampled_origins(
             slide_id=task.draw_key,
             margin_px=_margin_px(geometry),
         )
-    stride = round(geometry.field_px * sampling.stride)
-    return grid_candidates(geometry, slide.info, stride, margin_px=_margin_px(geometry))
+    stride, offset = round(geometry.field_px * sampling.stride), (0, 0)
+    if sampling.snap_tiles:
+        with suppress(GeometryError):  # `snap_note` says so
+            snap = snap_to_tiles(geometry, slide.info)
+            stride, offset = snap.stride_px(stride), snap.offset_px
+    margin = _margin_px(geometry)
+    return grid_candidates(geometry, slide.info, stride, offset_px=offset, margin_px=margin)
+
+
+def snap_note(slide: Slide, geometry: PatchGeometry, manifest: Manifest) -> tuple[str, ...]:
+    """Why patches could not be put on the slide's tiles although that was asked for."""
+    if not manifest.sampling.snap_tiles:
+        return ()
+    try:
+        snap_to_tiles(geometry, slide.info)
+    except GeometryError as reason:
+        return (f"The grid is not snapped to the slide's tiles: {reason}.",)
+    return ()
 
 
 def _margin_px(geometry: PatchGeometry) -> int:
