@@ -5,14 +5,20 @@ from typing import Annotated
 
 import typer
 
+from wsisr.errors import ConfigError
+from wsisr.inference.trained import is_run
 from wsisr_cli.progress import console_reporter
 
 
 def command(
     output: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="A super-resolved slide or picture.")
+        Path,
+        typer.Argument(
+            metavar="OUTPUT|RUN",
+            help="A super-resolved slide or picture; or a training run, to be calibrated.",
+        ),
     ],
-    lr: Annotated[Path, typer.Option(help="What it was made from.")],
+    lr: Annotated[Path | None, typer.Option(help="What an output was made from.")] = None,
     hr: Annotated[
         Path | None,
         typer.Option(help="A finer slide of the same glass, in the same place (or the input)."),
@@ -42,6 +48,27 @@ def command(
     from_: Annotated[
         str | None, typer.Option("--from", help="With --scale: the magnification that was read.")
     ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(help="The calibrated run that made the output: add its trust mask."),
+    ] = None,
+    alpha: Annotated[
+        float,
+        typer.Option(help="RUN: expected share of places that are trusted and wrong, at most."),
+    ] = 0.1,
+    bound: Annotated[
+        float,
+        typer.Option(min=1e-3, help="RUN: optical density by which a place is off to be wrong."),
+    ] = 0.1,
+    data: Annotated[
+        Path | None, typer.Option(help="RUN: pair store; default: the one it was trained on.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="RUN: val or test.")] = "val",
+    lr_source: Annotated[
+        str,
+        typer.Option(help="RUN: a degradation, or native; default: what it was trained on."),
+    ] = "",
+    device: Annotated[str, typer.Option(help="Of the network: auto, cpu, cuda.")] = "auto",
     mpp: Annotated[
         float | None, typer.Option(help="Resolution of the input, um per px, if not stated.")
     ] = None,
@@ -49,7 +76,27 @@ def command(
     """Say where an output contradicts its input and, with a finer slide, what it invents or omits.
 
     Agreement is necessary and not enough: detail that the input cannot carry is free.
+
+    Of a RUN: calibrate, on validation pairs by patient, up to which doubt its places are trusted.
     """
+    if is_run(output):
+        from wsisr.evaluation.trust import TrustRequest, calibrate
+
+        asked = TrustRequest(
+            run=output,
+            data=data,
+            split=split,
+            alpha=alpha,
+            bound_od=bound,
+            scale=scale,
+            lr_source=lr_source,
+            device=device,
+        )
+        with console_reporter() as report:
+            typer.echo(calibrate(asked, report).text())
+        return
+    if lr is None:
+        raise ConfigError(f"{output} is no training run; of an output say --lr, its input.")
     from wsisr.magnification import parse_magnification
     from wsisr.reporting import write_report
     from wsisr.upscaling.audit import AuditRequest, audit
@@ -64,6 +111,8 @@ def command(
         mpp=mpp,
         degradation=degradation,
         threshold=threshold,
+        trust=trust,
+        device=device,
     )
     with console_reporter() as report:
         result = audit(request, report, write_report)

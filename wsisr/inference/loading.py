@@ -38,6 +38,7 @@ def load_network(
     precision: str = "auto",
     pool: str = "local",
     symmetries: bool = False,
+    spread: bool = False,
     whole: bool = False,
 ) -> "Network | Bicubic":
     """Load a model onto a device, ready to run.
@@ -53,7 +54,7 @@ def load_network(
         Over what a network pools that does so over its input: over the size of its training crops
         around each pixel (its recommended tile where that size is not recorded), so that tiles
         give what the whole would; or over the tile that it is given.
-    symmetries, whole : bool
+    symmetries, spread, whole : bool
         See `Network`.
 
     Raises
@@ -93,6 +94,7 @@ def load_network(
         pool_px=pool_px,
         trained=trained,
         symmetries=symmetries,
+        spread=spread,
         whole=whole,
     )
     if network.pooling and pool_px is not None:

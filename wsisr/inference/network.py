@@ -63,6 +63,8 @@ class Network:
         What the model is on disk.
     symmetries : bool
         Give the mean over the eight symmetries of each window.
+    spread : bool
+        Give the standard deviation over them instead: how far the network agrees with itself.
     whole : bool
         A window that is a whole plane goes through the model's own ``forward``, which retrieves
         textures in the paper's scope.
@@ -77,6 +79,7 @@ class Network:
         pool_px: int | None = None,
         trained: TrainedModel | None = None,
         symmetries: bool = False,
+        spread: bool = False,
         whole: bool = False,
     ) -> None:
         import torch
@@ -90,6 +93,7 @@ class Network:
         self.place = device
         self.precision: str = precision
         self.symmetries = symmetries
+        self.spread = spread
         self.whole = whole
         info = model.info
         self.trained = trained or TrainedModel.unsaved(info.name, info.scale, info.scale_range)
@@ -195,7 +199,7 @@ class Network:
         reference: "Tensor | None",
     ) -> "Tensor":
         """(N, 3, height, width) of the reaches, float32, new."""
-        if not self.symmetries:
+        if not (self.symmetries or self.spread):
             return self._part(frame, windows, x, reference, 0).float()
         parts = (
             self._part(
@@ -207,8 +211,16 @@ class Network:
             ).float()
             for turn in range(8)
         )
-        total: Tensor = sum(parts, start=self._torch.zeros((), device=self.place))
-        return total / 8.0
+        if not self.spread:
+            total: Tensor = sum(parts, start=self._torch.zeros((), device=self.place))
+            return total / 8.0
+        # Updated one by one (Welford), which loses nothing where all eight nearly agree.
+        mean = squares = self._torch.zeros((), device=self.place)
+        for count, part in enumerate(parts, 1):
+            apart = part - mean
+            mean = mean + apart / count
+            squares = squares + apart * (part - mean)
+        return (squares / 8.0).sqrt()
 
     def _part(
         self,

@@ -373,6 +373,11 @@ def is_own_file(path: Path) -> bool:
     return path.is_file() and path.name in (RUN_NAME, CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run."""
+    return (folder / RUN_NAME).is_file()
+
+
 def run_folders(folder: Path | str = "runs") -> Iterator[Path]:
     """Runs directly below a folder, by name; none where the folder is missing."""
     root = Path(folder)

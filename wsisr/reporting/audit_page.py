@@ -73,6 +73,8 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
         "Grey levels of misfit from which they do": f"{float(found['threshold']):.2f}",
         "Looked at through": found["degradation"]["name"],
     }
+    if found["trust"]:
+        numbers["alpha of the trust mask"] = f"{float(found['trust']['alpha']):g}"
     page.section("overview", "Overview", macros.overview(numbers, found["sentences"], places))
     maps = read_maps(folder)
     shown = [_map(name, maps[name]) for name in _MAPS if name in maps]

@@ -32,6 +32,7 @@ FIELDS = (
     "invented", "seams", "trusted", *SIDES, "nuclei_hr", "nuclei_sr", "vanished", "appeared",
 )  # fmt: skip
 CONTRADICTS, INVENTS, SEAM = "Contradicts the input", "Invented on glass", "Tile border"
+UNTRUSTED = "Not trusted"
 VANISHED, APPEARED = "Nucleus vanished", "Nucleus appeared"
 """Classes in QuPath."""
 
@@ -252,6 +253,9 @@ def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
         *_pieces(grid, found.flagged, found.misfit, CONTRADICTS, "misfit"),
         *_pieces(grid, found.invented, found.maps["beyond"], INVENTS, "detail"),
     ]
+    if "trusted" in found.maps:
+        untrusted = found.maps["trusted"] == 0
+        features += _pieces(grid, untrusted, found.maps["doubt"], UNTRUSTED, "doubt")
     for seam in found.seams:
         line = shapely.LineString([(seam.x0, seam.y0), (seam.x1, seam.y1)])
         features.append(feature(line, SEAM, f"{seam.ratio:.2f} times, {seam.step:.1f} grey levels"))

@@ -3,14 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
-from wsisr.upscaling.audit.misfit import CELL_PX, MARGIN_PX, FloatMap, step_of
+from wsisr.upscaling.audit.misfit import CELL_PX, MARGIN_PX, step_of
 from wsisr.upscaling.audit.origin import Origin
 
 BLOCK_CELLS = 32
@@ -64,9 +60,9 @@ class Grid:
                     height=min(side, self.area.bottom - y),
                 )
 
-    def wider(self, block: Box) -> Box:
+    def wider(self, block: Box, margin_px: int = MARGIN_PX) -> Box:
         """A block with its context, inside of the area."""
-        margin = -(-MARGIN_PX // self.den) * self.den
+        margin = -(-margin_px // self.den) * self.den
         x, y = max(self.area.x, block.x - margin), max(self.area.y, block.y - margin)
         right = min(self.area.right, block.right + margin)
         bottom = min(self.area.bottom, block.bottom + margin)
@@ -86,20 +82,3 @@ class Grid:
             width=-(-block.width // CELL_PX),
             height=-(-block.height // CELL_PX),
         )
-
-
-def place_means(values: FloatMap, cells: Box) -> FloatMap:
-    """Means over the places of a block, of the px that are numbers; NaN where none is."""
-    # Places are of real size in output px: their edges are rounded.
-    rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]
-    columns = np.linspace(0, values.shape[1], cells.width + 1).round().astype(int)[:-1]
-
-    def sums(of: NDArray[Any]) -> NDArray[np.float64]:
-        whole = np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
-        return whole.astype(np.float64)
-
-    seen = ~np.isnan(values)
-    count, total = sums(seen.astype(np.float64)), sums(np.where(seen, values, 0.0))
-    out = np.full(count.shape, np.nan)
-    np.divide(total, count, out=out, where=count > 0)
-    return out.astype(np.float32)

@@ -20,11 +20,12 @@ from skimage.registration import phase_cross_correlation
 
 from wsisr.degradation import Degradation, degrade, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
+from wsisr.inference.trust import PLACE_PX
 from wsisr.slides.protocol import UInt8Array
 
 FloatMap = NDArray[np.float32]
 
-CELL_PX = 16
+CELL_PX = PLACE_PX
 """Side of a place, LR px."""
 MARGIN_PX = 24
 """Context that is read around a block and cut off again, LR px."""

@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from wsisr.files import staged_files
 from wsisr.geometry import Box
+from wsisr.inference.trust import place_means
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide
 from wsisr.upscaling.audit.artefacts import find_seams, split_bands
 from wsisr.upscaling.audit.findings import Findings, write_findings
 from wsisr.upscaling.audit.finer import look_closer
-from wsisr.upscaling.audit.grid import place_means
 from wsisr.upscaling.audit.misfit import (
     CELL_PX,
     Chosen,
@@ -36,6 +36,7 @@ from wsisr.upscaling.audit.misfit import (
 )
 from wsisr.upscaling.audit.origin import Origin, find_origin
 from wsisr.upscaling.audit.pictures import Pictures
+from wsisr.upscaling.audit.trusted import Trusting
 from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
 from wsisr.upscaling.pipeline import Page
@@ -69,6 +70,10 @@ class AuditRequest:
         How LR comes about; empty: the recorded one, unless another fits far better.
     threshold : float or None
         Misfit from which a place is inconsistent; None: what is unlike the rest of the slide.
+    trust : Path or None
+        A calibrated run, that made the output: its trust mask is made too.
+    device : str
+        That its network runs on.
     """
 
     output: Path
@@ -80,6 +85,8 @@ class AuditRequest:
     mpp: float | None = None
     degradation: str = ""
     threshold: float | None = None
+    trust: Path | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +163,9 @@ def audit_pictures(
         some = [pictures.pair(block) for block in tried]
         chosen = choose(some, scale, request.degradation, origin.trained_on)
         whole = whole_of(some, scale, chosen.degradation)
+        trusting = None
+        if request.trust is not None:
+            trusting = Trusting.of(request.trust, pictures, chosen, request.device)
         tissue, glass, note = _tissue(pictures)
         found = Findings(
             scale=step_of(scale),
@@ -166,12 +176,16 @@ def audit_pictures(
         for number, block in enumerate(blocks, 1):
             _look(found, pictures, chosen, block)
             report(ProgressEvent(stage="audit", done=number, total=len(blocks), unit="block"))
+        if trusting is not None:
+            _trust(found, pictures, trusting, report)
         if pictures.high is not None:
             look_closer(found, pictures, report)
         found.threshold = outside(found.misfit, tissue)
         if request.threshold is not None:
             found.threshold = request.threshold
         said = [*found.sentences(chosen, request.threshold is not None), whole.sentence()]
+        if trusting is not None:
+            said += trusting.sentences(found.maps["trusted"])
         if note:
             said.append(note)
         if not origin.stated:
@@ -189,6 +203,7 @@ def audit_pictures(
             "whole": asdict(whole),
             "sentences": said,
             "area_px": asdict(grid.made(grid.area)),
+            "trust": None if trusting is None else asdict(trusting.calibration),
             "wrong_as_a_whole": whole.wrong,
             "worst": [
                 {"misfit": value, "field_px": asdict(grid.made(place))} for value, place in worst
@@ -235,6 +250,16 @@ def _look(found: Findings, pictures: Pictures, chosen: Chosen, block: Box) -> No
         | {"seams": None if seams is None else len(seams)}
     )
     found.boxes.append(cells)
+
+
+def _trust(found: Findings, pictures: Pictures, trusting: Trusting, report: Reporter) -> None:
+    """Doubt of each place, and whether it is trusted."""
+    grid = pictures.grid
+    found.maps |= {name: np.zeros(grid.shape, np.float32) for name in ("doubt", "trusted")}
+    for number, (block, cells) in enumerate(zip(grid.blocks(), found.boxes, strict=True), 1):
+        at = np.s_[cells.y : cells.bottom, cells.x : cells.right]
+        found.maps["doubt"][at], found.maps["trusted"][at] = trusting.places(pictures, block)
+        report(ProgressEvent(stage="trust", done=number, total=len(found.boxes), unit="block"))
 
 
 def _tissue(pictures: Pictures) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:

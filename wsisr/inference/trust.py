@@ -1,0 +1,167 @@
+"""How much of an output of a trained model may be trusted: doubt, places, and a run's calibration.
+
+Doubt of a place is how far the network's answers to its input, turned and mirrored, lie apart
+(`Network` with `spread`). A calibration says up to which doubt places are trusted, so that the
+bound of `wsisr.metrics.conformal` holds; it lies beside the run and belongs to its weights, its
+scale and its kind of LR alone.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsisr.errors import ConfigError
+from wsisr.files import replace_file
+from wsisr.geometry import Box
+from wsisr.inference.bicubic import Float32Array, UInt8Array
+from wsisr.inference.engine import Engine
+from wsisr.inference.images import super_resolve
+from wsisr.inference.tiles import plan_tiles
+from wsisr.metrics.correctness import optical_density
+
+PLACE_PX = 16
+"""Side of a place, LR px: of all that is said of outputs place by place."""
+GLASS_OD = 0.05
+"""Mean optical density of a place's LR below which it is glass, and not judged."""
+TRUST_NAME = "trust.json"
+FORMAT = "wsisr-trust"
+SCORE = "standard deviation over the eight symmetries, grey levels, mean over a place"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """What was promised of a model, and on which grounds.
+
+    Attributes
+    ----------
+    threshold : float
+        Doubt up to which a place is trusted, grey levels.
+    alpha : float
+        Bound of the expected loss of the next patient.
+    bound_od : float
+        Mean optical density by which a place must be off to be wrong.
+    patients, places : int
+        That it was calibrated on.
+    smallest_alpha : float
+        What so many patients can promise at all.
+    loss, trusted : float
+        Means over them at the threshold.
+    left_out_loss, left_out_trusted : float or None
+        Means over patients that were left out one by one, at the threshold of the others; None:
+        without one of them there are too few.
+    model, weights_sha256 : str
+    scale : float
+    lr_origin : str
+    um_per_px : float or None
+        Of the LR; None: the data state none.
+    split, data_digest : str
+        Which pairs.
+    smoothed_px : float
+        Standard deviation of the Gaussian that errors were smoothed by, HR px.
+    """
+
+    threshold: float
+    alpha: float
+    bound_od: float
+    patients: int
+    places: int
+    smallest_alpha: float
+    loss: float
+    trusted: float
+    left_out_loss: float | None
+    left_out_trusted: float | None
+    model: str
+    weights_sha256: str
+    scale: float
+    lr_origin: str
+    um_per_px: float | None
+    split: str
+    data_digest: str
+    smoothed_px: float
+
+    def promise(self) -> str:
+        """The bound, in a sentence."""
+        return (
+            f"expected share of places that are trusted and wrong (by more than {self.bound_od:g} "
+            f"optical density, mean over a place): at most {self.alpha:g}, over patients like the "
+            f"{self.patients} it was calibrated on (same scanner, stain and model; unit: the "
+            "patient)"
+        )
+
+    def write(self, run: Path) -> Path:
+        """Put it beside a run; returns the file."""
+        document = {"format": FORMAT, "format_version": 1, "score": SCORE, **asdict(self)}
+        document["place_px"] = PLACE_PX
+        path = run / TRUST_NAME
+        replace_file(path, (json.dumps(document, indent=2) + "\n").encode())
+        return path
+
+
+def read_calibration(run: Path) -> Calibration:
+    """The calibration of a run.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it cannot be read.
+    """
+    path = run / TRUST_NAME
+    if not path.is_file():
+        raise ConfigError(f"{run} is not calibrated; wsisr audit {run} does it.")
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = (document["format"], document["format_version"], document["score"])
+        if known != (FORMAT, 1, SCORE) or document["place_px"] != PLACE_PX:
+            raise ValueError("of another format")
+        return Calibration(**{field.name: document[field.name] for field in fields(Calibration)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); calibrate again.") from None
+
+
+def doubt_of(spread: Engine, lr: UInt8Array, scale: float) -> Float32Array:
+    """Doubt of every output px of an image, grey levels.
+
+    Parameters
+    ----------
+    spread : Engine
+        A network that gives the spread over its symmetries.
+    lr : ndarray, shape (h, w, 3), uint8
+    scale : float
+    """
+    pixels = super_resolve(spread, lr, scale, plan_tiles(spread.needs, scale))
+    doubt: Float32Array = pixels.mean(axis=2)
+    return doubt
+
+
+def place_means(values: Float32Array, cells: Box) -> Float32Array:
+    """Means over the places of a field, of the px that are numbers; NaN where none is.
+
+    Parameters
+    ----------
+    values : ndarray, shape (h, w)
+    cells : Box
+        Its `width` and `height` count the places.
+    """
+    # Places are of real size in output px: their edges are rounded.
+    rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]
+    columns = np.linspace(0, values.shape[1], cells.width + 1).round().astype(int)[:-1]
+
+    def sums(of: NDArray[Any]) -> NDArray[np.float64]:
+        whole = np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
+        return whole.astype(np.float64)
+
+    seen = ~np.isnan(values)
+    count, total = sums(seen.astype(np.float64)), sums(np.where(seen, values, 0.0))
+    out = np.full(count.shape, np.nan)
+    np.divide(total, count, out=out, where=count > 0)
+    return out.astype(np.float32)
+
+
+def is_tissue(lr: UInt8Array, cells: Box) -> NDArray[np.bool_]:
+    """Which places of an LR field are not glass."""
+    found: NDArray[np.bool_] = place_means(optical_density(lr).mean(axis=2), cells) > GLASS_OD
+    return found
