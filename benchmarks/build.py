@@ -2,10 +2,10 @@
 
 Jobs: `extract` (lossless 256-px patches, reading, four magnifications; references in the same
 run), `memory` (resident memory while a 100,000 x 100,000 px slide is built, as numbers and a
-picture), `workers` (1 against 2), `plan` (cost of planning up to 10,000 slides), `codec` (size
-of the `small` store), `kill` (20 kill -9 at random moments, then the same bytes). Without a slide
-generated ones are used: A Aperio-like (256-px tiles, RGB JPEG Q70), B Philips-like (512-px tiles,
-4:2:0, Q87).
+picture), `together` (ten builds at a time on one disk, each held against one alone), `workers`
+(1 against 2), `plan` (cost of planning up to 10,000 slides), `codec` (size of the `small` store),
+`kill` (20 kill -9 at random moments, then the same bytes). Without a slide generated ones are used:
+A Aperio-like (256-px tiles, RGB JPEG Q70), B Philips-like (512-px tiles, 4:2:0, Q87).
 """
 
 import argparse
@@ -69,9 +69,9 @@ def command(source: Path, store: Path, workers: int, *more: str) -> list[str]:
 
 
 def resident_mib(process: psutil.Process) -> list[float]:
-    """Resident memory of the workers of a build (its children), MiB each."""
+    """Resident memory of a build's processes, MiB each: a single slide has no other workers."""
     found = []
-    for child in process.children(recursive=True):
+    for child in (process, *process.children(recursive=True)):
         try:
             if "resource_tracker" not in " ".join(child.cmdline()):
                 found.append(child.memory_info().rss / 2**20)
@@ -244,6 +244,34 @@ def kill(folder: Path, times: int, side_px: int) -> None:
     print(f"{hits} kill -9 of builds at work, each gone on with: {differ} stores differ")
 
 
+def together(folder: Path, side_px: int, count: int = 10) -> None:
+    """Builds beside one another: none may wait for, or write into, what is another's."""
+    source = generated(folder, "philips", side_px)
+
+    def start(name: str) -> "subprocess.Popen[bytes]":
+        shutil.rmtree(folder / name, ignore_errors=True)
+        more = ("--size", "256", "--lr", "10x")
+        return subprocess.Popen(
+            command(source, folder / name / "pairs.zarr", 1, *more),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    begin = time.perf_counter()
+    assert start("alone").wait() == 0
+    middle = time.perf_counter()
+    codes = [process.wait() for process in [start(f"beside-{n}") for n in range(count)]]
+    end = time.perf_counter()
+    whole = digest(folder / "alone" / "pairs.zarr")
+    same = sum(digest(folder / f"beside-{n}" / "pairs.zarr") == whole for n in range(count))
+    size = sum(p.stat().st_size for p in (folder / "alone").rglob("*") if p.is_file())
+    print(
+        f"{count} builds at a time: {codes.count(0)} finished, {same} the same bytes as one alone; "
+        f"{(end - middle) / (middle - begin):.1f} times its wall for {count} times its "
+        f"{size / 1e6:,.0f} MB"
+    )
+
+
 def digest(root: Path) -> str:
     total = sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
@@ -253,7 +281,7 @@ def digest(root: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    jobs = ["extract", "memory", "workers", "plan", "codec", "kill"]
+    jobs = ["extract", "memory", "workers", "plan", "codec", "kill", "together"]
     parser.add_argument("job", choices=jobs)
     parser.add_argument("slide", nargs="?", type=Path)
     parser.add_argument("--folder", type=Path, help="keeps generated slides between runs")
@@ -272,6 +300,8 @@ def main() -> None:
             workers(folder, options.side)
         elif options.job == "plan":
             plan(folder)
+        elif options.job == "together":
+            together(folder, options.side)
         elif options.job == "codec":
             codec(folder, options.side)
         else:

@@ -1,6 +1,7 @@
 """The commands: help, exit codes, and one sentence for every mistake."""
 
 import errno
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -207,3 +208,18 @@ def test_a_url_is_read_where_stores_are_and_never_a_local_file(
     error = capsys.readouterr().err
     assert stop.value.code == 2 and said in error
     assert "hush" not in error and "quiet" not in error
+
+
+def test_a_command_imports_no_other_command_and_nothing_that_it_does_not_use() -> None:
+    code = (
+        "import sys; from wsisr_cli.main import main; sys.argv = ['wsisr', 'build-pairs', '/none'];"
+        "\ntry: main()\nexcept SystemExit: pass\n"
+        "print(*(m for m in sys.modules if m.startswith('wsisr_cli.')), 'MODULES',"
+        "*({'tqdm', 'scipy.fft', 'zarr', 'skimage', 'rich', 'wsisr.store.verify', 'torch'}"
+        " & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    commands, others = run.stdout.split("MODULES")
+    used = {"main", "build_pairs", "dask", "progress"}
+    assert {name.removeprefix("wsisr_cli.") for name in commands.split()} == used
+    assert others.split() == []

@@ -57,6 +57,17 @@ def test_blocks_bound_what_is_read_at_once(monkeypatch):
     assert sum(w * h for _, w, h in slide.reads) == 700 * 900
 
 
+def test_bands_of_wide_slides_are_low_and_change_no_pixel(monkeypatch):
+    picture = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    slide = ArraySlide([picture], 1.0, tile_px=48)
+    whole = read_overview(slide, 4.0)
+    monkeypatch.setattr(overview, "BAND_BYTES", 16 * 225 * 20)  # 20 rows of sums
+    slide.reads.clear()
+    low = read_overview(slide, 4.0)
+    assert max(height for _, _, height in slide.reads) <= 4 * 20
+    assert np.array_equal(low.rgb, whole.rgb) and np.array_equal(low.valid, whole.valid)
+
+
 def test_never_scanned_pixels_take_no_part():
     picture = np.full((64, 64, 3), 100, np.uint8)
     valid = np.ones((64, 64), np.bool_)

@@ -17,7 +17,7 @@ from wsisr.geometry import Box
 from wsisr.selection.mask_files import import_tissue, read_mask_file, write_tissue_files
 from wsisr.selection.regions import mask_to_polygons
 from wsisr.selection.tissue import segment
-from wsisr.selection.tissue_map import integral_of, integral_share
+from wsisr.selection.tissue_map import BAND_ROWS, box_means, integral_of, integral_share
 
 SHAPE = (150, 170)
 
@@ -95,3 +95,15 @@ def test_outlines_alone_have_no_grid(tissue, tmp_path):
 def test_geojson_area_is_the_tissue_area(tissue):
     area = sum(p.area for p in mask_to_polygons(tissue.mask, tissue.factor))
     assert area * (8.0 / 16.032 / 1000) ** 2 == pytest.approx(tissue.health.tissue_mm2)
+
+
+def test_boxes_are_measured_band_by_band_as_over_the_whole_map():
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform([-300, -300, 1, 1], [3500, 16 * 3.4 * BAND_ROWS, 900, 900], (300, 4))
+    for values in (
+        rng.random((3 * BAND_ROWS + 7, 200)) < 0.3,
+        rng.integers(0, 256, (3 * BAND_ROWS + 7, 200)).astype(np.uint8),
+    ):
+        whole = integral_share(integral_of(values), boxes, 16.03)
+        assert whole.max() > 0 == whole.min()  # some lie outside
+        assert np.allclose(box_means(values, boxes, 16.03), whole, rtol=0, atol=1e-8)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from slides_samples import box_level, picture, write_pyramid
 
+from wsisr import runners
 from wsisr.slides import level_evidence, open_slide, reduce_image
+from wsisr.slides.tiles import TiledSlide
 
 
 @pytest.mark.parametrize(("make", "kernel"), [(box_level, "area"), (reduce_image, "bicubic")])
@@ -67,3 +69,28 @@ def test_levels_that_pairs_cannot_use_are_left_out(shared_data: Path, tmp_path: 
     with open_slide(flat) as slide:
         (evidence,) = level_evidence(slide)
     assert evidence.places == 0 and np.isnan(evidence.psnr_db) and not evidence.warning
+
+
+def test_all_levels_are_held_against_one_set_of_places_by_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(2048, 2048)
+    levels = [image, *(box_level(image, factor) for factor in (2, 4, 8))]
+    path = write_pyramid(tmp_path / "a.tif", levels, compression="deflate")
+    decoded: list[tuple[int, int, int]] = []
+    honest = TiledSlide.decode_tile
+
+    def decode_tile(self, *key):
+        decoded.append(key)
+        return honest(self, *key)
+
+    monkeypatch.setattr(TiledSlide, "decode_tile", decode_tile)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(runners, "_threads", threads)
+        with open_slide(path, check=False) as slide:
+            found.append(level_evidence(slide))
+        if threads == 1:
+            assert len(decoded) == len(set(decoded)), "a tile was decoded twice"
+    assert found[0] == found[1]
+    assert [one.places for one in found[0]] == [8, 8, 8]

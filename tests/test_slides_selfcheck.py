@@ -47,6 +47,20 @@ def rolled(tile: Tile) -> Tile:
     return Tile(np.roll(tile.pixels, 1, axis=1), tile.valid)
 
 
+def test_the_second_reader_paints_no_pixel_that_is_not_compared(path, monkeypatch) -> None:
+    painted = []
+    honest = OpenSlideStore.read
+
+    def read(self, level, x, y, width, height):
+        painted.append((width, height))
+        return honest(self, level, x, y, width, height)
+
+    monkeypatch.setattr(OpenSlideStore, "read", read)
+    verdict = judge_slide(path)
+    assert verdict.second == "openslide" and len(painted) == verdict.regions
+    assert set(painted) <= {(256, 256), (256, 250)}  # the coarser level is 300 x 250
+
+
 def test_every_real_slide_agrees_with_its_second_reader(shared_data: Path) -> None:
     seconds = {}
     for source in find_slides(shared_data / "slides"):

@@ -8,7 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.selection.cues import SAMPLE, STRIP_PX, Cues, Float32Array, WhitePoint, odd_px
+from wsisr.selection.cues import (
+    SAMPLE,
+    STRIP_PX,
+    Cues,
+    Float32Array,
+    WhitePoint,
+    chosen_pieces,
+    odd_px,
+)
 from wsisr.selection.otsu import Threshold, Verdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
 from wsisr.slides.protocol import BoolArray, UInt8Array
@@ -96,11 +104,13 @@ def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold
     """Thresholds with the lower limits times `share`."""
     step = usable.size // SAMPLE | 1
     chosen = usable.ravel()[::step]
+    hue, chroma = cues.colours(cues.rgb.reshape(-1, 3)[::step][chosen])
+    texture, density = (m.ravel()[::step][chosen] for m in (cues.texture, cues.density))
+    sampled = {"hue": hue, "chroma": chroma, "texture": texture, "density": density}
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
-        values = getattr(cues, name).ravel()[::step][chosen]
         least = min(floor * max(QUIETEST[name], share), ceiling)
-        result[name] = guarded_threshold(values, least, ceiling)
+        result[name] = guarded_threshold(sampled[name], least, ceiling)
     return result
 
 
@@ -112,21 +122,43 @@ def consensus(
     settings: TissueSettings,
 ) -> BoolArray:
     """Two votes of three (hue; colour or grey stain; texture), second pass, morphology."""
-    passed = {
-        name: getattr(cues, name) > threshold.value
-        if threshold.verdict is not Verdict.NOTHING
-        else np.zeros(usable.shape, np.bool_)
-        for name, threshold in thresholds.items()
-        if name != "density"
-    }
-    votes = passed["hue"].astype(np.uint8)
-    votes += passed["texture"]
-    votes += passed["chroma"] | _grey_stain(cues, thresholds["density"], um_per_px)
-    first = _tidy((votes >= 2) & usable, um_per_px, settings) & usable
-    faintest = min(FAINTEST, thresholds["density"].value * 2 / 3)
-    second = refine_border(cues.density, first, usable, um_per_px, settings.border_um, faintest)
+    voted = two_of_three(cues, thresholds, um_per_px)
+    return shaped(voted, cues.density, thresholds["density"], usable, um_per_px, settings)
+
+
+def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: float) -> BoolArray:
+    """Where two votes are for tissue; all that is asked of the cues but for the density."""
+    result = _grey_stain(cues, thresholds["density"], um_per_px)
+    for top in range(0, len(result), STRIP_PX):
+        rows = slice(top, top + STRIP_PX)
+        found = dict(zip(("hue", "chroma"), cues.colours(cues.rgb[rows]), strict=True))
+        found["texture"] = cues.texture[rows]
+        hue, chroma, texture = (
+            values > thresholds[name].value
+            if thresholds[name].verdict is not Verdict.NOTHING
+            else np.zeros(values.shape, np.bool_)
+            for name, values in found.items()
+        )
+        chroma |= result[rows]
+        result[rows] = (hue & texture) | (chroma & (hue | texture))
+    return result
+
+
+def shaped(
+    voted: BoolArray,
+    density: Float32Array,
+    threshold: Threshold,
+    usable: BoolArray,
+    um_per_px: float,
+    settings: TissueSettings,
+) -> BoolArray:
+    """Votes to a mask: second pass of the border, morphology; `threshold` is the density's."""
+    first = _tidy(voted & usable, um_per_px, settings) & usable
+    faintest = min(FAINTEST, threshold.value * 2 / 3)
+    second = refine_border(density, first, usable, um_per_px, settings.border_um, faintest)
+    del first
     found = _tidy(second, um_per_px, settings) & usable
-    return _without_faint_specks(found, cues.density, thresholds["density"], um_per_px, settings)
+    return _without_faint_specks(found, density, threshold, um_per_px, settings)
 
 
 def _without_faint_specks(
@@ -146,8 +178,7 @@ def _without_faint_specks(
     least = FAINT_AREAS * settings.min_area_mm2 / (um_per_px / 1000) ** 2
     speck = (mean < usual) & (area < min(least, EDGE_SHARE * mask.size))
     speck[0] = True
-    result: BoolArray = ~speck[labels]
-    return result
+    return chosen_pieces(labels, ~speck)
 
 
 def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray:
@@ -179,8 +210,8 @@ def stability(
     """Smaller IoU of the mask with those at thresholds 10 % lower and higher."""
     step = max(1, ceil(sqrt(usable.size / STABILITY_PX)))
     thin = Cues(
-        hue=cues.hue[::step, ::step].copy(),
-        chroma=cues.chroma[::step, ::step].copy(),
+        rgb=cues.rgb[::step, ::step].copy(),
+        white=cues.white,
         texture=cues.texture[::step, ::step].copy(),
         density=cues.density[::step, ::step].copy(),
     )
@@ -238,13 +269,11 @@ def drop_rims(mask: BoolArray, pen: BoolArray, um_per_px: float) -> BoolArray:
     radius = max(1, round(RIM_UM / um_per_px))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     near = cv2.dilate(pen.view(np.uint8), kernel).view(np.bool_)
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    area = np.bincount(labels.ravel(), minlength=count)
-    beside = np.bincount(labels[near].ravel(), minlength=count)
-    rim = beside > 0.8 * area
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    beside = np.bincount(labels[near], minlength=count)
+    rim = beside > 0.8 * stats[:, cv2.CC_STAT_AREA]
     rim[0] = True
-    result: BoolArray = mask & ~rim[labels]
-    return result
+    return mask & chosen_pieces(labels, ~rim)
 
 
 def iou(a: BoolArray, b: BoolArray) -> float:
@@ -268,11 +297,12 @@ def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolAr
             wide = cv2.copyMakeBorder(byte, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
             wide = cv2.morphologyEx(wide, operation, kernel)
             byte = wide[rim:-rim, rim:-rim].astype(np.uint8)
+            del wide
     pixel_mm2 = (um_per_px / 1000) ** 2
     least_px = min(settings.min_area_mm2 / pixel_mm2, EDGE_SHARE * mask.size)
     kept = _drop_small(byte.astype(np.bool_), least_px, 8)
-    holes = ~kept
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(holes.view(np.uint8), connectivity=4)
+    del byte
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).view(np.uint8), connectivity=4)
     height, width = mask.shape
     inside = (
         (stats[:, cv2.CC_STAT_LEFT] > 0)
@@ -282,8 +312,7 @@ def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolAr
     )
     fill = inside & (stats[:, cv2.CC_STAT_AREA] <= settings.max_hole_mm2 / pixel_mm2)
     fill[0] = False
-    result: BoolArray = kept | fill[labels]
-    return result
+    return kept | chosen_pieces(labels, fill)
 
 
 def _drop_small(mask: BoolArray, least_px: float, connectivity: int) -> BoolArray:
@@ -292,8 +321,7 @@ def _drop_small(mask: BoolArray, least_px: float, connectivity: int) -> BoolArra
     )
     keep = stats[:, cv2.CC_STAT_AREA] >= least_px
     keep[0] = False
-    result: BoolArray = keep[labels]
-    return result
+    return chosen_pieces(labels, keep)
 
 
 def _local_mean(

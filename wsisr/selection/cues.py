@@ -59,26 +59,38 @@ class WhitePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Cues:
-    """Three independent signs of tissue; all are about 0 on glass. Shapes (h, w), float32.
+    """Three independent signs of tissue; all are about 0 on glass.
+
+    Two are maps; hue and chroma follow from a pixel's own colours (`colours`), and are made where
+    they are looked at: of a large slide the maps are most of the memory of a scan.
 
     Attributes
     ----------
-    hue : ndarray of uint8
-        ``max(0, min(R - G, B - G))`` after white balance, grey levels: pink and purple
-        (Schreiber et al., Sci Rep 2024, with the minimum in place of the product, so that
-        pale tissue is kept).
-    chroma : ndarray
-        ``max - min`` of the optical density over the channels.
-    texture : ndarray
+    rgb : ndarray, shape (h, w, 3), uint8
+    white : WhitePoint
+    texture : ndarray, shape (h, w), float32
         Root mean square gradient of the optical density per pixel in a 48 um window.
-    density : ndarray
+    density : ndarray, shape (h, w), float32
         Mean optical density, for the second pass.
     """
 
-    hue: UInt8Array
-    chroma: Float32Array
+    rgb: UInt8Array
+    white: WhitePoint
     texture: Float32Array
     density: Float32Array
+
+    def colours(self, pixels: UInt8Array) -> tuple[UInt8Array, Float32Array]:
+        """Hue and chroma of pixels of the slide, shape (..., 3): each of shape (...).
+
+        Hue is ``max(0, min(R - G, B - G))`` after white balance, grey levels: pink and purple
+        (Schreiber et al., Sci Rep 2024, with the minimum in place of the product, so that pale
+        tissue is kept). Chroma is ``max - min`` of the optical density over the channels.
+        """
+        red, green, blue = np.moveaxis(balanced(pixels, self.white), -1, 0)
+        hue = np.clip(np.minimum(red, blue) - green, 0, 255).astype(np.uint8)
+        first, second, third = _densities(pixels, _density_tables(self.white))
+        high = np.maximum(np.maximum(first, second), third)
+        return hue, high - np.minimum(np.minimum(first, second), third)
 
 
 def sample_pixels(rgb: UInt8Array, valid: BoolArray) -> UInt8Array:
@@ -160,24 +172,28 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
     Notes
     -----
     Optical density is ``-log10((I + 1) / (white + 1))``, not below 0. Colours are worked through
-    in strips, so that memory holds the four maps and little else.
+    in strips, so that memory holds the maps and little else.
     """
+    tables = _density_tables(white)
+    density = np.empty(rgb.shape[:2], np.float32)
+    for top in range(0, rgb.shape[0], STRIP_PX):
+        rows = slice(top, top + STRIP_PX)
+        first, second, third = _densities(rgb[rows], tables)
+        density[rows] = (first + second + third) / 3
+    return Cues(rgb=rgb, white=white, texture=texture_energy(density, um_per_px), density=density)
+
+
+def _density_tables(white: WhitePoint) -> list[Float32Array]:
+    """Optical density of each grey level, a table a channel."""
     grey = np.arange(256, dtype=np.float32)
-    tables = [
+    return [
         np.maximum(0, -np.log10((grey + 1) / np.float32(level + 1))).astype(np.float32)
         for level in white.rgb
     ]
-    hue = np.empty(rgb.shape[:2], np.uint8)
-    chroma, density = (np.empty(rgb.shape[:2], np.float32) for _ in range(2))
-    for top in range(0, rgb.shape[0], STRIP_PX):
-        rows = slice(top, top + STRIP_PX)
-        red, green, blue = np.moveaxis(balanced(rgb[rows], white), 2, 0)
-        hue[rows] = np.clip(np.minimum(red, blue) - green, 0, 255)
-        planes = [table[rgb[rows, :, channel]] for channel, table in enumerate(tables)]
-        high = np.maximum(np.maximum(planes[0], planes[1]), planes[2])
-        chroma[rows] = high - np.minimum(np.minimum(planes[0], planes[1]), planes[2])
-        density[rows] = (planes[0] + planes[1] + planes[2]) / 3
-    return Cues(hue=hue, chroma=chroma, texture=texture_energy(density, um_per_px), density=density)
+
+
+def _densities(pixels: UInt8Array, tables: list[Float32Array]) -> list[Float32Array]:
+    return [table[pixels[..., channel]] for channel, table in enumerate(tables)]
 
 
 def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
@@ -202,3 +218,11 @@ def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
 def odd_px(length_um: float, um_per_px: float) -> int:
     """Nearest odd number of pixels, at least 3, of a length."""
     return max(3, 2 * round((length_um / um_per_px - 1) / 2) + 1)
+
+
+def chosen_pieces(labels: NDArray[np.int32], keep: BoolArray) -> BoolArray:
+    """``keep[labels]`` strip by strip: numpy makes 8 bytes of every label that it looks up."""
+    result = np.empty(labels.shape, np.bool_)
+    for top in range(0, len(labels), STRIP_PX):
+        result[top : top + STRIP_PX] = keep[labels[top : top + STRIP_PX]]
+    return result

@@ -26,6 +26,12 @@ OVERVIEW_UM_PER_PX = 8.0
 BLOCK_PX = 1024
 """Side of the blocks that are read: 3 MiB of RGB, 12 MiB of floats at a time."""
 
+BAND_BYTES = 8 << 20
+"""Of sums of a band of blocks; some bands are at work at a time."""
+MIN_BAND_PX = 64
+FINISH_PX = 64
+"""Rows of sums that become pixels at a time."""
+
 MAX_OVERVIEW_PX = 400_000_000
 """Refuse overviews beyond this many pixels: a wrong resolution, not a slide."""
 
@@ -127,8 +133,8 @@ def plan_overview(info: SlideInfo, um_per_px: float = OVERVIEW_UM_PER_PX) -> Ove
 def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overview:
     """Read a slide at a fixed resolution by exact area averaging.
 
-    Memory holds a block of `BLOCK_PX` for each thread and the overview itself, whatever the slide's
-    size.
+    Memory holds a block of `BLOCK_PX` and a band of sums (`BAND_BYTES`) for each thread and the
+    overview itself, whatever the slide's size.
     Never-scanned pixels take no part in the averages.
     """
     info = slide.info
@@ -136,7 +142,7 @@ def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overvi
     level = info.levels[plan.level]
     rgb = np.full((plan.height_px, plan.width_px, 3), 255, np.uint8)
     valid = np.zeros((plan.height_px, plan.width_px), np.bool_)
-    step_y = _snap_block(level.tile_height_px)
+    step_y = _band_height(plan, level)
     carried: tuple[int, Float32Array] | None = None
 
     def read(y0: int) -> tuple[int, Float32Array]:
@@ -192,6 +198,11 @@ def _finish(
     plan: OverviewPlan,
 ) -> None:
     """Turn sums into means, white where nothing was scanned."""
+    if len(sums) > FINISH_PX:
+        for start in range(0, len(sums), FINISH_PX):
+            part = sums[start : start + FINISH_PX]
+            _finish(rgb, valid, first + start, part, level, plan)
+        return
     rows = slice(first, first + len(sums))
     start_y = np.arange(first, first + len(sums)) * plan.reduction
     start_x = np.arange(plan.width_px) * plan.reduction
@@ -210,6 +221,15 @@ def _finish(
 def _snap_block(tile_px: int) -> int:
     """Whole tiles per block, so that each tile is decoded once."""
     return max(1, BLOCK_PX // max(1, tile_px)) * tile_px if tile_px <= BLOCK_PX else BLOCK_PX
+
+
+def _band_height(plan: OverviewPlan, level: Level) -> int:
+    """Whole tiles where the sums allow it; less of wide slides, whose tiles are then still kept."""
+    height = _snap_block(level.tile_height_px)
+    most = plan.reduction * BAND_BYTES / (4 * 4 * plan.width_px)
+    while height > max(most, MIN_BAND_PX):
+        height = -(-height // 2)
+    return height
 
 
 def _area_weights(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
-from wsisr.selection.cues import STRIP_PX, Cues, Int16Array, WhitePoint, balanced
+from wsisr.selection.cues import STRIP_PX, Cues, Int16Array, WhitePoint, balanced, chosen_pieces
 from wsisr.slides.protocol import BoolArray, UInt8Array
 
 PEN_COLOURS = ("blue", "green", "red", "black")
@@ -147,8 +147,7 @@ def _large(mask: BoolArray, least_px: float) -> BoolArray:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= least_px
     keep[0] = False
-    chosen: BoolArray = keep[labels]
-    return chosen if count > 1 else np.zeros_like(mask)
+    return chosen_pieces(labels, keep) if count > 1 else np.zeros_like(mask)
 
 
 def _fill(mask: BoolArray, most_px: float) -> BoolArray:
@@ -158,8 +157,7 @@ def _fill(mask: BoolArray, most_px: float) -> BoolArray:
     _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).view(np.uint8), connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] <= most_px
     small[0] = False
-    result: BoolArray = mask | small[labels]
-    return result
+    return mask | chosen_pieces(labels, small)
 
 
 def _touching(area: BoolArray, core: BoolArray) -> BoolArray:
@@ -168,8 +166,7 @@ def _touching(area: BoolArray, core: BoolArray) -> BoolArray:
     hit = np.zeros(int(labels.max()) + 1, np.bool_)
     hit[labels[core]] = True
     hit[0] = False
-    result: BoolArray = hit[labels]
-    return result
+    return chosen_pieces(labels, hit)
 
 
 def _disk(radius_px: float) -> UInt8Array:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wsisr.errors import ConfigError
 from wsisr.selection.cues import TEXTURE_WINDOW_UM, WhitePoint, odd_px, tissue_cues
-from wsisr.selection.tissue_map import TissueMap, integral_of, integral_share
+from wsisr.selection.tissue_map import TissueMap, box_means
 from wsisr.slides.protocol import UInt8Array
 
 Float32Array = NDArray[np.float32]
@@ -71,11 +71,12 @@ def tile_quality(rgb: UInt8Array, um_per_px: float, white: WhitePoint) -> TileQu
     tile = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     luma = cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY)
     cues = tissue_cues(tile, white, BLUR_UM_PER_PX)
+    _, chroma = cues.colours(tile)
     local = cv2.blur(luma.astype(np.float32), (5, 5))
     deviation = cv2.blur(luma.astype(np.float32) ** 2, (5, 5)) - local**2
     return TileQuality(
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
-        fold_share=float(((cues.density > FOLD_DENSITY) & (cues.chroma > FOLD_CHROMA)).mean()),
+        fold_share=float(((cues.density > FOLD_DENSITY) & (chroma > FOLD_CHROMA)).mean()),
         structured_share=float((deviation > 9.0).mean()),
     )
 
@@ -84,7 +85,8 @@ def texture_map(tissue: TissueMap) -> Float32Array:
     """Texture of the overview inside tissue, 0 elsewhere. Shape (h, w)."""
     rgb, white = _picture(tissue)
     texture = tissue_cues(rgb, white, tissue.um_per_px).texture
-    return np.where(tissue.mask, texture, np.float32(0))
+    texture[~tissue.mask] = 0
+    return texture
 
 
 def nuclei_map(tissue: TissueMap) -> Float32Array:
@@ -112,7 +114,7 @@ def mean_rgb(tissue: TissueMap, boxes: ArrayLike) -> Float64Array:
     rgb, _ = _picture(tissue)
     values = np.asarray(boxes, np.float64)
     return np.stack(
-        [integral_share(integral_of(rgb[..., c]), values, tissue.factor) for c in range(3)], axis=1
+        [box_means(rgb[..., channel], values, tissue.factor) for channel in range(3)], axis=1
     )
 
 

@@ -17,10 +17,11 @@ from wsisr.selection.clam import TCGA, ClamSettings, clam_mask
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
     TissueSettings,
-    consensus,
     cue_thresholds,
     drop_rims,
+    shaped,
     stability,
+    two_of_three,
 )
 from wsisr.selection.cues import WhitePoint, odd_px, sample_pixels, tissue_cues, white_point
 from wsisr.selection.otsu import Threshold
@@ -132,9 +133,11 @@ def segment(
         mask = clam_mask(rgb, um_per_px, clam) & scanned
     elif method == "consensus":
         thresholds = cue_thresholds(cues, usable, white)
-        mask = consensus(cues, thresholds, usable, um_per_px, settings)
-        mask = drop_rims(mask, pen, um_per_px)
         steady = stability(cues, thresholds, usable, um_per_px, settings)
+        voted, density = two_of_three(cues, thresholds, um_per_px), cues.density
+        del cues  # the largest part of the memory of a scan
+        mask = shaped(voted, density, thresholds["density"], usable, um_per_px, settings)
+        mask = drop_rims(mask, pen, um_per_px)
         notes.extend(_cue_flags(thresholds, white, steady, mask))
     else:
         raise ConfigError(f"Unknown tissue method {method!r}; choose consensus, clam-like or clam.")
@@ -151,9 +154,8 @@ def segment(
             pieces = clam_mask(rgb, um_per_px, replace(clam, min_tissue_mm2=0.0)) & scanned
         elif method == "consensus":
             small = replace(settings, min_area_mm2=0.0)
-            pieces = drop_rims(
-                consensus(cues, thresholds, usable, um_per_px, small), pen, um_per_px
-            )
+            pieces = shaped(voted, density, thresholds["density"], usable, um_per_px, small)
+            pieces = drop_rims(pieces, pen, um_per_px)
         largest = _largest_mm2(pieces, um_per_px)
         notes.append(
             f"no tissue was found: the largest piece that looks like it has {largest:.2g} mm2, and "

@@ -15,6 +15,10 @@ from wsisr.slides.protocol import BoolArray, UInt8Array
 
 Float64Array = NDArray[np.float64]
 Integral = NDArray[np.float64] | NDArray[np.int32]
+Edges = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
+
+BAND_ROWS = 256
+"""Rows of a map within which the boxes begin that are measured together."""
 TissueKind = Literal["brightfield", "fluorescence", "blank"]
 
 
@@ -107,7 +111,7 @@ class TissueMap:
         -------
         float, or ndarray of shape (n,)
         """
-        return self._share(self._tissue_integral, box_level0)
+        return self._share("mask", box_level0)
 
     @overload
     def invalid_fraction(self, box_level0: Box) -> float: ...
@@ -115,7 +119,7 @@ class TissueMap:
     def invalid_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
     def invalid_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
         """Exact share of a level-0 box that was never scanned or is black filler."""
-        return self._share(self._invalid_integral, box_level0)
+        return self._share("invalid", box_level0)
 
     @overload
     def pen_fraction(self, box_level0: Box) -> float: ...
@@ -123,11 +127,11 @@ class TissueMap:
     def pen_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
     def pen_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
         """Exact share of a level-0 box under pen."""
-        return self._share(self._pen_integral, box_level0)
+        return self._share("pen", box_level0)
 
     def mean_of(self, values: NDArray[np.floating], boxes: ArrayLike) -> Float64Array:
         """Area mean of any map of the mask's shape over level-0 boxes (n, 4)."""
-        return integral_share(integral_of(values), np.asarray(boxes, np.float64), self.factor)
+        return box_means(values, np.asarray(boxes, np.float64), self.factor)
 
     def to_geojson(self) -> dict[str, Any]:
         """A FeatureCollection that QuPath opens: one annotation per piece, class "Tissue".
@@ -146,22 +150,35 @@ class TissueMap:
         return {"type": "FeatureCollection", "features": features}
 
     @cached_property
-    def _tissue_integral(self) -> Integral:
-        return integral_of(self.mask)
+    def _integrals(self) -> dict[str, Integral]:
+        """Of masks that were asked for one box after another."""
+        return {}
 
-    @cached_property
-    def _invalid_integral(self) -> Integral:
-        return integral_of(self.invalid)
+    def _share(self, name: str, box: Box | ArrayLike) -> float | Float64Array:
+        if not isinstance(box, Box):
+            return box_means(getattr(self, name), np.asarray(box, np.float64), self.factor)
+        if name not in self._integrals:
+            self._integrals[name] = integral_of(getattr(self, name))
+        boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
+        return float(integral_share(self._integrals[name], boxes, self.factor)[0])
 
-    @cached_property
-    def _pen_integral(self) -> Integral:
-        return integral_of(self.pen)
 
-    def _share(self, integral: Integral, box: Box | ArrayLike) -> float | Float64Array:
-        if isinstance(box, Box):
-            boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
-            return float(integral_share(integral, boxes, self.factor)[0])
-        return integral_share(integral, np.asarray(box, np.float64), self.factor)
+def box_means(values: NDArray[Any], boxes: Float64Array, factor: float) -> Float64Array:
+    """`integral_share` of many boxes, with the integral of a band of rows at a time: of a large
+    slide the whole one is larger than anything else that a scan holds."""
+    boxes = boxes.reshape(-1, 4)
+    edges = _edges(boxes, factor)
+    height = values.shape[0]
+    first = np.clip(np.floor(edges[1]), 0, height - 1).astype(np.int64)
+    last = np.clip(np.ceil(edges[3]), 1, height).astype(np.int64)
+    result = np.zeros(len(boxes))
+    for band in np.unique(first // BAND_ROWS):
+        chosen = np.flatnonzero(first // BAND_ROWS == band)
+        start = int(band) * BAND_ROWS
+        part = integral_of(values[start : int(last[chosen].max())])
+        left, top, right, bottom = (edge[chosen] for edge in edges)
+        result[chosen] = _between(part, (left, top - start, right, bottom - start))
+    return result
 
 
 def integral_of(values: NDArray[Any]) -> NDArray[Any]:
@@ -185,9 +202,17 @@ def integral_share(integral: Integral, boxes: Float64Array, factor: float) -> Fl
     The integral of such a map is bilinear between pixel corners, so interpolating it there is
     no approximation.
     """
-    boxes = boxes.reshape(-1, 4)
+    return _between(integral, _edges(boxes.reshape(-1, 4), factor))
+
+
+def _edges(boxes: Float64Array, factor: float) -> Edges:
+    """Left, top, right and bottom in pixels of the map."""
     left, top = boxes[:, 0] / factor, boxes[:, 1] / factor
-    right, bottom = left + boxes[:, 2] / factor, top + boxes[:, 3] / factor
+    return left, top, left + boxes[:, 2] / factor, top + boxes[:, 3] / factor
+
+
+def _between(integral: Integral, edges: Edges) -> Float64Array:
+    left, top, right, bottom = edges
     total = (
         _at(integral, right, bottom)
         - _at(integral, left, bottom)
