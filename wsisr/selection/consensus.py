@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
+from typing import Any
 
 import cv2
 import numpy as np
@@ -106,7 +107,12 @@ def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold
     chosen = usable.ravel()[::step]
     hue, chroma = cues.colours(cues.rgb.reshape(-1, 3)[::step][chosen])
     texture, density = (m.ravel()[::step][chosen] for m in (cues.texture, cues.density))
-    sampled = {"hue": hue, "chroma": chroma, "texture": texture, "density": density}
+    sampled: dict[str, NDArray[Any]] = {
+        "hue": hue,
+        "chroma": chroma,
+        "texture": texture,
+        "density": density,
+    }
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
         least = min(floor * max(QUIETEST[name], share), ceiling)
@@ -131,13 +137,14 @@ def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: flo
     result = _grey_stain(cues, thresholds["density"], um_per_px)
     for top in range(0, len(result), STRIP_PX):
         rows = slice(top, top + STRIP_PX)
-        found = dict(zip(("hue", "chroma"), cues.colours(cues.rgb[rows]), strict=True))
-        found["texture"] = cues.texture[rows]
+        found: dict[str, NDArray[Any]] = {"texture": cues.texture[rows]}
+        found["hue"], found["chroma"] = cues.colours(cues.rgb[rows])
         hue, chroma, texture = (
             values > thresholds[name].value
             if thresholds[name].verdict is not Verdict.NOTHING
             else np.zeros(values.shape, np.bool_)
-            for name, values in found.items()
+            for name in ("hue", "chroma", "texture")
+            for values in (found[name],)
         )
         chroma |= result[rows]
         result[rows] = (hue & texture) | (chroma & (hue | texture))

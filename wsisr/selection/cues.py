@@ -6,6 +6,7 @@ grey stains, texture misses smooth mucus. So three are computed, and two must ag
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -220,7 +221,7 @@ def odd_px(length_um: float, um_per_px: float) -> int:
     return max(3, 2 * round((length_um / um_per_px - 1) / 2) + 1)
 
 
-def chosen_pieces(labels: NDArray[np.int32], keep: BoolArray) -> BoolArray:
+def chosen_pieces(labels: NDArray[Any], keep: BoolArray) -> BoolArray:
     """``keep[labels]`` strip by strip: numpy makes 8 bytes of every label that it looks up."""
     result = np.empty(labels.shape, np.bool_)
     for top in range(0, len(labels), STRIP_PX):
