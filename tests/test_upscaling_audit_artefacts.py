@@ -3,10 +3,13 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from uuid import UUID
 
 import cv2
 import numpy as np
 import pytest
+import shapely
+import shapely.geometry
 from numpy.typing import NDArray
 from test_upscaling_audit import PLACES, big_tissue, examine
 
@@ -75,6 +78,15 @@ def test_a_tile_that_is_brighter_has_two_borders_and_tissue_has_none(step: int, 
     assert all(seam.step == pytest.approx(5, abs=2) for seam in found)
     turned = find_seams(made.transpose(1, 0, 2), plain.transpose(1, 0, 2), Fraction(step), at)
     assert turned is not None and [s.y0 for s in turned] == [2150, 2251]
+    # Of a tile that is smaller than a block, its part of the lines.
+    tall = np.concatenate([hr, hr, hr[::-1]]).astype(np.float32)
+    under = np.concatenate([plain, plain, plain[::-1]])
+    tall[:600, 150:251] += 8
+    parts = find_seams(tall, under, Fraction(step), at)
+    assert parts is not None
+    assert {s.x0 for s in parts if s.x0 == s.x1} == {1150, 1251}
+    assert all(s.y0 == 2000 and s.y1 in (2600, 3200) for s in parts if s.x0 == s.x1)
+    assert any(s.y1 == 2600 for s in parts)
     assert find_seams(made[:300, :300], plain[:300, :300], Fraction(step), at) is None
 
 
@@ -98,3 +110,24 @@ def test_an_audit_names_patterns_seams_and_what_was_not_looked_at(hr: U8, tmp_pa
     assert "No pattern of the scale" in clean.text() and "SEAMS" not in clean.text()
     small = examine(tmp_path, hr[:96, :96], hr[:96, :96])
     assert "Tile borders were not looked for" in small.text()
+
+
+def test_what_qupath_reads_of_a_feature_is_there(hr: U8, tmp_path: Path) -> None:
+    made = hr.astype(np.float32)
+    made[:, 200:] += 8
+    sr = np.clip(made, 0, 255).astype(np.uint8)
+    result = examine(tmp_path, sr, hr, with_hr=True)
+    document = json.loads((result.folder / "suspect.geojson").read_text())
+    assert document.keys() == {"type", "features"} and document["type"] == "FeatureCollection"
+    kinds = set()
+    for item in document["features"]:
+        assert item["type"] == "Feature" and str(UUID(item["id"])) == item["id"]
+        known = item["properties"]
+        assert known["objectType"] == "annotation" and known["isLocked"] is False
+        assert isinstance(known["classification"]["name"], str)
+        assert [type(v) for v in known["classification"]["color"]] == [int] * 3
+        shape = shapely.geometry.shape(item["geometry"])
+        assert shape.is_valid and shapely.box(0, 0, 416, 416).contains(shape)
+        kinds.add(item["geometry"]["type"])
+    assert {"Polygon", "LineString"} <= kinds <= {"Polygon", "LineString", "MultiPoint"}
+    assert len({item["id"] for item in document["features"]}) == len(document["features"])

@@ -13,7 +13,7 @@ from wsisr.drawing.sheets import enlarged, heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation.results import PAGE
 from wsisr.reporting.page import Page, template
-from wsisr.upscaling.audit.findings import read_maps
+from wsisr.upscaling.audit.findings import map_top, read_maps
 
 MAP_PX = 900
 """Longest side of a map on the page, about."""
@@ -77,7 +77,8 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
         numbers["alpha of the trust mask"] = f"{float(found['trust']['alpha']):g}"
     page.section("overview", "Overview", macros.overview(numbers, found["sentences"], places))
     maps = read_maps(folder)
-    shown = [_map(name, maps[name]) for name in _MAPS if name in maps]
+    limit = float(found["threshold"])
+    shown = [_map(name, maps[name], limit) for name in _MAPS if name in maps]
     page.section("maps", "Maps", macros.maps(shown, found["place_px"]))
     drawn = _spectrum(found["spectrum"])
     page.section(
@@ -97,15 +98,13 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
     return page
 
 
-def _map(name: str, values: NDArray[np.float32]) -> dict[str, Any]:
+def _map(name: str, values: NDArray[np.float32], threshold: float) -> dict[str, Any]:
     """A map as a picture with its scale."""
     title, unit = _MAPS[name]
     known = np.nan_to_num(values.astype(np.float64))
     if name == "trusted":  # what is not trusted stands out; glass, which is not judged, does not
         known = (values == 0).astype(np.float64)
-    top = 1.0
-    if unit == GREY:
-        top = max(2.0, float(np.ceil(np.percentile(known, 99.9))))
+    top = map_top(name, known, threshold) if unit == GREY else 1.0
     # Where a map is larger than the page, the worst of each field is shown.
     field = -(-max(known.shape) // MAP_PX)
     if field > 1:
@@ -128,7 +127,7 @@ def _spectrum(found: dict[str, Any]) -> Chart:
         series,
         title="Power of tissue by spatial frequency",
         x_label="cycles per output px",
-        y_label="log10 of power (squared grey levels)",
+        y_label="log10 of power",
         size_px=(720, 340),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -36,6 +37,8 @@ LARGEST_PERIOD = 8
 SEGMENT_PX = 32
 """Length of the pieces of a line that are looked at for themselves, output px."""
 FEWEST_SEGMENTS = 12
+PART_PX = 512
+"""Length of the parts of a line that are looked at besides the whole, output px."""
 SEAM_RATIO = 1.3
 """Energy of steps across a line over that of lines nearby, from which it is a border."""
 SEAM_STEP = 1.0
@@ -226,14 +229,35 @@ def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[S
     unit = step.numerator if step.denominator > 1 else int(step)
     away = sorted({round(k * unit) for k in NEIGHBOURS})
     upright = [
-        Seam(x0=at.x + i, x1=at.x + i, y0=at.y, y1=at.bottom, ratio=ratio, step=jump)
-        for i, ratio, jump in _jumps(sr, plain, away)
+        Seam(x0=at.x + i, x1=at.x + i, y0=at.y + a, y1=at.y + b, ratio=ratio, step=jump)
+        for (i, a, b), (ratio, jump) in _lines(sr, plain, away).items()
     ]
     level = [
-        Seam(x0=at.x, x1=at.right, y0=at.y + i, y1=at.y + i, ratio=ratio, step=jump)
-        for i, ratio, jump in _jumps(sr.transpose(1, 0, 2), plain.transpose(1, 0, 2), away)
+        Seam(x0=at.x + a, x1=at.x + b, y0=at.y + i, y1=at.y + i, ratio=ratio, step=jump)
+        for (i, a, b), (ratio, jump) in _lines(
+            sr.transpose(1, 0, 2), plain.transpose(1, 0, 2), away
+        ).items()
     ]
     return upright + level
+
+
+def _lines(
+    sr: FloatMap, plain: FloatMap, away: Sequence[int]
+) -> dict[tuple[int, int, int], tuple[float, float]]:
+    """Column and rows of borders, with the two numbers of a `Seam`.
+
+    Along the whole block, where most can be seen, and along parts of it, for smaller tiles.
+    """
+    height = sr.shape[0]
+    found = {(i, 0, height): values for i, *values in _jumps(sr, plain, away)}
+    whole = {i for i, _, _ in found}
+    parts = height // PART_PX
+    ends = [height * part // parts for part in range(parts + 1)] if parts > 1 else []
+    for first, last in pairwise(ends):
+        for i, *values in _jumps(sr[first:last], plain[first:last], away):
+            if i not in whole:
+                found[i, first, last] = values
+    return {place: (ratio, jump) for place, (ratio, jump) in found.items()}
 
 
 def _jumps(sr: FloatMap, plain: FloatMap, away: Sequence[int]) -> list[tuple[int, float, float]]:

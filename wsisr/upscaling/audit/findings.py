@@ -313,6 +313,15 @@ def _write_map(
             )
 
 
+def map_top(name: str, values: NDArray[Any], threshold: float) -> float:
+    """Grey levels that a map is drawn up to.
+
+    What contradicts the input is not left in the dark by one place that does so by far.
+    """
+    top = max(2.0, float(np.ceil(np.nanpercentile(values, 99.9))))
+    return min(top, float(np.ceil(4 * threshold))) if name == "misfit" else top
+
+
 def read_maps(folder: Path) -> dict[str, FloatMap]:
     """The maps of an audit by name.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.geometry import Box
-from wsisr.upscaling.audit.findings import read_maps
+from wsisr.upscaling.audit.findings import map_top, read_maps
 from wsisr.upscaling.audit.misfit import FloatMap
 from wsisr.upscaling.viewer_folder import Layer, UInt8Array
 
@@ -45,7 +45,10 @@ def audit_layers(folder: Path, view: Box) -> list[Layer]:
         part = values[top:bottom, left:right]
         if name not in TITLES or not part.size:
             continue
-        rgba = _untrusted(part) if name == "trusted" else _coloured(name, values, part)
+        top_value = 1.0
+        if name in ("misfit", "beyond"):
+            top_value = map_top(name, values, float(found["threshold"]))
+        rgba = _untrusted(part) if name == "trusted" else _coloured(part, top_value)
         times = max(1, min(16, LONGEST_PX // max(part.shape)))
         size = part.shape[0] * times, part.shape[1] * times
         x, y = area.x + left * side, area.y + top * side
@@ -67,11 +70,8 @@ def audit_layers(folder: Path, view: Box) -> list[Layer]:
     return layers
 
 
-def _coloured(name: str, values: FloatMap, part: FloatMap) -> UInt8Array:
+def _coloured(part: FloatMap, top: float) -> UInt8Array:
     """As on the page, and clearer where there is less."""
-    top = 1.0
-    if name in ("misfit", "beyond"):
-        top = max(2.0, float(np.ceil(np.nanpercentile(values, 99.9))))
     share = np.clip(np.nan_to_num(part.astype(np.float64)) / top, 0.0, 1.0)
     alpha = np.where(share > UNSEEN, 80 + 150 * share, 0).astype(np.uint8)
     return np.dstack((heat(share, 1.0), alpha))
