@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from wsisr.errors import ConfigError
-from wsisr.inference.trained import is_run
+from wsisr.inference.trained import is_trained
 from wsisr_cli.progress import console_reporter
 
 
@@ -58,7 +58,9 @@ def command(
     ] = 0.1,
     bound: Annotated[
         float,
-        typer.Option(min=1e-3, help="RUN: optical density by which a place is off to be wrong."),
+        typer.Option(
+            min=1e-3, help="RUN: optical density by which a place is off somewhere to be wrong."
+        ),
     ] = 0.1,
     data: Annotated[
         Path | None, typer.Option(help="RUN: pair store; default: the one it was trained on.")
@@ -79,7 +81,7 @@ def command(
 
     Of a RUN: calibrate, on validation pairs by patient, up to which doubt its places are trusted.
     """
-    if is_run(output):
+    if is_trained(output):
         from wsisr.evaluation.trust import TrustRequest, calibrate
 
         asked = TrustRequest(
@@ -96,7 +98,7 @@ def command(
             typer.echo(calibrate(asked, report).text())
         return
     if lr is None:
-        raise ConfigError(f"{output} is no training run; of an output say --lr, its input.")
+        raise ConfigError(f"{output} is no trained model; of an output say --lr, its input.")
     from wsisr.magnification import parse_magnification
     from wsisr.reporting import write_report
     from wsisr.upscaling.audit import AuditRequest, audit

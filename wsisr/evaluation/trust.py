@@ -39,6 +39,7 @@ from wsisr.inference.trust import (
     doubt_of,
     is_tissue,
     place_means,
+    place_values,
 )
 from wsisr.magnification import parse_magnification
 from wsisr.metrics.conformal import TrustThreshold, patients_needed, trust_threshold
@@ -69,7 +70,7 @@ class TrustRequest:
         ``val``, or ``test``.
     alpha : float
     bound_od : float
-        Mean optical density by which a place must be off to be wrong.
+        Optical density by which a place must be off, where it is most, to be wrong.
     scale : float or None
         Of an arbitrary-scale model.
     lr_source : str
@@ -332,8 +333,10 @@ def _places(
     height, width = (round(side * sr.shape[0] / lr.shape[0]) for side in low.shape[:2])
     inner = np.s_[BORDER:-BORDER, BORDER:-BORDER]
     tissue = is_tissue(low, cells)[inner]
-    maps = [place_means(v[:height, :width], cells)[inner] for v in (doubt, error)]
-    return maps[0][tissue].astype(np.float64), maps[1][tissue].astype(np.float64)
+    # A nucleus that is missing is a small part of its place: its mean would not show it.
+    worst = place_values(error[:height, :width], cells, np.maximum)[inner]
+    mean = place_means(doubt[:height, :width], cells)[inner]
+    return mean[tissue].astype(np.float64), worst[tissue].astype(np.float64)
 
 
 def _threshold(

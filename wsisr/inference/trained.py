@@ -373,9 +373,9 @@ def is_own_file(path: Path) -> bool:
     return path.is_file() and path.name in (RUN_NAME, CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a training run."""
-    return (folder / RUN_NAME).is_file()
+def is_trained(folder: Path) -> bool:
+    """Whether a folder is that of a training run or of a saved model."""
+    return (folder / RUN_NAME).is_file() or (folder / WEIGHTS_NAME).is_file()
 
 
 def run_folders(folder: Path | str = "runs") -> Iterator[Path]:

@@ -43,7 +43,7 @@ class Calibration:
     alpha : float
         Bound of the expected loss of the next patient.
     bound_od : float
-        Mean optical density by which a place must be off to be wrong.
+        Optical density by which a place must be off, where it is most, to be wrong.
     patients, places : int
         That it was calibrated on.
     smallest_alpha : float
@@ -86,8 +86,8 @@ class Calibration:
     def promise(self) -> str:
         """The bound, in a sentence."""
         return (
-            f"expected share of places that are trusted and wrong (by more than {self.bound_od:g} "
-            f"optical density, mean over a place): at most {self.alpha:g}, over patients like the "
+            f"expected share of places that are trusted and wrong (somewhere off by more than "
+            f"{self.bound_od:g} optical density): at most {self.alpha:g}, over patients like the "
             f"{self.patients} it was calibrated on (same scanner, stain and model; unit: the "
             "patient)"
         )
@@ -137,25 +137,28 @@ def doubt_of(spread: Engine, lr: UInt8Array, scale: float) -> Float32Array:
     return doubt
 
 
-def place_means(values: Float32Array, cells: Box) -> Float32Array:
-    """Means over the places of a field, of the px that are numbers; NaN where none is.
+def place_values(values: Float32Array, cells: Box, reduce: np.ufunc) -> NDArray[Any]:
+    """What a ufunc makes of the px of each place of a field.
 
     Parameters
     ----------
     values : ndarray, shape (h, w)
     cells : Box
         Its `width` and `height` count the places.
+    reduce : ufunc
     """
     # Places are of real size in output px: their edges are rounded.
     rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]
     columns = np.linspace(0, values.shape[1], cells.width + 1).round().astype(int)[:-1]
+    found: NDArray[Any] = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
+    return found
 
-    def sums(of: NDArray[Any]) -> NDArray[np.float64]:
-        whole = np.add.reduceat(np.add.reduceat(of, rows, axis=0), columns, axis=1)
-        return whole.astype(np.float64)
 
+def place_means(values: Float32Array, cells: Box) -> Float32Array:
+    """Means over the places of a field, of the px that are numbers; NaN where none is."""
     seen = ~np.isnan(values)
-    count, total = sums(seen.astype(np.float64)), sums(np.where(seen, values, 0.0))
+    count = place_values(seen.astype(np.float64), cells, np.add)
+    total = place_values(np.where(seen, values, 0.0).astype(np.float64), cells, np.add)
     out = np.full(count.shape, np.nan)
     np.divide(total, count, out=out, where=count > 0)
     return out.astype(np.float32)

@@ -57,7 +57,8 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
         badges.append(("PATTERN", "bad"))
     if found["seams"]:
         badges.append((f"{len(found['seams']):,} seams", "bad"))
-    badges.append((f"{bad:,} places contradict the input", "warn" if bad else "good"))
+    words = "place contradicts" if bad == 1 else "places contradict"
+    badges.append((f"{bad:,} {words} the input", "warn" if bad else "good"))
     page = Page(
         f"Where to trust {found['output']}",
         f"Made from {found['input']}"
