@@ -5,6 +5,8 @@ Run by hand::
     python benchmarks/loading.py                       # generated noise-free H&E-like patches
     python benchmarks/loading.py --store pairs.zarr --array 40x
 
+Of a store of `--codec slide` crops of 192 px, beside decoding the tiles that they touch.
+
 zarrs (its pipeline in zarr-python) and tensorstore are measured beside where they are installed
 and read the codec.
 
@@ -27,11 +29,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.slides.decode import decode_stream
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 from wsisr.store.layouts import chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Place
 from wsisr.store.shards import ABSENT, CRC_BYTES, read_index
+from wsisr.store.window_reader import DecodedTiles, WindowReader
 
 UInt8Array = NDArray[np.uint8]
 
@@ -159,6 +163,65 @@ def others(
     return found
 
 
+def measure_tiles(reader: WindowReader, rounds: int) -> None:
+    """Crops of a store that keeps the slide's own tiles, beside decoding the tiles that they touch.
+
+    Readers find no tile decoded: what training on a large set meets.
+    """
+    import zarr
+
+    count, size = reader.shape[:2]
+    side, crop = reader.tile_shape[1], min(192, size)
+    theirs = zarr.open_array(reader.place.for_zarr(), mode="r")
+    kind = reader.plan.kind
+    rng = np.random.default_rng(1)
+    took: dict[str, list[float]] = {}
+    touched: list[float] = []
+    for _ in range(rounds):
+        rows = rng.integers(0, count, 320)
+        y, x = rng.integers(0, size - crop + 1, (2, len(rows)))
+        under = [
+            reader.tiles(*place, crop, crop)
+            for place in zip(rows.tolist(), y.tolist(), x.tolist(), strict=True)
+        ]
+        numbers = [number for tiles in under for number in tiles]
+        touched.append(len(numbers) / len(rows))
+        streams = {number: reader.stored(number).tobytes() for number in set(numbers)}
+
+        def decoder(numbers=numbers, streams=streams) -> int:
+            for number in numbers:
+                decode_stream(streams[number], kind, side)
+            return 320
+
+        def crops(rows=rows, y=y, x=x) -> int:
+            for start in range(0, len(rows), 32):
+                part = slice(start, start + 32)
+                reader.read(rows[part], y=y[part], x=x[part], h=crop, w=crop)
+            return 320
+
+        def zarr_python(under=under) -> int:
+            for tiles in under[:40]:
+                for number in tiles:
+                    theirs[number]
+            return 40
+
+        ways = {
+            "decoding the tiles touched (limit)": decoder,
+            f"ShardReader, {crop} px crops": crops,
+            "zarr-python, the tiles touched": zarr_python,
+        }
+        for name, way in ways.items():
+            began = time.process_time()
+            done = way()
+            took.setdefault(name, []).append((time.process_time() - began) / done)
+    limit = took["decoding the tiles touched (limit)"]
+    print(f"  tiles of {side} px, {statistics.median(touched):.2f} under a crop of {crop} px")
+    print(f"  {'way':<36} {'crops / CPU s':>14} {'of the limit':>13}")
+    for name, each in took.items():
+        share = statistics.median(a / b for a, b in zip(limit, each, strict=True))
+        print(f"  {name:<36} {1 / statistics.median(each):>14,.0f} {100 * share:>12.0f} %")
+
+
 def measure(path: Path, slide: str, array: str, rounds: int) -> None:
     import zarr
 
@@ -167,6 +230,10 @@ def measure(path: Path, slide: str, array: str, rounds: int) -> None:
     codecs.register()
     store = open_pairs(path)
     reader = store.reader(slide, array)
+    if isinstance(reader, WindowReader):
+        none = DecodedTiles(limit_bytes=0)
+        measure_tiles(WindowReader(reader.slide, array, len(reader), tiles=none), rounds)
+        return
     folder = store.paths.slide(slide).array(array)
     theirs = zarr.open_array(folder.for_zarr(), mode="r")
     count, size = reader.shape[:2]

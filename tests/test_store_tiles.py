@@ -273,6 +273,8 @@ def test_one_more_lr_keeps_the_tiles(
         name = f"slides/{slide}/20x-tiles/c/0/0/0/0"
         assert (own / name).read_bytes() == (built[1] / name).read_bytes()
         assert open_pairs(tmp_path / "flat.zarr").slides[slide].tiled == ()
+    assert "not_tiled" in open_pairs(own).slides["c_deflate"].attributes
+    assert "not_tiled" not in open_pairs(tmp_path / "flat.zarr").slides["c_deflate"].attributes
 
 
 def test_a_record_rebuilds_the_same_bytes(

@@ -161,7 +161,8 @@ def _disk(folder: Path) -> Check:
             name="disk",
             status=Status.WARN,
             detail=f"{free:.1f} GB free at {existing}",
-            fix="12,000 pairs of 1024 px take 40 GB with --codec raw, about half with small",
+            fix="12,000 pairs of 1024 px take 40 GB with --codec raw, about half with small, an "
+            "eighth or so with slide",
         )
     return Check(name="disk", status=Status.PASS, detail=f"{free:.0f} GB free at {existing}")
 

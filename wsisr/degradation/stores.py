@@ -312,7 +312,8 @@ def _write_degraded(
                 block[name] = np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
                 out.append(block, [tiled.window(row) for row in rows] if tiled else ())
             columns = {c: view.column(c) for c in view.columns() if c not in WRITTEN_COLUMNS}
-            attrs = {k: v for k, v in view.attributes.items() if k not in WRITTEN_ATTRIBUTES}
+            own = {*WRITTEN_ATTRIBUTES, *(() if writer.codec == SLIDE else ("not_tiled",))}
+            attrs = {key: value for key, value in view.attributes.items() if key not in own}
             out.finish(columns, view.tissue(), attrs)
         report(
             ProgressEvent(

@@ -114,6 +114,9 @@ class WindowReader(ShardReader):
     ----------
     shape : tuple of int
         (n, s, s, 3), of the patches.
+    tile_shape : tuple of int
+        (tiles, t, t, 3).
+    slide : SlidePaths of Place
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class WindowReader(ShardReader):
         indexes: ShardIndexes | None = None,
         tiles: DecodedTiles | None = None,
     ) -> None:
-        self._slide, self._array = slide, array
+        self.slide, self._array = slide, array
         super().__init__(
             slide.array(tiles_of(array)), verify=verify, threads=threads, indexes=indexes
         )
@@ -144,7 +147,7 @@ class WindowReader(ShardReader):
         self._tiles = tiles if tiles is not None else DecodedTiles()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {"slide": self._slide, "array": self._array, "patches": self.shape[0]}
+        own = {"slide": self.slide, "array": self._array, "patches": self.shape[0]}
         return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,12 +168,12 @@ class WindowReader(ShardReader):
         CorruptStoreError
             If they are damaged or contradict each other.
         """
-        parts = {name: read_plain(self._slide.tiles / name) for name in TABLE}
-        corners = [read_plain(self._slide.column(name)) for name in WINDOW]
+        parts = {name: read_plain(self.slide.tiles / name) for name in TABLE}
+        corners = [read_plain(self.slide.column(name)) for name in WINDOW]
         if {part.shape for part in parts.values()} != {self.tile_shape[:1]}:
-            raise CorruptStoreError(f"{self._slide.tiles}: not a row for each of its tiles.")
+            raise CorruptStoreError(f"{self.slide.tiles}: not a row for each of its tiles.")
         if {part.shape for part in corners} != {self.shape[:1]}:
-            raise CorruptStoreError(f"{self._slide.columns}: not a window for each patch.")
+            raise CorruptStoreError(f"{self.slide.columns}: not a window for each patch.")
         return TileTable(
             rows=parts["row"].astype(np.int64),
             columns=parts["column"].astype(np.int64),
