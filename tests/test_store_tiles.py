@@ -16,11 +16,13 @@ from wsisr.degradation.stores import degrade_store
 from wsisr.errors import CorruptStoreError, DegradationError, ManifestError, StoreError
 from wsisr.runners import SerialRunner
 from wsisr.slides.streams import LevelStreams, NotKept
-from wsisr.store import codecs, export_store, keep_pairs, open_pairs, verify_store
+from wsisr.store import StoreWriter, codecs, export_store, keep_pairs, open_pairs, verify_store
+from wsisr.store.layout import SlidePaths
 from wsisr.store.object_files import ObjectFiles
-from wsisr.store.places import Place
+from wsisr.store.places import Place, place_of
 from wsisr.store.presets import SLIDE, check_codec
 from wsisr.store.reader import PairStore
+from wsisr.store.tile_array import TileWriter
 from wsisr.store.upload import upload_into
 from wsisr.store.verify_splits import footprints, overlapping
 from wsisr.store.verify_tiles import check_tiles
@@ -198,6 +200,26 @@ def test_verify_reads_streams_and_with_deep_their_pixels(own: Path) -> None:
     columns["x"] = columns["x"] + np.arange(len(view)) % 2
     (found,) = check_tiles(reader, view, columns, "a_jpeg", read=False, decode=False)
     assert found.check == "geometry"
+
+
+def test_windows_must_come_whole_and_lie_in_the_grid(own: Path, tmp_path: Path) -> None:
+    reader = window_reader(open_pairs(own), "b_jpeg2000")
+    spec, window = open_pairs(own).slides["b_jpeg2000"].spec("20x"), reader.window(0)
+    beyond = reader.plan.columns * 128 - 64
+    no_streams = {at: tile._replace(stream=None) for at, tile in window.tiles.items()}
+    for number, (bad, words) in enumerate(
+        [(replace(window, x=beyond), "outside"), (replace(window, tiles=no_streams), "stream")]
+    ):
+        put = SlidePaths(place_of(tmp_path / str(number)))
+        with pytest.raises(StoreError, match=words):
+            TileWriter(put, spec, reader.plan).add(bad)
+    writer = StoreWriter.attach(own)
+    with writer.slide("b_jpeg2000", [spec], tiles=reader.plan) as slide:
+        with pytest.raises(StoreError, match="0 windows for 1 patches"):
+            slide.append({"20x": reader.read([0])})
+        slide.abort()
+    with pytest.raises(StoreError, match="tiles of 40x"):
+        writer.slide("b_jpeg2000", [spec], tiles=replace(reader.plan, array="40x"))
 
 
 def test_a_damaged_stream_is_named_and_never_pixels(own: Path) -> None:

@@ -103,7 +103,8 @@ class TileWriter:
         """
         plan, size = self._plan, self._spec.size_px
         needed = tiles_under(window.x, window.y, size, plan.tile_px)
-        if window.x < 0 or window.y < 0 or needed[-1] >= (plan.rows, plan.columns):
+        row, column = needed[-1]
+        if window.x < 0 or window.y < 0 or row >= plan.rows or column >= plan.columns:
             raise StoreError(f"{self._put.root}: a window at {window.x}, {window.y} is outside.")
         for at in needed:
             if at not in self._numbers:
