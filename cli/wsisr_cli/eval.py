@@ -109,6 +109,21 @@ def command(
         list[Path] | None,
         typer.Option(help="With --task: folder of the labelled images; repeatable."),
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="Score whole images, put together from the patches that cover them, as challenges "
+            "do.",
+        ),
+    ] = False,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="With --task: a loss against HR that would not matter, in the units of the task's "
+            "first score (0.02 of AJI); tables say which models are shown to lose less."
+        ),
+    ] = None,
     reference: Annotated[
         Literal["none", "oracle", "oracle-updown"],
         typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
@@ -163,6 +178,8 @@ def command(
         features_input=features_input,
         tasks=tuple(task or ()),
         truth=tuple(truth or ()),
+        whole=whole,
+        margin=margin,
         tile=tile,
         reference=reference,
         allow_leak=allow_leak,

@@ -44,9 +44,10 @@ def score_elsewhere(
     Raises
     ------
     ConfigError
-        Scores of somebody's own function, which other processes do not have.
+        Scores of a function that was handed over, which other processes do not have; references
+        and what --plugin registers they open themselves.
     """
-    if plan.scorer.tasks:
+    if len(plan.scorer.tasks) > sum(len(judge.tasks()) for judge in plan.judges):
         raise ConfigError("Scores of one's own are computed on one device; give --device cpu.")
     settings = plan.settings
     tasks: list[Task] = [

@@ -10,7 +10,7 @@ import torch
 
 from wsisr.degradation.jpeg import SUBSAMPLINGS, jpeg, quality_tables
 from wsisr.errors import WsisrError
-from wsisr.evaluation.columns import NATIVE, Column, Sample
+from wsisr.evaluation.columns import NATIVE, Column, Sample, read_hr
 from wsisr.evaluation.scoring import Scorer
 from wsisr.evaluation.settings import spread
 from wsisr.metrics.pixel import capped
@@ -135,7 +135,7 @@ def _shifted(store: PairStore, sample: Sample) -> torch.Tensor | None:
     if side < 32:
         return None
     x, y = starts
-    patch = store.patch(sample.slide, sample.row, store.arrays[0])[y : y + side, x : x + side]
+    patch = read_hr(store, sample)[y : y + side, x : x + side]
     return torch.from_numpy(np.ascontiguousarray(patch)).permute(2, 0, 1)[None]
 
 

@@ -1,5 +1,6 @@
 """Columns of the tables: a scale, the origin of its LR, and the pairs that it is measured on."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from wsisr.errors import ConfigError, DegradationError, StoreError
 from wsisr.evaluation.settings import EvalSettings, scale_label, spread
 from wsisr.store import PairStore
 from wsisr.store.verify_splits import is_declared_leaky
+from wsisr.store.whole import WholeImage, whole_image
 
 NATIVE = ("rescan", "rescan-reduced", "stored-level")
 SIMULATED = "simulated"
@@ -22,17 +24,19 @@ _READ_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One HR patch of the split.
+    """One HR patch of the split, or one image.
 
     Attributes
     ----------
     slide : str
     slide_index, row : int
-        Its place in the store.
+        Its place in the store; an image's is that of its first patch.
     patient, group, label : str
         Empty where unknown.
     hr_px : int
-        Side of its HR patch.
+        Side of its HR patch; an image's shorter side.
+    whole : WholeImage or None
+        How the image is put together.
     """
 
     slide: str
@@ -42,6 +46,12 @@ class Sample:
     group: str
     label: str
     hr_px: int
+    whole: WholeImage | None = None
+
+    @property
+    def hr_area_px(self) -> int:
+        """Pixels of HR."""
+        return self.hr_px**2 if self.whole is None else math.prod(self.whole.shape)
 
     @property
     def slot(self) -> int:
@@ -81,13 +91,16 @@ class Column:
         return (self.origin, self.scale)
 
 
-def read_samples(store: PairStore, split: str, limit: int | None = None) -> tuple[Sample, ...]:
-    """Patches of a split in the order of the store.
+def read_samples(
+    store: PairStore, split: str, limit: int | None = None, *, whole: bool = False
+) -> tuple[Sample, ...]:
+    """Patches of a split in the order of the store, or the images that they cover.
 
     Raises
     ------
     ConfigError
-        There is no such split, or nothing in it.
+        There is no such split, or nothing in it; with `whole`, patches that do not cover their
+        image.
     """
     have = {name: len(store.split(name)) for name in store.split_names()}
     if not have.get(split):
@@ -101,11 +114,15 @@ def read_samples(store: PairStore, split: str, limit: int | None = None) -> tupl
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     labels = _labels(store)
     chosen = []
+    of_image = {int(s): rows[rows[:, 0] == s, 1].tolist() for s in np.unique(rows[:, 0])}
+    if whole:
+        rows = np.array([(slide_index, part[0]) for slide_index, part in of_image.items()])
     for index in spread(len(rows), limit):
         slide_index, row = int(rows[index, 0]), int(rows[index, 1])
         slide = store.attributes["slides"][slide_index]
         view = store.slides[slide]
         attributes = view.attributes
+        image = whole_image(store, slide, of_image[slide_index]) if whole else None
         chosen.append(
             Sample(
                 slide=slide,
@@ -114,7 +131,8 @@ def read_samples(store: PairStore, split: str, limit: int | None = None) -> tupl
                 patient=attributes["patient"] or "",
                 group=attributes.get("group") or "",
                 label=labels.get((slide_index, row), attributes.get("label") or ""),
-                hr_px=view.reader(store.arrays[0]).shape[1],
+                hr_px=min(image.shape) if image else view.reader(store.arrays[0]).shape[1],
+                whole=image,
             )
         )
     return tuple(chosen)
@@ -128,9 +146,12 @@ def without_constant(
     Decided on HR alone, before any model runs: a constant field is restored exactly by any
     interpolation (infinite PSNR) and tells nothing of a network.
     """
-    hr, empty = store.arrays[0], set()
-    for start in range(0, len(samples), _READ_AT_ONCE):
-        part = samples[start : start + _READ_AT_ONCE]
+    hr, empty = store.arrays[0], set[Sample]()
+    images = [sample for sample in samples if sample.whole is not None]
+    empty |= {sample for sample in images if _is_constant(read_hr(store, sample))}
+    patches = [sample for sample in samples if sample.whole is None]
+    for start in range(0, len(patches), _READ_AT_ONCE):
+        part = patches[start : start + _READ_AT_ONCE]
         side = min(CORNER_PX, *(sample.hr_px for sample in part))
         index = np.array([(sample.slide_index, sample.row) for sample in part], np.int32)
         # Few patches have a constant corner, and only those are read whole.
@@ -141,6 +162,13 @@ def without_constant(
         tuple(sample for sample in samples if sample not in empty),
         tuple(sample for sample in samples if sample in empty),
     )
+
+
+def read_hr(store: PairStore, sample: Sample) -> NDArray[np.uint8]:
+    """HR pixels of a sample, shape (H, W, 3)."""
+    if sample.whole is not None:
+        return sample.whole.read(store)
+    return store.patch(sample.slide, sample.row, store.arrays[0])
 
 
 def _is_constant(image: NDArray[np.uint8]) -> bool:
@@ -192,6 +220,11 @@ def plan_columns(
         else:
             columns += _simulated(samples, settings.scales, _degradation(source, store))
     for column in columns:
+        if settings.whole and column.array is not None:
+            raise ConfigError(
+                f"--whole: LR of whole images is made from them, and {column.array} is stored in "
+                "patches; name a degradation (--lr-source bicubic)"
+            )
         if len(column.samples) < len(samples):
             slides = {sample.slide for sample in samples}
             out = len(slides - {sample.slide for sample in column.samples})
@@ -232,7 +265,7 @@ def chunks(column: Column, budget_px: int) -> Iterator[tuple[Sample, ...]]:
     """The samples in batches of one slide, at most about `budget_px` HR pixels each."""
     batch: list[Sample] = []
     for sample in column.samples:
-        full = len(batch) >= max(1, budget_px // sample.hr_px**2)
+        full = len(batch) >= max(1, budget_px // sample.hr_area_px)
         if batch and (full or batch[0].slide != sample.slide):
             yield tuple(batch)
             batch = []
@@ -254,7 +287,11 @@ def read_pair(
     degradations are a function of the seed and the patch's place in the store.
     """
     rows = np.array([(sample.slide_index, sample.row) for sample in batch], np.int32)
-    hr = _tensor(store.read(rows, store.arrays[0]), device)
+    if batch[0].whole is not None:  # images of several slides are never in one batch
+        pixels = np.stack([read_hr(store, sample) for sample in batch])
+    else:
+        pixels = store.read(rows, store.arrays[0])
+    hr = _tensor(pixels, device)
     if column.array is not None:
         lr = _tensor(store.read(rows, column.array), device)
         if round(lr.shape[-1] * column.scale) != hr.shape[-1]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from wsisr.inference.trained import BASELINE
 from wsisr.metrics.statistics import (
     LEAST_RESAMPLED,
     SIGNIFICANT,
+    Comparison,
     bootstrap_of,
     compare,
     holm,
@@ -26,7 +28,7 @@ from wsisr.metrics.statistics import (
     smallest_difference,
     unit_of,
 )
-from wsisr.tasks.scores import SCORES, Pooled, pooled
+from wsisr.tasks.scores import SCORES, Pooled, pooled, scores_of
 
 LEAST_POINTS = 4
 """Below four models in a column a correlation says nothing."""
@@ -104,6 +106,7 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
     """Every model against HR and against bicubic, by patient."""
     score = SCORES[judge["task"]][0]
     name, digits = _name(judge, score.name), score.digits
+    margin = results.document.get("margin")
     groups = _with_hr(results)
     rows: list[tuple[str, ...]] = []
     for origin, scale, mine, hr in _columns(results):
@@ -116,7 +119,8 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
         made = {pair: compare(*(column.units[label] for label in pair)) for pair in pairs}
         corrected = dict(zip(made, holm([c.p_value for c in made.values()]), strict=True))
         first = list(column.units[HR_ITSELF.name].values())
-        rows.append((origin, scale_label(scale), "HR", _number(first, digits), *["-"] * 4))
+        blank = ["-"] * (4 if margin is None else 5)
+        rows.append((origin, scale_label(scale), "HR", _number(first, digits), *blank))
         for label in labels:
             mean = _number(list(column.units[label].values()), digits)
             cells: list[str] = []
@@ -137,6 +141,8 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
                     interval = f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
                 cells.append(f"{found.difference:+.{digits}f}{interval}, {told}")
                 cells.append(_smallest(column, label, against, len(pairs), digits))
+            if margin is not None:
+                cells.insert(2, _within(made[label, HR_ITSELF.name], float(margin), score.better))
             rows.append((origin, scale_label(scale), label, mean, *cells))
     return TextTable(
         title=f"DOWNSTREAM, {judge['name']}: {score.title.partition(': ')[2]}",
@@ -147,13 +153,30 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
             "Detectable: the smallest difference that so many patients, scattered as these, would "
             "have shown in four of five trials after the first step of Holm. What is not "
             "distinguishable may differ by less.",
+            *(
+                ()
+                if margin is None
+                else (
+                    f"Loses less than {margin:g}: shown where the unfavourable end of the interval "
+                    "minus HR says so, for each model by itself. Not shown is no proof of a loss.",
+                )
+            ),
         ),
         header=(
-            "LR", "scale", "seen", score.title, "minus HR", "detectable", "minus bicubic",
+            "LR", "scale", "seen", score.title, "minus HR", "detectable",
+            *(() if margin is None else (f"loses less than {margin:g}",)), "minus bicubic",
             "detectable",
         ),
         rows=tuple(rows),
     )  # fmt: skip
+
+
+def _within(found: Comparison, margin: float, better: str) -> str:
+    """Whether a loss against HR of `margin` is excluded; patients are drawn for both at once."""
+    turned = found if better == "high" else replace(found, low=-found.high, high=-found.low)
+    if math.isnan(turned.low):
+        return "too few patients"
+    return "shown" if turned.not_worse_by(margin) else "not shown"
 
 
 def _smallest(column: ColumnValues, first: str, second: str, tests: int, digits: int) -> str:
@@ -168,7 +191,8 @@ def _number(values: Sequence[float], digits: int) -> str:
 
 def _pooled(results: Results, judge: Mapping[str, Any]) -> TextTable:
     """What challenges print: once over all images, with an interval over patients."""
-    measures = pooled(judge["task"], judge["classes"])
+    types = judge.get("types", ())
+    measures = pooled(judge["task"], judge["classes"], types)
     rows: list[tuple[str, ...]] = []
     again = 0
     patients: set[Any] = set()
@@ -204,12 +228,15 @@ def _pooled(results: Results, judge: Mapping[str, Any]) -> TextTable:
 def _pooled_cell(
     measure: Pooled, judge: Mapping[str, Any], rows: Sequence[ImageRow]
 ) -> tuple[str, int, set[Any]]:
-    names = [score.name for score in SCORES[judge["task"]] if score.part]
+    types = judge.get("types", ())
+    names = [score.name for score in scores_of(judge["task"], types) if score.part]
     parts = {
         name: np.array([row.scores[_name(judge, name)] for row in rows], np.float64)
         for name in names
     }
-    known = np.flatnonzero(~np.isnan(np.stack(list(parts.values()))).all(0))
+    # What a reference does not say (types of nuclei) is missing in those measures alone.
+    always = [parts[_name(judge, s.name)] for s in SCORES[judge["task"]] if s.part]
+    known = np.flatnonzero(~np.isnan(np.stack(always)).all(0))
     if not len(known):
         return "-", 0, set()
     classes = [row.label for row in rows]
@@ -221,9 +248,12 @@ def _pooled_cell(
             {name: values[at] for name, values in parts.items()}, [classes[k] for k in at.tolist()]
         )
 
+    whole = value(np.arange(len(known)))
+    if math.isnan(whole):
+        return "-", 0, set(units)
     low, high, again = bootstrap_of(value, units)
     digits = measure.digits
-    text = f"{value(np.arange(len(known))):.{digits}f}"
+    text = f"{whole:.{digits}f}"
     if not math.isnan(low):
         text += f" [{low:.{digits}f}, {high:.{digits}f}]"
     return text, again, set(units)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from wsisr.evaluation.tasks import Image, Task
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
 from wsisr.tasks.kinds import Answer, Maps
-from wsisr.tasks.reference import Reference, open_reference
-from wsisr.tasks.scores import SCORES
+from wsisr.tasks.reference import Own, Reference, open_reference
+from wsisr.tasks.scores import scores_of
 from wsisr.tasks.train import detection_radius_px, score_answer
 from wsisr.tasks.truth import Truth
 
@@ -34,12 +34,15 @@ class Judge:
     truth : Truth
     radius_px : float
         Of the detection of nuclei.
+    types : tuple of str
+        Types of nuclei that truth and reference may tell apart.
     """
 
     name: str
     reference: Reference
     truth: Truth
     radius_px: float
+    types: tuple[str, ...] = ()
     _known: dict[bytes, dict[str, float]] = field(default_factory=dict)
 
     def tasks(self) -> tuple[Task, ...]:
@@ -56,7 +59,7 @@ class Judge:
                 score=self._of(score.name),
                 detail=f"{score.title}: {self.reference.words}",
             )
-            for score in SCORES[task]
+            for score in scores_of(task, self.types)
         )
 
     def _of(self, score: str) -> Callable[[Image, Sample], float]:
@@ -72,11 +75,14 @@ class Judge:
 
     def labels(self, image: Image, sample: Sample) -> ImageLabels | None:
         """What is to be found in it: HR's labels, cut as HR is."""
-        found = self.truth.patch(sample.slide, sample.row)
+        if sample.whole is not None:
+            found = self.truth.image(sample.slide)
+        else:
+            found = self.truth.patch(sample.slide, sample.row)
         if found is None:
             return None
         height, width = image.shape[:2]
-        return ImageLabels(found.map[:height, :width], found.instances)
+        return replace(found, map=found.map[:height, :width])
 
     def check(self, samples: Sequence[Sample], allow_leak: bool) -> None:
         """Refuse a test that is none.
@@ -106,9 +112,17 @@ class Judge:
                 f"--task {self.name}: no image of the split has labels for {kind.name}"
             )
 
-    def note(self) -> str:
+    def note(self, samples: Sequence[Sample]) -> str:
         """What a person should know of it."""
-        return f"{self.name}: {self.reference.words}."
+        slides = [sample.slide for sample in samples]
+        if isinstance(self.reference.kind, Maps) and len(set(slides)) < len(slides):
+            cut = (
+                " Scored in patches, whose borders cut objects in truth and answer alike; --whole "
+                "scores whole images."
+            )
+        else:
+            cut = ""
+        return f"{self.name}: {self.reference.words}.{cut}"
 
     def record(self) -> dict[str, Any]:
         """For results.json."""
@@ -116,6 +130,7 @@ class Judge:
             "name": self.name,
             "task": self.reference.kind.name,
             "classes": list(self.reference.classes),
+            **({"types": list(self.types)} if self.types else {}),
             "reference": self.reference.words,
         }
 
@@ -125,10 +140,13 @@ class Judge:
             kind = self.reference.kind
             labels = self.labels(image, sample) if isinstance(kind, Maps) else None
             if labels is None if isinstance(kind, Maps) else not sample.label:
-                self._known[key] = dict.fromkeys((s.name for s in SCORES[kind.name]), float("nan"))
+                names = (s.name for s in scores_of(kind.name, self.types))
+                self._known[key] = dict.fromkeys(names, float("nan"))
             else:
                 answer = self.answer(image, sample)
-                self._known[key] = score_answer(kind, answer, labels, sample.label, self.radius_px)
+                self._known[key] = score_answer(
+                    kind, answer, labels, sample.label, self.radius_px, self.types
+                )
         return self._known[key]
 
 
@@ -151,18 +169,28 @@ def open_judges(
         kind = reference.kind.name
         alone = kinds.count(kind) == 1
         name = kind if alone else _slug(Path(text.rpartition("=")[2]).name)
+        truth = Truth(store, settings.truth)
         judges.append(
             Judge(
                 name=name,
                 reference=reference,
-                truth=Truth(store, settings.truth),
+                truth=truth,
                 radius_px=detection_radius_px(store),
+                # References that are fitted here draw nuclei and do not name them.
+                types=_types(truth, classes) if isinstance(reference, Own) else (),
             )
         )
     names = [judge.name for judge in judges]
     if len(set(names)) < len(names):
         raise ConfigError(f"Two references are named {names[0]!r}; rename one of the folders.")
     return tuple(judges)
+
+
+def _types(truth: Truth, classes: Sequence[str]) -> tuple[str, ...]:
+    """Types of the objects in the labels, in the order of the manifest's classes."""
+    slide = next((slide for slide in truth.store.slides if truth.has(slide)), None)
+    labels = truth.image(slide) if slide is not None else None
+    return tuple(classes) if labels is not None and labels.types is not None else ()
 
 
 def _slug(text: str) -> str:

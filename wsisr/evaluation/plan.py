@@ -136,7 +136,9 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     store = open_pairs(settings.data)
     device = choose_devices(settings.device)[0]
     entries, failures = find_entries(settings.models, settings.runs)
-    samples, empty = without_constant(store, read_samples(store, settings.split, settings.limit))
+    samples, empty = without_constant(
+        store, read_samples(store, settings.split, settings.limit, whole=settings.whole)
+    )
     if not samples:
         raise ConfigError(
             f"{store.path}: all {len(empty)} patches of the {settings.split} split are constant "
@@ -167,6 +169,8 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     for scale in (min(settings.scales), max(settings.scales)):
         scorer.check(smallest, scale)
     words = list(more)
+    if settings.whole:
+        words.append(f"{len(samples)} whole images, put together from the patches that cover them.")
     if empty:
         words.append(
             f"{len(empty)} of {len(samples) + len(empty)} patches are left out for every model: "
@@ -194,7 +198,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
         words.append(f"No run was found below {settings.runs}: bicubic alone is evaluated.")
     if judges:
         entries += (HR_ITSELF,)
-        words += [judge.note() for judge in judges]
+        words += [judge.note(samples) for judge in judges]
     if settings.reference != "none":
         mark = ORACLES[settings.reference]
         fed = [replace(entry, name=entry.name + mark) for entry in _takers(entries)]
@@ -294,6 +298,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             if not score.part
         ],
         **({"tasks": [judge.record() for judge in plan.judges]} if plan.judges else {}),
+        **({"margin": settings.margin} if settings.margin is not None else {}),
         "protocols": {protocol.name: protocol.source for protocol in plan.scorer.protocols},
         "failed": failed_of(plan.failures),
         "stamps": list(plan.stamps),

@@ -146,8 +146,8 @@ class _Clock:
 
     def expect(self, entry: TrainedModel, column: Column, seconds_per_px: float) -> None:
         """From the time of one LR pixel."""
-        side = column.samples[0].hr_px / column.scale
-        self._seconds[entry.name, column.key] = seconds_per_px * side**2
+        area = column.samples[0].hr_area_px / column.scale**2
+        self._seconds[entry.name, column.key] = seconds_per_px * area
 
     def spent(self, entry: TrainedModel, column: Column, images: int, seconds: float) -> None:
         """Images are done; `seconds` is the time of one."""
@@ -203,9 +203,9 @@ def _open_folder(
         tiling = dict(before.get("tiling", {}))
         now = {**document["settings"], "store": document["store"]["digest"]}
         old = {**before.get("settings", {}), "store": before.get("store", {}).get("digest")}
-        changed = [name for name in now if now[name] != old.get(name)]
+        changed = [name for name in dict.fromkeys((*now, *old)) if now.get(name) != old.get(name)]
         if changed:
-            words = ", ".join(f"{name} {old.get(name)!r} -> {now[name]!r}" for name in changed)
+            words = ", ".join(f"{name} {old.get(name)!r} -> {now.get(name)!r}" for name in changed)
             raise ConfigError(
                 f"{folder} holds results of other settings ({words}): give another --output, or "
                 "--overwrite."

@@ -57,6 +57,11 @@ class EvalSettings:
         ``glands=FOLDER`` or ``nuclei=NAME`` of a registered function.
     truth : tuple of Path
         Folders of the labelled images that the store was built from.
+    whole : bool
+        Score whole images, put together from the patches that cover them.
+    margin : float or None
+        Loss against HR, in the units of a task's first score, that would not matter: tables say
+        which models are shown to lose less.
     tile : str
         ``auto``: the tiling of `wsisr upscale`, so that what is scored is what it writes; ``off``:
         whole images, pooled over as a whole, as papers evaluate; or the side of a tile in LR px.
@@ -94,6 +99,8 @@ class EvalSettings:
     features_input: str = DEFAULT_INPUT
     tasks: tuple[str, ...] = ()
     truth: tuple[Path, ...] = ()
+    whole: bool = False
+    margin: float | None = None
     tile: str = "auto"
     reference: Literal["none", "oracle", "oracle-updown"] = "none"
     allow_leak: bool = False
@@ -120,6 +127,10 @@ class EvalSettings:
             raise ConfigError(f"tile {self.tile!r}: use auto, off, or LR px from 8.")
         if not self.protocols:
             raise ConfigError("Name at least one protocol, e.g. wsisr.")
+        if self.whole and self.features is not None:
+            raise ConfigError("--features compares patches of one size; leave --whole out.")
+        if self.margin is not None and not (self.tasks and 0 < self.margin < math.inf):
+            raise ConfigError(f"margin={self.margin:g}: a loss above 0 in a score of a --task.")
         if self.figures < 0:
             raise ConfigError(f"figures={self.figures}: give 0 or more sheets.")
         try:
@@ -142,6 +153,7 @@ class EvalSettings:
             "seed": self.seed,
             # Absent where there are none, as in results from before there were any.
             **({"tasks": [Path(text).name for text in self.tasks]} if self.tasks else {}),
+            **({"whole": True} if self.whole else {}),
         }
 
 

@@ -14,6 +14,7 @@ Sirinukunwattana et al., Medical Image Analysis 35, 2017 (GlaS: F1, object Dice,
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Self
 
@@ -146,6 +147,39 @@ class Weighted(_Sums):
         return 0.5 * (self.truth_sum / self.truth_area + self.found_sum / self.found_area)
 
 
+@dataclass(frozen=True)
+class TypeDetection(_Sums):
+    """Detection of the objects of one type, and what became of them.
+
+    Attributes
+    ----------
+    right : int
+        Found, and said to be of the type.
+    taken : int
+        Found objects of other types that are said to be of it.
+    lost : int
+        Found, and said to be of another type.
+    extra, missed : int
+        Of the type, without a partner.
+    """
+
+    right: int
+    taken: int
+    lost: int
+    extra: int
+    missed: int
+
+    @property
+    def f1(self) -> float:
+        """F1c as HoVer-Net's code has it; NaN where the type neither is there nor is said.
+
+        A wrong type weighs twice what an object without a partner does. The paper's formula also
+        counts right pairs of all other types; its code leaves them out.
+        """
+        total = 2 * (self.right + self.taken + self.lost) + self.extra + self.missed
+        return 2 * self.right / total if total else math.nan
+
+
 def overlap(truth: LabelMap, found: LabelMap) -> Overlap:
     """Count what objects of two label maps share.
 
@@ -172,10 +206,10 @@ def overlap(truth: LabelMap, found: LabelMap) -> Overlap:
         maps.append(array)
     if maps[0].shape != maps[1].shape:
         raise MetricError(f"Label maps of {maps[0].shape} and {maps[1].shape} px do not fit.")
-    (first, g), (second, s) = (np.unique(array, return_inverse=True) for array in maps)
-    table = np.bincount(
-        g.ravel() * len(second) + s.ravel(), minlength=len(first) * len(second)
-    ).reshape(len(first), len(second))
+    (first, g), (second, s) = (_numbered(array) for array in maps)
+    table = np.bincount(g * len(second) + s, minlength=len(first) * len(second)).reshape(
+        len(first), len(second)
+    )
     mine, theirs = first > 0, second > 0
     return Overlap(
         truth_area=table.sum(1)[mine],
@@ -184,6 +218,20 @@ def overlap(truth: LabelMap, found: LabelMap) -> Overlap:
         truth_labels=first[mine].astype(np.int64),
         found_labels=second[theirs].astype(np.int64),
     )
+
+
+def _numbered(labels: LabelMap) -> tuple[Int64Array, Int64Array]:
+    """The labels that occur, in order, and which of them each pixel (row by row) has."""
+    flat = labels.ravel()
+    most = int(flat.max(initial=0))
+    if most >= flat.size:  # a table of all labels up to the largest would not fit
+        values, at = np.unique(flat, return_inverse=True)
+        return values.astype(np.int64), at.astype(np.int64)
+    # Counting in place of sorting: a tenth of the time for a field of nuclei.
+    values = np.flatnonzero(np.bincount(flat, minlength=most + 1))
+    order = np.zeros(most + 1, np.int64)
+    order[values] = np.arange(len(values))
+    return values, order[flat]
 
 
 def binary_dice(pair: Overlap) -> float:
@@ -379,26 +427,71 @@ def centroid_detection(truth: LabelMap, found: LabelMap, radius_px: float) -> De
         Pairs farther apart are none: 12 px at 40x, 6 px at 20x (3 um). HoVer-Net prints F1 of the
         sum over all images.
     """
+    pairs, first, second = centroid_pairs(truth, found, radius_px)
+    return Detection(len(pairs), len(second) - len(pairs), len(first) - len(pairs))
+
+
+def type_detection(
+    pairs: tuple[Sequence[tuple[int, int]], Sequence[int], Sequence[int]],
+    truth: Mapping[int, str],
+    found: Mapping[int, str],
+    kind: str,
+) -> TypeDetection:
+    """How objects of one type are found (F1c).
+
+    Parameters
+    ----------
+    pairs : tuple
+        `centroid_pairs`.
+    truth, found : mapping of int to str
+        Type of each label; one without any is of none.
+    kind : str
+        The type.
+    """
+    partners, first, second = pairs
+    both = [(truth.get(a, ""), found.get(b, "")) for a, b in partners]
+    alone = (set(first) - {a for a, _ in partners}, set(second) - {b for _, b in partners})
+    return TypeDetection(
+        right=sum(a == b == kind for a, b in both),
+        taken=sum(a != b == kind for a, b in both),
+        lost=sum(b != a == kind for a, b in both),
+        extra=sum(found.get(label, "") == kind for label in alone[1]),
+        missed=sum(truth.get(label, "") == kind for label in alone[0]),
+    )
+
+
+def centroid_pairs(
+    truth: LabelMap, found: LabelMap, radius_px: float
+) -> tuple[list[tuple[int, int]], list[int], list[int]]:
+    """Which objects are the same by their centroids, as `centroid_detection` pairs them.
+
+    Returns
+    -------
+    pairs : list of (int, int)
+        Labels of the truth and of what was found.
+    truth_labels, found_labels : list of int
+        All of them.
+    """
     overlap(truth, found)  # the same demands
-    places = [_centroids(values) for values in (truth, found)]
-    hits = 0
-    if all(len(part) for part in places):
+    (first, a), (second, b) = (_centroids(values) for values in (truth, found))
+    pairs: list[tuple[int, int]] = []
+    if len(first) and len(second):
         from scipy.optimize import linear_sum_assignment
         from scipy.spatial.distance import cdist
 
-        apart = cdist(*places)
+        apart = cdist(a, b)
         rows, columns = linear_sum_assignment(apart)
-        hits = int((apart[rows, columns] <= radius_px).sum())
-    return Detection(hits, len(places[1]) - hits, len(places[0]) - hits)
+        near = apart[rows, columns] <= radius_px
+        pairs = list(zip(first[rows[near]].tolist(), second[columns[near]].tolist(), strict=True))
+    return pairs, first.tolist(), second.tolist()
 
 
-def _centroids(labels: LabelMap) -> Float64Array:
-    """Mean row and column of each object, shape (n, 2)."""
-    values, at = np.unique(np.asarray(labels), return_inverse=True)
-    at = at.ravel()
+def _centroids(labels: LabelMap) -> tuple[Int64Array, Float64Array]:
+    """The labels, and mean row and column of each object, shape (n, 2)."""
+    values, at = _numbered(np.asarray(labels))
     height, width = labels.shape
     rows = np.repeat(np.arange(height, dtype=np.float64), width)
     columns = np.tile(np.arange(width, dtype=np.float64), height)
     count = np.bincount(at)
     means = np.stack([np.bincount(at, weights=axis) / count for axis in (rows, columns)], 1)
-    return np.asarray(means[values > 0], np.float64)
+    return values[values > 0], np.asarray(means[values > 0], np.float64)

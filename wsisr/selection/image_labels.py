@@ -1,6 +1,7 @@
 """What the label file of a published image set says: instances, and the class of a field."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -39,10 +40,13 @@ class ImageLabels:
         0 is background.
     instances : bool
         Whether each label is one object; False: 1 is the union of all.
+    types : mapping of int to str, or None
+        What each object is, where the file says so.
     """
 
     map: NDArray[np.int32]
     instances: bool
+    types: Mapping[int, str] | None = None
 
 
 def read_labels(path: Path, shape: tuple[int, int] | None = None) -> ImageLabels:
@@ -74,7 +78,8 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> ImageLabels
         )
     if path.parent.name.lower() == UNION_FOLDER:
         return ImageLabels((values > 127).astype(np.int32), instances=False)
-    return ImageLabels(values, instances=True)
+    types = _types(path, values) if path.suffix.lower() == ".mat" else None
+    return ImageLabels(values, instances=True, types=types)
 
 
 def instance_map(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.int32]:
@@ -144,6 +149,24 @@ def _pixels(path: Path) -> NDArray[np.int32]:
     if values.ndim != 2:
         raise AnnotationError(f"{path}: a label image has one channel, this one {values.shape}.")
     return values.astype(np.int32)
+
+
+def _types(path: Path, labels: NDArray[np.int32]) -> dict[int, str] | None:
+    """Type of each nucleus of a CoNSeP file: that of its pixels; None where there is no map."""
+    values = _mat(path).get("type_map")
+    if values is None:
+        return None
+    kinds = np.asarray(values).astype(np.int64)
+    if kinds.shape != labels.shape or kinds.min(initial=0) < 0:
+        raise AnnotationError(f"{path}: its type_map of {kinds.shape} is none of its inst_map.")
+    known = int(kinds.max(initial=0)) + 1
+    numbers, at = np.unique(labels, return_inverse=True)
+    counts = np.bincount(at.ravel() * known + kinds.ravel(), minlength=len(numbers) * known)
+    most = counts.reshape(len(numbers), known).argmax(1)
+    unknown = sorted({k for n, k in zip(numbers, most, strict=True) if n} - set(CONSEP_CLASSES))
+    if unknown:
+        raise AnnotationError(f"{path}: nuclei of type {unknown[0]}; CoNSeP's are 1 to 7.")
+    return {int(n): CONSEP_CLASSES[int(k)] for n, k in zip(numbers, most, strict=True) if n}
 
 
 def field_classes(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wsisr.inference.tiles import WHOLE, plan_tiles
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
+from wsisr.store.whole import WholeImage, whole_image
 from wsisr.tasks.kinds import Kind, Maps
 from wsisr.tasks.truth import Truth
 from wsisr.training.batches import Batch, symmetric
@@ -35,16 +37,19 @@ JITTER = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """One patch that a task has an answer for.
+    """One patch, or image, that a task has an answer for.
 
     Attributes
     ----------
     slide : str
     slide_index, row : int
+        Its place in the store; an image's is that of its first patch.
     patient : str
         Its own name where nobody knows whose it is.
     label : str
         Class of the image, or empty.
+    whole : WholeImage or None
+        How the image is put together, where its patches cover it and objects are asked for.
     """
 
     slide: str
@@ -52,10 +57,26 @@ class Labelled:
     row: int
     patient: str
     label: str
+    whole: WholeImage | None = None
+
+    def image(self, store: PairStore) -> UInt8Array:
+        """HR pixels, shape (h, w, 3)."""
+        if self.whole is not None:
+            return self.whole.read(store)
+        return store.patch(self.slide, self.row, store.arrays[0])
+
+    def labels(self, truth: Truth) -> ImageLabels | None:
+        """What is to be found in it."""
+        if self.whole is not None:
+            return truth.image(self.slide)
+        return truth.patch(self.slide, self.row)
 
 
 def labelled(store: PairStore, split: str, kind: Kind, truth: Truth) -> list[Labelled]:
     """Patches of a split (or of several, with commas) that the task has an answer for.
+
+    Objects are learnt from whole images where the patches cover them: crops then lie anywhere, and
+    no border cuts a gland that is not cut in the image.
 
     Raises
     ------
@@ -76,7 +97,18 @@ def labelled(store: PairStore, split: str, kind: Kind, truth: Truth) -> list[Lab
         (int(s), int(r)): w for (s, r), w in zip(table.index.tolist(), words, strict=False) if w
     }
     found = []
+    of_image: dict[int, list[int]] = {}
     for slide_index, row in rows.tolist():
+        of_image.setdefault(slide_index, []).append(row)
+    images = {}
+    for slide_index, part in of_image.items() if isinstance(kind, Maps) else ():
+        with suppress(ConfigError):  # patches then
+            slide = store.attributes["slides"][slide_index]
+            images[slide_index] = whole_image(store, slide, part)
+    for slide_index, row in rows.tolist():
+        whole = images.get(slide_index)
+        if whole is not None and row != whole.rows[0]:
+            continue
         slide = store.attributes["slides"][slide_index]
         attributes: Any = store.slides[slide].attributes
         label = labels.get((slide_index, row)) or attributes.get("label") or ""
@@ -88,6 +120,7 @@ def labelled(store: PairStore, split: str, kind: Kind, truth: Truth) -> list[Lab
                     row=row,
                     patient=attributes["patient"] or slide,
                     label=label,
+                    whole=whole,
                 )
             )
     if not found:
@@ -144,9 +177,8 @@ def seen_images(
     ConfigError, ModelError
         The scale is not the model's, or there is no such model.
     """
-    hr = store.arrays[0]
     index = np.array([(s.slide_index, s.row) for s in samples], np.int32)
-    whole = [store.patch(s.slide, s.row, hr) for s in samples]
+    whole = [sample.image(store) for sample in samples]
     if images == HR:
         return whole
     assert scale is not None
@@ -160,9 +192,9 @@ def seen_images(
     for at, (image, (slide, row)) in enumerate(zip(whole, index.tolist(), strict=True)):
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
         lr = degrade(pixels, degradation, scale, seed=seed, slots=[(slide << 32) + row])
-        side = crop_to_scale(pixels, scale).shape[-1]
+        height, width = crop_to_scale(pixels, scale).shape[-2:]
         array = np.ascontiguousarray(lr[0].permute(1, 2, 0).numpy())
-        grey = super_resolve(engine, array, scale, plan)[:side, :side]
+        grey = super_resolve(engine, array, scale, plan)[:height, :width]
         made.append(np.floor(grey.clip(0, 255) + 0.5).astype(np.uint8))
         report(ProgressEvent(stage="restore", done=at + 1, total=len(whole), unit="image"))
     return made
@@ -243,5 +275,5 @@ def targets_of(
     """What a network is to say of each sample, and the labels themselves."""
     if not isinstance(kind, Maps):
         return [classes.index(sample.label) for sample in samples], [None] * len(samples)
-    labels = [truth.patch(sample.slide, sample.row) for sample in samples]
+    labels = [sample.labels(truth) for sample in samples]
     return [kind.target(found) for found in labels if found is not None], list(labels)

@@ -36,10 +36,13 @@ class Answer:
         Objects; 0 is background.
     classes : mapping of str to float
         Probability of each class of the image; empty where objects are asked for.
+    types : mapping of int to str, or None
+        What each object is, where the reference says so.
     """
 
     labels: LabelMap | None = None
     classes: Mapping[str, float] = ()  # type: ignore[assignment]
+    types: Mapping[int, str] | None = None
 
 
 class Kind(ABC):

@@ -1,7 +1,7 @@
 """Who answers: a reference that was fitted here, one of each fold, or a program of one's own."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +24,8 @@ FORMAT_VERSION = 1
 FOLD = "fold-"
 UInt8Array = NDArray[np.uint8]
 Segmenter = Callable[[UInt8Array], Any]
-"""``segmenter(image) -> labels``, or ``(labels, anything)``: image (H, W, 3) uint8, labels (H, W)
-integer; for `classes` a mapping of class to probability."""
+"""``segmenter(image) -> labels``, or ``(labels, types)``: image (H, W, 3) uint8, labels (H, W)
+integer, types a mapping of label to name; for `classes` a mapping of class to probability."""
 SEGMENTERS: Registry[Segmenter] = Registry("segmenter", "wsisr.segmenters", ConfigError)
 """Programs of one's own by name."""
 
@@ -96,7 +96,9 @@ class Own:
                 f"{self.name}: gave {labels.dtype} of shape {labels.shape} for an image of "
                 f"{image.shape[:2]}; a label map has one integer for each pixel"
             )
-        return Answer(labels=labels.astype(np.int32))
+        said = given[1] if isinstance(given, tuple) and len(given) > 1 else None
+        types = {int(k): str(v) for k, v in said.items()} if isinstance(said, Mapping) else None
+        return Answer(labels=labels.astype(np.int32), types=types)
 
     def seen(self, patients: Iterable[str]) -> list[str]:
         return []
@@ -164,7 +166,8 @@ class _Member:
             raise ModelError(f"{weights} does not fit its record; copy the run again") from error
         self.digest = file_sha256(weights)
         self.device = device
-        self.model.to(device).eval()
+        # Channels last: half the time of a U-Net on a field of 1000 px, on a CPU too.
+        self.model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def answer(self, image: UInt8Array) -> Answer:
         return ask(self.model, self.kind, image, self.classes, self.device)

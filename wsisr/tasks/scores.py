@@ -5,6 +5,7 @@ shows them by themselves.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,16 +16,18 @@ from wsisr.metrics.classes import accuracy, auc, balanced_accuracy
 from wsisr.metrics.objects import (
     Detection,
     Panoptic,
+    TypeDetection,
     Weighted,
     aji,
     aji_plus,
     binary_dice,
-    centroid_detection,
+    centroid_pairs,
     gland_detection,
     object_dice,
     object_hausdorff,
     overlap,
     panoptic,
+    type_detection,
 )
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.tasks.kinds import GLAND_PX, Answer, LabelMap
@@ -77,6 +80,7 @@ def _parts(prefix: str, *names: str) -> list[Score]:
 
 
 _DETECTION = ("hits", "extra", "missed")
+_TYPED = ("right", "taken", "lost", "extra", "missed")
 _WEIGHTED = ("truth_sum", "truth_area", "found_sum", "found_area")
 
 SCORES: Mapping[str, tuple[Score, ...]] = {
@@ -115,22 +119,50 @@ SCORES: Mapping[str, tuple[Score, ...]] = {
 """The first is what a task is judged by."""
 
 
-def nuclei_scores(truth: ImageLabels, found: LabelMap, radius_px: float) -> dict[str, float]:
+def scores_of(task: str, types: Sequence[str] = ()) -> tuple[Score, ...]:
+    """The scores of a task, with the parts of its types of objects.
+
+    Parameters
+    ----------
+    task : str
+    types : sequence of str
+        That truth and reference tell apart.
+    """
+    return (*SCORES[task], *(s for name in types for s in _parts(_type(name), *_TYPED)))
+
+
+def _type(name: str) -> str:
+    return "nuclei_type_" + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def nuclei_scores(
+    truth: ImageLabels, answer: Answer, radius_px: float, types: Sequence[str] = ()
+) -> dict[str, float]:
     """Scores of nuclei in one image; where single ones are not known, Dice alone.
 
     Parameters
     ----------
     truth : ImageLabels
-    found : ndarray, shape (h, w)
+    answer : Answer
     radius_px : float
         Of `centroid_detection`.
+    types : sequence of str
+        Types of nuclei to be told apart.
     """
-    scores = dict.fromkeys((score.name for score in SCORES["nuclei"]), math.nan)
+    scores = dict.fromkeys((score.name for score in scores_of("nuclei", types)), math.nan)
+    found = answer.labels
+    assert found is not None
     pair = overlap(truth.map, found)
     scores["nuclei_dice"] = binary_dice(pair)
     if not truth.instances:
         return scores
-    quality, there = panoptic(pair), centroid_detection(truth.map, found, radius_px)
+    paired = centroid_pairs(truth.map, found, radius_px)
+    hits = len(paired[0])
+    quality, there = panoptic(pair), Detection(hits, len(paired[2]) - hits, len(paired[1]) - hits)
+    if truth.types is not None and answer.types is not None:
+        for name in types:
+            sums = type_detection(paired, truth.types, answer.types, name)
+            scores |= _filled(_type(name), sums)
     scores |= {
         "nuclei_aji": aji(pair),
         "nuclei_aji_plus": aji_plus(pair),
@@ -180,7 +212,7 @@ def class_scores(truth: str, answer: Answer) -> dict[str, float]:
     }
 
 
-def pooled(task: str, classes: Sequence[str] = ()) -> tuple[Pooled, ...]:
+def pooled(task: str, classes: Sequence[str] = (), types: Sequence[str] = ()) -> tuple[Pooled, ...]:
     """What is computed over all images of a task at once."""
 
     def summed(kind: type, prefix: str, *names: str) -> Callable[[Parts], object]:
@@ -192,6 +224,7 @@ def pooled(task: str, classes: Sequence[str] = ()) -> tuple[Pooled, ...]:
         return (
             Pooled(title="F1 of detection", value=lambda p, _: found(p).f1),  # type: ignore[attr-defined]
             Pooled(title="PQ", value=lambda p, _: quality(p).pq),  # type: ignore[attr-defined]
+            *_typed(types),
         )
     if task == "glands":
         there = summed(Detection, "glands_found", *_DETECTION)
@@ -225,5 +258,23 @@ def pooled(task: str, classes: Sequence[str] = ()) -> tuple[Pooled, ...]:
     return tuple(measures)
 
 
-def _filled(prefix: str, sums: Detection | Panoptic | Weighted) -> dict[str, float]:
+def _typed(types: Sequence[str]) -> list[Pooled]:
+    """F1c of each type, and the share of right types among the nuclei that were found."""
+
+    def sums(parts: Parts, name: str) -> TypeDetection:
+        return TypeDetection(*(int(np.nansum(parts[f"{_type(name)}_{n}"])) for n in _TYPED))
+
+    def right(parts: Parts, _: Sequence[str]) -> float:
+        each = [sums(parts, name) for name in types]
+        total = sum(one.right + one.lost for one in each)
+        return sum(one.right for one in each) / total if total else math.nan
+
+    made = [
+        Pooled(title=f"F1c, {name}", value=lambda p, _, name=name: sums(p, name).f1)  # type: ignore[misc]
+        for name in types
+    ]
+    return [*made, Pooled(title="types right", value=right)] if types else []
+
+
+def _filled(prefix: str, sums: Detection | Panoptic | Weighted | TypeDetection) -> dict[str, float]:
     return {f"{prefix}_{name}": float(value) for name, value in vars(sums).items()}

@@ -7,9 +7,9 @@ reference is ever taken for a super-resolution model.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,9 +226,9 @@ class TaskCourse(Course):
 
 
 def score_answer(
-    kind: Kind, answer: Any, labels: Any, name: str, radius_px: float
+    kind: Kind, answer: Any, labels: Any, name: str, radius_px: float, types: Sequence[str] = ()
 ) -> dict[str, float]:
-    """All numbers of an image (`SCORES`).
+    """All numbers of an image (`scores_of`).
 
     Parameters
     ----------
@@ -240,9 +240,11 @@ def score_answer(
         The image's class, for the others.
     radius_px : float
         Of the detection of nuclei.
+    types : sequence of str
+        Types of nuclei to be told apart.
     """
     if kind.name == "nuclei":
-        return nuclei_scores(labels, answer.labels, radius_px)
+        return nuclei_scores(labels, answer, radius_px, types)
     if kind.name == "glands":
         return gland_scores(labels, answer.labels)
     return class_scores(name, answer)
@@ -303,8 +305,7 @@ def train_task(request: TaskRequest, report: Reporter = silent) -> tuple[tuple[O
                 with suppress(ConfigError):  # without any, the last step counts
                     others = labelled(store, "val", kind, truth)
                     held_out = list(
-                        zip(others, [store.patch(s.slide, s.row, store.arrays[0]) for s in others],
-                            strict=True)
+                        zip(others, [s.image(store) for s in others], strict=True)
                     )  # fmt: skip
             run = _Run(request, config, store, truth, seen, held_out, folder, None)
             return (run.train(processes, device, report),), folder
@@ -395,7 +396,12 @@ class _Run:
         samples = [sample for sample, _ in self.fitted]
         targets, _ = targets_of(kind, samples, self.truth, classes)
         chosen = self._spread(self.held_out, config.val.count)
-        _, labels = targets_of(kind, [s for s, _ in chosen], self.truth, classes)
+        _, whole = targets_of(kind, [s for s, _ in chosen], self.truth, classes)
+        # What a scale does not divide, or no patch holds, is missing at the bottom and right.
+        labels = [
+            found and replace(found, map=found.map[: image.shape[0], : image.shape[1]])
+            for found, (_, image) in zip(whole, chosen, strict=True)
+        ]
         held_out = Held(
             kind=kind,
             classes=classes,
@@ -418,7 +424,7 @@ class _Run:
         _say(
             report,
             f"{kind.title}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
-            f"{len(samples)} images ({request.words}) of {len(patients)} patients, "
+            f"{_count(samples)} ({request.words}) of {len(patients)} patients, "
             f"{len({s.patient for s, _ in self.held_out})} held out.",
         )
         with readable_faults(config):
@@ -507,6 +513,12 @@ def _alone(folder: Path) -> Iterator[None]:
         if others - {CONFIG_NAME, "tensorboard"} and not (folder / RECORD_NAME).is_file():
             raise ConfigError(f"{folder} is there and is no reference; name another folder with -o")
         yield
+
+
+def _count(samples: list[Labelled]) -> str:
+    whole = sum(sample.whole is not None for sample in samples)
+    parts = {"whole images": whole, "patches": len(samples) - whole}
+    return ", ".join(f"{count} {name}" for name, count in parts.items() if count)
 
 
 def _mean(values: list[float]) -> float:

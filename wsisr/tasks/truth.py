@@ -1,6 +1,7 @@
 """The labels of a store's patches: from the files that the store was built beside."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,10 @@ class Truth:
         """Whether the store knows labels of a slide."""
         return "annotation" in self.store.slides[slide].attributes
 
+    def image(self, slide: str) -> ImageLabels | None:
+        """The labels of a whole image; None where there are none. Raises as `patch`."""
+        return self._whole(slide) if self.has(slide) else None
+
     def patch(self, slide: str, row: int) -> ImageLabels | None:
         """The labels of an HR patch; None where there are none.
 
@@ -62,7 +67,7 @@ class Truth:
             raise ConfigError(
                 f"{self.store.path}: the patch at ({x}, {y}) of {slide} lies outside of its labels"
             )
-        return ImageLabels(np.ascontiguousarray(part), whole.instances)
+        return replace(whole, map=np.ascontiguousarray(part))
 
     def _read(self, slide: str) -> ImageLabels:
         attributes: Any = self.store.slides[slide].attributes
