@@ -4,6 +4,7 @@
     python benchmarks/downstream.py SETS WORK --jobs 2           # two steps side by side
     python benchmarks/downstream.py SETS WORK --print            # the commands alone
     python benchmarks/downstream.py SETS WORK --only nuclei      # of one task
+    python benchmarks/downstream.py SETS WORK --trial            # does every step work? no results
 
 `SETS` holds monuseg/, glas/, breakhis/, osteosarcoma/ and `SPLIT.tsv` (set, file, patient, split),
 whose division is not used: every labelled patient is tested, each by a reference that was fitted
@@ -21,9 +22,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +33,6 @@ import yaml
 TASKS = {"classes": ("breakhis", "breakhis"), "nuclei": ("monuseg", "monuseg"),
          "glands": ("glas", "glas-patients")}  # fmt: skip
 """Task to set and manifest; the cheapest first."""
-FOLDS = {"nuclei": 5, "glands": 5, "classes": 8}
 REFERENCE = {
     "nuclei": ("data.batch=4", "data.crop_lr_px=128"),
     "glands": ("data.batch=2", "data.crop_lr_px=192"),
@@ -43,9 +43,6 @@ MARGIN = {"nuclei": 0.03, "glands": 0.05, "classes": 0.05}
 """Losses of AJI, F1 and accuracy that are taken not to matter; chosen before any result."""
 TRAINED_ON = {"nuclei": "a", "glands": "a", "classes": "b"}
 SOURCES = {"a": ("breakhis", "osteosarcoma"), "b": ("osteosarcoma", "monuseg", "glas")}
-FIXED, ANY = ("edsr", "rcan"), ("lte", "liif")
-SEEDS = {2: (0,), 4: (0, 1, 2), 8: (0,)}
-SCALES = "2,4,8"
 METRICS = "sharpness,spectrum,colour"
 IMAGES = (".png", ".tif", ".bmp", ".jpg", ".jpeg")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -141,13 +138,50 @@ def sr_store(sets: Path, work: Path, which: str) -> Step:
                 prepare=prepare)  # fmt: skip
 
 
-def restoring(work: Path, which: str, steps: int) -> Iterator[tuple[Step, Path]]:
-    """Two networks of one scale and two of any: x4 with three seeds, x2 and x8 with one."""
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of it: the whole study, or a trial of every kind of step.
+
+    Attributes
+    ----------
+    steps, sr_steps : int
+        Of a reference and of a restoring model.
+    fixed, arbitrary : tuple of str
+        Networks of one scale, and of any.
+    seeds : mapping of int to tuple of int
+        Of the former by scale; those of x4 are the latter's.
+    folds : mapping of str to int
+    more : tuple of str
+        Of `wsisr eval`.
+    """
+
+    steps: int
+    sr_steps: int
+    fixed: tuple[str, ...] = ("edsr", "rcan")
+    arbitrary: tuple[str, ...] = ("lte", "liif")
+    seeds: Mapping[int, tuple[int, ...]] = field(
+        default_factory=lambda: {2: (0,), 4: (0, 1, 2), 8: (0,)}
+    )
+    folds: Mapping[str, int] = field(
+        default_factory=lambda: {"nuclei": 5, "glands": 5, "classes": 8}
+    )
+    more: tuple[str, ...] = ()
+
+
+TRIAL = Size(
+    steps=4, sr_steps=4, fixed=("edsr",), arbitrary=("lte",), seeds={4: (0, 1)},
+    folds=dict.fromkeys(TASKS, 2), more=("--limit", "6", "--figures", "1"),
+)  # fmt: skip
+
+
+def restoring(work: Path, which: str, size: Size) -> Iterator[tuple[Step, Path]]:
+    """Networks of one scale and of any: x4 with three seeds, x2 and x8 with one."""
+    steps = size.sr_steps
     rare = ("--set", f"val.every={steps}", "--set", "val.count=8", "--set", "val.pictures=0")
     reach = ("--set", "data.scale_range=1,8", "--set", "data.crop_lr_px=20", "--set",
              "val.scales=4,")  # fmt: skip
-    for network in (*FIXED, *ANY):
-        scales = SEEDS if network in FIXED else {None: SEEDS[4]}
+    for network in (*size.fixed, *size.arbitrary):
+        scales = size.seeds if network in size.fixed else {None: size.seeds[4]}
         for scale, seeds in scales.items():
             for seed in seeds:
                 name = f"{network}{'' if scale is None else f'-x{scale}'}-s{seed}"
@@ -161,29 +195,30 @@ def restoring(work: Path, which: str, steps: int) -> Iterator[tuple[Step, Path]]
                 ), folder  # fmt: skip
 
 
-def study(sets: Path, work: Path, tasks: Sequence[str], steps: int, sr_steps: int) -> list[Step]:
+def study(sets: Path, work: Path, tasks: Sequence[str], size: Size) -> list[Step]:
     """All steps, in an order in which each comes after what it needs."""
     found: dict[str, Step] = {}
 
     def add(made: Step) -> str:
         return found.setdefault(made.name, made).name
 
+    steps, scales = size.steps, ",".join(map(str, size.seeds))
     for task in tasks:
         which = TRAINED_ON[task]
         store = add(test_store(sets, work, task))
         add(sr_store(sets, work, which))
         known = ("--data", work / f"{task}.zarr", "--truth", sets / TASKS[task][0])
         changes = [w for text in REFERENCE[task] for w in ("--set", text)]
-        fit = ("train", "--task", task, *known, "--split", "test", "--folds", FOLDS[task],
+        fit = ("train", "--task", task, *known, "--split", "test", "--folds", size.folds[task],
                "--steps", steps, *changes, "--set", f"val.every={steps}", "--resume")  # fmt: skip
         on_hr = add(step(f"{task}-on-hr", *fit, "-o", work / task, after=[store]))
-        runs = list(restoring(work, which, sr_steps))
+        runs = list(restoring(work, which, size))
         trained = [add(made) for made, _ in runs]
         given = [w for _, folder in runs for w in ("--model", folder)]
         whole = ("--whole",) if task == "glands" else ()
         ask = ("eval", *known, *whole, "--lr-source", "bicubic", "--no-cost", "--margin",
-               MARGIN[task])  # fmt: skip
-        add(step(f"eval-{task}", *ask, "--task", f"{task}={work / task}", "--scales", SCALES,
+               MARGIN[task], *size.more)  # fmt: skip
+        add(step(f"eval-{task}", *ask, "--task", f"{task}={work / task}", "--scales", scales,
                  *given, "--metrics", METRICS, "-o", work / f"eval-{task}",
                  after=[on_hr, *trained]))  # fmt: skip
         # ISTE's other direction: fitted on bicubic or on SR at x4, and tested on HR and on SR.
@@ -274,11 +309,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="steps side by side, a thread each")
     parser.add_argument("--steps", type=int, default=800, help="of a reference")
     parser.add_argument("--sr-steps", type=int, default=1500, help="of a restoring model")
+    parser.add_argument("--trial", action="store_true", help="a handful of steps, four images")
     options = parser.parse_args()
+    size = TRIAL if options.trial else Size(steps=options.steps, sr_steps=options.sr_steps)
     sets, work = options.sets.absolute(), options.work.absolute()
     # Ended by a signal, the steps that run are ended too; each goes on from what it has saved.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    steps = study(sets, work, options.only or [*TASKS], options.steps, options.sr_steps)
+    steps = study(sets, work, options.only or [*TASKS], size)
     if options.show:
         for one in steps:
             print("wsisr", *one.words)

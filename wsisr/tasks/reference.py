@@ -15,6 +15,7 @@ from wsisr.files import file_sha256
 from wsisr.inference.trained import BEST, LAST, WEIGHTS_NAME
 from wsisr.models.foreign.containers import read_safetensors
 from wsisr.plugins import OPTION, Registry
+from wsisr.tasks.hovernet import SUFFIXES, find_nuclei, read_hovernet
 from wsisr.tasks.kinds import KINDS, Answer, Kind, Maps
 from wsisr.tasks.networks import TaskModel, build_network
 
@@ -99,6 +100,38 @@ class Own:
         said = given[1] if isinstance(given, tuple) and len(given) > 1 else None
         types = {int(k): str(v) for k, v in said.items()} if isinstance(said, Mapping) else None
         return Answer(labels=labels.astype(np.int32), types=types)
+
+    def seen(self, patients: Iterable[str]) -> list[str]:
+        return []
+
+
+class Weights:
+    """HoVer-Net with a file of weights; what it was fitted on is not known.
+
+    Parameters
+    ----------
+    path : Path
+    classes : sequence of str
+        Of the store: names of the file's types where there are as many, which the file itself does
+        not name.
+    device : torch.device
+    """
+
+    kind: Kind = KINDS["nuclei"]
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, classes: Sequence[str], device: torch.device) -> None:
+        self.model = read_hovernet(path).to(device)
+        self.device = device
+        self.names = tuple(classes) if len(classes) == self.model.types - 1 else ()
+        types = f", types taken to be {', '.join(self.names)}" if self.names else ""
+        self.words = (
+            f"HoVer-Net ({'fast' if self.model.fast else 'original'}) with weights "
+            f"{file_sha256(path)[:12]}, fitted on nobody knows whom{types}"
+        )
+
+    def answer(self, image: UInt8Array, patient: str) -> Answer:
+        return find_nuclei(self.model, image, self.names, self.device)
 
     def seen(self, patients: Iterable[str]) -> list[str]:
         return []
@@ -190,7 +223,8 @@ def open_reference(text: str, device: torch.device, classes: Sequence[str] = ())
     ----------
     text : str
         ``nuclei`` (the folder ``tasks/nuclei``), a folder of a run or of folds, or
-        ``nuclei=FOLDER``, ``nuclei=NAME`` of a registered function.
+        ``nuclei=FOLDER``, ``nuclei=NAME`` of a registered function, ``nuclei=FILE`` with weights of
+        HoVer-Net.
     device : torch.device
     classes : sequence of str
         Of the store, for functions.
@@ -209,6 +243,10 @@ def open_reference(text: str, device: torch.device, classes: Sequence[str] = ())
     if function is not None:
         return Own(kind=KINDS[task], name=where, function=function, classes=tuple(classes))
     folder = Path(where)
+    if folder.suffix.lower() in SUFFIXES and folder.is_file():
+        if task != "nuclei":
+            raise ConfigError(f"--task {text}: a file of weights is HoVer-Net's; nuclei={where}")
+        return Weights(folder, classes, device)
     one = (folder / RECORD_NAME).is_file()
     folders = [folder] if one else fold_folders(folder)
     if not folders:
