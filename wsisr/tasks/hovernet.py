@@ -9,7 +9,7 @@ Names of layers are the authors', so that a file is filled in by name or refused
 follows from its kernels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,14 @@ def read_hovernet(path: Path) -> HoVerNet:
     ModelError
         It is no HoVer-Net of the authors' layers, or cannot be read as plain tensors.
     """
+    return filled(read_tensors(path), path)
+
+
+def filled(content: Mapping[str, Tensor], path: Path) -> HoVerNet:
+    """`read_hovernet` of tensors by their dotted names, ``preact/bn`` or ``preact_bn``."""
     tensors = {
         name.replace("conv0./.", "conv0.conv.").replace("/", "_"): tensor
-        for name, tensor in read_tensors(path).items()
+        for name, tensor in content.items()
     }
     parts = find_parts(tensors, _ANCHOR)
     if len(parts) != 1:
@@ -217,8 +222,8 @@ def read_hovernet(path: Path) -> HoVerNet:
             raise ModelError(
                 f"{path}: {name} is {tuple(own[name].shape)}, HoVer-Net's is {tuple(there.shape)}"
             )
-    filled = {name: tensor for name, tensor in own.items() if name not in constant}
-    found = model.load_state_dict(filled, strict=False)
+    taken = {name: tensor for name, tensor in own.items() if name not in constant}
+    found = model.load_state_dict(taken, strict=False)
     missing = [name for name in found.missing_keys if name not in counters]
     if missing or found.unexpected_keys:
         odd = [*missing, *found.unexpected_keys]
