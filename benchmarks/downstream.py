@@ -150,7 +150,7 @@ class Size:
         Networks of one scale, and of any.
     seeds : mapping of int to tuple of int
         Of the former by scale; those of x4 are the latter's.
-    folds : mapping of str to int
+    folds : int
     more : tuple of str
         Of `wsisr eval`.
     """
@@ -162,15 +162,13 @@ class Size:
     seeds: Mapping[int, tuple[int, ...]] = field(
         default_factory=lambda: {2: (0,), 4: (0, 1, 2), 8: (0,)}
     )
-    folds: Mapping[str, int] = field(
-        default_factory=lambda: {"nuclei": 5, "glands": 5, "classes": 8}
-    )
+    folds: int = 5
     more: tuple[str, ...] = ()
 
 
 TRIAL = Size(
     steps=4, sr_steps=4, fixed=("edsr",), arbitrary=("lte",), seeds={4: (0, 1)},
-    folds=dict.fromkeys(TASKS, 2), more=("--limit", "6", "--figures", "1"),
+    folds=2, more=("--limit", "6", "--figures", "1"),
 )  # fmt: skip
 
 
@@ -209,7 +207,7 @@ def study(sets: Path, work: Path, tasks: Sequence[str], size: Size) -> list[Step
         add(sr_store(sets, work, which))
         known = ("--data", work / f"{task}.zarr", "--truth", sets / TASKS[task][0])
         changes = [w for text in REFERENCE[task] for w in ("--set", text)]
-        fit = ("train", "--task", task, *known, "--split", "test", "--folds", size.folds[task],
+        fit = ("train", "--task", task, *known, "--split", "test", "--folds", size.folds,
                "--steps", steps, *changes, "--set", f"val.every={steps}", "--resume")  # fmt: skip
         on_hr = add(step(f"{task}-on-hr", *fit, "-o", work / task, after=[store]))
         runs = list(restoring(work, which, size))
