@@ -131,9 +131,11 @@ class HoVerNet(nn.Module):
         made = {}
         for name, branch in self.decoder.items():
             x = last
-            for part, fine in zip((branch.u3, branch.u2, branch.u1), kept, strict=True):
-                x = part(F.interpolate(x, scale_factor=2, mode="nearest") + fine)
-            made[name] = branch.u0(x)
+            for part, fine in zip(("u3", "u2", "u1"), kept, strict=True):
+                x = branch.get_submodule(part)(
+                    F.interpolate(x, scale_factor=2, mode="nearest") + fine
+                )
+            made[name] = branch.get_submodule("u0")(x)
         return made
 
 
