@@ -276,11 +276,13 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
                 if len(pair) < 2:
                     continue
                 points += pair.values()
-                asked += 1
-                right += _best(pair, 0) == _best(pair, 1)
+                best = [_best(pair, at) for at in (0, 1)]
+                if len(best[1]) < len(pair):  # where the task tells none apart, none is right
+                    asked += 1
+                    right += best[0] <= best[1]
                 if len(pair) >= LEAST_POINTS:
                     within.append(_spearman(list(pair.values())))
-            if not asked:  # one model alone: nothing to choose from
+            if not points:  # one model alone: nothing to choose from
                 continue
             known = [value for value in within if not math.isnan(value)]
             rows.append(
@@ -289,7 +291,7 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
                     f"{_spearman(points):+.2f}" if len(points) >= LEAST_POINTS else "-",
                     str(len(points)),
                     f"{np.mean(known):+.2f}" if known else "-",
-                    f"{right} of {asked}",
+                    f"{right} of {asked}" if asked else "-",
                 )
             )
         tables.append(
@@ -310,8 +312,10 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
     return tables
 
 
-def _best(pair: Mapping[str, tuple[float, float]], at: int) -> str:
-    return max(pair, key=lambda label: pair[label][at])
+def _best(pair: Mapping[str, tuple[float, float]], at: int) -> set[str]:
+    """The best model, or all that share its value."""
+    most = max(values[at] for values in pair.values())
+    return {label for label, values in pair.items() if values[at] == most}
 
 
 def _goodness(
