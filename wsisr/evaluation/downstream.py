@@ -302,8 +302,9 @@ def _agreement(results: Results, judged: Sequence[Mapping[str, Any]]) -> list[Te
                     "models' means, turned so that + 1 is agreement: over all models and scales at "
                     "once (where the scale alone makes most metrics agree), and within a scale, "
                     f"averaged (columns of at least {LEAST_POINTS} models).",
-                    "Best: in how many columns the metric's best model is the task's best. Models "
-                    "are few and not independent: there is no interval.",
+                    "Best: in how many columns the metric's best model is the task's best; columns "
+                    "in which the task tells no two apart do not count. Models are few and not "
+                    "independent: there is no interval.",
                 ),
                 header=("metric", "all", "points", "within a scale", "best"),
                 rows=tuple(rows),
