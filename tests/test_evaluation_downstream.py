@@ -237,9 +237,12 @@ def test_types_of_nuclei_have_an_f1_each_over_all_images(tmp_path: Path) -> None
     assert cells["types right"].startswith(f"{share:.4f}")
     assert cells["F1 of detection"].startswith("1.0000")
 
-    # One that names none has everything but that.
-    plain = evaluate(settings(tmp_path, tmp_path / "plain", **given | {"tasks": ("nuclei=plain",)}))
-    (table,) = (t for t in downstream_tables(plain) if t.title.endswith("at once"))
+    # One that names none has everything but that; two stand side by side.
+    two = ("nuclei=plain", "nuclei=typed")
+    plain = evaluate(settings(tmp_path, tmp_path / "plain", **given | {"tasks": two}))
+    named = {t.title: t for t in downstream_tables(plain)}
+    assert "DOWNSTREAM, typed: all images at once" in named
+    table = named["DOWNSTREAM, plain: all images at once"]
     (hr,) = (row for row in table.rows if row[2] == "HR")
     cells = dict(zip(table.header, hr, strict=True))
     assert cells["types right"] == "-" and cells["F1 of detection"].startswith("1.0000")

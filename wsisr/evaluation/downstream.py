@@ -235,7 +235,7 @@ def _pooled_cell(
         for name in names
     }
     # What a reference does not say (types of nuclei) is missing in those measures alone.
-    always = [parts[_name(judge, s.name)] for s in SCORES[judge["task"]] if s.part]
+    always = [parts[s.name] for s in SCORES[judge["task"]] if s.part]
     known = np.flatnonzero(~np.isnan(np.stack(always)).all(0))
     if not len(known):
         return "-", 0, set()
