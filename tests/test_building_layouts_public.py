@@ -31,9 +31,8 @@ def build(layout: PublicLayout, folder: Path, table: str = "") -> tuple[Prepared
             source=folder / "data",
             output=folder / "p.zarr",
             manifest=folder / "layouts.yaml",
-            overrides={},
+            overrides={"patient_from": layout.patient_from} if layout.patient_from else {},
             mpp_override=folder / "table.csv",
-            patient_from=layout.patient_from or None,
             patient_key=folder / "key.txt",
         )
     )

@@ -47,7 +47,7 @@ def test_a_wrong_setting_is_named_with_its_remedy(overrides: dict[str, Any], wor
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:
-    with pytest.raises(ManifestError, match="Did you mean 'pathimgsr'"):
+    with pytest.raises(ManifestError, match="did you mean 'pathimgsr'"):
         load_manifest("pathimgs")
 
 

@@ -59,9 +59,8 @@ def request(source: Path, out: Path, **more: Any) -> BuildRequest:
         source=source,
         output=out / "p.zarr",
         manifest=source.parent / "l.yaml",
-        overrides={},
+        overrides={"patient_from": "folder"},
         mpp_override=source.parent / "table.csv",
-        patient_from="folder",
         **more,
     )
 

@@ -117,7 +117,7 @@ def test_a_table_names_the_pairs(study: Path, tmp_path: Path) -> None:
     assert told.overridden == ("mpp", "split"), "of the HR scan's row only what is used"
     assert task.overridden == ()
     (folder / "pairs.csv").write_text("lr,hr\ncase1_10x.tif,case1_4x.tif\n")
-    with pytest.raises(ManifestError, match=r"line 2.*Did you mean 'case1_40x"):
+    with pytest.raises(ManifestError, match=r"line 2.*did you mean 'case1_40x"):
         prepare(request)
 
 

@@ -116,7 +116,7 @@ def test_a_slide_that_fails_is_told_by_its_share_alone(slides: Path, tmp_path: P
         ({"phase": "plan", "part": (1, 2)}, "once for all slides"),
         ({"part": (1, 2), "overwrite": True}, "--overwrite replaces a whole store"),
         ({"slides": ("normal_001.tif",), "part": (1, 2)}, "give one of them"),
-        ({"slides": ("tumor_01.tif",)}, "Did you mean 'tumor_001.tif'"),
+        ({"slides": ("tumor_01.tif",)}, "did you mean 'tumor_001.tif'"),
     ],
 )
 def test_shares_that_make_no_sense_are_refused(

@@ -61,7 +61,7 @@ def test_every_command_has_help(name: str, command: Command) -> None:
         (("build-pairs", "."), "no slides here"),
         (("inspect", "nowhere.svs"), "nowhere.svs"),
         (("verify", "nowhere"), "nowhere"),
-        (("manifests", "show", "pathimgs"), "Did you mean 'pathimgsr'"),
+        (("manifests", "show", "pathimgs"), "did you mean 'pathimgsr'"),
         (("manifests", "check", "nowhere.yaml"), "no such manifest"),
         (("no-such-command",), "No such command"),
     ],
@@ -220,6 +220,6 @@ def test_a_command_imports_no_other_command_and_nothing_that_it_does_not_use() -
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     commands, others = run.stdout.split("MODULES")
-    used = {"main", "build_pairs", "dask", "progress"}
+    used = {"main", "build_pairs", "dask", "progress", "usage"}
     assert {name.removeprefix("wsisr_cli.") for name in commands.split()} == used
     assert others.split() == []

@@ -147,7 +147,7 @@ def test_bench_times_a_store(built: Path, wsisr: Command) -> None:
         (["--scale", "5"], "scale 5: .* products of 2 and 3 only"),
         (["--set", "data.crop_lr_px=48"], "needs HR patches of 192 px; .* set data.crop_lr_px=16"),
         (["--set", "data.crop=8"], "did you mean 'crop_lr_px'"),
-        (["--lr-source", "bicubc"], "Did you mean 'bicubic'"),
+        (["--lr-source", "bicubc"], "did you mean 'bicubic'"),
         (["--preset", "tinny"], "did you mean 'tiny'"),
         (["--model", "srcn"], "did you mean 'srcnn'"),
         (["--config", "none.yaml"], "no such configuration file"),

@@ -100,10 +100,10 @@ def test_the_digest_is_of_the_parameters_not_of_the_name() -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("ist", "Did you mean 'iste'"),
-        ("", "There are bicubic"),
-        ("optics:nna=0.3", "Did you mean 'na'"),
-        ("realesrgan2:mildd", "Did you mean 'mild'"),
+        ("ist", "did you mean 'iste'"),
+        ("", "known: area"),
+        ("optics:nna=0.3", "did you mean 'na'"),
+        ("realesrgan2:mildd", "did you mean 'mild'"),
         ("iste:mild", "no preset"),
         ("gaussian:sigma_px=-1", "sigma_px"),
         ("gaussian:sigma_px=3..1", "sigma_px"),

@@ -35,5 +35,5 @@ def test_real_scales_crop_whole_pixels_upwards() -> None:
 
 
 def test_unknown_protocols_are_named() -> None:
-    with pytest.raises(MetricError, match="Did you mean 'hat-y'"):
+    with pytest.raises(MetricError, match="did you mean 'hat-y'"):
         get_protocol("haty")

@@ -9,10 +9,11 @@ from reporting_samples import write_run
 
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import open_run
-from wsisr.reporting.run_facts import duration, read_run
+from wsisr.reporting.run_facts import read_run
 from wsisr.reporting.run_page import flatten, write_run_report
 from wsisr.reporting.runs_page import validation_charts, write_runs_report
 from wsisr.training.curves import read_columns, run_curves, write_curves
+from wsisr.words import duration
 
 
 def page(folder: Path) -> str:

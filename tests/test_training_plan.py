@@ -57,7 +57,7 @@ def test_a_named_degradation_wins_and_the_manifest_may_name_one(tmp_path: Path) 
     store = make_store(tmp_path / "a.zarr", manifest={"degradation": "iste"})
     assert planned(store, lr_source="area").origin == "simulated:area"
     assert planned(store, scale=None).origin == "simulated:iste"
-    with pytest.raises(ConfigError, match="Did you mean 'bicubic'"):
+    with pytest.raises(ConfigError, match="did you mean 'bicubic'"):
         planned(store, lr_source="bicubc")
 
 

@@ -138,6 +138,32 @@ def exchange(device: torch.device) -> dict[str, Any]:
     return {"backend": "nccl", "device_id": device} if on_gpu(device) else {"backend": "gloo"}
 
 
+def found_here() -> tuple[str, str]:
+    """What networks run on where nobody names a device, and what to do if a GPU lies idle.
+
+    Returns
+    -------
+    (str, str)
+        For a person; the second is empty where there is nothing to do.
+    """
+    device = choose_device()
+    if on_gpu(device):
+        named = []
+        for gpu in (f"{GPU}:{index}" for index in range(gpu_count())):
+            about, free = facts(gpu), free_bytes(gpu) / 2**30
+            named.append(f"{gpu} {about['name']}, {free:.0f} of {about['memory_gib']} GiB free")
+        return "; ".join(named), ""
+    if accelerated(device):
+        return describe(device), ""
+    driver = _driver()
+    if driver is None:
+        return "none: networks run on the CPU, and train takes the tiny preset", ""
+    return (
+        f"NVIDIA's driver {driver} is here, and torch {torch.__version__} finds no GPU",
+        "install a build of torch for GPUs (https://pytorch.org/get-started), or a newer driver",
+    )
+
+
 def describe(device: Device) -> str:
     """The device with its name, for records."""
     return f"{device}: {facts(device)['name']}"

@@ -7,13 +7,14 @@ told apart from every other fault, because they end a build instead of a slide.
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsisr.errors import ConfigError, DiskFullError
 from wsisr.host import BINARY, make_durable, write_some
@@ -180,6 +181,45 @@ def staged_files(folder: Path, called: str, last: str = "") -> Iterator[Path]:
                 sync_directory(folder / place)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def read_document(
+    path: Path, what: str = "", form: str = "", version: int | None = None
+) -> dict[str, Any]:
+    """A JSON object that this program wrote.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it describes, with its article, for messages.
+    form : str
+        What its ``format`` must say; empty: anything.
+    version : int, optional
+        What its ``format_version`` must say.
+
+    Raises
+    ------
+    ConfigError
+        Missing, broken, of something else, or of another version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        called = f" is no {what.partition(' ')[2]}" if what else " cannot be read"
+        raise ConfigError(f"{path.parent}{called}: it holds no {path.name}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} cannot be read: it holds no JSON object")
+    if form and document.get("format") != form:
+        raise ConfigError(f"{path} does not describe {what}.")
+    if version is not None and document.get("format_version") != version:
+        raise ConfigError(
+            f"{path} has format version {document.get('format_version')}; this program reads "
+            f"{version}. Use the version that wrote it."
+        )
+    return document
 
 
 def remove_partials(folder: Path) -> None:

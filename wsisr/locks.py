@@ -148,7 +148,7 @@ class RecordLock:
                 self.holder = found
                 return False
             if found.record and not said:
-                log.warning("%s: waiting for %s.", self.file, found)
+                log.warning("%s: waiting for %s; Ctrl-C ends the waiting.", self.file, found)
                 said = True
             time.sleep(_POLL_S)
 
@@ -233,7 +233,10 @@ class RecordLock:
             if not _same_file(fd, self.file):
                 return None
             if holder.record:
-                log.warning("%s: taking over the lock of a dead holder (%s).", self.file, holder)
+                log.warning(
+                    "%s: its holder is dead (%s) and this process takes its place; nothing is to "
+                    "be done.", self.file, holder,
+                )  # fmt: skip
             if locked and holder.life() != "unknown":
                 # Everybody else who may take it over is on this machine and kept away.
                 mine, fd = fd, -1

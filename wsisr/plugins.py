@@ -247,7 +247,7 @@ def check_recorded(records: object, where: str) -> list[str]:
             now = "built in" if here is None else f"from {words(here)}"
             lines.append(
                 f"{where}: its {what} {name} was from {words(record)}, and is {now}, now: results "
-                "may differ from what they were."
+                "may differ; install the one of then to repeat them."
             )
     for line in set(lines) - _SAID:
         log.warning(line)

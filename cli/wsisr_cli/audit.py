@@ -9,6 +9,8 @@ from wsisr.errors import ConfigError
 from wsisr.inference.trained import is_trained
 from wsisr_cli.progress import console_reporter
 
+RUN = "To calibrate a run"
+
 
 def command(
     output: Annotated[
@@ -18,19 +20,26 @@ def command(
             help="A super-resolved slide or picture; or a training run, to be calibrated.",
         ),
     ],
-    lr: Annotated[Path | None, typer.Option(help="What an output was made from.")] = None,
+    lr: Annotated[
+        Path | None, typer.Option(help="What an output was made from.", metavar="SLIDE")
+    ] = None,
     hr: Annotated[
         Path | None,
-        typer.Option(help="A finer slide of the same glass, in the same place (or the input)."),
+        typer.Option(
+            help="A finer slide of the same glass, in the same place (or the input).",
+            metavar="SLIDE",
+        ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder; default: OUTPUT.audit.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder; default: OUTPUT.audit.", metavar="FOLDER"),
     ] = None,
     degradation: Annotated[
         str,
         typer.Option(
             help="How the input comes about from a perfect output: a name or a fitted file. "
-            "Default: what the model was trained on, unless another fits far better."
+            "Default: what the model was trained on, unless another fits far better.",
+            metavar="NAME|FILE",
         ),
     ] = "",
     threshold: Annotated[
@@ -39,6 +48,7 @@ def command(
             min=0.01,
             help="Misfit, grey levels, from which a place contradicts the input. Default: what is "
             "unlike the rest of the slide.",
+            metavar="GREY_LEVELS",
         ),
     ] = None,
     scale: Annotated[
@@ -46,33 +56,64 @@ def command(
         typer.Option(help="As it was enlarged, where the output does not say (not wsisr's)."),
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="With --scale: the magnification that was read.")
+        str | None,
+        typer.Option(
+            "--from", help="With --scale: the magnification that was read.", metavar="10x"
+        ),
     ] = None,
     trust: Annotated[
         Path | None,
-        typer.Option(help="The calibrated run that made the output: add its trust mask."),
+        typer.Option(
+            help="The calibrated run that made the output: add its trust mask.", metavar="RUN"
+        ),
     ] = None,
     alpha: Annotated[
         float,
-        typer.Option(help="RUN: expected share of places that are trusted and wrong, at most."),
+        typer.Option(
+            help="Expected share of places that are trusted and wrong, at most.",
+            metavar="SHARE",
+            rich_help_panel=RUN,
+        ),
     ] = 0.1,
     bound: Annotated[
         float,
         typer.Option(
-            min=1e-3, help="RUN: optical density by which a place is off somewhere to be wrong."
+            min=1e-3,
+            help="Optical density by which a place is off somewhere to be wrong.",
+            metavar="DENSITY",
+            rich_help_panel=RUN,
         ),
     ] = 0.1,
     data: Annotated[
-        Path | None, typer.Option(help="RUN: pair store; default: the one it was trained on.")
+        Path | None,
+        typer.Option(
+            help="Pair store; default: the one it was trained on.",
+            metavar="STORE",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="RUN: val or test.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="val or test.", metavar="NAME", rich_help_panel=RUN)
+    ] = "val",
     lr_source: Annotated[
         str,
-        typer.Option(help="RUN: a degradation, or native; default: what it was trained on."),
+        typer.Option(
+            help="A degradation, or native; default: what it was trained on.",
+            metavar="SOURCE",
+            rich_help_panel=RUN,
+        ),
     ] = "",
-    device: Annotated[str, typer.Option(help="Of the network: auto, cpu, cuda.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Of the network: auto, cpu, cuda.", metavar="DEVICE", rich_help_panel=RUN
+        ),
+    ] = "auto",
     mpp: Annotated[
-        float | None, typer.Option(help="Resolution of the input, um per px, if not stated.")
+        float | None,
+        typer.Option(
+            help="Resolution of the input, um per px, if not stated.", metavar="UM_PER_PX"
+        ),
     ] = None,
 ) -> None:
     """Say where an output contradicts its input and, with a finer slide, what it invents or omits.

@@ -12,7 +12,8 @@ def command(
         int, typer.Option(min=1, help="Slide: at most this many 256-px patches.")
     ] = 1000,
     array: Annotated[
-        str | None, typer.Option(help="Store: image array, e.g. 40x. [default: the finest]")
+        str | None,
+        typer.Option(help="Store: image array, e.g. 40x. [default: the finest]", metavar="ARRAY"),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Store: threads that read ahead. [default: by cores]")

@@ -8,6 +8,7 @@ import typer
 
 from wsisr_cli.dask import Dask, runner
 from wsisr_cli.progress import console_reporter
+from wsisr_cli.usage import MORE
 
 if TYPE_CHECKING:
     from wsisr.building import BuildRequest
@@ -28,41 +29,89 @@ def command(
     ],
     manifest: Annotated[
         str | None,
-        typer.Option(help="Name (see `wsisr manifests list`) or YAML file; default: what fits."),
+        typer.Option(
+            help="Name (see `wsisr manifests list`) or YAML file; default: what fits.",
+            metavar="NAME|FILE",
+        ),
     ] = None,
     record: Annotated[
         Path | None,
-        typer.Option(help="record.json.gz of a store: rebuild just that, byte for byte."),
+        typer.Option(
+            help="record.json.gz of a store: rebuild just that, byte for byte.",
+            metavar="FILE",
+            rich_help_panel=MORE,
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The store to write.")] = Path(
-        "pairs.zarr"
-    ),
-    hr: Annotated[str | None, typer.Option(help="Magnification of HR, e.g. 40x.")] = None,
-    lr: Annotated[str | None, typer.Option(help="Magnifications of LR, e.g. 20x,10x.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The store to write.", metavar="STORE")
+    ] = Path("pairs.zarr"),
+    hr: Annotated[
+        str | None, typer.Option(help="Magnification of HR, e.g. 40x.", metavar="40x")
+    ] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="Magnifications of LR, e.g. 20x,10x.", metavar="20x,10x")
+    ] = None,
     mpp: Annotated[
-        float | None, typer.Option(help="Physical resolution of HR in um/px; resamples.")
+        float | None,
+        typer.Option(help="Physical resolution of HR in um/px; resamples.", metavar="UM_PER_PX"),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of an HR patch in HR pixels.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of an HR patch in HR pixels.", metavar="PX")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the manifest (`wsisr manifests show NAME` has them all), e.g. "
+            "tissue.min_fraction=0.7; repeatable.",
+        ),
+    ] = None,
     snap_tiles: Annotated[
         bool,
-        typer.Option("--snap-tiles", help="Grid: patches on the edges of the slide's own tiles."),
+        typer.Option(
+            "--snap-tiles",
+            help="Grid: patches on the edges of the slide's own tiles.",
+            rich_help_panel=MORE,
+        ),
     ] = False,
     icc: Annotated[
-        str | None, typer.Option(help="keep or srgb: convert LR and HR alike by the profile.")
+        str | None,
+        typer.Option(
+            help="keep or srgb: convert LR and HR alike by the profile.",
+            metavar="keep|srgb",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     native: Annotated[
         str | None,
-        typer.Option(help="prefer, evidence, require or never: stored levels as LR or made ones."),
+        typer.Option(
+            help="prefer, evidence, require or never: stored levels as LR or made ones.",
+            metavar="prefer|evidence|require|never",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     unchecked: Annotated[
         str | None,
-        typer.Option(help="refuse or accept slides that no second reader confirms (MRXS, BIF)."),
+        typer.Option(
+            help="refuse or accept slides that no second reader confirms (MRXS, BIF).",
+            metavar="refuse|accept",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     focal_plane: Annotated[
-        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+        int | None,
+        typer.Option(
+            min=1, help="Of several focal planes; default: the middle one.", rich_help_panel=MORE
+        ),
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(
+            help="Images of more than 8 bits: the sample value of white.",
+            metavar="VALUE",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
@@ -71,20 +120,33 @@ def command(
         Path | None,
         typer.Option(
             help="Copy each slide to this folder of a fast disk first, and remove it afterwards. "
-            "Slides at addresses always go this way (default: the temporary folder)."
+            "Slides at addresses always go this way (default: the temporary folder).",
+            metavar="FOLDER",
+            rich_help_panel=MORE,
         ),
     ] = None,
     dask: Dask = None,
     part: Annotated[
-        str | None, typer.Option(help="I/N: this run's share, e.g. 3/8 in a job array.")
+        str | None,
+        typer.Option(help="I/N: this run's share, e.g. 3/8 in a job array.", metavar="I/N"),
     ] = None,
     slide: Annotated[
-        list[str] | None, typer.Option(help="This slide alone, by id or file name; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="This slide alone, by id or file name; repeatable.",
+            metavar="ID",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     phase: Annotated[
-        Phase | None, typer.Option(help="Do this phase alone; each can be run again, anywhere.")
+        Phase | None,
+        typer.Option(
+            help="Do this phase alone; each can be run again, anywhere.", rich_help_panel=MORE
+        ),
     ] = None,
-    finish: Annotated[bool, typer.Option("--finish", help="Short for --phase finish.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Short for --phase finish.", rich_help_panel=MORE)
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan per slide and build nothing.")
     ] = False,
@@ -93,7 +155,9 @@ def command(
     ] = False,
     mpp_override: Annotated[
         Path | None,
-        typer.Option(help="CSV with slide and any of mpp, patient, group, label, split."),
+        typer.Option(
+            help="CSV with slide and any of mpp, patient, group, label, split.", metavar="CSV"
+        ),
     ] = None,
     patient_from: Annotated[
         str | None,
@@ -101,19 +165,35 @@ def command(
             metavar="folder|REGEX",
             help="Where file names say the patient: the slide's folder, or a group of a regular "
             "expression in its path.",
+            rich_help_panel=MORE,
         ),
     ] = None,
     patient_key: Annotated[
         Path | None,
-        typer.Option(help="Key of patient pseudonyms; default: your own, made at first need."),
+        typer.Option(
+            help="Key of patient pseudonyms; default: your own, made at first need.",
+            metavar="FILE",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     private_ids: Annotated[
-        bool, typer.Option("--private-ids", help="Slide ids are pseudonyms too; no file is named.")
+        bool,
+        typer.Option(
+            "--private-ids",
+            help="Slide ids are pseudonyms too; no file is named.",
+            rich_help_panel=MORE,
+        ),
     ] = False,
-    codec: Annotated[str | None, typer.Option(help="raw (default), small, zstd or slide.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="raw (default), small, zstd or slide.", metavar="NAME")
+    ] = None,
     scale_counts: Annotated[
         float,
-        typer.Option(help="All counts of the manifest times this, e.g. 0.01 for a trial."),
+        typer.Option(
+            help="All counts of the manifest times this, e.g. 0.01 for a trial.",
+            metavar="FACTOR",
+            rich_help_panel=MORE,
+        ),
     ] = 1.0,
 ) -> None:
     """Build aligned LR-HR pairs from slides. Run the same command again to resume.
@@ -122,6 +202,7 @@ def command(
     2 nothing usable; 130 interrupted.
     """
     from wsisr.building import BuildRequest
+    from wsisr.building.manifest import assigned
     from wsisr.building.staging import opened_source
     from wsisr.errors import BuildError
     from wsisr.host import usable_cores
@@ -140,9 +221,14 @@ def command(
             "unchecked": unchecked,
             "focal_plane": focal_plane,
             "white": white,
+            "patient_from": patient_from,
         }.items()
         if value is not None
     }
+    for key, value in assigned(set_ or ()).items():
+        if key in overrides:
+            raise typer.BadParameter(f"--set {key} and --{key.replace('_', '-')} say the same.")
+        overrides[key] = value
     url = url_of(source)
     if dask is not None:  # workers have folders of their own
         source, output = source if url else source.absolute(), output.absolute()
@@ -158,7 +244,6 @@ def command(
         phase="finish" if finish else phase.value if phase else None,
         overwrite=overwrite,
         mpp_override=mpp_override,
-        patient_from=patient_from,
         patient_key=patient_key,
         private_ids=private_ids,
         codec=codec,

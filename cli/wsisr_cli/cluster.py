@@ -27,7 +27,8 @@ def slurm(
     hours: Hours = 4.0,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs of each job.")] = 0,
     sbatch: Annotated[
-        list[str] | None, typer.Option(help="A further option of sbatch; repeatable.")
+        list[str] | None,
+        typer.Option(help="A further option of sbatch; repeatable.", metavar="OPTION"),
     ] = None,
 ) -> None:
     """A script for `bash` that submits a command: wsisr cluster slurm build-pairs study/ -o x.
@@ -66,9 +67,9 @@ def _command(context: typer.Context) -> tuple[list[str], dict[str, Any]]:
     if not words:
         raise typer.BadParameter("name the command last, e.g. build-pairs study/ -o pairs.zarr")
     root: Any = context.find_root()
-    if words[0] not in root.command.commands:
+    command: Any = root.command.get_command(root, words[0])
+    if command is None:
         raise ConfigError(f"{words[0]} is no command of wsisr.")
-    command = root.command.commands[words[0]]
     given: dict[str, Any] = command.make_context(words[0], words[1:], parent=root).params
     own = ("part", "slide", "phase", "finish", "dry_run", "overwrite", "record", "dask")
     for name in own:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsisr_cli.usage import MORE
+
 if TYPE_CHECKING:
     from wsisr.runners import Runner
 
@@ -14,6 +16,7 @@ Dask = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
+        rich_help_panel=MORE,
         help="Work on a Dask cluster: tcp://host:port, tls://host:port, or local[:N].",
     ),
 ]

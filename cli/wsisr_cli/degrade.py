@@ -13,8 +13,9 @@ app = typer.Typer(
 )
 
 _KIND = typer.Option(
+    metavar="NAME|FILE",
     help="Degradation: a name (wsisr degrade list), e.g. iste, realesrgan2:mild, "
-    "'optics:na=0.3,defocus_um=0..2+sensor+jpeg:quality=80', or a fitted scanner.json."
+    "'optics:na=0.3,defocus_um=0..2+sensor+jpeg:quality=80', or a fitted scanner.json.",
 )
 
 
@@ -24,16 +25,23 @@ def apply(
     kind: Annotated[str, _KIND],
     scale: Annotated[float, typer.Option(help="HR over LR, at least 1; real scales for images.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="LR image (PNG, TIFF), or the new store.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="LR image (PNG, TIFF), or the new store.", metavar="FILE|STORE"
+        ),
     ],
     hr: Annotated[
-        str | None, typer.Option(help="Store: array to degrade; the finest by default.")
+        str | None,
+        typer.Option(help="Store: array to degrade; the finest by default.", metavar="ARRAY"),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Store: name of the new array.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Store: name of the new array.", metavar="ARRAY")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
     white: Annotated[
-        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
     ] = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
     plugin: Plugins = None,
@@ -72,13 +80,19 @@ def apply(
 @app.command("fit")
 def fit(
     store: Annotated[Path, typer.Argument(help="A pair store with registered, native LR.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Profile, e.g. scanner.json.")],
-    hr: Annotated[str | None, typer.Option(help="HR array; the finest by default.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Profile, e.g. scanner.json.", metavar="FILE.json"),
+    ],
+    hr: Annotated[
+        str | None, typer.Option(help="HR array; the finest by default.", metavar="ARRAY")
+    ] = None,
     lr: Annotated[
-        str | None, typer.Option(help="LR array; the coarsest native one by default.")
+        str | None,
+        typer.Option(help="LR array; the coarsest native one by default.", metavar="ARRAY"),
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Split to fit on; never the one to be tested.")
+        str, typer.Option(help="Split to fit on; never the one to be tested.", metavar="NAME")
     ] = "train",
     pairs: Annotated[int, typer.Option(help="Pairs to read; a third of them only scores.")] = 24,
 ) -> None:
@@ -108,16 +122,20 @@ def compare(
         Path | None, typer.Argument(metavar="[PROFILE]", help="Another scanner's profile.")
     ] = None,
     kinds: Annotated[
-        str, typer.Option(help="Store: degradations separated by spaces.")
+        str, typer.Option(help="Store: degradations separated by spaces.", metavar="NAMES")
     ] = "bicubic area gaussian iste optics",
-    hr: Annotated[str | None, typer.Option(help="HR array; the finest by default.")] = None,
-    lr: Annotated[
-        str | None, typer.Option(help="LR array; the coarsest native one by default.")
+    hr: Annotated[
+        str | None, typer.Option(help="HR array; the finest by default.", metavar="ARRAY")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to look at.")] = "train",
+    lr: Annotated[
+        str | None,
+        typer.Option(help="LR array; the coarsest native one by default.", metavar="ARRAY"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to look at.", metavar="NAME")] = "train",
     pairs: Annotated[int, typer.Option(help="Pairs to read.")] = 8,
     picture: Annotated[
-        Path | None, typer.Option(help="PNG of one pair: native, then each simulation.")
+        Path | None,
+        typer.Option(help="PNG of one pair: native, then each simulation.", metavar="FILE.png"),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

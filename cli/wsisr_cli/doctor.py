@@ -1,11 +1,16 @@
 """`wsisr doctor`: is this machine, this slide, this GPU fit for what is asked of it?"""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsisr_cli.plugins import Plugins, use
+
+if TYPE_CHECKING:
+    from wsisr.checkup.doctor import Check
 
 
 def command(
@@ -23,14 +28,20 @@ def command(
         float, typer.Option(min=0.01, help="Of --gpu; a report that is there is gone on with.")
     ] = 10.0,
     device: Annotated[
-        str | None, typer.Option(help="Of --gpu: auto, cpu, cuda, cuda:1 or mps. [default: auto]")
+        str | None,
+        typer.Option(
+            help="Of --gpu: auto, cpu, cuda, cuda:1 or mps. [default: auto]", metavar="DEVICE"
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Of --gpu: a network; repeatable. [default: all]")
+        list[str] | None,
+        typer.Option(help="Of --gpu: a network; repeatable. [default: all]", metavar="NAME"),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Of --gpu. [default: recommended on a GPU, tiny without one]"),
+        typer.Option(
+            help="Of --gpu. [default: recommended on a GPU, tiny without one]", metavar="NAME"
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -45,11 +56,22 @@ def command(
     from wsisr.checkup.doctor import Status, examine
 
     worst = Status.PASS
-    for check in examine(output or Path(), slide):
+    for check in chain(examine(output or Path(), slide), _gpu()):
         typer.echo(check.line())
         if check.status is Status.FAIL or worst is Status.PASS:
             worst = check.status if check.status is not Status.PASS else worst
     raise typer.Exit(2 if worst is Status.FAIL else 0)
+
+
+def _gpu() -> Iterator["Check"]:
+    from wsisr.checkup.doctor import Check, Status
+
+    try:
+        from wsisr.device import found_here
+    except ImportError:
+        return  # that torch is missing was said
+    said, fix = found_here()
+    yield Check(name="gpu", status=Status.WARN if fix else Status.PASS, detail=said, fix=fix)
 
 
 def _prove(

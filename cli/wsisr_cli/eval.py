@@ -8,93 +8,124 @@ import typer
 from wsisr_cli.dask import Dask, runner
 from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
+from wsisr_cli.usage import MORE
 
 
 def command(
     scales: Annotated[
         str,
         typer.Option(
-            help="HR over LR, separated by commas; from 1; real scales too, e.g. 2,3,4,6,8."
+            help="HR over LR, separated by commas; from 1; real scales too, e.g. 2,3,4,6,8.",
+            metavar="NUMBERS",
         ),
     ] = "2,3,4,6,8",
     model: Annotated[
         list[str] | None,
         typer.Option(
             help="A run's folder or name, a saved model, a file of weights, or bicubic; repeat. "
-            "All runs below --runs by default. Bicubic is always there."
+            "All runs below --runs by default. Bicubic is always there.",
+            metavar="MODEL",
         ),
     ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
             help="SR pictures that another program made from LR of wsisr export: NAME=FOLDER, or "
-            "NAME@ARRAY=FOLDER where the store has several LR; repeat for several."
+            "NAME@ARRAY=FOLDER where the store has several LR; repeat for several.",
+            metavar="NAME=FOLDER",
+            rich_help_panel=MORE,
         ),
     ] = None,
-    data: Annotated[Path, typer.Option(help="Pair store, also s3://...")] = Path("pairs.zarr"),
-    runs: Annotated[Path, typer.Option(help="Folder of training runs.")] = Path("runs"),
+    data: Annotated[Path, typer.Option(help="Pair store, also s3://...", metavar="STORE")] = Path(
+        "pairs.zarr"
+    ),
+    runs: Annotated[Path, typer.Option(help="Folder of training runs.", metavar="FOLDER")] = Path(
+        "runs"
+    ),
     split: Annotated[
-        str, typer.Option(help="test; val is stamped, since models were chosen on it.")
+        str,
+        typer.Option(help="test; val is stamped, since models were chosen on it.", metavar="NAME"),
     ] = "test",
     lr_source: Annotated[
         str,
         typer.Option(
             help="auto: simulated LR at every scale, and native LR where the store has it; native; "
-            "simulated; the name of an array; or a degradation (wsisr degrade list)."
+            "simulated; the name of an array; or a degradation (wsisr degrade list).",
+            metavar="SOURCE",
         ),
     ] = "auto",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path(
-        "eval"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of results.", metavar="FOLDER")
+    ] = Path("eval"),
     protocol: Annotated[
         list[str] | None,
         typer.Option(
             help="wsisr, hat-y, liif-rgb, pirm, mihatp, iste, swdnet, cwtnet or masrnet; repeat "
-            "for several. The first one is the headline. Default: wsisr."
+            "for several. The first one is the headline. Default: wsisr.",
+            metavar="NAME",
         ),
     ] = None,
     metrics: Annotated[
         str,
         typer.Option(
             help="More scores, separated by commas: ms-ssim, lpips-alex, lpips-vgg, dists, niqe, "
-            "sharpness, spectrum, colour."
+            "sharpness, spectrum, colour.",
+            metavar="NAMES",
         ),
     ] = "",
     self_ensemble: Annotated[
-        bool, typer.Option(help="Average over the eight turns and mirrors of the input.")
+        bool,
+        typer.Option(
+            help="Average over the eight turns and mirrors of the input.", rich_help_panel=MORE
+        ),
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(help="At most so many patches, spread over the split.")
+        int | None,
+        typer.Option(help="At most so many patches, spread over the split.", metavar="N"),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; cuda:0,cuda:1 or all: several.")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda or cuda:N; cuda:0,cuda:1 or all: several.", metavar="DEVICE"
+        ),
     ] = "auto",
     precision: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of inference.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option(help="Of inference.", rich_help_panel=MORE),
     ] = "float32",
     tile: Annotated[
         str,
         typer.Option(
             help="auto: the tiles of wsisr upscale, whose pixels are scored; LR px: tiles of that "
-            "side; off: whole images, as papers evaluate."
+            "side; off: whole images, as papers evaluate.",
+            metavar="auto|PX|off",
+            rich_help_panel=MORE,
         ),
     ] = "auto",
     weights_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder with weights of LPIPS and DISTS: those that it has are scored."),
+        typer.Option(
+            help="Folder with weights of LPIPS and DISTS: those that it has are scored.",
+            metavar="FOLDER",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
             help="Encoder (TorchScript or ONNX) for FID and KID. A TorchScript file is a program "
-            "that runs with your rights: take it from whom you trust."
+            "that runs with your rights: take it from whom you trust.",
+            metavar="FILE",
+            rich_help_panel=MORE,
         ),
     ] = None,
     features_input: Annotated[
         str,
         typer.Option(
             help="What the encoder is fed with: side in px or same, and imagenet, half, unit or "
-            "uint8."
+            "uint8.",
+            metavar="SIDE,SCALING",
+            rich_help_panel=MORE,
         ),
     ] = "224,imagenet",
     task: Annotated[
@@ -102,12 +133,17 @@ def command(
         typer.Option(
             help="What a reference finds in every model's output, in bicubic and in HR itself: "
             "nuclei, glands or classes (the folder tasks/NAME of wsisr train --task), a folder, "
-            "or nuclei=NAME of a --plugin's function; repeat for several."
+            "or nuclei=NAME of a --plugin's function; repeat for several.",
+            metavar="KIND",
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="With --task: folder of the labelled images; repeatable."),
+        typer.Option(
+            help="With --task: folder of the labelled images; repeatable.",
+            metavar="FOLDER",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     whole: Annotated[
         bool,
@@ -126,18 +162,33 @@ def command(
     ] = None,
     reference: Annotated[
         Literal["none", "oracle", "oracle-updown"],
-        typer.Option(help="oracle: CWT-Net is also fed from HR; no table counts that."),
+        typer.Option(
+            help="oracle: CWT-Net is also fed from HR; no table counts that.", rich_help_panel=MORE
+        ),
     ] = "none",
-    seed: Annotated[int, typer.Option(help="Of random degradations.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of random degradations.", rich_help_panel=MORE)] = 0,
     figures: Annotated[
-        int, typer.Option(help="Example sheets per model and column (best, median, worst), 0-3.")
+        int,
+        typer.Option(
+            help="Example sheets per model and column (best, median, worst), 0-3.",
+            rich_help_panel=MORE,
+        ),
     ] = 3,
-    cost: Annotated[bool, typer.Option(help="Measure parameters, GMAC, memory and time.")] = True,
+    cost: Annotated[
+        bool, typer.Option(help="Measure parameters, GMAC, memory and time.", rich_help_panel=MORE)
+    ] = True,
     allow_leak: Annotated[
-        bool, typer.Option(help="Go on with models that have seen test patients; stamps LEAKY.")
+        bool,
+        typer.Option(
+            help="Go on with models that have seen test patients; stamps LEAKY.",
+            rich_help_panel=MORE,
+        ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option(help="Replace results of other settings in the output folder.")
+        bool,
+        typer.Option(
+            help="Replace results of other settings in the output folder.", rich_help_panel=MORE
+        ),
     ] = False,
     dask: Dask = None,
     plugin: Plugins = None,

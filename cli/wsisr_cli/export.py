@@ -15,6 +15,7 @@ def command(
         str,
         typer.Option(
             "--to",
+            metavar="FORMAT",
             help="png (BasicSR folders, imagefolder), huggingface, webdataset, hdf5, lmdb "
             "(BasicSR's) or geojson (places, for QuPath).",
         ),

@@ -8,32 +8,45 @@ import typer
 
 def command(
     path: Annotated[
-        Path, typer.Argument(help="A slide, a folder of slides, or a store (also s3://...).")
+        Path,
+        typer.Argument(help="A slide, a folder of slides, a run, or a store (also s3://...)."),
     ],
     backend: Annotated[
-        str | None, typer.Option(help="direct, dicom, tiffslide, openslide or image.")
+        str | None,
+        typer.Option(help="direct, dicom, tiffslide, openslide or image.", metavar="NAME"),
     ] = None,
-    mpp: Annotated[float | None, typer.Option(help="Resolution override in um/px.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution override in um/px.", metavar="UM_PER_PX")
+    ] = None,
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
     ] = None,
 ) -> None:
-    """Describe a slide (resolution, levels, quirks) or a store (contents, funnel, alignment)."""
+    """Describe a slide (resolution, levels, quirks), a store (contents, alignment) or a run."""
     from wsisr.checkup.inspection import describe_alignment, describe_slide, slides_below
-    from wsisr.errors import StoreError, WsisrError
+    from wsisr.errors import ConfigError, StoreError, WsisrError
+    from wsisr.reporting.writing import kind_of
     from wsisr.store import describe_store
     from wsisr.store.object_files import url_of
-    from wsisr.store.summarise import is_store
 
-    if is_store(path):
+    kind = kind_of(path)
+    if kind == "store":
         typer.echo(describe_store(path))
         alignment = describe_alignment(path)
         if alignment:
             typer.echo(alignment)
         return
+    if kind == "run":
+        from wsisr.inference.opening import describe_trained, open_model
+
+        typer.echo(describe_trained(open_model(str(path))))
+        return
+    if kind is not None:
+        raise ConfigError(f"{path} holds no slides but results ({kind}): wsisr report {path}")
     if url := url_of(path):
         raise StoreError(
             f"{url}: no pair store lies there. Of addresses, inspect looks at stores; open one "

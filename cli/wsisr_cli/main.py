@@ -12,31 +12,45 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-COMMANDS: dict[str, str] = {
-    "build-pairs": "build_pairs",
-    "keep": "keep",
-    "inspect": "inspect",
-    "verify": "verify",
-    "export": "export",
-    "upload": "upload",
-    "doctor": "doctor",
-    "demo": "demo",
-    "bench": "bench",
-    "train": "train",
-    "eval": "eval",
-    "upscale": "upscale",
-    "audit": "audit",
-    "report": "report",
+from wsisr_cli.usage import Group, mount
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "From slides to results": {
+        "build-pairs": "build_pairs",
+        "train": "train",
+        "eval": "eval",
+        "upscale": "upscale",
+        "audit": "audit",
+        "report": "report",
+    },
+    "Stores and slides": {
+        "inspect": "inspect",
+        "verify": "verify",
+        "keep": "keep",
+        "export": "export",
+        "upload": "upload",
+        "tissue": "tissue",
+        "register": "register",
+        "degrade": "degrade",
+    },
+    "What is built in": {"manifests": "manifests", "models": "models", "study": "study"},
+    "This machine and others": {
+        "doctor": "doctor",
+        "demo": "demo",
+        "bench": "bench",
+        "cluster": "cluster",
+    },
 }
-"""Single commands: name -> module of this package with a function `command`."""
+"""Heading -> name -> module of this package with a function `command`, or with a Typer `app`."""
+_PLACES = {name: (heading, m) for heading, part in COMMANDS.items() for name, m in part.items()}
 
 URLS: dict[str, tuple[str, ...]] = {
     "build-pairs": ("",),
@@ -67,49 +81,57 @@ FLAGS = frozenset(
 
 INTERRUPTED = 130
 
-GROUPS: dict[str, str] = {
-    "manifests": "manifests",
-    "tissue": "tissue",
-    "register": "register",
-    "degrade": "degrade",
-    "models": "models",
-    "study": "study",
-    "cluster": "cluster",
-}
-"""Groups of commands: name -> module with a Typer `app`."""
+
+class Sentences(logging.Formatter):
+    """Warnings as sentences, and who says them where it is another library."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.levelno < logging.WARNING:
+            return f"{record.name}: {super().format(record)}"
+        library = record.name.partition(".")[0]
+        says = "" if library.startswith("wsisr") else f"{library} says: "
+        return f"wsisr: {record.levelname.lower()}: {says}{super().format(record)}"
 
 
-class _Commands(TyperGroup):
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """Python's own warnings, without the line of code that they are shown with."""
+    logging.getLogger("python").warning("%s (%s)", message, category.__name__)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import wsisr
+
+        typer.echo(wsisr.__version__)
+        raise typer.Exit
+
+
+class _Commands(Group):
     """The commands, each module imported when it is named: one run needs one of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        for name in (*COMMANDS, *GROUPS):
+        for name in _PLACES:
             self._mounted(name)
-        return [*COMMANDS, *GROUPS]
+        return list(_PLACES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in COMMANDS or cmd_name in GROUPS:
+        if cmd_name in _PLACES:
             return self._mounted(cmd_name)
         self.list_commands(ctx)  # what a misspelt name may have meant
         return None
 
     def _mounted(self, name: str) -> Any:
         if name not in self.commands:
+            heading, module = _PLACES[name]
             parent = _plain_typer()
-            if name in COMMANDS:
-                module = importlib.import_module(f"wsisr_cli.{COMMANDS[name]}")
-                parent.command(name)(module.command)
-            else:
-                module = importlib.import_module(f"wsisr_cli.{GROUPS[name]}")
-                parent.add_typer(module.app, name=name)
+            mount(parent, name, importlib.import_module(f"wsisr_cli.{module}"), heading)
             self.commands[name] = typer.main.get_group(parent).commands[name]
         return self.commands[name]
 
 
 def _plain_typer(**settings: Any) -> typer.Typer:
-    return typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **settings
-    )
+    # Plain text: panels of rich wrap paths and commands, which are then not to be copied.
+    return typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
 
 
 app = _plain_typer(
@@ -117,6 +139,7 @@ app = _plain_typer(
     cls=_Commands,
     help="Whole-slide images in, trustworthy super-resolution pairs, models and slides out.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -125,18 +148,15 @@ def _options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the log of the library.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
 ) -> None:
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    if version:
-        import wsisr
-
-        typer.echo(wsisr.__version__)
-        raise typer.Exit
+    handler = logging.StreamHandler()
+    handler.setFormatter(Sentences())
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
 
 
 def _refuse_remote_output(arguments: Sequence[str]) -> None:

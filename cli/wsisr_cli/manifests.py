@@ -32,7 +32,10 @@ def show(name: Annotated[str, typer.Argument(help="Name or YAML file.")]) -> Non
 def check(
     file: Annotated[Path, typer.Argument(help="YAML file, or the name of a built-in manifest.")],
     store: Annotated[
-        Path | None, typer.Option(help="A finished store: compare its counts with the expected.")
+        Path | None,
+        typer.Option(
+            help="A finished store: compare its counts with the expected.", metavar="STORE"
+        ),
     ] = None,
 ) -> None:
     """Whether a manifest is right, and what a build of it holds; with --store, whether one does.
@@ -69,16 +72,21 @@ def files_(
             "--list",
             help="The publisher's own list: checksums (md5sum, sha256sum), a GDC manifest, or the "
             "output of aws s3 ls --recursive.",
+            metavar="FILE",
         ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Files of the list whose path fits, e.g. '*images/*'; repeatable."),
+        typer.Option(
+            help="Files of the list whose path fits, e.g. '*images/*'; repeatable.",
+            metavar="PATTERN",
+        ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Compare this folder with the list; exit code 1 if something is missing."
+            help="Compare this folder with the list; exit code 1 if something is missing.",
+            metavar="FOLDER",
         ),
     ] = None,
     read: Annotated[

@@ -49,19 +49,24 @@ def show(
         float | None, typer.Option(help="Magnification, HR over LR. [default: 4]")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="paper, official, recommended or tiny.")
+        str, typer.Option(help="paper, official, recommended or tiny.", metavar="NAME")
     ] = "recommended",
     lr_px: Annotated[
-        int, typer.Option("--lr-px", min=1, help="Side of the LR input to count for, px.")
+        int,
+        typer.Option("--lr-px", min=1, help="Side of the LR input to count for, px.", metavar="PX"),
     ] = 48,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting to change: key=value; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting to change: key=value; repeatable.", metavar="KEY=VALUE"
+        ),
     ] = None,
     card: Annotated[
         list[str] | None,
         typer.Option(
             help="Estimate training on this card, or on that of a report of wsisr doctor --gpu; "
-            "repeatable. [default: one of 24, 40 and 80 GB]"
+            "repeatable. [default: one of 24, 40 and 80 GB]",
+            metavar="CARD",
         ),
     ] = None,
     plugin: Plugins = None,
@@ -96,23 +101,41 @@ def show(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="Weights that another program wrote.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write.", metavar="FOLDER")
+    ],
     model: Annotated[
         str | None,
-        typer.Option(help="The network, where the file's names are those of no known program."),
+        typer.Option(
+            help="The network, where the file's names are those of no known program.",
+            metavar="NAME",
+        ),
     ] = None,
     scale: Annotated[int | None, typer.Option(help="Its scale, likewise.")] = None,
-    preset: Annotated[str, typer.Option(help="Of a network given with --model.")] = "recommended",
+    preset: Annotated[
+        str, typer.Option(help="Of a network given with --model.", metavar="NAME")
+    ] = "recommended",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting that the file does not say: key=value; repeatable."),
+        typer.Option(
+            "--set",
+            help="A setting that the file does not say: key=value; repeatable.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     part: Annotated[
-        str | None, typer.Option(help="Which network of a file that holds several, e.g. netG_A.")
+        str | None,
+        typer.Option(
+            help="Which network of a file that holds several, e.g. netG_A.", metavar="KEY"
+        ),
     ] = None,
     range_: Annotated[
         int | None,
-        typer.Option("--range", help="1 or 255: largest value it was trained on, if not said."),
+        typer.Option(
+            "--range",
+            help="1 or 255: largest value it was trained on, if not said.",
+            metavar="1|255",
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -141,9 +164,14 @@ def import_(
 @app.command("export")
 def export(
     folder: Annotated[Path, typer.Argument(help="A saved model: config.json and its weights.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The ONNX file to write.", metavar="FILE.onnx")
+    ],
     lr_px: Annotated[
-        int, typer.Option("--lr-px", min=1, help="Side of the LR input that the file takes, px.")
+        int,
+        typer.Option(
+            "--lr-px", min=1, help="Side of the LR input that the file takes, px.", metavar="PX"
+        ),
     ] = 64,
     plugin: Plugins = None,
 ) -> None:

@@ -4,11 +4,14 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.usage import MORE
+
 Plugins = Annotated[
     list[str] | None,
     typer.Option(
         "--plugin",
         metavar="FILE.py|MODULE",
+        rich_help_panel=MORE,
         help="Networks, degradations, recipes of your own: a Python file or a module, which runs "
         "with your rights; repeatable.",
     ),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wsisr.progress import ProgressEvent, Reporter
+from wsisr.words import duration
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -57,19 +58,30 @@ class _Lines:
     def __init__(self) -> None:
         self.stage = ""
         self.last = 0.0
+        self.began, self.first = 0.0, 0
 
     def report(self, event: ProgressEvent) -> None:
         now = time.monotonic()
         if event.message:
             sys.stderr.write(event.message + "\n")
         finished = event.total and event.done >= event.total
-        if event.total and (
-            event.stage != self.stage or finished or now - self.last >= PLAIN_INTERVAL_S
-        ):
+        if event.total and event.stage != self.stage:
+            self.stage, self.last = event.stage, now - PLAIN_INTERVAL_S
+            # What an earlier run had done says nothing of how fast this one is.
+            self.began, self.first = now, event.done
+        if event.total and (finished or now - self.last >= PLAIN_INTERVAL_S):
             unit = f" {event.unit}s" if event.unit else ""
-            sys.stderr.write(f"{event.stage}: {event.done}/{event.total}{unit} {event.item}\n")
-            self.stage, self.last = event.stage, now
+            done = f"{event.stage}: {event.done}/{event.total}{unit}"
+            said = [done, event.item, self._left(now, event)]
+            sys.stderr.write(", ".join(part for part in said if part) + "\n")
+            self.last = now
         sys.stderr.flush()
+
+    def _left(self, now: float, event: ProgressEvent) -> str:
+        """How long the rest takes at the pace so far; empty where that is not known yet."""
+        made, rest = event.done - self.first, event.total - event.done
+        left = duration((now - self.began) / made * rest) if made > 0 and rest > 0 else None
+        return f"about {left} left" if left else ""
 
     def close(self) -> None:
         sys.stderr.flush()

@@ -21,15 +21,24 @@ def pair(
         int,
         typer.Option(min=1, help="HR pixels per LR pixel; 1: two scanners, or two focal planes."),
     ] = 4,
-    method: Annotated[str, typer.Option(help="subpixel, ncc-integer or affine.")] = "subpixel",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="subpixel, ncc-integer or affine.", metavar="subpixel|ncc-integer|affine"
+        ),
+    ] = "subpixel",
     any_orientation: Annotated[
         bool, typer.Option("--any-orientation", help="Also try flips and quarter turns of LR.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write an overlay (PNG) here.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write an overlay (PNG) here.", metavar="FILE.png"),
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(
+            help="Images of more than 8 bits: the sample value of white.", metavar="VALUE"
+        ),
     ] = None,
 ) -> None:
     """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
@@ -38,12 +47,8 @@ def pair(
 
     images = read_image(lr, white), read_image(hr, white)
     result = register_images(*images, scale, method, any_orientation)
-    typer.echo(
-        json.dumps(
-            {"orientation": result.orientation.name.lower(), **result.certificate.columns()},
-            indent=1,
-        )
-    )
+    turned = result.orientation.name.lower()
+    _print({"orientation": turned, **result.certificate.columns()})
     if output is not None:
         with staged_files(output.parent, output.name) as staged:
             save_picture(staged / output.name, result.figure)
@@ -54,7 +59,10 @@ def pair(
 def planes(
     images: Annotated[list[Path], typer.Argument(help="Focal planes of one field, in order.")],
     white: Annotated[
-        float | None, typer.Option(help="Images of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(
+            help="Images of more than 8 bits: the sample value of white.", metavar="VALUE"
+        ),
     ] = None,
 ) -> None:
     """Find every focal plane in the sharpest: shift in px, certificate and sharpness as JSON."""
@@ -63,7 +71,7 @@ def planes(
 
     found = register_planes([read_image(path, white) for path in images])
     rows = [{"file": path.name, **match.row()} for path, match in zip(images, found, strict=True)]
-    typer.echo(json.dumps(rows, indent=1))
+    _print(rows)
     raise typer.Exit(0 if all(row["verdict"] == "accept" for row in rows) else 1)
 
 
@@ -72,27 +80,38 @@ def scans(
     moving: Annotated[Path, typer.Argument(help="The coarse scan (LR).")],
     fixed: Annotated[Path, typer.Argument(help="The fine scan (HR) of the same glass.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the transform and the figures.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the transform and the figures.", metavar="FOLDER"
+        ),
     ] = Path("registration"),
     mpp_moving: Annotated[
-        float | None, typer.Option(help="Resolution of MOVING in um/px, if its file is wrong.")
+        float | None,
+        typer.Option(
+            help="Resolution of MOVING in um/px, if its file is wrong.", metavar="UM_PER_PX"
+        ),
     ] = None,
     mpp_fixed: Annotated[
-        float | None, typer.Option(help="Resolution of FIXED in um/px, if its file is wrong.")
+        float | None,
+        typer.Option(
+            help="Resolution of FIXED in um/px, if its file is wrong.", metavar="UM_PER_PX"
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(min=0, help="Patches to register as a proof.")] = 12,
     landmarks: Annotated[
         list[Path] | None,
         typer.Option(
             help="Landmarks: two files (MOVING's, then FIXED's; ANHIR, BIRL) or one with both "
-            "(ACROBAT, BIRL's list). Prints the target registration error."
+            "(ACROBAT, BIRL's list). Prints the target registration error.",
+            metavar="FILE",
         ),
     ] = None,
     beside: Annotated[
         list[str] | None,
         typer.Option(
             help="NAME=CSV: MOVING's landmarks as another tool (VALIS, DeeperHistReg) mapped "
-            "them, to be scored beside ours."
+            "them, to be scored beside ours.",
+            metavar="NAME=CSV",
         ),
     ] = None,
     focal_plane_moving: Annotated[
@@ -136,12 +155,18 @@ def scans(
             write_points(folder / "mapped-landmarks.csv", found.place(marks.moving))
         (folder / "transform.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
     summary = {**found.summary(), "samples": proof}
-    typer.echo(json.dumps({**summary, "landmarks": errors} if errors else summary, indent=1))
+    _print({**summary, "landmarks": errors} if errors else summary)
     if marks is not None:
         typer.echo("\n".join(report_lines(errors)), err=True)
         if marks.unpaired:
             typer.echo(f"{marks.unpaired} landmarks are in one image only: left out.", err=True)
     raise typer.Exit(0 if found.same_glass else 1)
+
+
+def _print(document: Any) -> None:
+    from wsisr.words import finite
+
+    typer.echo(json.dumps(finite(document), indent=1, allow_nan=False))
 
 
 def _named(texts: list[str]) -> dict[str, Path]:

@@ -21,6 +21,7 @@ def command(
             help="HTML file, or a folder for report.html. Default: pairs.report/report.html beside "
             "a store, report.html in a run's folder, index.html (as eval writes it) in an "
             "evaluation's.",
+            metavar="FILE.html|FOLDER",
         ),
     ] = None,
 ) -> None:

@@ -46,25 +46,32 @@ def show(name: Name) -> None:
 @app.command()
 def run(
     name: Name,
-    data: Annotated[Path, typer.Option(help="Pair store.")] = Path("pairs.zarr"),
+    data: Annotated[Path, typer.Option(help="Pair store.", metavar="STORE")] = Path("pairs.zarr"),
     budget: Annotated[
         Literal["tiny", "paper"],
         typer.Option(help="tiny: that it runs, in the title of all it makes; paper: days."),
     ] = "tiny",
     rows: Annotated[
-        str | None, typer.Option(help="Ids, comma-separated (wsisr study show); default: all.")
+        str | None,
+        typer.Option(help="Ids, comma-separated (wsisr study show); default: all.", metavar="IDS"),
     ] = None,
     part: Annotated[
         str | None,
-        typer.Option(help="I/N: train this share alone; run without --part evaluates."),
+        typer.Option(
+            help="I/N: train this share alone; run without --part evaluates.", metavar="I/N"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each row.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Test patches.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1.", metavar="DEVICE")
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder; default: studies/NAME-BUDGET."),
+        typer.Option(
+            "--output", "-o", help="Folder; default: studies/NAME-BUDGET.", metavar="FOLDER"
+        ),
     ] = None,
     plugin: Plugins = None,
 ) -> None:

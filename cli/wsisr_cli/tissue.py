@@ -21,30 +21,39 @@ def mask(
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="Folder for mask, overlay, GeoJSON and health."),
+        typer.Option(
+            "-o", "--output", help="Folder for mask, overlay, GeoJSON and health.", metavar="FOLDER"
+        ),
     ] = Path("tissue"),
     method: Annotated[
         Method,
         typer.Option(help="consensus: three cues, two votes. clam-like: saturation threshold."),
     ] = Method.CONSENSUS,
     um_per_px: Annotated[
-        float, typer.Option(help="Resolution of the mask in um per px.", min=1.0, max=64.0)
+        float,
+        typer.Option(
+            help="Resolution of the mask in um per px.", min=1.0, max=64.0, metavar="UM_PER_PX"
+        ),
     ] = 8.0,
     mpp: Annotated[
         float | None,
-        typer.Option(help="The slide's um per level-0 px, where the file is silent or wrong."),
+        typer.Option(
+            help="The slide's um per level-0 px, where the file is silent or wrong.",
+            metavar="UM_PER_PX",
+        ),
     ] = None,
     focal_plane: Annotated[
         int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
     ] = None,
     min_area_mm2: Annotated[
-        float, typer.Option(help="Drop pieces smaller than this, in mm2.", min=0.0)
+        float, typer.Option(help="Drop pieces smaller than this, in mm2.", min=0.0, metavar="MM2")
     ] = 0.02,
     max_hole_mm2: Annotated[
-        float, typer.Option(help="Fill holes up to this size, in mm2.", min=0.0)
+        float, typer.Option(help="Fill holes up to this size, in mm2.", min=0.0, metavar="MM2")
     ] = 0.5,
 ) -> None:
     """Write a slide's tissue as mask PNG, overlay PNG, GeoJSON for QuPath, and health numbers."""
@@ -86,11 +95,13 @@ def compare(
         typer.Option(help="Annotation file or folder: the share of tumour inside each mask."),
     ] = None,
     um_per_px: Annotated[
-        float | None, typer.Option(help="um per px of masks that do not say.")
+        float | None, typer.Option(help="um per px of masks that do not say.", metavar="UM_PER_PX")
     ] = None,
     sheet: Annotated[
         Path | None,
-        typer.Option(help="Write a PNG of where the masks disagree, worst slides first."),
+        typer.Option(
+            help="Write a PNG of where the masks disagree, worst slides first.", metavar="FILE.png"
+        ),
     ] = None,
 ) -> None:
     """Measure how far tissue masks agree: IoU, boundary within 50 um, tiles, lost lesion."""

@@ -8,52 +8,77 @@ import typer
 
 from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
+from wsisr_cli.usage import MORE
+
+TASK = "With --task"
 
 
 def command(
     model: Annotated[
-        str | None, typer.Option(help="Network, e.g. mihatp (see `wsisr models list`).")
+        str | None,
+        typer.Option(help="Network, e.g. mihatp (see `wsisr models list`).", metavar="NAME"),
     ] = None,
-    data: Annotated[Path, typer.Option(help="The pair store, also s3://...")] = Path("pairs.zarr"),
+    data: Annotated[
+        Path, typer.Option(help="The pair store, also s3://...", metavar="STORE")
+    ] = Path("pairs.zarr"),
     scale: Annotated[
         int | None,
-        typer.Option(help="HR over LR of a fixed-scale model. [default: 4]"),
+        typer.Option(help="HR over LR of a fixed-scale model. [default: 4]", metavar="N"),
     ] = None,
     preset: Annotated[
         str,
-        typer.Option(help="paper, official, recommended, tiny; auto: by whether there is a GPU."),
+        typer.Option(
+            help="paper, official, recommended, tiny; auto: by whether there is a GPU.",
+            metavar="NAME",
+        ),
     ] = "auto",
     lr_source: Annotated[
         str | None,
         typer.Option(
             help="native, a degradation (`wsisr degrade list`), or auto: native LR where the "
-            "store has the scale, else simulated. [default: auto]"
+            "store has the scale, else simulated. [default: auto]",
+            metavar="SOURCE",
         ),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="section.key=value, e.g. optim.lr=2e-4; repeatable."),
+        typer.Option(
+            "--set", help="section.key=value, e.g. optim.lr=2e-4; repeatable.", metavar="KEY=VALUE"
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file of any part of the configuration.")
+        Path | None,
+        typer.Option(help="YAML file of any part of the configuration.", metavar="FILE"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Run folder. [default: runs/MODEL-xSCALE]"),
+        typer.Option(
+            "--output", "-o", help="Run folder. [default: runs/MODEL-xSCALE]", metavar="FOLDER"
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, exactly.")
     ] = False,
     init_from: Annotated[
-        Path | None, typer.Option(help="A run, a saved model or foreign weights to start from.")
+        Path | None,
+        typer.Option(
+            help="A run, a saved model or foreign weights to start from.", metavar="MODEL"
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of all draws. [default: 0]")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of all draws. [default: 0]", rich_help_panel=MORE),
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1. [default: a GPU if there is one]")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1. [default: a GPU if there is one]", metavar="DEVICE"),
     ] = None,
     synthetic: Annotated[
-        bool, typer.Option("--synthetic", help="Time the model alone, on random batches.")
+        bool,
+        typer.Option(
+            "--synthetic", help="Time the model alone, on random batches.", rich_help_panel=MORE
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Two steps, a validation, and what the run will cost.")
@@ -62,48 +87,69 @@ def command(
         list[str] | None,
         typer.Option(
             help="With --dry-run: estimate memory and hours on this card, or on that of a report "
-            "of wsisr doctor --gpu; repeatable. [default: one of 24, 40 and 80 GB]"
+            "of wsisr doctor --gpu; repeatable. [default: one of 24, 40 and 80 GB]",
+            metavar="CARD",
+            rich_help_panel=MORE,
         ),
     ] = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the resolved configuration and stop.")
     ] = False,
     json_schema: Annotated[
-        bool, typer.Option("--json-schema", help="Print the configuration's JSON schema and stop.")
+        bool,
+        typer.Option(
+            "--json-schema",
+            help="Print the configuration's JSON schema and stop.",
+            rich_help_panel=MORE,
+        ),
     ] = False,
     plugin: Plugins = None,
     task: Annotated[
         str | None,
         typer.Option(
             help="nuclei, glands or classes: fit a reference for wsisr eval --task, in place of a "
-            "super-resolution model."
+            "super-resolution model.",
+            metavar="KIND",
+            rich_help_panel=TASK,
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        typer.Option(help="With --task: folder of the labelled images; repeatable."),
+        typer.Option(
+            help="Folder of the labelled images; repeatable.",
+            metavar="FOLDER",
+            rich_help_panel=TASK,
+        ),
     ] = None,
     images: Annotated[
         str,
         typer.Option(
-            help="With --task: what is learnt on. hr, or bicubic or a run: what it makes of LR at "
-            "--scale."
+            help="What is learnt on. hr, or bicubic or a run: what it makes of LR at --scale.",
+            metavar="SOURCE",
+            rich_help_panel=TASK,
         ),
     ] = "hr",
     split: Annotated[
-        str, typer.Option(help="With --task: whose images; several with commas.")
+        str,
+        typer.Option(
+            help="Whose images; several with commas.",
+            metavar="NAMES",
+            rich_help_panel=TASK,
+        ),
     ] = "train",
     folds: Annotated[
         int,
         typer.Option(
             min=0,
-            help="With --task: so many networks, each fitted without a part of the patients, so "
+            help="So many networks, each fitted without a part of the patients, so "
             "that all of them can be tested on.",
+            rich_help_panel=TASK,
         ),
     ] = 0,
-    runs: Annotated[Path, typer.Option(help="With --task: where --images finds a run.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path,
+        typer.Option(help="Where --images finds a run.", metavar="FOLDER", rich_help_panel=TASK),
+    ] = Path("runs"),
 ) -> None:
     """Train a super-resolution model on a pair store; with --task, a reference for a task."""
     from wsisr.errors import ConfigError

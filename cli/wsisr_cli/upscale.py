@@ -8,6 +8,7 @@ import typer
 from wsisr_cli.dask import Dask, runner
 from wsisr_cli.plugins import Plugins, use
 from wsisr_cli.progress import console_reporter
+from wsisr_cli.usage import MORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,12 @@ def command(
             "--output",
             "-o",
             help="OUT.ome.tiff or OUT.ome.zarr, a .png/.jpg of an image, or a folder.",
+            metavar="OUT",
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="A run, a saved model, a file of weights, or bicubic.")
+        str,
+        typer.Option(help="A run, a saved model, a file of weights, or bicubic.", metavar="MODEL"),
     ] = "bicubic",
     scale: Annotated[
         float | None,
@@ -36,36 +39,68 @@ def command(
     ] = None,
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Magnification to read, e.g. 10x; default: the finest level."),
+        typer.Option(
+            "--from",
+            help="Magnification to read, e.g. 10x; default: the finest level.",
+            metavar="10x",
+        ),
     ] = None,
     level_mpp: Annotated[
-        float | None, typer.Option(help="Resolution to read instead, um per px, e.g. 1.0.")
+        float | None,
+        typer.Option(
+            help="Resolution to read instead, um per px, e.g. 1.0.",
+            metavar="UM_PER_PX",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     mpp: Annotated[
-        float | None, typer.Option(help="Resolution of the finest level, um per px, if not stated.")
+        float | None,
+        typer.Option(
+            help="Resolution of the finest level, um per px, if not stated.", metavar="UM_PER_PX"
+        ),
     ] = None,
     region: Annotated[
-        str | None, typer.Option(help="Only this part: x,y,width,height in level-0 px.")
+        str | None,
+        typer.Option(
+            help="Only this part: x,y,width,height in level-0 px.", metavar="X,Y,WIDTH,HEIGHT"
+        ),
     ] = None,
     device: Annotated[
         str,
-        typer.Option(help="auto, cpu, cuda or cuda:N; several for a folder: cuda:0,cuda:1 or all."),
+        typer.Option(
+            help="auto, cpu, cuda or cuda:N; several for a folder: cuda:0,cuda:1 or all.",
+            metavar="DEVICE",
+        ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto (bfloat16 on a GPU), float32 or bfloat16.")
+        str,
+        typer.Option(
+            help="auto (bfloat16 on a GPU), float32 or bfloat16.",
+            metavar="auto|float32|bfloat16",
+            rich_help_panel=MORE,
+        ),
     ] = "auto",
     tile: Annotated[
-        str, typer.Option(help="Side of a tile in input px, or auto: from the free memory.")
+        str,
+        typer.Option(
+            help="Side of a tile in input px, or auto: from the free memory.", metavar="auto|PX"
+        ),
     ] = "auto",
     halo: Annotated[
         int | None,
-        typer.Option(help="Context around a tile in input px; default: what the model needs."),
+        typer.Option(
+            help="Context around a tile in input px; default: what the model needs.",
+            metavar="PX",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     pool: Annotated[
         str,
         typer.Option(
             help="What networks with global pooling pool over: local (the size of their training "
-            "crops around each pixel; tiles then give what the whole would) or tile."
+            "crops around each pixel; tiles then give what the whole would) or tile.",
+            metavar="local|tile",
+            rich_help_panel=MORE,
         ),
     ] = "local",
     compression: Annotated[
@@ -73,30 +108,50 @@ def command(
         typer.Option(
             help="jpeg, deflate (= lossless): open everywhere; zstd: not in every libvips; "
             "jpeg2000: not in OpenSlide; jpegxl: in tifffile and tiffslide alone. "
-            "Default: jpeg; an OME-Zarr is always zstd, DICOM jpeg or lossless (JPEG 2000)."
+            "Default: jpeg; an OME-Zarr is always zstd, DICOM jpeg or lossless (JPEG 2000).",
+            metavar="NAME",
         ),
     ] = None,
     quality: Annotated[
         int, typer.Option(help="Of lossy compression, 1-100; from 90 JPEG keeps full chroma.")
     ] = 90,
     part: Annotated[
-        str | None, typer.Option(help="I/N: this run's share of a folder, e.g. 3/8, one per GPU.")
+        str | None,
+        typer.Option(
+            help="I/N: this run's share of a folder, e.g. 3/8, one per GPU.",
+            metavar="I/N",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     mask: Annotated[
-        bool, typer.Option(help="Fill background by bicubic instead of the network.")
+        bool,
+        typer.Option(
+            help="Fill background by bicubic instead of the network.", rich_help_panel=MORE
+        ),
     ] = True,
     focal_plane: Annotated[
-        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
+        int | None,
+        typer.Option(
+            min=1, help="Of several focal planes; default: the middle one.", rich_help_panel=MORE
+        ),
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="Image of more than 8 bits: the sample value of white.")
+        float | None,
+        typer.Option(
+            help="Image of more than 8 bits: the sample value of white.",
+            metavar="VALUE",
+            rich_help_panel=MORE,
+        ),
     ] = None,
-    rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
+    rgb: Annotated[
+        bool, typer.Option("--rgb", help="Write RGB for a grey image too.", rich_help_panel=MORE)
+    ] = False,
     compare: Annotated[
         Path | None,
         typer.Option(
             help="A finer slide of the same glass (or the input itself): metrics by region, a "
-            "difference map and a viewer in OUT.compare/."
+            "difference map and a viewer in OUT.compare/.",
+            metavar="SLIDE",
         ),
     ] = None,
     audit: Annotated[

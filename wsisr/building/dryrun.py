@@ -21,6 +21,7 @@ from wsisr.errors import ManifestError
 from wsisr.magnification import magnification_name, nominal_magnification, parse_magnification
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Runner, Task
+from wsisr.words import counted, duration
 
 PROBE_PATCHES = 4
 PROBE_SLIDES = 3
@@ -67,9 +68,10 @@ def _describe(prepared: Prepared, report: Reporter, runner: Runner) -> PlanText:
         for slide_id, count in counts.items()
     }
     pairs, workers = sum(counts.values()), max(1, prepared.request.workers)
-    eta = "" if seconds is None else f", about {_duration(pairs * seconds / workers)} of extraction"
+    left = None if seconds is None else duration(pairs * seconds / workers)
+    eta = "" if left is None else f", about {left} of extraction"
     last = (
-        f"{pairs:,} pairs from {len(records)} slides ({len(errors)} fail), "
+        f"{counted(pairs, 'pair')} from {counted(len(records), 'slide')} ({len(errors)} fail), "
         f"{sum(sizes.values()) / 1e9:.2f} GB uncompressed{eta} with {workers} workers. Nothing was "
         "built; "
         + (
@@ -280,9 +282,3 @@ def _probe(record: ScanRecord, task: SlideTask, prepared: Prepared) -> float:
         for _ in source.read(record.reading, origins):
             pass
         return (time.perf_counter() - start) / len(origins)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,7 +5,6 @@ the PatientID of DICOM files; neither reads pixels. The user's table has the las
 """
 
 import csv
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from wsisr.slides import LeftOut, SlideSource
 from wsisr.slides.dicom_files import patient_id
 from wsisr.slides.discovery import folders_of
 from wsisr.slides.ids import short_forms, without_suffix
+from wsisr.words import nearest
 
 if TYPE_CHECKING:
     from wsisr.building.staging import Stage
@@ -371,9 +371,9 @@ def find_task(name: str, tasks: Sequence[SlideTask], where: str) -> SlideTask:
         ids = ", ".join(task.slide_id for task in fits)
         raise ManifestError(f"{where}: {name!r} fits several slides; use one of the ids {ids}.")
     names = [n for task in tasks for n in (task.slide_id, task.source.path.name)]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ManifestError(f"{where}: no slide is called {name!r}.{hint}")
+    near = nearest(name, names)
+    hint = f"; did you mean {near!r}?" if near else "."
+    raise ManifestError(f"{where}: no slide is called {name!r}{hint}")
 
 
 def _override(

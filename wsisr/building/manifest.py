@@ -6,7 +6,6 @@ manifest (after command-line overrides) is stored with the pairs; its hash is th
 a build.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable
@@ -35,6 +34,7 @@ from wsisr.building.manifest_parts import (
 )
 from wsisr.errors import ManifestError, WsisrError
 from wsisr.magnification import magnification_name, parse_magnification
+from wsisr.words import closest
 
 
 class Manifest(Strict):
@@ -69,6 +69,9 @@ class Manifest(Strict):
     degradation: str = Field("bicubic", pattern=r"^[a-z0-9][A-Za-z0-9_:.,=+-]*$")
     """What training and evaluation simulate LR with where the user does not say."""
     seed: int = Field(0, ge=0, lt=2**63)
+    patient_from: str | None = None
+    """Where file names say the patient: `folder` (the slide's own), or a regular expression of
+    which a group in the slide's path is the patient."""
     tissue: TissueRule = TissueRule()
     sampling: Sampling = Sampling()
     labels: Labels = Labels()
@@ -236,6 +239,7 @@ _LATER_SETTINGS: dict[str, Any] = {
     "unchecked": "refuse",
     "focal_plane": None,
     "white": None,
+    "patient_from": None,
     "labels.synonyms": {},
     "tissue.clam": None,
     "sampling.snap_tiles": False,
@@ -293,11 +297,9 @@ def load_manifest(name_or_file: str | Path, overrides: dict[str, Any] | None = N
     if str(name_or_file) in manifest_names():
         path = manifest_folder() / f"{name_or_file}.yaml"
     elif path.suffix not in (".yaml", ".yml") and not path.exists():
-        near = difflib.get_close_matches(str(name_or_file), manifest_names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ManifestError(
-            f"There is no manifest {str(name_or_file)!r}.{hint} Built in are: "
-            f"{', '.join(manifest_names())}; or give the path of a .yaml file."
+            f"There is no manifest {str(name_or_file)!r}; "
+            f"{closest(str(name_or_file), manifest_names())} Or give the path of a .yaml file."
         )
     elif path.is_dir():
         raise ManifestError(
@@ -320,6 +322,28 @@ def load_manifest(name_or_file: str | Path, overrides: dict[str, Any] | None = N
             body.pop("expect", None)
         _set(body, key.split("."), value)
     return parse_manifest(body, str(path))
+
+
+def assigned(texts: Iterable[str]) -> dict[str, Any]:
+    """Keys and values of ``key=value`` texts, as YAML reads the values: ``tissue.method=clam``.
+
+    Raises
+    ------
+    ManifestError
+        A text without a key or a sign, or a key given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if not key or not sign:
+            raise ManifestError(f"--set {text}: write key=value, e.g. tissue.min_fraction=0.7.")
+        if key in found:
+            raise ManifestError(f"--set {key} is given twice.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value  # a regular expression, say
+    return found
 
 
 def parse_manifest(body: dict[str, Any], where: str = "manifest") -> Manifest:
@@ -360,6 +384,4 @@ def _explain(item: Any) -> str:
         options = (field.annotation, *get_args(field.annotation)) if field else ()
         known = next((o for o in options if hasattr(o, "model_fields")), None)
     names = list(known.model_fields) if known is not None else []
-    near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return f"unknown key {place!r}: {hint}"
+    return f"unknown key {place!r}; {closest(str(item['loc'][-1]), names)}"

@@ -67,9 +67,8 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
         name
         for name, given in (
             ("--manifest", request.manifest),
-            ("--hr, --lr, --mpp, --size, --snap-tiles and --icc", request.overrides),
+            ("--set and the options of the manifest", request.overrides),
             ("--mpp-override", request.mpp_override),
-            ("--patient-from", request.patient_from),
             ("--part", request.part),
             ("--slide", request.slides),
             ("--phase", request.phase),

@@ -69,8 +69,6 @@ class BuildRequest:
         Replace an existing store.
     mpp_override : Path or None
         The user's table (`wsisr.building.layout.apply_overrides`).
-    patient_from : str or None
-        ``"folder"`` or a regular expression (`wsisr.selection.patients.PatientRule`).
     patient_key : Path or None
         The key of the pseudonyms; None: the user's own.
     private_ids : bool
@@ -95,7 +93,6 @@ class BuildRequest:
     phase: Phase | None = None
     overwrite: bool = False
     mpp_override: Path | None = None
-    patient_from: str | None = None
     patient_key: Path | None = None
     private_ids: bool = False
     codec: str | None = None
@@ -189,7 +186,7 @@ def prepare(request: BuildRequest) -> Prepared:
     manifest = manifest.scaled(request.scale_counts)
     kind = source_kind(manifest)
     layout = layout or kind.list(request.source, manifest)
-    rule = None if request.patient_from is None else PatientRule(request.patient_from)
+    rule = None if manifest.patient_from is None else PatientRule(manifest.patient_from)
     pseudonyms = pseudonyms_of(request.patient_key)
     tasks = find_patients(layout.tasks, rule, pseudonyms)
     stage = stage_of(request)

@@ -8,12 +8,13 @@ from typing import Any
 from wsisr.building.layout import Layout
 from wsisr.building.manifest import Manifest
 from wsisr.files import replace_file
-from wsisr.selection.patients import WORDS, PatientSource
+from wsisr.selection.patients import WORDS
 from wsisr.store import PairStore
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_STEPS
 from wsisr.store.summarise import overrides_of, patient_sources
 from wsisr.tables import csv_lines
+from wsisr.words import counted
 
 FUNNEL_WORDS = {
     "candidates": "candidates",
@@ -88,7 +89,8 @@ class BuildSummary:
             return f"No slide could be used, so no store was made ({table}). {self._first()}"
         counts = ", ".join(f"{name} {count:,}" for name, count in self.pairs.items())
         total = sum(self.pairs.values())
-        lines = [f"{self.store}: {total:,} pairs ({counts}) from {self.slides} slides."]
+        made = f"{counted(total, 'pair')} ({counts}) from {counted(self.slides, 'slide')}"
+        lines = [f"{self.store}: {made}."]
         lines += [f"Warning: {text}" for text in self.warnings]
         for kind, what in ((False, "failed"), (True, "gave nothing")):
             if count := sum((f.kind == NOTHING) is kind for f in self.failures):
@@ -105,7 +107,11 @@ class BuildSummary:
         if not self.failures:
             return "No slide gave a pair; summary.md has the funnel of each."
         first = min(self.failures, key=lambda failure: failure.slide_id)
-        more = f" ({len(self.failures) - 1} more slides in the table)" if self.failures[1:] else ""
+        more = (
+            f" ({counted(len(self.failures) - 1, 'more slide')} in the table)"
+            if self.failures[1:]
+            else ""
+        )
         return f"{about(first.error, first.path, first.slide_id)}{more}"
 
 
@@ -167,8 +173,8 @@ def summary_text(
     lines = [
         f"# {store.path.name}",
         "",
-        f"{sum(pairs.values()):,} pairs from {len(store.slides)} slides; "
-        f"{sum(f.kind != NOTHING for f in failures)} slides failed, "
+        f"{counted(sum(pairs.values()), 'pair')} from {counted(len(store.slides), 'slide')}; "
+        f"{counted(sum(f.kind != NOTHING for f in failures), 'slide')} failed, "
         f"{sum(f.kind == NOTHING for f in failures)} gave nothing.",
         "",
         f"- Source: {layout.sentence}",
@@ -212,7 +218,11 @@ def summary_text(
 
 def _patients(store: PairStore) -> list[str]:
     """How patients are known."""
-    known = [f"{n} {WORDS[PatientSource(name)]}" for name, n in patient_sources(store).items()]
+    words: dict[str, str] = {str(source): text for source, text in WORDS.items()}
+    known = [
+        f"{n} {words.get(name, f'by {name} (of another version of wsisr)')}"
+        for name, n in patient_sources(store).items()
+    ]
     return [f"- Patients: of the slides {', '.join(known)}"] if known else []
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from wsisr.building.manifest import load_manifest, manifest_names
 from wsisr.errors import WsisrError
-from wsisr.host import usable_cores
+from wsisr.host import available_bytes, installed_version, usable_cores
 from wsisr.magnification import nominal_magnification
 from wsisr.slides import colour_check, open_slide
 
@@ -65,6 +65,14 @@ MODULES = (
 )
 
 
+OPENCV = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python-headless",
+    "opencv-contrib-python",
+)
+
+
 def examine(folder: Path, slide: Path | None = None) -> Iterator[Check]:
     """All checks, in order, as they are done.
 
@@ -78,11 +86,13 @@ def examine(folder: Path, slide: Path | None = None) -> Iterator[Check]:
     yield _python()
     for module, package in MODULES:
         yield _module(module, package)
+    yield _opencv()
     yield _torch()
     yield _guard("small codec", _small_codec, "reinstall imagecodecs and wsisr")
     yield _guard("manifests", _manifests, "reinstall wsisr")
     yield _disk(folder)
     yield _cores()
+    yield _memory()
     if slide is not None:
         yield from _slide(slide)
 
@@ -105,6 +115,32 @@ def _module(module: str, package: str) -> Check:
     return Check(
         name=module, status=Status.PASS, detail=str(getattr(loaded, "__version__", "imported"))
     )
+
+
+def _opencv() -> Check:
+    """All distributions of OpenCV write the same folder, the last one over the others."""
+    there = [name for name in OPENCV if installed_version(name) is not None]
+    if len(there) < 2:
+        return Check(name="opencv", status=Status.PASS, detail=there[0] if there else "unknown")
+    kept = OPENCV[0] if OPENCV[0] in there else there[0]
+    return Check(
+        name="opencv",
+        status=Status.FAIL,
+        detail=f"{' and '.join(there)} are installed into one folder, each over the other's files",
+        fix=f"pip uninstall -y {' '.join(there)} && pip install {kept}=={installed_version(kept)}",
+    )
+
+
+def _memory() -> Check:
+    free = available_bytes() / 1e9
+    if free < 4:
+        return Check(
+            name="memory",
+            status=Status.WARN,
+            detail=f"{free:.1f} GB can be taken",
+            fix="build with fewer --workers (0.5 to 1 GB each), upscale with a smaller --tile",
+        )
+    return Check(name="memory", status=Status.PASS, detail=f"{free:.0f} GB can be taken")
 
 
 def _torch() -> Check:

@@ -103,10 +103,10 @@ def _place(transform: LevelTransform, info: SlideInfo) -> str:
     if not transform.measured:
         return f"place {transform.diagnosis}"
     x, y = transform.shift_px(transform.width_px / 2, transform.height_px / 2)
-    um = info.mpp.value if info.mpp is not None else float("nan")
+    um = "" if info.mpp is None else f" = ({x * info.mpp.value:+.3f}, {y * info.mpp.value:+.3f}) um"
     after = (x - round(x), y - round(y))
     return (
-        f"place ({x:+.3f}, {y:+.3f}) px = ({x * um:+.3f}, {y * um:+.3f}) um of level 0 "
+        f"place ({x:+.3f}, {y:+.3f}) px{um} of level 0 "
         f"(after whole pixels {after[0]:+.3f}, {after[1]:+.3f}), rms {transform.rms_px:.3f} px "
         f"over {transform.places} places: {transform.diagnosis}"
     )

@@ -6,4 +6,10 @@ from wsisr.degradation.modifiers import Jpeg  # isort: skip
 from wsisr.degradation.fitted import Fitted  # isort: skip
 from wsisr.degradation.mix import Mix  # isort: skip
 
-__all__ = ["Bicubic", "Fitted", "Jpeg", "Mix", "RealEsrgan2"]
+__all__ = [
+    "Bicubic",
+    "Fitted",
+    "Jpeg",
+    "Mix",
+    "RealEsrgan2",
+]

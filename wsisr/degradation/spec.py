@@ -14,7 +14,6 @@ JPEG); where none of them samples, bicubic does. Of several degradations, ``"bic
 each sample draws one (`mix`).
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from hashlib import sha256
@@ -37,6 +36,7 @@ from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
 from wsisr.files import replace_file
 from wsisr.plugins import OPTION, check_recorded
+from wsisr.words import closest
 
 REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "
@@ -186,19 +186,19 @@ def _stage(part: str) -> Stage:
         raise DegradationError(UNNAMED[name])
     stage = STAGES.find(name)
     if stage is None:
-        raise DegradationError(f"No degradation {name!r}. {_suggest(name)}")
+        raise DegradationError(f"No degradation {name!r}; {_kinds_like(name)}")
     values: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, text = (piece.strip() for piece in item.partition("="))
         if not equals:
             if key not in stage.presets:
                 raise DegradationError(
-                    f"{name} has no preset {key!r}. {_suggest(key, list(stage.presets))}"
+                    f"{name} has no preset {key!r}; {closest(key, stage.presets)}"
                 )
             values = {**stage.presets[key], **values}
         elif key not in stage.model_fields or key in ("kind", "version"):
             known = [field for field in stage.model_fields if field not in ("kind", "version")]
-            raise DegradationError(f"{name} has no parameter {key!r}. {_suggest(key, known)}")
+            raise DegradationError(f"{name} has no parameter {key!r}; {closest(key, known)}")
         else:
             values[key] = _value(text)
     return _made(stage, values)
@@ -257,7 +257,8 @@ def _known(stage: Any, where: str) -> Any:
     kind = stage.get("kind")
     found = STAGES.find(kind) if isinstance(kind, str) else None
     if found is None:
-        raise DegradationError(f"{where}: stages: no degradation {kind!r}. {_suggest(str(kind))}")
+        like = _kinds_like(str(kind))
+        raise DegradationError(f"{where}: stages: no degradation {kind!r}; {like}")
     try:
         return found(**stage)
     except (ValidationError, TypeError) as error:
@@ -279,11 +280,5 @@ def _explain(error: ValidationError) -> str:
     return f"{place}: {message}{shown}" if place else message
 
 
-def _suggest(word: str, known: list[str] | None = None) -> str:
-    if known is None:
-        text = _suggest(word, list(STAGES))
-        return text if text.startswith("Did") else f"{text} One of your own: {OPTION} FILE.py."
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]!r}?"
-    return f"There are {', '.join(known)}." if known else "It has none."
+def _kinds_like(word: str) -> str:
+    return f"{closest(word, STAGES)} (one of your own: {OPTION} FILE.py)"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
-from wsisr.files import disk_full_is_clear, replace_file
+from wsisr.files import disk_full_is_clear, read_document, replace_file
 from wsisr.locks import IN_FOLDER, RecordLock, held
 from wsisr.tables import cell_text, csv_lines
 
@@ -231,21 +231,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     ConfigError
         Missing, broken, or of another format.
     """
-    path = folder / RESULTS
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} is no evaluation: it holds no {RESULTS}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ConfigError(f"{path} does not describe an evaluation.")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise ConfigError(
-            f"{path} has format version {document.get('format_version')}; this program reads "
-            f"{FORMAT_VERSION}. Use the version that wrote it."
-        )
-    return document
+    return read_document(folder / RESULTS, "an evaluation", FORMAT, FORMAT_VERSION)
 
 
 def _plain(value: Any) -> Any:

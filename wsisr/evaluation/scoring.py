@@ -27,7 +27,7 @@ from wsisr.metrics.images import MetricError
 from wsisr.metrics.niqe import niqe
 from wsisr.metrics.perceptual import Dists, Lpips
 from wsisr.metrics.weights import find_weights
-from wsisr.models.settings import closest
+from wsisr.words import closest
 
 Better = Literal["high", "low", "zero"]
 Metric = Callable[[Tensor, Tensor, int], Any]

@@ -20,6 +20,7 @@ from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.verdicts import Pair, compare_column, family, order, untold_from_best
 from wsisr.metrics.statistics import LEAST_UNITS, Summary, Unit, least_units, summarise
+from wsisr.words import counted
 
 OTHER_ORIGIN = "†"
 OUT_OF_RANGE = "‡"
@@ -242,7 +243,7 @@ def sample_words(table: Table) -> str:
 
 def _column_words(column: ColumnValues) -> str:
     units = len(column.counted)
-    text = f"{column.images} patches of {column.slides} slides"
+    text = f"{counted(column.images, 'patch', 'patches')} of {counted(column.slides, 'slide')}"
     if units < column.slides or any(kind == "patient" for kind, _ in column.counted):
         text += f" of {unit_words(column.counted)}"
     if column.left_out:

@@ -14,6 +14,7 @@ from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
 from wsisr.evaluation.verdicts import TOO_FEW, Pair
 from wsisr.files import replace_file
 from wsisr.metrics.pixel import PSNR_CAP_DB
+from wsisr.words import counted
 
 MARKDOWN = "tables.md"
 LATEX = "tables.tex"
@@ -340,9 +341,16 @@ def _provenance(document: Mapping[str, Any]) -> str:
     limit = "" if settings["limit"] is None else f" (limited to {settings['limit']} patches)"
     return (
         f"Store {store['path']} (manifest {store['manifest']}, digest {store['digest']}), "
-        f"{settings['split']} split: {samples['images']} patches{limit} of {samples['slides']} "
-        f"slides of {samples['patients']} patients. Inference in {settings['precision']}."
-        f"{more} wsisr {document['created_with']['wsisr']}."
+        f"{settings['split']} split: {sample_counts(samples)}{limit}. Inference in "
+        f"{settings['precision']}.{more} wsisr {document['created_with']['wsisr']}."
+    )
+
+
+def sample_counts(samples: Mapping[str, int]) -> str:
+    """How many patches, slides and patients there are."""
+    return (
+        f"{counted(samples['images'], 'patch', 'patches')} of {counted(samples['slides'], 'slide')}"
+        f" of {counted(samples['patients'], 'patient')}"
     )
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError, MagnificationError, ModelError, damage_is_clear
-from wsisr.files import file_sha256
+from wsisr.files import file_sha256, read_document
 from wsisr.magnification import parse_magnification
 
 FORMAT = "wsisr-run"
@@ -266,7 +266,7 @@ def open_run(folder: Path | str) -> TrainedModel:
     path = folder / RUN_NAME
     if not path.is_file():
         raise ConfigError(f"{folder} is no training run: it holds no {RUN_NAME}")
-    document = _read_json(path)
+    document = read_document(path)
     if document.get("format") != FORMAT:
         raise ConfigError(f"{path} does not describe a training run")
     if document.get("format_version") != FORMAT_VERSION:
@@ -307,7 +307,7 @@ def open_saved(folder: Path | str) -> TrainedModel:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise ConfigError(f"{folder} is no saved model: it holds no {CONFIG_NAME}")
-    config = _read_json(path)
+    config = read_document(path)
     extra = config.get("extra")
     extra = dict(extra) if isinstance(extra, dict) else {}
     extra["plugins"] = config.get("plugins")
@@ -394,16 +394,6 @@ def find_runs(folder: Path | str = "runs") -> tuple[TrainedModel, ...]:
         One of them is broken.
     """
     return tuple(open_run(path) for path in run_folders(folder))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path} cannot be read: it holds no JSON object")
-    return document
 
 
 def _names(value: Any) -> frozenset[str] | None:

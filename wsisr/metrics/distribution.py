@@ -64,7 +64,7 @@ def fid(first: FloatArray, second: FloatArray) -> float:
     a, b = _checked(first, second)
     fewest = min(len(a), len(b))
     if fewest < ENOUGH_IMAGES:
-        _LOG.warning("FID from %d images is biased upwards; prefer KID below 2,048", fewest)
+        _LOG.warning("FID of %d images is biased upwards: below 2,048, compare by KID.", fewest)
     mean = a.mean(0) - b.mean(0)
     xa = (a - a.mean(0)) / np.sqrt(len(a) - 1)
     xb = (b - b.mean(0)) / np.sqrt(len(b) - 1)

@@ -181,7 +181,11 @@ def _distance(luma: FloatArray, model: NiqeModel) -> float:
             f"would be noise; {LEAST_BLOCKS} are needed. Stitch the patches of one region first."
         )
     if count < ENOUGH_BLOCKS:
-        _LOG.warning("NIQE from %d blocks only; %d make it stable", count, ENOUGH_BLOCKS)
+        _LOG.warning(
+            "NIQE of %d blocks is rough; %d make it stable: stitch patches of one region first.",
+            count,
+            ENOUGH_BLOCKS,
+        )
     features, _ = niqe_features(luma)
     whole = features[np.isfinite(features).all(axis=1)]
     if len(whole) < 2:

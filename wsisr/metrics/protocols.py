@@ -4,7 +4,6 @@ A protocol is data. Its scores carry full names such as ``psnr_y[crop=4,uint8]``
 tables can only be compared where the columns mean the same.
 """
 
-import difflib
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
@@ -13,6 +12,7 @@ import numpy as np
 
 from wsisr.metrics.images import Channel, Images, MetricError, Scores, as_uint8
 from wsisr.metrics.pixel import Window, psnr, ssim
+from wsisr.words import closest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,5 @@ def get_protocol(name: str) -> Protocol:
         Unknown name, with the nearest one.
     """
     if name not in PROTOCOLS:
-        close = difflib.get_close_matches(name, PROTOCOLS, n=1)
-        hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(PROTOCOLS)}."
-        raise MetricError(f"No protocol {name!r}. {hint}")
+        raise MetricError(f"No protocol {name!r}; {closest(name, PROTOCOLS)}")
     return PROTOCOLS[name]

@@ -91,8 +91,8 @@ class FeatureNet(nn.Module):
             self._randomise(seed)
             self.record = f"vgg19-random seed:{seed}"
             _LOG.warning(
-                "feature network: no weights file was given, using a random VGG19 trunk (seed %d); "
-                "results must say so",
+                "feature network: a random VGG19 trunk (seed %d), as no weights were given; name "
+                "them with --set recipe.feature_weights=FILE, or say so beside results.",
                 seed,
             )
         else:

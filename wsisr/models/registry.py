@@ -10,9 +10,10 @@ from torch import nn
 from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo
 from wsisr.models.layers.upsample import upsample_factors
-from wsisr.models.settings import closest, override
+from wsisr.models.settings import override
 from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
 from wsisr.plugins import OPTION, Registry
+from wsisr.words import closest
 
 PRESETS = ("paper", "official", "recommended", "tiny")
 MAX_SCALE = 32

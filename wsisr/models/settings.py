@@ -1,22 +1,15 @@
 """Strict settings: every value of an architecture is a typed field, a typo is an error."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 from wsisr.errors import ModelError
+from wsisr.words import closest
 
 S = TypeVar("S")
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """A sentence with the likeliest intended word, else all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
 
 
 def later(default: Any) -> Any:

@@ -1,7 +1,6 @@
 """The page of an audit: what contradicts the input, where, and what that looks like."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from wsisr.drawing.charts import Chart, Series, chart
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation.results import PAGE
+from wsisr.files import read_document
 from wsisr.reporting.page import Page, template
 from wsisr.upscaling.audit.findings import map_top, read_maps
 
@@ -41,10 +41,8 @@ def write_audit_report(folder: Path, output: Path | None = None) -> Path:
     ConfigError
         `folder` is none of an audit.
     """
+    found = read_document(folder / "audit.json", "an audit", "wsisr-audit")
     try:
-        found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        if found["format"] != "wsisr-audit":
-            raise KeyError("format")
         return _page(folder, found).write(folder / PAGE if output is None else output)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder}: audit.json cannot be read ({error}); audit again.") from None

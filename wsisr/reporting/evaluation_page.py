@@ -29,6 +29,7 @@ from wsisr.evaluation.tables import (
     pair_cells,
     reference_lines,
     reference_notes,
+    sample_counts,
 )
 from wsisr.plugins import words as plugin_words
 from wsisr.reporting.page import Page, template
@@ -59,9 +60,8 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
     samples, store = document["samples"], document["store"]
     page = Page(
         "Evaluation of super-resolution models",
-        f"{samples['images']} patches of {samples['slides']} slides of {samples['patients']} "
-        f"patients: the {document['settings']['split']} split of {store['path']} (manifest "
-        f"{store['manifest']}).",
+        f"{sample_counts(samples)}: the {document['settings']['split']} split of {store['path']} "
+        f"(manifest {store['manifest']}).",
         kind="Evaluation",
         badges=[
             (text.partition(":")[0], "bad" if text.startswith("LEAKY") else "warn")

@@ -1,7 +1,6 @@
 """What a page says of a training run: its record and its logs, read without torch."""
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 
@@ -61,14 +60,3 @@ def read_run(run: TrainedModel) -> RunFacts:
         log=read_columns(run.folder / "log.csv"),
         validation=read_columns(run.folder / "validation.csv"),
     )
-
-
-def duration(seconds: float) -> str | None:
-    """Hours and minutes, or seconds; None if not known."""
-    if not isfinite(seconds) or seconds <= 0:
-        return None
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -11,8 +11,9 @@ from wsisr.drawing.vector import Chart, save_charts
 from wsisr.files import staged_files
 from wsisr.inference.trained import BEST, LAST, open_run
 from wsisr.reporting.page import Page, template
-from wsisr.reporting.run_facts import RunFacts, duration, read_run
+from wsisr.reporting.run_facts import RunFacts, read_run
 from wsisr.training.curves import at_scale, run_curves, scales_of
+from wsisr.words import duration
 
 SAMPLES = 4
 LAST_ROW = {

@@ -10,8 +10,9 @@ from wsisr.drawing.vector import Chart
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import find_runs
 from wsisr.reporting.page import Page, template
-from wsisr.reporting.run_facts import RunFacts, duration, read_run
+from wsisr.reporting.run_facts import RunFacts, read_run
 from wsisr.training.curves import after_start, at_scale, scales_of
+from wsisr.words import duration
 
 HEADER = (
     "run",

@@ -9,6 +9,7 @@ from wsisr.reporting.store_facts import read_facts
 from wsisr.store.layout import StorePaths
 from wsisr.store.object_files import url_of
 from wsisr.store.verify_splits import is_declared_leaky
+from wsisr.words import counted
 
 
 def write_store_report(path: Path, output: Path | None = None) -> Path:
@@ -49,7 +50,8 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
         badges.insert(0, ("build not finished", "warn"))
     page = Page(
         path.name,
-        f"{s.kept:,} pairs from {s.slides:,} slides of {s.patients:,} patients, by the manifest "
+        f"{counted(s.kept, 'pair')} from {counted(s.slides, 'slide')} of "
+        f"{counted(s.patients, 'patient')}, by the manifest "
         f"{s.manifest or '(unnamed)'}",
         kind="Pair store",
         badges=badges,

@@ -1,5 +1,6 @@
 """`wsisr report PATH`: which page a path gets."""
 
+import importlib
 from pathlib import Path
 
 from wsisr.errors import ConfigError
@@ -8,6 +9,13 @@ from wsisr.store.object_files import url_of
 from wsisr.store.summarise import is_store
 
 PAGE_NAME = "report.html"
+MARKS = {
+    "run": RUN_NAME,
+    "evaluation": "results.json",
+    "study": "study.json",
+    "audit": "audit.json",
+}
+"""Kind -> the file by which its folder is known."""
 
 
 def write_report(path: Path, output: Path | None = None) -> Path:
@@ -34,31 +42,24 @@ def write_report(path: Path, output: Path | None = None) -> Path:
         If it is a store that cannot be read.
     """
     target = output / PAGE_NAME if output is not None and output.is_dir() else output
+    kind = kind_of(path)
+    if kind is None:
+        raise ConfigError(_what_else(path))
+    module = importlib.import_module(f"wsisr.reporting.{kind}_page")
+    written: Path = getattr(module, f"write_{kind}_report")(path, target)
+    return written
+
+
+def kind_of(path: Path) -> str | None:
+    """What lies at a path: store, run, evaluation, study, audit or runs; None: none of these."""
     if is_store(path):
-        from wsisr.reporting.store_page import write_store_report
-
-        return write_store_report(path, target)
-    if (path / RUN_NAME).is_file():
-        from wsisr.reporting.run_page import write_run_report
-
-        return write_run_report(path, target)
-    if (path / "results.json").is_file():
-        from wsisr.reporting.evaluation_page import write_evaluation_report
-
-        return write_evaluation_report(path, target)
-    if (path / "study.json").is_file():
-        from wsisr.reporting.study_page import write_study_report
-
-        return write_study_report(path, target)
-    if (path / "audit.json").is_file():
-        from wsisr.reporting.audit_page import write_audit_report
-
-        return write_audit_report(path, target)
+        return "store"
+    for kind, name in MARKS.items():
+        if (path / name).is_file():
+            return kind
     if path.is_dir() and any((entry / RUN_NAME).is_file() for entry in path.iterdir()):
-        from wsisr.reporting.runs_page import write_runs_report
-
-        return write_runs_report(path, target)
-    raise ConfigError(_what_else(path))
+        return "runs"
+    return None
 
 
 def _what_else(path: Path) -> str:

@@ -278,14 +278,11 @@ def describe_patients(patients: Sequence[Patient], folders: Iterable[str] = ()) 
         return []
     count = len({patient.name for patient in patients})
     sources = Counter(patient.source for patient in patients)
-    details: dict[PatientSource, set[str]] = {}
-    for patient in patients:
-        details.setdefault(patient.source, set()).update({patient.detail} - {""})
-    ways = []
-    for source in PatientSource:
-        if number := sources[source]:
-            named = f" ({', '.join(sorted(details[source]))})" if details[source] else ""
-            ways.append(f"{number} {WORDS[source]}{named}")
+    ways = [
+        f"{sources[source]} {WORDS[source]}{_details(source, patients)}"
+        for source in PatientSource
+        if sources[source]
+    ]
     lines = [f"Patients: {count} of {len(patients)} slides; {'; '.join(ways)}."]
     if warning := assumption_warning(sources[PatientSource.ASSUMED], len(patients)):
         held = Counter(folders)
@@ -294,6 +291,16 @@ def describe_patients(patients: Sequence[Patient], folders: Iterable[str] = ()) 
             hint = f" The {len(held)} folders may be patients: --patient-from folder."
         lines.append(f"Warning: {warning}{hint}")
     return lines
+
+
+def _details(source: PatientSource, patients: Sequence[Patient]) -> str:
+    """Where names of a source come from, in brackets; empty where nothing is known of it."""
+    found = Counter(p.detail for p in patients if p.source is source and p.detail)
+    if source in (PatientSource.BARCODE, PatientSource.LAYOUT, PatientSource.ASSUMED):
+        return f" ({', '.join(sorted(found))})" if found else ""
+    # Somebody said the name; that an archive publishes it was seen in the name alone.
+    public = (f"{count} named as in {archive}" for archive, count in sorted(found.items()))
+    return f" ({', '.join(public)})" if found else ""
 
 
 def assumption_warning(assumed: int, slides: int) -> str:

@@ -121,7 +121,8 @@ def plan_splits(
     if len(members) < MIN_PATIENTS:
         notes.append(
             f"{len(members)} independent patient(s): fewer than {MIN_PATIENTS}, so all slides go "
-            "to train and there is no validation or test set."
+            "to train and there is no validation or test set; add patients, or name splits in the "
+            "table of --mpp-override."
         )
         chosen = {unit: fixed.get(unit, "train") for unit in members}
     else:

@@ -149,7 +149,9 @@ def _open_checked(path: Path, focal_plane: int | None) -> tuple[SlideInfo, TileS
     try:
         verdict = _verdict(info, store, focal_plane)
         if verdict.reader != info.backend:
-            logger.warning("%s: %s", path.name, verdict.line())
+            logger.warning(
+                "%s: %s; please report the slide.", path.name, verdict.line().rstrip(".")
+            )
             store.close()
             info, store = open_with(path, (verdict.reader,), focal_plane)
     except BaseException:
@@ -167,7 +169,10 @@ def _verdict(info: SlideInfo, store: TileStore, focal_plane: int | None) -> Read
         verdict = judge(TiledSlide(info, store, cache_mib=16))
         save_verdict(key, verdict)
     if verdict.status == "unchecked":
-        logger.warning("%s: %s", info.path.name, verdict.line())
+        logger.warning(
+            "%s: %s; a build takes it with --unchecked accept alone.",
+            info.path.name, verdict.line().rstrip("."),
+        )  # fmt: skip
     return verdict
 
 

@@ -5,7 +5,6 @@ abs(); anything else is refused with the place where it stands.
 """
 
 import ast
-import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
 from wsisr.store.schema import COLUMNS
+from wsisr.words import closest
 
 AnyArray = NDArray[Any]
 
@@ -131,9 +131,7 @@ def _check(node: ast.expr, text: str, known: Sequence[str], used: set[str]) -> b
             return False
         case ast.Name():
             if node.id not in known:
-                near = difflib.get_close_matches(node.id, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-                raise StoreError(f"In {text!r}: no column {node.id!r}; {hint}")
+                raise StoreError(f"In {text!r}: no column {node.id!r}; {closest(node.id, known)}")
             used.add(node.id)
             return _is_truth(node.id)
     raise StoreError(

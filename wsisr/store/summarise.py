@@ -12,6 +12,7 @@ from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
 from wsisr.store.reader import PairStore, SlideView, open_pairs
 from wsisr.store.schema import FUNNEL_STEPS, KEPT
+from wsisr.words import counted
 
 RESIDUAL_EDGES_PX = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)
 """Bins of the sub-pixel residual, HR px."""
@@ -196,8 +197,8 @@ def _percentiles(name: str, values: NDArray[Any]) -> dict[str, float]:
 
 def _count(words: list[str], rows: NDArray[np.bool_]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for word, counted in zip(words, rows.tolist(), strict=True):
-        if counted and word:
+    for word, counts_too in zip(words, rows.tolist(), strict=True):
+        if counts_too and word:
             counts[word] = counts.get(word, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -224,7 +225,8 @@ def _arrays(store: PairStore, views: list[SlideView]) -> tuple[ArraySummary, ...
 
 def _lines(s: StoreSummary) -> list[str]:
     lines = [
-        f"{s.path}: {s.kept:,} pairs from {s.slides} slides of {s.patients} patients",
+        f"{s.path}: {counted(s.kept, 'pair')} from {counted(s.slides, 'slide')} of "
+        f"{counted(s.patients, 'patient')}",
         f"  format {s.format_version}, codec {s.codec}, manifest {s.manifest or '(unnamed)'}",
     ]
     if s.patient_sources:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wsisr.errors import ConfigError
 from wsisr.evaluation.settings import scale_label
-from wsisr.models.settings import closest
+from wsisr.words import closest
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 

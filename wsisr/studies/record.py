@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import ConfigError
-from wsisr.files import replace_file
+from wsisr.files import read_document, replace_file
 
 STUDY_NAME = "study.json"
 FORMAT = "wsisr-study"
@@ -28,14 +28,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         Missing, broken, or of something else.
     """
     path = folder / STUDY_NAME
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{folder} is no study: it holds no {STUDY_NAME}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ConfigError(f"{path} does not describe a study")
+    record = read_document(path, "a study", FORMAT)
     if not all(isinstance(record.get(part), dict) for part in (*_PARTS, "failed")):
         raise ConfigError(f"{path} is broken; remove it and run the study again")
     return record

@@ -1,6 +1,5 @@
 """Who answers: a reference that was fitted here, one of each fold, or a program of one's own."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from wsisr.errors import ConfigError, ModelError, damage_is_clear
-from wsisr.files import file_sha256
+from wsisr.files import file_sha256, read_document
 from wsisr.inference.trained import BEST, LAST, WEIGHTS_NAME
 from wsisr.models.foreign.containers import read_safetensors
 from wsisr.plugins import OPTION, Registry
@@ -275,16 +274,5 @@ def read_record(folder: Path) -> dict[str, Any]:
     ConfigError
         There is none, or it is of another kind or version.
     """
-    path = folder / RECORD_NAME
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ConfigError(f"{path} does not describe a run of wsisr train --task")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise ConfigError(
-            f"{path} has format version {document.get('format_version')}; this program reads "
-            f"{FORMAT_VERSION}. Use the version that wrote it."
-        )
-    return document
+    what = "a run of wsisr train --task"
+    return read_document(folder / RECORD_NAME, what, FORMAT, FORMAT_VERSION)

@@ -51,6 +51,7 @@ from wsisr.training.record import RunRecord, command_line, describe_environment
 from wsisr.training.request import FREE_TO_CHANGE
 from wsisr.training.start import choose_precision, make_folder
 from wsisr.training.state import read_state
+from wsisr.words import counted
 
 TASKS = Path("tasks")
 NUCLEUS_RADIUS_UM = 3.0
@@ -424,7 +425,7 @@ class _Run:
         _say(
             report,
             f"{kind.title}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
-            f"{_count(samples)} ({request.words}) of {len(patients)} patients, "
+            f"{_count(samples)} ({request.words}) of {counted(len(patients), 'patient')}, "
             f"{len({s.patient for s, _ in self.held_out})} held out.",
         )
         with readable_faults(config):

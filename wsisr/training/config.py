@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wsisr.errors import ConfigError
-from wsisr.models.settings import closest
+from wsisr.words import closest
 
 PresetName = Literal["paper", "official", "recommended", "tiny"]
 Positive = Annotated[int, Field(ge=1)]

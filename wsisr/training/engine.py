@@ -34,6 +34,7 @@ from wsisr.training.schedule import rate_at
 from wsisr.training.state import TrainerState, optimiser_tensors
 from wsisr.training.stepping import Precision, Stepper
 from wsisr.training.validation import Sample, validate
+from wsisr.words import figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,5 +304,5 @@ def _check_skipped(in_a_row: int, most: int, step: int) -> None:
 def _tell(report: Reporter, step: int, steps: int, row: dict[str, float]) -> None:
     speed = f"{row['samples_per_s']:.1f} samples/s, {row['step_ms']:.0f} ms a step"
     wait = f"data {100 * row['data_wait_ms'] / max(row['step_ms'], 1e-9):.0f} %"
-    item = f"loss {row['loss']:.4f}, {speed}, {wait}, {row['memory_mib']:.0f} MiB"
+    item = f"loss {figure(row['loss'], '.4f')}, {speed}, {wait}, {row['memory_mib']:.0f} MiB"
     report(ProgressEvent(stage="train", done=step, total=steps, unit="step", item=item))

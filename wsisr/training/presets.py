@@ -16,8 +16,8 @@ import yaml
 from wsisr.errors import ConfigError
 from wsisr.models import model_spec
 from wsisr.models.registry import PRESETS, check_scale, resolve_settings
-from wsisr.models.settings import closest
 from wsisr.training.config import TrainConfig, merge, parse_config, read_assignments
+from wsisr.words import closest
 
 DEFAULT = "default"
 DEFAULT_SCALE = 4

@@ -28,11 +28,12 @@ from wsisr.models.adversarial import (
 from wsisr.models.contrastive import ContrastiveBranch, ContrastiveSettings, contrastive_step
 from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
 from wsisr.models.losses import CwtLossSettings, cwt_loss
-from wsisr.models.settings import closest, override
+from wsisr.models.settings import override
 from wsisr.models.wrapper import SRModel
 from wsisr.plugins import OPTION, Registry
 from wsisr.training.batches import Batch
 from wsisr.training.config import RecipeSection
+from wsisr.words import closest
 
 Backward = Callable[[Tensor], None]
 Logs = dict[str, Tensor]

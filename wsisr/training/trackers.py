@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from wsisr.errors import ConfigError
-from wsisr.models.settings import closest
 from wsisr.plugins import OPTION, Registry
 from wsisr.training.config import TrainConfig
+from wsisr.words import closest
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class Trackers:
                 with suppress(Exception):  # what it has got so far may still be kept
                     tracker.close()
                 log.warning(
-                    "the tracker %s broke and gets no more of this run: %s: %s",
+                    "the tracker %s broke and gets no more of this run, which goes on (%s: %s); "
+                    "mend it for the next one.",
                     tracker.name, type(error).__name__, error,
                 )  # fmt: skip
 

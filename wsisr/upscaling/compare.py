@@ -80,6 +80,11 @@ class Comparison:
 
     def sentence(self) -> str:
         """For the terminal."""
+        if not self.scored:
+            return (
+                f"{self.folder}: none of {len(self.regions)} regions could be scored; open "
+                "viewer/index.html."
+            )
         return (
             f"{self.folder}: {self.scored} of {len(self.regions)} regions, PSNR "
             f"{self.psnr_rgb:.2f} dB (bicubic {self.bicubic_psnr_rgb:.2f}), SSIM "

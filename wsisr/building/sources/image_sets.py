@@ -18,6 +18,7 @@ from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, find_slides
 from wsisr.slides.ids import SILENT_SUFFIX, sanitise_id, slide_id
 from wsisr.slides.stack import ImageStack, open_hdf5
+from wsisr.words import counted
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -86,10 +87,10 @@ def list_images(source: Path, manifest: Manifest) -> Layout:
         raise BuildError(f"{source}: no images in the layout {rule.layout!r} here.")
     stacks = [task.detail for task in tasks if isinstance(task.detail, ImageStack)]
     count = sum(map(len, stacks)) if stacks else len(tasks)
-    groups = f" in {len(tasks)} stacks" if stacks else ""
+    groups = f" in {counted(len(tasks), 'stack')}" if stacks else ""
     return Layout(
         name=f"images-{rule.layout}",
-        sentence=f"{count:,} images{groups} ({rule.layout})",
+        sentence=f"{counted(count, 'image')}{groups} ({rule.layout})",
         manifest=manifest.name,
         tasks=tuple(sorted(tasks, key=lambda task: task.slide_id)),
     )
