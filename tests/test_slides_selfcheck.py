@@ -14,6 +14,7 @@ from slides_samples import box_level, picture, write_dicom, write_pyramid
 
 import wsisr.slides.direct as direct
 import wsisr.slides.image as plain
+from wsisr import runners
 from wsisr.errors import SlideError
 from wsisr.slides import find_slides, judge_slide, open_slide, second_readers, selfcheck, verdicts
 from wsisr.slides.colour import rgb_to_ycbcr
@@ -47,7 +48,11 @@ def rolled(tile: Tile) -> Tile:
     return Tile(np.roll(tile.pixels, 1, axis=1), tile.valid)
 
 
-def test_the_second_reader_paints_no_pixel_that_is_not_compared(path, monkeypatch) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_second_reader_paints_no_pixel_that_is_not_compared(
+    path, monkeypatch, threads: int
+) -> None:
+    monkeypatch.setattr(runners, "_threads", threads)
     painted = []
     honest = OpenSlideStore.read
 

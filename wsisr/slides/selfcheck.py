@@ -11,13 +11,14 @@ the place and the content of every pixel, and is told as what it is.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from wsisr.errors import SlideError
+from wsisr.runners import in_threads
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.openslide_backend import OpenSlideStore
@@ -44,6 +45,10 @@ ROUNDING = 2
 """The same where a second reader other than OpenSlide converts YCbCr or ink in its own way."""
 CONVERTED = ("ycbcr", "cmyk")
 AUTHORITY = "openslide"
+
+
+Region = tuple[int, int, int, int, UInt8Array, BoolArray]
+"""x, y, width, height, what the first reader shows, and which of it was scanned."""
 
 
 @dataclass(kw_only=True)
@@ -201,13 +206,16 @@ def _compare(
             )
         if not other.exact:
             continue
-        for x, y, width, height, ours, valid in _regions(slide, level, other, seed, tiles):
-            try:
-                theirs, seen = _seen_by(second, other.index, x, y, width, height)
-                both = valid & seen
-            except Exception as error:  # what it cannot decode it has no opinion on
-                logger.debug("%s has no opinion on level %d: %s", name, level.index, error)
+        # All of a level are looked at before the first is compared: what the first reader meets
+        # there must not hang on how far ahead of the second it is.
+        regions = list(_regions(slide, level, other, seed, tiles))
+        for (x, y, _, _, ours, valid), told in zip(
+            regions, _told_by(second, other.index, regions), strict=False
+        ):
+            if isinstance(told, Exception):  # what it cannot decode it has no opinion on
+                logger.debug("%s has no opinion on level %d: %s", name, level.index, told)
                 break
+            theirs, both = told[0], valid & told[1]
             if not both.any():
                 continue
             difference = _difference(ours, theirs, both)
@@ -231,6 +239,21 @@ def _compare(
     if tally.regions == before:
         tally.seconds.remove(name)
     return None
+
+
+def _told_by(
+    second: TiledSlide, level: int, regions: Sequence[Region]
+) -> Iterator[tuple[UInt8Array, BoolArray] | Exception]:
+    """What a second reader shows of each region, or why it does not; OpenSlide in threads."""
+
+    def look(region: Region) -> tuple[UInt8Array, BoolArray] | Exception:
+        try:
+            return _seen_by(second, level, *region[:4])
+        except Exception as error:
+            return error
+
+    several = isinstance(second.store, OpenSlideStore)
+    return in_threads(look, regions) if several else map(look, regions)
 
 
 def _seen_by(
@@ -266,13 +289,13 @@ def _counterpart(level: Level, second: TiledSlide) -> Level | None:
 
 def _regions(
     slide: TiledSlide, level: Level, other: Level, seed: int, tiles: int
-) -> Iterator[tuple[int, int, int, int, UInt8Array, BoolArray]]:
+) -> Iterator[Region]:
     """Regions of a level as the first reader shows them, textured ones before bare glass."""
     rng = np.random.default_rng([seed, level.index])
     right = min(level.width_px, other.width_px)
     bottom = min(level.height_px, other.height_px)
     width, height = min(REGION_PX, right), min(REGION_PX, bottom)
-    plain: list[tuple[int, int, int, int, UInt8Array, BoolArray]] = []
+    plain: list[Region] = []
     found = 0
     for _ in range(DRAWS):
         x = int(rng.integers(0, right - width + 1))
