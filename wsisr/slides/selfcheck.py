@@ -209,13 +209,13 @@ def _compare(
         # All of a level are looked at before the first is compared: what the first reader meets
         # there must not hang on how far ahead of the second it is.
         regions = list(_regions(slide, level, other, seed, tiles))
-        for (x, y, _, _, ours, valid), told in zip(
+        for (x, y, _, _, ours, valid), shown in zip(
             regions, _told_by(second, other.index, regions), strict=False
         ):
-            if isinstance(told, Exception):  # what it cannot decode it has no opinion on
-                logger.debug("%s has no opinion on level %d: %s", name, level.index, told)
+            if isinstance(shown, Exception):  # what it cannot decode it has no opinion on
+                logger.debug("%s has no opinion on level %d: %s", name, level.index, shown)
                 break
-            theirs, both = told[0], valid & told[1]
+            theirs, both = shown[0], valid & shown[1]
             if not both.any():
                 continue
             difference = _difference(ours, theirs, both)
