@@ -324,10 +324,9 @@ def _places(
     smooth_px: float,
 ) -> tuple[Float64Array, Float64Array]:
     """Doubt and error of the inner places of tissue."""
-    apart = optical_density(sr) - optical_density(hr)
-    error = np.abs(ndimage.gaussian_filter(apart, (smooth_px, smooth_px, 0), mode="nearest")).mean(
-        axis=2
-    )
+    # The mean of differences would be next to nothing: SR has its mean from LR, right or wrong.
+    apart = np.abs(optical_density(sr) - optical_density(hr)).mean(axis=2)
+    error = ndimage.gaussian_filter(apart, smooth_px, mode="nearest")
     # Whole places alone: those of a slide are.
     low = lr[: cells.height * PLACE_PX, : cells.width * PLACE_PX]
     height, width = (round(side * sr.shape[0] / lr.shape[0]) for side in low.shape[:2])
