@@ -9,21 +9,24 @@ layers, which are small and read in every training step; a slide that cannot is 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.errors import StoreError
-from wsisr.slides.decode import StreamKind, decode_stream
 from wsisr.store.metadata import BYTES, CRC32C, Json
 from wsisr.store.shards import ChunkEncoder
+
+if TYPE_CHECKING:
+    from wsisr.slides.decode import StreamKind
 
 HTJ2K_NAME: Final = "wsisr.htj2k"
 SLIDE: Final = "slide"
 """The codec of stores that keep the slide's own tiles."""
-STREAM_NAMES: Final[dict[str, StreamKind]] = {
-    f"imagecodecs_{kind}": kind for kind in get_args(StreamKind)
+STREAM_NAMES: "Final[dict[str, StreamKind]]" = {
+    "imagecodecs_jpeg": "jpeg",
+    "imagecodecs_jpeg2k": "jpeg2k",
 }
 """Zarr codecs of such tiles, and what they are; imagecodecs has them under these names."""
 ZSTD_LEVEL: Final = 1
@@ -150,10 +153,16 @@ def codec_preset(name: str, tiled: bool = False) -> CodecPreset:
     return PRESETS[name]
 
 
-def stream_codecs(kind: StreamKind) -> list[Json]:
+def stream_codecs(kind: "StreamKind") -> list[Json]:
     """The inner codecs of an array of the slide's own tiles."""
     return [{"name": f"imagecodecs_{kind}", "configuration": {}}, CRC32C]
 
 
-STREAM_DECODERS: Final = {kind: partial(decode_stream, kind=kind) for kind in get_args(StreamKind)}
+def _decode(data: Any, side_px: int, kind: "StreamKind") -> UInt8Array:
+    from wsisr.slides.decode import decode_stream  # pages of other stores go without wsisr.slides
+
+    return decode_stream(data, kind, side_px)
+
+
+STREAM_DECODERS: Final = {kind: partial(_decode, kind=kind) for kind in STREAM_NAMES.values()}
 """From a stream and ``side_px`` to the tile."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from wsisr.errors import StoreError
-from wsisr.slides.decode import StreamKind
 from wsisr.store.columns import write_plain
 from wsisr.store.layout import META, SlidePaths, tiles_of
 from wsisr.store.metadata import array_document, group_document, sharding_codec, to_json
@@ -26,6 +25,7 @@ from wsisr.store.schema import WINDOW, ArraySpec
 from wsisr.store.shards import MAX_PATCHES_PER_SHARD, ShardFile, ShardLayout
 
 if TYPE_CHECKING:
+    from wsisr.slides.decode import StreamKind
     from wsisr.slides.streams import Window
 
 MIN_SHARD_BYTES: Final = 500_000_000
@@ -54,7 +54,7 @@ class TilePlan:
     """
 
     array: str
-    kind: StreamKind
+    kind: "StreamKind"
     tile_px: int
     rows: int
     columns: int
