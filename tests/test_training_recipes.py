@@ -14,7 +14,7 @@ from wsisr.models import create_model, list_models, load_model, model_spec
 from wsisr.training import train
 from wsisr.training.config import RecipeSection
 from wsisr.training.logs import read_rows
-from wsisr.training.recipes import build_recipe
+from wsisr.training.recipes import PixelSettings, build_recipe
 
 torch.set_num_threads(1)
 PSNR_TRAINED = [name for name in list_models() if name not in ("bicubic", "masrgan")]
@@ -159,3 +159,14 @@ def test_settings_reach_the_recipe() -> None:
     bare = RecipeSection(kind="contrastive", settings={"image_space": False, "feature_levels": []})
     with pytest.raises(ConfigError, match="neither image_space nor feature_levels"):
         build_recipe(bare, model, 64)
+
+
+def test_psnr_as_a_loss_is_the_mean_over_samples_of_their_psnr() -> None:
+    wanted = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    errors = torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)
+    loss = PixelSettings(loss="psnr")(wanted + errors, wanted)
+    assert float(loss) == pytest.approx(-(20 + 40) / 2 / 10, abs=3e-3)  # of 20 and 40 dB
+    with pytest.raises(ModelError, match="loss"):
+        build_recipe(
+            RecipeSection(kind="l1", settings={"loss": "l3"}), create_model("edsr", scale=2), 32
+        )

@@ -75,6 +75,32 @@ class WaveletSettings:
     reference: Literal["finer", "lr"] = "finer"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PixelSettings:
+    """How pixels are compared.
+
+    Attributes
+    ----------
+    loss : {"l1", "psnr"}
+        Mean absolute error; or the mean over samples of log10 of the mean squared error, minus a
+        tenth of PSNR (as Chen et al., HINet, CVPRW 2021). By it, a sharp sample with its large
+        error does not count more than a soft one, which a network that sharpens everything ruins.
+    """
+
+    loss: Literal["l1", "psnr"] = "l1"
+
+    def __call__(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """The loss of outputs in [0, 1], samples along the first axis."""
+        if self.loss == "l1":
+            return F.l1_loss(made.float(), wanted)
+        squared = (made.float() - wanted).square().flatten(1).mean(1)
+        return (squared + LEAST_SQUARED_ERROR).log10().mean()
+
+
+LEAST_SQUARED_ERROR = 1e-6
+"""60 dB: rounding HR to 8 bits costs as much."""
+
+
 class Recipe(ABC):
     """What the loop asks of a recipe; as it stands, one without modules of its own.
 
@@ -204,28 +230,38 @@ def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Rec
 
 @register_recipe
 class PixelRecipe(Recipe):
-    """Mean absolute error of whole crops."""
+    """Mean absolute error of whole crops, or their PSNR."""
 
     kind = "l1"
+    settings_types = (PixelSettings,)
+
+    def __init__(self, pixels: PixelSettings) -> None:
+        super().__init__()
+        self.pixels = pixels
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.hr is not None
-        loss = F.l1_loss(model(batch.lr).float(), batch.hr)
+        loss = self.pixels(model(batch.lr), batch.hr)
         backward(loss)
         return {"loss": loss.detach()}
 
 
 @register_recipe
 class ImplicitRecipe(Recipe):
-    """Mean absolute error at sampled HR pixels, for models of any scale."""
+    """Mean absolute error at sampled HR pixels, or PSNR there, for models of any scale."""
 
     kind = "implicit"
     trains = "arbitrary"
+    settings_types = (PixelSettings,)
+
+    def __init__(self, pixels: PixelSettings) -> None:
+        super().__init__()
+        self.pixels = pixels
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.coord is not None and batch.cell is not None and batch.target is not None
         made = model.query(batch.lr, batch.coord, batch.cell)  # type: ignore[operator]
-        loss = F.l1_loss(made.float(), batch.target)
+        loss = self.pixels(made, batch.target)
         backward(loss)
         return {"loss": loss.detach()}
 
