@@ -22,7 +22,6 @@ from wsisr.building import (
     BuildRequest,
     BuildSummary,
     build_pairs,
-    finish,
     prepare,
     state,
 )
@@ -417,7 +416,7 @@ def test_a_fault_of_the_last_check_is_said_and_costs_no_pair(
     def broken(*_: object) -> list[str]:
         raise MemoryError
 
-    monkeypatch.setattr(finish, "tissue_in_two_splits", broken)
+    monkeypatch.setattr("wsisr.store.verify.tissue_in_two_splits", broken)
     summary = build(small_slides, tmp_path / "p.zarr", FEW, manifest="default")
     assert sum(summary.pairs.values()) > 0 and summary.exit_code < 2
     (said,) = [text for text in summary.warnings if "could not be checked" in text]

@@ -103,7 +103,7 @@ def test_one_slide_of_a_bucket_and_its_dry_run(bucket: str, tmp_path: Path) -> N
         )
         with opened_source(request) as here:
             plan = describe_plan(prepare(here), runner=SerialRunner())
-        assert plan.exit_code == 0 and "from 1 slides (0 fail)" in plan.text, plan.text
+        assert plan.exit_code == 0 and "from 1 slide (0 fail)" in plan.text, plan.text
     with pytest.raises(BuildError, match="nothing lies there"):
         build(f"{bucket}/b.tif", tmp_path / "p.zarr")
 

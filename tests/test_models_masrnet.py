@@ -212,7 +212,7 @@ def test_random_trunk_is_fixed_by_its_seed_recorded_and_announced(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         a, b, c = (FeatureNet(RELU2_2, seed=s) for s in (0, 0, 1))
-    assert "no weights file" in caplog.text
+    assert "no weights were given" in caplog.text
     assert a.record == "vgg19-random seed:0" and c.record == "vgg19-random seed:1"
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(a(x)[0], b(x)[0]) and not torch.equal(a(x)[0], c(x)[0])

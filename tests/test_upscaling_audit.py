@@ -245,6 +245,6 @@ def test_the_command_prints_the_findings_and_writes_them(hr: U8, tmp_path: Path)
     again = CliRunner().invoke(app, ["report", str(tmp_path / "found")])
     assert again.exit_code == 0 and (tmp_path / "found/index.html").read_text() == page
     (tmp_path / "found/audit.json").write_text("{}")
-    assert "cannot be read" in str(write_fault(tmp_path / "found"))
+    assert "does not describe an audit" in str(write_fault(tmp_path / "found"))
     one = json.loads((tmp_path / "found/suspect.geojson").read_text())["features"][0]
     assert one.keys() == feature(shapely.box(0, 0, 1, 1), "Tissue", "a").keys()
