@@ -23,6 +23,7 @@ from wsisr.upscaling.batch import output_names
 from wsisr.upscaling.pyramid import partial_folder
 
 RUN = CliRunner()
+UPSCALE = ["upscale", "--model", "bicubic"]
 
 
 def _folder(root: Path) -> Path:
@@ -37,9 +38,7 @@ def _folder(root: Path) -> Path:
 def test_one_slide(tmp_path: Path) -> None:
     source = slide_file(tmp_path / "s.tiff", 400, 300)
     out = tmp_path / "o.ome.tiff"
-    done = RUN.invoke(
-        app, ["upscale", str(source), "--from", "10x", "--scale", "2", "-o", str(out)]
-    )
+    done = RUN.invoke(app, [*UPSCALE, str(source), "--from", "10x", "--scale", "2", "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert "400 x 300 px, 0.5 um/px" in done.stdout
     with open_slide(out) as slide:
@@ -50,7 +49,7 @@ def test_a_folder_in_parts_with_one_bad_slide(tmp_path: Path) -> None:
     source = _folder(tmp_path)
     (source / "bad.svs").write_bytes(b"nothing")
     out = tmp_path / "out"
-    command = ["upscale", str(source), "--scale", "2", "-o", str(out)]
+    command = [*UPSCALE, str(source), "--scale", "2", "-o", str(out)]
     codes = [RUN.invoke(app, [*command, "--part", f"{i}/2"]).exit_code for i in (1, 2)]
     assert sorted(p.name for p in out.iterdir()) == ["a.ome.tiff", "b.ome.tiff", "c.png"]
     assert max(codes) >= 1
@@ -67,12 +66,12 @@ def test_several_devices_share_out_a_folder_and_change_no_byte(tmp_path: Path) -
     made = {}
     for device in ("cpu", "cpu,cpu"):
         out = tmp_path / device
-        command = ["upscale", str(source), "--scale", "2", "-o", str(out), "--device", device]
+        command = [*UPSCALE, str(source), "--scale", "2", "-o", str(out), "--device", device]
         done = RUN.invoke(app, command)
         assert done.exit_code == 1 and "FAILED bad.svs" in done.stdout, done.output
         made[device] = {path.name: path.read_bytes() for path in sorted(out.iterdir())}
     assert made["cpu"] == made["cpu,cpu"] and len(made["cpu"]) == 3
-    one = RUN.invoke(app, ["upscale", str(source / "a.tiff"), "--device", "cpu,cpu", "-o", "x"])
+    one = RUN.invoke(app, [*UPSCALE, str(source / "a.tiff"), "--device", "cpu,cpu", "-o", "x"])
     assert "share out the slides of a folder" in str(one.exception)
 
 
@@ -95,26 +94,26 @@ def test_parts_share_out_every_slide_once() -> None:
 )
 def test_bad_usage_is_a_sentence(tmp_path: Path, options: list[str], words: str) -> None:
     source = slide_file(tmp_path / "s.tiff", 300, 200)
-    done = RUN.invoke(app, ["upscale", str(source), "-o", str(tmp_path / "o.ome.tiff"), *options])
+    done = RUN.invoke(app, [*UPSCALE, str(source), "-o", str(tmp_path / "o.ome.tiff"), *options])
     assert done.exit_code != 0 and words in str(done.exception)
 
 
 @pytest.mark.parametrize("option", ["--region=1,2,3", "--tile=none", "--part=3/2"])
 def test_options_that_cannot_be_read_are_usage_errors(tmp_path: Path, option: str) -> None:
-    done = RUN.invoke(app, ["upscale", "x.svs", "-o", str(tmp_path / "o.tiff"), option])
+    done = RUN.invoke(app, [*UPSCALE, "x.svs", "-o", str(tmp_path / "o.tiff"), option])
     assert done.exit_code == 2 and "write" in done.output
 
 
 def test_a_folder_needs_a_folder(tmp_path: Path) -> None:
     source = _folder(tmp_path)
-    done = RUN.invoke(app, ["upscale", str(source), "--scale", "2", "-o", str(tmp_path / "o.tiff")])
+    done = RUN.invoke(app, [*UPSCALE, str(source), "--scale", "2", "-o", str(tmp_path / "o.tiff")])
     assert isinstance(done.exception, ConfigError)
 
 
 def test_ctrl_c_keeps_the_partial_output_and_exits_130(tmp_path: Path) -> None:
     source = slide_file(tmp_path / "s.tiff", 6200, 150)
     out = tmp_path / "o.ome.tiff"
-    command = [sys.executable, "-m", "wsisr_cli", "upscale", str(source), "--scale", "4"]
+    command = [sys.executable, "-m", "wsisr_cli", *UPSCALE, str(source), "--scale", "4"]
     running = subprocess.Popen(
         [*command, "-o", str(out)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -142,7 +141,7 @@ def test_pictures_are_read_as_they_are_meant(tmp_path: Path) -> None:
     def run(name: str, *more: str) -> tuple[str, Path]:
         out = tmp_path / f"up-{name}"
         options = ["--scale", "2", "--mpp", "0.25"]
-        arguments = ["upscale", str(tmp_path / name), *options, "-o", str(out), *more]
+        arguments = [*UPSCALE, str(tmp_path / name), *options, "-o", str(out), *more]
         done = RUN.invoke(app, arguments)
         assert (done.exit_code == 0) == out.exists()
         return " ".join((done.output + str(done.exception or "")).split()), out
@@ -165,7 +164,7 @@ def test_a_folder_takes_the_images_that_are_taken_alone(tmp_path: Path) -> None:
     image = Image.fromarray(picture(40, 30))
     for name in ("a.gif", "b.jp2", "c.tga", "c.png"):
         image.save(source / name)
-    done = RUN.invoke(app, ["upscale", str(source), "--scale", "2", "-o", str(out)])
+    done = RUN.invoke(app, [*UPSCALE, str(source), "--scale", "2", "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "b.png", "c.png.png", "c.tga.png"]
     for path in out.iterdir():
@@ -202,3 +201,9 @@ def test_outputs_of_one_stem_keep_apart() -> None:
     assert names == {"a.tiff": "a.ome.tiff", "b.svs": "b.ome.tiff", "c.png": "c.png"}
     both = output_names([source("a.tiff", "tiff"), source("a.svs", "tiff")])
     assert both == {"a.tiff": "a.tiff.ome.tiff", "a.svs": "a.svs.ome.tiff"}
+
+
+def test_without_a_network_the_line_to_type_is_said(tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["upscale", "s.svs", "-o", "o.ome.tiff"])
+    assert isinstance(done.exception, ConfigError)
+    assert "wsisr upscale s.svs --model auto -o o.ome.tiff" in str(done.exception)

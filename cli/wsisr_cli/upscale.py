@@ -30,9 +30,13 @@ def command(
         ),
     ],
     model: Annotated[
-        str,
-        typer.Option(help="A run, a saved model, a file of weights, or bicubic.", metavar="MODEL"),
-    ] = "bicubic",
+        str | None,
+        typer.Option(
+            help="auto: the network that ships which fits the slide; he-x2, he-x4 or he-any: that "
+            "one; a run, a saved model, a file of weights, or bicubic.",
+            metavar="MODEL",
+        ),
+    ] = None,
     scale: Annotated[
         float | None,
         typer.Option(help="Output px per input px; default: that of a fixed-scale model."),
@@ -169,10 +173,16 @@ def command(
     plugin: Plugins = None,
 ) -> None:
     """Make a slide or image sharper. Run the same command again to go on after an interruption."""
+    from wsisr.errors import ConfigError
     from wsisr.magnification import parse_magnification
     from wsisr.upscaling import UpscaleOptions, UpscaleRequest, upscale
 
     use(plugin)
+    if model is None:
+        raise ConfigError(
+            f"Say by which network: wsisr upscale {source} --model auto -o {output}  (auto takes "
+            "the one that ships which fits; runs/... is one of your own, bicubic is none)."
+        )
     if dask is not None:  # workers have folders of their own
         source, output = source.absolute(), output.absolute()
         model = str(Path(model).absolute()) if Path(model).exists() else model

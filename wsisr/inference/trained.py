@@ -35,6 +35,7 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 CARD_NAME = "README.md"
 BASELINE = "bicubic"
+SHIPPED = Path(__file__).parents[1] / "weights"
 _AGAIN = "copy it again from where it was written"
 _NOT_RECIPE = (
     "seed",
@@ -339,7 +340,8 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
     ----------
     text : str or Path
         ``bicubic``; the folder of a run, of one of its saved models, or of any saved model; the
-        weights' file; or the name of a run below `runs`.
+        weights' file; the name of a run below `runs`; or of a network that ships (he-x2), where
+        nothing else has that name.
     runs : Path, optional
 
     Raises
@@ -361,11 +363,21 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
             return replace(run, name=f"{run.name}/{folder.name}", saved=folder)
         if (folder / WEIGHTS_NAME).is_file():
             return open_saved(folder)
+    ships = shipped_folders()
+    if str(text) in ships:
+        return open_saved(ships[str(text)])
     looked = " and ".join(map(str, places))
     raise ModelError(
         f"--model {text}: there is no such run or model folder (looked for {looked}); give the "
-        "folder of a training run (runs/...), a saved model, a file of weights, or bicubic."
+        "folder of a training run (runs/...), a saved model, a file of weights, or "
+        f"{', '.join([*ships, BASELINE])}."
     )
+
+
+def shipped_folders() -> dict[str, Path]:
+    """The saved models that ship with wsisr, by name."""
+    found = sorted(SHIPPED.glob(f"*/{WEIGHTS_NAME}")) if SHIPPED.is_dir() else []
+    return {path.parent.name: path.parent for path in found}
 
 
 def is_own_file(path: Path) -> bool:

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import isnan
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from wsisr.device import choose_devices
 from wsisr.errors import ConfigError
 from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load
+from wsisr.inference.shipped import AUTO
 from wsisr.plugins import given, load_plugins
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Outcome, ProcessRunner, Runner, Task, attempt, own_device, part_of
@@ -49,7 +50,8 @@ class UpscaleRequest:
     output : Path
         A file; a folder where the source is a folder.
     model : str
-        Folder of a run or of a saved model, or ``"bicubic"``.
+        Folder of a run or of a saved model, ``"bicubic"``, a network that ships (``"he-x2"``), or
+        ``"auto"``: the one that ships whose card fits the slide.
     options : UpscaleOptions
     device, precision, pool : str
         See `wsisr.inference.load`; several devices (``"cuda:0,cuda:1"``, ``"all"``) share out the
@@ -155,9 +157,9 @@ def upscale(
             raise ConfigError(
                 "Several devices share out the slides of a folder; this is one input."
             )
-        model = _load(request)
+        engine = _engines(request)(source, report)
         result = upscale_slide(
-            source, request.output, model, request.options, report, request.audit
+            source, request.output, engine, request.options, report, request.audit
         )
         if request.compare is not None:
             from wsisr.upscaling.compare import compare_result
@@ -171,10 +173,24 @@ def upscale(
     return _folder(request, report, runner)
 
 
-def _load(request: UpscaleRequest) -> Engine:
-    return load(
-        request.model, device=request.device, precision=request.precision, pool=request.pool
-    )
+def _engines(request: UpscaleRequest) -> Callable[[Path, Reporter], Engine]:
+    """What is to be run on a slide; every network is loaded once."""
+
+    @cache
+    def loaded(name: str) -> Engine:
+        return load(name, device=request.device, precision=request.precision, pool=request.pool)
+
+    return lambda source, report: loaded(_named_model(request, source, report))
+
+
+def _named_model(request: UpscaleRequest, source: Path, report: Reporter) -> str:
+    if request.model != AUTO:
+        return request.model
+    from wsisr.upscaling.choosing import fitting
+
+    name, sentence = fitting(source, request.options)
+    report(ProgressEvent(stage="model", message=sentence))
+    return name
 
 
 def _folder(
@@ -196,7 +212,9 @@ def _folder(
     if runner is None and len(devices) > 1:
         runner = ProcessRunner(workers=len(devices), devices=devices)
     # Where others do the work, that it can be loaded at all is known before they begin.
-    model = _load(request if runner is None else replace(request, device="cpu"))
+    engines = _engines(request if runner is None else replace(request, device="cpu"))
+    if request.model != AUTO:
+        engines(request.source, report)
     request.output.mkdir(parents=True, exist_ok=True)
     targets = output_names(slides)
     todo: list[SlideSource] = []
@@ -214,7 +232,7 @@ def _folder(
     named = {slide.slide_id: slide.relative for slide in todo}
     done: list[UpscaleResult] = []
     failed: list[tuple[str, str]] = []
-    for number, outcome in enumerate(_outcomes(model, jobs, runner, report), 1):
+    for number, outcome in enumerate(_outcomes(engines, jobs, runner, report), 1):
         if outcome.error:
             log.info("%s\n%s", outcome.key, outcome.trace)
             failed.append((named[outcome.key], outcome.error))
@@ -235,32 +253,35 @@ def _folder(
 
 
 def _outcomes(
-    model: Engine, jobs: Sequence[Task], runner: Runner | None, report: Reporter
+    engines: Callable[[Path, Reporter], Engine],
+    jobs: Sequence[Task],
+    runner: Runner | None,
+    report: Reporter,
 ) -> Iterator[Outcome]:
     """In this process, or where it was asked for."""
     if runner is not None:
         yield from runner(_on_worker, jobs)
         return
+
+    def made(path: Path, target: Path, asked: UpscaleRequest, tell: Reporter) -> UpscaleResult:
+        return upscale_slide(path, target, engines(path, tell), asked.options, tell, asked.audit)
+
     for key, (path, target, request, _) in jobs:
-        yield attempt(
-            key,
-            upscale_slide,
-            (path, target, model, request.options, _named(report, key), request.audit),
-        )
+        yield attempt(key, made, (path, target, request, _named(report, key)))
 
 
 def _on_worker(
     path: Path, target: Path, request: UpscaleRequest, plugins: tuple[str, ...]
 ) -> UpscaleResult:
     """One slide in a process of its own device, which loads the model once."""
-    device = own_device("auto")
-    model = _loaded(request.model, device, request.precision, request.pool, plugins)
-    return upscale_slide(path, target, model, request.options, page=request.audit)
-
-
-@lru_cache(maxsize=1)
-def _loaded(model: str, device: str, precision: str, pool: str, plugins: tuple[str, ...]) -> Engine:
     load_plugins(plugins)
+    name = _named_model(request, path, silent)
+    engine = _loaded(name, own_device("auto"), request.precision, request.pool)
+    return upscale_slide(path, target, engine, request.options, page=request.audit)
+
+
+@lru_cache(maxsize=4)
+def _loaded(model: str, device: str, precision: str, pool: str) -> Engine:
     return load(model, device=device, precision=precision, pool=pool)
 
 
