@@ -23,9 +23,10 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from train import reduced
 
 from wsisr import open_pairs
-from wsisr.degradation import degrade, resize
+from wsisr.degradation import degrade
 from wsisr.inference import load, plan_tiles, super_resolve
 from wsisr.metrics.nuclei import nuclei_change
 from wsisr.metrics.statistics import bootstrap
@@ -147,15 +148,11 @@ def test_store(data: Path, work: Path, test: Test) -> Path:
             continue
         with Image.open(path) as opened:
             rgb = np.asarray(opened.convert("RGB"))
-        high, wide = (side // test.factor for side in rgb.shape[:2])
-        if min(high, wide) < test.size:
+        small = reduced(rgb, test.factor)
+        if min(small.shape[1:]) < test.size:
             continue
-        if test.factor > 1:
-            whole = torch.from_numpy(rgb[: high * test.factor, : wide * test.factor].copy())
-            small = resize(whole.permute(2, 0, 1)[None], (high, wide), kernel="area")[0]
-            rgb = small.permute(1, 2, 0).numpy()
         name = f"{path.stem}.png"
-        Image.fromarray(rgb).save(folder / name)
+        Image.fromarray(small.permute(1, 2, 0).numpy()).save(folder / name)
         known = path.stem if "unknown" in row["patient"] else row["patient"]
         lines.append((name, known, "test"))
     table = work / f"{test.name}.csv"

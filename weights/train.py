@@ -96,6 +96,13 @@ def sources(data: Path, without: set[str]) -> list[Source]:
     return found
 
 
+def reduced(rgb: np.ndarray, factor: int) -> torch.Tensor:
+    """An image (H, W, 3) as (3, H // factor, W // factor): the mean of every factor x factor px."""
+    high, wide = (side // factor for side in rgb.shape[:2])
+    whole = torch.from_numpy(rgb[: high * factor, : wide * factor].copy()).permute(2, 0, 1)
+    return resize(whole[None], (high, wide), kernel="area")[0] if factor > 1 else whole
+
+
 def write_images(found: list[Source], table: Path) -> None:
     """Images as PNG beside the table of their patients and splits."""
     folder = table.parent / "images"
@@ -105,11 +112,9 @@ def write_images(found: list[Source], table: Path) -> None:
         with Image.open(source.file) as opened:
             rgb = np.asarray(opened.convert("RGB"))
         for factor in source.factors:
-            high, wide = (side // factor for side in rgb.shape[:2])
-            if min(high, wide) < LEAST_PX:
+            small = reduced(rgb, factor)
+            if min(small.shape[1:]) < LEAST_PX:
                 continue
-            whole = torch.from_numpy(rgb[: high * factor, : wide * factor].copy()).permute(2, 0, 1)
-            small = resize(whole[None], (high, wide), kernel="area")[0] if factor > 1 else whole
             made = {"": small}
             if source.split == "train":
                 made["-stained"] = degrade(small, "stain:strong", 1.0, seed=number)
