@@ -20,7 +20,7 @@ import torch
 
 from wsisr import __version__
 from wsisr.device import choose_device, describe
-from wsisr.drawing import Series, chart
+from wsisr.drawing import ChartSeries, chart
 from wsisr.inference.trained import find_runs
 from wsisr.models import list_models, model_spec
 from wsisr.training.logs import read_rows
@@ -77,7 +77,7 @@ def draw_curves(out: Path) -> None:
             # Means over a tenth of the run: a row is of a few small crops.
             wide = max(1, len(loss) // 10)
             means = [sum(loss[i : i + wide]) / wide for i in range(len(loss) - wide + 1)]
-            lines.append(Series(run.model, [row["step"] for row in rows[wide - 1 :]], means))
+            lines.append(ChartSeries(run.model, [row["step"] for row in rows[wide - 1 :]], means))
     drawn = chart(
         lines, title="Training, tiny presets", x_label="step", y_label="L1 of crops, 0 to 1"
     )

@@ -30,8 +30,8 @@ from wsisr.registration.translation import coarse_offset, integer_ncc_offset
 from wsisr.testing.pairs import SUITES, PairCase, make_pair, scene_px
 from wsisr.testing.registration_suite import (
     REQUIREMENTS,
-    Answer,
     Registrar,
+    RegistrationAnswer,
     SuiteResult,
     error_px,
     make_overviews,
@@ -43,20 +43,20 @@ from wsisr.testing.registration_suite import (
 Images = np.ndarray
 
 
-def paper_integer(lr: Images, hr: Images, scale: int) -> Answer:
+def paper_integer(lr: Images, hr: Images, scale: int) -> RegistrationAnswer:
     """Bicubic enlargement, TM_CCOEFF_NORMED, argmax (PathImgSR): no verdict of its own."""
     x, y, _ = integer_ncc_offset(corr.grey(lr), corr.grey(hr), scale)
-    return Answer(dx=float(x), dy=float(y), accepted=True)
+    return RegistrationAnswer(dx=float(x), dy=float(y), accepted=True)
 
 
-def skimage_default(lr: Images, hr: Images, scale: int) -> Answer:
+def skimage_default(lr: Images, hr: Images, scale: int) -> RegistrationAnswer:
     """phase_cross_correlation with its defaults, on the HR grid, LR enlarged bicubically."""
     x, y, _ = integer_ncc_offset(corr.grey(lr), corr.grey(hr), scale)
     size = (lr.shape[1] * scale, lr.shape[0] * scale)
     big = cv2.resize(corr.grey(lr), size, interpolation=cv2.INTER_CUBIC)
     crop = corr.grey(hr)[y : y + size[1], x : x + size[0]]
     shift, _, _ = phase_cross_correlation(crop, big, upsample_factor=100)
-    return Answer(dx=x + float(shift[1]), dy=y + float(shift[0]), accepted=True)
+    return RegistrationAnswer(dx=x + float(shift[1]), dy=y + float(shift[0]), accepted=True)
 
 
 def _lr_grid(lr: Images, hr: Images, scale: int) -> tuple[int, int, Images, Images]:
@@ -65,24 +65,26 @@ def _lr_grid(lr: Images, hr: Images, scale: int) -> tuple[int, int, Images, Imag
     return x, y, first, corr.box_reduce_at(region, x, y, first.shape[1], first.shape[0], scale)
 
 
-def opencv_phase(lr: Images, hr: Images, scale: int) -> Answer:
+def opencv_phase(lr: Images, hr: Images, scale: int) -> RegistrationAnswer:
     """cv2.phaseCorrelate with a Hann window, on the LR grid."""
     x, y, first, reduced = _lr_grid(lr, hr, scale)
     window = cv2.createHanningWindow(first.shape[::-1], cv2.CV_64F)
     shift, _ = cv2.phaseCorrelate(first.astype(np.float64), reduced.astype(np.float64), window)
-    return Answer(dx=x + scale * shift[0], dy=y + scale * shift[1], accepted=True)
+    return RegistrationAnswer(dx=x + scale * shift[0], dy=y + scale * shift[1], accepted=True)
 
 
-def skimage_whitened(lr: Images, hr: Images, scale: int) -> Answer:
+def skimage_whitened(lr: Images, hr: Images, scale: int) -> RegistrationAnswer:
     """LoG, Hann and phase_cross_correlation(normalization=None, upsample_factor=400), LR grid."""
     x, y, first, reduced = _lr_grid(lr, hr, scale)
     window = corr.hann(*first.shape)
     a, b = (corr.laplacian_of_gaussian(image) * window for image in (first, reduced))
     shift, _, _ = phase_cross_correlation(b, a, normalization=None, upsample_factor=400)
-    return Answer(dx=x + scale * float(shift[1]), dy=y + scale * float(shift[0]), accepted=True)
+    return RegistrationAnswer(
+        dx=x + scale * float(shift[1]), dy=y + scale * float(shift[0]), accepted=True
+    )
 
 
-def sift_median(lr: Images, hr: Images, scale: int) -> Answer:
+def sift_median(lr: Images, hr: Images, scale: int) -> RegistrationAnswer:
     """SIFT with OpenCV's defaults, ratio test 0.8, median shift of the matches."""
     size = (lr.shape[1] * scale, lr.shape[0] * scale)
     big = cv2.resize(lr, size, interpolation=cv2.INTER_CUBIC)
@@ -90,7 +92,7 @@ def sift_median(lr: Images, hr: Images, scale: int) -> Answer:
     grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (big, hr))
     (first, da), (second, db) = (sift.detectAndCompute(image, None) for image in grey)
     if da is None or db is None or len(second) < 2:
-        return Answer(dx=0.0, dy=0.0, accepted=False)
+        return RegistrationAnswer(dx=0.0, dy=0.0, accepted=False)
     pairs = cv2.BFMatcher().knnMatch(da, db, k=2)
     moves = [
         np.subtract(second[m.trainIdx].pt, first[m.queryIdx].pt)
@@ -98,9 +100,9 @@ def sift_median(lr: Images, hr: Images, scale: int) -> Answer:
         if m.distance < 0.8 * n.distance
     ]
     if not moves:
-        return Answer(dx=0.0, dy=0.0, accepted=False)
+        return RegistrationAnswer(dx=0.0, dy=0.0, accepted=False)
     dx, dy = np.median(moves, axis=0)
-    return Answer(dx=float(dx), dy=float(dy), accepted=True)
+    return RegistrationAnswer(dx=float(dx), dy=float(dy), accepted=True)
 
 
 METHODS: dict[str, Registrar] = {

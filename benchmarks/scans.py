@@ -25,14 +25,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy.stats import binomtest
 
-from wsisr.drawing import Series, chart
+from wsisr.drawing import ChartSeries, chart
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair, register_scans
 from wsisr.registration.planes import register_planes
 from wsisr.registration.showing import sample_pairs
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
-from wsisr.testing.rendering import Optics, jpeg, render, to_uint8
+from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 
 STRIPES = {"jump_px": 3.0, "drift_px": 1.5}
@@ -178,7 +178,7 @@ def planes_called(rows: Rows, where: str, seed: int, scene: np.ndarray | None) -
     centres = (side + 140) / 2 + rng.uniform(-6, 6, (4, 2))
     planes = []
     for centre, depth_um in zip(centres, (0.0, 1.0, 2.0, 3.0), strict=True):
-        optics = Optics(na=0.75, defocus_um=depth_um, sigma_px=0.3)
+        optics = Objective(na=0.75, defocus_um=depth_um, sigma_px=0.3)
         at = (float(centre[0]), float(centre[1]))
         image = sensor(render(faded(tile), np.eye(2), at, side, side, optics), rng)
         planes.append(jpeg(to_uint8(image), int(rng.integers(75, 96))))
@@ -253,10 +253,10 @@ def draw_calibration(groups: dict[str, np.ndarray], path: Path) -> None:
     stated = np.linspace(0.02, 0.99, 60)
     # The bound at another probability, by Rayleigh's law.
     scaled = np.sqrt(np.log(1 - stated) / np.log(1 - 0.95))
-    lines = [Series("as stated", stated.tolist(), stated.tolist())]
+    lines = [ChartSeries("as stated", stated.tolist(), stated.tolist())]
     for name, (bound, error) in groups.items():
         seen = [float(np.mean(error <= factor * bound)) for factor in scaled]
-        lines.append(Series(f"{name} ({len(bound)})", stated.tolist(), seen))
+        lines.append(ChartSeries(f"{name} ({len(bound)})", stated.tolist(), seen))
     drawn = chart(
         lines,
         title="Certificates of pairs that the fit had not seen",

@@ -87,10 +87,10 @@ def draw(
     path: Path, curves: list[tuple[int, list[float], list[float], float]], scale: float
 ) -> None:
     """The curves as a picture, over the share of each run's time."""
-    from wsisr.drawing import Series, chart
+    from wsisr.drawing import ChartSeries, chart
 
     series = [
-        Series(
+        ChartSeries(
             name=f"{side:,} px in, {round(side * scale):,} px out",
             x=[100 * s / seconds[-1] for s in seconds],
             y=mib,

@@ -20,7 +20,7 @@ from wsisr.inference import load
 from wsisr.inference.bicubic import UInt8Array
 from wsisr.inference.blocks import Rendered, Renderer
 from wsisr.inference.engine import Engine
-from wsisr.inference.tiles import WHOLE, Frame, TilePlan, plan_frame, plan_tiles
+from wsisr.inference.tiles import WHOLE, Frame, Tiling, plan_frame, plan_tiles
 from wsisr.metrics import psnr
 from wsisr.slides.opening import open_slide
 from wsisr.slides.resample import read_resampled
@@ -77,7 +77,7 @@ def main() -> None:
             )
 
 
-def render(engine: Engine, frame: Frame, plan: TilePlan, lr: UInt8Array) -> tuple[Rendered, float]:
+def render(engine: Engine, frame: Frame, plan: Tiling, lr: UInt8Array) -> tuple[Rendered, float]:
     """One block that is the whole frame, and CPU seconds."""
     renderer = Renderer(engine=engine, frame=frame, plan=plan)
     box = Box(x=0, y=0, width=frame.lr_width_px, height=frame.lr_height_px)

@@ -12,7 +12,7 @@ from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError, ModelError
 from wsisr.proof import run
-from wsisr.proof.plan import Check
+from wsisr.proof.plan import ProofCheck
 
 torch.set_num_threads(1)
 
@@ -29,7 +29,7 @@ class Worker:
     def __init__(self, *given: Any) -> None:
         self.left = list(self.answers)
 
-    def ask(self, check: Check, limit_s: float, end: float) -> dict[str, Any] | None:
+    def ask(self, check: ProofCheck, limit_s: float, end: float) -> dict[str, Any] | None:
         return self.left.pop(0) if self.left else None
 
     def close(self) -> None:

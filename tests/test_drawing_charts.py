@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsisr.drawing.charts import (
-    Series,
+    ChartSeries,
     axis_ends,
     chart,
     histogram,
@@ -30,7 +30,7 @@ from wsisr.errors import ConfigError
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(series: list[Series], **more: object) -> str:
+def drawn(series: list[ChartSeries], **more: object) -> str:
     words = {"title": "a chart", "x_label": "step", "y_label": "dB", **more}
     return chart(series, **words).svg()  # type: ignore[arg-type]
 
@@ -51,7 +51,9 @@ def marks(svg: str, colour: str) -> list[tuple[float, float]]:
 
 
 def test_svg_is_well_formed_and_says_what_it_shows() -> None:
-    svg = drawn([Series("a < b & $c$ $", [1, 2, 3], [1.0, 5.0, 2.0])], title="<loss> \"x\" 'y'")
+    svg = drawn(
+        [ChartSeries("a < b & $c$ $", [1, 2, 3], [1.0, 5.0, 2.0])], title="<loss> \"x\" 'y'"
+    )
     root = ElementTree.fromstring(svg)
     assert root.tag == f"{SVG}svg" and root.attrib["role"] == "img"
     title, desc = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
@@ -62,7 +64,7 @@ def test_svg_is_well_formed_and_says_what_it_shows() -> None:
 
 
 def test_figures_of_one_page_share_no_id_and_bring_no_style() -> None:
-    svgs = [drawn([Series("a", [1, 2], [1.0, k])], title=f"chart {k}") for k in (2, 3)]
+    svgs = [drawn([ChartSeries("a", [1, 2], [1.0, k])], title=f"chart {k}") for k in (2, 3)]
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in svgs]
     assert ids[0] and not ids[0] & ids[1]
     for svg, own in zip(svgs, ids, strict=True):
@@ -71,7 +73,9 @@ def test_figures_of_one_page_share_no_id_and_bring_no_style() -> None:
 
 
 def test_colours_are_the_pages_and_files_have_their_own(tmp_path: Path) -> None:
-    one = chart([Series("a", [1, 2], [1, 2], kind="bars")], title="t", x_label="x", y_label="y")
+    one = chart(
+        [ChartSeries("a", [1, 2], [1, 2], kind="bars")], title="t", x_label="x", y_label="y"
+    )
     bare = re.sub(r"var\(--\w+,#[0-9a-f]{6}\)", "", one.svg())
     assert not re.search(r"#[0-9a-f]{6}\b(?!m)|rgb", re.sub(r'(href="#|id=")\w+', "", bare))
     one.save(tmp_path / "a.svg")
@@ -83,7 +87,7 @@ def test_colours_are_the_pages_and_files_have_their_own(tmp_path: Path) -> None:
 def test_the_same_chart_is_the_same_bytes_whatever_a_user_has_set(tmp_path: Path) -> None:
     import matplotlib
 
-    one = chart([Series("a", [1, 2], [1, 2])], title="t", x_label="x", y_label="y")
+    one = chart([ChartSeries("a", [1, 2], [1, 2])], title="t", x_label="x", y_label="y")
     names = [tmp_path / f"a.{kind}" for kind in ("svg", "pdf", "png")]
     one.save(*names)
     first = [path.read_bytes() for path in names]
@@ -99,28 +103,28 @@ def test_the_same_chart_is_the_same_bytes_whatever_a_user_has_set(tmp_path: Path
 def test_drawing_is_paid_for_when_something_is_drawn_and_is_the_same_in_every_process() -> None:
     code = (
         "import sys\nfrom hashlib import sha256\n"
-        "from wsisr.drawing.charts import Series, chart\n"
+        "from wsisr.drawing.charts import ChartSeries, chart\n"
         "import wsisr.reporting.page, wsisr.drawing.sheets, wsisr.drawing.overlays\n"
         "heavy = {'matplotlib', 'jinja2', 'cv2', 'scipy', 'torch'} & set(sys.modules)\n"
-        "one = chart([Series('a', [1, 2], [1, 2])], title='t', x_label='x', y_label='y')\n"
+        "one = chart([ChartSeries('a', [1, 2], [1, 2])], title='t', x_label='x', y_label='y')\n"
         "text = one.svg()\n"
         "plain = 'matplotlib.pyplot' not in sys.modules\n"
         "print(sorted(heavy), plain, sha256(text.encode()).hexdigest())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    one = chart([Series("a", [1, 2], [1, 2])], title="t", x_label="x", y_label="y")
+    one = chart([ChartSeries("a", [1, 2], [1, 2])], title="t", x_label="x", y_label="y")
     assert done.stdout.strip() == f"[] True {sha256(one.svg().encode()).hexdigest()}"
 
 
 def test_values_that_are_not_finite_are_left_out() -> None:
     y = [1.0, np.nan, np.inf, -np.inf, 2.0]
-    svg = drawn([Series("a", range(5), y)])
+    svg = drawn([ChartSeries("a", range(5), y)])
     assert [len(line) for line in lines(svg, "c1")] == [2]
     assert "nan" not in svg.lower() and "inf" not in svg.lower()
 
 
 def test_a_logarithmic_axis_leaves_out_what_is_not_positive() -> None:
-    svg = drawn([Series("a", [-1.0, 0.0, 1.0, 1000.0], [1, 2, 3, 4])], log_x=True)
+    svg = drawn([ChartSeries("a", [-1.0, 0.0, 1.0, 1000.0], [1, 2, 3, 4])], log_x=True)
     assert [len(line) for line in lines(svg, "c1")] == [2]
     assert ">10<" in svg and ">100<" in svg
 
@@ -128,22 +132,22 @@ def test_a_logarithmic_axis_leaves_out_what_is_not_positive() -> None:
 def test_long_lines_stay_short_and_keep_their_spikes() -> None:
     y = np.zeros(100_000)
     y[12_345] = 7.0
-    long = lines(drawn([Series("a", np.arange(len(y)), y)]), "c1")[0]
+    long = lines(drawn([ChartSeries("a", np.arange(len(y)), y)]), "c1")[0]
     assert len(long) < 1000
-    flat = lines(drawn([Series("a", [0, 1], [0.0, 7.0])]), "c1")[0]
+    flat = lines(drawn([ChartSeries("a", [0, 1], [0.0, 7.0])]), "c1")[0]
     assert min(y for _, y in long) == pytest.approx(min(y for _, y in flat), abs=0.2)
 
 
 def test_points_of_several_series_at_one_place_stand_side_by_side() -> None:
     series = [
-        Series(f"model {k}", [2.0, 4.0], [28.0, 29.0 + k], [27, 28], [29, 33], kind="points")
+        ChartSeries(f"model {k}", [2.0, 4.0], [28.0, 29.0 + k], [27, 28], [29, 33], kind="points")
         for k in range(4)
     ]
     svg = drawn(series)
     at_two = sorted(min(marks(svg, f"c{k}")[:2])[0] for k in range(1, 5))
     assert (np.diff(at_two) >= 8.9).all()
     alone = marks(drawn(series[:1]), "c1")
-    apart = marks(drawn([*series[:1], Series("far", [3.0], [28.0], kind="points")]), "c1")
+    apart = marks(drawn([*series[:1], ChartSeries("far", [3.0], [28.0], kind="points")]), "c1")
     assert [x for x, _ in alone][:2] == [x for x, _ in apart][:2]
 
 
@@ -151,21 +155,21 @@ def test_what_the_pointer_reads_is_what_is_drawn() -> None:
     import json
     from html import unescape
 
-    svg = drawn([Series("a", [1, 2], [3.0, 4.5]), Series("b", [1, 2], [3.5, np.nan])])
+    svg = drawn([ChartSeries("a", [1, 2], [3.0, 4.5]), ChartSeries("b", [1, 2], [3.5, np.nan])])
     read = json.loads(unescape(re.search(r'data-read="([^"]+)"', svg)[1]))  # type: ignore[index]
     assert [one[0] for one in read] == ["a", "b"]
     assert [point[2:] for point in read[0][2]] == [["1", "3"], ["2", "4.5"]]
     assert [point[2:] for point in read[1][2]] == [["1", "3.5"]]
     assert lines(svg, "c1")[0] == [tuple(point[:2]) for point in read[0][2]]
-    one = chart([Series("a", [1, 2], [3.0, 4.5])], title="t", x_label="x", y_label="y")
+    one = chart([ChartSeries("a", [1, 2], [3.0, 4.5])], title="t", x_label="x", y_label="y")
     assert "data-read" not in one.svg(380)
 
 
 @pytest.mark.parametrize("width", [380, 720, 1200])
 def test_no_two_texts_lie_on_one_another(width: int) -> None:
     names = ["mihatp", "iste", "liif (recommended)", "masrnet", "bicubic", "edsr", "rcan", "hat"]
-    series = [Series(name, [2, 3, 4, 6, 8], np.arange(5) + k) for k, name in enumerate(names)]
-    bars = [Series("", [f"split number {k}" for k in range(6)], range(6), kind="bars")]
+    series = [ChartSeries(name, [2, 3, 4, 6, 8], np.arange(5) + k) for k, name in enumerate(names)]
+    bars = [ChartSeries("", [f"split number {k}" for k in range(6)], range(6), kind="bars")]
     for given_ in (series, bars):
         one = chart(given_, title="PSNR over scale", x_label="scale", y_label="dB")
         boxes = _text_boxes(one.svg(width))
@@ -194,8 +198,8 @@ def _text_boxes(svg: str) -> list[tuple[float, float, float, float]]:
 def test_bars_stand_on_zero_beside_one_another_with_whiskers() -> None:
     svg = drawn(
         [
-            Series("a", ["x2", "x4"], [30.0, 27.0], low=[29, 26], high=[31, 28], kind="bars"),
-            Series("b", ["x2", "x4"], [28.0, 25.0], kind="bars"),
+            ChartSeries("a", ["x2", "x4"], [30.0, 27.0], low=[29, 26], high=[31, 28], kind="bars"),
+            ChartSeries("b", ["x2", "x4"], [28.0, 25.0], kind="bars"),
         ]
     )
     assert ">0<" in svg and ">x2<" in svg and ">x4<" in svg
@@ -210,17 +214,17 @@ def test_bars_stand_on_zero_beside_one_another_with_whiskers() -> None:
 
 def test_names_and_numbers_on_one_axis_are_refused() -> None:
     with pytest.raises(ConfigError, match="names on x"):
-        drawn([Series("a", ["x2"], [1.0]), Series("b", [2], [1.0])])
+        drawn([ChartSeries("a", ["x2"], [1.0]), ChartSeries("b", [2], [1.0])])
 
 
 def test_parts_of_a_series_must_be_of_one_length() -> None:
     with pytest.raises(ConfigError, match="'a' differ in length"):
-        drawn([Series("a", [1, 2], [1.0])])
+        drawn([ChartSeries("a", [1, 2], [1.0])])
 
 
 def test_nothing_to_draw_is_said() -> None:
     assert "no data" in drawn([])
-    assert "no data" in drawn([Series("a", [1.0], [np.nan])])
+    assert "no data" in drawn([ChartSeries("a", [1.0], [np.nan])])
     assert histogram_of([np.nan], title="h", x_label="px", y_label="pairs") is None
 
 
@@ -254,7 +258,10 @@ def test_a_histogram_of_values_says_where_95_percent_end() -> None:
 
 def test_png_is_the_same_drawing(tmp_path: Path) -> None:
     one = chart(
-        [Series("a", [0, 1], [0.0, 1.0]), Series("b", [0, 1], [1.0, 0.0], [0.9, -0.1], [1.1, 0.1])],
+        [
+            ChartSeries("a", [0, 1], [0.0, 1.0]),
+            ChartSeries("b", [0, 1], [1.0, 0.0], [0.9, -0.1], [1.1, 0.1]),
+        ],
         title="t",
         x_label="x",
         y_label="y",

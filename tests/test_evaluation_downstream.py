@@ -25,7 +25,7 @@ from wsisr.evaluation.tasks import of_image
 from wsisr.metrics.objects import aji, overlap
 from wsisr.metrics.statistics import compare
 from wsisr.models import create_model, save_model
-from wsisr.models.bicubic import Bicubic
+from wsisr.models.bicubic import BicubicModel
 from wsisr.reporting.evaluation_page import write_evaluation_report
 from wsisr.resize import crop_to_scale
 from wsisr.runners import SerialRunner
@@ -287,7 +287,7 @@ def test_glas_is_learnt_and_scored_in_whole_images(tmp_path: Path) -> None:
         hr = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
         kept = crop_to_scale(hr, 4.0)
         lr = degrade(hr, "bicubic", 4.0)
-        sr = Bicubic()(lr.float() / 255.0, scale=4.0)
+        sr = BicubicModel()(lr.float() / 255.0, scale=4.0)
         error = ((sr.clamp(0, 1) - kept / 255.0)[..., 4:-4, 4:-4] ** 2).mean()
         assert row.scores["psnr_rgb"] == pytest.approx(float(-10 * error.log10()), abs=0.02)
     (beside,) = (t for t in downstream_tables(results) if t.title == "DOWNSTREAM, glands: F1")

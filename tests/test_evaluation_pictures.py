@@ -12,7 +12,7 @@ from PIL import Image
 from wsisr.errors import ConfigError
 from wsisr.evaluation.pipeline import evaluate
 from wsisr.evaluation.plan import prepare
-from wsisr.inference.engine import Bicubic
+from wsisr.inference.engine import BicubicEngine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.tiles import WHOLE
 from wsisr.metrics.images import as_uint8
@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "sr" / "test").mkdir(parents=True)
     for path in (root / "export" / "test" / "10x").iterdir():
         lr = np.asarray(Image.open(path))
-        sr = super_resolve(Bicubic(), lr, 4.0, WHOLE)
+        sr = super_resolve(BicubicEngine(), lr, 4.0, WHOLE)
         grey = as_uint8(torch.from_numpy(sr).double() / 255.0).numpy()
         Image.fromarray(grey).save(root / "sr" / "test" / f"{path.stem}_x4_theirs.png")
     return root

@@ -10,7 +10,7 @@ from scipy.interpolate import CubicSpline
 
 from wsisr.degradation import crop_to_scale, degrade
 from wsisr.inference import super_resolve
-from wsisr.inference.engine import Bicubic
+from wsisr.inference.engine import BicubicEngine
 from wsisr.inference.tiles import WHOLE
 from wsisr.metrics import get_protocol
 
@@ -34,7 +34,7 @@ def test_bicubic_is_smooth_over_the_scale(shared_data: Path, name: str) -> None:
     for scale in SCALES:
         target = crop_to_scale(hr, scale)
         lr = degrade(hr, "bicubic", scale).permute(0, 2, 3, 1).numpy()
-        sr = super_resolve(Bicubic(), lr, scale, WHOLE) / 255.0
+        sr = super_resolve(BicubicEngine(), lr, scale, WHOLE) / 255.0
         found.append(protocol.scores[0](sr, target, scale)[0])
     x, y = np.log(SCALES), np.array(found)
     assert (np.diff(y) < 0).all()

@@ -12,10 +12,10 @@ from upscaling_samples import MoodyEngine, render_all
 from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
 from wsisr.inference.blocks import Renderer
-from wsisr.inference.engine import Bicubic, Capacity
+from wsisr.inference.engine import BicubicEngine, Capacity
 from wsisr.inference.images import super_resolve
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import Frame, TilePlan, Window, plan_frame, plan_tiles
+from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, plan_frame, plan_tiles
 from wsisr.models import create_model
 
 
@@ -85,7 +85,7 @@ def test_texture_retrieval_runs_per_window_at_any_scale() -> None:
 def test_blending_does_not_depend_on_blocks() -> None:
     image = picture(160, 128)
     frame = plan_frame(160, 128, 2.0)
-    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
     pictures = [
         render_all(Renderer(engine=MoodyEngine(), frame=frame, plan=plan), image, side)
         for side in (64, 128, 1024)
@@ -94,7 +94,7 @@ def test_blending_does_not_depend_on_blocks() -> None:
     for other in pictures[1:]:
         assert np.abs(pictures[0].astype(int) - other).max() <= 1
         assert (pictures[0] != other).mean() < 0.01
-    hard = TilePlan(core_px=64, blend_px=0, halo_px=8, multiple_px=4)
+    hard = Tiling(core_px=64, blend_px=0, halo_px=8, multiple_px=4)
     sharp = render_all(Renderer(engine=MoodyEngine(), frame=frame, plan=hard), image, 64)
     step = [np.abs(np.diff(p.astype(float), axis=1))[:, 63].mean() for p in (pictures[0], sharp)]
     assert step[0] < 0.6 * step[1]
@@ -103,7 +103,7 @@ def test_blending_does_not_depend_on_blocks() -> None:
 def test_the_next_row_may_be_inferred_while_one_is_blended() -> None:
     image = picture(160, 128)
     frame = plan_frame(160, 128, 2.0)
-    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
     found = [
         render_all(Renderer(engine=MoodyEngine(), frame=frame, plan=plan, ahead=ahead), image, 256)
         for ahead in (False, True)
@@ -114,7 +114,7 @@ def test_the_next_row_may_be_inferred_while_one_is_blended() -> None:
 def test_the_difference_of_overlapping_tiles_is_measured() -> None:
     image = picture(96, 96)
     frame = plan_frame(96, 96, 2.0)
-    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
     block, box = Box(x=0, y=0, width=192, height=192), Box(x=0, y=0, width=96, height=96)
     found = [
         Renderer(engine=engine, frame=frame, plan=plan).render(block, image, box)
@@ -135,12 +135,12 @@ def test_the_difference_of_overlapping_tiles_is_measured() -> None:
 def test_background_cores_are_bicubic_and_never_reach_the_network() -> None:
     image = picture(64, 64)
     frame = plan_frame(64, 64, 2.0)
-    plan = TilePlan(core_px=32, blend_px=0, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=32, blend_px=0, halo_px=8, multiple_px=4)
     engine = MoodyEngine()
     out = render_all(
         Renderer(engine=engine, frame=frame, plan=plan), image, 128, lambda core: core.x >= 64
     )
-    plain = render_all(Renderer(engine=Bicubic(), frame=frame, plan=plan), image, 128)
+    plain = render_all(Renderer(engine=BicubicEngine(), frame=frame, plan=plan), image, 128)
     assert engine.calls == 8
     np.testing.assert_array_equal(out[:, :64], plain[:, :64])
     assert (out[:, 64:] != plain[:, 64:]).mean() > 0.9
@@ -157,12 +157,12 @@ class _Cramped:
         self.tried: list[int] = []
 
     def render(
-        self, frame: Frame, windows: Sequence[Window], lr: Sequence[Any], finer: Any = None
+        self, frame: Frame, windows: Sequence[NetworkWindow], lr: Sequence[Any], finer: Any = None
     ) -> list[Any]:
         self.tried.append(sum(part.shape[0] * part.shape[1] for part in lr))
         if self.tried[-1] > self.most_px:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return Bicubic().render(frame, windows, lr)
+        return BicubicEngine().render(frame, windows, lr)
 
 
 @pytest.mark.parametrize("most_px", [40_000, 6_000, 900])
@@ -171,7 +171,7 @@ def test_out_of_memory_is_answered_by_smaller_batches_and_tiles_with_the_same_pi
 ) -> None:
     image = picture(160, 120)
     frame = plan_frame(160, 120, 2.0)
-    plan = TilePlan(core_px=128, blend_px=16, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=128, blend_px=16, halo_px=8, multiple_px=4)
 
     def renderer(engine: _Cramped, **more: Any) -> Renderer:
         return Renderer(
@@ -226,7 +226,7 @@ def test_the_image_and_the_window_that_failed_are_named() -> None:
 def test_images_in_memory_are_made_as_slides_are_block_by_block() -> None:
     """Single precision, before any rounding; several images at once as each by itself."""
     engine = MoodyEngine()
-    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
+    plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
     image = picture(150, 110)
     found = super_resolve(engine, image, 2.4, plan)
     frame = plan_frame(150, 110, 2.4)
@@ -243,8 +243,8 @@ def test_images_in_memory_are_made_as_slides_are_block_by_block() -> None:
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_region_has_the_pixels_of_the_whole(exact: bool) -> None:
     image = picture(150, 110)
-    plan = TilePlan(core_px=64, blend_px=16, halo_px=8, multiple_px=4, exact=exact)
-    engine: Any = Bicubic() if exact else MoodyEngine()
+    plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4, exact=exact)
+    engine: Any = BicubicEngine() if exact else MoodyEngine()
     whole = super_resolve(engine, image, 2.0, plan)
     for region in (
         Box(x=33, y=20, width=70, height=60),  # begins inside of a ramp

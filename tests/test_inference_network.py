@@ -18,7 +18,7 @@ from wsisr.inference import trained as disk
 from wsisr.inference.blocks import Renderer
 from wsisr.inference.engine import Capacity
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import WHOLE, TilePlan, plan_frame, plan_tiles
+from wsisr.inference.tiles import WHOLE, Tiling, plan_frame, plan_tiles
 from wsisr.models import create_model, list_models, model_spec, save_model
 from wsisr.models.weights import CONFIG_NAME, WEIGHTS_NAME
 
@@ -155,7 +155,7 @@ def test_whole_images_go_through_the_model_s_own_forward() -> None:
 def test_a_reference_is_cut_with_its_windows() -> None:
     network = _network("cwtnet", 4)
     lr, finer = picture(24, 20), picture(48, 40, seed=1)
-    plan = TilePlan(core_px=48, blend_px=0, halo_px=4, multiple_px=1)
+    plan = Tiling(core_px=48, blend_px=0, halo_px=4, multiple_px=1)
     found = super_resolve(network, lr, 4.0, plan, finer=finer)
     x, ref = (torch.from_numpy(i).permute(2, 0, 1)[None].float() / 255 for i in (lr, finer))
     with torch.inference_mode():  # the core at 48, 48: LR 8 to 24, its reference 16 to 48
@@ -192,7 +192,7 @@ def test_on_a_gpu_the_window_itself_tells_how_much_memory_it_takes(
     monkeypatch.setattr(devices, "free_bytes", lambda place: 2 << 30)
     monkeypatch.setattr(network, "_on_gpu", True)
     monkeypatch.setattr(network, "_probe", lambda scale, side: sides.append(side))
-    plan = TilePlan(core_px=120, blend_px=0, halo_px=6, multiple_px=1)
+    plan = Tiling(core_px=120, blend_px=0, halo_px=6, multiple_px=1)
     # Half of what is free, in windows of core and halo.
     expected = (1 << 30) // round(1.25 * 4096 * 72**2)
     assert network.capacity(plan, 2.0, 900) == Capacity(batch=expected) and sides == [72]

@@ -10,9 +10,9 @@ from wsisr.geometry import Box
 from wsisr.inference.tiles import (
     BLOCK_PX,
     Frame,
-    Needs,
-    TilePlan,
-    Window,
+    NetworkWindow,
+    Tiling,
+    TilingNeeds,
     axis_weights,
     blocks_of,
     plan_frame,
@@ -36,7 +36,7 @@ def test_cores_cover_the_output_once_and_windows_hold_their_footprint(
     width: int, height: int, scale: float, core: int, halo: int, multiple: int
 ) -> None:
     frame = plan_frame(width, height, scale)
-    plan = TilePlan(core_px=core, blend_px=core // 4, halo_px=halo, multiple_px=multiple)
+    plan = Tiling(core_px=core, blend_px=core // 4, halo_px=halo, multiple_px=multiple)
     seen = 0
     for block in blocks_of(frame, 1024):
         for row in window_rows(frame, block, plan):
@@ -67,7 +67,7 @@ def test_weights_of_all_cores_sum_to_one_everywhere(
     length: int, core: int, share: int, cut: tuple[float, float], block: int
 ) -> None:
     """In any region, whatever the blocks."""
-    plan = TilePlan(core_px=core, blend_px=core * share // 8, halo_px=8, multiple_px=1)
+    plan = Tiling(core_px=core, blend_px=core * share // 8, halo_px=8, multiple_px=1)
     first, last = sorted(round(c * length) for c in cut)
     total = np.zeros(length)
     for at in range(first, last, block):
@@ -85,7 +85,7 @@ def test_output_sizes_are_rounded_once_for_the_whole_plane() -> None:
     assert whole[-1].right == 101 and whole[-1].bottom == 57
 
 
-def _windows(frame: Frame, block: Box, plan: TilePlan) -> dict[Box, Window]:
+def _windows(frame: Frame, block: Box, plan: Tiling) -> dict[Box, NetworkWindow]:
     return {w.core: w for row in window_rows(frame, block, plan) for w in row}
 
 
@@ -112,9 +112,9 @@ def test_a_split_window_covers_the_same_reach_with_smaller_inputs() -> None:
 
 
 def test_the_tiling_hangs_on_model_and_scale_and_fills_stored_tiles() -> None:
-    needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
+    needs = TilingNeeds(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
     plan = plan_tiles(needs, 4.0)
-    assert plan == TilePlan(core_px=256, blend_px=8, halo_px=8, multiple_px=4)
+    assert plan == Tiling(core_px=256, blend_px=8, halo_px=8, multiple_px=4)
     assert [BLOCK_PX % plan_tiles(needs, s).core_px for s in (1.0, 2.4, 3.3, 8.0, 64.0)] == [0] * 5
     assert plan_tiles(needs, 3.0, 20).core_px == 60
     with pytest.raises(ConfigError, match="--tile 4 is too small"):
@@ -124,11 +124,11 @@ def test_the_tiling_hangs_on_model_and_scale_and_fills_stored_tiles() -> None:
 
 
 def test_cores_fade_even_where_the_halo_is_exact_since_background_is_bicubic() -> None:
-    exact = Needs(halo_px=6, halo_exact=True, tile_px=256, multiple_px=1)
+    exact = TilingNeeds(halo_px=6, halo_exact=True, tile_px=256, multiple_px=1)
     assert plan_tiles(exact, 2.0).blend_px == 16 and plan_tiles(exact, 2.0).exact
     cut = plan_tiles(exact, 2.0, None, 2)
     assert (cut.halo_px, cut.blend_px, cut.exact) == (2, 4, False)
-    everywhere = Needs(halo_px=3, halo_exact=True, tile_px=256, multiple_px=1, seamless=True)
+    everywhere = TilingNeeds(halo_px=3, halo_exact=True, tile_px=256, multiple_px=1, seamless=True)
     assert plan_tiles(everywhere, 2.0).blend_px == 0
 
 
@@ -143,5 +143,5 @@ def test_a_region_outside_the_plane_is_refused() -> None:
         plan_frame(10, 10, 2, Box(x=5, y=5, width=6, height=1))
 
 
-def _plan(core: int, blend: int = 0) -> TilePlan:
-    return TilePlan(core_px=core, blend_px=blend, halo_px=8, multiple_px=8)
+def _plan(core: int, blend: int = 0) -> Tiling:
+    return Tiling(core_px=core, blend_px=blend, halo_px=8, multiple_px=8)

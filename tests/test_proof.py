@@ -19,7 +19,7 @@ from wsisr.models.layers.blocks import ResidualBlock
 from wsisr.models.srcnn import Srcnn
 from wsisr.proof import checks, run, worker
 from wsisr.proof.bench import Bench
-from wsisr.proof.plan import FAMILIES, Check, Form, plan_checks
+from wsisr.proof.plan import FAMILIES, Form, ProofCheck, plan_checks
 from wsisr.proof.table import report_text
 from wsisr.proof.targets import TARGETS
 from wsisr.proof.worker import answer
@@ -47,7 +47,7 @@ def test_a_plan_has_every_network_in_every_form_and_tells_most_first() -> None:
     assert {check.kind for check in planned[:120]} >= {"agree", "resume", "evaluate", "upscale"}
     assert planned[-1].form.departures == 3
     assert [c for c in planned if c.kind == "cards"]
-    assert Check.of(json.loads(json.dumps(planned[-1].document()))) == planned[-1]
+    assert ProofCheck.of(json.loads(json.dumps(planned[-1].document()))) == planned[-1]
 
 
 def test_without_a_gpu_nothing_is_trained_in_float16() -> None:
@@ -64,13 +64,13 @@ def test_without_a_gpu_nothing_is_trained_in_float16() -> None:
 
 @pytest.mark.parametrize("kind", ["draws", "train", "agree", "evaluate", "upscale", "memory"])
 def test_a_sound_network_passes(bench: Bench, kind: Any) -> None:
-    row = answer(Check(kind=kind, model="srcnn"), bench)
+    row = answer(ProofCheck(kind=kind, model="srcnn"), bench)
     assert row["state"] == "pass", row
     assert row["facts"]
 
 
 def test_speed_is_measured_beside_the_plain_form(bench: Bench) -> None:
-    facts = answer(Check(kind="speed", model="masrnet"), bench)["facts"]
+    facts = answer(ProofCheck(kind="speed", model="masrnet"), bench)["facts"]
     assert facts["samples_per_s"] > 0 and facts["plain_samples_per_s"] > 0
     assert facts["busy"] > 0 and facts["memory_mib"] > 0
 
@@ -84,7 +84,7 @@ def test_a_nan_in_bfloat16_is_found_and_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Srcnn, "forward", planted_nan)
-    check = Check(kind="train", model="srcnn", form=Form(precision="bf16"))
+    check = ProofCheck(kind="train", model="srcnn", form=Form(precision="bf16"))
     row = answer(check, bench)
     assert (row["state"], row["fault"]) == ("fail", "not finite")
     report = {"identity": {"device": "cpu"}, "rows": {check.key: {**check.document(), **row}}}
@@ -118,10 +118,10 @@ def test_what_a_gpu_refuses_or_waits_for_is_found_and_told(
         return terms
 
     monkeypatch.setattr(recipes.PixelRecipe, "step", step)
-    row = answer(Check(kind="rehearse", model="srcnn"), bench)
+    row = answer(ProofCheck(kind="rehearse", model="srcnn"), bench)
     assert (row["state"], row["fault"]) == ("fail", fault)
     assert "test_proof.py" in row["said"] or "wsisr/" in row["said"] or "random" in row["said"]
-    check = Check(kind="rehearse", model="srcnn")
+    check = ProofCheck(kind="rehearse", model="srcnn")
     said = report_text(
         {"identity": {"device": "cpu"}, "rows": {check.key: {**check.document(), **row}}}
     )
@@ -135,7 +135,7 @@ def test_a_tensor_changed_in_place_is_found(bench: Bench, monkeypatch: pytest.Mo
         return right(self, lr).sigmoid().mul_(2.0)
 
     monkeypatch.setattr(Srcnn, "forward", forward)
-    row = answer(Check(kind="rehearse", model="srcnn"), bench)
+    row = answer(ProofCheck(kind="rehearse", model="srcnn"), bench)
     assert row["state"] == "fail" and "inplace operation" in row["said"]
 
 
@@ -150,7 +150,7 @@ def test_a_layer_that_is_another_when_it_is_computed_again_is_found(
         return right(self, x * (1.0 + self.planted % 2))
 
     monkeypatch.setattr(ResidualBlock, "forward", forward)
-    check = Check(kind="train", model="edsr", form=Form(checkpointed=True))
+    check = ProofCheck(kind="train", model="edsr", form=Form(checkpointed=True))
     row = answer(check, bench)
     assert (row["state"], row["fault"]) == ("fail", "another form"), row
     assert "grad_norm" in row["said"]
@@ -164,7 +164,7 @@ def test_an_output_that_is_off_disagrees(bench: Bench, monkeypatch: pytest.Monke
         return out if out.dtype == torch.float64 else out + 1e-3
 
     monkeypatch.setattr(Srcnn, "forward", off)
-    row = answer(Check(kind="agree", model="srcnn"), bench)
+    row = answer(ProofCheck(kind="agree", model="srcnn"), bench)
     assert (row["state"], row["fault"]) == ("fail", "disagrees")
 
 
@@ -178,7 +178,7 @@ class Scripted:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    def ask(self, check: Check, limit_s: float, end: float) -> Any:
+    def ask(self, check: ProofCheck, limit_s: float, end: float) -> Any:
         self.asked.append(check.key)
         found = self.answers.pop(0)
         if isinstance(found, BaseException):
@@ -219,7 +219,7 @@ def test_what_the_time_stopped_is_tried_last_and_fails_only_with_time_of_its_own
     monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
 
     class Slow(Scripted):
-        def ask(self, check: Check, limit_s: float, end: float) -> Any:
+        def ask(self, check: ProofCheck, limit_s: float, end: float) -> Any:
             found = super().ask(check, limit_s, end)
             clock[0] += limit_s if found is None else 40.0
             return found
@@ -269,7 +269,7 @@ def test_a_worker_ends_with_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_was_not_compiled_has_not_passed_as_compiled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = Check(kind="train", model="srcnn", form=Form(compiled=True))
+    check = ProofCheck(kind="train", model="srcnn", form=Form(compiled=True))
     right = torch.nn.Module.compile
     # Graphs are found and run as they are: no C++ is made.
     monkeypatch.setattr(
@@ -283,7 +283,7 @@ def test_what_was_not_compiled_has_not_passed_as_compiled(
 
 
 def test_targets_are_judged_at_their_size_alone(bench: Bench) -> None:
-    row = answer(Check(kind="target", model="iste-fusion"), bench)
+    row = answer(ProofCheck(kind="target", model="iste-fusion"), bench)
     assert row["state"] == "pass" and "reached" not in row["facts"], row
     assert row["facts"]["largest_difference"] < 1e-5 and row["facts"]["plain_mib"] > 0
     reached = TARGETS["iste-fusion"].reached
@@ -318,13 +318,13 @@ def test_a_worker_that_dies_or_hangs_is_a_fault_and_another_goes_on(
     monkeypatch.setattr(run.subprocess, "Popen", popen)
     process = run._Worker(tmp_path, torch.device("cpu"), "tiny", 600.0)
     try:
-        crashed = process.ask(Check(kind="memory", model="srcnn"), 30, 1e12)
+        crashed = process.ask(ProofCheck(kind="memory", model="srcnn"), 30, 1e12)
         assert crashed is not None and crashed["fault"] == "crash"
         assert "exit 7" in crashed["said"] and "planted words" in crashed["said"]
-        hung = process.ask(Check(kind="speed", model="srcnn"), 0.3, 1e12)
+        hung = process.ask(ProofCheck(kind="speed", model="srcnn"), 0.3, 1e12)
         assert hung is not None and hung["fault"] == "time"
-        assert process.ask(Check(kind="speed", model="srcnn"), 0.1, 0.0) is None
-        resumed = process.ask(Check(kind="resume", model="srcnn"), 30, 1e12)
+        assert process.ask(ProofCheck(kind="speed", model="srcnn"), 0.1, 0.0) is None
+        resumed = process.ask(ProofCheck(kind="resume", model="srcnn"), 30, 1e12)
         assert resumed == {"state": "pass", "facts": {}}
     finally:
         process.close()
@@ -341,7 +341,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(
         raise Killed
 
     monkeypatch.setattr(host.os, "kill", kill)
-    check = Check(kind="resume", model="srcnn")
+    check = ProofCheck(kind="resume", model="srcnn")
     with pytest.raises(Killed):
         checks.do(check, bench)
     row = answer(check, bench)
@@ -355,7 +355,7 @@ def test_a_report_in_words_counts_and_names_each_kind_of_fault_once() -> None:
             if fault
             else {"state": "pass", "facts": facts}
         )
-        return {**Check(kind=kind, model=model).document(), **state}
+        return {**ProofCheck(kind=kind, model=model).document(), **state}
 
     rows = [
         row("train", "iste", data_wait_ms=1.5),

@@ -17,7 +17,7 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.encoding import encode
 from wsisr.errors import ConfigError
 from wsisr.reporting import page
@@ -66,7 +66,7 @@ def whole_page() -> Page:
     written = Page("A page", "all of it", kind="Test", badges=[("LEAKY", "bad")], footer="end")
     first = parts.cards({"pairs": 1200}), parts.facts({"digest": "abc"}, exact=("digest",))
     written.section("first", "First", *first, "plain text")
-    one = chart([Series("a", [1, 2], [3.0, 4.0])], title="t", x_label="x", y_label="y")
+    one = chart([ChartSeries("a", [1, 2], [3.0, 4.0])], title="t", x_label="x", y_label="y")
     written.section("second", "Second", figure(one, "t", "a chart"), flicker(pair(), "tissue"))
     rows = [[f"slide {k}", 1.5 * k] for k in range(20)] + [["y", None]]
     written.section("third", "Third", table(["a", "b"], rows, sortable=True, caption="All of them"))
@@ -86,7 +86,7 @@ def test_text_is_escaped_wherever_it_comes_in() -> None:
         parts.facts({NASTY: NASTY}, exact=(NASTY,)),
         table([NASTY], [[NASTY]] * 20, caption=NASTY, sortable=True),
         figure(pair()["HR"], NASTY, NASTY),
-        figure(chart([Series(NASTY, [1], [1])], title=NASTY, x_label=NASTY, y_label=NASTY)),
+        figure(chart([ChartSeries(NASTY, [1], [1])], title=NASTY, x_label=NASTY, y_label=NASTY)),
         flicker(pair(), NASTY, NASTY),
     )
     html = written.html()
@@ -208,7 +208,9 @@ def test_long_tables_can_be_searched_and_wide_charts_have_two_layouts() -> None:
     assert "<input" not in table(["a"], [["x"]] * 20) + table(["a"], [["x"]], sortable=True)
     wide = [a["width"] for tag, a in tags if tag == "svg"]
     assert wide == ["720", "380"] and html.count("data-read") == 1 + html.count("[data-read]")
-    small = chart([Series("a", [1], [1])], title="t", x_label="x", y_label="y", size_px=(420, 280))
+    small = chart(
+        [ChartSeries("a", [1], [1])], title="t", x_label="x", y_label="y", size_px=(420, 280)
+    )
     assert figure(small).count("<svg") == 1
 
 

@@ -7,7 +7,7 @@ from selection_scenes import disk, glass, paint_tissue
 from shapely.geometry import box
 
 from wsisr.drawing.overlays import PATCH, TISSUE
-from wsisr.drawing.sheets import Tile, contact_sheet, sheet
+from wsisr.drawing.sheets import SheetImage, contact_sheet, sheet
 from wsisr.errors import ConfigError
 from wsisr.files import save_picture
 from wsisr.selection.annotation_formats.geojson import COLOURS
@@ -68,7 +68,9 @@ def test_contact_sheet_puts_enlarged_lr_beside_hr(tmp_path):
 
 def test_a_sheet_resamples_nothing_unless_it_is_told_and_keeps_words_inside():
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    made = sheet([[Tile(image=image, text="a word that is far too long " * 3), None]], labels=["x"])
+    made = sheet(
+        [[SheetImage(image=image, text="a word that is far too long " * 3), None]], labels=["x"]
+    )
     rows, columns = np.nonzero((made != 255).any(axis=2))
     assert np.array_equal(made[-36:-6, columns.max() - 39 : columns.max() + 1], image)
     assert rows.min() >= 6 and made.shape[1] == columns.max() + 1 + 2 * 6

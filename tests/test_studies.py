@@ -9,7 +9,7 @@ from evaluation_samples import write_store
 from wsisr.building.manifest import manifest_names
 from wsisr.errors import ConfigError
 from wsisr.evaluation.published import published
-from wsisr.evaluation.summary import MARKS, Table
+from wsisr.evaluation.summary import MARKS, ScoreTable
 from wsisr.metrics import get_protocol
 from wsisr.models import model_spec
 from wsisr.reporting.writing import write_report
@@ -158,7 +158,7 @@ def test_a_study_of_no_paper_has_no_printed_columns_and_explains_its_marks() -> 
     score = {"name": "psnr_rgb", "title": "PSNR-RGB, dB", "digits": 3}
     study = load_study("families")
     assert study.paper is None
-    table = Table(
+    table = ScoreTable(
         origin="simulated:bicubic",
         score=score,
         scales=(),

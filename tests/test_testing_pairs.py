@@ -6,7 +6,7 @@ import pytest
 from wsisr.errors import ConfigError
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import SUITES, make_pair, scene_px
-from wsisr.testing.rendering import Optics, render
+from wsisr.testing.rendering import Objective, render
 
 SCALE = 4
 UPRIGHT = SCALE * np.eye(2)
@@ -55,7 +55,9 @@ def test_both_ways_of_rendering_agree(scene):
 def test_optics_blur_and_do_not_shift(scene):
     centre = (centre_of(40, 32), centre_of(40, 32))
     sharp = render(scene, UPRIGHT, centre, 32, 32)
-    blurred = render(scene, UPRIGHT, centre, 32, 32, Optics(na=0.25, defocus_um=5.0, sigma_px=1.0))
+    blurred = render(
+        scene, UPRIGHT, centre, 32, 32, Objective(na=0.25, defocus_um=5.0, sigma_px=1.0)
+    )
     assert np.std(np.diff(blurred, axis=1)) < 0.8 * np.std(np.diff(sharp, axis=1))
     assert abs(blurred.mean() - sharp.mean()) < 2.0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from wsisr.testing.writers import Page, TiffWriter, TileCodec
+from wsisr.testing.writers import TiffPage, TiffWriter, TileCodec
 
 
 def _picture(height: int = 64, width: int = 64) -> np.ndarray:
@@ -18,7 +18,7 @@ def _picture(height: int = 64, width: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("name", ["none", "lzw", "deflate", "jpeg2000"])
 def test_lossless_tiles_come_back(tmp_path: Path, name: str, big: bool) -> None:
     codec = TileCodec(name=name)
-    page = Page(width_px=100, height_px=70, tile_px=64, codec=codec, um_per_px=0.5)
+    page = TiffPage(width_px=100, height_px=70, tile_px=64, codec=codec, um_per_px=0.5)
     tile = _picture()
     path = tmp_path / "a.tif"
     with TiffWriter(path, big=big) as writer:
@@ -44,7 +44,7 @@ def test_lossless_tiles_come_back(tmp_path: Path, name: str, big: bool) -> None:
 def test_jpeg_is_stored_as_scanners_do(tmp_path: Path, ycbcr: bool) -> None:
     """Abbreviated streams without JFIF or Adobe markers, tables once per page."""
     codec = TileCodec(quality=90, ycbcr=ycbcr, subsampling="444")
-    page = Page(width_px=128, height_px=64, tile_px=64, codec=codec)
+    page = TiffPage(width_px=128, height_px=64, tile_px=64, codec=codec)
     tile = _picture()
     path = tmp_path / "a.tif"
     with TiffWriter(path, big=False) as writer:
@@ -65,7 +65,7 @@ def test_jpeg_is_stored_as_scanners_do(tmp_path: Path, ycbcr: bool) -> None:
 
 def test_shared_tiles_are_stored_once(tmp_path: Path) -> None:
     codec = TileCodec(name="none")
-    page = Page(width_px=6400, height_px=6400, tile_px=64, codec=codec)
+    page = TiffPage(width_px=6400, height_px=6400, tile_px=64, codec=codec)
     path = tmp_path / "a.tif"
     with TiffWriter(path, big=True) as writer:
         writer.add_page(page)
@@ -80,7 +80,7 @@ def test_shared_tiles_are_stored_once(tmp_path: Path) -> None:
 
 def test_nothing_is_finished_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    page = Page(width_px=64, height_px=64, tile_px=64, codec=TileCodec(name="none"))
+    page = TiffPage(width_px=64, height_px=64, tile_px=64, codec=TileCodec(name="none"))
     with pytest.raises(KeyError), TiffWriter(path, big=False) as writer:
         writer.add_page(page)
         raise KeyError("stop")

@@ -22,7 +22,7 @@ from wsisr.upscaling.compare import (
     regions_to_score,
     viewed_part,
 )
-from wsisr.upscaling.viewer_folder import Picture, write_viewer
+from wsisr.upscaling.viewer_folder import ViewerPicture, write_viewer
 
 
 def test_metrics_by_region_map_and_viewer(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_viewer_has_all_tiles_of_all_levels_and_asks_no_network(tmp_path: Pa
     small = rgb[::4, ::4]
     index = write_viewer(
         tmp_path / "v",
-        (Picture(name="a", rgb=rgb), Picture(name="</script>", rgb=small)),
+        (ViewerPicture(name="a", rgb=rgb), ViewerPicture(name="</script>", rgb=small)),
         title="t",
         note="n",
     )
@@ -95,7 +95,10 @@ def test_the_viewer_has_all_tiles_of_all_levels_and_asks_no_network(tmp_path: Pa
     for name in re.findall(r'src="([^"]+)"', index.read_text()):
         assert (index.parent / name).is_file()
     assert "Copyright" in (index.parent / "openseadragon.LICENSE.txt").read_text()
-    assert write_viewer(tmp_path / "v", (Picture(name="a", rgb=small),), title="", note="") == index
+    assert (
+        write_viewer(tmp_path / "v", (ViewerPicture(name="a", rgb=small),), title="", note="")
+        == index
+    )
     assert not (tmp_path / "v" / "image-1").exists()
 
 

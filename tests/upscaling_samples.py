@@ -11,7 +11,7 @@ from wsisr.geometry import Box
 from wsisr.inference.bicubic import enlarge
 from wsisr.inference.blocks import Edges, Renderer
 from wsisr.inference.engine import Capacity
-from wsisr.inference.tiles import Frame, Needs, TilePlan, Window, blocks_of
+from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, blocks_of
 from wsisr.inference.trained import TrainedModel
 
 U8 = NDArray[np.uint8]
@@ -43,7 +43,7 @@ class MoodyEngine:
         scale_range=(1.0, 64.0),
         document={"lr_origin": "stored-level"},
     )
-    needs = Needs(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
+    needs = TilingNeeds(halo_px=8, halo_exact=False, tile_px=64, multiple_px=4)
     device = "cpu"
     precision = "float32"
     pooling = ""
@@ -55,7 +55,7 @@ class MoodyEngine:
     def render(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         lr: Sequence[U8],
         finer: Sequence[U8] | None = None,
     ) -> list[NDArray[np.float32]]:
@@ -67,7 +67,7 @@ class MoodyEngine:
             found.append(np.clip(values, 0, 255).astype(np.float32))
         return found
 
-    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+    def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:
         return Capacity()
 
 

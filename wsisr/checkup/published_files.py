@@ -288,7 +288,7 @@ def _gdc_query(projects: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class FileListComparison:
     """A folder beside a list.
 
     Attributes
@@ -326,7 +326,9 @@ class Comparison:
         return lines
 
 
-def compare_folder(folder: Path, listed: Sequence[PublishedFile], *, read: bool) -> Comparison:
+def compare_folder(
+    folder: Path, listed: Sequence[PublishedFile], *, read: bool
+) -> FileListComparison:
     """Compare a folder with a list.
 
     A file is looked for at its listed path, else anywhere by its name, as programs and people lay
@@ -368,7 +370,7 @@ def compare_folder(folder: Path, listed: Sequence[PublishedFile], *, read: bool)
             verdicts[_verdict(there[place], item, read)].append(item.name)
     sized = sum(item.size is not None for item in listed)
     summed = sum(bool(item.checksum) for item in listed) if read else 0
-    return Comparison(
+    return FileListComparison(
         listed=len(listed),
         right=len(verdicts[""]),
         compared=f"names; sizes of {sized}; checksums of {summed}",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "Series", "chart", "histogram"]
+__all__ = ["Chart", "ChartSeries", "chart", "histogram"]
 
 FloatArray = NDArray[np.float64]
 Kind = Literal["line", "points", "bars"]
@@ -37,7 +37,7 @@ APART_PX = 9.0
 
 
 @dataclass(frozen=True)
-class Series:
+class ChartSeries:
     """One line, cloud of points or set of bars.
 
     Attributes
@@ -104,7 +104,7 @@ class _Plot:
 
 
 def chart(
-    series: Sequence[Series],
+    series: Sequence[ChartSeries],
     *,
     title: str,
     x_label: str,
@@ -116,7 +116,7 @@ def chart(
 
     Parameters
     ----------
-    series : sequence of Series
+    series : sequence of ChartSeries
         Bars start at zero and stand side by side. An x axis of names needs names in all.
     title, x_label, y_label : str
         Labels say units.
@@ -238,7 +238,7 @@ def _names(x: ArrayLike | Sequence[str]) -> list[str] | None:
     return [str(value) for value in values] if values.dtype.kind in "UO" and values.size else None
 
 
-def _finite(series: Series, x: FloatArray, index: int, log_x: bool, title: str) -> _Data:
+def _finite(series: ChartSeries, x: FloatArray, index: int, log_x: bool, title: str) -> _Data:
     """The drawable points of a series."""
     parts = [
         None if part is None else np.asarray(part, np.float64).ravel()

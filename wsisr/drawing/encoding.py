@@ -22,7 +22,7 @@ _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF":
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class EncodedPicture:
     """An encoded picture.
 
     Attributes
@@ -42,7 +42,7 @@ class Picture:
         return f"data:{self.media_type};base64,{b64encode(self.data).decode('ascii')}"
 
 
-def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None) -> Picture:
+def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None) -> EncodedPicture:
     """A picture ready to be embedded.
 
     Parameters
@@ -66,7 +66,7 @@ def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None
         with Image.open(BytesIO(data)) as opened:
             kind, size = opened.format or "", opened.size
             if kind in _TYPES and max_side_px is None:
-                return Picture(
+                return EncodedPicture(
                     data=data, media_type=_TYPES[kind], width_px=size[0], height_px=size[1]
                 )
             pixels = np.asarray(opened.convert("RGB"))
@@ -76,7 +76,7 @@ def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None
     return _from_array(pixels, max_side_px)
 
 
-def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
+def _from_array(array: NDArray[Any], max_side_px: int | None) -> EncodedPicture:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     flat = array.ndim == 2 or array.shape[2:] in ((3,), (4,))
@@ -97,7 +97,7 @@ def _from_array(array: NDArray[Any], max_side_px: int | None) -> Picture:
     else:
         # Not `optimize`: Pillow then needs the whole stream in one buffer, and noise overflows it.
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return Picture(
+    return EncodedPicture(
         data=buffer.getvalue(),
         media_type="image/png" if lossless else "image/jpeg",
         width_px=width,

@@ -21,7 +21,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tile:
+class SheetImage:
     """One image of a sheet.
 
     Attributes
@@ -36,7 +36,7 @@ class Tile:
 
 
 def sheet(
-    rows: Sequence[Sequence[Tile | None]],
+    rows: Sequence[Sequence[SheetImage | None]],
     *,
     labels: Sequence[str] = (),
     side_px: int | None = None,
@@ -46,7 +46,7 @@ def sheet(
 
     Parameters
     ----------
-    rows : sequence of sequences of Tile or None
+    rows : sequence of sequences of SheetImage or None
         None leaves a place free.
     labels : sequence of str
         A word at the left of each row.
@@ -98,7 +98,7 @@ def sheet(
 class _Placed:
     """A tile at the size that it is drawn in."""
 
-    def __init__(self, tile: Tile, side_px: int | None) -> None:
+    def __init__(self, tile: SheetImage, side_px: int | None) -> None:
         image = Image.fromarray(np.ascontiguousarray(tile.image))
         if side_px is not None:
             share = side_px / max(image.size)
@@ -144,7 +144,7 @@ def contact_sheet(
     tiles = [
         tile
         for (lr, hr), text in zip(pairs, words, strict=True)
-        for tile in (Tile(image=lr, text=text), Tile(image=hr))
+        for tile in (SheetImage(image=lr, text=text), SheetImage(image=hr))
     ]
     step = 2 * columns
     rows = [tiles[at : at + step] for at in range(0, len(tiles), step)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wsisr.device import choose_devices, release_memory
 from wsisr.errors import ConfigError, ModelError, OutputError, StoreError
-from wsisr.evaluation.columns import Column, Sample, read_pair
+from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
 from wsisr.evaluation.entries import HR_ITSELF, reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, prepare
@@ -35,8 +35,8 @@ def runner_of(plan: Plan, given_runner: Runner | None) -> Runner | None:
 def score_elsewhere(
     plan: Plan,
     runner: Runner,
-    jobs: Sequence[tuple[TrainedModel, Column, Batch]],
-) -> Iterator[tuple[TrainedModel, Column, Batch, Outcome]]:
+    jobs: Sequence[tuple[TrainedModel, ScaleColumn, Batch]],
+) -> Iterator[tuple[TrainedModel, ScaleColumn, Batch, Outcome]]:
     """Batches on other processes, in the order of the jobs: rows are the same whoever made them.
 
     An outcome's value is the rows and the words of `Engines.words`.
@@ -85,7 +85,7 @@ def _opened(settings: EvalSettings, plugins: tuple[str, ...]) -> tuple[Plan, Eng
 
 
 def score_batch(
-    plan: Plan, engines: Engines, entry: TrainedModel, column: Column, batch: Sequence[Sample]
+    plan: Plan, engines: Engines, entry: TrainedModel, column: ScaleColumn, batch: Sequence[Sample]
 ) -> list[ImageRow]:
     """The rows of some images by one model.
 
@@ -142,7 +142,7 @@ def _scores(
     plan: Plan,
     engines: Engines,
     entry: TrainedModel,
-    column: Column,
+    column: ScaleColumn,
     batch: Sequence[Sample],
     lr: Tensor,
     hr: Tensor,

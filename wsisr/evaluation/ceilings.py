@@ -10,7 +10,7 @@ import torch
 
 from wsisr.degradation.jpeg import SUBSAMPLINGS, jpeg, quality_tables
 from wsisr.errors import WsisrError
-from wsisr.evaluation.columns import NATIVE, Column, Sample, read_hr
+from wsisr.evaluation.columns import NATIVE, Sample, ScaleColumn, read_hr
 from wsisr.evaluation.scoring import Scorer
 from wsisr.evaluation.settings import spread
 from wsisr.metrics.pixel import capped
@@ -40,7 +40,7 @@ class JpegCeiling:
     words: str
 
 
-def alignment_ceiling(store: PairStore, column: Column) -> Ceiling | None:
+def alignment_ceiling(store: PairStore, column: ScaleColumn) -> Ceiling | None:
     """The PSNR-Y that the residual shifts of a native column allow; None where there is no shift.
 
     LR that is made from HR has none. See `wsisr.registration.ceiling`.

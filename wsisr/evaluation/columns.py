@@ -60,7 +60,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ScaleColumn:
     """One scale of one table.
 
     Attributes
@@ -187,7 +187,7 @@ def _labels(store: PairStore) -> dict[tuple[int, int], str]:
 
 def plan_columns(
     store: PairStore, samples: Sequence[Sample], settings: EvalSettings
-) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+) -> tuple[tuple[ScaleColumn, ...], tuple[str, ...]]:
     """The columns of an evaluation, grouped by origin, and notes for a person.
 
     Raises
@@ -197,7 +197,7 @@ def plan_columns(
     """
     source = settings.lr_source
     notes: list[str] = []
-    columns: list[Column] = []
+    columns: list[ScaleColumn] = []
     if source in ("auto", "native"):
         columns += _stored(store, samples, settings.scales, NATIVE, None)
         if source == "native" and not columns:
@@ -261,7 +261,7 @@ def same_origin(first: str, second: str) -> bool:
     return a.digest == b.digest
 
 
-def chunks(column: Column, budget_px: int) -> Iterator[tuple[Sample, ...]]:
+def chunks(column: ScaleColumn, budget_px: int) -> Iterator[tuple[Sample, ...]]:
     """The samples in batches of one slide, at most about `budget_px` HR pixels each."""
     batch: list[Sample] = []
     for sample in column.samples:
@@ -276,7 +276,7 @@ def chunks(column: Column, budget_px: int) -> Iterator[tuple[Sample, ...]]:
 
 def read_pair(
     store: PairStore,
-    column: Column,
+    column: ScaleColumn,
     batch: Sequence[Sample],
     seed: int,
     device: torch.device | str = "cpu",
@@ -312,9 +312,9 @@ def _tensor(images: np.ndarray, device: torch.device | str) -> Tensor:
 
 def _simulated(
     samples: Sequence[Sample], scales: Sequence[float], degradation: Degradation
-) -> list[Column]:
+) -> list[ScaleColumn]:
     return [
-        Column(
+        ScaleColumn(
             origin=f"{SIMULATED}:{degradation.name}",
             scale=scale,
             array=None,
@@ -331,7 +331,7 @@ def _stored(
     scales: Sequence[float],
     origins: Sequence[str],
     only: str | None,
-) -> list[Column]:
+) -> list[ScaleColumn]:
     """Columns of stored LR arrays; a level may be native on one slide and made on another."""
     found: dict[tuple[str, float, str], list[Sample]] = {}
     for sample in samples:
@@ -344,7 +344,9 @@ def _stored(
                 found.setdefault((spec.origin, scale, name), []).append(sample)
     order = {scale: place for place, scale in enumerate(scales)}
     return [
-        Column(origin=origin, scale=scale, array=name, degradation=None, samples=tuple(members))
+        ScaleColumn(
+            origin=origin, scale=scale, array=name, degradation=None, samples=tuple(members)
+        )
         for (origin, scale, name), members in sorted(
             found.items(), key=lambda item: (item[0][0], order[item[0][1]])
         )

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart, save_charts
 from wsisr.evaluation.cost import CostRow
 from wsisr.evaluation.downstream import agreement_charts
 from wsisr.evaluation.examples import FOLDER, slug
 from wsisr.evaluation.groups import Group
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import Cell, Results, Table
+from wsisr.evaluation.summary import Cell, Results, ScoreTable
 
 
-def scale_chart(results: Results, table: Table) -> Chart | None:
+def scale_chart(results: Results, table: ScoreTable) -> Chart | None:
     """Score against scale, one line a model; None below two scales."""
     if len(table.scales) < 2:
         return None
@@ -32,7 +32,7 @@ def scale_chart(results: Results, table: Table) -> Chart | None:
     )
 
 
-def speed_chart(results: Results, costs: Sequence[CostRow], table: Table) -> Chart | None:
+def speed_chart(results: Results, costs: Sequence[CostRow], table: ScoreTable) -> Chart | None:
     """Score against time per output megapixel at the scale that most models have."""
     scale = reference_scale(table.scales, results)
     times = {row.run: row.ms_per_mpx for row in costs if row.query_px == 0 and row.scale == scale}
@@ -52,10 +52,10 @@ def speed_chart(results: Results, costs: Sequence[CostRow], table: Table) -> Cha
     )
 
 
-def _series(group: Group, x: Sequence[float], cells: Sequence[Cell]) -> Series:
+def _series(group: Group, x: Sequence[float], cells: Sequence[Cell]) -> ChartSeries:
     """Means with their intervals; one alone is a point."""
     mean, low, high = np.array([(c.summary.mean, c.summary.low, c.summary.high) for c in cells]).T
-    return Series(group.label, x, mean, low, high, "line" if len(x) > 1 else "points")
+    return ChartSeries(group.label, x, mean, low, high, "line" if len(x) > 1 else "points")
 
 
 def reference_scale(scales: Sequence[float], results: Results | None = None) -> float:
@@ -83,11 +83,11 @@ def draw_charts(results: Results, costs: Sequence[CostRow], folder: Path) -> lis
     return [f"{FOLDER}/{name}" for name in made]
 
 
-def headline_table(results: Results, origin: str) -> Table:
+def headline_table(results: Results, origin: str) -> ScoreTable:
     """The table of the headline score on LR of an origin."""
     name = results.headline["name"]
     return next(t for t in results.tables if t.origin == origin and t.score["name"] == name)
 
 
-def _plain(table: Table) -> str:
+def _plain(table: ScoreTable) -> str:
     return str(table.score["title"]).partition(",")[0]

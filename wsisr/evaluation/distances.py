@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, OutputError
-from wsisr.evaluation.columns import Column, Sample, chunks, read_pair
+from wsisr.evaluation.columns import Sample, ScaleColumn, chunks, read_pair
 from wsisr.evaluation.entries import reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.papers import TextTable
@@ -132,7 +132,7 @@ def measure_distances(
 def _distance(
     encoder: Encoder,
     entry: TrainedModel,
-    column: Column,
+    column: ScaleColumn,
     made: Features,
     wanted: Features,
     key: str,
@@ -155,12 +155,16 @@ def _distance(
     )
 
 
-def _batches(plan: Plan, column: Column) -> Iterator[tuple[Tensor, Tensor, tuple[Sample, ...]]]:
+def _batches(
+    plan: Plan, column: ScaleColumn
+) -> Iterator[tuple[Tensor, Tensor, tuple[Sample, ...]]]:
     for batch in chunks(column, GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX):
         yield *read_pair(plan.store, column, batch, plan.settings.seed, plan.device), batch
 
 
-def _images(plan: Plan, engines: Engines, entry: TrainedModel, column: Column) -> Iterator[Tensor]:
+def _images(
+    plan: Plan, engines: Engines, entry: TrainedModel, column: ScaleColumn
+) -> Iterator[Tensor]:
     for lr, _, batch in _batches(plan, column):
         image = as_uint8(engines.predict(entry, column, lr, samples=batch))
         assert isinstance(image, Tensor)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart
 from wsisr.evaluation.entries import HR_ITSELF
 from wsisr.evaluation.groups import ColumnValues, Group, column_values, group_entries
@@ -20,7 +20,7 @@ from wsisr.inference.trained import BASELINE
 from wsisr.metrics.statistics import (
     LEAST_RESAMPLED,
     SIGNIFICANT,
-    Comparison,
+    PairedDifference,
     bootstrap_of,
     compare,
     holm,
@@ -64,7 +64,7 @@ def agreement_charts(results: Results) -> dict[str, Chart]:
         if sum(map(len, points.values())) > 1:
             made[f"agreement-{judge['name']}"] = chart(
                 [
-                    Series(
+                    ChartSeries(
                         name=label,
                         x=np.array([x for x, _ in places]),
                         y=np.array([y for _, y in places]),
@@ -171,7 +171,7 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
     )  # fmt: skip
 
 
-def _within(found: Comparison, margin: float, better: str) -> str:
+def _within(found: PairedDifference, margin: float, better: str) -> str:
     """Whether a loss against HR of `margin` is excluded; patients are drawn for both at once."""
     turned = found if better == "high" else replace(found, low=-found.high, high=-found.low)
     if math.isnan(turned.low):

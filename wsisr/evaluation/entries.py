@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from wsisr.errors import ConfigError
-from wsisr.evaluation.columns import Column
+from wsisr.evaluation.columns import ScaleColumn
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.opening import open_model
 from wsisr.inference.trained import BICUBIC, TrainedModel, run_folders
@@ -27,7 +27,7 @@ HR_ITSELF = TrainedModel(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class ModelFailure:
     """A model without a result: it cannot be loaded, or it broke down.
 
     Attributes
@@ -46,7 +46,9 @@ class Failure:
     scale: float | None = None
 
     @classmethod
-    def of(cls, error: Exception, name: str, folder: Path, column: Column | None = None) -> Self:
+    def of(
+        cls, error: Exception, name: str, folder: Path, column: ScaleColumn | None = None
+    ) -> Self:
         """From an error about a model in `folder`, without the path: results are passed on."""
         return cls(
             name=name,
@@ -60,14 +62,14 @@ class Failure:
         return f"{where}{self.reason}"
 
 
-def failed_of(failures: Sequence[Failure]) -> dict[str, str]:
+def failed_of(failures: Sequence[ModelFailure]) -> dict[str, str]:
     """Name to reason, for results.json."""
     return {failure.name: str(failure).rstrip(".") for failure in failures}
 
 
 def find_entries(
     models: Sequence[str], runs: Path
-) -> tuple[tuple[TrainedModel, ...], tuple[Failure, ...]]:
+) -> tuple[tuple[TrainedModel, ...], tuple[ModelFailure, ...]]:
     """Models of an evaluation, bicubic first, and those that cannot be read.
 
     Parameters
@@ -94,7 +96,7 @@ def find_entries(
                 changed(entry)
                 entries.append(entry)
         except (ConfigError, OSError) as error:
-            failures.append(Failure.of(error, Path(text).name, Path(text)))
+            failures.append(ModelFailure.of(error, Path(text).name, Path(text)))
     refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
     return tuple(entries), tuple(failures)
 

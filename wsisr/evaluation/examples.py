@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.drawing.sheets import Tile, enlarged, framed, heat, heat_scale, sheet
+from wsisr.drawing.sheets import SheetImage, enlarged, framed, heat, heat_scale, sheet
 from wsisr.errors import ConfigError
-from wsisr.evaluation.columns import Column, Sample, read_pair
+from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan
 from wsisr.evaluation.scoring import to_uint8
@@ -94,15 +94,17 @@ def example_sheet(hr: UInt8Array, panels: Sequence[Panel]) -> UInt8Array:
     joined = np.concatenate([np.ones(1), *(e.ravel() for e in errors if e is not None)])
     top = float(max(4.0, np.ceil(np.percentile(joined, 99.0))))
     whole = [
-        Tile(image=framed(p.image, (x, y, x + part, y + part)), text=f"{p.title}\n{p.note or ' '}")
+        SheetImage(
+            image=framed(p.image, (x, y, x + part, y + part)), text=f"{p.title}\n{p.note or ' '}"
+        )
         for p in every
     ]
     near = [
-        Tile(image=enlarged(p.image[y : y + part, x : x + part], part * ZOOM, part * ZOOM))
+        SheetImage(image=enlarged(p.image[y : y + part, x : x + part], part * ZOOM, part * ZOOM))
         for p in every
     ]
-    maps = [None if error is None else Tile(image=heat(error, top)) for error in errors]
-    scale = Tile(image=heat_scale(top, hr.shape[0]))
+    maps = [None if error is None else SheetImage(image=heat(error, top)) for error in errors]
+    scale = SheetImage(image=heat_scale(top, hr.shape[0]))
     words = ("1 : 1", f"zoom {ZOOM}", "error, grey levels")
     return sheet([whole, near, [*maps, scale]], labels=words)
 
@@ -187,7 +189,7 @@ def draw_examples(
 
 
 def _scores(
-    results: Results, column: Column, names: Sequence[str]
+    results: Results, column: ScaleColumn, names: Sequence[str]
 ) -> dict[str, dict[tuple[str, int], float]]:
     score = results.headline["name"]
     found: dict[str, dict[tuple[str, int], float]] = {name: {} for name in names}
@@ -207,7 +209,7 @@ def _note(value: float, headline: Mapping[str, Any]) -> str:
 class _Example:
     """A view of one patch: its HR, and a panel for each model."""
 
-    def __init__(self, plan: Plan, column: Column, sample: Sample) -> None:
+    def __init__(self, plan: Plan, column: ScaleColumn, sample: Sample) -> None:
         self.column, self.sample = column, sample
         self.lr, hr = read_pair(plan.store, column, [sample], plan.settings.seed, plan.device)
         whole = to_uint8(hr.float() / 255.0)[0]

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.drawing.overlays import FOUND, TRUTH, outlined
-from wsisr.drawing.sheets import Tile, sheet
-from wsisr.evaluation.columns import Column, Sample, read_pair
+from wsisr.drawing.sheets import SheetImage, sheet
+from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
 from wsisr.evaluation.entries import HR_ITSELF
 from wsisr.evaluation.examples import FOLDER, choose_examples, detail_window, slug
 from wsisr.evaluation.inference import Engines
@@ -53,7 +53,7 @@ def draw_findings(
             places = choose_examples({"HR": on_hr}, score.better, plan.settings.figures)
             samples = {(s.slide, s.row): s for s in column.samples}
             entries = [e for e in plan.entries if e.name in shown and e.serves(column.scale)]
-            tiles: list[list[Tile | None]] = []
+            tiles: list[list[SheetImage | None]] = []
             for place in places:
                 # Bicubic and every model, in the order of the tables.
                 images = _images(plan, engines, column, samples[place], entries)
@@ -75,7 +75,7 @@ def draw_findings(
 
 
 def _images(
-    plan: Plan, engines: Engines, column: Column, sample: Sample, entries: list[TrainedModel]
+    plan: Plan, engines: Engines, column: ScaleColumn, sample: Sample, entries: list[TrainedModel]
 ) -> dict[str, UInt8Array]:
     lr, hr = read_pair(plan.store, column, [sample], plan.settings.seed, plan.device)
     found = {HR_ITSELF.name: to_uint8(hr.double() / 255.0)[0]}
@@ -90,21 +90,21 @@ def _row(
     images: dict[str, UInt8Array],
     notes: dict[str, float],
     digits: int,
-) -> list[Tile | None]:
+) -> list[SheetImage | None]:
     hr = images[HR_ITSELF.name]
     side = min(VIEW_PX, *hr.shape[:2])
     y, x = detail_window(hr, side)
     window = (slice(y, y + side), slice(x, x + side))
     truth = judge.labels(hr, sample)
-    tiles: list[Tile | None] = []
+    tiles: list[SheetImage | None] = []
     if truth is not None:
         tiles.append(
-            Tile(image=outlined(hr[window], truth.map[window], TRUTH), text="HR, labelled\n ")
+            SheetImage(image=outlined(hr[window], truth.map[window], TRUTH), text="HR, labelled\n ")
         )
     for run, image in images.items():
         labels = judge.answer(image, sample).labels
         assert labels is not None
         value = notes[run]
         text = f"{run}\n{'' if np.isnan(value) else f'{value:.{digits}f}'} "
-        tiles.append(Tile(image=outlined(image[window], labels[window], FOUND), text=text))
+        tiles.append(SheetImage(image=outlined(image[window], labels[window], FOUND), text=text))
     return tiles

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from wsisr.device import keep_freed_memory, release_memory
 from wsisr.errors import ModelError, OutputError, WsisrError
-from wsisr.evaluation.columns import Column, Sample, read_pair
-from wsisr.evaluation.entries import HR_ITSELF, Failure
+from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
+from wsisr.evaluation.entries import HR_ITSELF, ModelFailure
 from wsisr.evaluation.plan import Plan
 from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
-from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.engine import BicubicEngine, Capacity, Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.loading import load_network
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import WHOLE, TilePlan, plan_frame, plan_tiles
+from wsisr.inference.tiles import WHOLE, Tiling, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.models.community import PREFIX as COMMUNITY
 from wsisr.models.registry import MODELS
@@ -43,7 +43,7 @@ class Engines:
         self.broken: set[str] = set()
         self.words: dict[str, str] = {}
 
-    def attempt(self, entry: TrainedModel, column: Column) -> float:
+    def attempt(self, entry: TrainedModel, column: ScaleColumn) -> float:
         """Run a model on the middle of a column's first image; seconds for one LR pixel.
 
         Raises
@@ -67,7 +67,7 @@ class Engines:
     def predict(
         self,
         entry: TrainedModel,
-        column: Column,
+        column: ScaleColumn,
         lr: Tensor,
         finer: Tensor | None = None,
         region: Box | None = None,
@@ -78,7 +78,7 @@ class Engines:
         Parameters
         ----------
         entry : TrainedModel
-        column : Column
+        column : ScaleColumn
         lr : Tensor, (N, 3, h, w), uint8
         finer : Tensor, (N, 3, 2h, 2w), uint8, optional
             References, for an oracle.
@@ -127,21 +127,21 @@ class Engines:
         self.words[f"{entry.name} {column.label}"] = f"{plan}{small}"
         return torch.from_numpy(pixels).to(lr.device).double().permute(0, 3, 1, 2) / 255.0
 
-    def tiling(self, engine: Engine, scale: float) -> TilePlan:
+    def tiling(self, engine: Engine, scale: float) -> Tiling:
         """How inputs are cut: as `wsisr upscale` does, unless the settings say otherwise."""
         tile = self._plan.settings.tile
-        if tile == "off" or isinstance(engine, Bicubic):
+        if tile == "off" or isinstance(engine, BicubicEngine):
             return WHOLE
         return plan_tiles(engine.needs, scale, None if tile == "auto" else int(tile))
 
     def give_up(
-        self, entry: TrainedModel, error: WsisrError, column: Column | None = None
-    ) -> Failure:
+        self, entry: TrainedModel, error: WsisrError, column: ScaleColumn | None = None
+    ) -> ModelFailure:
         """Call a model broken from now on."""
         self.broken.add(entry.name)
         self._engine = None
         release_memory(error)
-        return Failure.of(error, entry.name, entry.folder, column)
+        return ModelFailure.of(error, entry.name, entry.folder, column)
 
     def forget(self) -> None:
         """Free what is loaded; what is needed again is loaded again."""

@@ -16,7 +16,7 @@ from wsisr.evaluation.tasks import Image, Task
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
 from wsisr.tasks.kinds import Answer, Maps
-from wsisr.tasks.reference import Fitted, Reference, open_reference
+from wsisr.tasks.reference import FittedReference, Reference, open_reference
 from wsisr.tasks.scores import scores_of
 from wsisr.tasks.train import detection_radius_px, score_answer
 from wsisr.tasks.truth import Truth
@@ -177,7 +177,7 @@ def open_judges(
                 truth=truth,
                 radius_px=detection_radius_px(store),
                 # References that are fitted here draw nuclei and do not name them.
-                types=() if isinstance(reference, Fitted) else _types(truth, classes),
+                types=() if isinstance(reference, FittedReference) else _types(truth, classes),
             )
         )
     names = [judge.name for judge in judges]

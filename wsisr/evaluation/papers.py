@@ -13,7 +13,7 @@ from scipy import stats
 
 from wsisr.evaluation.groups import ColumnValues, Place
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import Results, Table
+from wsisr.evaluation.summary import Results, ScoreTable
 from wsisr.evaluation.verdicts import family, order
 from wsisr.metrics.protocols import get_protocol
 from wsisr.metrics.statistics import holm
@@ -55,7 +55,7 @@ def paper_tables(results: Results) -> list[TextTable]:
     return [table for table in found if table.rows]
 
 
-def _image_tests(table: Table, protocol: str) -> TextTable:
+def _image_tests(table: ScoreTable, protocol: str) -> TextTable:
     """Mean and deviation over images, and the paired t-test of the best against each other."""
     digits = table.score["digits"]
     rows = []
@@ -107,7 +107,7 @@ def _test_sets(document: Mapping[str, Any]) -> list[set[Place]]:
     return [{(str(slide), int(row)) for slide, row in part} for part in sets]
 
 
-def _set_means(table: Table, sets: Sequence[set[Place]]) -> TextTable:
+def _set_means(table: ScoreTable, sets: Sequence[set[Place]]) -> TextTable:
     """Mean over disjoint test sets of each one's mean over images."""
     digits = table.score["digits"]
     cells: dict[str, dict[float, str]] = {}
@@ -144,7 +144,7 @@ def _parts(document: Mapping[str, Any]) -> dict[str, set[Place]]:
     return {name: {(str(s), int(row)) for s, row in part} for name, part in parts.items()}
 
 
-def _part_means(table: Table, parts: Mapping[str, set[Place]]) -> TextTable:
+def _part_means(table: ScoreTable, parts: Mapping[str, set[Place]]) -> TextTable:
     """Mean over the images of each part, apart."""
     digits = table.score["digits"]
     cells: dict[str, list[str]] = {}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wsisr.errors import ConfigError, OutputError, SlideError
-from wsisr.evaluation.columns import Column, Sample
+from wsisr.evaluation.columns import Sample, ScaleColumn
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import TrainedModel
 from wsisr.slides.pictures import read_facts, read_picture
@@ -32,7 +32,7 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class SrPictures:
     """A complete set of SR pictures.
 
     Attributes
@@ -73,13 +73,13 @@ class Pictures:
 
 
 def find_pictures(
-    store: PairStore, columns: Sequence[Column], wanted: Sequence[str]
-) -> tuple[Pictures, ...]:
+    store: PairStore, columns: Sequence[ScaleColumn], wanted: Sequence[str]
+) -> tuple[SrPictures, ...]:
     """Every set that was asked for.
 
     Parameters
     ----------
-    columns : sequence of Column
+    columns : sequence of ScaleColumn
         Of the evaluation; only stored LR can have been exported.
     wanted : sequence of str
         ``NAME=FOLDER``, or ``NAME@ARRAY=FOLDER`` where several LR arrays could be meant.
@@ -93,7 +93,7 @@ def find_pictures(
     return tuple(_open(store, columns, text) for text in wanted)
 
 
-def _open(store: PairStore, columns: Sequence[Column], text: str) -> Pictures:
+def _open(store: PairStore, columns: Sequence[ScaleColumn], text: str) -> SrPictures:
     label, sign, place = text.partition("=")
     name, _, asked = label.partition("@")
     folder = Path(place)
@@ -126,10 +126,10 @@ def _open(store: PairStore, columns: Sequence[Column], text: str) -> Pictures:
         is_network=False,
     )
     lossy = any(path.suffix.lower() in _LOSSY for path in files.values())
-    return Pictures(entry=entry, array=array, files=files, digest=_digest(files), lossy=lossy)
+    return SrPictures(entry=entry, array=array, files=files, digest=_digest(files), lossy=lossy)
 
 
-def _array(columns: Sequence[Column], text: str, asked: str) -> str:
+def _array(columns: Sequence[ScaleColumn], text: str, asked: str) -> str:
     stored = {column.array: column.scale for column in columns if column.array is not None}
     shown = ", ".join(f"{name} ({scale_label(scale)})" for name, scale in stored.items())
     if not stored:
@@ -203,7 +203,7 @@ def _digest(files: Mapping[Place, Path]) -> str:
     return state.hexdigest()
 
 
-def pictures_notes(sets: Iterable[Pictures]) -> list[str]:
+def pictures_notes(sets: Iterable[SrPictures]) -> list[str]:
     """What a reader of the tables should know of them."""
     notes = []
     for made in sets:

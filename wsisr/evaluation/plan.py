@@ -18,8 +18,8 @@ from wsisr.device import choose_devices
 from wsisr.device import describe as device_words
 from wsisr.errors import ConfigError, WsisrError
 from wsisr.evaluation.columns import (
-    Column,
     Sample,
+    ScaleColumn,
     declared_leaky,
     plan_columns,
     read_samples,
@@ -29,7 +29,7 @@ from wsisr.evaluation.columns import (
 from wsisr.evaluation.entries import (
     HR_ITSELF,
     ORACLES,
-    Failure,
+    ModelFailure,
     changed,
     failed_of,
     find_entries,
@@ -39,7 +39,7 @@ from wsisr.evaluation.entries import (
 )
 from wsisr.evaluation.judges import Judge, open_judges
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
-from wsisr.evaluation.pictures import Pictures, find_pictures, pictures_notes
+from wsisr.evaluation.pictures import SrPictures, find_pictures, pictures_notes
 from wsisr.evaluation.scoring import Scorer, found_metrics
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
@@ -60,9 +60,9 @@ class Plan:
     store : PairStore
     entries : tuple of TrainedModel
         Bicubic first; models fed from HR (``oracle``) last.
-    failures : tuple of Failure
+    failures : tuple of ModelFailure
         Models that cannot be read.
-    columns : tuple of Column
+    columns : tuple of ScaleColumn
     samples : tuple of Sample
     empty : int
         Patches left out because their HR is constant.
@@ -72,7 +72,7 @@ class Plan:
         What stands on every table.
     notes : tuple of str
         What a person should know.
-    pictures : mapping of str to Pictures
+    pictures : mapping of str to SrPictures
         Sets that were made elsewhere, by the name of their entry.
     judges : tuple of Judge
         Downstream references.
@@ -81,18 +81,18 @@ class Plan:
     settings: EvalSettings
     store: PairStore
     entries: tuple[TrainedModel, ...]
-    failures: tuple[Failure, ...]
-    columns: tuple[Column, ...]
+    failures: tuple[ModelFailure, ...]
+    columns: tuple[ScaleColumn, ...]
     samples: tuple[Sample, ...]
     empty: int
     scorer: Scorer
     device: str
     stamps: tuple[str, ...]
     notes: tuple[str, ...]
-    pictures: Mapping[str, Pictures] = field(default_factory=dict)
+    pictures: Mapping[str, SrPictures] = field(default_factory=dict)
     judges: tuple[Judge, ...] = ()
 
-    def jobs(self) -> Iterator[tuple[TrainedModel, Column]]:
+    def jobs(self) -> Iterator[tuple[TrainedModel, ScaleColumn]]:
         """Models with the columns that are theirs."""
         for entry in self.entries:
             for column in self.columns:
@@ -100,7 +100,7 @@ class Plan:
                 if entry.serves(column.scale) and (made is None or made.array == column.array):
                     yield entry, column
 
-    def key(self, entry: TrainedModel, column: Column) -> str:
+    def key(self, entry: TrainedModel, column: ScaleColumn) -> str:
         """Hash of what decides the scores of a model in a column."""
         parts = {
             "store": self.store.content_digest(),

@@ -9,8 +9,8 @@ from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, ModelError
 from wsisr.evaluation.batches import Batch, runner_of, score_batch, score_elsewhere
 from wsisr.evaluation.ceilings import alignment_ceiling, jpeg_ceiling
-from wsisr.evaluation.columns import Column, Sample, chunks
-from wsisr.evaluation.entries import Failure, failed_of
+from wsisr.evaluation.columns import Sample, ScaleColumn, chunks
+from wsisr.evaluation.entries import ModelFailure, failed_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
 from wsisr.evaluation.results import (
@@ -64,10 +64,10 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
         for entry, column in jobs
     }
     total = sum(len(column.samples) for _, column in jobs)
-    clock = _Clock({key: len(samples) for key, samples in missing.items()})
+    clock = _ImageClock({key: len(samples) for key, samples in missing.items()})
     failures = list(plan.failures)
 
-    def fail(entry: TrainedModel, failure: Failure) -> None:
+    def fail(entry: TrainedModel, failure: ModelFailure) -> None:
         failures.append(failure)
         clock.drop(entry)
         document["failed"] = failed_of(failures)
@@ -87,7 +87,7 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
     document["tiling"].update(engines.words)
     write_results(folder, document)
 
-    def batches(entry: TrainedModel, column: Column) -> Iterator[Batch]:
+    def batches(entry: TrainedModel, column: ScaleColumn) -> Iterator[Batch]:
         """Whole batches as an uninterrupted run has them, whatever is missing of them."""
         wanted = frozenset(missing[entry.name, column.key])
         if wanted and entry.name not in engines.broken:
@@ -95,7 +95,7 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
             yield from (b for b in chunks(column, budget) if not wanted.isdisjoint(b))
 
     def keep(
-        entry: TrainedModel, column: Column, batch: Batch, made: list[ImageRow], seconds: float
+        entry: TrainedModel, column: ScaleColumn, batch: Batch, made: list[ImageRow], seconds: float
     ) -> None:
         wanted = missing[entry.name, column.key]
         rows.append([row for row, s in zip(made, batch, strict=True) if s in wanted])
@@ -137,19 +137,19 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
     return folder
 
 
-class _Clock:
+class _ImageClock:
     """Time left: what was tried says it first, what was measured says it better."""
 
     def __init__(self, images: dict[tuple[str, Any], int]) -> None:
         self._images = images
         self._seconds: dict[tuple[str, Any], float] = {}
 
-    def expect(self, entry: TrainedModel, column: Column, seconds_per_px: float) -> None:
+    def expect(self, entry: TrainedModel, column: ScaleColumn, seconds_per_px: float) -> None:
         """From the time of one LR pixel."""
         area = column.samples[0].hr_area_px / column.scale**2
         self._seconds[entry.name, column.key] = seconds_per_px * area
 
-    def spent(self, entry: TrainedModel, column: Column, images: int, seconds: float) -> None:
+    def spent(self, entry: TrainedModel, column: ScaleColumn, images: int, seconds: float) -> None:
         """Images are done; `seconds` is the time of one."""
         key = (entry.name, column.key)
         self._images[key] = max(0, self._images[key] - images)
@@ -171,7 +171,9 @@ class _Clock:
         return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
-def _place(entry: TrainedModel, column: Column, sample: Sample) -> tuple[str, float, str, str, int]:
+def _place(
+    entry: TrainedModel, column: ScaleColumn, sample: Sample
+) -> tuple[str, float, str, str, int]:
     return (entry.name, column.scale, column.origin, sample.slide, sample.row)
 
 

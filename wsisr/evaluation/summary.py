@@ -18,7 +18,13 @@ from wsisr.evaluation.groups import (
 )
 from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.verdicts import Pair, compare_column, family, order, untold_from_best
+from wsisr.evaluation.verdicts import (
+    GroupComparison,
+    compare_column,
+    family,
+    order,
+    untold_from_best,
+)
 from wsisr.metrics.statistics import LEAST_UNITS, Summary, Unit, least_units, summarise
 from wsisr.words import counted
 
@@ -55,7 +61,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class ScoreTable:
     """One score on LR of one origin: lines are models, columns are scales.
 
     Attributes
@@ -68,7 +74,7 @@ class Table:
         A scale that is not a model's own is missing.
     columns : mapping of scale to ColumnValues
         What the cells are made of: the same images for every line.
-    pairs : tuple of Pair
+    pairs : tuple of GroupComparison
         Every model against bicubic, and the best of each column against the others.
     ceilings : tuple of (str, mapping of scale to float)
     """
@@ -78,7 +84,7 @@ class Table:
     scales: tuple[float, ...]
     lines: tuple[tuple[Group, Mapping[float, Cell]], ...]
     columns: Mapping[float, ColumnValues]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[GroupComparison, ...]
     ceilings: tuple[tuple[str, Mapping[float, float]], ...]
 
 
@@ -93,7 +99,7 @@ class Results:
     rows : tuple of ImageRow
         Of this evaluation, oracle rows left out.
     groups : tuple of Group
-    tables : tuple of Table
+    tables : tuple of ScoreTable
         By origin, then score.
     failed : mapping of str to str
         Runs that have no mean and no part in anything, and why.
@@ -104,12 +110,12 @@ class Results:
     document: Mapping[str, Any]
     rows: tuple[ImageRow, ...]
     groups: tuple[Group, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[ScoreTable, ...]
     failed: Mapping[str, str]
     hr_rows: tuple[ImageRow, ...] = ()
 
     @property
-    def pairs(self) -> tuple[Pair, ...]:
+    def pairs(self) -> tuple[GroupComparison, ...]:
         """Comparisons by the headline score."""
         name = self.headline["name"]
         return tuple(p for table in self.tables if table.score["name"] == name for p in table.pairs)
@@ -172,12 +178,12 @@ def _table(
     score: Mapping[str, Any],
     groups: Sequence[Group],
     rows: Mapping[tuple[str, float], Sequence[ImageRow]],
-) -> Table:
+) -> ScoreTable:
     name, better = str(score["name"]), str(score["better"])
     scales = tuple(sorted(c["scale"] for c in document["columns"] if c["origin"] == origin))
     cells: dict[str, dict[float, Cell]] = {group.label: {} for group in groups}
     columns: dict[float, ColumnValues] = {}
-    pairs: list[Pair] = []
+    pairs: list[GroupComparison] = []
     for scale in scales:
         column = columns[scale] = column_values(rows.get((origin, scale), ()), groups, name)
         found = compare_column(column, better, origin=origin, score=name, scale=scale)
@@ -195,7 +201,7 @@ def _table(
                 rank=rank.get(group.label, 0),
                 marks=_marks(group, origin, scale) + (UNTOLD if group.label in untold else ""),
             )
-    return Table(
+    return ScoreTable(
         origin=origin,
         score=score,
         scales=scales,
@@ -233,7 +239,7 @@ def _ceilings(
     return tuple(lines)
 
 
-def sample_words(table: Table) -> str:
+def sample_words(table: ScoreTable) -> str:
     """``37 patches of 9 slides of 7 patients``, per scale where they differ; and what few mean."""
     words = {scale: _column_words(table.columns[scale]) for scale in table.scales}
     if len(set(words.values())) == 1:

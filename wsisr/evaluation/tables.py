@@ -10,8 +10,8 @@ from wsisr.evaluation.downstream import downstream_tables
 from wsisr.evaluation.papers import TextTable, paper_tables
 from wsisr.evaluation.published import HEADING, published_lines, published_notes
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
-from wsisr.evaluation.verdicts import TOO_FEW, Pair
+from wsisr.evaluation.summary import MARKS, Cell, Results, ScoreTable, sample_words
+from wsisr.evaluation.verdicts import TOO_FEW, GroupComparison
 from wsisr.files import replace_file
 from wsisr.metrics.pixel import PSNR_CAP_DB
 from wsisr.words import counted
@@ -160,7 +160,7 @@ def latex(results: Results) -> str:
     return "\n".join([*parts, ""])
 
 
-def convention(document: Mapping[str, Any], table: Table) -> str:
+def convention(document: Mapping[str, Any], table: ScoreTable) -> str:
     """Full name of a table's score; where it changes with the scale, that of both ends."""
     named = {
         column["scale"]: column["scores"][table.score["name"]]
@@ -195,7 +195,7 @@ def cell_parts(cell: Cell, digits: int) -> tuple[str, str]:
     return number(summary.mean, digits), behind + (f" {cell.marks}" if cell.marks else "")
 
 
-def markdown_lines(table: Table) -> list[tuple[str, list[str]]]:
+def markdown_lines(table: ScoreTable) -> list[tuple[str, list[str]]]:
     """Lines of a table: label and cells, best bold and second underlined."""
     lines = []
     for group, cells in table.lines:
@@ -212,7 +212,7 @@ def markdown_lines(table: Table) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def failed_lines(results: Results, table: Table) -> list[tuple[str, list[str]]]:
+def failed_lines(results: Results, table: ScoreTable) -> list[tuple[str, list[str]]]:
     """Runs without a mean; `failed_notes` says why."""
     return [(name, ["failed"] * len(table.scales)) for name in results.failed]
 
@@ -225,7 +225,7 @@ def failed_notes(results: Results) -> list[str]:
     ]
 
 
-def limit_lines(table: Table) -> list[tuple[str, list[str]]]:
+def limit_lines(table: ScoreTable) -> list[tuple[str, list[str]]]:
     """Ceilings and yardsticks under a table; above 100 dB there is none to speak of."""
     digits = table.score["digits"]
     lines = []
@@ -318,7 +318,7 @@ def limit_notes(document: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def pair_cells(pair: Pair, digits: int) -> list[str]:
+def pair_cells(pair: GroupComparison, digits: int) -> list[str]:
     """A comparison as table cells; with too few patients that is all there is to say."""
     result = pair.comparison
     cells = [pair.origin, scale_label(pair.scale), pair.first, pair.second]

@@ -17,8 +17,8 @@ from scipy import ndimage
 from wsisr.errors import ConfigError, MagnificationError
 from wsisr.evaluation.columns import (
     SIMULATED,
-    Column,
     Sample,
+    ScaleColumn,
     chunks,
     plan_columns,
     read_pair,
@@ -191,7 +191,9 @@ def calibrate(request: TrustRequest, report: Reporter = silent) -> TrustResult:
     return TrustResult(calibration=calibration, path=path, notes=tuple(notes))
 
 
-def _column(trained: TrainedModel, store: PairStore, request: TrustRequest, scale: float) -> Column:
+def _column(
+    trained: TrainedModel, store: PairStore, request: TrustRequest, scale: float
+) -> ScaleColumn:
     """The pairs whose LR is what the model was trained on."""
     origin = trained.lr_origin
     if request.lr_source:
@@ -220,7 +222,7 @@ def _column(trained: TrainedModel, store: PairStore, request: TrustRequest, scal
 
 
 def _patients(
-    trained: TrainedModel, store: PairStore, column: Column, request: TrustRequest
+    trained: TrainedModel, store: PairStore, column: ScaleColumn, request: TrustRequest
 ) -> list[str]:
     """Who is calibrated on, in order.
 
@@ -255,12 +257,12 @@ def _patients(
     return sorted(names)
 
 
-def _specs(store: PairStore, column: Column) -> list[ArraySpec]:
+def _specs(store: PairStore, column: ScaleColumn) -> list[ArraySpec]:
     slides = dict.fromkeys(sample.slide for sample in column.samples)
     return [store.slides[slide].spec(store.arrays[0]) for slide in slides]
 
 
-def _smoothing(store: PairStore, column: Column) -> tuple[float, str]:
+def _smoothing(store: PairStore, column: ScaleColumn) -> tuple[float, str]:
     """Standard deviation of the smoothing, HR px, and what was assumed."""
     known = [s.um_per_px for s in _specs(store, column) if s.um_per_px]
     if len(known) == len(_specs(store, column)):
@@ -278,7 +280,7 @@ def _smoothing(store: PairStore, column: Column) -> tuple[float, str]:
 def _judge(
     trained: TrainedModel,
     store: PairStore,
-    column: Column,
+    column: ScaleColumn,
     smooth_px: float,
     request: TrustRequest,
     report: Reporter,
@@ -366,7 +368,7 @@ def _left_out(
     return float(np.mean(losses)), float(np.mean(shares))
 
 
-def _digest(store: PairStore, column: Column) -> str:
+def _digest(store: PairStore, column: ScaleColumn) -> str:
     """Of the pairs: content of the store, and which patches and LR."""
     made = blake2b(digest_size=16)
     made.update(store.content_digest().encode())

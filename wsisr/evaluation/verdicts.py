@@ -9,14 +9,14 @@ import numpy as np
 
 from wsisr.evaluation.groups import ColumnValues
 from wsisr.inference.trained import BASELINE
-from wsisr.metrics.statistics import SIGNIFICANT, Comparison, compare, holm
+from wsisr.metrics.statistics import SIGNIFICANT, PairedDifference, compare, holm
 
 TOO_FEW = "too few slides"
 UNTOLD = "not distinguishable"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class GroupComparison:
     """Two groups compared in one column by one score.
 
     Attributes
@@ -25,7 +25,7 @@ class Pair:
     scale : float
     first, second : str
         Labels; the difference is first minus second.
-    comparison : Comparison
+    comparison : PairedDifference
     adjusted : float or None
         p-value after Holm, over all pairs that the models of this column make.
     seed_sd : float or None
@@ -39,7 +39,7 @@ class Pair:
     scale: float
     first: str
     second: str
-    comparison: Comparison
+    comparison: PairedDifference
     adjusted: float | None
     seed_sd: float | None
     better: str
@@ -72,7 +72,7 @@ def order(column: ColumnValues, better: str) -> list[str]:
 
 def compare_column(
     column: ColumnValues, better: str, *, origin: str, score: str, scale: float
-) -> list[Pair]:
+) -> list[GroupComparison]:
     """Every model against bicubic, and the best against the others.
 
     The best is chosen by the same images, so that these pairs are a choice from all of them: Holm
@@ -86,7 +86,7 @@ def compare_column(
         wanted += [(ranked[0], x) for x in column.units if x not in (ranked[0], BASELINE)]
     wanted = [pair for pair in wanted if all(column.units[label] for label in pair)]
     made = [
-        Pair(
+        GroupComparison(
             origin=origin,
             score=score,
             scale=scale,
@@ -108,7 +108,7 @@ def family(column: ColumnValues) -> int:
     return math.comb(sum(bool(units) for units in column.units.values()), 2)
 
 
-def untold_from_best(pairs: Sequence[Pair], best: str) -> set[str]:
+def untold_from_best(pairs: Sequence[GroupComparison], best: str) -> set[str]:
     """Labels that are not distinguishable from the best of their column."""
     return {
         pair.first if pair.second == best else pair.second

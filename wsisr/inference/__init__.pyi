@@ -2,7 +2,7 @@ from .images import super_resolve as super_resolve
 from .loading import load as load
 from .loading import load_network as load_network
 from .network import Network as Network
-from .tiles import TilePlan as TilePlan
+from .tiles import Tiling as Tiling
 from .tiles import plan_tiles as plan_tiles
 from .trained import TrainedModel as TrainedModel
 from .trained import find_runs as find_runs

@@ -1,6 +1,6 @@
 """One block: windows in, blended output px back, and never a pixel of a failed run.
 
-Cores fade into each other over `TilePlan.blend_px`. What the last cores of a block give to the
+Cores fade into each other over `Tiling.blend_px`. What the last cores of a block give to the
 next blocks' pixels is kept as weighted partial sums (its right and lower *edges*), so that no
 window is run twice and a block's border is no different from any other. When memory runs out,
 the same windows are run again in a smaller batch and then in smaller parts.
@@ -23,12 +23,12 @@ from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
 from wsisr.inference import bicubic
 from wsisr.inference.bicubic import Float32Array, UInt8Array
-from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.engine import BicubicEngine, Capacity, Engine
 from wsisr.inference.network import release
 from wsisr.inference.tiles import (
     Frame,
-    TilePlan,
-    Window,
+    NetworkWindow,
+    Tiling,
     axis_weights,
     lr_box,
     split_window,
@@ -97,7 +97,7 @@ class Renderer:
     ----------
     engine : Engine
     frame : Frame
-    plan : TilePlan
+    plan : Tiling
     capacity : Capacity
         How much runs at once; corrected when memory runs out, and shared by renderers that are to
         learn from one another.
@@ -111,7 +111,7 @@ class Renderer:
 
     engine: Engine
     frame: Frame
-    plan: TilePlan
+    plan: Tiling
     capacity: Capacity = field(default_factory=Capacity)
     rounded: bool = True
     on_shrink: Callable[[str], None] = field(default=log.warning)
@@ -179,7 +179,7 @@ class Renderer:
             columns = tuple(w.across.first - x0 for w in windows)
             top, bottom = windows[0].down.first - y0, windows[0].down.last - y0
             rows.append(top)
-            if not isinstance(self.engine, Bicubic):
+            if not isinstance(self.engine, BicubicEngine):
                 inferred += len(rendered)
             overlap.add(windows, rendered)
             if not blend:
@@ -236,17 +236,17 @@ class Renderer:
         return bicubic.to_grey(values[..., :1, :, :] if plain else values)
 
     def _part(
-        self, window: Window, rendered: dict[int, Float32Array], source: "_Source"
+        self, window: NetworkWindow, rendered: dict[int, Float32Array], source: "_Source"
     ) -> Float32Array:
         part = rendered.get(window.across.start)
         return self._bicubic(window, source) if part is None else part
 
     def _inferred(
-        self, rows: list[list[Window]], source: "_Source", wanted: Callable[[Box], bool]
-    ) -> Iterator[tuple[list[Window], dict[int, Float32Array]]]:
+        self, rows: list[list[NetworkWindow]], source: "_Source", wanted: Callable[[Box], bool]
+    ) -> Iterator[tuple[list[NetworkWindow], dict[int, Float32Array]]]:
         """Rows of windows, and by where their cores start (x) what the engine made of them."""
 
-        def run(windows: list[Window]) -> dict[int, Float32Array]:
+        def run(windows: list[NetworkWindow]) -> dict[int, Float32Array]:
             net = [w for w in windows if wanted(w.core)]
             return dict(zip((w.across.start for w in net), self._run(net, source), strict=True))
 
@@ -262,7 +262,7 @@ class Renderer:
                     following = worker.submit(run, rows[number])
                 yield windows, rendered
 
-    def _bicubic(self, window: Window, source: "_Source") -> Float32Array:
+    def _bicubic(self, window: NetworkWindow, source: "_Source") -> Float32Array:
         need = lr_box(self.frame, window.reach, bicubic.HALO_PX, 1)
         part = source.crop(need)
         if part.ndim == 3 and bicubic.one_colour(part):
@@ -270,9 +270,9 @@ class Renderer:
             return np.broadcast_to(part[0, 0].astype(np.float32), shape)
         return bicubic.enlarge(part, need, self.frame, window.reach)
 
-    def _run(self, windows: Sequence[Window], source: "_Source") -> list[Float32Array]:
+    def _run(self, windows: Sequence[NetworkWindow], source: "_Source") -> list[Float32Array]:
         """The engine on windows of any shapes, in batches of equal ones; order is kept."""
-        if isinstance(self.engine, Bicubic):
+        if isinstance(self.engine, BicubicEngine):
             return [self._bicubic(w, source) for w in windows]
         planes = source.planes
         tasks = [(w, plane) for w in windows for plane in range(planes)]
@@ -305,7 +305,9 @@ class Renderer:
             for i in range(0, len(parts), planes)
         ]
 
-    def _render(self, tasks: Sequence[tuple[Window, int]], source: "_Source") -> list[Float32Array]:
+    def _render(
+        self, tasks: Sequence[tuple[NetworkWindow, int]], source: "_Source"
+    ) -> list[Float32Array]:
         """Windows of one shape at once."""
         lr = [source.one(plane, w.lr) for w, plane in tasks]
         finer = None
@@ -317,7 +319,7 @@ class Renderer:
             error.item = tasks[error.item][1]
             raise
 
-    def _shrink(self, window: Window, error: BaseException) -> None:
+    def _shrink(self, window: NetworkWindow, error: BaseException) -> None:
         release(error)
         capacity = self.capacity
         if capacity.batch > 1:
@@ -333,7 +335,7 @@ class Renderer:
             ) from error
         self.on_shrink(f"Memory ran out: going on with tiles of {capacity.largest_px} output px.")
 
-    def _in_parts(self, window: Window, plane: int, source: "_Source") -> Float32Array:
+    def _in_parts(self, window: NetworkWindow, plane: int, source: "_Source") -> Float32Array:
         out = np.empty((window.reach.height, window.reach.width, 3), np.float32)
         # Whole images have no halo; their parts need one.
         needs = self.engine.needs
@@ -387,7 +389,7 @@ class _Overlap:
     count: int = 0
     _above: list[tuple[Box, Float32Array]] = field(default_factory=list)
 
-    def add(self, windows: Sequence[Window], rendered: dict[int, Float32Array]) -> None:
+    def add(self, windows: Sequence[NetworkWindow], rendered: dict[int, Float32Array]) -> None:
         """Compare a row's windows with each other and with those of the row above."""
         if not self.blend_px:
             return

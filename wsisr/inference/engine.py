@@ -6,7 +6,7 @@ from typing import Protocol
 
 from wsisr.inference import bicubic
 from wsisr.inference.bicubic import Float32Array, UInt8Array
-from wsisr.inference.tiles import Frame, Needs, TilePlan, Window
+from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds
 from wsisr.inference.trained import BICUBIC, TrainedModel
 
 
@@ -38,7 +38,7 @@ class Engine(Protocol):
     def trained(self) -> TrainedModel: ...
 
     @property
-    def needs(self) -> Needs: ...
+    def needs(self) -> TilingNeeds: ...
 
     @property
     def device(self) -> str: ...
@@ -54,7 +54,7 @@ class Engine(Protocol):
     def render(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         lr: Sequence[UInt8Array],
         finer: Sequence[UInt8Array] | None = None,
     ) -> list[Float32Array]:
@@ -65,16 +65,16 @@ class Engine(Protocol):
         """
         ...
 
-    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+    def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:
         """How many windows of a plan run at once on planes of at most `side_px`."""
         ...
 
 
-class Bicubic:
+class BicubicEngine:
     """Bicubic interpolation: the same pixels for any tiling."""
 
     trained = BICUBIC
-    needs = Needs(
+    needs = TilingNeeds(
         halo_px=bicubic.HALO_PX, halo_exact=True, tile_px=256, multiple_px=1, seamless=True
     )
     device = "cpu"
@@ -84,7 +84,7 @@ class Bicubic:
     def render(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         lr: Sequence[UInt8Array],
         finer: Sequence[UInt8Array] | None = None,
     ) -> list[Float32Array]:
@@ -93,5 +93,5 @@ class Bicubic:
             for window, pixels in zip(windows, lr, strict=True)
         ]
 
-    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+    def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:
         return Capacity()

@@ -9,7 +9,7 @@ from wsisr.geometry import Box
 from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.blocks import Edges, Renderer
 from wsisr.inference.engine import Capacity, Engine
-from wsisr.inference.tiles import BLOCK_PX, TilePlan, blocks_of, plan_frame
+from wsisr.inference.tiles import BLOCK_PX, Tiling, blocks_of, plan_frame
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def super_resolve(
     engine: Engine,
     lr: UInt8Array,
     scale: float,
-    plan: TilePlan,
+    plan: Tiling,
     *,
     region: Box | None = None,
     capacity: Capacity | None = None,
@@ -32,7 +32,7 @@ def super_resolve(
     engine : Engine
     lr : ndarray, shape (..., h, w, 3), uint8
     scale : float
-    plan : TilePlan
+    plan : Tiling
     region : Box, optional
         Part of the LR px; the pixels are those that the whole output has there.
     capacity : Capacity, optional

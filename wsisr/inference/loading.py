@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsisr.errors import ConfigError, ModelError
-from wsisr.inference.engine import Bicubic
+from wsisr.inference.engine import BicubicEngine
 from wsisr.inference.network import PRECISIONS, Network
 from wsisr.inference.opening import open_model
 from wsisr.inference.trained import TrainedModel
@@ -40,7 +40,7 @@ def load_network(
     symmetries: bool = False,
     spread: bool = False,
     whole: bool = False,
-) -> "Network | Bicubic":
+) -> "Network | BicubicEngine":
     """Load a model onto a device, ready to run.
 
     Parameters
@@ -69,7 +69,7 @@ def load_network(
     if pool not in ("local", "tile"):
         raise ConfigError(f"--pool {pool!r}: give local or tile.")
     if not trained.is_network:
-        return Bicubic()
+        return BicubicEngine()
     import torch
 
     from wsisr.device import choose_device, keep_freed_memory, on_gpu
@@ -105,7 +105,7 @@ def load_network(
 
 def load(
     model: str | Path, *, device: str = "auto", precision: str = "auto", pool: str = "local"
-) -> Network | Bicubic:
+) -> Network | BicubicEngine:
     """Load a model by the folder of its run or of its weights, by a file of weights of another
     program, or bicubic by name.
 

@@ -15,7 +15,7 @@ from wsisr.errors import ModelError, OutputError
 from wsisr.host import is_out_of_memory
 from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.engine import Capacity
-from wsisr.inference.tiles import Frame, Needs, TilePlan, Window, plan_frame
+from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, plan_frame
 from wsisr.inference.trained import TrainedModel
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Network:
             # the core, no longer bound to the training size, is large for it.
             halo = max(halo, -(-pool_px // 2) + POOL_REACH_PX)
             tile = max(tile, CORE_TO_HALO * halo)
-        self.needs = Needs(
+        self.needs = TilingNeeds(
             halo_px=halo, halo_exact=info.halo_exact, tile_px=tile, multiple_px=multiple
         )
 
@@ -128,7 +128,7 @@ class Network:
     def render(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         lr: Sequence[UInt8Array],
         finer: Sequence[UInt8Array] | None = None,
     ) -> list[Float32Array]:
@@ -153,7 +153,7 @@ class Network:
     def run(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         lr: Sequence[UInt8Array],
         finer: Sequence[UInt8Array] | None = None,
     ) -> "Tensor":
@@ -178,7 +178,7 @@ class Network:
             return x.contiguous(memory_format=torch.channels_last)
         return x.contiguous()
 
-    def _failed(self, frame: Frame, window: Window, item: int) -> OutputError:
+    def _failed(self, frame: Frame, window: NetworkWindow, item: int) -> OutputError:
         reach = window.reach
         place = (
             f"in the window at {reach.x}, {reach.y} of {reach.width} x {reach.height} px "
@@ -194,7 +194,7 @@ class Network:
     def _symmetric(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         x: "Tensor",
         reference: "Tensor | None",
     ) -> "Tensor":
@@ -225,7 +225,7 @@ class Network:
     def _part(
         self,
         frame: Frame,
-        windows: Sequence[Window],
+        windows: Sequence[NetworkWindow],
         x: "Tensor",
         reference: "Tensor | None",
         turn: int,
@@ -258,7 +258,7 @@ class Network:
             )
         return sr
 
-    def _cut(self, windows: Sequence[Window], sr: "Tensor", corner: Any) -> "Tensor":
+    def _cut(self, windows: Sequence[NetworkWindow], sr: "Tensor", corner: Any) -> "Tensor":
         parts = []
         for image, window in zip(sr, windows, strict=True):
             left, top = corner(window)
@@ -268,7 +268,7 @@ class Network:
         return self._torch.stack(parts)
 
     def _arbitrary(
-        self, frame: Frame, windows: Sequence[Window], x: "Tensor", turn: int
+        self, frame: Frame, windows: Sequence[NetworkWindow], x: "Tensor", turn: int
     ) -> "Tensor":
         from wsisr.device import upload
 
@@ -300,7 +300,7 @@ class Network:
         out: Tensor = torch.cat(parts, dim=1).transpose(1, 2)
         return out.reshape(len(windows), 3, height, width)
 
-    def capacity(self, plan: TilePlan, scale: float, side_px: int) -> Capacity:
+    def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:
         """One window is run: itself on a GPU, for its peak; a small one on a CPU, where one window
         runs at a time and six times the widest layer is taken to be its need.
         """
@@ -364,7 +364,7 @@ def release(error: BaseException) -> None:
     release_memory(error)
 
 
-def _centres(frame: Frame, window: Window) -> tuple[Float32Array, Float32Array]:
+def _centres(frame: Frame, window: NetworkWindow) -> tuple[Float32Array, Float32Array]:
     """Rows and columns of output px in [-1, 1] of the window, float32 of a float64 computation."""
     reach, lr = window.reach, window.lr
 
@@ -379,7 +379,7 @@ def _centres(frame: Frame, window: Window) -> tuple[Float32Array, Float32Array]:
     )
 
 
-def _cell(frame: Frame, window: Window, model: "ArbitraryScaleModel") -> tuple[float, float]:
+def _cell(frame: Frame, window: NetworkWindow, model: "ArbitraryScaleModel") -> tuple[float, float]:
     """Size of an output pixel in the window's units; clipped as in the model's forward."""
     rows, columns = 2 / frame.scale_y / window.lr.height, 2 / frame.scale_x / window.lr.width
     if model.cell_clip:

@@ -121,7 +121,7 @@ def plan_frame(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Needs:
+class TilingNeeds:
     """What a model asks of the tiling; the first four are those of `wsisr.models.ModelInfo`.
 
     `seamless` models give the same pixels for any tiling: nothing has to fade.
@@ -135,7 +135,7 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilePlan:
+class Tiling:
     """How a network is run over a plane.
 
     Attributes
@@ -168,18 +168,18 @@ class TilePlan:
         )
 
 
-WHOLE = TilePlan(core_px=1 << 30, blend_px=0, halo_px=0, multiple_px=1)
+WHOLE = Tiling(core_px=1 << 30, blend_px=0, halo_px=0, multiple_px=1)
 """One window, whatever the size: how papers evaluate."""
 
 
 def plan_tiles(
-    needs: Needs, scale: float, tile_px: int | None = None, halo_px: int | None = None
-) -> TilePlan:
+    needs: TilingNeeds, scale: float, tile_px: int | None = None, halo_px: int | None = None
+) -> Tiling:
     """The tiling of a model at a scale.
 
     Parameters
     ----------
-    needs : Needs
+    needs : TilingNeeds
     scale : float
     tile_px : int, optional
         Side of a core in plane px; None takes the power of two of output px that is nearest to the
@@ -205,7 +205,7 @@ def plan_tiles(
     core = min(max(core, SMALLEST_CORE_PX), BLOCK_PX)
     exact = needs.halo_exact and halo >= needs.halo_px
     ramp = FADE_PX if exact else max(2.0, BLEND_SHARE * halo)
-    return TilePlan(
+    return Tiling(
         core_px=core,
         blend_px=0 if needs.seamless else min(round(ramp * scale), core // 2),
         halo_px=halo,
@@ -225,7 +225,7 @@ class Span:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class NetworkWindow:
     """One run of the network.
 
     Attributes
@@ -281,9 +281,7 @@ def split_evenly(start: int, length: int, largest: int) -> list[tuple[int, int]]
     return list(pairwise(edges))
 
 
-def spans(
-    length: int, region: tuple[int, int], block: tuple[int, int], plan: TilePlan
-) -> list[Span]:
+def spans(length: int, region: tuple[int, int], block: tuple[int, int], plan: Tiling) -> list[Span]:
     """The cores of an axis of `length` px that a block of a region needs.
 
     Where a region begins inside a core's ramp, the core before is needed for what it fades out.
@@ -301,7 +299,7 @@ def spans(
     return found
 
 
-def window_rows(frame: Frame, block: Box, plan: TilePlan) -> Iterator[list[Window]]:
+def window_rows(frame: Frame, block: Box, plan: Tiling) -> Iterator[list[NetworkWindow]]:
     """The windows of a block (region px), one list for each row of cores."""
     region = frame.region
     x, y = region.x + block.x, region.y + block.y
@@ -311,7 +309,7 @@ def window_rows(frame: Frame, block: Box, plan: TilePlan) -> Iterator[list[Windo
         yield [window_of(frame, plan, across, down) for across in columns]
 
 
-def window_of(frame: Frame, plan: TilePlan, across: Span, down: Span) -> Window:
+def window_of(frame: Frame, plan: Tiling, across: Span, down: Span) -> NetworkWindow:
     """The window of a core."""
     region = frame.region
     x1, y1 = (
@@ -327,7 +325,7 @@ def window_of(frame: Frame, plan: TilePlan, across: Span, down: Span) -> Window:
             width=min(across.stop + plan.blend_px, frame.width_px) - across.start,
             height=min(down.stop + plan.blend_px, frame.height_px) - down.start,
         )
-    return Window(
+    return NetworkWindow(
         across=across,
         down=down,
         reach=reach,
@@ -353,7 +351,9 @@ def _axis(
     )
 
 
-def split_window(frame: Frame, plan: TilePlan, window: Window, largest_px: int) -> list[Window]:
+def split_window(
+    frame: Frame, plan: Tiling, window: NetworkWindow, largest_px: int
+) -> list[NetworkWindow]:
     """The same reach in parts of at most `largest_px`, each with its own halo, without ramps."""
     reach = window.reach
     parts = []
@@ -361,7 +361,7 @@ def split_window(frame: Frame, plan: TilePlan, window: Window, largest_px: int) 
         for left, right in split_evenly(reach.x, reach.width, largest_px):
             box = Box(x=left, y=top, width=right - left, height=bottom - top)
             lr = lr_box(frame, box, plan.halo_px, plan.multiple_px)
-            parts.append(Window(across=window.across, down=window.down, reach=box, lr=lr))
+            parts.append(NetworkWindow(across=window.across, down=window.down, reach=box, lr=lr))
     return parts
 
 

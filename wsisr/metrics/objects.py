@@ -343,8 +343,8 @@ def object_hausdorff(truth: LabelMap, found: LabelMap, pair: Overlap | None = No
     pair = overlap(truth, found) if pair is None else pair
     if not pair.shared.size:
         return Weighted(0.0, 0, 0.0, 0)
-    ours = [_Shape.of(truth, label) for label in pair.truth_labels.tolist()]
-    theirs = [_Shape.of(found, label) for label in pair.found_labels.tolist()]
+    ours = [_ObjectShape.of(truth, label) for label in pair.truth_labels.tolist()]
+    theirs = [_ObjectShape.of(found, label) for label in pair.found_labels.tolist()]
     known: dict[tuple[int, int], float] = {}
 
     def distance(row: int, column: int) -> float:
@@ -352,7 +352,9 @@ def object_hausdorff(truth: LabelMap, found: LabelMap, pair: Overlap | None = No
             known[row, column] = ours[row].distance(theirs[column])
         return known[row, column]
 
-    def side(shared: Int64Array, mine: list[_Shape], others: list[_Shape], turned: bool) -> float:
+    def side(
+        shared: Int64Array, mine: list[_ObjectShape], others: list[_ObjectShape], turned: bool
+    ) -> float:
         total = 0.0
         for at, shape in enumerate(mine):
             bounds = [shape.at_least(other) for other in others]
@@ -376,7 +378,7 @@ def object_hausdorff(truth: LabelMap, found: LabelMap, pair: Overlap | None = No
 
 
 @dataclass(frozen=True, eq=False)
-class _Shape:
+class _ObjectShape:
     """One object: its mask, and where the mask's corner lies."""
 
     mask: NDArray[np.bool_]
@@ -384,7 +386,7 @@ class _Shape:
     left: int
 
     @classmethod
-    def of(cls, labels: LabelMap, label: int) -> "_Shape":
+    def of(cls, labels: LabelMap, label: int) -> "_ObjectShape":
         mask = np.asarray(labels) == label
         rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         inside = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -395,11 +397,11 @@ class _Shape:
         height, width = self.mask.shape
         return self.top, self.left, self.top + height, self.left + width
 
-    def at_least(self, other: "_Shape") -> float:
+    def at_least(self, other: "_ObjectShape") -> float:
         """No Hausdorff distance is below that of the edges of the bounding boxes."""
         return float(max(abs(a - b) for a, b in zip(self.ends, other.ends, strict=True)))
 
-    def distance(self, other: "_Shape") -> float:
+    def distance(self, other: "_ObjectShape") -> float:
         """Hausdorff distance, exact: both lie in the box that their distances are measured in."""
         from scipy.ndimage import distance_transform_edt
 

@@ -48,7 +48,7 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PairedDifference:
     """Paired difference of two models over the units that both have.
 
     Attributes
@@ -160,7 +160,7 @@ def summarise(units: Mapping[Any, float], *, draws: int = 2000, seed: int = 0) -
 
 def compare(
     first: Mapping[Any, float], second: Mapping[Any, float], *, draws: int = 2000, seed: int = 0
-) -> Comparison:
+) -> PairedDifference:
     """Compare two models by their units' means (`unit_means`).
 
     Raises
@@ -173,7 +173,7 @@ def compare(
         raise MetricError("The two models share no slide and no patient.")
     differences = np.array([first[unit] - second[unit] for unit in common])
     low, high = bootstrap(differences, draws=draws, seed=seed)
-    return Comparison(
+    return PairedDifference(
         difference=float(differences.mean()),
         low=low,
         high=high,

@@ -22,7 +22,7 @@ class BicubicSettings:
     """Bicubic interpolation has nothing to set."""
 
 
-class Bicubic(SRModel):
+class BicubicModel(SRModel):
     """``model(lr, scale=...)`` or ``model(lr, size=(H, W))``; (N, 3, h, w) -> (N, 3, H, W)."""
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class Bicubic(SRModel):
         return resize(lr, output_size(lr.shape[-2:], scale, size), kernel="matlab")
 
 
-def _build(settings: BicubicSettings, scale: int | None) -> Bicubic:
-    return Bicubic()
+def _build(settings: BicubicSettings, scale: int | None) -> BicubicModel:
+    return BicubicModel()
 
 
 SPEC = register(

@@ -134,7 +134,7 @@ class IsteSettings(EncoderSettings):
         )
 
 
-class Iste(nn.Module):
+class IsteNetwork(nn.Module):
     """Encoder, both branches, fusion and decoders."""
 
     def __init__(self, s: IsteSettings) -> None:
@@ -327,7 +327,7 @@ def scopes(lr_side: int, hr_side: int, tile_px: int) -> list[tuple[int, int]]:
 
 def _build(settings: IsteSettings, scale: int | None) -> ArbitraryScaleModel:
     return implicit_model(
-        Iste(settings),
+        IsteNetwork(settings),
         settings,
         tile_px=settings.stf_tile_px,
         global_context=settings.branches == "both" and settings.stf,

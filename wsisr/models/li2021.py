@@ -71,7 +71,7 @@ class Up(nn.Module):
         return self.conv(x) + self.skip(x)
 
 
-class Li2021(nn.Module):
+class Li2021Generator(nn.Module):
     """The generator; HR sides must be multiples of 16 (the shell pads)."""
 
     def __init__(self, s: Li2021Settings, scale: int) -> None:
@@ -112,7 +112,7 @@ def _build(settings: Li2021Settings, scale: int | None) -> FixedScaleModel:
         global_context=True,
         channels_last=True,
     )
-    return FixedScaleModel(Li2021(settings, scale), traits, scale)
+    return FixedScaleModel(Li2021Generator(settings, scale), traits, scale)
 
 
 SPEC = register(

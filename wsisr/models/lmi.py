@@ -55,7 +55,7 @@ class LmiSettings(EncoderSettings):
     """The encoder's; the mixer has none."""
 
 
-class Mlp(nn.Module):
+class GeluMlp(nn.Module):
     """Linear, GELU, Linear, GELU: the second one is the released code's, too."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
@@ -75,8 +75,8 @@ class MixerBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         cells = len(SHIFTS)
-        self.token_mix = nn.Sequential(Mlp(2 * cells, 2 * cells, cells))
-        self.channel_mix = nn.Sequential(Mlp(channels + 6, 2 * channels, channels))
+        self.token_mix = nn.Sequential(GeluMlp(2 * cells, 2 * cells, cells))
+        self.channel_mix = nn.Sequential(GeluMlp(channels + 6, 2 * channels, channels))
 
     def forward(self, x: Tensor, meta: Tensor, place: Tensor) -> Tensor:
         """(N, Q, 16, C) with (N, Q, C, 16) and (N, Q, 16, 6) -> (N, Q, 16, C)."""

@@ -8,7 +8,7 @@ import torch
 from wsisr.files import remove_tree
 from wsisr.models import create_model, model_spec
 from wsisr.models.wrapper import SRModel
-from wsisr.proof.plan import Check, Form
+from wsisr.proof.plan import Form, ProofCheck
 from wsisr.proof.scene import make_store
 from wsisr.training import TrainRequest, train
 
@@ -61,7 +61,7 @@ class Bench:
         presets = model_spec(name).presets
         return self.preset if self.preset in presets else next(iter(presets))
 
-    def request(self, check: Check, output: Path | None = None, *more: str) -> TrainRequest:
+    def request(self, check: ProofCheck, output: Path | None = None, *more: str) -> TrainRequest:
         """A short run in a check's form."""
         form, own = check.form, list[str]()
         if self.small:
@@ -91,11 +91,11 @@ class Bench:
             assignments=(*settings, *own, *more),
         )
 
-    def folder(self, check: Check) -> Path:
+    def folder(self, check: ProofCheck) -> Path:
         """Run folder of an unbroken run in a check's form."""
         return self.work / "runs" / f"{check.model} {check.form}".replace(" ", "-")
 
-    def plain(self, check: Check) -> Path:
+    def plain(self, check: ProofCheck) -> Path:
         """The unbroken run of the same network in the plain form of a check's precision."""
         plain = replace(check, form=Form(precision=check.form.precision))
         if not (self.small and check.form.compiled and check.model in SMALLER):
@@ -106,7 +106,7 @@ class Bench:
             train(self.request(plain, folder, *SMALLER[check.model]))
         return folder
 
-    def run(self, check: Check) -> Path:
+    def run(self, check: ProofCheck) -> Path:
         """The unbroken run of a form, trained now if it is not there."""
         folder = self.folder(check)
         if not (folder / "card.md").is_file():
@@ -114,7 +114,7 @@ class Bench:
             train(self.request(check, folder))
         return folder
 
-    def model(self, check: Check) -> SRModel:
+    def model(self, check: ProofCheck) -> SRModel:
         """The network of a check, its start fixed."""
         spec = model_spec(check.model)
         scale = (4 if spec.scales is None else spec.scales[0]) if spec.kind == "fixed" else None

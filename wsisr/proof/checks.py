@@ -23,7 +23,7 @@ from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent
 from wsisr.proof import measures
 from wsisr.proof.bench import SAVED_AT, STEPS, Bench, CheckError
-from wsisr.proof.plan import Check
+from wsisr.proof.plan import ProofCheck
 from wsisr.proof.scene import make_image
 from wsisr.training import train
 from wsisr.training.logs import read_rows
@@ -35,7 +35,7 @@ CARDS_TOLERANCE = 1e-3
 """Largest relative L2 difference of the weights after a few steps: sums are in another order."""
 
 
-def do(check: Check, bench: Bench) -> dict[str, Any]:
+def do(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Do a check; what it measured.
 
     Raises
@@ -50,7 +50,7 @@ def do(check: Check, bench: Bench) -> dict[str, Any]:
     return _CHECKS[check.kind](check, bench)
 
 
-def _train(check: Check, bench: Bench) -> dict[str, Any]:
+def _train(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Losses are numbers, move and are the plain form's; no step is skipped; validation works."""
     folder = bench.folder(check)
     remove_tree(folder)
@@ -82,7 +82,7 @@ def _compiled() -> dict[str, int]:
     return {"graphs": graphs, "graph_breaks": sum(counters["graph_break"].values())}
 
 
-def _beside_plain(check: Check, bench: Bench, first: dict[str, float]) -> dict[str, float]:
+def _beside_plain(check: ProofCheck, bench: Bench, first: dict[str, float]) -> dict[str, float]:
     """How far the first step's loss and gradient are from those of the plain form."""
     form = check.form
     if not form.departures or (form.compiled and _drops(bench.model(check))):
@@ -105,7 +105,7 @@ def _drops(model: SRModel) -> bool:
     return any(isinstance(m, DropPath) and m.probability for m in model.modules())
 
 
-def _resume(check: Check, bench: Bench) -> dict[str, Any]:
+def _resume(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """A run that is killed goes on to the losses of an unbroken one; this process dies halfway."""
     whole = [row["loss"] for row in read_rows(bench.run(check) / "log.csv")]
     folder = bench.work / "broken" / check.model
@@ -133,7 +133,7 @@ def _resume(check: Check, bench: Bench) -> dict[str, Any]:
     }
 
 
-def _evaluate(check: Check, bench: Bench) -> dict[str, Any]:
+def _evaluate(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """The run's model is scored on test patches."""
     from wsisr.evaluation.pipeline import evaluate
     from wsisr.evaluation.settings import EvalSettings
@@ -159,7 +159,7 @@ def _evaluate(check: Check, bench: Bench) -> dict[str, Any]:
     return {"images": len(results.rows)}
 
 
-def _upscale(check: Check, bench: Bench) -> dict[str, Any]:
+def _upscale(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """The run's model enlarges a picture, to a file that opens."""
     from PIL import Image
 
@@ -180,7 +180,7 @@ def _upscale(check: Check, bench: Bench) -> dict[str, Any]:
     return {"output_px": round(side * scale), "precision": engine.precision}
 
 
-def _cards(check: Check, bench: Bench) -> dict[str, Any]:
+def _cards(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Two processes equal one with twice the batch."""
     folders = [bench.work / "cards" / name for name in ("one", "two")]
     more = ("train.max_skipped=1",)
@@ -214,7 +214,7 @@ def _weights(folder: Path) -> Tensor:
     return torch.cat([value.double().flatten() for value in state.values()])
 
 
-_CHECKS: dict[str, Callable[[Check, Bench], dict[str, Any]]] = {
+_CHECKS: dict[str, Callable[[ProofCheck, Bench], dict[str, Any]]] = {
     "draws": measures.draws,
     "train": _train,
     "resume": _resume,

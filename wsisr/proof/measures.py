@@ -27,7 +27,7 @@ from wsisr.inference.tiles import plan_tiles
 from wsisr.models.wrapper import SRModel
 from wsisr.proof.bench import Bench, CheckError
 from wsisr.proof.plain import has_fused_parts, plain_form
-from wsisr.proof.plan import SMALL, Check
+from wsisr.proof.plan import SMALL, ProofCheck
 from wsisr.proof.scene import patches
 from wsisr.proof.targets import measure
 from wsisr.training import resolve_config, train
@@ -48,7 +48,7 @@ CORRECTING = ("edsr", "masrnet", "swinir", "iste")
 """Networks whose speed corrects the estimate of cost (`wsisr.training.cost`)."""
 
 
-def draws(check: Check, bench: Bench) -> dict[str, Any]:
+def draws(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Every random number of the device is the CPU's."""
     words = []
     for device in (bench.device, torch.device("cpu")):
@@ -66,7 +66,7 @@ def draws(check: Check, bench: Bench) -> dict[str, Any]:
     return {"words": 64 * 257, "largest_grey_difference": change}
 
 
-def agree(check: Check, bench: Bench) -> dict[str, Any]:
+def agree(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Output and gradient of the same weights and input are near those in float64 on the CPU."""
     model = bench.model(check).eval()
     generator = torch.Generator().manual_seed(1)
@@ -104,7 +104,7 @@ def _pass(
     return out.detach().cpu().double(), torch.cat(gradients).cpu().double()
 
 
-def speed(check: Check, bench: Bench) -> dict[str, Any]:
+def speed(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Steps of the model alone, fused beside plain, and in how much of the time it computes."""
     steps = 1 if bench.small else 8
     request = bench.request(check)
@@ -143,7 +143,7 @@ def speed(check: Check, bench: Bench) -> dict[str, Any]:
     return {name: round(value, 4) for name, value in facts.items()}
 
 
-def memory(check: Check, bench: Bench) -> dict[str, Any]:
+def memory(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Memory that runs out is answered by a sentence in training, by smaller tiles in upscaling."""
     engine = load(bench.run(check), device=str(bench.device))
     side, short = SHORT["gpu" if on_gpu(bench.device) else "cpu"]
@@ -174,7 +174,7 @@ def memory(check: Check, bench: Bench) -> dict[str, Any]:
     return {"upscaling": told, "largest_change": change, "training": said}
 
 
-def rehearse(check: Check, bench: Bench) -> dict[str, Any]:
+def rehearse(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """The step on shapes: no stray tensor, nothing that waits."""
     watch = rehearse_step(resolve_config(check.model, preset="tiny").config)
     if watch.faults:
@@ -182,7 +182,7 @@ def rehearse(check: Check, bench: Bench) -> dict[str, Any]:
     return {}
 
 
-def target(check: Check, bench: Bench) -> dict[str, Any]:
+def target(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     return measure(check.model, bench)
 
 

@@ -22,7 +22,7 @@ _FUSED = (WindowAttention, DeformableAttention, OverlapAttention, MixAttention)
 def has_fused_parts(model: nn.Module) -> bool:
     """Whether a network has a plain form that is another one."""
     return any(
-        isinstance(module, (*_FUSED, iste.Iste, cwtnet.CrossScaleBlock))
+        isinstance(module, (*_FUSED, iste.IsteNetwork, cwtnet.CrossScaleBlock))
         for module in model.modules()
     )
 

@@ -52,7 +52,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class ProofCheck:
     """One thing to find out.
 
     Attributes
@@ -75,13 +75,13 @@ class Check:
         return asdict(self)
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> "Check":
+    def of(cls, document: dict[str, Any]) -> "ProofCheck":
         return cls(**{**document, "form": Form(**document["form"])})
 
 
 def plan_checks(
     models: Sequence[str] = (), *, gpu: bool, bfloat16: bool = True, cards: int = 1
-) -> tuple[Check, ...]:
+) -> tuple[ProofCheck, ...]:
     """All checks in the order in which they tell most.
 
     First every network in the form that it is trained in by default, families before baselines,
@@ -110,17 +110,17 @@ def plan_checks(
     base = Form(precision=trained[0])  # type: ignore[arg-type]
     halves = (Form(precision="bf16"),) if bfloat16 else ()
     precisions = (Form(), *halves, Form(precision="fp16"))
-    ranked: list[tuple[int, Check]] = [(0, Check(kind="draws", model=SMALL))]
+    ranked: list[tuple[int, ProofCheck]] = [(0, ProofCheck(kind="draws", model=SMALL))]
     for name in names:
         lead = name in FAMILIES
-        ranked.append((1, Check(kind="train", model=name, form=base)))
+        ranked.append((1, ProofCheck(kind="train", model=name, form=base)))
         ranked += [
-            (2 if form.precision == "fp32" else 4, Check(kind="agree", model=name, form=form))
+            (2 if form.precision == "fp32" else 4, ProofCheck(kind="agree", model=name, form=form))
             for form in precisions
         ]
-        ranked.append((3 if lead else 6, Check(kind="speed", model=name, form=base)))
-        ranked += [(3 if lead else 6, Check(kind=k, model=name, form=base)) for k in _AFTER]
-        ranked.append((8, Check(kind="rehearse", model=name)))
+        ranked.append((3 if lead else 6, ProofCheck(kind="speed", model=name, form=base)))
+        ranked += [(3 if lead else 6, ProofCheck(kind=k, model=name, form=base)) for k in _AFTER]
+        ranked.append((8, ProofCheck(kind="rehearse", model=name)))
         for form in _forms(trained):
             if form == base or (form.compiled and not gpu and name in MISCOMPILED):
                 continue
@@ -130,12 +130,12 @@ def plan_checks(
                 rank = 3
             elif form.compiled:
                 rank += 4 + (name == SLOWEST)
-            ranked.append((rank, Check(kind="train", model=name, form=form)))
-    ranked.append((3, Check(kind="memory", model=SMALL, form=base)))
+            ranked.append((rank, ProofCheck(kind="train", model=name, form=form)))
+    ranked.append((3, ProofCheck(kind="memory", model=SMALL, form=base)))
     if cards > 1:
-        ranked.append((3, Check(kind="cards", model=SMALL)))
+        ranked.append((3, ProofCheck(kind="cards", model=SMALL)))
 
-    def order(pair: tuple[int, Check]) -> tuple[int, bool]:
+    def order(pair: tuple[int, ProofCheck]) -> tuple[int, bool]:
         # Of one rank, what is about the device or the scout comes first.
         return pair[0], pair[0] == 3 and pair[1].model not in (SMALL, SCOUT)
 

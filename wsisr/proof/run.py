@@ -21,7 +21,7 @@ from wsisr.files import remove_tree, replace_file
 from wsisr.host import KILLED
 from wsisr.locks import held
 from wsisr.plugins import given
-from wsisr.proof.plan import Check, plan_checks
+from wsisr.proof.plan import ProofCheck, plan_checks
 
 FORMAT = "wsisr-proof"
 FORMAT_VERSION = 1
@@ -37,8 +37,8 @@ def prove(
     device: str | None = None,
     models: Sequence[str] = (),
     preset: str | None = None,
-    checks: Sequence[Check] | None = None,
-    tell: Callable[[Check, Document], None] = lambda check, row: None,
+    checks: Sequence[ProofCheck] | None = None,
+    tell: Callable[[ProofCheck, Document], None] = lambda check, row: None,
     note: Callable[[str], None] = lambda said: None,
 ) -> Document:
     """Do as many checks as the time allows, and go on with a report that is there.
@@ -56,7 +56,7 @@ def prove(
         Networks; all by default.
     preset : str, optional
         Of the networks; ``recommended`` on a GPU, ``tiny`` without one.
-    checks : sequence of Check, optional
+    checks : sequence of ProofCheck, optional
         In place of `wsisr.proof.plan.plan_checks`.
     tell : callable
         Called with each check and its row.
@@ -82,9 +82,9 @@ def _prove(
     output: Path,
     place: torch.device,
     preset: str,
-    checks: Sequence[Check],
+    checks: Sequence[ProofCheck],
     minutes: float,
-    tell: Callable[[Check, Document], None],
+    tell: Callable[[ProofCheck, Document], None],
     note: Callable[[str], None],
 ) -> Document:
     report = _opened(output, _identity(place, preset))
@@ -214,7 +214,7 @@ class _Worker:
         self.log = work / "worker.log"
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, check: Check, limit_s: float, end: float) -> Document | None:
+    def ask(self, check: ProofCheck, limit_s: float, end: float) -> Document | None:
         """The answer to a check; None if the whole time was over before it came."""
         line, status = self._answer(check, limit_s)
         if not line and status == KILLED and check.kind == "resume":
@@ -230,7 +230,7 @@ class _Worker:
         how = f"signal {-status}" if status < 0 else f"exit {status}"
         return {"state": "fail", "fault": "crash", "said": f"{how}: {' / '.join(last)}"[:2000]}
 
-    def _answer(self, check: Check, limit_s: float) -> tuple[str, int | None]:
+    def _answer(self, check: ProofCheck, limit_s: float) -> tuple[str, int | None]:
         """A line, or none and how the process ended (None: it was stopped at the limit)."""
         process = self._running()
         assert process.stdin is not None and process.stdout is not None

@@ -23,7 +23,7 @@ from wsisr.models import create_model
 from wsisr.models.layers.retrieval import transfer
 from wsisr.models.layers.texture import transfer_texture
 from wsisr.proof.plain import plain_form, plain_transfer
-from wsisr.proof.plan import SCOUT, Check
+from wsisr.proof.plan import SCOUT, ProofCheck
 from wsisr.proof.scene import make_image
 from wsisr.testing.naive_models import naive_transfer_texture
 from wsisr.upscaling import UpscaleOptions, upscale_slide
@@ -84,9 +84,9 @@ TARGETS = {
 """Quickest first."""
 
 
-def plan_targets() -> tuple[Check, ...]:
+def plan_targets() -> tuple[ProofCheck, ...]:
     """The targets as checks."""
-    return tuple(Check(kind="target", model=name) for name in TARGETS)
+    return tuple(ProofCheck(kind="target", model=name) for name in TARGETS)
 
 
 def measure(name: str, bench: "Bench") -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _whole(bench: "Bench") -> dict[str, Any]:
 
 def _upscaling(bench: "Bench") -> dict[str, Any]:
     gpu, device = on_gpu(bench.device), bench.device
-    engine = load(bench.run(Check(kind="train", model=SCOUT)), device=str(device))
+    engine = load(bench.run(ProofCheck(kind="train", model=SCOUT)), device=str(device))
     side = 2048 if gpu else 96
     facts: dict[str, Any] = {"lr_px": side, "precision": engine.precision}
 

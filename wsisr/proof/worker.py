@@ -15,13 +15,13 @@ from wsisr.host import is_out_of_memory
 from wsisr.plugins import load_plugins
 from wsisr.proof.bench import Bench, CheckError
 from wsisr.proof.checks import do
-from wsisr.proof.plan import Check
+from wsisr.proof.plan import ProofCheck
 
 BROKEN = ("device-side assert", "illegal memory access", "unspecified launch failure")
 """After such an error a GPU gives no other answer to the same process."""
 
 
-def answer(check: Check, bench: Bench) -> dict[str, Any]:
+def answer(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     """Do a check, whatever comes of it."""
     try:
         return {"state": "pass", "facts": do(check, bench)}
@@ -64,7 +64,7 @@ def main() -> None:
     asked: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_listen, args=(asked,), daemon=True).start()
     while True:
-        found = answer(Check.of(json.loads(asked.get())), bench)
+        found = answer(ProofCheck.of(json.loads(asked.get())), bench)
         out.write(json.dumps(found) + "\n")
         out.flush()
         if any(words in found.get("said", "") for words in BROKEN):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsisr.drawing.charts import histogram_of
 from wsisr.drawing.fields import residual_field
 from wsisr.drawing.overlays import checkerboard, red_cyan
-from wsisr.drawing.sheets import Tile, sheet
+from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.drawing.vector import save_charts
 from wsisr.errors import RegistrationError, SlideError
 from wsisr.files import save_picture
@@ -96,9 +96,9 @@ def pair_figure(lr: UInt8Array, region: UInt8Array, certificate: PairCertificate
     return sheet(
         [
             [
-                Tile(image=red_cyan(lr, before), text="before: middle of the region"),
-                Tile(image=red_cyan(lr, crop), text=f"after: {certificate.verdict}"),
-                Tile(image=checkerboard(lr, crop), text="LR and HR in turn"),
+                SheetImage(image=red_cyan(lr, before), text="before: middle of the region"),
+                SheetImage(image=red_cyan(lr, crop), text=f"after: {certificate.verdict}"),
+                SheetImage(image=checkerboard(lr, crop), text="LR and HR in turn"),
             ]
         ]
     )

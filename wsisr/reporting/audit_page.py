@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.drawing.charts import Chart, Series, chart
+from wsisr.drawing.charts import Chart, ChartSeries, chart
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation.results import PAGE
@@ -119,7 +119,7 @@ def _spectrum(found: dict[str, Any]) -> Chart:
     cycles = np.array(found["cycles_per_px"])
     series = [
         # Below 1e-3 squared grey levels it is rounding.
-        Series(name, cycles, np.log10(np.maximum(np.array(found[key]), 1e-3)))
+        ChartSeries(name, cycles, np.log10(np.maximum(np.array(found[key]), 1e-3)))
         for name, key in (("output", "output"), ("enlarged input", "enlarged_input"))
     ]
     return chart(

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from wsisr.drawing.encoding import Picture, encode
+from wsisr.drawing.encoding import EncodedPicture, encode
 from wsisr.evaluation.cost import COST, CostRow, read_costs
 from wsisr.evaluation.curves import headline_table, scale_chart, speed_chart
 from wsisr.evaluation.distances import distance_tables
@@ -17,7 +17,7 @@ from wsisr.evaluation.papers import paper_tables
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.results import PAGE
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import Results, Table, sample_words
+from wsisr.evaluation.summary import Results, ScoreTable, sample_words
 from wsisr.evaluation.tables import (
     cell_parts,
     convention,
@@ -124,7 +124,7 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
     return page.write(folder / PAGE if output is None else output)
 
 
-def _table(results: Results, shown: Table) -> dict[str, Any]:
+def _table(results: Results, shown: ScoreTable) -> dict[str, Any]:
     mark = template("evaluation.html").cell
     rows: list[list[object]] = []
     for group, cells in shown.lines:
@@ -169,7 +169,7 @@ def _examples(results: Results, folder: Path) -> Markup:
     )
 
 
-def _compressed(path: Path) -> Picture:
+def _compressed(path: Path) -> EncodedPicture:
     buffer = BytesIO()
     with Image.open(path) as opened:
         opened.convert("RGB").save(buffer, "WEBP", quality=90, method=4)

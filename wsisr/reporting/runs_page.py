@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart
 from wsisr.errors import ConfigError
 from wsisr.inference.trained import find_runs
@@ -84,7 +84,7 @@ def validation_charts(all_facts: Sequence[RunFacts]) -> list[Chart]:
         for facts in groups[scale, origin, digest]:
             at = at_scale(facts.validation, scale)
             rows = after_start(at)
-            series.append(Series(facts.run.name, at["step"][rows], at["psnr_rgb"][rows]))
+            series.append(ChartSeries(facts.run.name, at["step"][rows], at["psnr_rgb"][rows]))
         drawn.append(
             chart(
                 series,

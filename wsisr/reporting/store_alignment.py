@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from wsisr.drawing.charts import Series, chart, histogram_of
+from wsisr.drawing.charts import ChartSeries, chart, histogram_of
 from wsisr.drawing.fields import residual_field
 from wsisr.drawing.vector import Chart, save_charts
 from wsisr.files import save_picture
@@ -169,7 +169,7 @@ class Alignment:
         words = ("as the file places it", "as stored here")
         return chart(
             [
-                Series(name, names[:top], count[:top], kind="bars")
+                ChartSeries(name, names[:top], count[:top], kind="bars")
                 for name, count in zip(words, counts, strict=True)
             ],
             title=CALIBRATION,

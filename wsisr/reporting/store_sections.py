@@ -11,7 +11,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.encoding import png_bytes
 from wsisr.drawing.fields import funnel as funnel_of
 from wsisr.drawing.overlays import patch_overlay, tissue_map
@@ -255,7 +255,7 @@ def splits(facts: StoreFacts) -> Markup:
         rows.append([name, len(members), share, len(slides), len(patients), words or "–"])
     names = sorted({label for counted in counts.values() for label in counted if label})
     series = [
-        Series(name, list(counts), [counted[name] for counted in counts.values()], kind="bars")
+        ChartSeries(name, list(counts), [counted[name] for counted in counts.values()], kind="bars")
         for name in names
     ]
     drawn = chart(series, title="Labels by split", x_label="", y_label="pairs", size_px=(460, 280))

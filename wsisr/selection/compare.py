@@ -15,7 +15,7 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from wsisr.drawing.overlays import disagreement
-from wsisr.drawing.sheets import Tile, sheet
+from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.errors import AnnotationError, ConfigError
 from wsisr.selection.annotation_formats.names import ClassNames
 from wsisr.selection.annotation_use import as_classes
@@ -410,5 +410,5 @@ def disagreement_sheet(
         mask, reference = load_pair(row.mask_path, row.reference_path, None)
         if reference is not None:
             text = f"{slide} {name} IoU {iou:.3f}"
-            tiles.append(Tile(image=disagreement(mask.mask, reference), text=text))
+            tiles.append(SheetImage(image=disagreement(mask.mask, reference), text=text))
     return sheet([tiles[k : k + columns] for k in range(0, len(tiles), columns)], side_px=cell_px)

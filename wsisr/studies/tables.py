@@ -7,7 +7,7 @@ from pathlib import Path
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.published import HEADING, published
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import MARKS, Cell, Results, Table, sample_words
+from wsisr.evaluation.summary import MARKS, Cell, Results, ScoreTable, sample_words
 from wsisr.evaluation.tables import cell_parts, tex_text
 from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
@@ -64,7 +64,7 @@ def study_table(folder: Path) -> tuple[StudyTable, ...]:
     return tuple(found)
 
 
-def _first(results: Results, origin: str, score: str) -> Table | None:
+def _first(results: Results, origin: str, score: str) -> ScoreTable | None:
     for table in results.tables:
         if table.origin == origin and table.score["name"].startswith(score):
             return table
@@ -74,7 +74,7 @@ def _first(results: Results, origin: str, score: str) -> Table | None:
 def _table(
     study: Study,
     budget: Budget,
-    table: Table,
+    table: ScoreTable,
     dataset: str | None,
     manifest: str,
     failed: Mapping[str, str],
@@ -144,7 +144,7 @@ def _printed(study: Study, dataset: str, kind: str) -> dict[tuple[str, float], s
     }
 
 
-def _cell(table: Table, row: Row, scale: float) -> Cell | None:
+def _cell(table: ScoreTable, row: Row, scale: float) -> Cell | None:
     """The cell of the group whose runs are this row's."""
     for group, cells in table.lines:
         names = {_row_of(member) for member in group.members}

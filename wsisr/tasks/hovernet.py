@@ -45,7 +45,7 @@ class _Padded(nn.Module):
         return F.pad(x, (pad // 2, pad - pad // 2) * 2)
 
 
-class _Residual(nn.Module):
+class _ResidualUnits(nn.Module):
     def __init__(self, before: int, widths: tuple[int, int], count: int, stride: int) -> None:
         super().__init__()
         inner, after = widths
@@ -112,10 +112,10 @@ class HoVerNet(nn.Module):
         self.conv0.add_module("conv", nn.Conv2d(3, 64, 7, bias=False))
         self.conv0.add_module("bn", nn.BatchNorm2d(64))
         self.conv0.add_module("relu", nn.ReLU())
-        self.d0 = _Residual(64, (64, 256), 3, 1)
-        self.d1 = _Residual(256, (128, 512), 4, 2)
-        self.d2 = _Residual(512, (256, 1024), 6, 2)
-        self.d3 = _Residual(1024, (512, 2048), 3, 2)
+        self.d0 = _ResidualUnits(64, (64, 256), 3, 1)
+        self.d1 = _ResidualUnits(256, (128, 512), 4, 2)
+        self.d2 = _ResidualUnits(512, (256, 1024), 6, 2)
+        self.d3 = _ResidualUnits(1024, (512, 2048), 3, 2)
         self.conv_bot = nn.Conv2d(2048, 1024, 1, bias=False)
         told = {"np": 2, "hv": 2} | ({"tp": types} if types else {})
         self.decoder = nn.ModuleDict({name: _decoder(n, kernel) for name, n in told.items()})

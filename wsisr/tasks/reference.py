@@ -136,7 +136,7 @@ class Weights:
         return []
 
 
-class Fitted:
+class FittedReference:
     """A run of `wsisr train --task`, or its folds: each patient is answered by the network that
     was fitted without it."""
 
@@ -254,7 +254,7 @@ def open_reference(text: str, device: torch.device, classes: Sequence[str] = ())
             f"name is registered; fit one with wsisr train --task {task or 'nuclei'}, or give "
             f"{OPTION} FILE.py"
         )
-    reference = Fitted(folders, device, all_of=not one)
+    reference = FittedReference(folders, device, all_of=not one)
     if task and reference.kind.name != task:
         raise ConfigError(f"--task {text}: {folder} was fitted for {reference.kind.name}")
     return reference

@@ -1,6 +1,6 @@
 """The numbers of a task for one image, and those of many together.
 
-Names begin with the task's. Parts (`Score.part`) are what pooled values are made of; no table
+Names begin with the task's. Parts (`TaskScore.part`) are what pooled values are made of; no table
 shows them by themselves.
 """
 
@@ -37,7 +37,7 @@ Parts = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class TaskScore:
     """One number of an image.
 
     Attributes
@@ -75,24 +75,24 @@ class Pooled:
     digits: int = 4
 
 
-def _parts(prefix: str, *names: str) -> list[Score]:
-    return [Score(name=f"{prefix}_{name}", title=name, part=True) for name in names]
+def _parts(prefix: str, *names: str) -> list[TaskScore]:
+    return [TaskScore(name=f"{prefix}_{name}", title=name, part=True) for name in names]
 
 
 _DETECTION = ("hits", "extra", "missed")
 _TYPED = ("right", "taken", "lost", "extra", "missed")
 _WEIGHTED = ("truth_sum", "truth_area", "found_sum", "found_area")
 
-SCORES: Mapping[str, tuple[Score, ...]] = {
+SCORES: Mapping[str, tuple[TaskScore, ...]] = {
     "nuclei": (
-        Score(name="nuclei_aji", title="nuclei: AJI"),
-        Score(name="nuclei_aji_plus", title="nuclei: AJI+"),
-        Score(name="nuclei_pq", title="nuclei: PQ"),
-        Score(name="nuclei_dq", title="nuclei: DQ"),
-        Score(name="nuclei_sq", title="nuclei: SQ"),
-        Score(name="nuclei_dice", title="nuclei: Dice (all pixels)"),
-        Score(name="nuclei_f1d", title="nuclei: F1 of detection"),
-        Score(
+        TaskScore(name="nuclei_aji", title="nuclei: AJI"),
+        TaskScore(name="nuclei_aji_plus", title="nuclei: AJI+"),
+        TaskScore(name="nuclei_pq", title="nuclei: PQ"),
+        TaskScore(name="nuclei_dq", title="nuclei: DQ"),
+        TaskScore(name="nuclei_sq", title="nuclei: SQ"),
+        TaskScore(name="nuclei_dice", title="nuclei: Dice (all pixels)"),
+        TaskScore(name="nuclei_f1d", title="nuclei: F1 of detection"),
+        TaskScore(
             name="nuclei_count",
             title="nuclei: too many (+) or too few (-), share of the truth",
             better="zero",
@@ -102,9 +102,9 @@ SCORES: Mapping[str, tuple[Score, ...]] = {
         *_parts("nuclei_panoptic", *_DETECTION, "iou_sum"),
     ),
     "glands": (
-        Score(name="glands_f1", title="glands: F1"),
-        Score(name="glands_dice", title="glands: object Dice"),
-        Score(
+        TaskScore(name="glands_f1", title="glands: F1"),
+        TaskScore(name="glands_dice", title="glands: object Dice"),
+        TaskScore(
             name="glands_hausdorff", title="glands: object Hausdorff, px", better="low", digits=1
         ),
         *_parts("glands_found", *_DETECTION),
@@ -112,14 +112,14 @@ SCORES: Mapping[str, tuple[Score, ...]] = {
         *_parts("glands_pooled_hausdorff", *_WEIGHTED),
     ),
     "classes": (
-        Score(name="classes_accuracy", title="classes: accuracy"),
+        TaskScore(name="classes_accuracy", title="classes: accuracy"),
         *_parts("classes", "probability", "said"),
     ),
 }
 """The first is what a task is judged by."""
 
 
-def scores_of(task: str, types: Sequence[str] = ()) -> tuple[Score, ...]:
+def scores_of(task: str, types: Sequence[str] = ()) -> tuple[TaskScore, ...]:
     """The scores of a task, with the parts of its types of objects.
 
     Parameters

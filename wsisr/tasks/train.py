@@ -42,7 +42,7 @@ from wsisr.training.config import (
     read_assignments,
     read_config,
 )
-from wsisr.training.engine import Course, Job, Outcome, run_training
+from wsisr.training.engine import Course, TrainingJob, TrainingOutcome, run_training
 from wsisr.training.interrupts import readable_faults
 from wsisr.training.outputs import CHECKPOINTS, CONFIG_NAME, RunFiles
 from wsisr.training.parallel import Processes, join, leave
@@ -206,7 +206,7 @@ class TaskCourse(Course):
         self.scores = [score for score in SCORES[held_out.kind.name] if not score.part]
         self.headline = self.scores[0].name  # type: ignore[misc]
 
-    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+    def validate(self, job: TrainingJob, model: SRModel) -> list[dict[str, float]]:
         assert isinstance(model, TaskModel)
         if not self.held_out.images:
             return []
@@ -217,7 +217,7 @@ class TaskCourse(Course):
             mine.append(score_answer(own.kind, answer, labels, name, own.radius_px))
         return [{s.name: _mean([row[s.name] for row in mine]) for s in self.scores}]
 
-    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+    def outputs(self, job: TrainingJob, folder: Path, step: int) -> RunFiles:
         names = tuple(score.name for score in self.scores)
         return TaskFiles(folder, job.config, job.record, step, names=names)
 
@@ -277,7 +277,9 @@ def _asked(request: TaskRequest) -> dict[str, Any]:
     return merge({"train": train}, read_assignments(list(request.assignments)))
 
 
-def train_task(request: TaskRequest, report: Reporter = silent) -> tuple[tuple[Outcome, ...], Path]:
+def train_task(
+    request: TaskRequest, report: Reporter = silent
+) -> tuple[tuple[TrainingOutcome, ...], Path]:
     """Fit a reference, or one for each fold; returns how they ended and the folder.
 
     Raises
@@ -339,7 +341,9 @@ class _Run:
     folder: Path
     fold: tuple[int, int] | None
 
-    def train(self, processes: Processes, device: torch.device, report: Reporter) -> Outcome:
+    def train(
+        self, processes: Processes, device: torch.device, report: Reporter
+    ) -> TrainingOutcome:
         """One network, from its beginning or from where it stopped."""
         with _alone(self.folder):
             earlier = None
@@ -348,7 +352,7 @@ class _Run:
                 self._go_on(earlier)
             if earlier and earlier["state"] == "finished" and earlier["step"] >= earlier["steps"]:
                 _say(report, f"{self.folder} is finished.")
-                return Outcome(
+                return TrainingOutcome(
                     state="finished", step=earlier["step"], validation=(), best=earlier["best"]
                 )
             job = self._job(earlier, processes, device, report)
@@ -391,7 +395,7 @@ class _Run:
         processes: Processes,
         device: torch.device,
         report: Reporter,
-    ) -> Job:
+    ) -> TrainingJob:
         request, config, kind = self.request, self.config, self.request.kind
         classes = self._classes()
         samples = [sample for sample, _ in self.fitted]
@@ -430,7 +434,7 @@ class _Run:
         )
         with readable_faults(config):
             feed = TaskFeed([image for _, image in self.fitted], targets, config, device, processes)
-        return Job(
+        return TrainingJob(
             config=config,
             precision=choose_precision(config.train.precision, device, model.info),
             model=model,

@@ -17,7 +17,7 @@ from wsisr.degradation import degrade, lr_size, parse_degradation
 from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.rendering import FloatArray, Optics, jpeg, render, to_uint8
+from wsisr.testing.rendering import FloatArray, Objective, jpeg, render, to_uint8
 
 _MARGIN_PX = 64
 
@@ -29,7 +29,7 @@ class ScannerTruth:
     Attributes
     ----------
     scale : int
-    optics : Optics
+    optics : Objective
     tone_gain : (float, float, float)
     gamma : float
     full_well_e, read_levels : float
@@ -43,7 +43,7 @@ class ScannerTruth:
     """
 
     scale: int = 4
-    optics: Optics
+    optics: Objective
     tone_gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     gamma: float = 1.0
     full_well_e: float = 0.0
@@ -78,7 +78,7 @@ def make_scanner(seed: int, *, clean: bool = False, scale: int = 4) -> ScannerTr
     `clean` leaves tone, noise and both compressions out.
     """
     rng = np.random.default_rng([seed, 77])
-    optics = Optics(
+    optics = Objective(
         na=rng.uniform(0.25, 0.45), defocus_um=rng.uniform(0, 5), sigma_px=rng.uniform(0.4, 1.2)
     )
     if clean:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.hat import HybridNetwork
-from wsisr.models.iste import Iste
+from wsisr.models.iste import IsteNetwork
 from wsisr.models.layers.attention import WindowAttention
 from wsisr.models.layers.deformable import DeformableAttention, grid_of, query_axis, reference_axis
 from wsisr.models.layers.hybrid import HybridBlock, OverlapAttention
@@ -187,7 +187,7 @@ def naive_transfer_texture(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Ten
     return F.fold(found, size, 3, padding=1) / 9, best.view(-1, 1, *size)
 
 
-def naive_fusion(net: Iste, queries: Tensor, textures: Tensor) -> Tensor:
+def naive_fusion(net: IsteNetwork, queries: Tensor, textures: Tensor) -> Tensor:
     """Self-texture fusion with the full similarity matrix, (N, Q, C) -> (N, Q, C)."""
     matrix = torch.bmm(F.normalize(queries, dim=-1), F.normalize(textures, dim=-1).transpose(1, 2))
     confidence, index = matrix.max(dim=-1)
@@ -195,7 +195,7 @@ def naive_fusion(net: Iste, queries: Tensor, textures: Tensor) -> Tensor:
     return queries + net.fusion(torch.cat((queries, found), dim=-1)) * confidence.unsqueeze(-1)
 
 
-def naive_iste(net: Iste, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+def naive_iste(net: IsteNetwork, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
     """ISTE at coordinates (N, Q, 2) with cells (N, Q, 2): grid_sample, full matrix."""
     x = net.encoder(lr * 2 - 1)
     feature = net.lfi_conv(net.lfi(x))

@@ -22,7 +22,7 @@ from wsisr.testing.pair_scenes import EOSIN_OD, HEMATOXYLIN_OD, synthetic_tissue
 from wsisr.testing.rendering import (
     Displacement,
     FloatArray,
-    Optics,
+    Objective,
     UInt8Array,
     jpeg,
     render,
@@ -122,8 +122,8 @@ def sensor(image: FloatArray, rng: np.random.Generator) -> FloatArray:
     return image + rng.standard_normal(image.shape) * np.sqrt(variance)
 
 
-def _random_optics(rng: np.random.Generator) -> Optics:
-    return Optics(
+def _random_optics(rng: np.random.Generator) -> Objective:
+    return Objective(
         na=rng.uniform(0.25, 0.45), defocus_um=rng.uniform(0, 5), sigma_px=rng.uniform(0.4, 1.2)
     )
 

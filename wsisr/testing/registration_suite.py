@@ -19,14 +19,14 @@ from wsisr.registration.overview import register_overviews
 from wsisr.registration.pair import find_orientation, register_pair
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import PairCase, make_pair, scene_px
-from wsisr.testing.rendering import Optics, render, to_uint8
+from wsisr.testing.rendering import Objective, render, to_uint8
 
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class RegistrationAnswer:
     """What a registration says of a pair: `dx`, `dy` as in a certificate, and its verdict."""
 
     dx: float
@@ -34,7 +34,7 @@ class Answer:
     accepted: bool
 
 
-Registrar = Callable[[UInt8Array, UInt8Array, int], Answer]
+Registrar = Callable[[UInt8Array, UInt8Array, int], RegistrationAnswer]
 """``(lr, hr_region, scale) -> Answer``."""
 
 
@@ -125,14 +125,16 @@ class SuiteResult:
 def wsisr_registrar(method: str = "subpixel") -> Registrar:
     """`register_pair` as a `Registrar`."""
 
-    def register(lr: UInt8Array, hr_region: UInt8Array, scale: int) -> Answer:
+    def register(lr: UInt8Array, hr_region: UInt8Array, scale: int) -> RegistrationAnswer:
         certificate = register_pair(lr, hr_region, scale, method)
-        return Answer(dx=certificate.dx, dy=certificate.dy, accepted=certificate.accepted)
+        return RegistrationAnswer(
+            dx=certificate.dx, dy=certificate.dy, accepted=certificate.accepted
+        )
 
     return register
 
 
-def error_px(case: PairCase, answer: Answer) -> float:
+def error_px(case: PairCase, answer: RegistrationAnswer) -> float:
     """Distance between the true and the found centre, HR px."""
     return float(np.hypot(answer.dx - case.dx, answer.dy - case.dy))
 
@@ -208,7 +210,7 @@ def make_overviews(seed: int, side_px: int = 900) -> OverviewCase:
     linear = stretch * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     size = int(side_px * 0.65)
     centre = side_px / 2 + rng.uniform(-10, 10, 2)
-    optics = Optics(na=0.75, defocus_um=0.0, sigma_px=rng.uniform(0.3, 0.8))
+    optics = Objective(na=0.75, defocus_um=0.0, sigma_px=rng.uniform(0.3, 0.8))
     seen = render(scene, linear, (float(centre[0]), float(centre[1])), size, size, optics)
     seen = 255 * (np.clip(seen, 0, 255) / 255) ** rng.uniform(0.85, 1.15)
     moving = to_uint8(seen + rng.normal(0, 2, seen.shape))
@@ -258,11 +260,13 @@ class RegistrationTests:
     lr_px: int = 256
     small_px: int = 128
 
-    def register(self, lr: UInt8Array, hr_region: UInt8Array, scale: int) -> Answer:
+    def register(self, lr: UInt8Array, hr_region: UInt8Array, scale: int) -> RegistrationAnswer:
         """The method under test: translation."""
         return wsisr_registrar("subpixel")(lr, hr_region, scale)
 
-    def register_affine(self, lr: UInt8Array, hr_region: UInt8Array, scale: int) -> Answer:
+    def register_affine(
+        self, lr: UInt8Array, hr_region: UInt8Array, scale: int
+    ) -> RegistrationAnswer:
         """The method under test: with rotation, scale and distortion."""
         return wsisr_registrar("affine")(lr, hr_region, scale)
 

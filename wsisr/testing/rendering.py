@@ -18,7 +18,7 @@ WAVELENGTHS_UM = (0.62, 0.55, 0.45)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optics:
+class Objective:
     """A low-power objective in front of the LR camera.
 
     Attributes
@@ -60,7 +60,7 @@ def render(
     centre: tuple[float, float],
     width: int,
     height: int,
-    optics: Optics | None = None,
+    optics: Objective | None = None,
     displacement: Displacement | None = None,
 ) -> FloatArray:
     """What a coarser camera sees of a periodic, band-limited scene.
@@ -75,7 +75,7 @@ def render(
         Where the LR image's centre lies in the scene, HR px, pixel edges.
     width, height : int
         Size of the LR image.
-    optics : Optics, optional
+    optics : Objective, optional
     displacement : callable, optional
         HR px added to the mapped places, as a function of LR coordinates about the centre.
 

@@ -83,7 +83,7 @@ class RescanTruth:
     ----------
     slide : SlideTruth
         The second scan; its outlines are the first scan's, mapped into its own pixels. Its scene
-        holds these outlines only: the pixels come from `Rescan`.
+        holds these outlines only: the pixels come from `SecondScan`.
     first : str
         File name of the first scan.
     affine : 2x3 tuple
@@ -115,7 +115,7 @@ class RescanTruth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescan:
+class SecondScan:
     """The second scan's level-0 picture, rendered region by region.
 
     Attributes
@@ -196,7 +196,7 @@ class Rescan:
         return np.clip(np.rint(light), 0, 255).astype(np.uint8)
 
 
-def plan_rescan(first: SlideTruth, spec: RescanSpec, file: str) -> tuple[RescanTruth, Rescan]:
+def plan_rescan(first: SlideTruth, spec: RescanSpec, file: str) -> tuple[RescanTruth, SecondScan]:
     """Geometry and picture of the second scan (pure): all of the first is on it."""
     scale = spec.um_per_px / first.um_per_px
     turn = radians(spec.rotation_deg)
@@ -237,7 +237,7 @@ def plan_rescan(first: SlideTruth, spec: RescanSpec, file: str) -> tuple[RescanT
         file,
     )
     truth = RescanTruth(slide=second, first=first.file, affine=affine)
-    return truth, Rescan(scene=replace(scene, frame=None), affine=affine, spec=spec)
+    return truth, SecondScan(scene=replace(scene, frame=None), affine=affine, spec=spec)
 
 
 def write_rescan(path: Path, first: SlideTruth, spec: RescanSpec | None = None) -> RescanTruth:

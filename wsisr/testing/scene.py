@@ -57,7 +57,7 @@ class Pen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nuclei:
+class SceneNuclei:
     """Nuclei of a region.
 
     Attributes
@@ -263,7 +263,7 @@ class Scene:
         return eosin, haematoxylin
 
     def _stamp(
-        self, out: UInt8Array, nuclei: Nuclei, x: int, y: int, atlas: texture.NucleusAtlas
+        self, out: UInt8Array, nuclei: SceneNuclei, x: int, y: int, atlas: texture.NucleusAtlas
     ) -> None:
         half = atlas.size_px // 2
         height, width = out.shape
@@ -282,7 +282,7 @@ class Scene:
                 sprite = atlas.sprites[kind, variant, r0 - top : r1 - top, c0 - left : c1 - left]
                 np.maximum(window, sprite, out=window)
 
-    def nuclei(self, x: int, y: int, width: int, height: int) -> Nuclei:
+    def nuclei(self, x: int, y: int, width: int, height: int) -> SceneNuclei:
         """All nuclei whose centre lies in a level-0 region."""
         xs, ys = lattice_axis(x, width), lattice_axis(y, height)
         found = self._nuclei((x, y, width, height), *self._fields(xs, ys), xs, ys)
@@ -295,7 +295,7 @@ class Scene:
         tumour: FloatArray,
         xs: NDArray[np.float64],
         ys: NDArray[np.float64],
-    ) -> Nuclei:
+    ) -> SceneNuclei:
         """Nuclei with centres in a box; distances are given on a lattice that encloses it."""
         parts: list[NDArray[np.int64]] = []
         for stream, (pitch_um, in_tumour) in enumerate(((8.6, False), (12.0, True))):
@@ -324,7 +324,7 @@ class Scene:
             variant = (draw[4] * texture.VARIANTS).astype(np.int64)
             parts.append(np.stack([px, py, kind, variant])[:, keep])
         table = np.concatenate(parts, axis=1)
-        return Nuclei(x_px=table[0], y_px=table[1], kind=table[2], variant=table[3])
+        return SceneNuclei(x_px=table[0], y_px=table[1], kind=table[2], variant=table[3])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,13 +22,13 @@ from wsisr.testing import vendors
 from wsisr.testing.levels import reduce_shifted
 from wsisr.testing.spec import SlideSpec, make_scene, outline, pen_stroke, plan_truth, sparse_spec
 from wsisr.testing.truth import SlideTruth
-from wsisr.testing.writers import CLASSIC_LIMIT, Page, TiffWriter, TileCodec
+from wsisr.testing.writers import CLASSIC_LIMIT, TiffPage, TiffWriter, TileCodec
 
 UInt8Array = NDArray[np.uint8]
 BLOCK_PX = 2048
 
 __all__ = [
-    "Picture",
+    "Renderable",
     "SlideSpec",
     "codec_of",
     "make_scene",
@@ -86,7 +86,7 @@ def write_slide(path: Path, spec: SlideSpec | None = None) -> SlideTruth:
     return truth
 
 
-class Picture(Protocol):
+class Renderable(Protocol):
     """Anything that can be rendered region by region: a `Scene`, or a second scan of one."""
 
     @property
@@ -100,7 +100,7 @@ class Picture(Protocol):
 def write_picture(
     path: Path,
     truth: SlideTruth,
-    picture: Picture,
+    picture: Renderable,
     *,
     icc: bytes | None = None,
     big_tiff: bool | None = None,
@@ -112,14 +112,14 @@ def write_picture(
     path : Path
     truth : SlideTruth
         Sizes, levels, codec.
-    picture : Picture
+    picture : Renderable
         Level-0 pixels; the levels are made from them.
     icc : bytes, optional
     big_tiff : bool, optional
         None decides by size.
     """
     pages = [
-        Page(
+        TiffPage(
             width_px=level.stored_width_px,
             height_px=level.stored_height_px,
             tile_px=level.tile_px,
@@ -153,7 +153,7 @@ def _block_px(truth: SlideTruth) -> int:
     return max(1, round(BLOCK_PX / unit)) * unit
 
 
-def _blocks(truth: SlideTruth, picture: Picture) -> Iterator[tuple[int, int, list[_Piece]]]:
+def _blocks(truth: SlideTruth, picture: Renderable) -> Iterator[tuple[int, int, list[_Piece]]]:
     """Blocks row by row: right and bottom edge (level-0 px) and the pieces of all levels."""
     size = _block_px(truth)
     for top in range(0, truth.height_px, size):
@@ -164,7 +164,7 @@ def _blocks(truth: SlideTruth, picture: Picture) -> Iterator[tuple[int, int, lis
 
 
 def _render_block(
-    truth: SlideTruth, picture: Picture, x: int, y: int, width: int, height: int
+    truth: SlideTruth, picture: Renderable, x: int, y: int, width: int, height: int
 ) -> list[_Piece]:
     """All levels' pixels whose boxes start in a block, from one rendering of level 0."""
     wanted = []
@@ -208,7 +208,7 @@ class _TileStore:
         self,
         writer: TiffWriter,
         truth: SlideTruth,
-        pages: list[Page],
+        pages: list[TiffPage],
         glass_rgb: tuple[int, int, int],
     ) -> None:
         self._writer = writer

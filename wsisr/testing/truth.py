@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from wsisr.testing.levels import LevelShift
-from wsisr.testing.scene import Nuclei, Outline, Pen, Scene
+from wsisr.testing.scene import Outline, Pen, Scene, SceneNuclei
 from wsisr.testing.shapes import polygon_of
 
 TRUTH_VERSION = 1
@@ -147,7 +147,7 @@ class SlideTruth:
         xs, ys = (np.arange(width) + 0.5) * step, (np.arange(height) + 0.5) * step
         return np.asarray(shapely.contains_xy(area, *np.meshgrid(xs, ys)))
 
-    def nuclei(self, x: int, y: int, width: int, height: int) -> Nuclei:
+    def nuclei(self, x: int, y: int, width: int, height: int) -> SceneNuclei:
         """Nuclei with their centre in a level-0 region."""
         return self.scene.nuclei(x, y, width, height)
 

@@ -16,7 +16,7 @@ from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import restain, sensor
-from wsisr.testing.rendering import Optics, jpeg, render, to_uint8
+from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
 
 FloatArray = NDArray[np.float64]
 UInt8Array = NDArray[np.uint8]
@@ -195,7 +195,7 @@ def make_scans(spec: ScanSpec, scene: FloatArray | None = None) -> ScanPair:
             centre,
             spec.side_px,
             spec.side_px,
-            Optics(na=0.75, defocus_um=0.0, sigma_px=float(sigma)),
+            Objective(na=0.75, defocus_um=0.0, sigma_px=float(sigma)),
             displacement,
         )
         for sigma in blurs

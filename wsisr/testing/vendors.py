@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.testing.writers import Page, TiffWriter, TileCodec
+from wsisr.testing.writers import TiffPage, TiffWriter, TileCodec
 
 if TYPE_CHECKING:
     from wsisr.testing.truth import SlideTruth
@@ -22,8 +22,8 @@ def page_of_level(layout: str, index: int) -> int:
 
 
 def dress(
-    truth: "SlideTruth", pages: list[Page], icc: bytes | None, writer: TiffWriter
-) -> list[Page]:
+    truth: "SlideTruth", pages: list[TiffPage], icc: bytes | None, writer: TiffWriter
+) -> list[TiffPage]:
     """Fill in the vendor's metadata and return all pages of the file in order."""
     if truth.layout == "philips":
         return _philips(truth, pages, icc, writer)
@@ -39,8 +39,8 @@ def dress(
 
 
 def _philips(
-    truth: "SlideTruth", pages: list[Page], icc: bytes | None, writer: TiffWriter
-) -> list[Page]:
+    truth: "SlideTruth", pages: list[TiffPage], icc: bytes | None, writer: TiffWriter
+) -> list[TiffPage]:
     for index, page in enumerate(pages):
         page.subfile_type = 0 if index == 0 else 1
         page.software = "Philips DP v1.0"
@@ -122,8 +122,8 @@ def _philips_xml(truth: "SlideTruth") -> str:
 
 
 def _aperio(
-    truth: "SlideTruth", pages: list[Page], icc: bytes | None, writer: TiffWriter
-) -> list[Page]:
+    truth: "SlideTruth", pages: list[TiffPage], icc: bytes | None, writer: TiffWriter
+) -> list[TiffPage]:
     um = truth.stated_um_per_px
     full = f"{truth.width_px}x{truth.height_px}"
     colour = "YCC" if truth.ycbcr else "RGB"
@@ -153,9 +153,9 @@ def _aperio(
     return [pages[0], thumbnail, *pages[1:], label, macro]
 
 
-def _strip_page(writer: TiffWriter, rgb: UInt8Array) -> Page:
+def _strip_page(writer: TiffWriter, rgb: UInt8Array) -> TiffPage:
     height, width = rgb.shape[:2]
-    page = Page(width_px=width, height_px=height, tile_px=0, codec=_STRIP)
+    page = TiffPage(width_px=width, height_px=height, tile_px=0, codec=_STRIP)
     writer.write_tile(page, 0, 0, rgb)
     return page
 

@@ -109,7 +109,7 @@ def _split_jpeg(stream: bytes) -> tuple[bytes, bytes]:
 
 
 @dataclass(kw_only=True)
-class Page:
+class TiffPage:
     """One image of the file while it is being written.
 
     Attributes
@@ -166,7 +166,7 @@ class TiffWriter:
 
     def __init__(self, path: Path, *, big: bool) -> None:
         self.big = big
-        self._pages: list[Page] = []
+        self._pages: list[TiffPage] = []
         self._shared: dict[bytes, int] = {}
         self._file = path.open("wb")
         self._file.write(b"II" + struct.pack("<HHHQ", 43, 8, 0, 0) if big else b"II*\0\0\0\0\0")
@@ -186,17 +186,17 @@ class TiffWriter:
         finally:
             self._file.close()
 
-    def add_page(self, page: Page) -> None:
+    def add_page(self, page: TiffPage) -> None:
         """Append a page; its tiles can be written before or after."""
         self._pages.append(page)
 
-    def write_tile(self, page: Page, column: int, row: int, rgb: UInt8Array) -> None:
+    def write_tile(self, page: TiffPage, column: int, row: int, rgb: UInt8Array) -> None:
         """Encode and store one tile (or the only strip)."""
         data = self.encode(page, rgb)
         self.place_tile(page, column, row, self._put(data), len(data))
 
     def write_encoded_tile(
-        self, page: Page, column: int, row: int, data: bytes, *, shared: bool
+        self, page: TiffPage, column: int, row: int, data: bytes, *, shared: bool
     ) -> None:
         """Store already encoded bytes, or point to the one copy of them in the file."""
         if not shared:
@@ -207,14 +207,14 @@ class TiffWriter:
             offset = self._shared[data] = self._put(data)
         self.place_tile(page, column, row, offset, len(data))
 
-    def encode(self, page: Page, rgb: UInt8Array) -> bytes:
+    def encode(self, page: TiffPage, rgb: UInt8Array) -> bytes:
         """Bytes of a tile of this page; the page remembers the JPEG tables."""
         data, tables = page.codec.encode(rgb)
         page.tables = tables
         return data
 
     @staticmethod
-    def place_tile(page: Page, column: int, row: int, offset: int, count: int) -> None:
+    def place_tile(page: TiffPage, column: int, row: int, offset: int, count: int) -> None:
         index = row * page.columns + column
         page.offsets[index] = offset
         page.counts[index] = count
@@ -255,7 +255,7 @@ class TiffWriter:
         )
 
 
-def _tags(page: Page, big: bool) -> list[tuple[int, int, bytes | NDArray[np.generic]]]:
+def _tags(page: TiffPage, big: bool) -> list[tuple[int, int, bytes | NDArray[np.generic]]]:
     """All tags of a page, sorted."""
 
     def short(*values: int) -> NDArray[np.generic]:

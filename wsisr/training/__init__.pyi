@@ -1,7 +1,7 @@
 from .batches import Batch as Batch
 from .config import TrainConfig as TrainConfig
 from .data import PairDataset as PairDataset
-from .engine import Outcome as Outcome
+from .engine import TrainingOutcome as TrainingOutcome
 from .errors import TrainingError as TrainingError
 from .presets import resolve_config as resolve_config
 from .recipes import Recipe as Recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.drawing.charts import Series, chart
+from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart
 from wsisr.files import save_picture
 from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, read_rows
@@ -63,25 +63,25 @@ def run_curves(model: str, log: Log, validation: Log) -> dict[str, Chart]:
     ):
         known = [key for key in keys if key in log and np.isfinite(log[key]).any()]
         if known and not (name.startswith("term-") and known[0] in KNOWN_COLUMNS):
-            lines = [Series(keys[key], log["step"], log[key]) for key in known]
+            lines = [ChartSeries(keys[key], log["step"], log[key]) for key in known]
             found[name] = _chart(lines, title, unit)
     return found
 
 
-def _chart(series: list[Series], title: str, unit: str) -> Chart:
+def _chart(series: list[ChartSeries], title: str, unit: str) -> Chart:
     return chart(series, title=title, x_label="step", y_label=unit, size_px=SIZE_PX)
 
 
-def _validation_series(model: str, validation: Log, key: str) -> list[Series]:
+def _validation_series(model: str, validation: Log, key: str) -> list[ChartSeries]:
     """The model over steps at each scale, and bicubic, which does not change, beside it."""
     series = []
     for scale in scales_of(validation) if key in validation else ():
         at = at_scale(validation, scale)
         rows = after_start(at)
-        series.append(Series(f"{model} x{scale:g}", at["step"][rows], at[key][rows]))
+        series.append(ChartSeries(f"{model} x{scale:g}", at["step"][rows], at[key][rows]))
         base = at.get(f"bicubic_{key}")
         if base is not None:
-            series.append(Series(f"bicubic x{scale:g}", at["step"][rows], base[rows]))
+            series.append(ChartSeries(f"bicubic x{scale:g}", at["step"][rows], base[rows]))
     return series
 
 

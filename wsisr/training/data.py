@@ -109,7 +109,7 @@ class Role:
         return plan.y * self.corner, plan.x * self.corner, self.size or plan.read_px
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where batches come from."""
 
     description: str
@@ -246,7 +246,7 @@ def open_source(
     workers: int | None,
     sharers: int = 1,
     report: Reporter = silent,
-) -> Source:
+) -> BatchSource:
     """The place for a run's patches: `auto` takes the nearest in which all of them fit.
 
     `sharers` processes on this machine do the same, each with its own GPU or all on the CPU.

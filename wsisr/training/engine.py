@@ -33,17 +33,17 @@ from wsisr.training.record import RunRecord
 from wsisr.training.schedule import rate_at
 from wsisr.training.state import TrainerState, optimiser_tensors
 from wsisr.training.stepping import Precision, Stepper
-from wsisr.training.validation import Sample, validate
+from wsisr.training.validation import ValidationSample, validate
 from wsisr.words import figure
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """All that the loop needs, built and checked by `wsisr.training.start`.
 
     Attributes
     ----------
-    samples : dict of float to list of Sample
+    samples : dict of float to list of ValidationSample
         Of validation by scale; empty: no validation.
     folder : Path or None
         None: nothing is written (dry runs, measurements).
@@ -60,7 +60,7 @@ class Job:
     model: SRModel
     recipe: Recipe
     feed: Feed
-    samples: dict[float, list[Sample]]
+    samples: dict[float, list[ValidationSample]]
     record: RunRecord
     device: torch.device
     processes: Processes
@@ -86,11 +86,11 @@ class Course(ABC):
     best_key: ClassVar[str]
 
     @abstractmethod
-    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+    def validate(self, job: TrainingJob, model: SRModel) -> list[dict[str, float]]:
         """Rows of validation; none where there is nothing to validate on."""
 
     @abstractmethod
-    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+    def outputs(self, job: TrainingJob, folder: Path, step: int) -> RunFiles:
         """The folder while it grows."""
 
     @abstractmethod
@@ -104,10 +104,10 @@ class SuperResolution(Course):
     headline = "psnr_rgb"
     best_key = "psnr"
 
-    def validate(self, job: Job, model: SRModel) -> list[dict[str, float]]:
+    def validate(self, job: TrainingJob, model: SRModel) -> list[dict[str, float]]:
         return validate(model, job.samples, job.config, device=job.device, processes=job.processes)
 
-    def outputs(self, job: Job, folder: Path, step: int) -> RunFiles:
+    def outputs(self, job: TrainingJob, folder: Path, step: int) -> RunFiles:
         return Outputs(folder, job.config, job.record, job.samples, step, job.profile)
 
     def words(self, row: dict[str, float]) -> str:
@@ -124,7 +124,7 @@ class SuperResolution(Course):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """How a run ended.
 
     Attributes
@@ -149,13 +149,13 @@ class Outcome:
     main: bool = True
 
 
-def run_training(job: Job) -> Outcome:
+def run_training(job: TrainingJob) -> TrainingOutcome:
     """Train to the last step, or until a signal asks to stop."""
     with readable_faults(job.config, job.folder):
         return _run(job)
 
 
-def _run(job: Job) -> Outcome:
+def _run(job: TrainingJob) -> TrainingOutcome:
     config, train, device = job.config, job.config.train, job.device
     processes, course = job.processes, job.course
     stepper = Stepper(config, job.precision, job.model, job.recipe, device, processes)
@@ -248,7 +248,7 @@ def _run(job: Job) -> Outcome:
     if outputs is not None:
         outputs.close(state=state, step=step, best=best)
     processes.wait()
-    return Outcome(
+    return TrainingOutcome(
         state=state,
         step=step,
         validation=tuple(rows),

@@ -12,7 +12,7 @@ from wsisr.models.info import ModelInfo
 from wsisr.models.layers.coordinates import pixel_centres
 from wsisr.training.batches import Batch, BatchRule, make_batch
 from wsisr.training.config import TrainConfig
-from wsisr.training.data import Source
+from wsisr.training.data import BatchSource
 from wsisr.training.parallel import Processes
 from wsisr.training.sampling import StepPlan, plan_step, slots_of
 
@@ -43,7 +43,7 @@ class StoreFeed:
 
     def __init__(
         self,
-        source: Source,
+        source: BatchSource,
         rule: BatchRule,
         config: TrainConfig,
         device: torch.device,

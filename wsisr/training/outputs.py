@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsisr.degradation import Degradation
-from wsisr.drawing.sheets import Tile, sheet
+from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.errors import OutputError
 from wsisr.files import recover_swap, remove_tree, replace_file, save_picture, swap_in, sync_tree
 from wsisr.inference.trained import BEST, LAST
@@ -32,7 +32,7 @@ from wsisr.training.logs import (
 from wsisr.training.record import RunRecord
 from wsisr.training.state import write_state
 from wsisr.training.trackers import Trackers
-from wsisr.training.validation import Enlarge, Sample, enlarge_bicubic, validation_network
+from wsisr.training.validation import Enlarge, ValidationSample, enlarge_bicubic, validation_network
 
 CHECKPOINTS = "checkpoints"
 SAMPLES = "samples"
@@ -145,7 +145,7 @@ class Outputs(RunFiles):
     ----------
     folder, config, record, from_step
         As `RunFiles`.
-    samples : dict of float to list of Sample
+    samples : dict of float to list of ValidationSample
         Of validation; the first few of the first scale are drawn.
     profile : Degradation, optional
         What the run's LR is simulated by, where a file holds it.
@@ -158,7 +158,7 @@ class Outputs(RunFiles):
         folder: Path,
         config: TrainConfig,
         record: RunRecord,
-        samples: dict[float, list[Sample]],
+        samples: dict[float, list[ValidationSample]],
         from_step: int,
         profile: Degradation | None = None,
     ) -> None:
@@ -192,7 +192,9 @@ class Outputs(RunFiles):
         write_curves(self.folder, self.record.document["model"])
         write_card(self.folder, self.record.document)
 
-    def _shown(self, sample: Sample, enlarge: Enlarge) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _shown(
+        self, sample: ValidationSample, enlarge: Enlarge
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         sr, bicubic = (of([sample])[0].float() for of in (enlarge, enlarge_bicubic))
         return unit(sample.lr), bicubic, sr, unit(sample.hr)
 
@@ -217,7 +219,7 @@ def sample_sheet(
             "HR": hr,
             f"SR - HR, {ERROR_GAIN:g} times": (sr - hr) * ERROR_GAIN * 0.5 + 0.5,
         }
-        rows.append([Tile(image=_pixels(image), text=text) for text, image in named.items()])
+        rows.append([SheetImage(image=_pixels(image), text=text) for text, image in named.items()])
     side = max(TILE_PX, int(images[0][3].shape[-1]))
     # Words grow with the pixels: a page reduces the sheet.
     return sheet(rows, side_px=side, text_px=max(13, side // 14))

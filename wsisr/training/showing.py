@@ -9,7 +9,7 @@ from wsisr.device import accelerated, choose_device
 from wsisr.progress import Reporter, silent
 from wsisr.training.config import TrainConfig
 from wsisr.training.cost import choose_cards, cost_table
-from wsisr.training.engine import Job, Outcome, run_training
+from wsisr.training.engine import TrainingJob, TrainingOutcome, run_training
 from wsisr.training.feeding import FixedFeed
 from wsisr.training.parallel import join, leave
 from wsisr.training.recipes import build_recipe
@@ -40,7 +40,7 @@ def schema_text() -> str:
     return json.dumps(TrainConfig.model_json_schema(), indent=2)
 
 
-def outcome_text(outcome: Outcome, folder: Path, *, dry_run: bool = False) -> str:
+def outcome_text(outcome: TrainingOutcome, folder: Path, *, dry_run: bool = False) -> str:
     """How a run ended, in a few lines."""
     lines = []
     for row in outcome.validation:
@@ -78,7 +78,7 @@ def measure_synthetic(
     )
 
 
-def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcome:
+def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> TrainingOutcome:
     """The run behind `measure_synthetic`: as many steps to warm up, then those that count."""
     processes, device = join(request.device)
     config = resolve(replace(request, steps=None), accelerated(device)).config
@@ -88,7 +88,7 @@ def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Outcom
     model = build_model(config)
     info = model.info
     recipe = build_recipe(config.recipe, model, config.data.crop_lr_px * int(info.scale or 1))
-    job = Job(
+    job = TrainingJob(
         config=config,
         precision=choose_precision(train.precision, device, info),
         model=model,

@@ -22,8 +22,8 @@ from wsisr.store import PairStore, open_pairs
 from wsisr.store.object_files import url_of
 from wsisr.training.batches import BatchRule
 from wsisr.training.config import TrainConfig
-from wsisr.training.data import PairDataset, Role, Source, open_source
-from wsisr.training.engine import Job, Outcome, run_training
+from wsisr.training.data import BatchSource, PairDataset, Role, open_source
+from wsisr.training.engine import TrainingJob, TrainingOutcome, run_training
 from wsisr.training.feeding import StoreFeed
 from wsisr.training.interrupts import readable_faults
 from wsisr.training.outputs import BEGUN, CHECKPOINTS, PROBE_NAME, SAMPLES
@@ -40,7 +40,7 @@ from wsisr.training.validation import build_samples, validation_scales
 
 def train(
     request: TrainRequest, report: Reporter = silent, *, dry_run: bool = False
-) -> tuple[Outcome, Path]:
+) -> tuple[TrainingOutcome, Path]:
     """Train a model as asked; returns how it ended and the run folder.
 
     Parameters
@@ -89,7 +89,7 @@ def _alone(setting: Setting) -> Iterator[None]:
             folder.rmdir()
 
 
-def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job:
+def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> TrainingJob:
     """Open the data, build the network and the folder."""
     request, config, device = setting.request, setting.resolved.config, setting.device
     earlier = setting.earlier
@@ -174,7 +174,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Job
         reference=model.info.takes_reference,
         seed=config.train.seed,
     )
-    return Job(
+    return TrainingJob(
         config=config,
         precision=precision,
         model=model,
@@ -289,7 +289,7 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
-def data_line(plan: DataPlan, source: Source, config: TrainConfig) -> str:
+def data_line(plan: DataPlan, source: BatchSource, config: TrainConfig) -> str:
     """Arrays, origin, split and place of the data in one sentence."""
     return (
         f"HR {plan.hr}, LR {plan.lr or 'made from it'} ({plan.origin}); {len(plan.train)} pairs to "

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from wsisr.degradation import degrade, hr_size, lr_size
 from wsisr.errors import ConfigError, OutputError
-from wsisr.inference.engine import Bicubic, Capacity, Engine
+from wsisr.inference.engine import BicubicEngine, Capacity, Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import WHOLE, TilePlan, plan_tiles
+from wsisr.inference.tiles import WHOLE, Tiling, plan_tiles
 from wsisr.metrics.images import MetricError
 from wsisr.metrics.pixel import capped
 from wsisr.metrics.protocols import get_protocol
@@ -35,7 +35,7 @@ DEFAULT_SCALE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ValidationSample:
     """One LR-HR pair that never changes: uint8 (3, h, w) and (3, H, W)."""
 
     number: int
@@ -67,7 +67,7 @@ def validation_scales(
 
 def build_samples(
     plan: DataPlan, data: PairDataset, config: TrainConfig, scales: Sequence[float]
-) -> dict[float, list[Sample]]:
+) -> dict[float, list[ValidationSample]]:
     """Read and degrade the samples once; `data` holds the validation rows.
 
     Constant fields (bare glass), which any interpolation restores exactly, are left out.
@@ -79,7 +79,7 @@ def build_samples(
     """
     count = min(config.val.count, len(data))
     chosen = np.unique(np.linspace(0, len(data) - 1, count).round().astype(np.int64))
-    made: dict[float, list[Sample]] = {}
+    made: dict[float, list[ValidationSample]] = {}
     for scale in scales:
         _check_size(plan, config, scale)
         pairs = [
@@ -89,7 +89,7 @@ def build_samples(
             for row in chosen
         ]
         made[scale] = [
-            Sample(number=number, scale=scale, lr=lr, hr=hr)
+            ValidationSample(number=number, scale=scale, lr=lr, hr=hr)
             for number, (lr, hr) in enumerate(pairs)
             if not bool((hr == hr[:, :1, :1]).all())
         ]
@@ -150,7 +150,7 @@ def _read(data: PairDataset, array: str, row: int, at: int, side: int) -> Tensor
     return torch.from_numpy(crop).permute(2, 0, 1).contiguous()
 
 
-Enlarge = Callable[[Sequence[Sample]], Tensor]
+Enlarge = Callable[[Sequence[ValidationSample]], Tensor]
 """SR of samples of one size, (N, 3, H, W), float64 in [0, 1]."""
 
 
@@ -164,7 +164,7 @@ def validation_network(model: SRModel, config: TrainConfig) -> Iterator[Enlarge]
     network = Network(model, device, pool_px=pool_px if config.val.crop_lr_px > pool_px else None)
     capacities: dict[float, Capacity] = {}
 
-    def enlarge(samples: Sequence[Sample]) -> Tensor:
+    def enlarge(samples: Sequence[ValidationSample]) -> Tensor:
         scale = samples[0].scale
         plan = plan_tiles(network.needs, scale)
         if scale not in capacities:
@@ -178,13 +178,13 @@ def validation_network(model: SRModel, config: TrainConfig) -> Iterator[Enlarge]
         network.close()
 
 
-def enlarge_bicubic(samples: Sequence[Sample]) -> Tensor:
+def enlarge_bicubic(samples: Sequence[ValidationSample]) -> Tensor:
     """The enlarged LR of samples, as `Enlarge`."""
-    return _enlarged(Bicubic(), WHOLE, samples, Capacity())
+    return _enlarged(BicubicEngine(), WHOLE, samples, Capacity())
 
 
 def _enlarged(
-    engine: Engine, plan: TilePlan, samples: Sequence[Sample], capacity: Capacity
+    engine: Engine, plan: Tiling, samples: Sequence[ValidationSample], capacity: Capacity
 ) -> Tensor:
     lr = np.stack([sample.lr.permute(1, 2, 0).numpy() for sample in samples])
     grey = super_resolve(engine, lr, samples[0].scale, plan, capacity=capacity)
@@ -193,7 +193,7 @@ def _enlarged(
 
 def validate(
     model: SRModel,
-    samples: dict[float, list[Sample]],
+    samples: dict[float, list[ValidationSample]],
     config: TrainConfig,
     *,
     device: torch.device,

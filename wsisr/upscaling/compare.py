@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.drawing.sheets import Tile, heat, heat_scale, sheet
+from wsisr.drawing.sheets import SheetImage, heat, heat_scale, sheet
 from wsisr.errors import MppError, SlideError
 from wsisr.files import remove_tree, save_picture, staged_files
 from wsisr.geometry import Box
@@ -29,7 +29,7 @@ from wsisr.upscaling.audit.layers import audit_layers
 from wsisr.upscaling.pipeline import UpscaleResult
 from wsisr.upscaling.sinks import audit_folder
 from wsisr.upscaling.source import Plane, read_plane
-from wsisr.upscaling.viewer_folder import Layer, Picture, write_viewer
+from wsisr.upscaling.viewer_folder import ViewerLayer, ViewerPicture, write_viewer
 
 REGION_PX = 512
 MAP_PX = 1600
@@ -55,7 +55,7 @@ FIELDS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class SlideComparison:
     """What was found.
 
     Attributes
@@ -108,7 +108,7 @@ def compare_result(
     report: Reporter = silent,
     *,
     audited: bool = False,
-) -> Comparison:
+) -> SlideComparison:
     """Compare a fresh output with a finer slide; writes into ``OUT.compare/`` and reports.
 
     Where it was `audited`, the viewer can show the maps of its audit.
@@ -140,7 +140,7 @@ def compare_slides(
     name: str = "upscaled",
     audit: Path | None = None,
     report: Reporter = silent,
-) -> Comparison:
+) -> SlideComparison:
     """Compare an upscaled slide with a finer one.
 
     Parameters
@@ -213,7 +213,7 @@ def compare_slides(
         else float("nan")
         for name in FIELDS[5:]
     }
-    return Comparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
+    return SlideComparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
 
 
 def match_finer(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> Match:
@@ -325,8 +325,8 @@ def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
     top = max(1.0, float(np.ceil(np.percentile(values, 99.5))))
     text = f"mean |difference|, 0 to {top:g} grey levels"
     height = max(64, min(256, values.shape[0]))
-    return sheet([[Tile(image=heat(values.astype(np.float64), top), text=text),
-                   Tile(image=heat_scale(top, height))]])  # fmt: skip
+    return sheet([[SheetImage(image=heat(values.astype(np.float64), top), text=text),
+                   SheetImage(image=heat_scale(top, height))]])  # fmt: skip
 
 
 def _pictures(
@@ -365,11 +365,11 @@ def _write_viewer(
     names: Sequence[str],
     pictures: Sequence[UInt8Array],
     note: str,
-    layers: Sequence[Layer],
+    layers: Sequence[ViewerLayer],
 ) -> None:
     write_viewer(
         folder,
-        [Picture(name=name, rgb=rgb) for name, rgb in zip(names, pictures, strict=True)],
+        [ViewerPicture(name=name, rgb=rgb) for name, rgb in zip(names, pictures, strict=True)],
         title="Upscaled and real",
         note=note,
         layers=layers,

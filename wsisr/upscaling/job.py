@@ -10,7 +10,7 @@ from wsisr import __version__
 from wsisr.errors import ConfigError, MppError, refuse_remote_output
 from wsisr.geometry import Box
 from wsisr.inference.engine import Engine
-from wsisr.inference.tiles import Frame, TilePlan, plan_frame, plan_tiles
+from wsisr.inference.tiles import Frame, Tiling, plan_frame, plan_tiles
 from wsisr.inference.trained import TrainedModel
 from wsisr.magnification import PLAUSIBLE_UM_PER_PX, nominal_magnification
 from wsisr.slides.discovery import IMAGE_SUFFIXES
@@ -77,14 +77,14 @@ class UpscaleOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class UpscaleJob:
     """What `plan_job` decided.
 
     Attributes
     ----------
     plane : Plane
     frame : Frame
-    plan : TilePlan
+    plan : Tiling
     scale : float
     output : Output
     identity : dict
@@ -94,14 +94,14 @@ class Job:
 
     plane: Plane
     frame: Frame
-    plan: TilePlan
+    plan: Tiling
     scale: float
     output: Output
     identity: dict[str, Any]
     messages: tuple[str, ...]
 
 
-def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) -> Job:
+def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) -> UpscaleJob:
     """Decide level, sizes, metadata; reads no pixels."""
     info, model = slide.info, engine.trained
     scale = settle_scale(model, options.scale)
@@ -182,7 +182,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
         "um_per_px": None if um is None else list(um),
         "channels": codec.channels,
     }
-    return Job(
+    return UpscaleJob(
         plane=plane,
         frame=frame,
         plan=plan,

@@ -18,7 +18,7 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
 from wsisr.upscaling.background import find_background, whiten
-from wsisr.upscaling.job import Job, UpscaleOptions, check_output, plan_job
+from wsisr.upscaling.job import UpscaleJob, UpscaleOptions, check_output, plan_job
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run, tidy
 from wsisr.upscaling.seams import SeamEnergy, seam_energy
 from wsisr.upscaling.sinks import PictureSink, Sink, container_of
@@ -137,7 +137,7 @@ def upscale_slide(
 
 def _run(
     slide: Slide,
-    job: Job,
+    job: UpscaleJob,
     model: Engine,
     options: UpscaleOptions,
     report: Reporter,
@@ -215,7 +215,7 @@ class _Audit:
         At once, where this output cannot be audited.
     """
 
-    def __init__(self, *, slide: Slide, job: Job, report: Reporter, page: Page) -> None:
+    def __init__(self, *, slide: Slide, job: UpscaleJob, report: Reporter, page: Page) -> None:
         from wsisr.upscaling.audit.grid import Grid
         from wsisr.upscaling.audit.origin import Origin
 
@@ -236,7 +236,7 @@ class _Audit:
         self.sentences = (*found.sentences, f"Audit: {found.folder}")
 
 
-def _open_sink(job: Job, options: UpscaleOptions) -> Sink:
+def _open_sink(job: UpscaleJob, options: UpscaleOptions) -> Sink:
     if container_of(job.output.path) == "picture":
         return PictureSink(job.output)
     if options.overwrite:
@@ -302,7 +302,7 @@ def _store_blocks(
 ) -> list[dict[str, Any]]:
     """Render and store all blocks; one is compressed and written while the next is rendered."""
     total = len(ahead.blocks)
-    clock = _Clock(total - first)
+    clock = _BlockClock(total - first)
     records: list[dict[str, Any]] = []
 
     def store(index: int, rendered: Rendered) -> None:
@@ -341,7 +341,7 @@ def _store_blocks(
     return records
 
 
-class _Clock:
+class _BlockClock:
     """Time left, from the blocks of this run."""
 
     def __init__(self, blocks: int) -> None:

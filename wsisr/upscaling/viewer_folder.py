@@ -20,7 +20,7 @@ _ASSETS = ("index.html", "viewer.js", "openseadragon.min.js", "openseadragon.LIC
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Picture:
+class ViewerPicture:
     """One image of the viewer; all of them show the same field, at any size.
 
     Attributes
@@ -35,7 +35,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layer:
+class ViewerLayer:
     """A map that can be laid over the pictures.
 
     Attributes
@@ -56,12 +56,12 @@ class Layer:
 
 def write_viewer(
     folder: Path,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ViewerPicture],
     *,
     title: str,
     note: str,
     quality: int = 92,
-    layers: Sequence[Layer] = (),
+    layers: Sequence[ViewerLayer] = (),
 ) -> Path:
     """Write the folder; returns its ``index.html``.
 
@@ -69,12 +69,12 @@ def write_viewer(
     ----------
     folder : Path
         Made, or replaced.
-    pictures : sequence of Picture
+    pictures : sequence of ViewerPicture
         The first two are shown first.
     title, note : str
     quality : int
         JPEG quality of the tiles.
-    layers : sequence of Layer
+    layers : sequence of ViewerLayer
         Switched off at first.
     """
     remove_tree(folder)

@@ -11,7 +11,7 @@ import torch
 
 from wsisr.errors import ModelError
 from wsisr.models.foreign.edits import State, count, drop, fold_range, rename, shape, shuffle_scale
-from wsisr.models.foreign.layouts import Found, Layout
+from wsisr.models.foreign.layouts import Found, StateDictLayout
 from wsisr.models.layers.colour import DIV2K_MEAN
 
 _BIG_EDSR = 256
@@ -244,57 +244,57 @@ def _first_esrgan(state: State) -> Found:
 
 
 LAYOUTS = (
-    Layout(
+    StateDictLayout(
         title="EDSR of EDSR-PyTorch",
         anchor="head.0.weight",
         needs=("sub_mean.weight", "sub_mean.bias", "body.0.body.0.weight", "tail.0.0.weight"),
         read=_edsr,
     ),
-    Layout(
+    StateDictLayout(
         title="RCAN of its repository and EDSR-PyTorch",
         anchor="head.0.weight",
         needs=("sub_mean.weight", "sub_mean.bias", "body.0.body.0.body.3.conv_du.0.weight"),
         read=_rcan,
     ),
-    Layout(
+    StateDictLayout(
         title="EDSR of BasicSR",
         anchor="conv_first.weight",
         needs=("body.0.conv1.weight", "conv_after_body.weight", "upsample.0.weight"),
         read=_basicsr_edsr,
     ),
-    Layout(
+    StateDictLayout(
         title="RCAN of BasicSR",
         anchor="conv_first.weight",
         needs=("body.0.residual_group.0.rcab.0.weight", "upsample.0.weight"),
         read=_basicsr_rcan,
     ),
-    Layout(
+    StateDictLayout(
         title="RDN of EDSR-PyTorch",
         anchor="SFENet1.weight",
         needs=("RDBs.0.convs.0.conv.0.weight", "UPNet.0.weight"),
         read=_rdn,
     ),
-    Layout(
+    StateDictLayout(
         title="RDN of RDN-pytorch",
         anchor="sfe1.weight",
         needs=("rdbs.0.layers.0.conv.weight", "upscale.0.weight", "output.weight"),
         read=_yjn_rdn,
     ),
-    Layout(
+    StateDictLayout(
         title="RRDBNet of BasicSR and Real-ESRGAN",
         anchor="conv_first.weight",
         needs=("body.0.rdb1.conv1.weight", "conv_up1.weight"),
         lacks=("body.0.rdb1.conv1x1.weight",),
         read=_rrdb,
     ),
-    Layout(
+    StateDictLayout(
         title="RRDBNet of the ESRGAN repository",
         anchor="conv_first.weight",
         needs=("RRDB_trunk.0.RDB1.conv1.weight", "upconv1.weight"),
         lacks=("RRDB_trunk.0.RDB1.conv1x1.weight",),
         read=_esrgan,
     ),
-    Layout(
+    StateDictLayout(
         title="RRDBNet of ESRGAN's first release",
         anchor="model.0.weight",
         needs=("model.1.sub.0.RDB1.conv1.0.weight",),

@@ -13,7 +13,7 @@ import torch
 
 from wsisr.errors import ModelError
 from wsisr.models.foreign.edits import State, count, drop, rename, shape
-from wsisr.models.foreign.layouts import Found, Layout
+from wsisr.models.foreign.layouts import Found, StateDictLayout
 from wsisr.models.foreign.transformers import TABLES
 
 _UNUSED = (r"encoder\.sub_mean\.", r"encoder\.add_mean\.", r"encoder\.mean$", *TABLES)
@@ -94,33 +94,33 @@ def _lte_fast(state: State) -> Found:
 
 
 LAYOUTS = (
-    Layout(
+    StateDictLayout(
         title="LIIF",
         anchor="imnet.layers.0.weight",
         needs=("encoder.",),
         lacks=("coef.", "Weight.", "weight.", "pix_attn.", "metanet.", "imnet.out."),
         read=_reader("liif", "imnet.layers.0.weight"),
     ),
-    Layout(
+    StateDictLayout(
         title="LTE",
         anchor="coef.weight",
         needs=("encoder.", "freq.weight", "phase.weight", "imnet.layers.0.weight"),
         read=_lte,
     ),
-    Layout(
+    StateDictLayout(
         title="LTE+",
         anchor="coef.weight",
         needs=("encoder.", "freq.weight", "freq.bias", "phase.weight", "layers.0.weight"),
         lacks=("imnet.",),
         read=_lte_fast,
     ),
-    Layout(
+    StateDictLayout(
         title="LMI",
         anchor="imnet.out.weight",
         needs=("encoder.", "metanet.layers.0.weight"),
         read=_reader("lmi", None),
     ),
-    Layout(
+    StateDictLayout(
         title="ITSRN",
         anchor="imnet.layers.0.weight",
         needs=("encoder.", "Weight.layers.0.weight", "Score.layers.0.weight"),
@@ -128,7 +128,7 @@ LAYOUTS = (
             "itsrn", "imnet.layers.0.weight", (r"^Weight\.", "weight."), (r"^Score\.", "score.")
         ),
     ),
-    Layout(
+    StateDictLayout(
         title="ISTE",
         anchor="pix_attn.qk_linear.weight",
         needs=("encoder.", "liifconv.weight", "fusionlinear.weight", "freq1.weight"),

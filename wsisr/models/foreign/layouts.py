@@ -52,7 +52,7 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class StateDictLayout:
     """The names of one program's state dicts.
 
     Attributes
@@ -89,7 +89,7 @@ class Recognised:
     """A part of a file, its layout, and what that made of it."""
 
     part: Part
-    layout: Layout
+    layout: StateDictLayout
     found: Found
 
 
@@ -113,7 +113,7 @@ def recognise(
         Several networks could be meant; or the layout is known, and the file is not of a kind
         that is read.
     """
-    of_prefix: dict[str, Layout] = {}
+    of_prefix: dict[str, StateDictLayout] = {}
     for layout in _layouts():
         for prefix in find_parts(tensors, layout.anchor):
             if layout.fits(behind(tensors, prefix)):
@@ -133,7 +133,7 @@ def _has(state: Mapping[str, Tensor], name: str) -> bool:
     return any(key.startswith(name) for key in state) if name.endswith(".") else name in state
 
 
-def _layouts() -> tuple[Layout, ...]:
+def _layouts() -> tuple[StateDictLayout, ...]:
     from wsisr.models.foreign import convolutional, implicit, transformers
 
     return (*convolutional.LAYOUTS, *transformers.LAYOUTS, *implicit.LAYOUTS)

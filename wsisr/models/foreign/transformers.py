@@ -9,7 +9,7 @@ from typing import Any
 
 from wsisr.errors import ModelError
 from wsisr.models.foreign.edits import State, count, drop, rename, shape, shuffle_scale
-from wsisr.models.foreign.layouts import Found, Layout
+from wsisr.models.foreign.layouts import Found, StateDictLayout
 from wsisr.models.layers.colour import DIV2K_MEAN
 from wsisr.models.layers.hybrid import released_roll
 
@@ -114,14 +114,14 @@ def _hat(state: State) -> Found:
 
 
 LAYOUTS = (
-    Layout(
+    StateDictLayout(
         title="SwinIR",
         anchor="conv_first.weight",
         needs=(_BLOCK + "attn.qkv.weight", "conv_after_body."),
         lacks=("layers.0.residual_group.overlap_attn.", "imnet.", _BLOCK + "conv_block."),
         read=_swinir,
     ),
-    Layout(
+    StateDictLayout(
         title="HAT",
         anchor="conv_first.weight",
         needs=(

@@ -50,7 +50,7 @@ _ROUNDING = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seam:
+class OutputSeam:
     """A line along which an output jumps, px of the output file.
 
     Attributes
@@ -211,7 +211,7 @@ def split_bands(luma: FloatMap, plain: FloatMap, scale: float, spectrum: Spectru
     return high
 
 
-def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[Seam] | None:
+def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[OutputSeam] | None:
     """Lines across which a block of output jumps as its input does not; None: it is too small.
 
     Parameters
@@ -229,11 +229,11 @@ def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[S
     unit = step.numerator if step.denominator > 1 else int(step)
     away = sorted({round(k * unit) for k in NEIGHBOURS})
     upright = [
-        Seam(x0=at.x + i, x1=at.x + i, y0=at.y + a, y1=at.y + b, ratio=ratio, step=jump)
+        OutputSeam(x0=at.x + i, x1=at.x + i, y0=at.y + a, y1=at.y + b, ratio=ratio, step=jump)
         for (i, a, b), (ratio, jump) in _lines(sr, plain, away).items()
     ]
     level = [
-        Seam(x0=at.x + a, x1=at.x + b, y0=at.y + i, y1=at.y + i, ratio=ratio, step=jump)
+        OutputSeam(x0=at.x + a, x1=at.x + b, y0=at.y + i, y1=at.y + i, ratio=ratio, step=jump)
         for (i, a, b), (ratio, jump) in _lines(
             sr.transpose(1, 0, 2), plain.transpose(1, 0, 2), away
         ).items()
@@ -244,7 +244,7 @@ def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[S
 def _lines(
     sr: FloatMap, plain: FloatMap, away: Sequence[int]
 ) -> dict[tuple[int, int, int], tuple[float, float]]:
-    """Column and rows of borders, with the two numbers of a `Seam`.
+    """Column and rows of borders, with the two numbers of an `OutputSeam`.
 
     Along the whole block, where most can be seen, and along parts of it, for smaller tiles.
     """
@@ -261,7 +261,7 @@ def _lines(
 
 
 def _jumps(sr: FloatMap, plain: FloatMap, away: Sequence[int]) -> list[tuple[int, float, float]]:
-    """Columns where a border begins, with the two numbers of a `Seam`."""
+    """Columns where a border begins, with the two numbers of an `OutputSeam`."""
     count = sr.shape[0] // SEGMENT_PX
     if count < FEWEST_SEGMENTS:
         return []

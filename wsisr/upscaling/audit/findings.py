@@ -19,7 +19,7 @@ from wsisr.geometry import Box
 from wsisr.selection.annotation_formats.geojson import feature
 from wsisr.selection.regions import mask_to_polygons
 from wsisr.tables import csv_table
-from wsisr.upscaling.audit.artefacts import INVENTED, LARGEST_PERIOD, Pattern, Seam, Spectrum
+from wsisr.upscaling.audit.artefacts import INVENTED, LARGEST_PERIOD, OutputSeam, Pattern, Spectrum
 from wsisr.upscaling.audit.grid import Grid
 from wsisr.upscaling.audit.misfit import CELL_PX, LEAST_THRESHOLD, MOST_THRESHOLD, Chosen, FloatMap
 from wsisr.upscaling.job import software
@@ -50,7 +50,7 @@ class Findings:
         ``trusted`` (1 or 0; NaN where glass was not judged).
     rows, boxes : list
         Of ``places.csv``, a block each, and the places of each block.
-    seams : list of Seam
+    seams : list of OutputSeam
     spectrum : Spectrum
         Of tissue.
     pattern : Pattern
@@ -67,7 +67,7 @@ class Findings:
     maps: dict[str, FloatMap]
     rows: list[dict[str, Any]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
-    seams: list[Seam] = field(default_factory=list)
+    seams: list[OutputSeam] = field(default_factory=list)
     spectrum: Spectrum = field(default_factory=Spectrum)
     pattern: Pattern = field(init=False)
     vanished: list[NDArray[np.float64]] = field(default_factory=list)

@@ -10,10 +10,10 @@ from wsisr.metrics.nuclei import COARSEST_UM_PER_PX, nuclei_change
 from wsisr.progress import ProgressEvent, Reporter
 from wsisr.slides.protocol import UInt8Array
 from wsisr.upscaling.audit.findings import SIDES, Findings
-from wsisr.upscaling.audit.pictures import Pictures
+from wsisr.upscaling.audit.pictures import AuditSlides
 
 
-def look_closer(found: Findings, pictures: Pictures, report: Reporter) -> None:
+def look_closer(found: Findings, pictures: AuditSlides, report: Reporter) -> None:
     """Class what differs from the finer slide, and look for nuclei where it can show them."""
     grid, fine = pictures.grid, pictures.um_per_px
     found.nuclei = fine is not None and fine <= COARSEST_UM_PER_PX

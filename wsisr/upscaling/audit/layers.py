@@ -10,7 +10,7 @@ from wsisr.drawing.sheets import enlarged, heat
 from wsisr.geometry import Box
 from wsisr.upscaling.audit.findings import map_top, read_maps
 from wsisr.upscaling.audit.misfit import FloatMap
-from wsisr.upscaling.viewer_folder import Layer, UInt8Array
+from wsisr.upscaling.viewer_folder import UInt8Array, ViewerLayer
 
 TITLES = {
     "misfit": "misfit",
@@ -25,7 +25,7 @@ UNSEEN = 0.05
 UNTRUSTED = (245, 125, 21)
 
 
-def audit_layers(folder: Path, view: Box) -> list[Layer]:
+def audit_layers(folder: Path, view: Box) -> list[ViewerLayer]:
     """Those of a part of the output.
 
     Parameters
@@ -57,7 +57,7 @@ def audit_layers(folder: Path, view: Box) -> list[Layer]:
         cut = np.s_[: shown[0], : shown[1]]
         grown = np.dstack([enlarged(rgba[..., i], *size)[cut] for i in range(4)])
         layers.append(
-            Layer(
+            ViewerLayer(
                 name=TITLES[name],
                 # Each place stays one square, whatever a viewer smooths.
                 rgba=grown,

@@ -16,7 +16,7 @@ from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame, plan_frame
 from wsisr.slides.protocol import SlideInfo
 from wsisr.upscaling.audit.misfit import step_of
-from wsisr.upscaling.job import Job
+from wsisr.upscaling.job import UpscaleJob
 from wsisr.upscaling.ome import NAMESPACE, PROVENANCE
 from wsisr.upscaling.source import Plane, plan_plane, plane_region, plane_that_is
 
@@ -47,7 +47,7 @@ class Origin:
     weights_sha256: str = ""
 
     @classmethod
-    def of(cls, job: Job) -> "Origin":
+    def of(cls, job: UpscaleJob) -> "Origin":
         """What `wsisr upscale` is about to make."""
         return cls(
             plane=job.plane,

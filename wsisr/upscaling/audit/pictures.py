@@ -16,7 +16,7 @@ from wsisr.upscaling.source import read_plane
 
 
 @dataclass(frozen=True)
-class Pictures:
+class AuditSlides:
     """Open slides, read by boxes of plane px.
 
     Attributes

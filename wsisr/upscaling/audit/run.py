@@ -35,7 +35,7 @@ from wsisr.upscaling.audit.misfit import (
     whole_of,
 )
 from wsisr.upscaling.audit.origin import Origin, find_origin
-from wsisr.upscaling.audit.pictures import Pictures
+from wsisr.upscaling.audit.pictures import AuditSlides
 from wsisr.upscaling.audit.trusted import Trusting
 from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
@@ -140,7 +140,7 @@ def audit(
             magnification=request.magnification,
         )
         high = None if request.hr is None else stack.enter_context(open_slide(request.hr))
-        return audit_pictures(Pictures(made, low, origin, high), request, report, page)
+        return audit_pictures(AuditSlides(made, low, origin, high), request, report, page)
 
 
 def audit_made(
@@ -148,11 +148,11 @@ def audit_made(
 ) -> AuditResult:
     """Audit what was just made, before it has its name `output`."""
     request = AuditRequest(output=output, lr=low.info.path)
-    return audit_pictures(Pictures(made, low, origin), request, report, page)
+    return audit_pictures(AuditSlides(made, low, origin), request, report, page)
 
 
 def audit_pictures(
-    pictures: Pictures, request: AuditRequest, report: Reporter, page: Page
+    pictures: AuditSlides, request: AuditRequest, report: Reporter, page: Page
 ) -> AuditResult:
     """The same of slides that are open."""
     folder = request.folder or audit_folder(request.output)
@@ -220,7 +220,7 @@ def audit_pictures(
     )
 
 
-def _look(found: Findings, pictures: Pictures, chosen: Chosen, block: Box) -> None:
+def _look(found: Findings, pictures: AuditSlides, chosen: Chosen, block: Box) -> None:
     """Everything that a block says beside its own input."""
     grid, step = pictures.grid, found.scale
     wide, cells, there = grid.wider(block), grid.cells(block), grid.made(block)
@@ -252,7 +252,7 @@ def _look(found: Findings, pictures: Pictures, chosen: Chosen, block: Box) -> No
     found.boxes.append(cells)
 
 
-def _trust(found: Findings, pictures: Pictures, trusting: Trusting, report: Reporter) -> None:
+def _trust(found: Findings, pictures: AuditSlides, trusting: Trusting, report: Reporter) -> None:
     """Doubt of each place, and whether it is trusted."""
     grid = pictures.grid
     found.maps |= {name: np.zeros(grid.shape, np.float32) for name in ("doubt", "trusted")}
@@ -262,7 +262,7 @@ def _trust(found: Findings, pictures: Pictures, trusting: Trusting, report: Repo
         report(ProgressEvent(stage="trust", done=number, total=len(found.boxes), unit="block"))
 
 
-def _tissue(pictures: Pictures) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+def _tissue(pictures: AuditSlides) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
     """Which places hold tissue, which are glass, and a sentence where none is told from it.
 
     Glass has no tissue in or beside it: the fringe of tissue is neither.

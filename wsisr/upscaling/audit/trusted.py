@@ -13,7 +13,7 @@ from wsisr.inference.loading import load_network
 from wsisr.inference.trained import open_trained
 from wsisr.inference.trust import Calibration, doubt_of, is_tissue, place_means, read_calibration
 from wsisr.upscaling.audit.misfit import MARGIN_PX, Chosen, FloatMap, known_part
-from wsisr.upscaling.audit.pictures import Pictures
+from wsisr.upscaling.audit.pictures import AuditSlides
 
 NEAR = 0.1
 """Share by which resolutions may differ."""
@@ -37,7 +37,7 @@ class Trusting:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, run: Path, pictures: Pictures, chosen: Chosen, device: str) -> "Trusting":
+    def of(cls, run: Path, pictures: AuditSlides, chosen: Chosen, device: str) -> "Trusting":
         """Open a run's calibration, if it says anything of this output.
 
         Raises
@@ -77,7 +77,7 @@ class Trusting:
         spread = load_network(trained, device=device, precision="float32", spread=True)
         return cls(calibration, spread, tuple(notes))
 
-    def places(self, pictures: Pictures, block: Box) -> tuple[FloatMap, FloatMap]:
+    def places(self, pictures: AuditSlides, block: Box) -> tuple[FloatMap, FloatMap]:
         """Doubt of each place of a block, and 1 where it is trusted, 0 where not, NaN for glass."""
         grid = pictures.grid
         wide = grid.wider(block, max(MARGIN_PX, self.spread.needs.halo_px))
@@ -107,7 +107,7 @@ class Trusting:
         ]
 
 
-def _other_input(calibration: Calibration, pictures: Pictures, chosen: Chosen) -> list[str]:
+def _other_input(calibration: Calibration, pictures: AuditSlides, chosen: Chosen) -> list[str]:
     """In what the LR of the output is not that of the calibration."""
     kind, _, name = calibration.lr_origin.partition(":")
     if kind != "simulated":
