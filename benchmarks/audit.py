@@ -21,9 +21,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.degradation import Degradation, parse_degradation
 from wsisr.inference import load
 from wsisr.inference.bicubic import to_grey
@@ -31,9 +31,14 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.tiles import plan_tiles
 from wsisr.metrics.nuclei import DIAMETERS_UM, Blobs, find_blobs
-from wsisr.upscaling.audit.misfit import FloatMap, cells_of, degraded, known_part, misfit, outside
+from wsisr.upscaling.audit.misfit import (
+    cells_of,
+    degraded,
+    known_part,
+    misfit,
+    outside,
+)
 
-U8 = NDArray[np.uint8]
 KINDS = ("pasted", "removed", "texture", "shift", "cast")
 PER_SIZE = 6
 FALSE_ALARMS = 0.05
@@ -65,10 +70,10 @@ class Field:
         self.misfit = self.look(self.sr)
         self.own = outside(cells_of(self.misfit), np.ones(cells_of(self.misfit).shape, bool))
 
-    def look(self, sr: U8) -> FloatMap:
+    def look(self, sr: UInt8Array) -> Float32Array:
         return misfit(degraded(sr, self.lr.shape[:2], self.scale, self.by), self.lr)
 
-    def score(self, values: FloatMap, y: float, x: float, across_um: float) -> float:
+    def score(self, values: Float32Array, y: float, x: float, across_um: float) -> float:
         """The largest misfit in a disc's square and one LR px around it."""
         reach = across_um / 2 / self.um / self.scale + 1
         top, left = (max(0, int(v / self.scale - reach)) for v in (y, x))
@@ -101,7 +106,7 @@ class Field:
                 taken += 1
         return [(y / self.um, x / self.um, size) for y, x, size in chosen]
 
-    def planted(self, kind: str, places: list[tuple[float, float, float]]) -> U8:
+    def planted(self, kind: str, places: list[tuple[float, float, float]]) -> UInt8Array:
         draws = np.random.default_rng(zlib.crc32(f"{self.name} {kind} what".encode()))
         made = self.sr.astype(np.float32)
         for y, x, size in places:
@@ -118,11 +123,11 @@ class Field:
     def _what(
         self,
         kind: str,
-        part: FloatMap,
+        part: Float32Array,
         size: float,
         at: tuple[float, float],
         draws: np.random.Generator,
-    ) -> NDArray[np.float64] | FloatMap:
+    ) -> Float64Array | Float32Array:
         if kind == "cast":
             return part + CAST
         half = part.shape[0] // 2
@@ -142,7 +147,7 @@ class Field:
             np.float32
         )
 
-    def _nucleus(self, size: float, half: int, draws: np.random.Generator) -> FloatMap:
+    def _nucleus(self, size: float, half: int, draws: np.random.Generator) -> Float32Array:
         """A strong nucleus of the same output, at the size that is asked for."""
         blobs: Blobs = self.blobs
         inside = (blobs.centres_um > 15).all(1) & (

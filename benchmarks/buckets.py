@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from loading import make_store, tissue_like
-from numpy.typing import NDArray
 
 from wsisr import open_pairs
+from wsisr.arrays import Int64Array
 from wsisr.store import upload_store
 
 URL = "s3://bucket/bench.zarr"
@@ -81,7 +81,7 @@ def measure(rounds: int, batch: int) -> None:
     rng = np.random.default_rng(0)
     reader.read(np.arange(count))  # the indexes
 
-    def ranges(rows: NDArray[np.int64]) -> dict[str, list[tuple[int, int]]]:
+    def ranges(rows: Int64Array) -> dict[str, list[tuple[int, int]]]:
         found: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for row in rows.tolist():
             for key, offset, length in reader.ranges(row, 0, 0, target[0]):
@@ -103,7 +103,7 @@ def measure(rounds: int, batch: int) -> None:
         rows = rng.choice(count, batch, replace=False)
         wanted = ranges(rows)
 
-        def read(rows: NDArray[np.int64] = rows) -> None:
+        def read(rows: Int64Array = rows) -> None:
             reader.read(rows, out=target)
 
         def fetch(wanted: dict[str, list[tuple[int, int]]] = wanted) -> None:

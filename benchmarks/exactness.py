@@ -18,14 +18,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides import Slide, find_slides, open_slide
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.dicom_files import series_of
 
-U8 = NDArray[np.uint8]
 PLACES = 12
 SIDE_PX = 200
 
@@ -93,7 +92,7 @@ def try_open(path: Path, backend: str) -> Slide | None:
         return None
 
 
-def stored_level(slide: Slide, level: int) -> U8 | None:
+def stored_level(slide: Slide, level: int) -> UInt8Array | None:
     """A level decoded whole by tifffile or Pillow; None for DICOM (OpenSlide from (0, 0))."""
     import tifffile
 
@@ -126,11 +125,11 @@ def places(width: int, height: int) -> list[tuple[int, int, int, int]]:
     return [(x, y, w, h) for x, y in (*corners, (width - w, height - h))]
 
 
-def compare(slide: Slide, level: int, stored: U8 | None) -> str:
+def compare(slide: Slide, level: int, stored: UInt8Array | None) -> str:
     return judge(lambda x, y, w, h: slide.read_level(level, x, y, w, h), stored)
 
 
-def naive(path: Path, backend: str, size: tuple[int, int], stored: U8 | None) -> str:
+def naive(path: Path, backend: str, size: tuple[int, int], stored: UInt8Array | None) -> str:
     import openslide
     import tiffslide
 
@@ -144,7 +143,7 @@ def naive(path: Path, backend: str, size: tuple[int, int], stored: U8 | None) ->
         return "–"
     downsample = handle.level_downsamples[level]
 
-    def read(x: int, y: int, w: int, h: int) -> U8:
+    def read(x: int, y: int, w: int, h: int) -> UInt8Array:
         origin = (round(x * downsample), round(y * downsample))
         return np.asarray(handle.read_region(origin, level, (w, h)).convert("RGB"))
 
@@ -152,7 +151,7 @@ def naive(path: Path, backend: str, size: tuple[int, int], stored: U8 | None) ->
         return judge(read, stored)
 
 
-def judge(read: Callable[[int, int, int, int], U8], stored: U8 | None) -> str:
+def judge(read: Callable[[int, int, int, int], UInt8Array], stored: UInt8Array | None) -> str:
     if stored is None:
         return "–"
     largest, total, count = 0, 0.0, 0

@@ -27,8 +27,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array, UInt8Array
 from wsisr.slides.decode import decode_stream
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 from wsisr.store.layouts import chunk_decoder, known_layout
@@ -36,8 +36,6 @@ from wsisr.store.metadata import read_node
 from wsisr.store.places import Place
 from wsisr.store.shards import ABSENT, CRC_BYTES, read_index
 from wsisr.store.window_reader import DecodedTiles, WindowReader
-
-UInt8Array = NDArray[np.uint8]
 
 
 def tissue_like(count: int, size: int) -> UInt8Array:
@@ -94,7 +92,7 @@ def make_store(path: Path, patches: UInt8Array, codec: str) -> tuple[float, floa
     return patches.nbytes / 1e6 / seconds, stored / patches.nbytes
 
 
-def pure_decoder(folder: Place) -> Callable[[NDArray[np.int64]], None] | None:
+def pure_decoder(folder: Place) -> Callable[[Int64Array], None] | None:
     """Decoding alone, from memory: the limit of the codec."""
     node = read_node(folder)
     layout = known_layout(node.document)
@@ -116,7 +114,7 @@ def pure_decoder(folder: Place) -> Callable[[NDArray[np.int64]], None] | None:
                 chunks.setdefault(row, []).append(data[offset : offset + length - CRC_BYTES])
     side = layout.shards.tile_px
 
-    def run(rows: NDArray[np.int64]) -> None:
+    def run(rows: Int64Array) -> None:
         for row in rows.tolist():
             for chunk in chunks[row]:
                 decode(chunk, side)
@@ -124,7 +122,7 @@ def pure_decoder(folder: Place) -> Callable[[NDArray[np.int64]], None] | None:
     return run
 
 
-def rate(read: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64]) -> float:
+def rate(read: Callable[[Int64Array], None], rows: Int64Array) -> float:
     """Patches per CPU second."""
     began = time.process_time()
     read(rows)
@@ -133,9 +131,9 @@ def rate(read: Callable[[NDArray[np.int64]], None], rows: NDArray[np.int64]) -> 
 
 def others(
     folder: Place,
-) -> dict[str, tuple[Callable[[NDArray[np.int64]], None], int]]:
+) -> dict[str, tuple[Callable[[Int64Array], None], int]]:
     """Readers of other libraries that are installed and read this array."""
-    found: dict[str, tuple[Callable[[NDArray[np.int64]], None], int]] = {}
+    found: dict[str, tuple[Callable[[Int64Array], None], int]] = {}
     where = folder.for_zarr()
     with suppress(ImportError):
         import zarr
@@ -144,7 +142,7 @@ def others(
         with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
             pipelined = zarr.open_array(where, mode="r")
 
-        def by_zarrs(rows: NDArray[np.int64]) -> None:
+        def by_zarrs(rows: Int64Array) -> None:
             for row in rows.tolist():
                 pipelined[row]
 
@@ -155,7 +153,7 @@ def others(
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{where}/"}}
         opened = tensorstore.open(spec, open=True, read=True).result()
 
-        def by_tensorstore(rows: NDArray[np.int64]) -> None:
+        def by_tensorstore(rows: Int64Array) -> None:
             for start in range(0, len(rows), 32):
                 opened[rows[start : start + 32]].read().result()
 
@@ -241,32 +239,32 @@ def measure(path: Path, slide: str, array: str, rounds: int) -> None:
     rng = np.random.default_rng(1)
     target = np.empty((32, size, size, 3), np.uint8)
 
-    def batches(rows: NDArray[np.int64]) -> None:
+    def batches(rows: Int64Array) -> None:
         for start in range(0, len(rows), 32):
             part = rows[start : start + 32]
             reader.read(part, out=target[: len(part)])
 
-    def crops(rows: NDArray[np.int64]) -> None:
+    def crops(rows: Int64Array) -> None:
         for start in range(0, len(rows), 32):
             part = rows[start : start + 32]
             corners = rng.integers(0, size - crop + 1, (2, len(part)))
             reader.read(part, y=corners[0], x=corners[1], h=crop, w=crop)
 
-    def whole(rows: NDArray[np.int64]) -> None:
+    def whole(rows: Int64Array) -> None:
         for start in range(0, len(rows), 32):
             part = np.stack((np.full(32, store.slide_index(slide)), np.zeros(32, int)), axis=1)
             part = part[: len(rows[start : start + 32])]
             part[:, 1] = rows[start : start + 32]
             store.read(part, array)
 
-    def zarr_single(rows: NDArray[np.int64]) -> None:
+    def zarr_single(rows: Int64Array) -> None:
         for row in rows.tolist():
             theirs[row]
 
-    def zarr_batch(rows: NDArray[np.int64]) -> None:
+    def zarr_batch(rows: Int64Array) -> None:
         theirs.oindex[rows]
 
-    readers: dict[str, tuple[Callable[[NDArray[np.int64]], None], int]] = {
+    readers: dict[str, tuple[Callable[[Int64Array], None], int]] = {
         "zarr-python, one by one": (zarr_single, 60),
         "zarr-python, oindex of 32": (zarr_batch, 32),
         "ShardReader, batches of 32": (batches, 600),

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.selection.consensus import iou
 from wsisr.selection.cues import white_point
 from wsisr.selection.overview import read_overview
@@ -25,7 +25,6 @@ from wsisr.selection.tissue import segment
 from wsisr.slides import open_slide
 from wsisr.slides.colour import judge_colours
 
-U8 = NDArray[np.uint8]
 CONTRASTS = (1.0, 0.5, 0.3, 0.2, 0.15, 0.1)
 FIELDS: tuple[tuple[str, str, float], ...] = (
     ("patches/he_1024_40x", "*.png", 0.25),
@@ -79,7 +78,7 @@ def main() -> None:
         print(f"| {name} | {share:.2f} |")
 
 
-def overview_of(path: Path, um: float | None) -> tuple[U8, float]:
+def overview_of(path: Path, um: float | None) -> tuple[UInt8Array, float]:
     with open_slide(path, mpp=um) as slide:
         view = read_overview(slide)
     return view.rgb, view.um_per_px
@@ -103,7 +102,7 @@ def fields_row(paths: list[Path], name: str, um: float) -> str:
     )
 
 
-def faded(rgb: U8, contrast: float) -> U8:
+def faded(rgb: UInt8Array, contrast: float) -> UInt8Array:
     """The picture with its distance to the glass reduced, and the glass's noise kept."""
     white = np.asarray(white_point(rgb, np.ones(rgb.shape[:2], np.bool_)).rgb)
     pale = white + contrast * (rgb - white)
@@ -141,13 +140,13 @@ def fat_rows(data: Path) -> Iterator[tuple[str, float]]:
         yield f"within tumour, {side:.1f} mm ({side**2:.2f} mm2)", mask[a:b, a:b].mean()
 
 
-def read_rgb(path: Path) -> U8:
+def read_rgb(path: Path) -> UInt8Array:
     with open_slide(path) as slide:
         level = slide.info.levels[0]
         return slide.read_level(0, 0, 0, level.width_px, level.height_px)
 
 
-def mirrored(tile: U8, times: int) -> U8:
+def mirrored(tile: UInt8Array, times: int) -> UInt8Array:
     """A larger field of one tile, without seams."""
     rows = [tile if n % 2 == 0 else tile[::-1] for n in range(times)]
     column = np.concatenate(rows)
@@ -155,10 +154,10 @@ def mirrored(tile: U8, times: int) -> U8:
     return np.ascontiguousarray(np.concatenate(columns, axis=1))
 
 
-def segment_at(rgb: U8, um: float) -> NDArray[np.bool_]:
+def segment_at(rgb: UInt8Array, um: float) -> BoolArray:
     side = round(len(rgb) * um / 8.0)
     small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA)
-    mask: NDArray[np.bool_] = segment(small, 8.0).mask
+    mask: BoolArray = segment(small, 8.0).mask
     return mask
 
 

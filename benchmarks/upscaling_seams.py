@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference import load
-from wsisr.inference.bicubic import UInt8Array
 from wsisr.inference.blocks import Rendered, Renderer
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import WHOLE, Frame, Tiling, plan_frame, plan_tiles

@@ -17,18 +17,17 @@ from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from wsisr.arrays import Float64Array
 from wsisr.metrics.statistics import SIGNIFICANT, compare, holm, unit_means
 
-FloatArray = NDArray[np.float64]
 PATIENTS = (6, 7, 8, 10, 12, 15, 20, 30, 50)
 GAINS = (0.5, 1.0, 1.5)
 BOUND = 0.055
 AT_ONCE = 1000
 MOST = 5
-Noise = Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
+Noise = Callable[[np.random.Generator, tuple[int, ...]], Float64Array]
 NOISES: dict[str, Noise] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "skewed": lambda rng, shape: rng.exponential(size=shape),
@@ -84,7 +83,7 @@ class Draws:
         )
         assert np.allclose(list(made.values()), self.units[0, 0], rtol=1e-12, atol=0.0)
 
-    def p_values(self, first: int, second: int) -> FloatArray:
+    def p_values(self, first: int, second: int) -> Float64Array:
         return np.asarray(stats.wilcoxon(self.units[first] - self.units[second], axis=1).pvalue)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import degrade
 from wsisr.evaluation.entries import record
 from wsisr.evaluation.results import ImageRow
@@ -18,7 +18,6 @@ from wsisr.inference.trained import FORMAT, TrainedModel
 from wsisr.models import create_model, save_model
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 
-UInt8Array = NDArray[np.uint8]
 HR_PX = 96
 SLIDES = ("a", "b", "c", "d")
 JPEG = {

@@ -6,11 +6,14 @@ from typing import Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.geometry import Layer, PatchGeometry, level_factor
 from wsisr.magnification import MppSource, make_mpp
-from wsisr.slides.protocol import BoolArray, Level, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Level,
+    SlideInfo,
+)
 
 GLASS = (243, 242, 244)
 
@@ -100,7 +103,7 @@ def geometry_of(field_px: int = 1024, factor: int = 4, level: int = 0) -> PatchG
     )
 
 
-def disk(shape: tuple[int, int], x: float, y: float, radius: float) -> NDArray[np.bool_]:
+def disk(shape: tuple[int, int], x: float, y: float, radius: float) -> BoolArray:
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     return (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
 

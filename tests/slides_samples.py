@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
+from wsisr.arrays import UInt8Array
+
 APERIO = "Aperio Image Library v11.2.1 \r\n{w}x{h} (256x256) {codec}|AppMag = 40|MPP = 0.2500"
 
 
-def picture(width: int, height: int, seed: int = 0) -> U8:
+def picture(width: int, height: int, seed: int = 0) -> UInt8Array:
     """A smooth picture with texture at every scale, so that a shift by one pixel shows."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width].astype(np.float64)
@@ -27,7 +27,7 @@ def picture(width: int, height: int, seed: int = 0) -> U8:
     return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)
 
 
-def box_level(image: U8, factor: int) -> U8:
+def box_level(image: UInt8Array, factor: int) -> UInt8Array:
     """A level as scanners make it: block means, the rest of the last block dropped."""
     height, width = image.shape[0] // factor, image.shape[1] // factor
     blocks = image[: height * factor, : width * factor].astype(np.float64)
@@ -35,7 +35,7 @@ def box_level(image: U8, factor: int) -> U8:
     return np.floor(blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
 
 
-def tiles_of(image: U8, size: int, missing: set[int]) -> Iterator[U8 | None]:
+def tiles_of(image: UInt8Array, size: int, missing: set[int]) -> Iterator[UInt8Array | None]:
     """Tiles for tifffile, None where never scanned (the first one must not be)."""
     number = 0
     for y in range(0, image.shape[0], size):
@@ -49,7 +49,7 @@ def tiles_of(image: U8, size: int, missing: set[int]) -> Iterator[U8 | None]:
 
 def write_pyramid(
     path: Path,
-    levels: list[U8],
+    levels: list[UInt8Array],
     *,
     tile: int = 256,
     compression: str | None = "jpeg",
@@ -95,7 +95,7 @@ def write_pyramid(
     return path
 
 
-def write_aperio(path: Path, levels: list[U8], compression: str = "jpeg") -> Path:
+def write_aperio(path: Path, levels: list[UInt8Array], compression: str = "jpeg") -> Path:
     """An Aperio-like SVS; JPEG as RGB without colour transform, as the real ones."""
     height, width = levels[0].shape[:2]
     codec = "JPEG/RGB Q=70" if compression == "jpeg" else "J2K/KDU Q=70"
@@ -110,7 +110,7 @@ def write_aperio(path: Path, levels: list[U8], compression: str = "jpeg") -> Pat
 
 def write_dicom(
     path: Path,
-    image: U8,
+    image: UInt8Array,
     *,
     tile: int = 128,
     um_per_px: float = 0.5,
@@ -118,7 +118,7 @@ def write_dicom(
     sparse_order: list[int] | None = None,
     kind: str = "VOLUME",
     part: tuple[int, int] | None = None,
-    further: Sequence[U8] = (),
+    further: Sequence[UInt8Array] = (),
     change: Callable[[Any], None] = lambda data: None,
 ) -> Path:
     """A DICOM whole-slide image with uncompressed-equal JPEG 2000 (reversible) frames.

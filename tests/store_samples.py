@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.store import ArraySpec, StoreWriter
-
-UInt8Array = NDArray[np.uint8]
 
 
 def root_attributes(slides: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -59,7 +57,7 @@ def patches(seed: int, count: int, size_px: int = 32, factor: int = 4) -> dict[s
     return data
 
 
-def columns(count: int, field_px: int = 32) -> dict[str, NDArray[Any]]:
+def columns(count: int, field_px: int = 32) -> dict[str, AnyArray]:
     """The required columns and some others; patches lie in rows of eight."""
     places = np.arange(count)
     return {
@@ -82,7 +80,7 @@ def write_slide(
     *,
     tissue: UInt8Array | None = None,
     attributes: Mapping[str, Any] | None = None,
-    table: Mapping[str, NDArray[Any]] | None = None,
+    table: Mapping[str, AnyArray] | None = None,
     batch: int = 5,
 ) -> str:
     """Write and commit one slide in batches; returns its digest."""

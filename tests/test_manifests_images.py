@@ -10,10 +10,10 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from wsisr import open_pairs
+from wsisr.arrays import Int16Array, UInt8Array
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
@@ -70,7 +70,7 @@ def pairs(store: PairStore) -> dict[str, int]:
     return {split: len(store.split(split)) for split in ("train", "val", "test")}
 
 
-def degraded(hr: NDArray[np.uint8], name: str, scale: int) -> NDArray[np.int16]:
+def degraded(hr: UInt8Array, name: str, scale: int) -> Int16Array:
     lr = degrade(torch.from_numpy(hr).permute(2, 0, 1), name, scale)
     return lr.permute(1, 2, 0).numpy().astype(np.int16)
 

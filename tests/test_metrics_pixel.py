@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageFilter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from wsisr.arrays import UInt8Array
 from wsisr.metrics import (
     MetricError,
     colour_error,
@@ -23,11 +23,9 @@ from wsisr.metrics import (
 )
 from wsisr.metrics.images import as_batch, to_channel
 
-Image = NDArray[np.uint8]
-
 
 @pytest.fixture(scope="module")
-def golden_pair() -> tuple[Image, Image]:
+def golden_pair() -> tuple[UInt8Array, UInt8Array]:
     y, x = np.mgrid[:96, :120]
     checks = ((x // 8 + y // 8) % 2) * 160 + 40
     hr = np.stack(((2 * x + y) % 256, (3 * x + 5 * y) % 256, checks), -1).astype(np.uint8)
@@ -60,7 +58,7 @@ def test_ssim_golden_values(golden_pair, channel, crop, value) -> None:
     assert ssim(*golden_pair, channel=channel, crop=crop) == pytest.approx(value, abs=1e-7)
 
 
-def _random_pairs() -> list[tuple[Image, Image]]:
+def _random_pairs() -> list[tuple[UInt8Array, UInt8Array]]:
     rng = np.random.default_rng(3)
     pairs = []
     for height, width in ((11, 11), (11, 40), (17, 23), (64, 48), (128, 96)):
@@ -72,7 +70,7 @@ def _random_pairs() -> list[tuple[Image, Image]]:
 
 
 @pytest.mark.parametrize("pair", _random_pairs(), ids=lambda p: "x".join(map(str, p[0].shape)))
-def test_equal_scikit_image(pair: tuple[Image, Image]) -> None:
+def test_equal_scikit_image(pair: tuple[UInt8Array, UInt8Array]) -> None:
     sr, hr = pair
     assert psnr(sr, hr) == pytest.approx(peak_signal_noise_ratio(hr, sr), abs=1e-9)
     gaussian = structural_similarity(

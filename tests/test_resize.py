@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import DegradationError
 from wsisr.resize import (
     KERNELS,
@@ -20,7 +20,7 @@ from wsisr.resize import (
 )
 
 
-def _matlab_line(line: NDArray[np.float64], size: int, ratio: float) -> NDArray[np.float64]:
+def _matlab_line(line: Float64Array, size: int, ratio: float) -> Float64Array:
     """One line through imresize, pixel by pixel as its documentation describes it."""
     width = 4.0 / min(ratio, 1.0)
     result = np.zeros((size, *line.shape[1:]))

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.selection.clam import ClamSettings, clam_mask, filter_areas
 from wsisr.selection.tissue import segment
 
@@ -14,7 +14,7 @@ SETTINGS = ClamSettings(
 )
 
 
-def picture() -> NDArray[np.uint8]:
+def picture() -> UInt8Array:
     rgb = np.full((200, 300, 3), 240, np.uint8)
     rgb[20:120, 20:160] = (200, 120, 180)
     rgb[40:60, 40:60] = 240

@@ -5,15 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from store_samples import root_attributes, slide_attributes
 
+from wsisr.arrays import UInt8Array
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
 from wsisr.store.duplicates import SameTissue, find_same_tissue
 from wsisr.store.features import common_resolution, describe_slide, mirrored, sample_rows
 from wsisr.store.verify import tissue_in_two_splits
 
-UInt8Array = NDArray[np.uint8]
 SIZE = 256
 
 

@@ -10,13 +10,13 @@ import pytest
 import shapely
 import shapely.geometry
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 from test_metrics_trust import BLUE, tissue
 from typer.testing import CliRunner
 from upscaling_samples import slide_file
 from wsisr_cli.main import app
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.geometry import Box
@@ -28,7 +28,6 @@ from wsisr.upscaling.audit import AuditRequest, AuditResult, audit
 from wsisr.upscaling.audit.findings import read_maps
 from wsisr.upscaling.audit.misfit import choose, known_part, outside, step_of
 
-U8 = NDArray[np.uint8]
 UM = 0.5
 STAY = [(87, 62), (137, 87)]
 DRAWS = np.random.default_rng(4)
@@ -40,7 +39,7 @@ PLACES = [
 ]
 
 
-def big_tissue(places: list[tuple[float, float]]) -> U8:
+def big_tissue(places: list[tuple[float, float]]) -> UInt8Array:
     """400 px of tissue at 0.5 um, of four fields."""
     quarters = [
         tissue([(y - oy, x - ox) for y, x in places if oy <= y < oy + 100 and ox <= x < ox + 100])
@@ -51,11 +50,13 @@ def big_tissue(places: list[tuple[float, float]]) -> U8:
 
 
 @pytest.fixture(scope="module")
-def hr() -> U8:
+def hr() -> UInt8Array:
     return big_tissue(PLACES)
 
 
-def examine(folder: Path, sr: U8, hr: U8, with_hr: bool = False, **more: object) -> AuditResult:
+def examine(
+    folder: Path, sr: UInt8Array, hr: UInt8Array, with_hr: bool = False, **more: object
+) -> AuditResult:
     """Audit a picture as an output of x2 of its area-reduced HR."""
     lr = cv2.resize(hr, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     dpi = 25_400 / UM
@@ -80,7 +81,7 @@ def suspects(result: AuditResult) -> dict[str, list[shapely.Geometry]]:
     return found
 
 
-def planted(sr: U8, kind: str) -> tuple[U8, Box]:
+def planted(sr: UInt8Array, kind: str) -> tuple[UInt8Array, Box]:
     """A fault in a copy of SR, and its place."""
     made = sr.copy()
     box = Box(x=150, y=240, width=40, height=40)
@@ -105,7 +106,7 @@ KINDS = ["nucleus pasted", "nucleus removed", "colour cast", "texture swapped", 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_planted_fault_is_found_where_it_is_and_nothing_else(
-    kind: str, hr: U8, tmp_path: Path
+    kind: str, hr: UInt8Array, tmp_path: Path
 ) -> None:
     sr, box = planted(hr, kind)
     result = examine(tmp_path, sr, hr, degradation="area")
@@ -120,7 +121,9 @@ def test_a_planted_fault_is_found_where_it_is_and_nothing_else(
     assert 0 < result.inconsistent < 12
 
 
-def test_a_perfect_output_and_a_blurred_one_contradict_nothing(hr: U8, tmp_path: Path) -> None:
+def test_a_perfect_output_and_a_blurred_one_contradict_nothing(
+    hr: UInt8Array, tmp_path: Path
+) -> None:
     result = examine(tmp_path, hr, hr)
     assert result.inconsistent == 0 and result.places == 13 * 13
     assert suspects(result) == {}
@@ -134,7 +137,7 @@ def test_a_perfect_output_and_a_blurred_one_contradict_nothing(hr: U8, tmp_path:
     assert examine(tmp_path, plain, hr).inconsistent == 0
 
 
-def test_with_a_finer_slide_nuclei_come_and_go_by_name(hr: U8, tmp_path: Path) -> None:
+def test_with_a_finer_slide_nuclei_come_and_go_by_name(hr: UInt8Array, tmp_path: Path) -> None:
     sr, box = planted(hr, "nucleus pasted")
     sr, gone = planted(sr, "nucleus removed")
     result = examine(tmp_path, sr, hr, with_hr=True)
@@ -200,7 +203,7 @@ def test_scales_are_ratios_of_small_numbers() -> None:
             step_of(bad)
 
 
-def test_only_the_known_part_of_a_degradation_is_used(hr: U8) -> None:
+def test_only_the_known_part_of_a_degradation_is_used(hr: UInt8Array) -> None:
     noisy = known_part(parse_degradation("area+sensor:random+jpeg:quality=60"))
     assert noisy is not None and [stage.kind for stage in noisy.stages] == ["area"]
     assert known_part(parse_degradation("realesrgan2:mild")) is None
@@ -228,7 +231,7 @@ def write_fault(folder: Path) -> ConfigError:
     return fault.value
 
 
-def test_the_command_prints_the_findings_and_writes_them(hr: U8, tmp_path: Path) -> None:
+def test_the_command_prints_the_findings_and_writes_them(hr: UInt8Array, tmp_path: Path) -> None:
     sr, _ = planted(hr, "nucleus pasted")
     examine(tmp_path, sr, hr)
     line = ["audit", str(tmp_path / "sr.tif"), "--lr", str(tmp_path / "lr.tif"), "--scale", "2"]

@@ -10,19 +10,16 @@ import numpy as np
 import pytest
 import shapely
 import shapely.geometry
-from numpy.typing import NDArray
 from test_upscaling_audit import PLACES, big_tissue, examine
 
+from wsisr.arrays import UInt8Array
 from wsisr.geometry import Box
 from wsisr.upscaling.audit import AuditResult
 from wsisr.upscaling.audit.artefacts import Pattern, Spectrum, find_seams, split_bands
 
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
-
 
 @pytest.fixture(scope="module")
-def hr() -> U8:
+def hr() -> UInt8Array:
     return big_tissue(PLACES)
 
 
@@ -46,7 +43,7 @@ def test_a_wave_is_on_the_side_of_the_band_where_its_frequency_is() -> None:
     assert np.isnan(Spectrum().beyond(2.0)[0])
 
 
-def test_a_checkerboard_of_one_grey_level_is_a_pattern_and_noise_is_none(hr: U8) -> None:
+def test_a_checkerboard_of_one_grey_level_is_a_pattern_and_noise_is_none(hr: UInt8Array) -> None:
     apart = np.random.default_rng(0).normal(0, 8, (400, 400, 3)).astype(np.float32)
     clean, board = Pattern(step=Fraction(4)), Pattern(step=Fraction(4))
     clean.add(apart)
@@ -63,7 +60,9 @@ def test_a_checkerboard_of_one_grey_level_is_a_pattern_and_noise_is_none(hr: U8)
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_tile_that_is_brighter_has_two_borders_and_tissue_has_none(step: int, hr: U8) -> None:
+def test_a_tile_that_is_brighter_has_two_borders_and_tissue_has_none(
+    step: int, hr: UInt8Array
+) -> None:
     low = cv2.resize(hr, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
     plain = cv2.resize(low, (400, 400), interpolation=cv2.INTER_CUBIC).astype(np.float32)
     at = Box(x=1000, y=2000, width=400, height=400)
@@ -90,7 +89,9 @@ def test_a_tile_that_is_brighter_has_two_borders_and_tissue_has_none(step: int, 
     assert find_seams(made[:300, :300], plain[:300, :300], Fraction(step), at) is None
 
 
-def test_an_audit_names_patterns_seams_and_what_was_not_looked_at(hr: U8, tmp_path: Path) -> None:
+def test_an_audit_names_patterns_seams_and_what_was_not_looked_at(
+    hr: UInt8Array, tmp_path: Path
+) -> None:
     made = hr.astype(np.float32)
     made[::2, ::2] += 3
     made[:, 200:] += 6
@@ -112,7 +113,7 @@ def test_an_audit_names_patterns_seams_and_what_was_not_looked_at(hr: U8, tmp_pa
     assert "Tile borders were not looked for" in small.text()
 
 
-def test_what_qupath_reads_of_a_feature_is_there(hr: U8, tmp_path: Path) -> None:
+def test_what_qupath_reads_of_a_feature_is_there(hr: UInt8Array, tmp_path: Path) -> None:
     made = hr.astype(np.float32)
     made[:, 200:] += 8
     sr = np.clip(made, 0, 255).astype(np.uint8)

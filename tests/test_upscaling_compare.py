@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from upscaling_samples import slide_file
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError, MppError, SlideError
 from wsisr.geometry import Box
 from wsisr.inference import load
@@ -67,7 +67,7 @@ def test_bare_glass_is_scored_only_where_there_is_nothing_else() -> None:
     assert regions_to_score([1.0, 2.0, 60.0], [roomy, roomy, narrow]) == [0, 1]
 
 
-def _level0(path: Path) -> NDArray[np.uint8]:
+def _level0(path: Path) -> UInt8Array:
     from wsisr.slides import open_slide
 
     with open_slide(path) as slide:

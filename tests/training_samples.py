@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import degrade
 from wsisr.store import ArraySpec, StoreWriter
 from wsisr.training import TrainRequest
@@ -29,7 +29,7 @@ QUICK = (
 )
 
 
-def textures(seed: int, count: int, side: int) -> NDArray[np.uint8]:
+def textures(seed: int, count: int, side: int) -> UInt8Array:
     """Stained-looking patches with edges at all scales, (n, side, side, 3)."""
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((count, side, side))

@@ -4,17 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from slides_samples import box_level, picture, write_pyramid
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference.bicubic import enlarge
 from wsisr.inference.blocks import Edges, Renderer
 from wsisr.inference.engine import Capacity
 from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, blocks_of
 from wsisr.inference.trained import TrainedModel
-
-U8 = NDArray[np.uint8]
 
 
 def slide_file(
@@ -26,7 +24,7 @@ def slide_file(
     return write_pyramid(path, levels, compression=None, um_per_px=um_per_px)
 
 
-def repeated(width: int, height: int, seed: int = 0) -> U8:
+def repeated(width: int, height: int, seed: int = 0) -> UInt8Array:
     """The level-0 pixels of `slide_file`."""
     piece = picture(300, 260, seed)
     return np.tile(piece, (-(-height // 260), -(-width // 300), 1))[:height, :width]
@@ -56,9 +54,9 @@ class MoodyEngine:
         self,
         frame: Frame,
         windows: Sequence[NetworkWindow],
-        lr: Sequence[U8],
-        finer: Sequence[U8] | None = None,
-    ) -> list[NDArray[np.float32]]:
+        lr: Sequence[UInt8Array],
+        finer: Sequence[UInt8Array] | None = None,
+    ) -> list[Float32Array]:
         self.calls += 1
         found = []
         for window, pixels in zip(windows, lr, strict=True):
@@ -73,10 +71,10 @@ class MoodyEngine:
 
 def render_all(
     renderer: Renderer,
-    image: U8,
+    image: UInt8Array,
     block_px: int,
     wanted: Callable[[Box], bool] = lambda core: True,
-) -> U8:
+) -> UInt8Array:
     """Every block of a plane that is in memory, edges handed on as the pipeline does."""
     frame, blend = renderer.frame, renderer.plan.blend_px
     blocks = blocks_of(frame, block_px)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
-U8 = NDArray[np.uint8]
+from wsisr.arrays import UInt8Array
+
 SLIDE_ID = "0123456789ABCDEF0123456789ABCDEF"
 
 
 def write_mirax(
     path: Path,
-    image: U8,
+    image: UInt8Array,
     *,
     side: int = 128,
     overlap: int = 0,
@@ -120,7 +120,9 @@ def _mirax_text(
     return "\n".join(lines) + "\n"
 
 
-def write_scn(path: Path, areas: list[tuple[U8, int, int]], size_px: tuple[int, int]) -> Path:
+def write_scn(
+    path: Path, areas: list[tuple[UInt8Array, int, int]], size_px: tuple[int, int]
+) -> Path:
     """A Leica SCN: areas (pixels, x, y on the plane) of two levels each, and a macro of the glass.
 
     The plane has `size_px` (width, height) at 0.25 um; every area's sides are even.
@@ -171,7 +173,7 @@ def _scn_image(box: tuple[int, int, int, int], sizes: list[tuple[int, int, int]]
     )
 
 
-def write_ndpi(path: Path, planes: list[U8], offsets_nm: list[int]) -> Path:
+def write_ndpi(path: Path, planes: list[UInt8Array], offsets_nm: list[int]) -> Path:
     """A Hamamatsu NDPI of one level: one JPEG a focal plane, cut by restart markers.
 
     A TIFF whose pointers between directories have 8 bytes, with the upper halves of all values

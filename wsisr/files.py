@@ -20,9 +20,9 @@ from wsisr.errors import ConfigError, DiskFullError
 from wsisr.host import BINARY, make_durable, write_some
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from PIL.Image import Image
+
+    from wsisr.arrays import UInt8Array
 
 _LONG_NAME = 160
 """Bytes of a name that leave room for what is put around it; file systems allow 255 in all."""
@@ -116,7 +116,7 @@ def replace_file(path: Path, data: bytes, staging: Path | None = None) -> None:
         sync_directory(path.parent)
 
 
-def save_picture(path: Path, picture: "Image | NDArray[np.uint8]", **options: object) -> None:
+def save_picture(path: Path, picture: "Image | UInt8Array", **options: object) -> None:
     """Atomically create or replace a picture, in the format of its suffix (PNG without one).
 
     Parameters

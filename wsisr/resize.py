@@ -27,9 +27,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.device import upload
 from wsisr.errors import DegradationError
 
@@ -162,7 +162,7 @@ class AxisBlock:
     out_stop: int
     in_start: int
     in_stop: int
-    weights: NDArray[np.float64]
+    weights: Float64Array
     """Shape (in_stop - in_start, out_stop - out_start)."""
 
 
@@ -188,7 +188,7 @@ def plan_axis(in_px: int, out_px: int, ratio: float, kernel: str) -> tuple[AxisB
 
 def axis_weights(
     in_px: int, out_px: int, ratio: float, kernel: str
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[Int64Array, Float64Array]:
     """Input pixels and weights of every output pixel of one axis.
 
     Returns
@@ -219,9 +219,7 @@ def axis_weights(
     return taps, weights / weights.sum(axis=1, keepdims=True)
 
 
-def _area_weights(
-    in_px: int, out_px: int, ratio: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _area_weights(in_px: int, out_px: int, ratio: float) -> tuple[Int64Array, Float64Array]:
     low = np.arange(out_px) / ratio
     high = np.minimum((np.arange(out_px) + 1) / ratio, in_px)
     taps = np.floor(low + 1e-9).astype(np.int64)[:, None] + np.arange(ceil(1.0 / ratio) + 2)
@@ -230,21 +228,21 @@ def _area_weights(
     return np.clip(taps, 0, in_px - 1), weights / weights.sum(axis=1, keepdims=True)
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cubic(x: Float64Array) -> Float64Array:
     """Keys' cubic convolution kernel with a = -0.5."""
     d = np.abs(x)
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
-    result: NDArray[np.float64] = np.where(d <= 1.0, near, np.where(d < 2.0, far, 0.0))
+    result: Float64Array = np.where(d <= 1.0, near, np.where(d < 2.0, far, 0.0))
     return result
 
 
-def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = np.maximum(0.0, 1.0 - np.abs(x))
+def _triangle(x: Float64Array) -> Float64Array:
+    result: Float64Array = np.maximum(0.0, 1.0 - np.abs(x))
     return result
 
 
-_FUNCTIONS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], float]] = {
+_FUNCTIONS: dict[str, tuple[Callable[[Float64Array], Float64Array], float]] = {
     "cubic": (_cubic, 4.0),
     "bilinear": (_triangle, 2.0),
 }

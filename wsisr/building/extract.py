@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int64Array, UInt8Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import ANY, SlideShare, patch_numbers
@@ -25,7 +25,6 @@ from wsisr.errors import BuildError
 from wsisr.registration import LevelTransform, PairCertificate
 from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.runners import own_threads
-from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.streams import NotKept
 from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
@@ -209,7 +208,7 @@ def _refuse_changed(source: Source, task: SlideTask, record: ScanRecord) -> None
 
 def _batches(
     record: ScanRecord, share: SlideShare, manifest: Manifest, rows: Rows
-) -> Iterator[NDArray[np.int64]]:
+) -> Iterator[Int64Array]:
     """Indices of candidates to read next, until the share is full or the reserve empty.
 
     Each batch asks for just what is missing, so a slide whose pairs all pass reads nothing in
@@ -229,7 +228,7 @@ def _batches(
     used = dict.fromkeys(pools, 0)
     while True:
         kept = rows.kept_labels(record)
-        chosen: list[NDArray[np.int64]] = []
+        chosen: list[Int64Array] = []
         for name, pool in pools.items():
             have = sum(kept.values()) if name == ANY else kept[names.index(name)]
             take = pool[used[name] : used[name] + max(0, share.wanted[name] - have)]
@@ -245,7 +244,7 @@ def _extract_batch(
     source: Source,
     record: ScanRecord,
     manifest: Manifest,
-    batch: NDArray[np.int64],
+    batch: Int64Array,
     rows: Rows,
     writer: SlideWriter,
 ) -> None:
@@ -269,10 +268,10 @@ def _extract_batch(
 
 def row_columns(
     record: ScanRecord, rows: Rows, manifest: Manifest, share: SlideShare
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, AnyArray]:
     index = np.asarray(rows.index, np.int64)
     table = record.candidates
-    columns: dict[str, NDArray[Any]] = {
+    columns: dict[str, AnyArray] = {
         "x": np.asarray(table.x, np.int64)[index],
         "y": np.asarray(table.y, np.int64)[index],
         "label": np.asarray(table.label, np.int8)[index],
@@ -299,13 +298,13 @@ def row_columns(
     return columns
 
 
-def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def _level_columns(record: ScanRecord, index: Int64Array) -> dict[str, AnyArray]:
     """What the slide's calibration leaves of each pair: the coarsest stored LR without a
     suffix, every stored LR with its own where there are several."""
     transforms = [LevelTransform.from_json(values) for values in record.transforms]
     left = residuals(record.geometry, transforms, record.candidates.origins()[index])
     # An LR that is made from the HR level lies on it by construction.
-    columns: dict[str, NDArray[Any]] = {
+    columns: dict[str, AnyArray] = {
         "verdict": np.ones(len(index), np.int8),
         "residual_x": np.zeros(len(index), np.float32),
         "residual_y": np.zeros(len(index), np.float32),
@@ -323,10 +322,10 @@ def _level_columns(record: ScanRecord, index: NDArray[np.int64]) -> dict[str, ND
     return columns
 
 
-def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, NDArray[Any]]:
+def certificate_columns(certificates: Sequence[PairCertificate]) -> dict[str, AnyArray]:
     """Certificates of one slide as store columns; reasons are numbers into `reasons_of`."""
     reasons = reasons_of(certificates)
-    columns: dict[str, NDArray[Any]] = {}
+    columns: dict[str, AnyArray] = {}
     for name in ("offset_x", "offset_y"):
         columns[name] = np.array([getattr(c, name) for c in certificates], np.int32)
     for name in ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "error", "sharpness"):
@@ -353,7 +352,7 @@ def slide_attributes(
     share: SlideShare,
     rows: Rows,
     manifest: Manifest,
-    columns: Mapping[str, NDArray[Any]],
+    columns: Mapping[str, AnyArray],
 ) -> dict[str, Any]:
     """What the store says of the slide (design 5)."""
     info = record.info

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Int32Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
@@ -24,8 +24,6 @@ from wsisr.store.layout import StorePaths
 from wsisr.store.reader import SlideView
 from wsisr.store.schema import FUNNEL_STEPS
 from wsisr.store.summarise import lr_lines, patient_sources
-
-Rows = NDArray[np.int32]
 
 
 def finish_store(
@@ -66,7 +64,7 @@ def finish_store(
     )
 
 
-def _same_tissue(store: PairStore, rows: Mapping[str, Rows], report: Reporter) -> list[str]:
+def _same_tissue(store: PairStore, rows: Mapping[str, Int32Array], report: Reporter) -> list[str]:
     """What leaks under other names; the pairs are written, so that no fault here costs them."""
     if sum(len(found) > 0 for found in rows.values()) < 2:
         return []
@@ -202,7 +200,7 @@ def _declarations(store: PairStore, rows: Mapping[str, Any], manifest: Manifest)
     return found
 
 
-def leak_stamp(store: PairStore, rows: Mapping[str, Rows]) -> dict[str, Any]:
+def leak_stamp(store: PairStore, rows: Mapping[str, Int32Array]) -> dict[str, Any]:
     """Root attribute `leaky` of a store with declared leaks.
 
     Parameters
@@ -240,7 +238,9 @@ def leak_sentence(stamp: Mapping[str, Any]) -> str:
     )
 
 
-def divide_test_sets(store: PairStore, rows: Rows, manifest: Manifest) -> list[list[list[int]]]:
+def divide_test_sets(
+    store: PairStore, rows: Int32Array, manifest: Manifest
+) -> list[list[list[int]]]:
     """The test pairs in disjoint sets of equal size (to one): root attribute `test_sets`.
 
     A seeded order of the pairs is dealt round, so that every set sees every test slide alike.
@@ -283,13 +283,13 @@ def split_rows(store: PairStore) -> dict[str, Any]:
     return {name: np.concatenate([empty, *parts]) for name, parts in rows.items()}
 
 
-def _belongs(store: PairStore, slide_id: str, split: str) -> NDArray[np.bool_]:
+def _belongs(store: PairStore, slide_id: str, split: str) -> BoolArray:
     """Which stored patches of a slide are of a split, by the slide or by patch."""
     view = store.slides[slide_id]
     declared = view.attributes["split"]
     if declared is not None:
         return np.full(len(view), declared == split)
-    mine: NDArray[np.bool_] = view.column("split") == SPLITS.index(split)  # type: ignore[arg-type]
+    mine: BoolArray = view.column("split") == SPLITS.index(split)  # type: ignore[arg-type]
     return mine
 
 

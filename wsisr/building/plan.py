@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Int64Array, UInt64Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import ScanRecord
@@ -265,7 +266,7 @@ def patch_weights(manifest: Manifest) -> dict[str, float]:
 
 def _planned_draws(
     record: ScanRecord, wanted: Mapping[str, int] | None, manifest: Manifest
-) -> NDArray[np.uint64]:
+) -> UInt64Array:
     """The draws of the patches that a slide gives if every one of its best candidates is good."""
     labels = np.asarray(record.candidates.label, np.int64)
     names = manifest.labels.classes
@@ -282,8 +283,8 @@ def _planned_draws(
 
 def patch_numbers(
     draw_key: str,
-    origins: NDArray[np.int64],
-    kept: NDArray[np.bool_],
+    origins: Int64Array,
+    kept: BoolArray,
     counts: Mapping[str, int],
     manifest: Manifest,
 ) -> NDArray[np.int8]:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image
 
+from wsisr.arrays import Int64Array, UInt8Array
 from wsisr.drawing.overlays import patch_overlay
 from wsisr.drawing.sheets import contact_sheet
 from wsisr.files import save_picture
 from wsisr.selection.annotations import Annotations
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import UInt8Array
 
 MAX_SIDE_PX = 1600
 SHEET_PAIRS = 8
@@ -43,7 +43,7 @@ def save_patches(
     report: Path,
     slide_id: str,
     width_px: int,
-    origins: NDArray[np.int64],
+    origins: Int64Array,
     kept: ArrayLike,
     field_px: int,
 ) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.records import Reading, ScanRecord, load_scan
 from wsisr.errors import BuildError, damage_is_clear
@@ -209,7 +209,7 @@ def reading_of(entry: Mapping[str, Any]) -> Reading:
         raise BuildError(f"The record is damaged: {error}") from None
 
 
-def pack_column(values: NDArray[Any]) -> dict[str, Any]:
+def pack_column(values: AnyArray) -> dict[str, Any]:
     """A column as JSON that gives back its bits: floats in their shortest exact text."""
     if values.dtype.kind == "f":
         plain: list[Any] = [float(str(v)) if np.isfinite(v) else str(v) for v in values]
@@ -220,7 +220,7 @@ def pack_column(values: NDArray[Any]) -> dict[str, Any]:
     return {"dtype": values.dtype.newbyteorder("<").str, "values": plain}
 
 
-def unpack_column(packed: Mapping[str, Any]) -> NDArray[Any]:
+def unpack_column(packed: Mapping[str, Any]) -> AnyArray:
     """Back from `pack_column`."""
     dtype = np.dtype(packed["dtype"])
     if dtype.kind == "f":
@@ -229,7 +229,7 @@ def unpack_column(packed: Mapping[str, Any]) -> NDArray[Any]:
     return np.array(packed["values"], dtype)
 
 
-def pack_mask(mask: NDArray[np.uint8]) -> str:
+def pack_mask(mask: UInt8Array) -> str:
     """A mask of 0 and 1 as base64 of a TIFF in CCITT Group 4: a few kB for the largest slide, a
     third of what general compressors make of it."""
     from PIL import Image, TiffImagePlugin  # noqa: F401 - else Pillow loads every format
@@ -239,7 +239,7 @@ def pack_mask(mask: NDArray[np.uint8]) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def unpack_mask(packed: str) -> NDArray[np.uint8]:
+def unpack_mask(packed: str) -> UInt8Array:
     """Back from `pack_mask`."""
     from PIL import Image, TiffImagePlugin  # noqa: F401 - else Pillow loads every format
 

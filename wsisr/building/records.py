@@ -10,9 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from wsisr.arrays import BoolArray, Int64Array
 from wsisr.errors import BuildError
 from wsisr.files import replace_file
 from wsisr.geometry import PatchGeometry
@@ -54,7 +54,7 @@ class RankedCandidates:
     def __len__(self) -> int:
         return len(self.x)
 
-    def origins(self) -> NDArray[np.int64]:
+    def origins(self) -> Int64Array:
         """Shape (n, 2): x, y."""
         return np.array([self.x, self.y], np.int64).T.reshape(-1, 2)
 
@@ -152,7 +152,7 @@ def mask_path(folder: Path, slide_id: str) -> Path:
     return folder / f"{slide_id}.tissue.png"
 
 
-def save_scan(folder: Path, record: ScanRecord, mask: NDArray[np.bool_]) -> None:
+def save_scan(folder: Path, record: ScanRecord, mask: BoolArray) -> None:
     """Write the mask, then the record that vouches for it."""
     folder.mkdir(parents=True, exist_ok=True)
     encoded, png = cv2.imencode(".png", mask.astype(np.uint8) * 255)
@@ -176,10 +176,10 @@ def load_scan(folder: Path, slide_id: str) -> ScanRecord | None:
         return None
 
 
-def load_mask(folder: Path, slide_id: str) -> NDArray[np.bool_]:
+def load_mask(folder: Path, slide_id: str) -> BoolArray:
     path = mask_path(folder, slide_id)
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         raise BuildError(f"{path}: the tissue mask of the scan is gone; run the build again.")
-    kept: NDArray[np.bool_] = mask > 127
+    kept: BoolArray = mask > 127
     return kept

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.errors import BuildError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
 from wsisr.host import package_versions
@@ -91,7 +91,7 @@ def square_geometry(slide: Slide, size_px: int, factors: Sequence[int]) -> Patch
     return patch_geometry(tuple(layers), tuple(v.factor for v in slide.info.levels))
 
 
-def tissue_origins(slide: Slide, geometry: PatchGeometry, most: int) -> NDArray[np.int64]:
+def tissue_origins(slide: Slide, geometry: PatchGeometry, most: int) -> Int64Array:
     """Grid places with at least half tissue; the whole grid where there is none."""
     origins = grid_candidates(geometry, slide.info)
     if slide.info.mpp is not None:
@@ -153,7 +153,7 @@ def table(timings: Sequence[Timing]) -> str:
     return "\n".join(lines)
 
 
-def _write(path: Path, origins: NDArray[np.int64], folder: Path) -> None:
+def _write(path: Path, origins: Int64Array, folder: Path) -> None:
     with closing(open_slide(path)) as slide:
         geometry = square_geometry(slide, PATCH_PX, (1,))
         root = {
@@ -184,13 +184,13 @@ def _write(path: Path, origins: NDArray[np.int64], folder: Path) -> None:
             writer.finish(columns, np.zeros((1, 1), np.uint8), attrs)
 
 
-def _read(path: Path, origins: NDArray[np.int64]) -> None:
+def _read(path: Path, origins: Int64Array) -> None:
     with closing(open_slide(path)) as slide:
         for _ in iter_patches(slide, square_geometry(slide, PATCH_PX, (1,)), origins):
             pass
 
 
-def _decode_limit(path: Path, origins: NDArray[np.int64]) -> Timing | None:
+def _decode_limit(path: Path, origins: Int64Array) -> Timing | None:
     with closing(open_slide(path)) as slide:
         if not isinstance(slide, TiledSlide):
             return None
@@ -206,7 +206,7 @@ def _decode_limit(path: Path, origins: NDArray[np.int64]) -> Timing | None:
         return measure(LIMIT, len(origins), decode)
 
 
-def _openslide_per_patch(path: Path, origins: NDArray[np.int64], folder: Path) -> Timing | None:
+def _openslide_per_patch(path: Path, origins: Int64Array, folder: Path) -> Timing | None:
     import openslide
 
     try:
@@ -224,7 +224,7 @@ def _openslide_per_patch(path: Path, origins: NDArray[np.int64], folder: Path) -
         return measure(PER_PATCH, len(origins), job)
 
 
-def _four_magnifications(path: Path, origins: NDArray[np.int64]) -> list[Timing]:
+def _four_magnifications(path: Path, origins: Int64Array) -> list[Timing]:
     """1024 px at level 0 and the same field at 1/2, 1/4 and 1/8, against one read for each."""
     factors = (1, 2, 4, 8)
     with closing(open_slide(path)) as slide:

@@ -20,10 +20,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import optimize
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation import scanner_kernel as kernels
 from wsisr.degradation.blur import pad_mirror
 from wsisr.degradation.jpeg import jpeg as compress
@@ -44,7 +44,6 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import Kernel, resize, to_grey
 
 _LOG = logging.getLogger(__name__)
-FloatArray = NDArray[np.float64]
 _MAX_EQUATIONS = 24_000
 _FREE_HALF_PX = 9
 """Reach of the free correction beyond the pixel aperture, HR px."""
@@ -115,7 +114,7 @@ def fit_degradation(
     report(ProgressEvent(stage="fit", done=4, total=4, unit="step", item="noise"))
     _LOG.info("fitted %s (%s) to %d pairs", name, chosen, len(fit))
 
-    def by_taps(kernel: FloatArray) -> Tensor:
+    def by_taps(kernel: Float64Array) -> Tensor:
         return apply_tone(held.linear(kernel), fit_tone(train.linear(kernel), train.lr))
 
     def by_resize(kernel: Kernel) -> Tensor:
@@ -164,7 +163,7 @@ def _resized(pairs: Aligned, kernel: Kernel) -> Tensor:
     return pairs.inner(resize(pairs.hr, (height, width), kernel=kernel))
 
 
-def loss(pairs: Aligned, taps: FloatArray, quality: int | None) -> float:
+def loss(pairs: Aligned, taps: Float64Array, quality: int | None) -> float:
     """Mean squared error of luma after tone and JPEG."""
     linear = pairs.linear(taps)
     return _luma_error(linear, pairs, quality)
@@ -179,13 +178,13 @@ def _luma_error(linear: Tensor, pairs: Aligned, quality: int | None) -> float:
 
 def _fit_family(
     family: str, pairs: Aligned, quality: int | None, settings: FitSettings
-) -> FloatArray:
+) -> Float64Array:
     scale, half = pairs.scale, settings.half_px
 
-    def gaussian(p: FloatArray) -> FloatArray:
+    def gaussian(p: Float64Array) -> Float64Array:
         return kernels.gaussian_taps(p[0] * np.exp(p[1]), p[0] * np.exp(-p[1]), p[2], scale, half)
 
-    def optics(p: FloatArray) -> FloatArray:
+    def optics(p: Float64Array) -> Float64Array:
         na = 0.05 + 0.9 / (1.0 + np.exp(-p[0]))
         return kernels.optics_taps(na, p[1], p[2], scale, half, settings.um_per_px)
 
@@ -213,7 +212,7 @@ def _fit_family(
     return build(found.x)
 
 
-def _correct_taps(pairs: Aligned, taps: FloatArray, quality: int | None) -> FloatArray:
+def _correct_taps(pairs: Aligned, taps: Float64Array, quality: int | None) -> Float64Array:
     """Gauss-Newton on all taps about a family's kernel; kept only if it predicts better.
 
     A third of the pairs judges, so that the correction's strength is chosen on other pixels.
@@ -245,8 +244,8 @@ def _subset(pairs: Aligned, which: Tensor) -> Aligned:
 
 
 def _newton_step(
-    pairs: Aligned, taps: FloatArray, quality: int | None, smoothness: float, ridge: float
-) -> FloatArray:
+    pairs: Aligned, taps: Float64Array, quality: int | None, smoothness: float, ridge: float
+) -> Float64Array:
     """One Gauss-Newton step: a plane per colour without JPEG, else one plane from the luma."""
     linear = pairs.linear(taps)
     tone = fit_tone(linear, pairs.lr)
@@ -271,19 +270,19 @@ def _newton_step(
         error = (wanted - luma).float()
         steps = [_solve_step(pairs, taps, slope, error, (0, 1, 2), smoothness, ridge)]
     result = taps + np.stack(steps)
-    total: FloatArray = result / result.sum((-1, -2), keepdims=True)
+    total: Float64Array = result / result.sum((-1, -2), keepdims=True)
     return total
 
 
 def _solve_step(
     pairs: Aligned,
-    taps: FloatArray,
+    taps: Float64Array,
     slope: Tensor,
     error: Tensor,
     channels: tuple[int, ...],
     smoothness: float,
     ridge: float,
-) -> FloatArray:
+) -> Float64Array:
     """Taps that explain `error` (B, h, w), seen through `slope` (channels, B, h, w)."""
     scale = pairs.scale
     # Only the middle is free: far taps are hardly seen, and the family knows its tails.

@@ -15,9 +15,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Int64Array
 from wsisr.device import upload
 from wsisr.errors import DegradationError
 
@@ -196,7 +196,7 @@ def _matrix(device: torch.device) -> Tensor:
         return upload(dct_matrix(), device, torch.float64)
 
 
-def dct_matrix() -> NDArray[np.int64]:
+def dct_matrix() -> Int64Array:
     """One pass of the Loeffler-Ligtenberg-Moschytz DCT as an integer matrix, scaled by 2^13."""
 
     def fix(value: float) -> int:

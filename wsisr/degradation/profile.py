@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation.fitted import Fitted
 from wsisr.degradation.jpeg import jpeg as compress
 from wsisr.degradation.scanner_jpeg import JpegSettings
@@ -21,8 +21,6 @@ from wsisr.degradation.uncertainty import centroid_errors, known, mean_gain
 from wsisr.files import save_picture
 from wsisr.metrics.texture import spectrum_error
 from wsisr.resize import to_grey
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +115,7 @@ class FittedProfile:
         assert isinstance(stage, Fitted)
         return stage
 
-    def kernel(self) -> FloatArray:
+    def kernel(self) -> Float64Array:
         """Taps on HR pixels, shape (C, k, k)."""
         return np.asarray(self.stage.kernel, dtype=np.float64)
 
@@ -144,8 +142,8 @@ def build_profile(
     *,
     name: str,
     family: str,
-    taps: FloatArray,
-    tone: FloatArray,
+    taps: Float64Array,
+    tone: Float64Array,
     noise: Noise,
     jpeg: JpegSettings | None,
     held: Aligned,

@@ -5,10 +5,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import erf
 from torch import Tensor
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.degradation.jpeg import (
     Subsampling,
     forward_dct,
@@ -72,7 +72,7 @@ def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
     return JpegSettings(quality=quality, subsampling=choices[int(np.argmin(change))])
 
 
-def find_grid(lr: NDArray[np.uint8]) -> tuple[int, int]:
+def find_grid(lr: UInt8Array) -> tuple[int, int]:
     """Where an image's first pixel lies on its JPEG grid, (x, y) modulo 8 or, with subsampled
     chroma, modulo 16; (0, 0) where no grid is seen.
 
@@ -166,14 +166,14 @@ def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviatio
     return _plain_dct_inverse(guess + sd * shift)
 
 
-def _cut_normal_mean(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
-    def density(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return cast(NDArray[np.float64], np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi))
+def _cut_normal_mean(low: Float64Array, high: Float64Array) -> Float64Array:
+    def density(x: Float64Array) -> Float64Array:
+        return cast(Float64Array, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi))
 
     mass = 0.5 * (erf(high / np.sqrt(2)) - erf(low / np.sqrt(2)))
     inside = (density(low) - density(high)) / np.maximum(mass, 1e-9)
     far = np.clip(0.0, low, high)
-    result: NDArray[np.float64] = np.clip(np.where(mass > 1e-6, inside, far), low, high)
+    result: Float64Array = np.clip(np.where(mass > 1e-6, inside, far), low, high)
     return result
 
 

@@ -9,29 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation.optics import transfer
 
-FloatArray = NDArray[np.float64]
 WAVELENGTHS_UM = (0.62, 0.55, 0.45)
 _GRID_PX = 128
 
 
-def with_aperture(spread: FloatArray, scale: int) -> FloatArray:
+def with_aperture(spread: Float64Array, scale: int) -> Float64Array:
     """Convolve point spread functions (C, n, n), n odd, with the LR pixel's box."""
     box = np.full(scale, 1.0 / scale)
     result = np.apply_along_axis(np.convolve, -1, spread, box)
     result = np.apply_along_axis(np.convolve, -2, result, box)
-    total: FloatArray = result / result.sum((-1, -2), keepdims=True)
+    total: Float64Array = result / result.sum((-1, -2), keepdims=True)
     return total
 
 
 def gaussian_taps(
     sigma_x: float, sigma_y: float, angle_rad: float, scale: int, half_px: int
-) -> FloatArray:
+) -> Float64Array:
     """Gaussian point spread times the pixel aperture, shape (1, k, k), k = 2 half + scale."""
     offset = np.arange(-half_px, half_px + 1, dtype=np.float64)
     u = np.cos(angle_rad) * offset[None, :] + np.sin(angle_rad) * offset[:, None]
@@ -43,7 +42,7 @@ def gaussian_taps(
 
 def optics_taps(
     na: float, defocus_um: float, sigma_px: float, scale: int, half_px: int, um_per_px: float
-) -> FloatArray:
+) -> Float64Array:
     """Objective times the pixel aperture, one plane per colour, shape (3, k, k)."""
     f = np.fft.fftfreq(_GRID_PX)
     radius = torch.as_tensor(np.hypot(f[:, None], f[None, :]) / um_per_px)
@@ -73,7 +72,7 @@ class KernelShape:
     """Root of the mean of both variances."""
 
 
-def kernel_shape(taps: FloatArray) -> KernelShape:
+def kernel_shape(taps: Float64Array) -> KernelShape:
     """Centroid and width of a kernel (C, k, k)."""
     plane = taps[len(taps) // 2]
     offset = np.arange(plane.shape[0]) - (plane.shape[0] - 1) / 2
@@ -90,7 +89,7 @@ def kernel_shape(taps: FloatArray) -> KernelShape:
 
 def solve_taps(
     design: Tensor, target: Tensor, side: int, smoothness: float, ridge: float = 0.0
-) -> FloatArray:
+) -> Float64Array:
     """Least squares for taps with Tikhonov smoothing of their gradient.
 
     Parameters
@@ -115,7 +114,7 @@ def solve_taps(
     line = difference.T @ difference
     gradient = np.kron(line, np.eye(side)) + np.kron(np.eye(side), line)
     system = normal + unit * (smoothness * gradient + ridge * np.eye(side * side))
-    taps: FloatArray = linalg.solve(system, right, assume_a="pos").reshape(side, side)
+    taps: Float64Array = linalg.solve(system, right, assume_a="pos").reshape(side, side)
     return taps
 
 

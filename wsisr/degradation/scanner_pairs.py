@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.degradation.scanner_jpeg import JpegSettings, find_grid
 from wsisr.errors import DegradationError
-
-FloatArray = NDArray[np.float64]
-UInt8Array = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +97,7 @@ class Aligned:
         """Transform of `hr`, which every trial kernel uses again."""
         return torch.fft.rfft2(self.hr)
 
-    def linear(self, taps: FloatArray) -> Tensor:
+    def linear(self, taps: Float64Array) -> Tensor:
         """The LR before tone, noise and JPEG under a kernel (1 or 3, k, k).
 
         Equal to `wsisr.degradation.fitted.fitted_linear`; through the Fourier domain, where

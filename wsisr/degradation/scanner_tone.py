@@ -2,15 +2,13 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation.fitted import tone_curve
 
-FloatArray = NDArray[np.float64]
 
-
-def fit_tone(simulated: Tensor, real: Tensor) -> FloatArray:
+def fit_tone(simulated: Tensor, real: Tensor) -> Float64Array:
     """Quadratic map of RGB from the simulated to the real LR, shape (3, 10), by least squares."""
     terms = tone_curve(simulated).double().permute(0, 2, 3, 1).reshape(-1, 10)
     values = real.double().permute(0, 2, 3, 1).reshape(-1, 3)
@@ -24,13 +22,13 @@ def fit_tone(simulated: Tensor, real: Tensor) -> FloatArray:
     return np.asarray(solved.mT.numpy())
 
 
-def apply_tone(simulated: Tensor, tone: FloatArray) -> Tensor:
+def apply_tone(simulated: Tensor, tone: Float64Array) -> Tensor:
     """The map of `fit_tone` applied to grey levels (B, 3, H, W)."""
     weights = torch.as_tensor(tone, dtype=simulated.dtype)
     return torch.einsum("ct,bthw->bchw", weights, tone_curve(simulated))
 
 
-def pair_psnr(simulated: Tensor, real: Tensor) -> FloatArray:
+def pair_psnr(simulated: Tensor, real: Tensor) -> Float64Array:
     """RGB PSNR of each pair, dB, of unrounded simulated LR."""
     error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
     return np.asarray((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).numpy())

@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation.scanner_jpeg import luma_of
 from wsisr.degradation.scanner_tone import apply_tone
 
-FloatArray = NDArray[np.float64]
 CHANNELS = ("red", "green", "blue")
 COLOURS = {
     "glass": (240.0, 240.0, 240.0),
@@ -30,7 +29,7 @@ MIN_PAIRS = 4
 GROUPS = 5
 
 
-def tones(tone: FloatArray) -> dict[str, float]:
+def tones(tone: Float64Array) -> dict[str, float]:
     """What becomes of `COLOURS`, grey levels by channel and colour."""
     pixels = torch.tensor(list(COLOURS.values())).mT.reshape(1, 3, 1, len(COLOURS))
     seen = apply_tone(pixels, tone)[0, :, 0]
@@ -79,7 +78,7 @@ def _shift(expected: Tensor, real: Tensor) -> tuple[float, float]:
     return float(solution[0]), float(solution[1])
 
 
-def mean_gain(first: FloatArray, second: FloatArray) -> tuple[float, float]:
+def mean_gain(first: Float64Array, second: Float64Array) -> tuple[float, float]:
     """Mean of paired differences, dB, and its standard error (NaN for one pair)."""
     gain = first - second
     error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float("nan")

@@ -13,8 +13,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.drawing.style import LIGHT, MARKERS, SERIES, TEXT_PX, TITLE_PX
 from wsisr.drawing.vector import Chart, Readout, put, text_width_px, wrapped
 from wsisr.errors import ConfigError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Chart", "ChartSeries", "chart", "histogram"]
 
-FloatArray = NDArray[np.float64]
 Kind = Literal["line", "points", "bars"]
 
 MAX_LINE_POINTS = 800
@@ -65,10 +65,10 @@ class _Data:
     """A series as finite numbers."""
 
     name: str
-    x: FloatArray
-    y: FloatArray
-    low: FloatArray | None
-    high: FloatArray | None
+    x: Float64Array
+    y: Float64Array
+    low: Float64Array | None
+    high: Float64Array | None
     kind: Kind
     index: int
 
@@ -99,7 +99,7 @@ class _Plot:
     series: tuple[_Data, ...]
     log_x: bool = False
     categories: tuple[str, ...] = ()
-    edges: FloatArray | None = None
+    edges: Float64Array | None = None
     marks: tuple[tuple[str, float], ...] = ()
 
 
@@ -238,7 +238,7 @@ def _names(x: ArrayLike | Sequence[str]) -> list[str] | None:
     return [str(value) for value in values] if values.dtype.kind in "UO" and values.size else None
 
 
-def _finite(series: ChartSeries, x: FloatArray, index: int, log_x: bool, title: str) -> _Data:
+def _finite(series: ChartSeries, x: Float64Array, index: int, log_x: bool, title: str) -> _Data:
     """The drawable points of a series."""
     parts = [
         None if part is None else np.asarray(part, np.float64).ravel()
@@ -251,7 +251,7 @@ def _finite(series: ChartSeries, x: FloatArray, index: int, log_x: bool, title: 
     if log_x:
         good &= x > 0
 
-    def band(part: FloatArray | None) -> FloatArray | None:
+    def band(part: Float64Array | None) -> Float64Array | None:
         if part is None or low is None or high is None:
             return None
         return np.where(np.isfinite(part), part, y)[good]
@@ -288,7 +288,7 @@ def _paint(plot: _Plot, figure: "Figure", width: float, height: float) -> list[R
     x_ticks, x_labels = _x_axis(plot, axes, right - left, rows)
     _frame(axes, y_ticks, () if plot.categories else x_ticks)
 
-    def place(x: ArrayLike, y: ArrayLike) -> FloatArray:
+    def place(x: ArrayLike, y: ArrayLike) -> Float64Array:
         """Data to px of the drawing, y downwards."""
         points = np.column_stack(np.broadcast_arrays(np.atleast_1d(x), np.atleast_1d(y)))
         return np.asarray(axes.transData.transform(points) * [1, -1] + [0, height], np.float64)
@@ -388,7 +388,7 @@ def _x_axis(
     return ticks, tick_labels(ticks)
 
 
-def _gap(values: FloatArray) -> float:
+def _gap(values: Float64Array) -> float:
     gaps = np.diff(np.unique(values))
     return float(gaps.min()) if len(gaps) else 1.0
 
@@ -405,10 +405,10 @@ def _frame(axes: "Axes", y_ticks: Sequence[float], x_ticks: Sequence[float]) -> 
     axes.patch.set_visible(False)
 
 
-Place = Callable[[ArrayLike, ArrayLike], FloatArray]
+Place = Callable[[ArrayLike, ArrayLike], Float64Array]
 
 
-def _read(data: _Data, points: FloatArray, names: Sequence[str] = ()) -> Readout:
+def _read(data: _Data, points: Float64Array, names: Sequence[str] = ()) -> Readout:
     """At most 200 places of a series for the pointer."""
     some = slice(None, None, ceil(len(points) / 200))
     x = names[some] if names else [f"{value:,.6g}" for value in data.x[some]]
@@ -455,7 +455,7 @@ def _points(plot: _Plot, axes: "Axes", place: Place) -> list[Readout]:
     return found
 
 
-def _apart(pixels: FloatArray, owner: NDArray[np.int64]) -> FloatArray:
+def _apart(pixels: Float64Array, owner: Int64Array) -> Float64Array:
     """How far each point is moved, px: neighbours of different series closer than a marker part."""
     shift = np.zeros(len(pixels))
     order = np.argsort(pixels, kind="stable")
@@ -468,7 +468,7 @@ def _apart(pixels: FloatArray, owner: NDArray[np.int64]) -> FloatArray:
     return shift
 
 
-def _whiskers(axes: "Axes", data: _Data, x: FloatArray, colour: str) -> None:
+def _whiskers(axes: "Axes", data: _Data, x: Float64Array, colour: str) -> None:
     if data.low is not None and data.high is not None and len(x):
         both = np.abs(np.stack([data.y - data.low, data.high - data.y]))
         look: dict[str, Any] = {"elinewidth": 1.4, "capsize": 4, "capthick": 1.4}
@@ -491,7 +491,7 @@ def _line(data: _Data, axes: "Axes", place: Place, *, alone: bool) -> Readout:
     return _read(data, place(data.x, data.y))
 
 
-def _thinned(y: FloatArray) -> NDArray[np.int64]:
+def _thinned(y: Float64Array) -> Int64Array:
     """A long line by the extremes of each stretch: spikes stay, files stay small."""
     if len(y) <= MAX_LINE_POINTS:
         return np.arange(len(y))
@@ -517,7 +517,7 @@ def _marks(
 
 
 def axis_ends(
-    values: FloatArray, *, log: bool = False, zero: bool = False, tight: bool = False
+    values: Float64Array, *, log: bool = False, zero: bool = False, tight: bool = False
 ) -> tuple[float, float]:
     """Ends of an axis that holds all values.
 

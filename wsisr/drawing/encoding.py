@@ -4,12 +4,11 @@ from base64 import b64encode
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import ConfigError
 
 JPEG_QUALITY = 88
@@ -42,7 +41,7 @@ class EncodedPicture:
         return f"data:{self.media_type};base64,{b64encode(self.data).decode('ascii')}"
 
 
-def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None) -> EncodedPicture:
+def encode(image: bytes | Path | AnyArray, *, max_side_px: int | None = None) -> EncodedPicture:
     """A picture ready to be embedded.
 
     Parameters
@@ -76,7 +75,7 @@ def encode(image: bytes | Path | NDArray[Any], *, max_side_px: int | None = None
     return _from_array(pixels, max_side_px)
 
 
-def _from_array(array: NDArray[Any], max_side_px: int | None) -> EncodedPicture:
+def _from_array(array: AnyArray, max_side_px: int | None) -> EncodedPicture:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
     flat = array.ndim == 2 or array.shape[2:] in ((3,), (4,))
@@ -105,7 +104,7 @@ def _from_array(array: NDArray[Any], max_side_px: int | None) -> EncodedPicture:
     )
 
 
-def png_bytes(picture: NDArray[np.uint8]) -> bytes:
+def png_bytes(picture: UInt8Array) -> bytes:
     """A picture as PNG."""
     buffer = BytesIO()
     # A tenth larger than by the default, in half of its time.

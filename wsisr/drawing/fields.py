@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array
 from wsisr.drawing.style import LIGHT, TITLE_PX
 from wsisr.drawing.vector import Chart, Readout, canvas, put, text_width_px
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 ROW_PX, HEAD_PX, FOOT_PX = 27.0, 34.0, 28.0
 ARROW_SHARE = 0.09
 """The 95th percentile of the residuals is drawn this long, as a share of the longer side."""
@@ -62,17 +60,17 @@ def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720)
 
 
 def residual_field(
-    places: FloatArray,
-    residuals: FloatArray,
+    places: Float64Array,
+    residuals: Float64Array,
     extent: tuple[float, float],
     *,
     title: str,
     words: str = "",
     used: BoolArray | None = None,
-    errors: FloatArray | None = None,
+    errors: Float64Array | None = None,
     soft: BoolArray | None = None,
     strips: Sequence[tuple[float, float, float, float]] = (),
-    outlines: Sequence[FloatArray] = (),
+    outlines: Sequence[Float64Array] = (),
     side_px: int = 380,
 ) -> Chart:
     """Arrows of residual shifts over a slide, enlarged so that they can be seen.
@@ -126,7 +124,7 @@ def residual_field(
         moved = np.clip(np.nan_to_num(residuals) * enlarge, -0.25 * side_px, 0.25 * side_px)
         ends = at + moved
 
-        def rings(centres: FloatArray, across: FloatArray | float, colour: str) -> None:
+        def rings(centres: Float64Array, across: Float64Array | float, colour: str) -> None:
             sizes = np.broadcast_to(across, len(centres))
             axes.add_collection(
                 EllipseCollection(

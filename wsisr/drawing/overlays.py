@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-UInt8Array = NDArray[np.uint8]
-BoolArray = NDArray[np.bool_]
+from wsisr.arrays import BoolArray, Float64Array, Int32Array, UInt8Array
+
 Colour = tuple[int, int, int]
 
 TISSUE: Colour = (0, 150, 90)
@@ -107,7 +107,7 @@ def patch_overlay(
     return np.asarray(drawn)
 
 
-def outlined(picture: UInt8Array, labels: NDArray[np.int32], colour: Colour) -> UInt8Array:
+def outlined(picture: UInt8Array, labels: Int32Array, colour: Colour) -> UInt8Array:
     """A picture with a line along the inner edge of every object of a label map.
 
     Parameters
@@ -127,7 +127,7 @@ def outlined(picture: UInt8Array, labels: NDArray[np.int32], colour: Colour) -> 
     return drawn
 
 
-def tissue_map(tissue: NDArray[np.uint8], side_px: int) -> UInt8Array:
+def tissue_map(tissue: UInt8Array, side_px: int) -> UInt8Array:
     """A mask alone as a picture, see-through where there is no tissue; shape (h, w, 4)."""
     height, width = tissue.shape
     scale = side_px / max(height, width)
@@ -139,7 +139,7 @@ def tissue_map(tissue: NDArray[np.uint8], side_px: int) -> UInt8Array:
 
 def _frames(
     pen: ImageDraw.ImageDraw,
-    places: NDArray[np.float64],
+    places: Float64Array,
     per_px: float,
     field_px: float,
     colour: Colour,

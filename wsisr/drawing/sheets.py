@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.drawing.style import LIGHT
 from wsisr.errors import ConfigError
 
-UInt8Array = NDArray[np.uint8]
 GAP_PX = 6
 TEXT_PX = 13
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -173,7 +172,7 @@ _HEAT = np.array(
 )  # fmt: skip
 
 
-def heat(error: NDArray[np.float64], top: float) -> UInt8Array:
+def heat(error: Float64Array, top: float) -> UInt8Array:
     """Grey levels of error as colours; `top` and above is the lightest."""
     place = np.clip(error / max(top, 1e-9), 0.0, 1.0) * (len(_HEAT) - 1)
     low = np.minimum(place.astype(int), len(_HEAT) - 2)

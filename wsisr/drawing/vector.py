@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.style import FONT, LIGHT, MATPLOTLIB, TEXT_PX, TITLE_PX
 from wsisr.errors import ConfigError
 from wsisr.files import replace_file
@@ -80,7 +80,7 @@ class Chart:
         # Pointers that hover belong to wide screens: no readouts.
         return _cleaned(self, _print(_draw(self.paint, size)[0]), (), size, themed=True)
 
-    def image(self, scale: float = 2.0) -> NDArray[np.uint8]:
+    def image(self, scale: float = 2.0) -> UInt8Array:
         """The drawing as pixels, `scale` of them per px, on white; shape (h, w, 3)."""
         out = io.BytesIO(self._written("png", scale))
         return np.asarray(Image.open(out).convert("RGB"))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import Degradation, crop_to_scale, degrade, names, parse_degradation
 from wsisr.errors import ConfigError, DegradationError, StoreError
 from wsisr.evaluation.settings import EvalSettings, scale_label, spread
@@ -164,14 +164,14 @@ def without_constant(
     )
 
 
-def read_hr(store: PairStore, sample: Sample) -> NDArray[np.uint8]:
+def read_hr(store: PairStore, sample: Sample) -> UInt8Array:
     """HR pixels of a sample, shape (H, W, 3)."""
     if sample.whole is not None:
         return sample.whole.read(store)
     return store.patch(sample.slide, sample.row, store.arrays[0])
 
 
-def _is_constant(image: NDArray[np.uint8]) -> bool:
+def _is_constant(image: UInt8Array) -> bool:
     return bool((image == image[:1, :1]).all())
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, OutputError
 from wsisr.evaluation.columns import Sample, ScaleColumn, chunks, read_pair
@@ -29,7 +28,6 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 LEAST_IMAGES = 4
 SUBSETS = 100
 SUBSET_SIZE = 1000
-Features = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ def measure_distances(
         if (row.encoder_sha256, row.variant) == (encoder.sha256, str(encoder.input))
     }
     jobs = [(e, c) for e, c in plan.jobs() if e.name not in failed and reference_of(e) == "none"]
-    of_hr: dict[int, Features] = {}
+    of_hr: dict[int, Float64Array] = {}
     engines = Engines(plan, report)
     rows = []
     for number, (entry, column) in enumerate(jobs, start=1):
@@ -133,8 +131,8 @@ def _distance(
     encoder: Encoder,
     entry: TrainedModel,
     column: ScaleColumn,
-    made: Features,
-    wanted: Features,
+    made: Float64Array,
+    wanted: Float64Array,
     key: str,
 ) -> Distance:
     size = min(SUBSET_SIZE, len(made) // 2)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.sheets import SheetImage, enlarged, framed, heat, heat_scale, sheet
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
@@ -23,7 +23,6 @@ from wsisr.inference.tiles import plan_frame
 from wsisr.inference.trained import BASELINE, TrainedModel
 from wsisr.progress import ProgressEvent, Reporter, silent
 
-UInt8Array = NDArray[np.uint8]
 FOLDER = "figures"
 VIEW_PX = 192
 ZOOM = 4

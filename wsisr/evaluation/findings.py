@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.overlays import FOUND, TRUTH, outlined
 from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.evaluation.columns import Sample, ScaleColumn, read_pair
@@ -23,7 +23,6 @@ from wsisr.tasks.kinds import Maps
 from wsisr.tasks.scores import SCORES
 
 VIEW_PX = 288
-UInt8Array = NDArray[np.uint8]
 
 
 def draw_findings(

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
 from wsisr.evaluation.settings import EvalSettings
-from wsisr.evaluation.tasks import Image, Task
+from wsisr.evaluation.tasks import (
+    Task,
+)
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
 from wsisr.tasks.kinds import Answer, Maps
@@ -62,18 +65,18 @@ class Judge:
             for score in scores_of(task, self.types)
         )
 
-    def _of(self, score: str) -> Callable[[Image, Sample], float]:
+    def _of(self, score: str) -> Callable[[UInt8Array, Sample], float]:
         return lambda image, sample: self._scores(image, sample)[score]
 
     def column(self, score: str) -> str:
         """The CSV's name of a score of the task."""
         return self.name + score.removeprefix(self.reference.kind.name)
 
-    def answer(self, image: Image, sample: Sample) -> Answer:
+    def answer(self, image: UInt8Array, sample: Sample) -> Answer:
         """What is found in an image of a sample."""
         return self.reference.answer(image, sample.patient)
 
-    def labels(self, image: Image, sample: Sample) -> ImageLabels | None:
+    def labels(self, image: UInt8Array, sample: Sample) -> ImageLabels | None:
         """What is to be found in it: HR's labels, cut as HR is."""
         if sample.whole is not None:
             found = self.truth.image(sample.slide)
@@ -134,7 +137,7 @@ class Judge:
             "reference": self.reference.words,
         }
 
-    def _scores(self, image: Image, sample: Sample) -> dict[str, float]:
+    def _scores(self, image: UInt8Array, sample: Sample) -> dict[str, float]:
         key = blake2b(f"{sample.slot} {image.shape}".encode() + image.tobytes()).digest()
         if key not in self._known:
             kind = self.reference.kind

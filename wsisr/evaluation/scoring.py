@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
 from wsisr.evaluation.tasks import Task
@@ -275,7 +275,7 @@ class Scorer:
             for i in range(len(sr))
         ]
 
-    def against_hr(self, sr: Tensor, hr: Tensor, scale: float) -> list[NDArray[np.float64]]:
+    def against_hr(self, sr: Tensor, hr: Tensor, scale: float) -> list[Float64Array]:
         """Scores of a batch without tasks: one array (N,) for each column."""
         values = []
         for protocol in self.protocols:
@@ -305,7 +305,7 @@ class Scorer:
             ) from None
 
 
-def to_uint8(sr: Tensor) -> NDArray[np.uint8]:
+def to_uint8(sr: Tensor) -> UInt8Array:
     """SR (N, 3, H, W) in [0, 1] as images (N, H, W, 3), halves up as the metrics round."""
     grey = (sr.detach().double().clamp(0.0, 1.0) * 255.0 + 0.5).floor()
     return np.ascontiguousarray(grey.to("cpu").permute(0, 2, 3, 1).numpy().astype(np.uint8))

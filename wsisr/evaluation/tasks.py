@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsisr.evaluation.columns import Sample
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +46,7 @@ class Task:
     """
 
     name: str
-    score: "Callable[[Image, Sample], float]"
+    score: "Callable[[UInt8Array, Sample], float]"
     title: str = ""
     higher_is_better: bool = True
     digits: int = 4
@@ -67,21 +65,21 @@ class Task:
             object.__setattr__(self, "detail", self.title)
 
 
-def of_image(name: str, score: Callable[[Image], float], **more: Any) -> Task:
+def of_image(name: str, score: Callable[[UInt8Array], float], **more: Any) -> Task:
     """A task whose score needs the image alone."""
     return Task(name=name, score=lambda image, sample: float(score(image)), **more)
 
 
-def against_label(name: str, classify: Callable[[Image], str], **more: Any) -> Task:
+def against_label(name: str, classify: Callable[[UInt8Array], str], **more: Any) -> Task:
     """Accuracy of a classifier against the patches' labels; NaN where a patch has none."""
 
-    def score(image: Image, sample: "Sample") -> float:
+    def score(image: UInt8Array, sample: "Sample") -> float:
         return float(classify(image) == sample.label) if sample.label else float("nan")
 
     return Task(name=name, score=score, **more)
 
 
-def dice(first: NDArray[Any], second: NDArray[Any]) -> float:
+def dice(first: AnyArray, second: AnyArray) -> float:
     """Dice coefficient of two masks of one shape; 1 where both are empty.
 
     Raises

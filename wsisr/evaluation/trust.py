@@ -11,9 +11,9 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.errors import ConfigError, MagnificationError
 from wsisr.evaluation.columns import (
     SIMULATED,
@@ -53,7 +53,6 @@ SMOOTHING_UM = 5.0
 BATCH_PX = 1 << 20
 BORDER = 1
 """Places along the border of a patch, which lack the context that they have in a slide."""
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,10 +317,10 @@ def _judge(
 
 
 def _places(
-    lr: NDArray[np.uint8],
-    sr: NDArray[np.uint8],
-    hr: NDArray[np.uint8],
-    doubt: NDArray[np.float32],
+    lr: UInt8Array,
+    sr: UInt8Array,
+    hr: UInt8Array,
+    doubt: Float32Array,
     cells: Box,
     smooth_px: float,
 ) -> tuple[Float64Array, Float64Array]:

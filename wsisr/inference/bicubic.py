@@ -7,14 +7,11 @@ operator of `wsisr.resize` (MATLAB's ``imresize``), but for windows, in numpy.
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame
 from wsisr.slides.resample import cubic
-
-Float32Array = NDArray[np.float32]
-UInt8Array = NDArray[np.uint8]
 
 HALO_PX = 3
 """Plane px around a footprint that the kernel can touch."""

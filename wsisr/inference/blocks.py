@@ -16,13 +16,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Float32Array, UInt8Array, UInt16Array
 from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
 from wsisr.inference import bicubic
-from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.engine import BicubicEngine, Capacity, Engine
 from wsisr.inference.network import release
 from wsisr.inference.tiles import (
@@ -37,7 +36,6 @@ from wsisr.inference.tiles import (
 
 log = logging.getLogger(__name__)
 
-UInt16Array = NDArray[np.uint16]
 EDGE_UNIT = 256.0
 """Partial sums of edges are kept in 1/256 grey level."""
 SMALLEST_PART_PX = 16
@@ -79,7 +77,7 @@ class Rendered:
         other machines give.
     """
 
-    pixels: NDArray[Any]
+    pixels: AnyArray
     edges: Edges | None
     columns: tuple[int, ...]
     rows: tuple[int, ...]
@@ -228,7 +226,7 @@ class Renderer:
             shrunk=self.capacity.shrunk,
         )
 
-    def _finished(self, values: Float32Array) -> NDArray[Any]:
+    def _finished(self, values: Float32Array) -> AnyArray:
         """What is stored of grey levels. Only bicubic's leave [0, 255]."""
         if not self.rounded:
             return np.clip(values, 0.0, 255.0)
@@ -421,7 +419,7 @@ class _Overlap:
         self.count += difference.size
 
 
-def _crop(pixels: NDArray[Any], box: Box, part: Box) -> NDArray[Any]:
+def _crop(pixels: AnyArray, box: Box, part: Box) -> AnyArray:
     y, x = part.y - box.y, part.x - box.x
     return pixels[..., y : y + part.height, x : x + part.width, :]
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.inference import bicubic
-from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds
 from wsisr.inference.trained import BICUBIC, TrainedModel
 

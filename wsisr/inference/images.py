@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
-from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.blocks import Edges, Renderer
 from wsisr.inference.engine import Capacity, Engine
 from wsisr.inference.tiles import BLOCK_PX, Tiling, blocks_of, plan_frame

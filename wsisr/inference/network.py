@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.errors import ModelError, OutputError
 from wsisr.host import is_out_of_memory
-from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.engine import Capacity
 from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, plan_frame
 from wsisr.inference.trained import TrainedModel

@@ -16,12 +16,10 @@ from itertools import pairwise
 from math import ceil, floor, log2
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
-
-Float32Array = NDArray[np.float32]
 
 TILE_PX = 512
 """Side of a stored tile."""

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.files import replace_file
 from wsisr.geometry import Box
-from wsisr.inference.bicubic import Float32Array, UInt8Array
 from wsisr.inference.engine import Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.tiles import plan_tiles
@@ -137,7 +136,7 @@ def doubt_of(spread: Engine, lr: UInt8Array, scale: float) -> Float32Array:
     return doubt
 
 
-def place_values(values: Float32Array, cells: Box, reduce: np.ufunc) -> NDArray[Any]:
+def place_values(values: Float32Array, cells: Box, reduce: np.ufunc) -> AnyArray:
     """What a ufunc makes of the px of each place of a field.
 
     Parameters
@@ -150,7 +149,7 @@ def place_values(values: Float32Array, cells: Box, reduce: np.ufunc) -> NDArray[
     # Places are of real size in output px: their edges are rounded.
     rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]
     columns = np.linspace(0, values.shape[1], cells.width + 1).round().astype(int)[:-1]
-    found: NDArray[Any] = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
+    found: AnyArray = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
     return found
 
 
@@ -164,7 +163,7 @@ def place_means(values: Float32Array, cells: Box) -> Float32Array:
     return out.astype(np.float32)
 
 
-def is_tissue(lr: UInt8Array, cells: Box) -> NDArray[np.bool_]:
+def is_tissue(lr: UInt8Array, cells: Box) -> BoolArray:
     """Which places of an LR field are not glass."""
-    found: NDArray[np.bool_] = place_means(optical_density(lr).mean(axis=2), cells) > GLASS_OD
+    found: BoolArray = place_means(optical_density(lr).mean(axis=2), cells) > GLASS_OD
     return found

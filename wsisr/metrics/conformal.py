@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
 from wsisr.metrics.images import MetricError
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ def patients_needed(alpha: float) -> int:
 
 
 def trust_threshold(
-    doubts: Sequence[FloatArray], errors: Sequence[FloatArray], alpha: float
+    doubts: Sequence[Float64Array], errors: Sequence[Float64Array], alpha: float
 ) -> TrustThreshold:
     """The largest threshold of doubt whose trusted places keep the bound.
 

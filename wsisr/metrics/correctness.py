@@ -15,11 +15,9 @@ three that say nothing.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.metrics.images import MetricError
-
-FloatMap = NDArray[np.float32]
 
 THRESHOLD_OD = 0.05
 """Of a distance: below it nothing is seen; some 11 % of the light, or 10 grey levels of 90."""
@@ -38,9 +36,9 @@ class Correctness:
     improvement, omission, hallucination : ndarray, shape (H, W), float32
     """
 
-    improvement: FloatMap
-    omission: FloatMap
-    hallucination: FloatMap
+    improvement: Float32Array
+    omission: Float32Array
+    hallucination: Float32Array
 
     def means(self) -> dict[str, float]:
         """Of the places that have a class, and the share of those; NaN where no place has one."""
@@ -55,16 +53,16 @@ class Correctness:
         return found | {"seen": float(seen.mean())}
 
 
-def optical_density(image: NDArray[np.uint8]) -> FloatMap:
+def optical_density(image: UInt8Array) -> Float32Array:
     """-log10((I + 1) / 256) of each channel; 0 for white, 2.4 for black."""
     table = -np.log10((np.arange(256) + 1.0) / 256.0)
     return table.astype(np.float32)[image]
 
 
 def correctness(
-    sr: NDArray[np.uint8],
-    hr: NDArray[np.uint8],
-    enlarged_lr: NDArray[np.uint8],
+    sr: UInt8Array,
+    hr: UInt8Array,
+    enlarged_lr: UInt8Array,
     threshold: float = THRESHOLD_OD,
 ) -> Correctness:
     """Class every pixel of SR.

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.metrics.images import MetricError
 
 _LOG = logging.getLogger(__name__)
-FloatArray = NDArray[np.float64]
 Extractor = Callable[[Tensor], Tensor]
 ENOUGH_IMAGES = 2048
 
@@ -36,7 +35,7 @@ class Kid:
 
 
 @torch.inference_mode()
-def extract(batches: Iterable[Tensor], extractor: Extractor) -> FloatArray:
+def extract(batches: Iterable[Tensor], extractor: Extractor) -> Float64Array:
     """Features (N, d) of batches of uint8 images, float64."""
     parts = [extractor(batch).double().cpu().numpy() for batch in batches]
     if not parts:
@@ -49,7 +48,7 @@ def extract(batches: Iterable[Tensor], extractor: Extractor) -> FloatArray:
     return features
 
 
-def fid(first: FloatArray, second: FloatArray) -> float:
+def fid(first: Float64Array, second: Float64Array) -> float:
     """Frechet distance of two sets of features (N, d) and (M, d).
 
     Exact and real for any N: the trace of the root of the product of both covariances is the
@@ -78,8 +77,8 @@ def fid(first: FloatArray, second: FloatArray) -> float:
 
 
 def kid(
-    first: FloatArray,
-    second: FloatArray,
+    first: Float64Array,
+    second: Float64Array,
     *,
     subsets: int = 100,
     subset_size: int = 1000,
@@ -126,18 +125,18 @@ def kid(
     )
 
 
-def _mmd(a: FloatArray, b: FloatArray) -> float:
+def _mmd(a: Float64Array, b: Float64Array) -> float:
     size, dimensions = a.shape
 
-    def kernel(x: FloatArray, y: FloatArray) -> FloatArray:
-        result: FloatArray = (x @ y.T / dimensions + 1.0) ** 3
+    def kernel(x: Float64Array, y: Float64Array) -> Float64Array:
+        result: Float64Array = (x @ y.T / dimensions + 1.0) ** 3
         return result
 
     own = [k.sum() - np.trace(k) for k in (kernel(a, a), kernel(b, b))]
     return float(sum(own) / (size * (size - 1)) - 2.0 * kernel(a, b).mean())
 
 
-def _checked(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _checked(first: Float64Array, second: Float64Array) -> tuple[Float64Array, Float64Array]:
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise MetricError(

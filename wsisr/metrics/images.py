@@ -5,14 +5,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import AnyArray
 from wsisr.device import has_float64
 from wsisr.errors import WsisrError
 
-Images: TypeAlias = "Tensor | NDArray[Any]"
-Scores: TypeAlias = NDArray[np.float64]
+Images: TypeAlias = "Tensor | AnyArray"
 Channel = Literal["rgb", "y", "y-rounded", "each"]
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)

@@ -19,17 +19,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
+from wsisr.arrays import Float64Array
 from wsisr.metrics.images import Images, MetricError, as_batch, crop_border, to_channel
 from wsisr.resize import resize
 
 _LOG = logging.getLogger(__name__)
-FloatArray = NDArray[np.float64]
 BLOCK_PX = 96
 LEAST_BLOCKS = 9
 ENOUGH_BLOCKS = 25
@@ -49,8 +48,8 @@ class NiqeModel:
     """
 
     name: str
-    mean: FloatArray
-    covariance: FloatArray
+    mean: Float64Array
+    covariance: Float64Array
 
     def write(self, path: Path) -> None:
         """Write as safetensors."""
@@ -82,7 +81,7 @@ def niqe(
     crop: int = 0,
     model: NiqeModel | None = None,
     luma: Literal["y", "y-rounded"] = "y",
-) -> float | NDArray[np.float64]:
+) -> float | Float64Array:
     """NIQE of each image, lower is better.
 
     Parameters
@@ -156,7 +155,7 @@ def fit_niqe(images: Iterable[Images], name: str, crop: int = 0) -> NiqeModel:
     return NiqeModel(name=name, mean=blocks.mean(axis=0), covariance=np.cov(blocks.T))
 
 
-def niqe_features(luma: FloatArray) -> tuple[FloatArray, FloatArray]:
+def niqe_features(luma: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Features (n, 36) and sharpness (n,) of the 96 px blocks of a luma plane."""
     rows, columns = luma.shape[0] // BLOCK_PX, luma.shape[1] // BLOCK_PX
     if rows * columns < 1:
@@ -173,7 +172,7 @@ def niqe_features(luma: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.concatenate(parts, axis=1), sharpness
 
 
-def _distance(luma: FloatArray, model: NiqeModel) -> float:
+def _distance(luma: Float64Array, model: NiqeModel) -> float:
     count = (luma.shape[0] // BLOCK_PX) * (luma.shape[1] // BLOCK_PX)
     if count < LEAST_BLOCKS:
         raise MetricError(
@@ -197,13 +196,13 @@ def _distance(luma: FloatArray, model: NiqeModel) -> float:
     return float(np.sqrt(away @ middle @ away))
 
 
-def _normalised(plane: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _normalised(plane: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Mean-subtracted, contrast-normalised coefficients, and the local deviation."""
     taps = np.exp(-0.5 * (np.arange(-3, 4) / (7 / 6)) ** 2)
     taps /= taps.sum()
 
-    def smooth(x: FloatArray) -> FloatArray:
-        result: FloatArray = correlate1d(
+    def smooth(x: Float64Array) -> Float64Array:
+        result: Float64Array = correlate1d(
             correlate1d(x, taps, 0, mode="nearest"), taps, 1, mode="nearest"
         )
         return result
@@ -213,12 +212,12 @@ def _normalised(plane: FloatArray) -> tuple[FloatArray, FloatArray]:
     return (plane - mean) / (deviation + 1.0), deviation
 
 
-def _blocks(x: FloatArray, side: int) -> FloatArray:
+def _blocks(x: Float64Array, side: int) -> Float64Array:
     rows, columns = x.shape[0] // side, x.shape[1] // side
     return x.reshape(rows, side, columns, side).swapaxes(1, 2).reshape(-1, side, side)
 
 
-def _block_features(block: FloatArray) -> FloatArray:
+def _block_features(block: Float64Array) -> Float64Array:
     alpha, left, right = _asymmetric_gaussian(block)
     features = [alpha, (left + right) / 2]
     for shift in _SHIFTS:
@@ -229,13 +228,13 @@ def _block_features(block: FloatArray) -> FloatArray:
 
 
 @lru_cache(maxsize=1)
-def _shape_table() -> tuple[FloatArray, FloatArray]:
+def _shape_table() -> tuple[Float64Array, Float64Array]:
     shape = np.arange(0.2, 10.0005, 0.001)
     ratio = gamma(2 / shape) ** 2 / (gamma(1 / shape) * gamma(3 / shape))
     return shape, ratio
 
 
-def _asymmetric_gaussian(values: FloatArray) -> tuple[float, float, float]:
+def _asymmetric_gaussian(values: Float64Array) -> tuple[float, float, float]:
     """Shape and both scales of an asymmetric generalised Gaussian, by moments."""
     flat = values.ravel()
     low, high = flat[flat < 0], flat[flat > 0]

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.spatial import KDTree
 from skimage.color import rgb2hed
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.metrics.images import MetricError
 
 DIAMETERS_UM = (5.0, 6.2, 7.7, 9.6, 12.0)
@@ -27,8 +28,6 @@ REACH_UM = 3.0
 """Centres further apart than this are not one nucleus."""
 COARSEST_UM_PER_PX = 1.25
 """The smallest blobs must span four px."""
-
-Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +43,15 @@ class Blobs:
         Scale-normalised, falling.
     """
 
-    centres_um: Points
-    diameters_um: Points
-    responses: Points
+    centres_um: Float64Array
+    diameters_um: Float64Array
+    responses: Float64Array
 
     def __len__(self) -> int:
         return len(self.responses)
 
 
-def find_blobs(rgb: NDArray[np.uint8], um_per_px: float, threshold: float = THRESHOLD) -> Blobs:
+def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) -> Blobs:
     """Bright round spots of haematoxylin, 5 to 12 um across.
 
     Colour deconvolution by the vectors of Ruifrok and Johnston (2001), as scikit-image has them;
@@ -99,7 +98,7 @@ def find_blobs(rgb: NDArray[np.uint8], um_per_px: float, threshold: float = THRE
     )
 
 
-def match_points(first: Points, second: Points, reach: float) -> NDArray[np.intp]:
+def match_points(first: Float64Array, second: Float64Array, reach: float) -> NDArray[np.intp]:
     """The most pairs of points that are no further apart than `reach`, each point in one.
 
     Parameters
@@ -138,8 +137,8 @@ class NucleiChange:
 
     hr: int
     sr: int
-    vanished_um: Points
-    appeared_um: Points
+    vanished_um: Float64Array
+    appeared_um: Float64Array
 
     @property
     def vanished(self) -> float:
@@ -153,7 +152,7 @@ class NucleiChange:
 
 
 def nuclei_change(
-    sr: NDArray[np.uint8], hr: NDArray[np.uint8], um_per_px: float, threshold: float = THRESHOLD
+    sr: UInt8Array, hr: UInt8Array, um_per_px: float, threshold: float = THRESHOLD
 ) -> NucleiChange:
     """Compare the nuclei of SR with those of HR.
 

@@ -16,16 +16,13 @@ Sirinukunwattana et al., Medical Image Analysis 35, 2017 (GlaS: F1, object Dice,
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, Int64Array, LabelMap
 from wsisr.metrics.images import MetricError
 
-LabelMap = NDArray[np.integer[Any]]
-Int64Array = NDArray[np.int64]
-Float64Array = NDArray[np.float64]
 MATCH_IOU = 0.5
 """Above it a pair is a match; no object can be in two such pairs."""
 MATCH_SHARE = 0.5
@@ -381,7 +378,7 @@ def object_hausdorff(truth: LabelMap, found: LabelMap, pair: Overlap | None = No
 class _ObjectShape:
     """One object: its mask, and where the mask's corner lies."""
 
-    mask: NDArray[np.bool_]
+    mask: BoolArray
     top: int
     left: int
 

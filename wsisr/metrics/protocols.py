@@ -10,7 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsisr.metrics.images import Channel, Images, MetricError, Scores, as_uint8
+from wsisr.arrays import Float64Array
+from wsisr.metrics.images import (
+    Channel,
+    Images,
+    MetricError,
+    as_uint8,
+)
 from wsisr.metrics.pixel import Window, psnr, ssim
 from wsisr.words import closest
 
@@ -84,7 +90,7 @@ class Protocol:
     source: str
     image_tests: bool = False
 
-    def __call__(self, sr: Images, hr: Images, scale: float) -> dict[str, Scores]:
+    def __call__(self, sr: Images, hr: Images, scale: float) -> dict[str, Float64Array]:
         """All scores of a batch.
 
         Returns

@@ -10,12 +10,11 @@ from math import ceil, log2
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.metrics.images import MetricError
 
-FloatArray = NDArray[np.float64]
 Unit = tuple[str, str]
 """``("patient", name)``, or ``("slide", name)`` where the patient is not known."""
 LEAST_UNITS = 6
@@ -100,7 +99,7 @@ def unit_of(slide: str, patient: str, glass: str = "") -> Unit:
     return ("patient", patient) if patient and patient != slide else ("slide", glass or slide)
 
 
-def slide_means(values: Sequence[float] | FloatArray, slides: Sequence[Any]) -> dict[Any, float]:
+def slide_means(values: Sequence[float] | Float64Array, slides: Sequence[Any]) -> dict[Any, float]:
     """Mean of each slide's values, in order of first appearance.
 
     Raises
@@ -123,7 +122,7 @@ def slide_means(values: Sequence[float] | FloatArray, slides: Sequence[Any]) -> 
 
 
 def unit_means(
-    values: Sequence[float] | FloatArray, slides: Sequence[str], units: Mapping[str, Unit]
+    values: Sequence[float] | Float64Array, slides: Sequence[str], units: Mapping[str, Unit]
 ) -> dict[Unit, float]:
     """Mean over the slides of each unit (`unit_of`) of the slides' means.
 
@@ -184,7 +183,7 @@ def compare(
 
 
 def smallest_difference(
-    differences: FloatArray, *, tests: int = 1, power: float = 0.8, level: float = SIGNIFICANT
+    differences: Float64Array, *, tests: int = 1, power: float = 0.8, level: float = SIGNIFICANT
 ) -> float:
     """Mean difference that would have been told from 0; NaN below six units.
 
@@ -210,7 +209,7 @@ def smallest_difference(
 
 
 def bootstrap_of(
-    statistic: Callable[[NDArray[np.int64]], float],
+    statistic: Callable[[Int64Array], float],
     units: Sequence[Any],
     *,
     draws: int = 2000,
@@ -259,7 +258,7 @@ def bootstrap_of(
     return float(low), float(high), again
 
 
-def _signed_rank(differences: FloatArray) -> float:
+def _signed_rank(differences: Float64Array) -> float:
     # Zeros have no sign. They are dropped here and not by scipy, which then takes the normal
     # approximation: 0.043 for five differences of one sign and twenty zeros, where 0.0625 is exact.
     signed = differences[differences != 0]
@@ -267,7 +266,7 @@ def _signed_rank(differences: FloatArray) -> float:
 
 
 def bootstrap(
-    unit_values: FloatArray, *, draws: int = 2000, seed: int = 0, level: float = 0.95
+    unit_values: Float64Array, *, draws: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Expanded percentile interval of the mean over units; NaN below six.
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import degrade
 from wsisr.store import ArraySpec, StoreWriter
 
@@ -16,7 +16,7 @@ PATCHES = 4
 FACTOR = 4
 
 
-def patches(seed: int, count: int, side_px: int) -> NDArray[np.uint8]:
+def patches(seed: int, count: int, side_px: int) -> UInt8Array:
     """Nuclei on fibres, (count, side, side, 3)."""
     rng = np.random.default_rng(seed)
     nuclei = gaussian_filter(rng.standard_normal((count, side_px, side_px)), (0, 3, 3))

@@ -10,13 +10,10 @@ from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, Float64Array
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import Affine
-from wsisr.registration.correlation import FloatImage
-
-FloatArray = NDArray[np.float64]
 
 BLUR_SIGMA_PX = 1.0
 """Blur of both sides before ECC, LR px: without it a difference in sharpness shifts the answer."""
@@ -30,39 +27,39 @@ MAX_ITERATIONS = 60
 EPSILON = 1e-5
 
 
-def to_matrix(affine: Affine) -> FloatArray:
+def to_matrix(affine: Affine) -> Float64Array:
     """2x3 array of a nested tuple."""
     return np.asarray(affine, dtype=np.float64)
 
 
-def to_affine(matrix: FloatArray) -> Affine:
+def to_affine(matrix: Float64Array) -> Affine:
     """Nested tuple of a 2x3 array."""
     (a, b, tx), (c, d, ty) = (tuple(float(v) for v in row) for row in matrix)
     return ((a, b, tx), (c, d, ty))
 
 
-def apply(matrix: FloatArray, points: FloatArray) -> FloatArray:
+def apply(matrix: Float64Array, points: Float64Array) -> Float64Array:
     """Map points of shape (..., 2), x first."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def compose(outer: FloatArray, inner: FloatArray) -> FloatArray:
+def compose(outer: Float64Array, inner: Float64Array) -> Float64Array:
     """The 2x3 map that applies `inner`, then `outer`."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], apply(outer, inner[:, 2])])
 
 
-def invert(matrix: FloatArray) -> FloatArray:
+def invert(matrix: Float64Array) -> Float64Array:
     """The 2x3 map that undoes `matrix`."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
-def pixel_side(matrix: FloatArray) -> float:
+def pixel_side(matrix: Float64Array) -> float:
     """Side of an LR pixel under a map, HR px."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
 
 
-def through_pixel(hr: FloatImage, side_px: float) -> tuple[FloatImage, float]:
+def through_pixel(hr: Float32Array, side_px: float) -> tuple[Float32Array, float]:
     """HR seen through a pixel of `side_px` HR px, at every HR px, and the edge coordinate of
     its index 0.
 
@@ -74,31 +71,31 @@ def through_pixel(hr: FloatImage, side_px: float) -> tuple[FloatImage, float]:
         return hr, 0.5
     if abs(side_px - whole) <= WHOLE * whole:
         box = cv2.blur(hr, (whole, whole), borderType=cv2.BORDER_REFLECT)
-        return cast(FloatImage, box), 0.0 if whole % 2 == 0 else 0.5
+        return cast(Float32Array, box), 0.0 if whole % 2 == 0 else 0.5
     reach = ceil((side_px - 1) / 2)
     taps = np.ones(2 * reach + 1)
     taps[[0, -1]] = (side_px - 2 * reach + 1) / 2
     taps /= side_px
     box = cv2.sepFilter2D(hr, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REFLECT)
-    return cast(FloatImage, box), 0.5
+    return cast(Float32Array, box), 0.5
 
 
-def _index_map(matrix: FloatArray, index_origin: float) -> FloatArray:
+def _index_map(matrix: Float64Array, index_origin: float) -> Float64Array:
     """The same map between pixel indices: centres are at +0.5 in the LR."""
     moved = matrix.copy()
     moved[:, 2] += matrix[:, :2] @ [0.5, 0.5] - index_origin
     return moved
 
 
-def _edge_map(matrix: FloatArray, index_origin: float) -> FloatArray:
+def _edge_map(matrix: Float64Array, index_origin: float) -> Float64Array:
     moved = matrix.copy()
     moved[:, 2] += index_origin - matrix[:, :2] @ [0.5, 0.5]
     return moved
 
 
 def refine_affine(
-    lr: FloatImage, hr: FloatImage, first: FloatArray, side_px: float | None = None
-) -> FloatArray:
+    lr: Float32Array, hr: Float32Array, first: Float64Array, side_px: float | None = None
+) -> Float64Array:
     """Affine map that makes the HR, seen through LR pixels, correlate best with the LR.
 
     Parameters
@@ -143,7 +140,7 @@ def refine_affine(
     return compose(_edge_map(np.asarray(found, np.float64), origin), invert(inner))
 
 
-def sample_through(hr: FloatImage, matrix: FloatArray, width: int, height: int) -> FloatImage:
+def sample_through(hr: Float32Array, matrix: Float64Array, width: int, height: int) -> Float32Array:
     """The HR as the LR's pixels see it through a map, shape (height, width)."""
     side = pixel_side(matrix)
     box, origin = through_pixel(hr, side)
@@ -162,12 +159,14 @@ def sample_through(hr: FloatImage, matrix: FloatArray, width: int, height: int) 
         )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cast(
-        FloatImage,
+        Float32Array,
         cv2.warpAffine(box, index, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT),
     )
 
 
-def prealign(lr: FloatImage, hr: FloatImage, matrix: FloatArray, max_shift_px: float) -> FloatArray:
+def prealign(
+    lr: Float32Array, hr: Float32Array, matrix: Float64Array, max_shift_px: float
+) -> Float64Array:
     """The map with its translation corrected by correlation on the LR grid.
 
     Parameters
@@ -189,8 +188,8 @@ def prealign(lr: FloatImage, hr: FloatImage, matrix: FloatArray, max_shift_px: f
 
 
 def least_squares(
-    source: FloatArray, target: FloatArray, weights: FloatArray | None = None
-) -> FloatArray:
+    source: Float64Array, target: Float64Array, weights: Float64Array | None = None
+) -> Float64Array:
     """Affine map, shape (2, 3), that sends `source` nearest to `target` (both (n, 2))."""
     root = np.sqrt(weights)[:, None] if weights is not None else np.ones((len(source), 1))
     middle = source.mean(axis=0)
@@ -200,7 +199,7 @@ def least_squares(
     return np.column_stack([linear, solution[2] - linear @ middle])
 
 
-def robust_least_squares(source: FloatArray, target: FloatArray) -> FloatArray:
+def robust_least_squares(source: Float64Array, target: Float64Array) -> Float64Array:
     """Affine map by reweighted least squares (Cauchy weights): drift and seams stay out."""
     weights = np.ones(len(source))
     matrix = least_squares(source, target)

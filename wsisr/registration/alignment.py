@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.geometry import Layer, PatchGeometry
 from wsisr.registration.calibration import LevelTransform
 
@@ -57,8 +57,8 @@ def aligned(
 def residuals(
     geometry: PatchGeometry,
     transforms: Sequence[LevelTransform],
-    origins: NDArray[np.int64],
-) -> Mapping[str, NDArray[np.float64]]:
+    origins: Int64Array,
+) -> Mapping[str, Float64Array]:
     """Sub-pixel shift of every stored LR against its HR patch.
 
     Parameters
@@ -86,8 +86,8 @@ def residuals(
 
 
 def _places(
-    by_level: Mapping[int, LevelTransform], layer: Layer, centre: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    by_level: Mapping[int, LevelTransform], layer: Layer, centre: Float64Array
+) -> Float64Array:
     """True level-0 position of a layer's corner relative to its patch's origin, (n, 2)."""
     moved = np.array([layer.shift_x_px, layer.shift_y_px]) * (layer.factor / layer.reduction)
     shifts = [_shift(by_level, layer.level, float(x), float(y)) for x, y in centre]

@@ -11,17 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration.fitting import Line, robust_line
 from wsisr.registration.pair import register_pair
 from wsisr.registration.places import exact_factor, textured_places
 from wsisr.runners import in_threads
 from wsisr.slides.protocol import Level, Slide
-
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 PATCH_PX = 128
 """Side of a measured patch, level px."""
@@ -126,7 +123,7 @@ def calibrate_levels(
     slide: Slide,
     seed: int = 0,
     *,
-    places: IntArray | None = None,
+    places: Int64Array | None = None,
     wanted: int = WANTED_PLACES,
     only: Collection[int] | None = None,
     report: Reporter = silent,
@@ -204,7 +201,7 @@ def _measure(
     levels: list[Level],
     known: dict[int, LevelTransform],
     seed: int,
-    places: IntArray | None,
+    places: Int64Array | None,
     wanted: int,
 ) -> LevelTransform:
     base = slide.info.levels[0]
@@ -234,7 +231,7 @@ def _measure(
     patch = min(PATCH_PX, level.width_px, level.height_px)
     corners = textured_places(slide, level, patch, wanted, seed, places)
 
-    def measure(corner: IntArray) -> tuple[float, ...] | None:
+    def measure(corner: Int64Array) -> tuple[float, ...] | None:
         return _one_place(slide, level, reference, below, int(corner[0]), int(corner[1]), patch)
 
     rows = [row for row in in_threads(measure, corners) if row is not None]
@@ -268,7 +265,7 @@ def _measure(
     )
 
 
-def _consistent_line(positions: FloatArray, shifts: FloatArray) -> tuple[Line, float]:
+def _consistent_line(positions: Float64Array, shifts: Float64Array) -> tuple[Line, float]:
     """The line of one axis and 0; or no shift and the scatter, where no line fits.
 
     Some programs make levels tile by tile and round each tile's start on its own: the shift

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from math import inf, log10, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.errors import RegistrationError
-
-UInt8Array = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 """BT.601 with foot room, as PSNR-Y has it in super-resolution."""
@@ -53,7 +50,7 @@ class Ceiling:
         )
 
 
-def luma_power(patches: UInt8Array) -> FloatArray:
+def luma_power(patches: UInt8Array) -> Float64Array:
     """Mean power spectrum of the luma of patches, per pixel.
 
     Parameters
@@ -78,7 +75,7 @@ def luma_power(patches: UInt8Array) -> FloatArray:
     return total / (len(patches) * height * width * float(np.sum(window**2)))
 
 
-def psnr_ceiling(power: FloatArray, residuals_px: FloatArray, seed: int = 0) -> Ceiling:
+def psnr_ceiling(power: Float64Array, residuals_px: Float64Array, seed: int = 0) -> Ceiling:
     """Ceiling for pairs whose HR is shifted by what a whole-pixel crop left over.
 
     Parameters

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsisr.registration.correlation import FloatImage, grey
-
-FloatArray = NDArray[np.float64]
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
+from wsisr.registration.correlation import (
+    grey,
+)
 
 FIT_SIGMAS_PX = (3.0, 12.0)
 """Difference of Gaussians of the fit, LR px. Finer structure would draw the fit to whatever mixture
@@ -27,7 +28,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 LEVELS = np.arange(256) / 255.0
 
 
-def grey_tables(lr: FloatImage, hr_channels: FloatImage) -> FloatImage | None:
+def grey_tables(lr: Float32Array, hr_channels: Float32Array) -> Float32Array | None:
     """Tables that turn the HR's channels into a grey that looks as the LR does.
 
     Parameters
@@ -62,8 +63,8 @@ def grey_tables(lr: FloatImage, hr_channels: FloatImage) -> FloatImage | None:
 
 
 def in_colours_of(
-    lr: FloatImage, hr: NDArray[np.uint8], seen: Callable[[FloatImage], FloatImage]
-) -> FloatImage:
+    lr: Float32Array, hr: UInt8Array, seen: Callable[[Float32Array], Float32Array]
+) -> Float32Array:
     """Grey of the HR as `grey_tables` has it; its plain luma where that cannot be fitted.
 
     Parameters
@@ -82,10 +83,10 @@ def in_colours_of(
     if tables is None:
         return grey(hr)
     first, second, third = (cv2.LUT(p, t) for p, t in zip(planes, tables, strict=True))
-    return cast(FloatImage, first + second + third)
+    return cast(Float32Array, first + second + third)
 
 
-def _coarse(image: NDArray[np.floating]) -> FloatArray:
+def _coarse(image: NDArray[np.floating]) -> Float64Array:
     plane = np.ascontiguousarray(image, dtype=np.float32)
     fine, coarse = (
         cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)

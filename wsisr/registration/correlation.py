@@ -11,8 +11,7 @@ import numpy as np
 from numpy import fft  # bit for bit the transforms of scipy.fft, which is long to import
 from numpy.typing import NDArray
 
-FloatImage = NDArray[np.float32]
-FloatPlane = NDArray[np.float64]
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 
 LOG_SIGMA_PX = 1.0
 """Width of the Laplacian of Gaussian in LR px: it whitens the spectrum of tissue and leaves
@@ -25,21 +24,21 @@ FLAT = 1e-6
 """Standard deviation in grey levels below which an image has no content at all."""
 
 
-def grey(rgb: NDArray[np.uint8]) -> FloatImage:
+def grey(rgb: UInt8Array) -> Float32Array:
     """Luma (BT.601) of an RGB image, float32 in grey levels."""
-    return cast(FloatImage, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32))
+    return cast(Float32Array, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32))
 
 
-def box_reduce(image: FloatImage, scale: int) -> FloatImage:
+def box_reduce(image: Float32Array, scale: int) -> Float32Array:
     """Mean of `scale` x `scale` blocks: what an ideal pixel aperture sees."""
     height, width = image.shape[0] // scale, image.shape[1] // scale
     cut = image[: height * scale, : width * scale]
-    return cast(FloatImage, cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
+    return cast(Float32Array, cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def box_reduce_at(
-    image: FloatImage, x: float, y: float, width: int, height: int, scale: int
-) -> FloatImage:
+    image: Float32Array, x: float, y: float, width: int, height: int, scale: int
+) -> Float32Array:
     """Block means of a crop at a fractional place.
 
     Parameters
@@ -76,22 +75,22 @@ def box_reduce_at(
     return box_reduce(np.ascontiguousarray(cut, dtype=np.float32), scale)
 
 
-def laplacian_of_gaussian(image: FloatImage, sigma_px: float = LOG_SIGMA_PX) -> FloatImage:
+def laplacian_of_gaussian(image: Float32Array, sigma_px: float = LOG_SIGMA_PX) -> Float32Array:
     """Whitened image; constant and linear parts vanish."""
     smooth = cv2.GaussianBlur(image, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
-    return cast(FloatImage, cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REFLECT))
+    return cast(Float32Array, cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REFLECT))
 
 
-def band_pass(image: FloatImage) -> FloatImage:
+def band_pass(image: Float32Array) -> Float32Array:
     """Difference of Gaussians: what is neither noise nor slow shading."""
     fine, coarse = (
         cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
         for sigma in BAND_SIGMAS_PX
     )
-    return cast(FloatImage, fine - coarse)
+    return cast(Float32Array, fine - coarse)
 
 
-def ncc(a: FloatImage, b: FloatImage) -> float:
+def ncc(a: Float32Array, b: Float32Array) -> float:
     """Normalised cross-correlation of two images of one size; 0 where one of them is flat."""
     da = a - a.mean(dtype=np.float64)
     db = b - b.mean(dtype=np.float64)
@@ -101,7 +100,7 @@ def ncc(a: FloatImage, b: FloatImage) -> float:
     return float(np.clip(np.mean(da * db) / norm, -1.0, 1.0))
 
 
-def texture(image: FloatImage) -> float:
+def texture(image: Float32Array) -> float:
     """Root of the smaller eigenvalue of the mean structure tensor, grey levels per px.
 
     Small where the image is flat or has edges of one direction only: then its shift along
@@ -114,10 +113,10 @@ def texture(image: FloatImage) -> float:
     return float(np.sqrt(max(smaller, 0.0)))
 
 
-def sharpness(lr: FloatImage, reference: FloatImage) -> float:
+def sharpness(lr: Float32Array, reference: Float32Array) -> float:
     """Fine against coarse structure of `lr`, relative to the same of `reference`."""
 
-    def fine_share(image: FloatImage) -> float:
+    def fine_share(image: Float32Array) -> float:
         coarse = float(np.var(band_pass(image)))
         return float(np.var(cv2.Laplacian(image, cv2.CV_32F))) / coarse if coarse > FLAT else 0.0
 
@@ -126,7 +125,7 @@ def sharpness(lr: FloatImage, reference: FloatImage) -> float:
 
 
 @lru_cache(maxsize=16)
-def hann(height: int, width: int) -> FloatImage:
+def hann(height: int, width: int) -> Float32Array:
     """Separable Hann window."""
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     return window.astype(np.float32)
@@ -151,7 +150,7 @@ class _Plane:
         radius = np.hypot(self.wx, self.wy) / np.pi
         self.ring = np.minimum((radius * self.RINGS).astype(np.intp), self.RINGS)
 
-    def over_rings(self, values: FloatPlane) -> FloatPlane:
+    def over_rings(self, values: Float64Array) -> Float64Array:
         """Sum over each ring; the last one holds the corners beyond Nyquist."""
         weighted = (values * self.multiplicity).ravel()
         return np.bincount(self.ring.ravel(), weighted, self.RINGS + 1).astype(np.float64)
@@ -163,7 +162,7 @@ def _plane(height: int, width: int) -> _Plane:
 
 
 def correlation_peak(
-    a: FloatImage, b: FloatImage, max_shift_px: float = np.inf
+    a: Float32Array, b: Float32Array, max_shift_px: float = np.inf
 ) -> tuple[float, float]:
     """Shift at which two whitened, windowed images correlate best.
 
@@ -240,7 +239,7 @@ def _likelihood_weights(
     fb: NDArray[np.complex128],
     cross: NDArray[np.complex128],
     shift: tuple[float, float],
-) -> FloatPlane:
+) -> Float64Array:
     """Weights ``coherence / (1 - coherence) / |cross spectrum|`` of each ring."""
     turn = np.exp(-1j * plane.wy * shift[1]) * np.exp(-1j * plane.wx * shift[0])
     aligned = (cross * turn).real.ravel()  # `cross` carries the multiplicity already
@@ -251,11 +250,11 @@ def _likelihood_weights(
     count = plane.over_rings(np.ones(plane.ring.shape))
     weights = coherence / (1 - coherence) * count / np.maximum(power, 1e-30)
     weights[0] = weights[-1] = 0.0  # the mean, and what lies beyond Nyquist
-    return cast(FloatPlane, weights[plane.ring])
+    return cast(Float64Array, weights[plane.ring])
 
 
 def whitened_shift(
-    a: FloatImage, b: FloatImage, max_shift_px: float = np.inf
+    a: Float32Array, b: Float32Array, max_shift_px: float = np.inf
 ) -> tuple[float, float]:
     """`correlation_peak` of two plain images after whitening and windowing."""
     window = hann(*a.shape)

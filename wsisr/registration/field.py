@@ -7,15 +7,12 @@ neighbours is a seam of the stitching, and one that agrees with no neighbour is 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
+from wsisr.arrays import Float64Array, Int64Array
 
 JUMP_PX = 2.0
 """Difference between neighbouring nodes that is a seam, fixed level-0 px."""
@@ -44,7 +41,7 @@ class Seam:
         return not (beside or self.top >= y + height or self.bottom <= y)
 
 
-def split_pieces(positions: FloatArray, residuals: FloatArray, spacing_px: float) -> IntArray:
+def split_pieces(positions: Float64Array, residuals: Float64Array, spacing_px: float) -> Int64Array:
     """Sort the nodes of a grid into smooth pieces.
 
     Parameters
@@ -107,7 +104,7 @@ class ResidualField:
     """
 
     def __init__(
-        self, positions: FloatArray, residuals: FloatArray, label: IntArray, spacing_px: float
+        self, positions: Float64Array, residuals: Float64Array, label: Int64Array, spacing_px: float
     ) -> None:
         self.spacing_px = spacing_px
         used = label >= 0
@@ -128,7 +125,7 @@ class ResidualField:
                 ),
             )
 
-    def __call__(self, points: FloatArray) -> FloatArray:
+    def __call__(self, points: Float64Array) -> Float64Array:
         """Residual at points of shape (n, 2), moving px -> (n, 2), fixed px."""
         result = np.zeros_like(points)
         if self._tree is None:
@@ -141,6 +138,6 @@ class ResidualField:
         return result
 
 
-def _spans_plane(positions: FloatArray) -> bool:
+def _spans_plane(positions: Float64Array) -> bool:
     spread = np.linalg.svd(positions - positions.mean(axis=0), compute_uv=False)
     return len(positions) >= 4 and bool(spread[-1] > 1e-3 * spread[0])

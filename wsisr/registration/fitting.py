@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from wsisr.arrays import BoolArray, Float64Array
 
 TUKEY = 4.685
 """Cut-off in robust standard deviations: 95 % efficiency on Gaussian data."""
@@ -36,14 +34,14 @@ class Line:
     offset: float
     slope: float
     error: float
-    residuals: FloatArray
+    residuals: Float64Array
     used: BoolArray
 
     def at(self, position: float) -> float:
         return self.offset + self.slope * position
 
 
-def robust_line(positions: FloatArray, values: FloatArray, min_change: float = 0.0) -> Line:
+def robust_line(positions: Float64Array, values: Float64Array, min_change: float = 0.0) -> Line:
     """Fit a line by reweighted least squares with Tukey's weights.
 
     Starts from the median of pairwise slopes (Theil and Sen), so that up to 29 % outliers do
@@ -67,8 +65,8 @@ def robust_line(positions: FloatArray, values: FloatArray, min_change: float = 0
 
 
 def _fit(
-    positions: FloatArray, values: FloatArray, with_slope: bool
-) -> tuple[float, float, float, float, FloatArray]:
+    positions: Float64Array, values: Float64Array, with_slope: bool
+) -> tuple[float, float, float, float, Float64Array]:
     """Offset, slope, error of the middle, error of the slope, weights."""
     slope = _theil_sen(positions, values) if with_slope else 0.0
     offset = float(np.median(values - slope * positions))
@@ -92,7 +90,7 @@ def _fit(
     return offset, slope, float(scale / np.sqrt(weights.sum())), float(slope_error), weights
 
 
-def _theil_sen(positions: FloatArray, values: FloatArray) -> float:
+def _theil_sen(positions: Float64Array, values: Float64Array) -> float:
     first, second = np.triu_indices(len(positions), 1)
     run = positions[second] - positions[first]
     usable = run != 0

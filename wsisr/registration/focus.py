@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from scipy import fft
 
+from wsisr.arrays import Float32Array
 from wsisr.registration import correlation as corr
-from wsisr.registration.correlation import FloatImage
 
 FINE = (0.20, 0.30)
 COARSE = (0.03, 0.10)
@@ -22,7 +22,7 @@ OUT_OF_FOCUS = 0.5
 cycle per pixel keeps half its contrast, which is what a further blur of 0.75 px does to it."""
 
 
-def relative_focus(lr: FloatImage, reference: FloatImage) -> float:
+def relative_focus(lr: Float32Array, reference: Float32Array) -> float:
     """Transfer of `lr` against an aligned reference: fine band over coarse band.
 
     Parameters
@@ -48,7 +48,7 @@ def relative_focus(lr: FloatImage, reference: FloatImage) -> float:
     return transfer[0] / transfer[1] if transfer[1] > 0 else 0.0
 
 
-def own_focus(image: FloatImage) -> float:
+def own_focus(image: Float32Array) -> float:
     """Amplitude of fine over coarse detail of one image; compare places of one scan only."""
     amplitude = []
     for sigmas in OWN_SIGMAS_PX:

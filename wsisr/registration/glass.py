@@ -1,8 +1,8 @@
 """Whether two scans show one glass: what their nodes say, once they have been matched in detail."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.registration.certificate import TWO_SCANS
 from wsisr.registration.nodes import TISSUE, Nodes
 
@@ -42,7 +42,7 @@ def why_not_one_glass(nodes: Nodes) -> str:
     return ""
 
 
-def why_not_one_piece(piece: NDArray[np.int64]) -> str:
+def why_not_one_piece(piece: Int64Array) -> str:
     """Why places that match in detail give no map between them; empty if some do.
 
     Parameters

@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import RegistrationError
 from wsisr.files import replace_file
 from wsisr.registration import affine as aff
 from wsisr.slides.protocol import Slide, SlideInfo
 from wsisr.tables import csv_lines
 
-FloatArray = NDArray[np.float64]
 Points = dict[str, tuple[float, float]]
 
 OURS = ("moving_x", "moving_y", "fixed_x", "fixed_y")
@@ -51,8 +50,8 @@ class Landmarks:
         Landmarks of one image that the other lacks.
     """
 
-    moving: FloatArray
-    fixed: FloatArray
+    moving: Float64Array
+    fixed: Float64Array
     unpaired: int
 
 
@@ -114,7 +113,7 @@ def read_landmarks(paths: Sequence[Path], moving: SlideInfo, fixed: SlideInfo) -
     return found
 
 
-def target_error(landmarks: Landmarks, places: FloatArray, fixed: SlideInfo) -> TargetError:
+def target_error(landmarks: Landmarks, places: Float64Array, fixed: SlideInfo) -> TargetError:
     """Error of mapped moving landmarks, shape (n, 2), fixed level-0 px."""
     assert fixed.mpp is not None
     off = np.linalg.norm(places - landmarks.fixed, axis=1)
@@ -137,7 +136,7 @@ def target_error(landmarks: Landmarks, places: FloatArray, fixed: SlideInfo) -> 
 
 def landmark_report(
     landmarks: Landmarks,
-    place: Callable[[FloatArray], FloatArray],
+    place: Callable[[Float64Array], Float64Array],
     moving: Slide,
     fixed: Slide,
     others: Mapping[str, Path] | None = None,
@@ -185,7 +184,7 @@ def report_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def write_points(path: Path, points: FloatArray) -> None:
+def write_points(path: Path, points: Float64Array) -> None:
     """Points (level-0 px, pixel edges) in ANHIR's format, which every tool reads."""
     rows = ([i, *(float(v) - 0.5 for v in point)] for i, point in enumerate(points))
     replace_file(path, csv_lines([["", "X", "Y"], *rows], ".4f"))

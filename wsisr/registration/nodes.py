@@ -5,8 +5,8 @@ from math import ceil, floor
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float32Array, Float64Array, Int64Array, UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.geometry import Box
 from wsisr.progress import ProgressEvent, Reporter
@@ -17,9 +17,6 @@ from wsisr.registration.focus import own_focus, relative_focus
 from wsisr.registration.orientation import D4, nearest_orientation
 from wsisr.registration.parts import MIDDLE, part_shifts
 from wsisr.slides.protocol import Slide
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 NODE_PX = 160
 """Side of a node's patch, moving px."""
@@ -80,17 +77,17 @@ class Nodes:
         Of the moving scan, and of the fixed one.
     """
 
-    positions: FloatArray
-    places: FloatArray
-    ncc_band: FloatArray
-    errors: FloatArray
-    focus: FloatArray
-    texture: FloatArray
+    positions: Float64Array
+    places: Float64Array
+    ncc_band: Float64Array
+    errors: Float64Array
+    focus: Float64Array
+    texture: Float64Array
 
     def __len__(self) -> int:
         return len(self.positions)
 
-    def which(self, chosen: NDArray[np.bool_]) -> "Nodes":
+    def which(self, chosen: BoolArray) -> "Nodes":
         """Those of a mask of shape (n,)."""
         return Nodes(**{name: values[chosen] for name, values in vars(self).items()})
 
@@ -125,11 +122,11 @@ def stated_scale(moving: Slide, fixed: Slide) -> float:
 def node_grid(
     moving: Slide,
     fixed: Slide,
-    matrix: FloatArray,
-    overview: NDArray[np.uint8],
+    matrix: Float64Array,
+    overview: UInt8Array,
     factor: float,
     spacing_um: float,
-) -> tuple[float, IntArray]:
+) -> tuple[float, Int64Array]:
     """Spacing (moving px) and top-left corners of patches with structure on a regular grid.
 
     Only where the fixed scan reaches, as the rough map (moving px -> fixed px) has it: scanners
@@ -161,7 +158,7 @@ def node_grid(
         spacing *= (len(textured) / MAX_NODES) ** 0.5 * 1.02
 
 
-def _shared_area(matrix: FloatArray, moving: tuple[int, int], fixed: tuple[int, int]) -> float:
+def _shared_area(matrix: Float64Array, moving: tuple[int, int], fixed: tuple[int, int]) -> float:
     """Area of the moving scan that the fixed one holds too, moving px^2."""
     mine = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     theirs = aff.apply(aff.invert(matrix), mine * fixed)
@@ -171,21 +168,21 @@ def _shared_area(matrix: FloatArray, moving: tuple[int, int], fixed: tuple[int, 
     return float(area)
 
 
-def _mean_over(image: NDArray[np.float32], corner: IntArray, factor: float) -> float:
+def _mean_over(image: Float32Array, corner: Int64Array, factor: float) -> float:
     left, top = (floor(value / factor) for value in corner)
     side = max(1, ceil(NODE_PX / factor))
     cut = image[top : top + side, left : left + side]
     return float(cut.mean()) if cut.size else 0.0
 
 
-def corners_of(x: float, y: float, width: float, height: float) -> FloatArray:
+def corners_of(x: float, y: float, width: float, height: float) -> Float64Array:
     """Corners of a rectangle, shape (4, 2)."""
     return np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], float)
 
 
 def oriented_region(
-    local: FloatArray,
-    corners: FloatArray,
+    local: Float64Array,
+    corners: Float64Array,
     x: int,
     y: int,
     bounds: tuple[int, int] | None = None,
@@ -210,7 +207,7 @@ def oriented_region(
 
 
 def measure_nodes(
-    moving: Slide, fixed: Slide, matrix: FloatArray, corners: IntArray, report: Reporter
+    moving: Slide, fixed: Slide, matrix: Float64Array, corners: Int64Array, report: Reporter
 ) -> Nodes:
     """Match the patches whose top-left corners are given, shape (n, 2), moving px; those without
     texture are left out."""
@@ -234,7 +231,7 @@ def measure_nodes(
 
 
 def measure_node(
-    moving: Slide, fixed: Slide, matrix: FloatArray, x: int, y: int
+    moving: Slide, fixed: Slide, matrix: Float64Array, x: int, y: int
 ) -> NodeMatch | None:
     """Match the patch whose top-left corner is given (moving px); None without texture."""
     lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
@@ -265,7 +262,7 @@ def measure_node(
     )
 
 
-def _standard_error(shifts: FloatArray) -> float:
+def _standard_error(shifts: Float64Array) -> float:
     """Of the mean of the quarters' shifts; without two of them that say something, unknown."""
     known = shifts[np.isfinite(shifts).all(axis=1)]
     if len(known) < 2:

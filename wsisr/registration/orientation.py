@@ -1,11 +1,10 @@
 """The eight flips and quarter turns of a rectangle: lossless, so they are never resampling."""
 
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Float64Array
 from wsisr.registration.certificate import Affine
 
 
@@ -33,7 +32,7 @@ class D4(IntEnum):
         """Counter-clockwise quarter turns."""
         return int(self) % 4
 
-    def apply(self, image: NDArray[Any]) -> NDArray[Any]:
+    def apply(self, image: AnyArray) -> AnyArray:
         """The image after the operation (a view), shape (h, w, ...) or (w, h, ...)."""
         if self.flips:
             image = image[:, ::-1]
@@ -56,7 +55,7 @@ class D4(IntEnum):
         return ((a, b, tx), (c, d, ty))
 
 
-def nearest_orientation(linear: NDArray[np.float64]) -> D4:
+def nearest_orientation(linear: Float64Array) -> D4:
     """The flip and quarter turn closest to the 2x2 linear part of a map.
 
     The operation brings an image of the map's source into the orientation of its target, up

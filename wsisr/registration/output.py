@@ -6,14 +6,12 @@ The LR is never resampled: it is what a network will see, with its noise and ali
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import affine as aff
 from wsisr.registration.certificate import PairCertificate
-
-UInt8Array = NDArray[np.uint8]
 
 CROP_LIMIT_PX = 0.5
 """Largest displacement anywhere in a patch that a whole-pixel crop may leave, HR px."""

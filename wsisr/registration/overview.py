@@ -10,17 +10,14 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.orientation import D4
-from wsisr.slides.protocol import UInt8Array
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-_Features = tuple[FloatArray, NDArray[np.float32]]
+_Features = tuple[Float64Array, Float32Array]
 
 MAX_SIDE_PX = 2400
 """Longest side of an overview that is looked at in one piece."""
@@ -57,7 +54,7 @@ class OverviewMatch:
         Whether only the second, tolerant attempt succeeded: other sections, stains or bends.
     """
 
-    matrix: FloatArray
+    matrix: Float64Array
     mirrored: bool
     inliers: int
     matches: int
@@ -147,7 +144,9 @@ def _tile_features(image: UInt8Array, effort: _Effort) -> _Features:
     return points, np.sqrt(normal).astype(np.float32)
 
 
-def _match(moving: _Features, fixed: _Features, effort: _Effort) -> tuple[FloatArray, FloatArray]:
+def _match(
+    moving: _Features, fixed: _Features, effort: _Effort
+) -> tuple[Float64Array, Float64Array]:
     """Pairs of points that pass the ratio test.
 
     Descriptors have unit length, so that all distances are one matrix product: several times
@@ -171,8 +170,8 @@ def _match(moving: _Features, fixed: _Features, effort: _Effort) -> tuple[FloatA
 
 
 def _estimate(
-    source: FloatArray, target: FloatArray, seed: int, effort: _Effort
-) -> tuple[FloatArray | None, BoolArray]:
+    source: Float64Array, target: Float64Array, seed: int, effort: _Effort
+) -> tuple[Float64Array | None, BoolArray]:
     """Affine map by random sampling, then least squares on its inliers.
 
     Where few matches are right, two of them at a time (a similarity) are drawn with far better
@@ -215,7 +214,7 @@ def _estimate(
     return fitted, inlier
 
 
-def _plausible(matrix: FloatArray, mirrored: bool, stretch_error: float) -> bool:
+def _plausible(matrix: Float64Array, mirrored: bool, stretch_error: float) -> bool:
     """Whether a map is a turn with at most a little stretch: both overviews have one scale."""
     stretch = np.linalg.svd(matrix[:, :2], compute_uv=False)
     upright = bool(np.linalg.det(matrix[:, :2]) > 0)
@@ -283,7 +282,7 @@ def _decide(
     return replace(first, other_inliers=second.inliers)
 
 
-def _agreement(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> float:
+def _agreement(moving: UInt8Array, fixed: UInt8Array, matrix: Float64Array) -> float:
     """Correlation of detail between the moving overview and the fixed one seen through a map.
 
     What the map sends outside the fixed overview counts as not found.
@@ -332,12 +331,12 @@ def _refine_by_intensity(
     return replace(match, matrix=matrix)
 
 
-def _shrunk(image: UInt8Array, shrink: int) -> NDArray[np.float32]:
+def _shrunk(image: UInt8Array, shrink: int) -> Float32Array:
     """Reduced, blurred grey overview."""
     height, width = (size // shrink for size in image.shape[:2])
     grey = cv2.cvtColor(image[: height * shrink, : width * shrink], cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return cast(NDArray[np.float32], cv2.GaussianBlur(small, (0, 0), 2.0))
+    return cast(Float32Array, cv2.GaussianBlur(small, (0, 0), 2.0))
 
 
 def _hypothesis(

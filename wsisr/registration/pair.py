@@ -7,8 +7,8 @@ an error. The LR itself is never resampled.
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
@@ -25,13 +25,10 @@ from wsisr.registration.certificate import (
 )
 from wsisr.registration.colour import in_colours_of
 from wsisr.registration.confidence import UNKNOWN_PX, UNSEEN_PX, error_bound
-from wsisr.registration.correlation import FloatImage
 from wsisr.registration.orientation import D4
 from wsisr.registration.parts import MIDDLE, leverage, one_sided, part_shifts, spread_of
 from wsisr.registration.steps import largest_step
 from wsisr.registration.translation import coarse_offset, integer_ncc_offset, refine_translation
-
-UInt8Array = NDArray[np.uint8]
 
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
@@ -151,7 +148,7 @@ def _check(
 
 
 def _blank(
-    lr: FloatImage, hr: FloatImage, scale: float, method: str, texture: float, reason: str
+    lr: Float32Array, hr: Float32Array, scale: float, method: str, texture: float, reason: str
 ) -> PairCertificate:
     """The certificate of a pair without a match: the middle of the search range."""
     x, y = (max(0, int(hr.shape[i] - scale * lr.shape[i]) // 2) for i in (1, 0))
@@ -208,8 +205,8 @@ def find_orientation(
 
 
 def _translation(
-    lr: FloatImage,
-    hr: FloatImage,
+    lr: Float32Array,
+    hr: Float32Array,
     hr_rgb: UInt8Array | None,
     scale: int,
     method: Method,
@@ -277,14 +274,14 @@ def _judge(band: float, spread: float, outside: float, gate: Gate) -> tuple[Verd
     return Verdict.ACCEPT, ""
 
 
-def _error(reason: str, spread: float, lr: FloatImage, off_centre: float = 0.0) -> float:
+def _error(reason: str, spread: float, lr: Float32Array, off_centre: float = 0.0) -> float:
     found = reason in ("", Reason.SPREAD, Reason.SEAM)
     return error_bound(spread, min(lr.shape), off_centre) if found else UNKNOWN_PX
 
 
 def _affine(
-    lr: FloatImage,
-    hr: FloatImage,
+    lr: Float32Array,
+    hr: Float32Array,
     hr_rgb: UInt8Array | None,
     scale: float,
     texture: float,

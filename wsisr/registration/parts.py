@@ -1,10 +1,9 @@
 """What the parts of a patch say by themselves: how far they disagree, and which are bare glass."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, Float64Array
 from wsisr.registration import correlation as corr
-from wsisr.registration.correlation import FloatImage
 
 MIN_PART_PX = 48
 """Smallest side of a part of a patch whose own shift says something; parts may overlap."""
@@ -15,8 +14,8 @@ MIDDLE = 4
 
 
 def part_shifts(
-    lr: FloatImage, reduced: FloatImage, scale: float, middle_share: int
-) -> NDArray[np.float64]:
+    lr: Float32Array, reduced: Float32Array, scale: float, middle_share: int
+) -> Float64Array:
     """Shift that each part of a patch asks for against its aligned HR, HR px.
 
     Parameters
@@ -47,7 +46,7 @@ def part_shifts(
     return scale * shifts
 
 
-def spread_of(shifts: NDArray[np.float64]) -> float:
+def spread_of(shifts: Float64Array) -> float:
     """Range of the shifts that are known, px; of one, its distance from the whole patch's 0."""
     known = shifts[np.isfinite(shifts).all(axis=1)]
     if len(known) < 2:
@@ -55,13 +54,13 @@ def spread_of(shifts: NDArray[np.float64]) -> float:
     return float(np.max(np.ptp(known, axis=0)))
 
 
-def one_sided(shifts: NDArray[np.float64]) -> bool:
+def one_sided(shifts: Float64Array) -> bool:
     """Whether no two opposite quarters have texture: the patch is seen from one side alone."""
     seen = np.isfinite(shifts[:MIDDLE, 0])
     return not ((seen[0] and seen[3]) or (seen[1] and seen[2]))
 
 
-def leverage(lr: FloatImage) -> float:
+def leverage(lr: Float32Array) -> float:
     """How far the middle of a patch lies from where its structure is, in standard deviations of
     that structure: 0 where it is all over the patch, above 1 where the patch is seen from a side.
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.geometry import PatchGeometry
 from wsisr.registration.certificate import PairCertificate, Reason, translation_affine
 from wsisr.registration.pair import register_pair
 from wsisr.slides import Slide, read_layer, read_layer_validity
-from wsisr.slides.protocol import UInt8Array
 
 WIDER = 3
 """Times the margin of the search region, for the second look."""

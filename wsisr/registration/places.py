@@ -1,13 +1,11 @@
 """Textured places of a slide, spread over all of it."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import correlation as corr
 from wsisr.slides.protocol import Level, Slide
-
-IntArray = NDArray[np.int64]
 
 OVERVIEW_MAX_PX = 4_000_000
 CELLS = 8
@@ -24,8 +22,8 @@ def exact_factor(level: Level) -> int:
 
 
 def textured_places(
-    slide: Slide, level: Level, patch_px: int, wanted: int, seed: int, places: IntArray | None
-) -> IntArray:
+    slide: Slide, level: Level, patch_px: int, wanted: int, seed: int, places: Int64Array | None
+) -> Int64Array:
     """Top-left corners of patches of a level worth measuring, level px.
 
     Parameters
@@ -59,7 +57,7 @@ def textured_places(
     return _spread_out(candidates[good], texture[good], level, wanted, rng)
 
 
-def _limits(level: Level, patch_px: int) -> IntArray:
+def _limits(level: Level, patch_px: int) -> Int64Array:
     return np.array([level.width_px - patch_px, level.height_px - patch_px], np.int64)
 
 
@@ -69,8 +67,8 @@ def _candidates(
     patch_px: int,
     wanted: int,
     rng: np.random.Generator,
-    places: IntArray | None,
-) -> IntArray:
+    places: Int64Array | None,
+) -> Int64Array:
     limits = _limits(level, patch_px)
     if places is not None:
         corners = np.asarray(places) // exact_factor(level) - patch_px // 2
@@ -90,7 +88,7 @@ def _from_overview(
     patch_px: int,
     wanted: int,
     rng: np.random.Generator,
-) -> IntArray:
+) -> Int64Array:
     """Corners around the points of the coarsest level with most local contrast."""
     image = corr.grey(slide.read_level(overview.index, 0, 0, overview.width_px, overview.height_px))
     ratio = exact_factor(overview) / exact_factor(level)
@@ -107,12 +105,12 @@ def _from_overview(
 
 
 def _spread_out(
-    corners: IntArray,
-    texture: NDArray[np.float64],
+    corners: Int64Array,
+    texture: Float64Array,
     level: Level,
     wanted: int,
     rng: np.random.Generator,
-) -> IntArray:
+) -> Int64Array:
     """Round after round, the best place left of each cell; cells in random order, so that a
     small number of places still covers the whole slide."""
     cells: dict[tuple[int, int], list[int]] = {}

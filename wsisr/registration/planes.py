@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import correlation as corr
 from wsisr.registration.certificate import PairCertificate
 from wsisr.registration.focus import own_focus
 from wsisr.registration.pair import register_pair
-
-UInt8Array = NDArray[np.uint8]
 
 MARGIN_PX = 16
 """Cut off a plane on every side, so that it can be looked for in the other: the search range."""

@@ -3,16 +3,16 @@
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.progress import ProgressEvent, Reporter
 from wsisr.registration.overview import MAX_SIDE_PX, OverviewMatch, register_overviews
 from wsisr.registration.uniqueness import why_not_unique
-from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 from wsisr.slides.resample import read_resampled
-
-FloatArray = NDArray[np.float64]
 
 MIN_SIDE_PX = 800
 """Longest side that small scans get, where their pixels allow it."""
@@ -28,7 +28,7 @@ BLOCK_PX = 512
 
 def rough_map(
     moving: Slide, fixed: Slide, seed: int, report: Reporter
-) -> tuple[OverviewMatch, FloatArray, NDArray[np.uint8], float, str]:
+) -> tuple[OverviewMatch, Float64Array, UInt8Array, float, str]:
     """Place of one scan in another as their overviews have it.
 
     Returns

@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from wsisr.arrays import Float64Array, Int64Array
 from wsisr.geometry import Box
 from wsisr.progress import Reporter, silent
 from wsisr.registration import affine as aff
@@ -42,9 +42,6 @@ from wsisr.registration.overview import OverviewMatch
 from wsisr.registration.rough import rough_map
 from wsisr.registration.seams import locate_seams
 from wsisr.slides.protocol import Slide
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 NEAREST = 4
 """Nodes that say how sharp and how certain a place is."""
@@ -129,12 +126,12 @@ class ScanRegistration:
     scale: float
     stated_scale: float
     rotation_deg: float
-    positions: FloatArray
-    residuals: FloatArray
-    ncc_band: FloatArray
-    errors: FloatArray
-    focus: FloatArray
-    piece: IntArray
+    positions: Float64Array
+    residuals: Float64Array
+    ncc_band: Float64Array
+    errors: Float64Array
+    focus: Float64Array
+    piece: Int64Array
     spacing_px: float
     seams: tuple[Seam, ...]
     field_rms_px: float
@@ -148,7 +145,7 @@ class ScanRegistration:
         """Smooth residual of the map, moving px -> fixed px."""
         return ResidualField(self.positions, self.residuals, self.piece, self.spacing_px)
 
-    def place(self, points: FloatArray) -> FloatArray:
+    def place(self, points: Float64Array) -> Float64Array:
         """Fixed level-0 places of moving level-0 points, both (n, 2)."""
         return aff.apply(aff.to_matrix(self.matrix), points) + self.field(points)
 
@@ -198,13 +195,13 @@ class ScanRegistration:
     def _used(self) -> cKDTree:
         return cKDTree(self.positions[self.piece >= 0])
 
-    def _near(self, points: FloatArray) -> IntArray:
+    def _near(self, points: Float64Array) -> Int64Array:
         """The used nodes nearest to each point, shape (n, at most `NEAREST`)."""
         count = min(NEAREST, int(np.sum(self.piece >= 0)))
         _, found = self._used.query(points, k=[*range(1, count + 1)])
         return np.flatnonzero(self.piece >= 0)[found]
 
-    def focus_share(self, points: FloatArray) -> FloatArray:
+    def focus_share(self, points: Float64Array) -> Float64Array:
         """Sharpness around points over the median of the scan, shape (n, 2): moving, fixed.
 
         The moving scan is compared with the fixed one, the fixed one with itself.
@@ -215,7 +212,7 @@ class ScanRegistration:
         middle = np.median(logs[self.piece >= 0], axis=0)
         return np.exp(logs[self._near(points)].mean(axis=1) - middle)
 
-    def uncertainty(self, points: FloatArray) -> FloatArray:
+    def uncertainty(self, points: Float64Array) -> Float64Array:
         """Standard error of `place` at points, shape (n,), fixed px.
 
         What the nodes around say of their own error, and how far they lie off the field.
@@ -362,11 +359,11 @@ def register_scans(
 
 def _finish(
     *,
-    matrix: FloatArray,
+    matrix: Float64Array,
     stated_scale: float,
     nodes: Nodes,
-    residuals: FloatArray,
-    piece: IntArray,
+    residuals: Float64Array,
+    piece: Int64Array,
     spacing_px: float,
     seams: tuple[Seam, ...],
     reason: str,
@@ -401,5 +398,5 @@ def _finish(
     )
 
 
-def _rms(values: FloatArray) -> float:
+def _rms(values: Float64Array) -> float:
     return float(np.sqrt(np.mean(np.sum(values**2, axis=-1)))) if len(values) else 0.0

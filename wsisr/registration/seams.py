@@ -5,9 +5,9 @@ by strip, which tells a step from drift and says where it is.
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from wsisr.arrays import Float64Array
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.field import Seam
@@ -22,8 +22,6 @@ from wsisr.registration.steps import (
 )
 from wsisr.slides.protocol import Slide
 
-FloatArray = NDArray[np.float64]
-
 ACROSS_PX = 128
 """Width of the region between two nodes in which a seam is looked for, moving px."""
 MAX_SEARCHES = 240
@@ -33,10 +31,10 @@ MAX_SEARCHES = 240
 def locate_seams(
     moving: Slide,
     fixed: Slide,
-    matrix: FloatArray,
-    positions: FloatArray,
-    residuals: FloatArray,
-    errors: FloatArray,
+    matrix: Float64Array,
+    positions: Float64Array,
+    residuals: Float64Array,
+    errors: Float64Array,
     spacing_px: float,
 ) -> tuple[Seam, ...]:
     """Seams between neighbouring nodes whose residuals differ, each narrowed to a strip.
@@ -79,9 +77,9 @@ def locate_seams(
 def _between(
     moving: Slide,
     fixed: Slide,
-    matrix: FloatArray,
-    ends: FloatArray,
-    residual: FloatArray,
+    matrix: Float64Array,
+    ends: Float64Array,
+    residual: Float64Array,
     spacing_px: float,
 ) -> Seam | None:
     """The seam between two nodes, at `ends` (2, 2) moving px, or None where it is drift."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.charts import histogram_of
 from wsisr.drawing.fields import residual_field
 from wsisr.drawing.overlays import checkerboard, red_cyan
@@ -25,8 +25,6 @@ from wsisr.registration.rough import overview_um_per_px, read_overview
 from wsisr.registration.scans import ScanRegistration
 from wsisr.slides.opening import read_whole
 from wsisr.slides.protocol import Slide
-
-UInt8Array = NDArray[np.uint8]
 
 SAMPLE_PX = 256
 """Side of the sample patches of two scans, moving px (less on small scans)."""

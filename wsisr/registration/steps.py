@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, Float64Array
 from wsisr.registration import correlation as corr
-from wsisr.registration.correlation import FloatImage
-
-FloatArray = NDArray[np.float64]
 
 STRIP_PX = 32
 """Width of a strip, LR px."""
@@ -58,8 +55,8 @@ class Step:
 
 
 def profile(
-    lr: FloatImage, sampled: FloatImage, axis: int, scale: float
-) -> tuple[FloatArray, FloatArray]:
+    lr: Float32Array, sampled: Float32Array, axis: int, scale: float
+) -> tuple[Float64Array, Float64Array]:
     """Shift of strips across one axis.
 
     Parameters
@@ -95,7 +92,7 @@ def profile(
     return np.asarray(places, float), scale * np.asarray(shifts, float).reshape(-1, 2)
 
 
-def find_step(places: FloatArray, shifts: FloatArray, axis: int) -> Step | None:
+def find_step(places: Float64Array, shifts: Float64Array, axis: int) -> Step | None:
     """The step that explains most of a profile beyond a smooth line; None for short ones."""
     count = len(places)
     if count < MIN_STRIPS:
@@ -103,7 +100,7 @@ def find_step(places: FloatArray, shifts: FloatArray, axis: int) -> Step | None:
     middle = (places - places.mean()) / max(float(np.ptp(places)), 1.0)
     # Drift and distortion bend a long profile, which a step could take for its own.
     smooth = [middle**power for power in range(3 if count >= LONG else 2)]
-    best: tuple[float, int, FloatArray, float] | None = None
+    best: tuple[float, int, Float64Array, float] | None = None
     for after in range(1, count):
         design = np.column_stack([*smooth, np.arange(count) >= after])
         solution, *_ = np.linalg.lstsq(design, shifts, rcond=None)
@@ -123,7 +120,7 @@ def find_step(places: FloatArray, shifts: FloatArray, axis: int) -> Step | None:
     )
 
 
-def largest_step(lr: FloatImage, sampled: FloatImage, scale: float) -> Step | None:
+def largest_step(lr: Float32Array, sampled: Float32Array, scale: float) -> Step | None:
     """The larger of the significant steps along x and y of a patch, or None."""
     steps = [find_step(*profile(lr, sampled, axis, scale), axis) for axis in (0, 1)]
     found = [step for step in steps if step is not None and step.significant]

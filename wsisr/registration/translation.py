@@ -3,11 +3,11 @@
 import cv2
 import numpy as np
 
+from wsisr.arrays import Float32Array
 from wsisr.registration import correlation as corr
-from wsisr.registration.correlation import FloatImage
 
 
-def coarse_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int]:
+def coarse_offset(lr: Float32Array, hr: Float32Array, scale: int) -> tuple[int, int]:
     """Whole-LR-pixel place of the LR patch in the region, HR px (x, y)."""
     height, width = lr.shape
     range_x, range_y = hr.shape[1] - scale * width, hr.shape[0] - scale * height
@@ -20,7 +20,7 @@ def coarse_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int]
     return phase_x + scale * int(column), phase_y + scale * int(row)
 
 
-def integer_ncc_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int, int, float]:
+def integer_ncc_offset(lr: Float32Array, hr: Float32Array, scale: int) -> tuple[int, int, float]:
     """Argmax of the paper's normalised cross-correlation and its value: x, y (HR px), NCC.
 
     Whole grey levels on both sides and OpenCV's bicubic enlargement, as a straightforward
@@ -35,7 +35,7 @@ def integer_ncc_offset(lr: FloatImage, hr: FloatImage, scale: int) -> tuple[int,
 
 
 def refine_translation(
-    lr: FloatImage, hr: FloatImage, scale: int, x: float, y: float, iterations: int = 3
+    lr: Float32Array, hr: Float32Array, scale: int, x: float, y: float, iterations: int = 3
 ) -> tuple[float, float]:
     """Sub-pixel place of the LR patch near a first guess, HR px.
 

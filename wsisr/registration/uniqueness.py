@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from wsisr.arrays import BoolArray, Float32Array, Float64Array, UInt8Array
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
-from wsisr.registration.correlation import FloatImage
-from wsisr.slides.protocol import UInt8Array
-
-FloatArray = NDArray[np.float64]
 
 MAX_SIDE_PX = 800
 """Longest side at which the two are compared."""
@@ -51,7 +48,7 @@ class OtherPlace:
         return self.share >= AS_GOOD
 
 
-def other_place(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> OtherPlace:
+def other_place(moving: UInt8Array, fixed: UInt8Array, matrix: Float64Array) -> OtherPlace:
     """Best place of the moving overview in the fixed one beside that of a map.
 
     Parameters
@@ -69,7 +66,7 @@ def other_place(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> Ot
     shrink = max(1.0, max(height, width) / MAX_SIDE_PX)
     size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
     scale = np.array([width / size[0], height / size[1]])
-    small = cast(FloatImage, cv2.resize(corr.grey(moving), size, interpolation=cv2.INTER_AREA))
+    small = cast(Float32Array, cv2.resize(corr.grey(moving), size, interpolation=cv2.INTER_AREA))
     to_fixed = np.column_stack([matrix[:, :2] * scale, matrix[:, 2]])
     seen = aff.sample_through(corr.grey(fixed), to_fixed, *size)
     columns, rows = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
@@ -92,7 +89,7 @@ def other_place(moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray) -> Ot
 
 
 def why_not_unique(
-    moving: UInt8Array, fixed: UInt8Array, matrix: FloatArray, um_per_px: float
+    moving: UInt8Array, fixed: UInt8Array, matrix: Float64Array, um_per_px: float
 ) -> str:
     """In a sentence, that another place fits as well; empty where none does."""
     other = other_place(moving, fixed, matrix)
@@ -105,16 +102,16 @@ def why_not_unique(
     )
 
 
-def _shifts(count: int) -> FloatArray:
+def _shifts(count: int) -> Float64Array:
     return fft.fftfreq(count, 1 / count)
 
 
 def _overlap_ncc(
-    a: NDArray[np.float32],
-    a_known: NDArray[np.bool_],
-    b: NDArray[np.float32],
-    b_known: NDArray[np.bool_],
-) -> FloatArray:
+    a: Float32Array,
+    a_known: BoolArray,
+    b: Float32Array,
+    b_known: BoolArray,
+) -> Float64Array:
     """Correlation of ``a(x + s)`` and ``b(x)`` where both are known, of every shift `s` (wrapped
     as FFTs have it); -1 where too little is compared."""
     shape = [fft.next_fast_len(2 * side, real=True) for side in a.shape]
@@ -122,7 +119,7 @@ def _overlap_ncc(
     def spectrum(image: NDArray[np.generic]) -> NDArray[np.complex64]:
         return cast(NDArray[np.complex64], fft.rfft2(image.astype(np.float32), shape))
 
-    def together(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> FloatArray:
+    def together(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> Float64Array:
         return fft.irfft2(first * np.conj(second), shape).astype(np.float64)
 
     masks = spectrum(a_known), spectrum(b_known)

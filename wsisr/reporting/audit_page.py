@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array
 from wsisr.drawing.charts import Chart, ChartSeries, chart
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.errors import ConfigError
@@ -97,7 +97,7 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
     return page
 
 
-def _map(name: str, values: NDArray[np.float32], threshold: float) -> dict[str, Any]:
+def _map(name: str, values: Float32Array, threshold: float) -> dict[str, Any]:
     """A map as a picture with its scale."""
     title, unit = _MAPS[name]
     known = np.nan_to_num(values.astype(np.float64))

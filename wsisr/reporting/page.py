@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray
 from wsisr.drawing.encoding import encode
 from wsisr.drawing.style import DARK, FONT, LIGHT
 from wsisr.drawing.vector import Chart
@@ -28,7 +28,7 @@ from wsisr.files import staged_files
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-ImageLike = bytes | Path | NDArray[Any]
+ImageLike = bytes | Path | AnyArray
 NARROW_PX = 380
 """Width of the layout that narrow screens get of a wide chart."""
 WIDE_PX = 480

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
 from wsisr.drawing.charts import ChartSeries, chart, histogram_of
 from wsisr.drawing.fields import residual_field
 from wsisr.drawing.vector import Chart, save_charts
@@ -17,7 +17,6 @@ from wsisr.reporting.page import template
 from wsisr.reporting.store_facts import StoreFacts, level_shift_px
 from wsisr.reporting.store_pairs import PairView, choose_extremes, choose_refused, read_pair
 
-FloatArray = NDArray[np.float64]
 REFUSED_PAIRS = 3
 CHART_PX = (460, 300)
 MAPS = 24
@@ -73,7 +72,7 @@ class Alignment:
                     save_picture(folder / f"pair-{name}-{kind}.png", picture)
 
     @cached_property
-    def residuals(self) -> dict[str, FloatArray]:
+    def residuals(self) -> dict[str, Float64Array]:
         """Measured residuals of kept pairs by LR array, shape (n, 2), HR px; none is empty."""
         kept = {k: v[self.facts.kept] for k, v in self.facts.residuals.items()}
         found = {k: v[np.isfinite(v).all(axis=1)] for k, v in kept.items()}

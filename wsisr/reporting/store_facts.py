@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int64Array, UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store import PairStore, Table, open_pairs, summarise_store
 from wsisr.store.schema import FUNNEL_STEPS, KEPT, layer_column
 from wsisr.store.summarise import StoreSummary
 
-AnyArray = NDArray[Any]
-FloatArray = NDArray[np.float64]
 DEFAULT_MARGIN_PX = 13
 """Search margin of a registration whose manifest states no region, HR px."""
 _CERTIFICATE = ("residual_x", "residual_y", "ncc", "ncc_band", "spread", "sharpness")
@@ -40,13 +38,13 @@ class SlideScene:
         Side of a patch, level-0 px.
     """
 
-    tissue: NDArray[np.uint8]
+    tissue: UInt8Array
     extent_px: tuple[float, float]
-    rows: NDArray[np.int64]
-    origins: FloatArray
+    rows: Int64Array
+    origins: Float64Array
     field_px: float
 
-    def outlines(self, side_px: int = 380) -> list[FloatArray]:
+    def outlines(self, side_px: int = 380) -> list[Float64Array]:
         """Of the tissue, level-0 px, as fine as a drawing of that longer side shows them."""
         import cv2
 
@@ -101,7 +99,7 @@ class StoreFacts:
         return dict(self.store.attributes["manifest"])
 
     @cached_property
-    def kept(self) -> NDArray[np.bool_]:
+    def kept(self) -> BoolArray:
         """Of every stored pair."""
         return np.asarray(self.table[KEPT]).astype(bool)
 
@@ -119,12 +117,12 @@ class StoreFacts:
         }
 
     @cached_property
-    def residuals(self) -> dict[str, FloatArray]:
+    def residuals(self) -> dict[str, Float64Array]:
         """Residual shift of every stored pair by LR array, shape (n, 2), HR px; NaN if unknown.
 
         A store with one certificate per pair gives it under its coarsest array.
         """
-        found: dict[str, FloatArray] = {}
+        found: dict[str, Float64Array] = {}
         for array in self.store.arrays[1:]:
             names = [layer_column(f"residual_{axis}", array) for axis in "xy"]
             if all(name in self.table for name in names):
@@ -168,7 +166,7 @@ class StoreFacts:
             field_px=hr.factor * hr.size_px,
         )
 
-    def column(self, name: str) -> FloatArray | None:
+    def column(self, name: str) -> Float64Array | None:
         """A certificate column as floats, or None where the store has none."""
         return np.asarray(self.table[name], np.float64) if name in self.table else None
 

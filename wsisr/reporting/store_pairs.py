@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.overlays import checkerboard, red_cyan
 from wsisr.reporting.store_facts import StoreFacts
 
-UInt8Array = NDArray[np.uint8]
 VIEW_PX = 384
 """Side of what is shown of a pair, HR px."""
 

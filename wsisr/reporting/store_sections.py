@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 from PIL import Image
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.encoding import png_bytes
 from wsisr.drawing.fields import funnel as funnel_of
@@ -172,7 +172,7 @@ def slides(facts: StoreFacts) -> Markup:
         if str(attributes["patient"]) != slide_id:
             words += f", patient {attributes['patient']}"
         path = facts.folder / "slides" / f"{slide_id}.png"
-        picture: Path | NDArray[np.uint8] | None = path
+        picture: Path | UInt8Array | None = path
         side: int | None = thumbnail_side_px(count)
         if path.is_file():
             drawn = reframed(facts, slide_id, path)
@@ -199,7 +199,7 @@ def thumbnail_side_px(slides: int) -> int:
     return int(np.clip((THUMBNAIL_BYTES / (JPEG_BYTES_PER_PX * slides)) ** 0.5, 96, 720))
 
 
-def slide_map(facts: StoreFacts, slide_id: str, limit: int) -> NDArray[np.uint8] | None:
+def slide_map(facts: StoreFacts, slide_id: str, limit: int) -> UInt8Array | None:
     """A slide's mask with its patches, from the store alone; None where they do not fit."""
     scene = facts.scene(slide_id, limit)
     if scene is None:
@@ -209,7 +209,7 @@ def slide_map(facts: StoreFacts, slide_id: str, limit: int) -> NDArray[np.uint8]
     return patch_overlay(tinted, scene.extent_px[0], scene.origins, kept, scene.field_px)
 
 
-def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> NDArray[np.uint8] | None:
+def reframed(facts: StoreFacts, slide_id: str, picture: Path) -> UInt8Array | None:
     """After `wsisr keep`, the build's picture of a slide with the frames that hold now.
 
     The file is rewritten too, so that who opens it sees what the page shows. None where nothing

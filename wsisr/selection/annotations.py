@@ -9,10 +9,11 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import shapely
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.arrays import BoolArray, Float64Array
 from wsisr.errors import AnnotationError
 from wsisr.files import replace_file
 from wsisr.geometry import Box
@@ -40,7 +41,6 @@ __all__ = [
     "load_label_mask",
 ]
 
-Float64Array = NDArray[np.float64]
 Format = Literal["asap", "imagescope", "geojson", "ncrf", "sectra", "mask"]
 INSIDE_SHARE = 0.99
 """An area of normal tissue lies in another where at least this share of it does: it cuts out of
@@ -127,7 +127,7 @@ class Annotations:
             return float(self._shares(boxes, label)[0])
         return self._shares(np.asarray(box, np.float64).reshape(-1, 4), label)
 
-    def contains(self, points: ArrayLike, label: str) -> NDArray[np.bool_]:
+    def contains(self, points: ArrayLike, label: str) -> BoolArray:
         """Whether level-0 points (n, 2) lie in an area of a label."""
         return self.area(label).contains(points)
 

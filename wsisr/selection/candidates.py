@@ -10,13 +10,15 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsisr.arrays import Int64Array, UInt64Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import PatchGeometry
-from wsisr.selection.hashing import UInt64Array, hash_draws, hash_key, unit_interval
+from wsisr.selection.hashing import (
+    hash_draws,
+    hash_key,
+    unit_interval,
+)
 from wsisr.slides.protocol import SlideInfo
-
-Int64Array = NDArray[np.int64]
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,12 @@ on the glass, in um and mm2, so that they mean the same on every slide.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Int64Array, UInt8Array
 from wsisr.selection.cues import odd_px
-from wsisr.slides.protocol import BoolArray, UInt8Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +95,7 @@ def filter_areas(mask: BoolArray, um_per_px: float, settings: ClamSettings) -> B
     return result
 
 
-def _owners(holes: NDArray[Any], labels: NDArray[Any], count: int) -> NDArray[np.int64]:
+def _owners(holes: AnyArray, labels: AnyArray, count: int) -> Int64Array:
     """The piece above the first pixel of each hole: what a hole is in encloses it from above."""
     owner = np.zeros(count, np.int64)
     flat, first = np.unique(holes, return_index=True)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.drawing.overlays import disagreement
 from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.errors import AnnotationError, ConfigError
@@ -23,7 +24,6 @@ from wsisr.selection.annotations import TUMOR, Annotations, load_annotations
 from wsisr.selection.mask_files import MASK_SUFFIXES, MaskFile, read_mask_file, resize_mask
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import integral_of, integral_share
-from wsisr.slides.protocol import BoolArray, UInt8Array
 
 BOUNDARY_UM = 50.0
 TILE_UM = 64.0

@@ -3,24 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
 from wsisr.selection.cues import (
     SAMPLE,
     STRIP_PX,
     Cues,
-    Float32Array,
     WhitePoint,
     chosen_pieces,
     odd_px,
 )
 from wsisr.selection.otsu import Threshold, Verdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
-from wsisr.slides.protocol import BoolArray, UInt8Array
 
 LIMITS: Mapping[str, tuple[float, float]] = {
     "hue": (5.0, 18.0),
@@ -107,7 +104,7 @@ def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold
     chosen = usable.ravel()[::step]
     hue, chroma = cues.colours(cues.rgb.reshape(-1, 3)[::step][chosen])
     texture, density = (m.ravel()[::step][chosen] for m in (cues.texture, cues.density))
-    sampled: dict[str, NDArray[Any]] = {
+    sampled: dict[str, AnyArray] = {
         "hue": hue,
         "chroma": chroma,
         "texture": texture,
@@ -137,7 +134,7 @@ def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: flo
     result = _grey_stain(cues, thresholds["density"], um_per_px)
     for top in range(0, len(result), STRIP_PX):
         rows = slice(top, top + STRIP_PX)
-        found: dict[str, NDArray[Any]] = {"texture": cues.texture[rows]}
+        found: dict[str, AnyArray] = {"texture": cues.texture[rows]}
         found["hue"], found["chroma"] = cues.colours(cues.rgb[rows])
         hue, chroma, texture = (
             values > thresholds[name].value
@@ -338,7 +335,7 @@ def _local_mean(
     size = (-(-where.shape[1] // coarse), -(-where.shape[0] // coarse))
     window = (side_px, side_px)
 
-    def smooth(picture: Float32Array) -> NDArray[np.float32]:
+    def smooth(picture: Float32Array) -> Float32Array:
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         return np.asarray(cv2.blur(small, window, borderType=cv2.BORDER_CONSTANT), np.float32)
 

@@ -6,16 +6,11 @@ grey stains, texture misses smooth mucus. So three are computed, and two must ag
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from wsisr.slides.protocol import BoolArray, UInt8Array
-
-Float32Array = NDArray[np.float32]
-Int16Array = NDArray[np.int16]
+from wsisr.arrays import AnyArray, BoolArray, Float32Array, Int16Array, Int64Array, UInt8Array
 
 STRIP_PX = 256
 """Rows worked through at a time."""
@@ -137,7 +132,7 @@ def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
     return WhitePoint(rgb=(red, green, blue), noise=noise, found=True)
 
 
-def _noise(luma: NDArray[np.float32], counts: NDArray[np.int64], first: int) -> float:
+def _noise(luma: Float32Array, counts: Int64Array, first: int) -> float:
     """Robust deviation of the glass, from its bright side alone: pale tissue lies on the other.
 
     `counts` are those of the whole grey levels from `first` on, around the mode.
@@ -221,7 +216,7 @@ def odd_px(length_um: float, um_per_px: float) -> int:
     return max(3, 2 * round((length_um / um_per_px - 1) / 2) + 1)
 
 
-def chosen_pieces(labels: NDArray[Any], keep: BoolArray) -> BoolArray:
+def chosen_pieces(labels: AnyArray, keep: BoolArray) -> BoolArray:
     """``keep[labels]`` strip by strip: numpy makes 8 bytes of every label that it looks up."""
     result = np.empty(labels.shape, np.bool_)
     for top in range(0, len(labels), STRIP_PX):

@@ -8,9 +8,9 @@ slides leave the draws of old ones as they were.
 from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-UInt64Array = NDArray[np.uint64]
+from wsisr.arrays import Float64Array, UInt64Array
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -53,6 +53,6 @@ def hash_draws(key: int, *indices: ArrayLike) -> UInt64Array:
     return state
 
 
-def unit_interval(words: UInt64Array) -> NDArray[np.float64]:
+def unit_interval(words: UInt64Array) -> Float64Array:
     """64-bit words -> floats in [0, 1) with 53 random bits."""
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, Int32Array, Int64Array
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.markup import parse_xml
 from wsisr.selection.annotation_formats.shapes import VertexBudget, read_bytes
@@ -44,7 +44,7 @@ class ImageLabels:
         What each object is, where the file says so.
     """
 
-    map: NDArray[np.int32]
+    map: Int32Array
     instances: bool
     types: Mapping[int, str] | None = None
 
@@ -82,7 +82,7 @@ def read_labels(path: Path, shape: tuple[int, int] | None = None) -> ImageLabels
     return ImageLabels(values, instances=True, types=types)
 
 
-def instance_map(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np.int32]:
+def instance_map(path: Path, shape: tuple[int, int] | None = None) -> Int32Array:
     """`read_labels` where each label has to be one object.
 
     Raises
@@ -96,7 +96,7 @@ def instance_map(path: Path, shape: tuple[int, int] | None = None) -> NDArray[np
     return found.map
 
 
-def outlines(path: Path) -> list[NDArray[np.float64]]:
+def outlines(path: Path) -> list[Float64Array]:
     """The regions of an Aperio XML as they were drawn: x and y of each corner, shape (n, 2).
 
     Nothing is repaired and nothing is cut out: most outlines of MoNuSeg follow pixels and cross
@@ -115,7 +115,7 @@ def outlines(path: Path) -> list[NDArray[np.float64]]:
     return found
 
 
-def _filled(rings: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.int32]:
+def _filled(rings: list[Float64Array], shape: tuple[int, int]) -> Int32Array:
     """Labels from 1 in the order of the file; where two claim a pixel, the later has it.
 
     The pixels under an outline belong to it: so filled, the union is MoNuSeg's own mask (all but
@@ -130,7 +130,7 @@ def _filled(rings: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray
     return np.asarray(canvas, np.int32)
 
 
-def _pixels(path: Path) -> NDArray[np.int32]:
+def _pixels(path: Path) -> Int32Array:
     if path.suffix.lower() == ".mat":
         values = _mat(path).get("inst_map")
         if values is None:
@@ -151,7 +151,7 @@ def _pixels(path: Path) -> NDArray[np.int32]:
     return values.astype(np.int32)
 
 
-def _types(path: Path, labels: NDArray[np.int32]) -> dict[int, str] | None:
+def _types(path: Path, labels: Int32Array) -> dict[int, str] | None:
     """Type of each nucleus of a CoNSeP file: that of its pixels; None where there is no map."""
     values = _mat(path).get("type_map")
     if values is None:
@@ -170,7 +170,7 @@ def _types(path: Path, labels: NDArray[np.int32]) -> dict[int, str] | None:
 
 
 def field_classes(
-    path: Path, origins: NDArray[np.int64], field_px: int, classes: tuple[str, ...]
+    path: Path, origins: Int64Array, field_px: int, classes: tuple[str, ...]
 ) -> list[str]:
     """The most frequent type of nucleus in each field of a CoNSeP image.
 

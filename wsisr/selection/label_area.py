@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.arrays import BoolArray, Float64Array
 from wsisr.selection.regions import polygon_parts
-
-Float64Array = NDArray[np.float64]
 
 PIECE_VERTICES = 48
 MAX_DEPTH = 24
@@ -73,17 +72,17 @@ class LabelArea:
         )
         return summed
 
-    def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
+    def contains(self, points: ArrayLike) -> BoolArray:
         """Whether points (n, 2) lie inside (the border counts as outside)."""
         values = np.asarray(points, np.float64).reshape(-1, 2)
         shapely.prepare(self.geometry)
-        inside: NDArray[np.bool_] = shapely.contains_xy(self.geometry, values[:, 0], values[:, 1])
+        inside: BoolArray = shapely.contains_xy(self.geometry, values[:, 0], values[:, 1])
         return inside
 
     @cached_property
     def _pieces(
         self,
-    ) -> tuple[NDArray[np.object_], Float64Array, Float64Array, NDArray[np.bool_]]:
+    ) -> tuple[NDArray[np.object_], Float64Array, Float64Array, BoolArray]:
         pieces: list[Polygon] = []
         for part in polygon_parts(self.geometry):
             _divide(part, pieces, 0)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from wsisr.arrays import BoolArray
 from wsisr.errors import AnnotationError
 from wsisr.files import save_picture, staged_files
 from wsisr.selection.annotation_formats.labelmask import read_mask
@@ -17,7 +18,9 @@ from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import BoolArray, SlideInfo
+from wsisr.slides.protocol import (
+    SlideInfo,
+)
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".geojson", ".json", ".xml")
 

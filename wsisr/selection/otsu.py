@@ -11,6 +11,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
+
 BINS = 256
 SEPARABLE = 0.70
 """Least share of the variance between the classes. One Gaussian gives 0.64, uniform values
@@ -131,7 +133,7 @@ def guarded_threshold(values: NDArray[np.floating], floor: float, ceiling: float
     )
 
 
-def _histogram(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _histogram(values: NDArray[np.floating]) -> tuple[Float64Array, Float64Array]:
     # The top 0.1 % is folded into the last bin, so that a few stray pixels (black dust) do
     # not squeeze the rest into a handful of bins.
     low, high = float(values.min()), float(np.quantile(values, 0.999))

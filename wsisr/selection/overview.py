@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float32Array, UInt8Array
 from wsisr.errors import MppError, SlideError
 from wsisr.runners import in_threads
-from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Level,
+    Slide,
+    SlideInfo,
+)
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-Float32Array = NDArray[np.float32]
 
 OVERVIEW_UM_PER_PX = 8.0
 BLOCK_PX = 1024
@@ -263,10 +267,10 @@ def _area_weights(
 
 def _reduce(
     block: NDArray[np.generic], rows: "sparse.csr_array", columns: "sparse.csr_array"
-) -> NDArray[np.float32]:
+) -> Float32Array:
     height, width, channels = block.shape
     half = rows @ block.reshape(height, width * channels).astype(np.float32)
     half = half.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
     full = columns @ half
-    result: NDArray[np.float32] = full.reshape(columns.shape[0], -1, channels).transpose(1, 0, 2)
+    result: Float32Array = full.reshape(columns.shape[0], -1, channels).transpose(1, 0, 2)
     return result

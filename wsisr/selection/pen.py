@@ -5,8 +5,14 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
-from wsisr.selection.cues import STRIP_PX, Cues, Int16Array, WhitePoint, balanced, chosen_pieces
-from wsisr.slides.protocol import BoolArray, UInt8Array
+from wsisr.arrays import BoolArray, Int16Array, UInt8Array
+from wsisr.selection.cues import (
+    STRIP_PX,
+    Cues,
+    WhitePoint,
+    balanced,
+    chosen_pieces,
+)
 
 PEN_COLOURS = ("blue", "green", "red", "black")
 STROKE_AREA_UM2 = 20_000.0

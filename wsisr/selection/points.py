@@ -4,15 +4,15 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import AnnotationError, BuildError
 from wsisr.selection.annotation_formats.shapes import MAX_COORDINATE_PX, read_bytes
 
 MAX_POINTS = 20_000_000
 
 
-def load_points(path: Path | str) -> dict[str, NDArray[np.float64]]:
+def load_points(path: Path | str) -> dict[str, Float64Array]:
     """Read a point list.
 
     Parameters
@@ -57,7 +57,7 @@ def load_points(path: Path | str) -> dict[str, NDArray[np.float64]]:
     return {slide: np.asarray(points[slide], np.float64) for slide in sorted(points)}
 
 
-def points_of(root: Path, pattern: str, slide: str) -> NDArray[np.float64]:
+def points_of(root: Path, pattern: str, slide: str) -> Float64Array:
     """All points of one slide in the lists that fit a pattern.
 
     Parameters
@@ -89,6 +89,6 @@ def points_of(root: Path, pattern: str, slide: str) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=4)
-def _by_name(path: Path, changed_ns: int) -> dict[str, NDArray[np.float64]]:
+def _by_name(path: Path, changed_ns: int) -> dict[str, Float64Array]:
     """A list by lower-case name; read once for the slides of one process."""
     return {name.lower(): values for name, values in load_points(path).items()}

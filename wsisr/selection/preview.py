@@ -2,12 +2,12 @@
 
 from numpy.typing import ArrayLike
 
+from wsisr.arrays import UInt8Array
 from wsisr.drawing.overlays import INVALID, PEN, slide_overlay
 from wsisr.selection.annotation_formats.geojson import COLOURS, OTHER_COLOUR
 from wsisr.selection.annotations import Annotations
 from wsisr.selection.regions import polygon_parts
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import UInt8Array
 
 MAX_SIDE_PX = 2400
 

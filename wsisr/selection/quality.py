@@ -8,15 +8,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.selection.cues import TEXTURE_WINDOW_UM, WhitePoint, odd_px, tissue_cues
 from wsisr.selection.tissue_map import TissueMap, box_means
-from wsisr.slides.protocol import UInt8Array
-
-Float32Array = NDArray[np.float32]
-Float64Array = NDArray[np.float64]
 
 BLUR_UM_PER_PX = 1.0
 HAEMATOXYLIN = (0.650, 0.704, 0.286)

@@ -10,13 +10,10 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from wsisr.slides.protocol import BoolArray
-
-Float64Array = NDArray[np.float64]
+from wsisr.arrays import BoolArray, Float64Array, Int32Array, UInt8Array
 
 
 def mask_to_polygons(mask: BoolArray, scale: float = 1.0) -> tuple[Polygon, ...]:
@@ -91,7 +88,7 @@ def polygon_parts(geometry: BaseGeometry) -> list[Polygon]:
     return []
 
 
-def _toggle(window: NDArray[np.uint8], ring: Float64Array) -> None:
+def _toggle(window: UInt8Array, ring: Float64Array) -> None:
     """Flip parity right of every crossing of a ring with the rows' centre lines."""
     x0, y0 = ring[:-1, 0], ring[:-1, 1]
     x1, y1 = ring[1:, 0], ring[1:, 1]
@@ -109,7 +106,7 @@ def _toggle(window: NDArray[np.uint8], ring: Float64Array) -> None:
     np.bitwise_xor.at(window, (row, column), 1)
 
 
-def _loops(labels: NDArray[np.int32]) -> Iterable[tuple[int, Float64Array]]:
+def _loops(labels: Int32Array) -> Iterable[tuple[int, Float64Array]]:
     """Closed corner lists around labelled areas, each with its area's label.
 
     Every unit edge has its area on the right hand (y down): top edges run right, right edges
@@ -171,7 +168,7 @@ def _signed_area(ring: Float64Array) -> float:
     return float(0.5 * (x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
-def moved(geometry: BaseGeometry, offset_px: NDArray[np.float64]) -> BaseGeometry:
+def moved(geometry: BaseGeometry, offset_px: Float64Array) -> BaseGeometry:
     """A geometry shifted by (x, y); itself where that is nothing."""
     if not offset_px.any():
         return geometry

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, Int64Array
 from wsisr.errors import ConfigError
 from wsisr.selection.annotations import IGNORED, Annotations
 from wsisr.selection.candidates import (
-    Int64Array,
     boxes_of,
     first_occurrences,
     greedy_non_overlapping,
@@ -22,9 +22,6 @@ from wsisr.selection.candidates import (
 )
 from wsisr.selection.quality import mean_rgb, texture_map
 from wsisr.selection.tissue_map import TissueMap
-
-BoolArray = NDArray[np.bool_]
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, Int64Array, UInt64Array
 from wsisr.errors import ManifestError
-from wsisr.selection.candidates import Int64Array
-from wsisr.selection.hashing import UInt64Array, hash_draws, hash_key, unit_interval
+from wsisr.selection.hashing import (
+    hash_draws,
+    hash_key,
+    unit_interval,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +184,7 @@ def random_patch_splits(draws: UInt64Array, fractions: Mapping[str, float]) -> N
 
 def divide_patches(
     draws: UInt64Array,
-    kept: NDArray[np.bool_],
+    kept: BoolArray,
     counts: Mapping[str, int],
     fractions: Mapping[str, float],
 ) -> NDArray[np.str_]:
@@ -317,7 +321,7 @@ def _draw(seed: int, unit: str) -> float:
     return float(unit_interval(hash_draws(hash_key("split", seed, unit), [0]))[0])
 
 
-def _edges(weights: Mapping[str, float]) -> tuple[list[str], NDArray[np.float64]]:
+def _edges(weights: Mapping[str, float]) -> tuple[list[str], Float64Array]:
     # Test first: the share that validates can change without moving a test unit.
     names = [name for name in ("test", "val", "train") if weights[name] > 0]
     return names, np.cumsum([weights[name] for name in names])

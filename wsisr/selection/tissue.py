@@ -12,6 +12,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.selection.clam import TCGA, ClamSettings, clam_mask
 from wsisr.selection.consensus import (
@@ -28,7 +29,9 @@ from wsisr.selection.otsu import Threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX, read_overview
 from wsisr.selection.pen import black_border, pen_mask
 from wsisr.selection.tissue_map import TissueHealth, TissueKind, TissueMap
-from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 
 __all__ = ["DEFAULT_SETTINGS", "Method", "TissueSettings", "clam_like", "segment", "tissue_of"]
 

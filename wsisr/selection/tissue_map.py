@@ -8,13 +8,12 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.selection.otsu import Threshold
 from wsisr.selection.regions import mask_to_polygons
-from wsisr.slides.protocol import BoolArray, UInt8Array
 
-Float64Array = NDArray[np.float64]
-Integral = NDArray[np.float64] | NDArray[np.int32]
+Integral = Float64Array | Int32Array
 Edges = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
 
 BAND_ROWS = 256
@@ -163,7 +162,7 @@ class TissueMap:
         return float(integral_share(self._integrals[name], boxes, self.factor)[0])
 
 
-def box_means(values: NDArray[Any], boxes: Float64Array, factor: float) -> Float64Array:
+def box_means(values: AnyArray, boxes: Float64Array, factor: float) -> Float64Array:
     """`integral_share` of many boxes, with the integral of a band of rows at a time: of a large
     slide the whole one is larger than anything else that a scan holds."""
     boxes = boxes.reshape(-1, 4)
@@ -181,7 +180,7 @@ def box_means(values: NDArray[Any], boxes: Float64Array, factor: float) -> Float
     return result
 
 
-def integral_of(values: NDArray[Any]) -> NDArray[Any]:
+def integral_of(values: AnyArray) -> AnyArray:
     """Sums of everything above and left of each pixel corner; shape (h + 1, w + 1).
 
     Counts of a mask are whole numbers in half the memory; a map that is zero everywhere needs
@@ -190,7 +189,7 @@ def integral_of(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype == np.bool_ and not values.any():
         return np.zeros((2, 2), np.int32)
     kind = np.int32 if values.dtype == np.bool_ else np.float64
-    result: NDArray[Any] = np.zeros((values.shape[0] + 1, values.shape[1] + 1), kind)
+    result: AnyArray = np.zeros((values.shape[0] + 1, values.shape[1] + 1), kind)
     np.cumsum(values, axis=0, out=result[1:, 1:], dtype=kind)
     np.cumsum(result[1:, 1:], axis=1, out=result[1:, 1:])
     return result

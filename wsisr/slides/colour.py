@@ -7,11 +7,13 @@ and flat when the mix-up is undone. Fluorescence, pen marks and slides without e
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.jpeg import Space
-from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 
 BRIGHT_SHARE = 0.05
 STRONG_CHROMA = 60.0
@@ -102,7 +104,7 @@ def rgb_to_ycbcr(image: UInt8Array) -> UInt8Array:
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def _brightest(pixels: UInt8Array) -> NDArray[np.float64]:
+def _brightest(pixels: UInt8Array) -> Float64Array:
     """Median colour of the brightest 5 % by luma."""
     luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     return np.median(pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)], axis=0)
@@ -115,7 +117,7 @@ def _unevenness(pixels: UInt8Array) -> float:
     return float(bright.astype(np.float64).std(axis=0).max())
 
 
-def _chroma(colour: NDArray[np.float64]) -> float:
+def _chroma(colour: Float64Array) -> float:
     return float(colour.max() - colour.min())
 
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.slides.jpeg import YCBCR_TAG, Space, decode_jpeg
-from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.tiles import MISSING, WHITE, Tile
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
@@ -118,7 +117,7 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
 
     samples = 1 if form.planar == 2 else form.samples
     code = form.compression
-    image: NDArray[Any]
+    image: AnyArray
     if code == JPEG:
         image = decode_jpeg(
             data,
@@ -183,7 +182,7 @@ def decode_stream(data: Any, kind: StreamKind, side_px: int) -> UInt8Array:
 
         stated = simplejpeg.decode_jpeg_header(data)[:2]
         check_stream_size(stated, side_px)
-        image: NDArray[Any] = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        image: AnyArray = simplejpeg.decode_jpeg(data, colorspace="RGB")
     else:
         import imagecodecs
 
@@ -211,7 +210,7 @@ def check_stream_size(size: tuple[int, ...], side_px: int) -> None:
         raise StreamSizeError(f"its stream is {size[1]} x {size[0]} px, not {side_px} squared")
 
 
-def _checked(image: NDArray[Any], samples: int) -> UInt8Array:
+def _checked(image: AnyArray, samples: int) -> UInt8Array:
     if image.dtype != np.uint8:
         raise ValueError(f"samples are {image.dtype}, not uint8")
     if image.ndim == 2:

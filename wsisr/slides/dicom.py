@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
@@ -374,7 +374,7 @@ def _native_samples(photometric: str, samples: int) -> int:
     return 2 if photometric == "YBR_FULL_422" else samples
 
 
-def _extended_offsets(header: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _extended_offsets(header: Any) -> tuple[Int64Array, Int64Array] | None:
     offsets = header.get("ExtendedOffsetTable")
     lengths = header.get("ExtendedOffsetTableLengths")
     if not offsets or not lengths:

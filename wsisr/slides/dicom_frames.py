@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.handles import PositionedFile
 
@@ -27,9 +27,9 @@ class FrameTable:
         First fragment of each frame, and one value more for the end.
     """
 
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    first: NDArray[np.int64]
+    offsets: Int64Array
+    sizes: Int64Array
+    first: Int64Array
 
     def pieces(self, frame: int) -> list[tuple[int, int]]:
         """(offset, size) of the fragments of a frame."""
@@ -40,10 +40,10 @@ class FrameTable:
         """Stored bytes of a frame."""
         return int(self.sizes[int(self.first[frame]) : int(self.first[frame + 1])].sum())
 
-    def frame_sizes(self) -> NDArray[np.int64]:
+    def frame_sizes(self) -> Int64Array:
         """Stored bytes of every frame."""
         ends = np.concatenate([[0], np.cumsum(self.sizes)])
-        sizes: NDArray[np.int64] = np.diff(ends[self.first])
+        sizes: Int64Array = np.diff(ends[self.first])
         return sizes
 
 
@@ -54,7 +54,7 @@ def frame_table(
     *,
     count: int,
     native_bytes: int,
-    extended: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    extended: tuple[Int64Array, Int64Array] | None = None,
 ) -> FrameTable:
     """Find the frames of the pixel data element.
 
@@ -100,7 +100,7 @@ def _encapsulated(
     start: int,
     size: int,
     count: int,
-    extended: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    extended: tuple[Int64Array, Int64Array] | None,
 ) -> FrameTable:
     tag, table_size = _item(path, file, start, size)
     if tag != ITEM:

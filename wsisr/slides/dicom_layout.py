@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, Int32Array
 from wsisr.errors import SlideError
 from wsisr.slides.dicom_metadata import spacing_um
 from wsisr.slides.faults import RefusedSlideError
@@ -78,8 +79,8 @@ class LevelLayout:
 
     grid: TileGrid
     files: tuple[DicomFile, ...]
-    file_of: NDArray[np.int32]
-    frame_of: NDArray[np.int32]
+    file_of: Int32Array
+    frame_of: Int32Array
     moved_px: tuple[int, int] = (0, 0)
 
 
@@ -96,12 +97,12 @@ class SeriesLayout:
 class _Frames:
     """Places of all frames of the files of one level; arrays of one length."""
 
-    file: NDArray[np.int32]
-    frame: NDArray[np.int32]
-    row: NDArray[np.int32]
-    column: NDArray[np.int32]
+    file: Int32Array
+    frame: Int32Array
+    row: Int32Array
+    column: Int32Array
     path: NDArray[np.object_]
-    z: NDArray[np.float64]
+    z: Float64Array
 
 
 def lay_out(path: Path, files: Sequence[DicomFile], focal_plane: int | None) -> SeriesLayout:
@@ -307,7 +308,7 @@ def _frame_path(group: Any, shared: Any, only: list[str]) -> str:
     return only[0]
 
 
-def _pick(found: _Frames, chosen: NDArray[np.bool_]) -> _Frames:
+def _pick(found: _Frames, chosen: BoolArray) -> _Frames:
     return _Frames(**{f.name: getattr(found, f.name)[chosen] for f in fields(_Frames)})
 
 
@@ -364,7 +365,7 @@ def _on_level_0(levels: list[LevelLayout]) -> tuple[tuple[LevelLayout, ...], lis
     return tuple(kept), sentences
 
 
-def _moved_px(base: Any, header: Any, directions: NDArray[np.float64]) -> tuple[int, int]:
+def _moved_px(base: Any, header: Any, directions: Float64Array) -> tuple[int, int]:
     """Whole pixels of a level between its first pixel and level 0's."""
     spacing = spacing_um(header)
     if spacing is None or not (_states_origin(base) and _states_origin(header)):
@@ -374,7 +375,7 @@ def _moved_px(base: Any, header: Any, directions: NDArray[np.float64]) -> tuple[
     return round(along[0] * 1000.0 / spacing[0]), round(along[1] * 1000.0 / spacing[1])
 
 
-def _directions(header: Any) -> NDArray[np.float64] | None:
+def _directions(header: Any) -> Float64Array | None:
     """Unit vectors of a row and of a column of pixels on the slide, shape (2, 3)."""
     stated = header.get("ImageOrientationSlide")
     if not stated or len(stated) != 6:

@@ -13,11 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array, UInt8Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import Layer, PatchGeometry
-from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 from wsisr.slides.reading import source_origin_px, source_size_px
 from wsisr.slides.resample import resample_box, source_span
 from wsisr.slides.streams import LevelStreams, Window
@@ -67,7 +69,7 @@ def plan_cuts(
     return tuple(cuts)
 
 
-def reading_order(origins: NDArray[np.int64], band_px: int) -> NDArray[np.int64]:
+def reading_order(origins: Int64Array, band_px: int) -> Int64Array:
     """Order of patches that keeps few tiles alive: by band of rows, then column, then row."""
     return np.lexsort((origins[:, 1], origins[:, 0], origins[:, 1] // band_px)).astype(np.int64)
 
@@ -75,7 +77,7 @@ def reading_order(origins: NDArray[np.int64], band_px: int) -> NDArray[np.int64]
 def iter_patches(
     slide: Slide,
     geometry: PatchGeometry,
-    origins: NDArray[np.int64],
+    origins: Int64Array,
     *,
     threads: int = 1,
     cache_mib: float = 128,
@@ -118,7 +120,7 @@ def iter_windows(
     slide: Slide,
     streams: LevelStreams,
     geometry: PatchGeometry,
-    origins: NDArray[np.int64],
+    origins: Int64Array,
     *,
     threads: int = 1,
     cache_mib: float = 128,
@@ -146,7 +148,7 @@ def _read(
     slide: Slide,
     streams: LevelStreams | None,
     geometry: PatchGeometry,
-    origins: NDArray[np.int64],
+    origins: Int64Array,
     threads: int,
     cache_mib: float,
 ) -> Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
-from wsisr.slides.protocol import UInt8Array
 
 
 def profile_of(icc: bytes | None, *, grey: bool) -> bytes | None:

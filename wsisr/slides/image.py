@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.compression import LOSSY, jpeg_quality
@@ -18,7 +19,11 @@ from wsisr.slides.pictures import (
     read_facts,
     read_picture,
 )
-from wsisr.slides.protocol import BoolArray, Compression, Level, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Compression,
+    Level,
+    SlideInfo,
+)
 from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
 from wsisr.slides.tiles import Tile, TileGrid
 

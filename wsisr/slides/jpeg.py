@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from wsisr.arrays import AnyArray, UInt8Array
 
 Space = Literal["rgb", "ycbcr"]
 YCBCR_TAG = 6
@@ -176,7 +177,7 @@ def decode_jpeg(
     segment_header: bytes | None = None,
     doubtful: Space | None = None,
     raw: bool = False,
-) -> NDArray[np.uint8]:
+) -> UInt8Array:
     """Decode one stream, strictly.
 
     Parameters
@@ -221,7 +222,7 @@ def decode_jpeg(
         raw=raw,
     )
     out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[samples]
-    image: NDArray[Any] = simplejpeg.decode_jpeg(stream, colorspace=out)
+    image: AnyArray = simplejpeg.decode_jpeg(stream, colorspace=out)
     return image
 
 

@@ -9,11 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.icc import srgb_converter
 from wsisr.slides.pictures import MAX_IMAGE_PX
-from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    ReaderVerdict,
+    Slide,
+    SlideInfo,
+)
 from wsisr.slides.readers import BACKENDS, backends_for, check_path, open_with
 from wsisr.slides.remote import is_url, open_remote
 from wsisr.slides.tiles import TiledSlide, TileStore

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.jpeg import decode_jpeg, parse_jpeg_header
-from wsisr.slides.protocol import BoolArray, UInt8Array
 
 MAX_IMAGE_PX = 178_000_000
 """Largest plain image that is decoded: 0.5 GB as RGB; half as many of deeper samples."""
@@ -333,12 +332,12 @@ def _depth(path: Path, image: Any) -> tuple[int, bool]:
     return (32, image.mode == "F") if image.mode in ("I", "F") else (8, False)
 
 
-def _samples_of(path: Path, facts: PictureFacts) -> NDArray[Any]:
+def _samples_of(path: Path, facts: PictureFacts) -> AnyArray:
     """Stored samples, (height, width, channels), as stored and not turned."""
     import imagecodecs
     from PIL import Image
 
-    samples: NDArray[Any]
+    samples: AnyArray
     if facts.kind == "PNG":
         samples = imagecodecs.png_decode(path.read_bytes())
     elif facts.kind == "JPEG":
@@ -355,12 +354,12 @@ def _samples_of(path: Path, facts: PictureFacts) -> NDArray[Any]:
     return samples[:, :, None] if samples.ndim == 2 else samples
 
 
-def _deep_tiff(path: Path) -> NDArray[Any]:
+def _deep_tiff(path: Path) -> AnyArray:
     import imagecodecs
 
     tags = _tiff_tags(path)
     photometric, turn, planar = tags.get(262), tags.get(ORIENTATION, 1), tags.get(284, 1) == 2
-    samples: NDArray[Any] = imagecodecs.tiff_decode(path.read_bytes())
+    samples: AnyArray = imagecodecs.tiff_decode(path.read_bytes())
     if planar and samples.ndim == 3:
         samples = np.moveaxis(samples, 0, 2)
     if photometric not in (1, 2) or turn != 1:
@@ -386,7 +385,7 @@ def _from_pillow(image: Any, facts: PictureFacts) -> UInt8Array:
     return np.bitwise_not(out, out=out) if target == "CMYK" else out
 
 
-def _scaled(path: Path, samples: NDArray[Any], white: float, full: int) -> UInt8Array:
+def _scaled(path: Path, samples: AnyArray, white: float, full: int) -> UInt8Array:
     """Deep samples to bytes: `white` becomes 255, and so does an opacity of `full`."""
     out = np.empty(samples.shape, np.uint8)
     if samples.shape[2] in (2, 4):
@@ -426,7 +425,7 @@ def _opaque(samples: UInt8Array, facts: PictureFacts) -> tuple[UInt8Array, BoolA
     return pixels, None if facts.mode == "CMYK" or bool(valid.all()) else valid
 
 
-def _upright(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+def _upright(image: AnyArray, orientation: int) -> AnyArray:
     """A view turned by EXIF's number: which way the first row and column lie."""
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)

@@ -7,13 +7,15 @@ any sub-pixel phase costs the same as a whole one and the result does not depend
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Float64Array, UInt8Array
 from wsisr.errors import GeometryError
-from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -23,7 +25,7 @@ SUPPORT = 2.0
 """Half width of the cubic kernel, in pixels of the coarser grid."""
 
 
-def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def cubic(distance: Float64Array) -> Float64Array:
     """Keys' cubic convolution kernel with a = -0.5 [Keys 1981, eq. 15]."""
     d = np.abs(distance)
     near = (1.5 * d - 2.5) * d * d + 1.0
@@ -74,7 +76,7 @@ def _apply(rgb: UInt8Array, vertical: "csr_array", horizontal: "csr_array") -> U
     return _turn(columns.astype(np.uint8).reshape(len(columns), -1, channels))
 
 
-def _turn(image: NDArray[Any]) -> NDArray[Any]:
+def _turn(image: AnyArray) -> AnyArray:
     """Swap rows and columns of an interleaved image (several times numpy's speed)."""
     import cv2
 

@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.jpeg import YCBCR_TAG
 from wsisr.slides.pictures import TRANSPARENT, read_facts
-from wsisr.slides.protocol import Level, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Level,
+    SlideInfo,
+)
 from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
 from wsisr.slides.tiff_directory import quiet_tifffile
 from wsisr.slides.tiles import Tile, TiledSlide, TileGrid, TileStore
@@ -179,7 +182,7 @@ def _laid_on_white(block: UInt8Array, premultiplied: bool) -> Tile:
     return Tile(np.minimum(shown, 255).astype(np.uint8), alpha[:, :, 0] > 0)
 
 
-def _to_bytes(samples: NDArray[Any], white: float | None) -> NDArray[Any]:
+def _to_bytes(samples: AnyArray, white: float | None) -> AnyArray:
     """Deep samples by the white that was stated; others as they are."""
     if white is None or samples.dtype == np.uint8:
         return samples
@@ -286,7 +289,7 @@ def _frame(path: Path, header: Any, index: int) -> UInt8Array:
         decoder = {"80": "jpegls", "81": "jpegls", "01": "htj2k", "02": "htj2k", "03": "htj2k"}
         family = decoder.get(syntax[-2:]) if ".4.8" in syntax or ".4.20" in syntax else None
         if family is None:
-            image: NDArray[Any] = pixel_array(path, index=index)  # to RGB, by pydicom
+            image: AnyArray = pixel_array(path, index=index)  # to RGB, by pydicom
         else:
             image = getattr(imagecodecs, f"{family}_decode")(_stored_frame(path, header, index))
             if str(header.PhotometricInterpretation).startswith("YBR_FULL"):

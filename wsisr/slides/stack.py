@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.image import is_deep
@@ -24,7 +25,6 @@ from wsisr.slides.protocol import (
     ReaderVerdict,
     Slide,
     SlideInfo,
-    UInt8Array,
 )
 from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.errors import SlideError
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
 from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
@@ -50,8 +50,8 @@ class TiffLevel:
     grid: TileGrid
     stored_columns: int
     stored_rows: int
-    offsets: NDArray[np.int64]
-    byte_counts: NDArray[np.int64]
+    offsets: Int64Array
+    byte_counts: Int64Array
     form: ChunkFormat
 
     def chunks_of(self, row: int, column: int) -> list[int]:

@@ -16,9 +16,13 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.faults import DamagedTileError
-from wsisr.slides.protocol import BoolArray, Slide, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+    SlideInfo,
+)
 
 WHITE = 255
 MAX_READ_BYTES = 4 << 30

@@ -10,8 +10,8 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import CorruptStoreError, StoreError
 from wsisr.store.layout import META
 from wsisr.store.metadata import (
@@ -30,8 +30,6 @@ from wsisr.store.shards import CRC_BYTES
 
 _GZIP_WINDOW = 31
 """zlib's code for a gzip frame; its header carries no time."""
-
-AnyArray = NDArray[Any]
 
 
 def with_crc(data: bytes) -> bytes:
@@ -83,7 +81,7 @@ def write_plain(
         _chunk(folder, values.ndim).put(with_crc(data))
 
 
-def write_tissue(folder: Place, mask: NDArray[np.uint8]) -> None:
+def write_tissue(folder: Place, mask: UInt8Array) -> None:
     """Write the tissue mask, shape (h, w), uint8."""
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or not mask.size:

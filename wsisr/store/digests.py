@@ -15,16 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from xxhash import xxh3_64
 
+from wsisr.arrays import BoolArray, UInt8Array, UInt64Array
 from wsisr.errors import StoreError
 from wsisr.store.layout import META, PATCHES, stored_as
 from wsisr.store.metadata import group_document, to_json
 from wsisr.store.places import Place
 from wsisr.store.schema import KEPT, OLD_PATCH_DIGEST, PATCH_DIGEST
 
-UInt8Array = NDArray[np.uint8]
 _BITS_64 = 8
 
 
@@ -41,9 +40,9 @@ class PatchDigests:
     """
 
     algorithm: str
-    values: NDArray[np.uint64]
+    values: UInt64Array
 
-    def differ(self, other: "PatchDigests") -> NDArray[np.bool_]:
+    def differ(self, other: "PatchDigests") -> BoolArray:
         """Which patches are not the same.
 
         Raises

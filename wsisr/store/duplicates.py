@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from wsisr.store.features import SlideFeatures, mirrored
 
 TABLES = 6
@@ -157,10 +157,10 @@ def find_same_tissue(
 
 
 def _candidates(
-    descriptors: NDArray[np.uint8],
-    patch: NDArray[np.int64],
-    slide_of_patch: NDArray[np.int64],
-    unit: NDArray[np.int64],
+    descriptors: UInt8Array,
+    patch: Int64Array,
+    slide_of_patch: Int64Array,
+    unit: Int64Array,
 ) -> list[_Candidate]:
     """Patch pairs of different units that share keypoints, the most promising first."""
     count = len(patch)
@@ -171,7 +171,7 @@ def _candidates(
     flipped = np.repeat([False, True], count)
     centre = descriptors.mean(axis=0, dtype=np.float64).astype(np.float32)
     rng = np.random.default_rng(0)
-    shared: list[NDArray[np.int64]] = []
+    shared: list[Int64Array] = []
     for _ in range(TABLES):
         planes = rng.standard_normal((128, bits)).astype(np.float32)
         keys = _keys(descriptors, centre, planes)
@@ -204,9 +204,7 @@ def _candidates(
     return chosen
 
 
-def _keys(
-    descriptors: NDArray[np.uint8], centre: NDArray[np.float32], planes: NDArray[np.float32]
-) -> NDArray[np.int64]:
+def _keys(descriptors: UInt8Array, centre: Float32Array, planes: Float32Array) -> Int64Array:
     """Which side of each random plane through the mean a descriptor lies on, as one number.
 
     First those of the descriptors as they are, then those of their mirror images.
@@ -222,14 +220,14 @@ def _keys(
     return keys
 
 
-def _bucket_pairs(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _bucket_pairs(keys: Int64Array) -> tuple[Int64Array, Int64Array]:
     """All ordered pairs of entries with equal keys, from buckets that are not too large."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     edges = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]]))
     sizes = np.diff(edges)
-    one: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    two: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    one: list[Int64Array] = [np.empty(0, np.int64)]
+    two: list[Int64Array] = [np.empty(0, np.int64)]
     for size in range(2, MAX_BUCKET + 1):
         buckets = order[edges[:-1][sizes == size][:, None] + np.arange(size)]
         if len(buckets):
@@ -275,11 +273,11 @@ def _compare(
 
 
 def _matches(
-    one: NDArray[np.uint8],
-    one_xy: NDArray[np.float32],
-    two: NDArray[np.uint8],
-    two_xy: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    one: UInt8Array,
+    one_xy: Float32Array,
+    two: UInt8Array,
+    two_xy: Float32Array,
+) -> tuple[Float32Array, Float32Array]:
     """Mutual nearest keypoints that pass the ratio test."""
     if len(one) < 2 or len(two) < 2:
         return np.empty((0, 2), np.float32), np.empty((0, 2), np.float32)
@@ -293,9 +291,7 @@ def _matches(
     return one_xy[good], two_xy[nearest[good]]
 
 
-def _overlap_ncc(
-    one: NDArray[np.uint8], two: NDArray[np.uint8], transform: NDArray[np.float64]
-) -> float | None:
+def _overlap_ncc(one: UInt8Array, two: UInt8Array, transform: Float64Array) -> float | None:
     """Correlation of the second patch, brought onto the first, where both exist.
 
     Keypoints give the place to about a pixel; a search of two pixels around it, on slightly
@@ -326,7 +322,7 @@ def _overlap_ncc(
     return best
 
 
-def _ncc(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _ncc(a: Float32Array, b: Float32Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-6 else 0.0

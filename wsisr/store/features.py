@@ -13,13 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Float32Array, Int64Array, UInt8Array
 from wsisr.store.reader import PairStore
 from wsisr.store.shard_reader import ShardReader
-
-FloatArray = NDArray[np.float32]
-UInt8Array = NDArray[np.uint8]
 
 RESOLUTIONS_UM_PER_PX = (4.0, 2.0, 1.0, 0.5, 0.25)
 MIN_SIDE_PX = 96
@@ -75,10 +72,10 @@ class SlideFeatures:
     descriptors : ndarray, shape (k, 128), uint8
     """
 
-    rows: NDArray[np.int64]
+    rows: Int64Array
     image: GreyPatches
-    patch: NDArray[np.int64]
-    xy_px: FloatArray
+    patch: Int64Array
+    xy_px: Float32Array
     descriptors: UInt8Array
 
 
@@ -91,7 +88,7 @@ def common_resolution(fields_um: Sequence[float]) -> float:
     return RESOLUTIONS_UM_PER_PX[-1]
 
 
-def sample_rows(rows: NDArray[np.int64], slides: int = 1) -> NDArray[np.int64]:
+def sample_rows(rows: Int64Array, slides: int = 1) -> Int64Array:
     """Evenly spread rows of one slide: all of a small one, about 3 sqrt(n) of a large one.
 
     Parameters
@@ -115,7 +112,7 @@ def field_um(store: PairStore, slide_id: str) -> float:
 
 
 def describe_slide(
-    store: PairStore, slide_id: str, rows: NDArray[np.int64], um_per_px: float
+    store: PairStore, slide_id: str, rows: Int64Array, um_per_px: float
 ) -> SlideFeatures:
     """Read the given patches and find their keypoints.
 
@@ -135,9 +132,9 @@ def describe_slide(
     side = max(16, round(spec.size_px * spec.factor * mpp / um_per_px))
     image = GreyPatches(reader=store.reader(slide_id, spec.name), side_px=side)
     finder: Any = getattr(cv2, "SIFT_create")(nfeatures=KEYPOINTS_PER_PATCH)  # noqa: B009
-    places: list[NDArray[Any]] = []
-    points: list[NDArray[Any]] = []
-    descriptors: list[NDArray[Any]] = []
+    places: list[AnyArray] = []
+    points: list[AnyArray] = []
+    descriptors: list[AnyArray] = []
     for at, row in enumerate(rows.tolist()):
         grey = image(row)
         if grey.std() < FLAT_SD:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Int32Array
 from wsisr.errors import StoreError
 from wsisr.files import replace_file
 from wsisr.store.columns import with_crc
@@ -116,7 +116,7 @@ def _refuse_lacking(store: PairStore, rule: Rule, usable: Sequence[str]) -> None
         raise StoreError(f"{store.path}: no column {name!r}: {why}. There are {', '.join(usable)}.")
 
 
-def _judge(store: PairStore, slide: str, rule: Rule) -> NDArray[np.bool_]:
+def _judge(store: PairStore, slide: str, rule: Rule) -> BoolArray:
     view = store.slides[slide]
     if not len(view):
         return np.zeros(0, bool)
@@ -124,11 +124,9 @@ def _judge(store: PairStore, slide: str, rule: Rule) -> NDArray[np.bool_]:
     return rule.apply(columns, len(view))
 
 
-def _splits(
-    store: PairStore, chosen: Mapping[str, NDArray[np.bool_]]
-) -> dict[str, NDArray[np.int32]]:
+def _splits(store: PairStore, chosen: Mapping[str, BoolArray]) -> dict[str, Int32Array]:
     """Splits of the kept rows: by slide, or by patch where the store says so."""
-    members: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in SPLIT_NAMES}
+    members: dict[str, dict[str, AnyArray]] = {name: {} for name in SPLIT_NAMES}
     members |= {name: {} for name in store.split_names()}
     for slide, kept in chosen.items():
         view = store.slides[slide]
@@ -152,7 +150,7 @@ def _record(writer: StoreWriter, store: PairStore, keep: dict[str, Any]) -> None
     replace_file(writer.paths.meta, root_json(attributes), staging=writer.paths.partial)
 
 
-def _write_kept(writer: StoreWriter, slide: str, kept: NDArray[np.bool_]) -> None:
+def _write_kept(writer: StoreWriter, slide: str, kept: BoolArray) -> None:
     if not len(kept):
         return
     path = writer.paths.slide(slide).column(KEPT) / "c" / "0"

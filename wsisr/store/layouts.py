@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.store.metadata import BYTES_LITTLE, CRC32C
 from wsisr.store.presets import HTJ2K_NAME, STREAM_DECODERS, STREAM_NAMES, decode_htj2k
 from wsisr.store.shards import CRC_BYTES, ShardLayout
 
-UInt8Array = NDArray[np.uint8]
 ChunkDecoder = Callable[[Any, int], UInt8Array]
 """From encoded bytes (without checksum) and the tile's side to the tile, (t, t, 3)."""
 

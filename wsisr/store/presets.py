@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store.metadata import BYTES, CRC32C, Json
 from wsisr.store.shards import ChunkEncoder
@@ -30,8 +30,6 @@ STREAM_NAMES: "Final[dict[str, StreamKind]]" = {
 }
 """Zarr codecs of such tiles, and what they are; imagecodecs has them under these names."""
 ZSTD_LEVEL: Final = 1
-
-UInt8Array = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)

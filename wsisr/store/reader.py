@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import AnyArray, Int32Array, UInt8Array
 from wsisr.errors import CorruptStoreError, NoSuchSlideError, StoreError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest, slide_digest
@@ -28,8 +29,6 @@ from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.table import Table, concatenate, empty_column
 from wsisr.store.window_reader import DecodedTiles, WindowReader
-
-UInt8Array = NDArray[np.uint8]
 
 
 class SlideView:
@@ -124,7 +123,7 @@ class SlideView:
         """Names of the columns that this slide has."""
         return _groups(self._paths.columns)
 
-    def column(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> AnyArray:
         """One column, shape (n,), all rows.
 
         Raises
@@ -356,7 +355,7 @@ class PairStore:
 
         return require_arrow().table(table_of(self))
 
-    def split(self, name: str) -> NDArray[np.int32]:
+    def split(self, name: str) -> Int32Array:
         """Pairs of a split, shape (m, 2): slide index, row.
 
         Raises
@@ -376,7 +375,7 @@ class PairStore:
         rows = read_plain(folder)
         if rows.ndim != 2 or rows.shape[1] != 2:
             raise StoreError(f"{folder} is no split.")
-        return cast(NDArray[np.int32], rows)
+        return cast(Int32Array, rows)
 
     def split_names(self) -> tuple[str, ...]:
         """Names of the splits; empty while a build is not finished."""
@@ -470,7 +469,7 @@ class PairStore:
         chosen = (
             np.flatnonzero(slide.column(KEPT)) if kept else np.arange(len(slide), dtype=np.int64)
         )
-        data: dict[str, NDArray[Any]] = {
+        data: dict[str, AnyArray] = {
             "slide": np.full(len(chosen), slide.index, np.int32),
             "row": chosen.astype(np.int32),
         }

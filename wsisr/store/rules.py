@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray
 from wsisr.errors import StoreError
 from wsisr.store.schema import COLUMNS
 from wsisr.words import closest
-
-AnyArray = NDArray[Any]
 
 MAX_LENGTH: Final = 1000
 WORDS: Final[Mapping[str, float]] = {"accept": 1.0, "reject": 0.0, "true": 1.0, "false": 0.0}
@@ -54,7 +52,7 @@ class Rule:
     columns: tuple[str, ...]
     _tree: ast.expr
 
-    def apply(self, columns: Mapping[str, AnyArray], rows: int) -> NDArray[np.bool_]:
+    def apply(self, columns: Mapping[str, AnyArray], rows: int) -> BoolArray:
         """Evaluate the rule, shape (rows,). Comparisons with NaN are false."""
         values = {name: np.asarray(columns[name], np.float64) for name in self.columns}
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):

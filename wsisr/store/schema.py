@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NotRequired, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray
 from wsisr.errors import StoreError
 from wsisr.store.layout import check_array_name, check_slide_id
 
@@ -54,7 +54,6 @@ FUNNEL_STEPS: Final = (
 )
 """Steps of the funnel in the order of a build; JSON keys are sorted and do not keep it."""
 
-AnyArray = NDArray[Any]
 Columns = Mapping[str, AnyArray]
 
 

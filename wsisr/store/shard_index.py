@@ -6,14 +6,12 @@ from collections import OrderedDict
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt64Array
 from wsisr.store.places import OpenFile
 from wsisr.store.shards import ABSENT, read_index
 
 MAX_INDEXES = 4096
-
-Index = NDArray[np.uint64]
 
 
 class ShardIndexes:
@@ -26,9 +24,9 @@ class ShardIndexes:
     def _reset(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._indexes: OrderedDict[str, Index] = OrderedDict()
+        self._indexes: OrderedDict[str, UInt64Array] = OrderedDict()
 
-    def get(self, path: str, file: OpenFile, cells: int) -> Index:
+    def get(self, path: str, file: OpenFile, cells: int) -> UInt64Array:
         """Offset and length of every inner chunk, shape (cells, 2); read once.
 
         Parameters
@@ -53,11 +51,11 @@ class ShardIndexes:
 
 
 @lru_cache(maxsize=64)
-def _keep(body: bytes, cells: int) -> Index:
+def _keep(body: bytes, cells: int) -> UInt64Array:
     return np.frombuffer(body, np.uint64).reshape(cells, 2)
 
 
-def _shared(index: Index) -> Index:
+def _shared(index: UInt64Array) -> UInt64Array:
     """One array for equal indexes: all full raw shards of a kind have the same one."""
     lengths = index[:, 1][index[:, 0] != ABSENT]
     if len(lengths) and bool(np.all(lengths == lengths[0])):

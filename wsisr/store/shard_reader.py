@@ -14,8 +14,9 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.store.layout import META
 from wsisr.store.layouts import KnownLayout, chunk_decoder, known_layout
@@ -23,8 +24,6 @@ from wsisr.store.metadata import read_node
 from wsisr.store.places import Address, OpenFile, place_of
 from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shards import ABSENT, CRC_BYTES
-
-UInt8Array = NDArray[np.uint8]
 
 
 class ShardReader:
@@ -183,9 +182,9 @@ class ShardReader:
 
     def check(
         self,
-        rows: NDArray[np.int64],
-        tops: NDArray[np.int64],
-        lefts: NDArray[np.int64],
+        rows: Int64Array,
+        tops: Int64Array,
+        lefts: Int64Array,
         height: int,
         width: int,
     ) -> None:
@@ -277,7 +276,7 @@ class ShardReader:
         layout: KnownLayout,
         file: OpenFile,
         path: str,
-        index: NDArray[np.uint64],
+        index: UInt64Array,
         y: int,
         x: int,
         out: UInt8Array,
@@ -402,7 +401,7 @@ def fetch_ahead(jobs: Sequence[Job]) -> None:
     files.ahead(place for job in jobs for place in job[0].ranges(*job[1:]))
 
 
-def _integers(values: ArrayLike, what: str) -> NDArray[np.int64]:
+def _integers(values: ArrayLike, what: str) -> Int64Array:
     array = np.asarray(values)
     if array.dtype.kind not in "iu" and array.size:
         raise StoreError(f"{what} must be whole numbers, not {array.dtype}.")

@@ -16,13 +16,12 @@ from functools import lru_cache
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, StoreError
 from wsisr.store.local_files import NewFile
 from wsisr.store.places import OpenFile, Place
 
-UInt8Array = NDArray[np.uint8]
 ChunkEncoder = Callable[[UInt8Array], bytes]
 
 MIN_SHARD_BYTES = 50_000_000
@@ -125,7 +124,7 @@ def plan_shards(sizes_px: Sequence[int], max_tile_px: int) -> tuple[ShardLayout,
 
 
 @lru_cache(maxsize=16)
-def morton_order(grid: tuple[int, ...]) -> NDArray[np.int64]:
+def morton_order(grid: tuple[int, ...]) -> Int64Array:
     """C-order numbers of the cells of a grid, sorted along the Morton curve.
 
     Dimensions take part only with the bits that their extent needs, the last one slowest,
@@ -143,7 +142,7 @@ def morton_order(grid: tuple[int, ...]) -> NDArray[np.int64]:
     return np.argsort(codes, kind="stable")
 
 
-def encode_index(offsets: NDArray[np.uint64], lengths: NDArray[np.uint64]) -> bytes:
+def encode_index(offsets: UInt64Array, lengths: UInt64Array) -> bytes:
     """The index of a shard from offset and length of each inner chunk in C order."""
     body = np.stack((offsets, lengths), axis=-1).astype("<u8").tobytes()
     return body + google_crc32c.value(body).to_bytes(CRC_BYTES, "little")
@@ -305,7 +304,7 @@ def write_shard(
         shard.abandon()
 
 
-def read_index(file: OpenFile, layout_cells: int, where: str) -> NDArray[np.uint64]:
+def read_index(file: OpenFile, layout_cells: int, where: str) -> UInt64Array:
     """Offset and length of every inner chunk of an open shard, shape (cells, 2), checked.
 
     Raises

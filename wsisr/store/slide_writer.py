@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array, UInt64Array
 from wsisr.errors import StoreError, StoreLockedError
 from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree
 from wsisr.store.columns import write_column, write_tissue
@@ -41,8 +41,6 @@ from wsisr.store.tile_array import TilePlan, TileWriter
 
 if TYPE_CHECKING:
     from wsisr.slides.streams import Window
-
-UInt8Array = NDArray[np.uint8]
 
 
 class SlideWriter:
@@ -85,7 +83,7 @@ class SlideWriter:
         self._open_shards: list[ShardFile] = []
         self._patches = 0
         self._algorithm = algorithm
-        self._digests: list[NDArray[np.uint64]] = []
+        self._digests: list[UInt64Array] = []
         self._pool = (
             ThreadPoolExecutor(threads) if threads > 1 and self._encode is not None else None
         )
@@ -143,7 +141,7 @@ class SlideWriter:
                     self._tiles.add(windows[row])
                 self._add({s.name: part[0] for s, part in zip(self._specs, parts, strict=True)})
 
-    def finish(self, columns: Columns, tissue: NDArray[np.uint8], attrs: Mapping[str, Any]) -> str:
+    def finish(self, columns: Columns, tissue: UInt8Array, attrs: Mapping[str, Any]) -> str:
         """Write what is left, sync everything and commit the slide by one rename.
 
         Parameters

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int32Array
 from wsisr.errors import StoreError
 from wsisr.files import remove_tree, sync_tree
 from wsisr.store.columns import write_plain
@@ -49,7 +50,7 @@ def stage_splits(folder: Path, splits: Mapping[str, NDArray[np.integer[Any]]], s
     sync_tree(folder)
 
 
-def split_digest(folder: Place, rows: NDArray[Any]) -> str:
+def split_digest(folder: Place, rows: AnyArray) -> str:
     """Digest of a split's metadata and rows, shape (m, 2)."""
     content = np.ascontiguousarray(rows, "<i4").tobytes()
     return content_digest((folder / META).get() + content)
@@ -61,8 +62,8 @@ def splits_json(digests: Mapping[str, str]) -> bytes:
 
 
 def split_rows(
-    slides: list[str], chosen: Mapping[str, Mapping[str, NDArray[Any]]]
-) -> dict[str, NDArray[np.int32]]:
+    slides: list[str], chosen: Mapping[str, Mapping[str, AnyArray]]
+) -> dict[str, Int32Array]:
     """Split arrays from the chosen rows of every slide.
 
     Parameters
@@ -72,7 +73,7 @@ def split_rows(
     chosen : mapping of split name to mapping of slide id to rows, shape (k,)
     """
     place = {slide: index for index, slide in enumerate(slides)}
-    result: dict[str, NDArray[np.int32]] = {}
+    result: dict[str, Int32Array] = {}
     for split, members in chosen.items():
         parts = [
             np.stack((np.full(len(rows), place[slide]), rows), axis=1)

@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray
 from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
 from wsisr.store.reader import PairStore, SlideView, open_pairs
@@ -188,14 +187,14 @@ def is_store(path: Address) -> bool:
     return (place_of(path) / META).exists()
 
 
-def _percentiles(name: str, values: NDArray[Any]) -> dict[str, float]:
+def _percentiles(name: str, values: AnyArray) -> dict[str, float]:
     if not len(values):
         return {}
     median, high = np.percentile(values, [50, 95])
     return {f"{name} median": float(median), f"{name} p95": float(high)}
 
 
-def _count(words: list[str], rows: NDArray[np.bool_]) -> dict[str, int]:
+def _count(words: list[str], rows: BoolArray) -> dict[str, int]:
     counts: dict[str, int] = {}
     for word, counts_too in zip(words, rows.tolist(), strict=True):
         if counts_too and word:

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int32Array
 from wsisr.errors import StoreError
 from wsisr.store.schema import find_column
-
-AnyArray = NDArray[Any]
 
 
 class Table(Mapping[str, AnyArray]):
@@ -40,7 +38,7 @@ class Table(Mapping[str, AnyArray]):
         return len(next(iter(self._columns.values()))) if self._columns else 0
 
     @property
-    def index(self) -> NDArray[np.int32]:
+    def index(self) -> Int32Array:
         """Slide index and row of every patch, shape (rows, 2): what `PairStore.read` takes."""
         return np.stack((self["slide"], self["row"]), axis=1).astype(np.int32)
 

@@ -9,12 +9,12 @@ tiles follow from that and its size. Tiles stand in the order of their first use
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store.columns import write_plain
 from wsisr.store.layout import META, SlidePaths, tiles_of
@@ -68,7 +68,7 @@ def tile_layout(tile_px: int) -> ShardLayout:
     return ShardLayout(size_px=tile_px, tile_px=tile_px, tiles=1, patches=per_shard)
 
 
-def tile_digest(pixels: NDArray[np.uint8]) -> int:
+def tile_digest(pixels: UInt8Array) -> int:
     """XXH3-64 (seed 0) of a decoded tile."""
     return int(xxh3_64_intdigest(np.ascontiguousarray(pixels).data))
 
@@ -136,7 +136,7 @@ class TileWriter:
             self._shard.abandon()
             self._shard = None
 
-    def close(self) -> dict[str, NDArray[Any]]:
+    def close(self) -> dict[str, AnyArray]:
         """Write what is left, metadata and the table; returns the columns of the windows."""
         self._close_shard()
         plan, layout = self._plan, self._layout

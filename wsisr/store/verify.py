@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from wsisr.arrays import Int32Array
 from wsisr.errors import StoreError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.digests import root_digest
@@ -31,7 +32,6 @@ from wsisr.store.reader import PairStore, open_pairs
 from wsisr.store.schema import KEPT
 from wsisr.store.verify_slide import verify_slide
 from wsisr.store.verify_splits import (
-    Rows,
     SlideIdentity,
     check_identities,
     check_patients,
@@ -210,7 +210,7 @@ def _check_root(store: PairStore) -> list[Finding]:
     return findings
 
 
-def _declared(store: PairStore, splits: dict[str, Rows]) -> Finding:
+def _declared(store: PairStore, splits: dict[str, Int32Array]) -> Finding:
     touched, total = measured_overlap(store, splits)
     share = 100.0 * touched / total if total else 0.0
     return warning(
@@ -291,7 +291,7 @@ def _check_duplicates(
 
 
 def tissue_in_two_splits(
-    store: PairStore, splits: Mapping[str, Rows], reporter: Reporter = silent
+    store: PairStore, splits: Mapping[str, Int32Array], reporter: Reporter = silent
 ) -> list[str]:
     """The duplicate check alone, between slides of different splits, for the end of a build.
 

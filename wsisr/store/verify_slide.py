@@ -6,8 +6,8 @@ from math import isclose
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int64Array
 from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import PatchDigests, patch_digests, slide_digest
@@ -157,8 +157,8 @@ def _check_files(
 
 def _read_columns(
     view: SlideView, arrays: list[str], patches: int, slide_id: str
-) -> tuple[dict[str, NDArray[Any]], list[Finding]]:
-    columns: dict[str, NDArray[Any]] = {}
+) -> tuple[dict[str, AnyArray], list[Finding]]:
+    columns: dict[str, AnyArray] = {}
     findings: list[Finding] = []
     names = view.columns()
     required = [c.name for c in COLUMNS.values() if c.required] + [DIGEST]
@@ -190,7 +190,7 @@ def _check_tissue(root: Place, slide_id: str) -> list[Finding]:
 
 
 def _check_geometry(
-    view: SlideView, columns: Mapping[str, NDArray[Any]], slide_id: str
+    view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
 ) -> list[Finding]:
     findings: list[Finding] = []
     try:
@@ -248,7 +248,7 @@ def _check_spec(spec: ArraySpec, hr: ArraySpec, mpp: Any, slide_id: str) -> list
 
 
 def _check_bounds(
-    view: SlideView, hr: ArraySpec, x: NDArray[Any], y: NDArray[Any], slide_id: str
+    view: SlideView, hr: ArraySpec, x: AnyArray, y: AnyArray, slide_id: str
 ) -> list[Finding]:
     levels = view.attributes.get("levels") or [{}]
     width, height = levels[0].get("width_px"), levels[0].get("height_px")
@@ -263,7 +263,7 @@ def _check_bounds(
 
 
 def _check_funnel(
-    store: PairStore, view: SlideView, columns: Mapping[str, NDArray[Any]], slide_id: str
+    store: PairStore, view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
 ) -> list[Finding]:
     funnel = view.attributes.get("funnel") or {}
     kept = columns.get(KEPT)
@@ -305,9 +305,7 @@ def _check_pixels(
     return findings
 
 
-def _broken_rows(
-    readers: list[ShardReader], rows: NDArray[np.int64], slide_id: str
-) -> list[Finding]:
+def _broken_rows(readers: list[ShardReader], rows: Int64Array, slide_id: str) -> list[Finding]:
     findings = []
     for reader in readers:
         broken: list[int] = []

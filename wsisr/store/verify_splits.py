@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, Int32Array, Int64Array
 from wsisr.errors import StoreError
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META
 from wsisr.store.reader import PairStore, SlideView
 from wsisr.store.schema import KEPT
 from wsisr.store.splits import split_digest, splits_json
-
-Rows = NDArray[np.int32]
 
 PAPER_RANDOM = "paper-random"
 
@@ -58,14 +56,14 @@ def is_declared_leaky(store: PairStore) -> bool:
     return kind == PAPER_RANDOM
 
 
-def read_splits(store: PairStore) -> tuple[dict[str, Rows], list[Finding]]:
+def read_splits(store: PairStore) -> tuple[dict[str, Int32Array], list[Finding]]:
     """All splits that can be read, and what is wrong with them."""
     findings: list[Finding] = []
     names = store.split_names()
     if not names:
         text = "there are none: the build is not finished; run the same command again."
         return {}, [error("splits", text)]
-    splits: dict[str, Rows] = {}
+    splits: dict[str, Int32Array] = {}
     digests: dict[str, str] = {}
     for name in names:
         try:
@@ -85,7 +83,7 @@ def read_splits(store: PairStore) -> tuple[dict[str, Rows], list[Finding]]:
 
 
 def check_splits(
-    store: PairStore, readable: list[str], splits: Mapping[str, Rows]
+    store: PairStore, readable: list[str], splits: Mapping[str, Int32Array]
 ) -> list[Finding]:
     """Indices are valid, and every kept pair is in exactly one split.
 
@@ -98,7 +96,7 @@ def check_splits(
     """
     findings: list[Finding] = []
     slides = store.attributes["slides"]
-    seen: dict[str, NDArray[np.int64]] = {}
+    seen: dict[str, Int64Array] = {}
     for name in readable:
         try:
             seen[name] = np.zeros(len(store.slides[name].column(KEPT)), np.int64)
@@ -129,7 +127,7 @@ def check_splits(
     return findings
 
 
-def by_slide(rows: Rows) -> Iterator[tuple[int, NDArray[np.int32]]]:
+def by_slide(rows: Int32Array) -> Iterator[tuple[int, Int32Array]]:
     """Each slide's index in a split, shape (m, 2), with its rows there, in one go through all."""
     ordered = rows[np.argsort(rows[:, 0], kind="stable")]
     indices, starts = np.unique(ordered[:, 0], return_index=True)
@@ -145,7 +143,7 @@ def _check_declared(store: PairStore, slide: str, split: str) -> list[Finding]:
 
 
 def identities(
-    store: PairStore, readable: list[str], splits: Mapping[str, Rows]
+    store: PairStore, readable: list[str], splits: Mapping[str, Int32Array]
 ) -> list[SlideIdentity]:
     """Identity of every readable slide, in the given order."""
     members: dict[int, set[str]] = defaultdict(set)
@@ -239,7 +237,7 @@ def units_of(slides: list[SlideIdentity]) -> dict[str, str]:
     return {slide.slide: root(f"slide:{slide.slide}") for slide in slides}
 
 
-def measured_overlap(store: PairStore, splits: Mapping[str, Rows]) -> tuple[int, int]:
+def measured_overlap(store: PairStore, splits: Mapping[str, Int32Array]) -> tuple[int, int]:
     """How many pairs of test overlap one of train on the same slide, and how many there are."""
     train, test = splits.get("train"), splits.get("test")
     if train is None or test is None:
@@ -254,7 +252,7 @@ def measured_overlap(store: PairStore, splits: Mapping[str, Rows]) -> tuple[int,
     return touched, len(test)
 
 
-def footprints(view: SlideView) -> NDArray[np.float64]:
+def footprints(view: SlideView) -> Float64Array:
     """What of its slide is stored with each patch, shape (n, 4): left, top, right, bottom.
 
     In level-0 px; of windows over the slide's own tiles, which are stored whole, in px of their
@@ -270,7 +268,7 @@ def footprints(view: SlideView) -> NDArray[np.float64]:
     return np.concatenate([corners, corners + spec.factor * spec.size_px], axis=1)
 
 
-def overlapping(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.bool_]:
+def overlapping(ours: Float64Array, theirs: Float64Array) -> BoolArray:
     """Which boxes of one set share area with any of another.
 
     Parameters

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from math import isclose
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray
 from wsisr.errors import CorruptStoreError
 from wsisr.store.findings import Finding, error, shorten
 from wsisr.store.reader import SlideView
@@ -17,7 +16,7 @@ from wsisr.store.window_reader import WindowReader
 def check_tiles(
     reader: WindowReader,
     view: SlideView,
-    columns: Mapping[str, NDArray[Any]],
+    columns: Mapping[str, AnyArray],
     slide_id: str,
     *,
     read: bool,
@@ -70,7 +69,7 @@ def _used(reader: WindowReader, slide_id: str) -> tuple[set[int], list[Finding]]
 
 
 def _check_places(
-    reader: WindowReader, view: SlideView, columns: Mapping[str, NDArray[Any]], slide_id: str
+    reader: WindowReader, view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
 ) -> list[Finding]:
     """Windows lie where `x` and `y` say, moved by what the calibration of the levels says."""
     if not {"x", "y"} <= columns.keys() or not len(reader):

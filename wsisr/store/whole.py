@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.store.reader import PairStore
 
@@ -36,7 +36,7 @@ class WholeImage:
     places: tuple[tuple[int, int], ...]
     shape: tuple[int, int]
 
-    def read(self, store: PairStore) -> NDArray[np.uint8]:
+    def read(self, store: PairStore) -> UInt8Array:
         """Its HR pixels, shape (h, w, 3)."""
         image = np.empty((*self.shape, 3), np.uint8)
         for row, (y, x) in zip(self.rows, self.places, strict=True):

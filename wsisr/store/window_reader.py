@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, damage_is_clear
 from wsisr.store.columns import read_plain
 from wsisr.store.layout import META, SlidePaths, tiles_of
@@ -17,7 +17,9 @@ from wsisr.store.places import Place
 from wsisr.store.presets import STREAM_DECODERS
 from wsisr.store.schema import WINDOW
 from wsisr.store.shard_index import ShardIndexes
-from wsisr.store.shard_reader import ShardReader, UInt8Array
+from wsisr.store.shard_reader import (
+    ShardReader,
+)
 from wsisr.store.tile_array import TABLE, TilePlan, tile_digest
 
 if TYPE_CHECKING:
@@ -74,14 +76,14 @@ class TileTable:
         Rows and columns of the level's grid.
     """
 
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    digests: NDArray[np.uint64]
-    corners: NDArray[np.int64]
+    rows: Int64Array
+    columns: Int64Array
+    digests: UInt64Array
+    corners: Int64Array
     grid: tuple[int, int]
 
     @cached_property
-    def _sorted(self) -> tuple[NDArray[np.int64], list[int]]:
+    def _sorted(self) -> tuple[Int64Array, list[int]]:
         keys = self.rows * self.grid[1] + self.columns
         order = np.argsort(keys, kind="stable")
         return keys[order], order.tolist()

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import crop_to_scale, degrade, parse_degradation
 from wsisr.degradation.draws import Draws
 from wsisr.errors import ConfigError
@@ -30,7 +30,6 @@ from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.sampling import sample_index, slots_of
 
-UInt8Array = NDArray[np.uint8]
 HR = "hr"
 JITTER = 0.1
 

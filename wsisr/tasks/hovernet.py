@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsisr.arrays import AnyArray, Float32Array, Int32Array, UInt8Array
 from wsisr.errors import ModelError
 from wsisr.models.foreign.containers import behind, find_parts, read_tensors
-from wsisr.tasks.kinds import Answer, LabelMap, without_small
+from wsisr.tasks.kinds import (
+    Answer,
+    without_small,
+)
 
-UInt8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
 SUFFIXES = (".tar", ".pth", ".pt", ".safetensors")
 _ANCHOR = "decoder.np.u3.conva.weight"
 _LEAST_PX = 10
@@ -280,7 +281,7 @@ def find_nuclei(
     )
 
 
-def part_nuclei(inside: Float32Array, place: Float32Array) -> LabelMap:
+def part_nuclei(inside: Float32Array, place: Float32Array) -> Int32Array:
     """Nuclei from the probability of one and the places within, by the authors' watershed.
 
     Parameters
@@ -309,6 +310,6 @@ def part_nuclei(inside: Float32Array, place: Float32Array) -> LabelMap:
     return np.asarray(found, np.int32)
 
 
-def _unit(values: NDArray[Any]) -> NDArray[Any]:
+def _unit(values: AnyArray) -> AnyArray:
     low, high = float(values.min()), float(values.max())
     return np.asarray((values - low) / ((high - low) or 1.0), np.float32)

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from wsisr.arrays import Float32Array, Int32Array, UInt8Array
 from wsisr.selection.image_labels import ImageLabels
 
-UInt8Array = NDArray[np.uint8]
-Float32Array = NDArray[np.float32]
-LabelMap = NDArray[np.int32]
 EIGHT = np.ones((3, 3), bool)
 NUCLEUS_PX = 16
 """Smaller areas are no nuclei: 1 um2 at 40x."""
@@ -40,7 +38,7 @@ class Answer:
         What each object is, where the reference says so.
     """
 
-    labels: LabelMap | None = None
+    labels: Int32Array | None = None
     classes: Mapping[str, float] = ()  # type: ignore[assignment]
     types: Mapping[int, str] | None = None
 
@@ -188,7 +186,7 @@ class Classes(Kind):
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (Nuclei(), Glands(), Classes())}
 
 
-def without_small(labels: NDArray[np.integer[Any]], least_px: int) -> LabelMap:
+def without_small(labels: NDArray[np.integer[Any]], least_px: int) -> Int32Array:
     """Objects of fewer pixels left out; the others keep their order, from 1."""
     area = np.bincount(labels.ravel())
     kept = area >= least_px

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError, ModelError, damage_is_clear
 from wsisr.files import file_sha256, read_document
 from wsisr.inference.trained import BEST, LAST, WEIGHTS_NAME
@@ -22,7 +22,6 @@ RECORD_NAME = "task.json"
 FORMAT = "wsisr-task"
 FORMAT_VERSION = 1
 FOLD = "fold-"
-UInt8Array = NDArray[np.uint8]
 Segmenter = Callable[[UInt8Array], Any]
 """``segmenter(image) -> labels``, or ``(labels, types)``: image (H, W, 3) uint8, labels (H, W)
 integer, types a mapping of label to name; for `classes` a mapping of class to probability."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from wsisr.arrays import Int32Array
 from wsisr.metrics.classes import accuracy, auc, balanced_accuracy
 from wsisr.metrics.objects import (
     Detection,
@@ -30,7 +31,10 @@ from wsisr.metrics.objects import (
     type_detection,
 )
 from wsisr.selection.image_labels import ImageLabels
-from wsisr.tasks.kinds import GLAND_PX, Answer, LabelMap
+from wsisr.tasks.kinds import (
+    GLAND_PX,
+    Answer,
+)
 
 Better = Literal["high", "low", "zero"]
 Parts = Mapping[str, np.ndarray]
@@ -176,7 +180,7 @@ def nuclei_scores(
     return scores | _filled("nuclei_found", there) | _filled("nuclei_panoptic", quality)
 
 
-def gland_scores(truth: ImageLabels, found: LabelMap) -> dict[str, float]:
+def gland_scores(truth: ImageLabels, found: Int32Array) -> dict[str, float]:
     """Scores of glands in one image.
 
     What the image's border leaves of a gland and is smaller than anything that is taken for a

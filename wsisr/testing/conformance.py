@@ -21,8 +21,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.protocol import Slide
 from wsisr.testing.levels import LevelShift
@@ -189,7 +189,7 @@ class BackendTests:
         wanted = [stored.read(*region)[0] for region in regions]
         barrier = threading.Barrier(4)
 
-        def read(part: int) -> list[NDArray[np.uint8]]:
+        def read(part: int) -> list[UInt8Array]:
             barrier.wait(timeout=30)
             return [slide.read_level(*region) for region in regions[part::4]]
 
@@ -276,6 +276,6 @@ def _regions(stored: StoredSlide, count: int, seed: int = 0) -> Iterator[Region]
         yield level.index, x, y, w - x, h - y
 
 
-def _read_in_child(suite: type[BackendTests], path: Path, region: Region) -> NDArray[np.uint8]:
+def _read_in_child(suite: type[BackendTests], path: Path, region: Region) -> UInt8Array:
     with suite().open(path) as slide:
         return slide.read_level(*region)

@@ -11,13 +11,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.degradation import degrade, lr_size, parse_degradation
 from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.rendering import FloatArray, Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import (
+    Objective,
+    jpeg,
+    render,
+    to_uint8,
+)
 
 _MARGIN_PX = 64
 
@@ -52,7 +57,7 @@ class ScannerTruth:
     full_chroma: bool = False
     hr_quality: int | None = None
 
-    def kernel(self, half_px: int = 24) -> FloatArray:
+    def kernel(self, half_px: int = 24) -> Float64Array:
         """True taps on HR pixels, shape (3, k, k), k = 2 half + scale, each plane summing to 1."""
         side = 256
         point = np.zeros((side, side, 3))
@@ -104,7 +109,7 @@ def scan(
     *,
     lr_px: int = 96,
     residual_px: float = 0.4,
-    scenes: list[FloatArray] | None = None,
+    scenes: list[Float64Array] | None = None,
 ) -> list[RealPair]:
     """Photograph fields with a scanner, each with a known sub-pixel residual.
 
@@ -145,8 +150,8 @@ def scan(
 
 
 def _scene(
-    scenes: list[FloatArray] | None, index: int, size: int, seed: int, rng: np.random.Generator
-) -> FloatArray:
+    scenes: list[Float64Array] | None, index: int, size: int, seed: int, rng: np.random.Generator
+) -> Float64Array:
     if scenes is None:
         tile = synthetic_tissue(size, size, seed)
     else:
@@ -157,7 +162,7 @@ def _scene(
     mean = tile.mean((0, 1))
     edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
     ramp = np.concatenate((edge, np.ones(size - 64), edge[::-1]))
-    faded: FloatArray = mean + np.outer(ramp, ramp)[..., None] * (tile - mean)
+    faded: Float64Array = mean + np.outer(ramp, ramp)[..., None] * (tile - mean)
     return faded
 
 
@@ -180,7 +185,7 @@ class DegradationTests:
     @staticmethod
     def _images(count: int, side: int, seed: int = 0) -> torch.Tensor:
         tiles = [synthetic_tissue(side, side, seed + i) for i in range(count)]
-        grey: NDArray[np.uint8] = to_uint8(np.stack(tiles))
+        grey: UInt8Array = to_uint8(np.stack(tiles))
         return torch.as_tensor(grey).permute(0, 3, 1, 2).contiguous()
 
     def test_sizes_and_type(self) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.testing.spec import SlideSpec, make_scene
-
-UInt8Array = NDArray[np.uint8]
 
 
 def tissue_image(seed: int, width_px: int, height_px: int, um_per_px: float = 0.25) -> UInt8Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8Array = NDArray[np.uint8]
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array, UInt16Array
 
 HALF_TAPS = 8
 KAISER_BETA = 8.0
@@ -97,7 +97,7 @@ def _box_mean(part: UInt8Array, f: int) -> UInt8Array:
     if f == 1:
         return part.copy()
     # Sums of f * f values up to 255 fit 16 bits up to f = 16.
-    total: NDArray[np.uint16] | NDArray[np.uint32]
+    total: UInt16Array | NDArray[np.uint32]
     total = part[0::f].astype(np.uint16) if f <= 16 else part[0::f].astype(np.uint32)
     for k in range(1, f):
         total += part[k::f]
@@ -111,14 +111,14 @@ def _box_mean(part: UInt8Array, f: int) -> UInt8Array:
 
 
 def _resample(
-    source: NDArray[np.float32],
+    source: Float32Array,
     source_start: int,
     start: int,
     length: int,
     f: int,
     shift: float,
     slope: float,
-) -> NDArray[np.float32]:
+) -> Float32Array:
     """Box means along axis 0 at fractional positions."""
     position = f * np.arange(start, start + length) * (1 + slope) + shift
     whole = np.floor(position).astype(np.int64)
@@ -136,6 +136,6 @@ def _resample(
     return out
 
 
-def _kernel(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+def _kernel(distance: Float64Array) -> Float64Array:
     inside = np.clip(1.0 - (distance / HALF_TAPS) ** 2, 0.0, None)
     return np.sinc(distance) * np.i0(KAISER_BETA * np.sqrt(inside)) / np.i0(KAISER_BETA)

@@ -1,12 +1,11 @@
 """Random numbers that belong to places: the same in whatever order they are asked for."""
 
 import numpy as np
-from numpy.typing import NDArray
+
+from wsisr.arrays import Float64Array, Int64Array
 
 
-def hash_unit(
-    seed: int, stream: int, ix: NDArray[np.int64], iy: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def hash_unit(seed: int, stream: int, ix: Int64Array, iy: Int64Array) -> Float64Array:
     """Reproducible numbers in [0, 1) for integer places (splitmix64)."""
     start = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
     z = np.asarray(ix, np.int64).astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7)
@@ -21,10 +20,10 @@ def hash_unit(
 def value_noise(
     seed: int,
     stream: int,
-    x: NDArray[np.float64] | NDArray[np.int64],
-    y: NDArray[np.float64] | NDArray[np.int64],
+    x: Float64Array | Int64Array,
+    y: Float64Array | Int64Array,
     cell_px: float,
-) -> NDArray[np.float64]:
+) -> Float64Array:
     """Smooth random field in [0, 1] with features of a given size; x and y broadcast."""
     u, v = np.asarray(x) / cell_px, np.asarray(y) / cell_px
     iu, iv = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)

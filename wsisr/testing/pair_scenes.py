@@ -2,16 +2,15 @@
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-FloatScene = NDArray[np.float64]
+from wsisr.arrays import Float64Array
 
 HEMATOXYLIN_OD = np.array([0.65, 0.70, 0.29])
 EOSIN_OD = np.array([0.07, 0.99, 0.11])
 """Optical density per unit of stain, RGB (Ruifrok and Johnston, 2001)."""
 
 
-def _noise(rng: np.random.Generator, height: int, width: int, slope: float) -> FloatScene:
+def _noise(rng: np.random.Generator, height: int, width: int, slope: float) -> Float64Array:
     """Periodic noise of unit variance whose power falls as frequency to the minus `slope`."""
     fy = np.fft.fftfreq(height)[:, None]
     fx = np.fft.rfftfreq(width)[None, :]
@@ -23,7 +22,7 @@ def _noise(rng: np.random.Generator, height: int, width: int, slope: float) -> F
     return np.asarray(field / field.std())
 
 
-def _nuclei(rng: np.random.Generator, height: int, width: int, density: float) -> FloatScene:
+def _nuclei(rng: np.random.Generator, height: int, width: int, density: float) -> Float64Array:
     """Soft-edged ellipses of 24-44 px (6-11 um at 40x), 0 to 1, with chromatin inside."""
     canvas = np.zeros((height, width), np.float32)
     shift = 4  # fractional bits of OpenCV's drawing coordinates
@@ -45,7 +44,9 @@ def _nuclei(rng: np.random.Generator, height: int, width: int, density: float) -
     return cv2.GaussianBlur(canvas, (0, 0), 1.0).astype(np.float64)
 
 
-def synthetic_tissue(height_px: int, width_px: int, seed: int, contrast: float = 1.0) -> FloatScene:
+def synthetic_tissue(
+    height_px: int, width_px: int, seed: int, contrast: float = 1.0
+) -> Float64Array:
     """A scene that looks and correlates like stained tissue at 40x.
 
     Parameters

@@ -15,15 +15,14 @@ from typing import cast
 import numpy as np
 from scipy import fft
 
+from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.registration.certificate import Affine
 from wsisr.registration.orientation import D4
 from wsisr.testing.pair_scenes import EOSIN_OD, HEMATOXYLIN_OD, synthetic_tissue
 from wsisr.testing.rendering import (
     Displacement,
-    FloatArray,
     Objective,
-    UInt8Array,
     jpeg,
     render,
     to_uint8,
@@ -93,11 +92,11 @@ class PairCase:
         return self.centre_y - self.scale * self.lr.shape[0] / 2
 
 
-def faded(tile: FloatArray) -> FloatArray:
+def faded(tile: Float64Array) -> Float64Array:
     """The tile with its outer `FADE_PX` faded to the mean: a smooth periodic scene."""
     mean = tile.mean(axis=(0, 1))
 
-    def ramp(size: int) -> FloatArray:
+    def ramp(size: int) -> Float64Array:
         edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_PX) + 0.5) / FADE_PX)
         return np.concatenate([edge, np.ones(size - 2 * FADE_PX), edge[::-1]])
 
@@ -105,17 +104,17 @@ def faded(tile: FloatArray) -> FloatArray:
     return mean + window * (tile - mean)
 
 
-def restain(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+def restain(image: Float64Array, rng: np.random.Generator) -> Float64Array:
     """Other stain, gain and gamma: stains +-30 %, gain +-12 %, gamma +-15 %."""
     residual = np.cross(HEMATOXYLIN_OD, EOSIN_OD)
     basis = np.stack([HEMATOXYLIN_OD, EOSIN_OD, residual / np.linalg.norm(residual)])
     density = -np.log10(np.clip(image, 1.0, None) / 245)
     stains = density @ np.linalg.inv(basis) * rng.uniform(0.7, 1.3, 3)
     changed = 245 * 10 ** -(stains @ basis) * rng.uniform(0.88, 1.12, 3)
-    return cast(FloatArray, 255 * np.clip(changed / 255, 0, 1) ** rng.uniform(0.85, 1.15))
+    return cast(Float64Array, 255 * np.clip(changed / 255, 0, 1) ** rng.uniform(0.85, 1.15))
 
 
-def sensor(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+def sensor(image: Float64Array, rng: np.random.Generator) -> Float64Array:
     """Shot and read noise: variance ``x * 255 / full well + read^2``, grey levels."""
     full_well, read = rng.uniform(3000, 12000), rng.uniform(0.5, 2.0)
     variance = np.clip(image, 0, 255) * 255 / full_well + read**2
@@ -135,11 +134,11 @@ def _bend(rng: np.random.Generator, half_px: float, drift: bool) -> Displacement
     amplitude = rng.uniform(1.0, 2.5) if drift else 0.0
     phase = rng.uniform(0, 2 * np.pi, 2)
 
-    def wave(u: FloatArray, v: FloatArray, axis: int) -> FloatArray:
+    def wave(u: Float64Array, v: Float64Array, axis: int) -> Float64Array:
         place = (waves[axis, 0] * u + waves[axis, 1] * v) / half_px
-        return cast(FloatArray, amplitude * np.sin(np.pi * place + phase[axis]))
+        return cast(Float64Array, amplitude * np.sin(np.pi * place + phase[axis]))
 
-    def displacement(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def displacement(u: Float64Array, v: Float64Array) -> tuple[Float64Array, Float64Array]:
         # Pixels move along their radius, by `radial` at the middle of an edge.
         stretch = radial * (u * u + v * v) / half_px**3
         return stretch * u + wave(u, v, 0), stretch * v + wave(u, v, 1)
@@ -151,7 +150,7 @@ def make_pair(
     suite: str,
     seed: int,
     *,
-    scene: FloatArray | None = None,
+    scene: Float64Array | None = None,
     lr_px: int = 256,
     scale: int = 4,
     search_px: int = 26,
@@ -223,7 +222,7 @@ def make_pair(
     )
 
 
-def _offset(suite: str, search_px: int, rng: np.random.Generator) -> FloatArray:
+def _offset(suite: str, search_px: int, rng: np.random.Generator) -> Float64Array:
     """Corner of the LR footprint in the region, HR px; outside it in suite P."""
     reach = min(10.0, search_px / 2 - 2)
     offset = search_px / 2 + rng.uniform(-reach, reach, 2)
@@ -237,7 +236,7 @@ def _offset(suite: str, search_px: int, rng: np.random.Generator) -> FloatArray:
 
 def _geometry(
     suite: str, scale: int, lr_px: int, rng: np.random.Generator
-) -> tuple[FloatArray, Displacement | None]:
+) -> tuple[Float64Array, Displacement | None]:
     """Linear part (LR px -> HR px) and bend."""
     if suite not in ("B2", "B3"):
         return scale * np.eye(2), None
@@ -252,8 +251,8 @@ def scene_px(lr_px: int, scale: int = 4, search_px: int = 26) -> int:
 
 
 def _tile(
-    scene: FloatArray | None, size: int, seed: int, rng: np.random.Generator, contrast: float
-) -> FloatArray:
+    scene: Float64Array | None, size: int, seed: int, rng: np.random.Generator, contrast: float
+) -> Float64Array:
     if scene is None:
         return faded(synthetic_tissue(size, size, seed, contrast))
     if min(scene.shape[:2]) < size:
@@ -267,7 +266,7 @@ def _tile(
     return faded(mean + contrast * (tile - mean))
 
 
-def _photograph(image: FloatArray, suite: str, rng: np.random.Generator) -> UInt8Array:
+def _photograph(image: Float64Array, suite: str, rng: np.random.Generator) -> UInt8Array:
     if suite == "A0":
         return to_uint8(image)
     if suite == "A1":

@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, UInt8Array
 from wsisr.registration.orientation import D4
 from wsisr.registration.overview import register_overviews
 from wsisr.registration.pair import find_orientation, register_pair
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import PairCase, make_pair, scene_px
 from wsisr.testing.rendering import Objective, render, to_uint8
-
-UInt8Array = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +84,8 @@ class SuiteResult:
     """
 
     suite: str
-    errors_px: FloatArray
-    accepted: NDArray[np.bool_]
+    errors_px: Float64Array
+    accepted: BoolArray
 
     def faults(self, requirement: Requirement | None = None) -> list[str]:
         """Sentences about what falls short of the requirement; empty if nothing does."""
@@ -144,7 +141,7 @@ def run_suite(
     suite: str,
     count: int = 12,
     *,
-    scene: FloatArray | None = None,
+    scene: Float64Array | None = None,
     lr_px: int = 256,
     scale: int = 4,
     first_seed: int = 0,
@@ -195,7 +192,7 @@ class OverviewCase:
 
     moving: UInt8Array
     fixed: UInt8Array
-    matrix: FloatArray
+    matrix: Float64Array
     mirrored: bool
 
 
@@ -237,7 +234,7 @@ def overview_error_px(case: OverviewCase, seed: int = 0) -> tuple[float, bool]:
 
 
 @lru_cache(maxsize=2)
-def _scene(lr_px: int) -> FloatArray:
+def _scene(lr_px: int) -> Float64Array:
     """One scene for all suites of a size: making tissue costs more than looking at it."""
     side = scene_px(lr_px) + 200
     return synthetic_tissue(side, side, seed=4242)

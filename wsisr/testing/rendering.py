@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage, special
 
-UInt8Array = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
-Displacement = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
+from wsisr.arrays import Float64Array, UInt8Array
+
+Displacement = Callable[[Float64Array, Float64Array], tuple[Float64Array, Float64Array]]
 
 HR_UM_PER_PX = 0.25
 WAVELENGTHS_UM = (0.62, 0.55, 0.45)
@@ -34,7 +34,7 @@ class Objective:
     defocus_um: float
     sigma_px: float
 
-    def transfer(self, frequency: FloatArray, wavelength_um: float) -> FloatArray:
+    def transfer(self, frequency: Float64Array, wavelength_um: float) -> Float64Array:
         """Incoherent transfer function; Stokseth's approximation of defocus (1969).
 
         Parameters
@@ -55,14 +55,14 @@ class Objective:
 
 
 def render(
-    scene: FloatArray,
-    linear: FloatArray,
+    scene: Float64Array,
+    linear: Float64Array,
     centre: tuple[float, float],
     width: int,
     height: int,
     optics: Objective | None = None,
     displacement: Displacement | None = None,
-) -> FloatArray:
+) -> Float64Array:
     """What a coarser camera sees of a periodic, band-limited scene.
 
     Parameters
@@ -122,12 +122,12 @@ def render(
 def _evaluate(
     spectrum: NDArray[np.complex128],
     shape: tuple[int, int],
-    linear: FloatArray,
+    linear: Float64Array,
     centre: tuple[float, float],
     width: int,
     height: int,
     displacement: Displacement | None,
-) -> FloatArray:
+) -> Float64Array:
     """A periodic band-limited function at mapped places: twofold zero padding, then splines."""
     rows, columns = shape
     padded = np.zeros((2 * rows, columns + 1), np.complex128)
@@ -142,7 +142,7 @@ def _evaluate(
         move_x, move_y = displacement(u, v)
         x, y = x + move_x, y + move_y
     places = [2 * (y - 0.5), 2 * (x - 0.5)]
-    return cast(FloatArray, ndimage.map_coordinates(fine, places, order=5, mode="grid-wrap"))
+    return cast(Float64Array, ndimage.map_coordinates(fine, places, order=5, mode="grid-wrap"))
 
 
 def jpeg(rgb: UInt8Array, quality: int, full_chroma: bool = False) -> UInt8Array:
@@ -158,6 +158,6 @@ def jpeg(rgb: UInt8Array, quality: int, full_chroma: bool = False) -> UInt8Array
     return cast(UInt8Array, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
 
 
-def to_uint8(image: FloatArray) -> UInt8Array:
+def to_uint8(image: Float64Array) -> UInt8Array:
     """Rounded and clipped to 0-255."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

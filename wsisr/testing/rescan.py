@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.testing.noise import hash_unit
 from wsisr.testing.scene import Outline, Pen, Scene
 from wsisr.testing.slides import write_picture
 from wsisr.testing.spec import Layout, SlideSpec, outline, plan_truth
 from wsisr.testing.truth import SlideTruth
 
-UInt8Array = NDArray[np.uint8]
-FloatArray = NDArray[np.float64]
 Affine = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
@@ -94,7 +93,7 @@ class RescanTruth:
     first: str
     affine: Affine
 
-    def to_first(self, points: ArrayLike) -> FloatArray:
+    def to_first(self, points: ArrayLike) -> Float64Array:
         """Map points of shape (..., 2), x first, from the second scan to the first."""
         matrix = np.asarray(self.affine)
         return np.asarray(np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2])
@@ -179,9 +178,7 @@ class SecondScan:
             out[..., channel] = self._develop(value, glass, channel, x, y)
         return out
 
-    def _develop(
-        self, value: NDArray[np.float32], glass: int, channel: int, x: int, y: int
-    ) -> UInt8Array:
+    def _develop(self, value: Float32Array, glass: int, channel: int, x: int, y: int) -> UInt8Array:
         """Colour and noise of the second camera."""
         passed = np.clip(value / max(glass, 1), 0.0, 1.0)
         dense = np.clip((1.0 - passed) / 0.1, 0.0, 1.0)

@@ -15,15 +15,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsisr.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from wsisr.testing import texture
 from wsisr.testing.noise import hash_unit, value_noise
 from wsisr.testing.shapes import CLIP_PX, RingSet, lattice_axis, upsample
 
-UInt8Array = NDArray[np.uint8]
-FloatArray = NDArray[np.float32]
 Outline = tuple[tuple[float, float], ...]
 PenColour = Literal["blue", "green", "red", "black"]
 Kind = Literal["brightfield", "fluorescence"]
@@ -70,10 +68,10 @@ class SceneNuclei:
         Which picture of the atlas.
     """
 
-    x_px: NDArray[np.int64]
-    y_px: NDArray[np.int64]
-    kind: NDArray[np.int64]
-    variant: NDArray[np.int64]
+    x_px: Int64Array
+    y_px: Int64Array
+    kind: Int64Array
+    variant: Int64Array
 
     def __len__(self) -> int:
         return len(self.x_px)
@@ -181,7 +179,7 @@ class Scene:
             out[(rows < y0) | (rows >= y1)] = 0
             out[:, (cols < x0) | (cols >= x1)] = 0
 
-    def _coverage(self, name: str, x: int, y: int, width: int, height: int) -> FloatArray | None:
+    def _coverage(self, name: str, x: int, y: int, width: int, height: int) -> Float32Array | None:
         """Soft mask (0-1) of a set of outlines, or None where it is empty."""
         rings = self._sets[name]
         if not len(rings.touching((x, y, x + width, y + height))):
@@ -221,9 +219,7 @@ class Scene:
         )
         return eosin, haematoxylin
 
-    def _fields(
-        self, xs: NDArray[np.float64], ys: NDArray[np.float64]
-    ) -> tuple[FloatArray, FloatArray]:
+    def _fields(self, xs: Float64Array, ys: Float64Array) -> tuple[Float32Array, Float32Array]:
         """Signed distances into tissue and into tumour at lattice points."""
         sets = self._sets
         tissue = np.minimum(sets["tissue"].distance(xs, ys), -sets["holes"].distance(xs, ys))
@@ -291,13 +287,13 @@ class Scene:
     def _nuclei(
         self,
         box: tuple[int, int, int, int],
-        tissue: FloatArray,
-        tumour: FloatArray,
-        xs: NDArray[np.float64],
-        ys: NDArray[np.float64],
+        tissue: Float32Array,
+        tumour: Float32Array,
+        xs: Float64Array,
+        ys: Float64Array,
     ) -> SceneNuclei:
         """Nuclei with centres in a box; distances are given on a lattice that encloses it."""
-        parts: list[NDArray[np.int64]] = []
+        parts: list[Int64Array] = []
         for stream, (pitch_um, in_tumour) in enumerate(((8.6, False), (12.0, True))):
             if in_tumour and tumour.max() <= -CLIP_PX:
                 continue
@@ -331,14 +327,14 @@ class Scene:
 class _Place:
     """A region inside the lattice that encloses it."""
 
-    xs: NDArray[np.float64]
-    ys: NDArray[np.float64]
+    xs: Float64Array
+    ys: Float64Array
     x: int
     y: int
     width: int
     height: int
 
-    def upsample(self, lattice: FloatArray | NDArray[np.float64]) -> FloatArray:
+    def upsample(self, lattice: Float32Array | Float64Array) -> Float32Array:
         inner_x, inner_y = lattice_axis(self.x, self.width), lattice_axis(self.y, self.height)
         c0 = int(np.searchsorted(self.xs, inner_x[0]))
         r0 = int(np.searchsorted(self.ys, inner_y[0]))
@@ -354,19 +350,19 @@ def _contains(outer: tuple[int, int, int, int], box: tuple[int, int, int, int]) 
     return outer[0] <= box[0] and outer[1] <= box[1] and box[2] <= outer[2] and box[3] <= outer[3]
 
 
-def _soft(distance: FloatArray) -> FloatArray:
+def _soft(distance: Float32Array) -> Float32Array:
     distance /= 2 * EDGE_PX
     distance += 0.5
     return np.clip(distance, 0.0, 1.0, out=distance)
 
 
 def _at(
-    lattice: FloatArray,
-    xs: NDArray[np.float64],
-    ys: NDArray[np.float64],
-    px: NDArray[np.int64],
-    py: NDArray[np.int64],
-) -> FloatArray:
+    lattice: Float32Array,
+    xs: Float64Array,
+    ys: Float64Array,
+    px: Int64Array,
+    py: Int64Array,
+) -> Float32Array:
     """Nearest lattice value to points (clamped: points outside are dropped by the caller)."""
     step = xs[1] - xs[0]
     col = np.clip(np.floor((px - xs[0]) / step + 0.5).astype(np.intp), 0, len(xs) - 1)

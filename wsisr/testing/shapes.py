@@ -15,7 +15,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-Ring = NDArray[np.float64]
+from wsisr.arrays import Float32Array, Float64Array
+
 Bounds = tuple[float, float, float, float]
 
 LATTICE_PX = 8
@@ -29,7 +30,7 @@ def blob(
     roughness: float = 0.12,
     vertices: int = 160,
     power: float = 2.0,
-) -> Ring:
+) -> Float64Array:
     """A smooth closed outline around a centre.
 
     Parameters
@@ -55,13 +56,15 @@ def blob(
     return np.stack([x, y], axis=1)
 
 
-def stroke(points: Sequence[tuple[float, float]], width_px: float) -> Ring:
+def stroke(points: Sequence[tuple[float, float]], width_px: float) -> Float64Array:
     """Outline of a line drawn with a round pen of a given width (level-0 px)."""
     line = shapely.LineString(points).buffer(width_px / 2, quad_segs=8)
     return np.asarray(line.exterior.coords, np.float64)[:-1]
 
 
-def polygon_of(rings: Sequence[Ring], holes: Sequence[Ring] = ()) -> shapely.Geometry:
+def polygon_of(
+    rings: Sequence[Float64Array], holes: Sequence[Float64Array] = ()
+) -> shapely.Geometry:
     """Union of rings minus the union of holes, as a shapely geometry in level-0 px."""
     area = shapely.union_all([shapely.make_valid(shapely.Polygon(r)) for r in rings])
     if len(holes):
@@ -79,7 +82,7 @@ class RingSet:
     rings : sequence of ring
     """
 
-    def __init__(self, rings: Sequence[Ring]) -> None:
+    def __init__(self, rings: Sequence[Float64Array]) -> None:
         self.rings = tuple(np.asarray(r, np.float64) for r in rings)
         self.bounds = np.array([[*r.min(0), *r.max(0)] for r in self.rings]).reshape(-1, 4)
         self._polygons = [shapely.Polygon(r) for r in self.rings]
@@ -100,7 +103,7 @@ class RingSet:
         )
         return np.flatnonzero(near)
 
-    def distance(self, xs: NDArray[np.float64], ys: NDArray[np.float64]) -> NDArray[np.float32]:
+    def distance(self, xs: Float64Array, ys: Float64Array) -> Float32Array:
         """Signed distance on the grid of sorted coordinates, clipped to +-`CLIP_PX`.
 
         Returns
@@ -122,9 +125,7 @@ class RingSet:
             np.maximum(out[rows, cols], part, out=out[rows, cols])
         return out
 
-    def _one(
-        self, index: int, xs: NDArray[np.float64], ys: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def _one(self, index: int, xs: Float64Array, ys: Float64Array) -> Float32Array:
         """Signed distance to one ring."""
         ring = self.rings[index]
         start, end = ring, np.roll(ring, -1, axis=0)
@@ -158,16 +159,14 @@ class RingSet:
         return np.where(inside, distance, -distance).astype(np.float32)
 
 
-def lattice_axis(start_px: int, length_px: int) -> NDArray[np.float64]:
+def lattice_axis(start_px: int, length_px: int) -> Float64Array:
     """Lattice coordinates that enclose the pixel centres of ``[start, start + length)``."""
     first = start_px // LATTICE_PX
     last = (start_px + length_px - 1) // LATTICE_PX + 1
     return np.arange(first, last + 1, dtype=np.float64) * LATTICE_PX
 
 
-def upsample(
-    lattice: NDArray[np.float32], x: int, y: int, width: int, height: int
-) -> NDArray[np.float32]:
+def upsample(lattice: Float32Array, x: int, y: int, width: int, height: int) -> Float32Array:
     """Linear interpolation of lattice values at the pixel centres of a region.
 
     Parameters
@@ -185,7 +184,7 @@ def upsample(
     return out
 
 
-def _weights(start: int, length: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _weights(start: int, length: int) -> tuple[NDArray[np.intp], Float32Array]:
     position = np.arange(start, start + length)
     index = position // LATTICE_PX
     fraction = (position - index * LATTICE_PX + 0.5) / LATTICE_PX

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.testing import vendors
 from wsisr.testing.levels import reduce_shifted
 from wsisr.testing.spec import SlideSpec, make_scene, outline, pen_stroke, plan_truth, sparse_spec
 from wsisr.testing.truth import SlideTruth
 from wsisr.testing.writers import CLASSIC_LIMIT, TiffPage, TiffWriter, TileCodec
 
-UInt8Array = NDArray[np.uint8]
 BLOCK_PX = 2048
 
 __all__ = [

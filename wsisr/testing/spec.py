@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 import shapely
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import ConfigError
 from wsisr.testing import vendors
 from wsisr.testing.levels import LevelShift
@@ -194,7 +195,7 @@ def spec_around(
     )
 
 
-def outline(ring: NDArray[np.float64]) -> Outline:
+def outline(ring: Float64Array) -> Outline:
     """A ring as plain tuples, rounded to 1/16 px (exact in JSON and in XML)."""
     return tuple((float(x), float(y)) for x, y in np.rint(np.asarray(ring) * 16) / 16)
 

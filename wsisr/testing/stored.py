@@ -8,13 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.testing.slides import codec_of
 from wsisr.testing.truth import SlideTruth
-
-UInt8Array = NDArray[np.uint8]
-BoolArray = NDArray[np.bool_]
 
 
 class StoredSlide:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-FloatArray = NDArray[np.float32]
-UInt8Array = NDArray[np.uint8]
+from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 
 STROMA_PERIOD_PX = 1024
 CYTOPLASM_PERIOD_PX = 896
@@ -32,7 +31,7 @@ HAEMATOXYLIN_OD = (1.55, 1.75, 0.78)
 EOSIN_OD = (0.17, 1.05, 0.55)
 
 
-def _filtered(rng: np.random.Generator, transfer: NDArray[np.float64]) -> FloatArray:
+def _filtered(rng: np.random.Generator, transfer: Float64Array) -> Float32Array:
     """Periodic noise of unit variance through a transfer function on the half FFT grid."""
     noise = rng.standard_normal((transfer.shape[0],) * 2, dtype=np.float32)
     spectrum = fft.rfft2(noise) * transfer.astype(np.float32)
@@ -41,11 +40,11 @@ def _filtered(rng: np.random.Generator, transfer: NDArray[np.float64]) -> FloatA
     return np.asarray(field / field.std(), np.float32)
 
 
-def _frequencies(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _frequencies(size: int) -> tuple[Float64Array, Float64Array]:
     return fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None, :]
 
 
-def _smooth(rng: np.random.Generator, size: int, wavelength_px: float) -> FloatArray:
+def _smooth(rng: np.random.Generator, size: int, wavelength_px: float) -> Float32Array:
     """Periodic field without detail: made on an eightfold coarser grid and interpolated."""
     fy, fx = _frequencies(size // 8)
     coarse = _filtered(rng, np.exp(-((fx**2 + fy**2) * (wavelength_px / 8) ** 2) * 2.0))
@@ -177,8 +176,8 @@ class NucleusAtlas:
     """
 
     sprites: UInt8Array
-    semi_axes_px: NDArray[np.float64]
-    angle_rad: NDArray[np.float64]
+    semi_axes_px: Float64Array
+    angle_rad: Float64Array
 
     @property
     def size_px(self) -> int:

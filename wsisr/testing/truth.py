@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from wsisr.arrays import BoolArray, Float64Array
 from wsisr.testing.levels import LevelShift
 from wsisr.testing.scene import Outline, Pen, Scene, SceneNuclei
 from wsisr.testing.shapes import polygon_of
@@ -112,7 +113,7 @@ class SlideTruth:
         """Annotated tumour without exclusions (fat and tears inside it count as tumour)."""
         return _area(self.scene.tumour, self.scene.exclusions)
 
-    def tissue_fraction(self, boxes: ArrayLike) -> NDArray[np.float64]:
+    def tissue_fraction(self, boxes: ArrayLike) -> Float64Array:
         """Exact tissue share of boxes.
 
         Parameters
@@ -126,11 +127,11 @@ class SlideTruth:
         """
         return _fraction(self.tissue_area, boxes)
 
-    def tumour_fraction(self, boxes: ArrayLike) -> NDArray[np.float64]:
+    def tumour_fraction(self, boxes: ArrayLike) -> Float64Array:
         """Exact share of boxes inside the tumour annotation, as `tissue_fraction`."""
         return _fraction(self.tumour_area, boxes)
 
-    def tissue_mask(self, um_per_px: float, *, fill_holes: bool = False) -> NDArray[np.bool_]:
+    def tissue_mask(self, um_per_px: float, *, fill_holes: bool = False) -> BoolArray:
         """Tissue at pixel centres of a coarser grid that starts at the slide's origin.
 
         Parameters
@@ -201,7 +202,7 @@ def _area(rings: Sequence[Outline], holes: Sequence[Outline]) -> shapely.Geometr
     )
 
 
-def _fraction(area: shapely.Geometry, boxes: ArrayLike) -> NDArray[np.float64]:
+def _fraction(area: shapely.Geometry, boxes: ArrayLike) -> Float64Array:
     x, y, width, height = np.asarray(boxes, np.float64).reshape(-1, 4).T
     squares = shapely.box(x, y, x + width, y + height)
     shapely.prepare(area)

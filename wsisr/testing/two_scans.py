@@ -10,16 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array, UInt8Array
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import restain, sensor
 from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
-
-FloatArray = NDArray[np.float64]
-UInt8Array = NDArray[np.uint8]
 
 GLASS = 240.0
 FADE_PX = 24
@@ -65,9 +62,7 @@ class MemorySlide:
             out[top - y : bottom - y, left - x : right - x] = self.image[top:bottom, left:right]
         return out
 
-    def read_validity(
-        self, level: int, x: int, y: int, width: int, height: int
-    ) -> NDArray[np.bool_]:
+    def read_validity(self, level: int, x: int, y: int, width: int, height: int) -> BoolArray:
         return np.ones((height, width), bool)
 
 
@@ -119,11 +114,11 @@ class ScanPair:
     spec: ScanSpec
     moving: MemorySlide
     fixed: MemorySlide
-    linear: FloatArray
-    middle: FloatArray
+    linear: Float64Array
+    middle: Float64Array
 
     @cached_property
-    def offsets(self) -> FloatArray:
+    def offsets(self) -> Float64Array:
         """Offset of every stripe, fixed px, shape (stripes, 2); the first is none."""
         return _offsets(self.spec)
 
@@ -133,7 +128,7 @@ class ScanPair:
             return []
         return [float(v) for v in np.arange(1, len(self.offsets)) * self.spec.stripe_px]
 
-    def place(self, points: FloatArray) -> FloatArray:
+    def place(self, points: Float64Array) -> Float64Array:
         """True fixed places of moving points, both (n, 2), level-0 px, pixel edges."""
         half = self.spec.side_px / 2
         centred = np.asarray(points, np.float64) - half
@@ -141,7 +136,7 @@ class ScanPair:
         return centred @ self.linear.T + self.middle + np.column_stack(moved)
 
 
-def _offsets(spec: ScanSpec) -> FloatArray:
+def _offsets(spec: ScanSpec) -> Float64Array:
     count = int(spec.side_px // spec.stripe_px) + 1 if spec.stripe_px else 1
     rng = np.random.default_rng([spec.seed, 5])
     # Neighbours differ by at least half the range, so that every seam is one.
@@ -150,8 +145,8 @@ def _offsets(spec: ScanSpec) -> FloatArray:
 
 
 def _displacement(
-    spec: ScanSpec, offsets: FloatArray, u: FloatArray, v: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+    spec: ScanSpec, offsets: Float64Array, u: Float64Array, v: Float64Array
+) -> tuple[Float64Array, Float64Array]:
     reach = 0.45 * spec.side_px
     dx = spec.drift_px * np.sin(u / reach + 0.4)
     dy = spec.drift_px * np.cos(v / reach + 1.1)
@@ -162,7 +157,7 @@ def _displacement(
     return dx, dy
 
 
-def make_scans(spec: ScanSpec, scene: FloatArray | None = None) -> ScanPair:
+def make_scans(spec: ScanSpec, scene: Float64Array | None = None) -> ScanPair:
     """Render both scans.
 
     Parameters
@@ -183,7 +178,7 @@ def make_scans(spec: ScanSpec, scene: FloatArray | None = None) -> ScanPair:
     middle = np.array([scene.shape[1], scene.shape[0]]) / 2 + rng.uniform(-9, 9, 2)
     offsets = _offsets(spec)
 
-    def displacement(u: FloatArray, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def displacement(u: Float64Array, v: Float64Array) -> tuple[Float64Array, Float64Array]:
         return _displacement(spec, offsets, u, v)
 
     centre = (float(middle[0]), float(middle[1]))
@@ -215,7 +210,7 @@ def make_scans(spec: ScanSpec, scene: FloatArray | None = None) -> ScanPair:
     )
 
 
-def _across(images: list[FloatArray]) -> FloatArray:
+def _across(images: list[Float64Array]) -> Float64Array:
     """From the first image at the left to the last at the right, neighbours mixed in between."""
     if len(images) == 1:
         return images[0]
@@ -226,10 +221,10 @@ def _across(images: list[FloatArray]) -> FloatArray:
     return mixed
 
 
-def _on_glass(scene: FloatArray) -> FloatArray:
+def _on_glass(scene: Float64Array) -> Float64Array:
     """The scene faded to glass at its edges: it is periodic then, as rendering wants it."""
 
-    def ramp(size: int) -> FloatArray:
+    def ramp(size: int) -> Float64Array:
         edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_PX) + 0.5) / FADE_PX)
         return np.concatenate([edge, np.ones(size - 2 * FADE_PX), edge[::-1]])
 

@@ -3,14 +3,13 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.testing.writers import TiffPage, TiffWriter, TileCodec
 
 if TYPE_CHECKING:
     from wsisr.testing.truth import SlideTruth
 
-UInt8Array = NDArray[np.uint8]
 
 _STRIP = TileCodec(quality=80, ycbcr=True, subsampling="420")
 THUMBNAIL_PX = 1024

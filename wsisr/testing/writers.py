@@ -15,7 +15,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-UInt8Array = NDArray[np.uint8]
+from wsisr.arrays import UInt8Array, UInt64Array
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 2, 3, 4, 5, 7, 16
 _CODE = {ASCII: "B", SHORT: "H", LONG: "I", RATIONAL: "II", UNDEFINED: "B", LONG8: "Q"}
@@ -137,8 +137,8 @@ class TiffPage:
     subfile_type: int = 0
     um_per_px: float | None = None
     icc: bytes | None = None
-    offsets: NDArray[np.uint64] = field(init=False)
-    counts: NDArray[np.uint64] = field(init=False)
+    offsets: UInt64Array = field(init=False)
+    counts: UInt64Array = field(init=False)
     tables: bytes | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError
 from wsisr.store import open_pairs
@@ -188,7 +188,7 @@ def _timed(
     )
 
 
-def _read(data: PairDataset, array: str, plan: StepPlan) -> NDArray[np.uint8]:
+def _read(data: PairDataset, array: str, plan: StepPlan) -> UInt8Array:
     return data.read(array, plan.index, plan.y, plan.x, plan.read_px)
 
 

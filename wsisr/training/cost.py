@@ -17,10 +17,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
+from wsisr.arrays import Float64Array
 from wsisr.device import SHAPES, LiveBytes, shapes_stand_for_a_gpu
 from wsisr.errors import ConfigError
 from wsisr.shapes import Remembered, tensors
@@ -126,8 +126,8 @@ class StepCost:
     samples: int
     fixed_bytes: int
     batch_bytes: int
-    flops: NDArray[np.float64]
-    bytes: NDArray[np.float64]
+    flops: Float64Array
+    bytes: Float64Array
 
     @property
     def tflop(self) -> float:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Float64Array
 from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart
 from wsisr.files import save_picture
 from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, read_rows
 
-Log = Mapping[str, NDArray[np.float64]]
+Log = Mapping[str, Float64Array]
 KNOWN_COLUMNS = frozenset((*LOG_COLUMNS, *VALIDATION_COLUMNS))
 """Columns that every run has; others are terms of its recipe."""
 SIZE_PX = (420, 290)
@@ -35,7 +35,7 @@ def at_scale(validation: Log, scale: float) -> Log:
     return {name: values[rows] for name, values in validation.items()}
 
 
-def after_start(validation: Log) -> NDArray[np.bool_]:
+def after_start(validation: Log) -> BoolArray:
     """Rows to draw: an untrained model at step 0 would squeeze all others into one line."""
     started = validation["step"] > 0
     return started if started.any() else np.ones(len(started), bool)

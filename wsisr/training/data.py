@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsisr.arrays import Int32Array, Int64Array, UInt8Array
 from wsisr.device import free_bytes, on_gpu, upload
 from wsisr.errors import ConfigError
 from wsisr.host import available_bytes, usable_cores
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
-from wsisr.training.sampling import Int64Array, StepPlan
+from wsisr.training.sampling import (
+    StepPlan,
+)
 
 DEVICE_SHARE = 0.4
 """Part of a device's free memory that patches may take; the rest is the network's."""
@@ -54,7 +57,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         split: str = "train",
         arrays: Sequence[str] | None = None,
         *,
-        rows: NDArray[np.int32] | None = None,
+        rows: Int32Array | None = None,
     ) -> None:
         self.store = store if isinstance(store, PairStore) else open_pairs(store)
         self.rows = self.store.split(split) if rows is None else np.asarray(rows, np.int32)
@@ -82,7 +85,7 @@ class PairDataset(Dataset[dict[str, Tensor]]):
         y: Int64Array | int = 0,
         x: Int64Array | int = 0,
         size_px: int | None = None,
-    ) -> NDArray[np.uint8]:
+    ) -> UInt8Array:
         """Crops of patches, (k, size, size, 3); `index` counts the dataset's rows."""
         return self.store.read(self.rows[index], array, y=y, x=x, h=size_px, w=size_px)
 

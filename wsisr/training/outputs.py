@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import Degradation
 from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.errors import OutputError
@@ -201,7 +201,7 @@ class Outputs(RunFiles):
 
 def sample_sheet(
     images: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], scale: float
-) -> NDArray[np.uint8]:
+) -> UInt8Array:
     """A row for each sample: LR, bicubic, SR, HR and the error.
 
     Parameters
@@ -225,6 +225,6 @@ def sample_sheet(
     return sheet(rows, side_px=side, text_px=max(13, side // 14))
 
 
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
+def _pixels(image: Tensor) -> UInt8Array:
     array = image.detach().float().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     return np.ascontiguousarray(array)

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import hypot
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int32Array
 from wsisr.degradation import Degradation, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
@@ -77,8 +76,8 @@ class DataPlan:
     scale: int | None
     origin: str
     simulation: Degradation | None
-    train: NDArray[np.int32]
-    val: NDArray[np.int32]
+    train: Int32Array
+    val: Int32Array
     patients: tuple[str, ...]
     groups: tuple[str, ...]
     assumed: tuple[str, ...]
@@ -245,7 +244,7 @@ def _degradation(store: PairStore, lr_source: str | Degradation) -> Degradation:
         ) from None
 
 
-def _rows(store: PairStore, rows: NDArray[np.int32], slides: Sequence[str]) -> NDArray[np.int32]:
+def _rows(store: PairStore, rows: Int32Array, slides: Sequence[str]) -> Int32Array:
     """Rows of these slides that are kept."""
     wanted = {store.slide_index(name) for name in slides}
     kept = store.table(columns=[]).index
@@ -255,8 +254,8 @@ def _rows(store: PairStore, rows: NDArray[np.int32], slides: Sequence[str]) -> N
 
 
 def _validation_rows(
-    store: PairStore, train: NDArray[np.int32], slides: Sequence[str]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], list[str]]:
+    store: PairStore, train: Int32Array, slides: Sequence[str]
+) -> tuple[Int32Array, Int32Array, list[str]]:
     """Train and validation rows: the val split, else patients held out of training."""
     if "val" in store.split_names():
         val = _rows(store, store.split("val"), slides)
@@ -282,7 +281,7 @@ def _validation_rows(
     return train[~held], train[held], [note]
 
 
-def _flips(store: PairStore, train: NDArray[np.int32], lr: str | None) -> tuple[bool, list[str]]:
+def _flips(store: PairStore, train: Int32Array, lr: str | None) -> tuple[bool, list[str]]:
     """Whether symmetries keep stored pairs aligned; simulated pairs always are."""
     if lr is None:
         return True, []
@@ -309,7 +308,7 @@ def _flips(store: PairStore, train: NDArray[np.int32], lr: str | None) -> tuple[
     return True, []
 
 
-def _column(table: Table, name: str, lr: str) -> NDArray[Any]:
+def _column(table: Table, name: str, lr: str) -> AnyArray:
     for column in (layer_column(name, lr), name):
         if column in table:
             return np.asarray(table[column], np.float64)
@@ -325,13 +324,13 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names) - {""}))
 
 
-def _slides(store: PairStore, rows: NDArray[np.int32]) -> list[SlideIdentity]:
+def _slides(store: PairStore, rows: Int32Array) -> list[SlideIdentity]:
     """Who and what the slides of some rows are."""
     names = [store.attributes["slides"][slide] for slide in np.unique(rows[:, 0]).tolist()]
     return identities(store, names, {})
 
 
-def _content(store: PairStore, train: NDArray[np.int32], val: NDArray[np.int32]) -> str:
+def _content(store: PairStore, train: Int32Array, val: Int32Array) -> str:
     total = hashlib.blake2b(digest_size=16)
     total.update(store.content_digest().encode())
     for rows in (train, val):

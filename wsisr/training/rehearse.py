@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation import hr_size, parse_degradation
 from wsisr.rehearsal import Watch, rehearsed
 from wsisr.training.batches import BatchRule
@@ -78,5 +79,5 @@ class _Blank:
     def __len__(self) -> int:
         return PATCHES
 
-    def read(self, array: str, index: NDArray[np.integer]) -> NDArray[np.uint8]:
+    def read(self, array: str, index: NDArray[np.integer]) -> UInt8Array:
         return np.zeros((len(index), self.side, self.side, 3), np.uint8)

@@ -10,12 +10,10 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.degradation import hr_size
 from wsisr.degradation.draws import Draws
-
-Int64Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)

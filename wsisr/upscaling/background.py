@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame
 from wsisr.selection.tissue import tissue_of
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 from wsisr.upscaling.source import Plane
 
 WHITE = 255

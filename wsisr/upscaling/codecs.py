@@ -5,11 +5,9 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError
-
-UInt8Array = NDArray[np.uint8]
 
 JPEG, JPEG_XL, JPEG_2000, DEFLATE, ZSTD = 7, 50002, 34712, 8, 50000
 GREY, RGB, YCBCR = 1, 2, 6

@@ -12,8 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Float32Array, UInt8Array
 from wsisr.drawing.sheets import SheetImage, heat, heat_scale, sheet
 from wsisr.errors import MppError, SlideError
 from wsisr.files import remove_tree, save_picture, staged_files
@@ -22,7 +22,10 @@ from wsisr.inference import bicubic
 from wsisr.inference.tiles import Frame, lr_box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import Slide, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+    SlideInfo,
+)
 from wsisr.slides.resample import read_resampled
 from wsisr.tables import csv_table
 from wsisr.upscaling.audit.layers import audit_layers
@@ -304,7 +307,7 @@ def _scores(
     }
 
 
-def enlarged(low: Slide, plane: Plane, frame: Frame, box: Box) -> NDArray[np.float32]:
+def enlarged(low: Slide, plane: Plane, frame: Frame, box: Box) -> Float32Array:
     out = Box(
         x=frame.region.x + box.x, y=frame.region.y + box.y, width=box.width, height=box.height
     )
@@ -312,7 +315,7 @@ def enlarged(low: Slide, plane: Plane, frame: Frame, box: Box) -> NDArray[np.flo
     return bicubic.enlarge(read_plane(low, plane, need), need, frame, out)
 
 
-def _pool(total: NDArray[np.float32], difference: NDArray[Any], box: Box, cell: int) -> None:
+def _pool(total: Float32Array, difference: AnyArray, box: Box, cell: int) -> None:
     """Add the share of a region to the map of cell means."""
     ys, xs = (np.arange(box.y, box.bottom) // cell, np.arange(box.x, box.right) // cell)
     rows = np.add.reduceat(difference, np.flatnonzero(np.diff(ys, prepend=-1)), axis=0)
@@ -320,7 +323,7 @@ def _pool(total: NDArray[np.float32], difference: NDArray[Any], box: Box, cell: 
     total[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] += cells / np.float32(cell * cell)
 
 
-def difference_picture(values: NDArray[np.float32]) -> UInt8Array:
+def difference_picture(values: Float32Array) -> UInt8Array:
     """Mean absolute differences (grey levels) as a coloured map with its scale, RGB."""
     top = max(1.0, float(np.ceil(np.percentile(values, 99.5))))
     text = f"mean |difference|, 0 to {top:g} grey levels"

@@ -9,14 +9,20 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from wsisr.arrays import BoolArray, UInt8Array, UInt16Array
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
-from wsisr.inference.blocks import Rendered, Renderer, UInt16Array
+from wsisr.inference.blocks import (
+    Rendered,
+    Renderer,
+)
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, blocks_of
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import BoolArray, Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 from wsisr.upscaling.background import find_background, whiten
 from wsisr.upscaling.job import UpscaleJob, UpscaleOptions, check_output, plan_job
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run, tidy

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from wsisr.arrays import UInt8Array, UInt16Array
 from wsisr.errors import ConfigError
 from wsisr.files import (
     disk_full_is_clear,
@@ -30,9 +31,10 @@ from wsisr.files import (
 from wsisr.geometry import Box
 from wsisr.host import BINARY, read_at, sync_data, write_at
 from wsisr.inference.bicubic import one_colour
-from wsisr.inference.blocks import Edges, UInt16Array
+from wsisr.inference.blocks import (
+    Edges,
+)
 from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
-from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
 from wsisr.files import replace_file
 from wsisr.geometry import Box
-from wsisr.upscaling.codecs import UInt8Array
 from wsisr.upscaling.sinks import Output
 
 PARTS = 3

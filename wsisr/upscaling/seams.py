@@ -12,9 +12,9 @@ from dataclasses import astuple, dataclass
 from math import inf, nan
 
 import numpy as np
-from numpy.typing import NDArray
 
-UInt8Array = NDArray[np.uint8]
+from wsisr.arrays import UInt8Array
+
 NEIGHBOURS = (-48, -32, -16, 16, 32, 48)
 """Places compared with, in input px from a border."""
 

@@ -5,10 +5,15 @@ from math import ceil, floor
 
 import numpy as np
 
+from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError, MagnificationError, MppError
 from wsisr.geometry import Box
 from wsisr.magnification import nominal_magnification
-from wsisr.slides.protocol import BoolArray, Level, Slide, SlideInfo, UInt8Array
+from wsisr.slides.protocol import (
+    Level,
+    Slide,
+    SlideInfo,
+)
 from wsisr.slides.resample import read_resampled
 
 STORED_TOLERANCE = 0.01

@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
+from wsisr.arrays import UInt64Array
 from wsisr.upscaling.codecs import Codec
 
 ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8, IFD8 = 2, 3, 4, 5, 7, 16, 18
@@ -44,8 +42,8 @@ class LevelImage:
     width_px: int
     height_px: int
     tile_px: int
-    offsets: NDArray[np.uint64]
-    byte_counts: NDArray[np.uint64]
+    offsets: UInt64Array
+    byte_counts: UInt64Array
     um_per_px: tuple[float, float] | None
 
 

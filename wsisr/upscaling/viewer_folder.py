@@ -7,13 +7,11 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import UInt8Array
 from wsisr.files import remove_tree, save_picture
 from wsisr.upscaling.codecs import Codec
 from wsisr.upscaling.pyramid import halve
-
-UInt8Array = NDArray[np.uint8]
 
 TILE_PX = 256
 _ASSETS = ("index.html", "viewer.js", "openseadragon.min.js", "openseadragon.LICENSE.txt")

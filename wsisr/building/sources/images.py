@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import BoolArray, Int64Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
@@ -111,7 +111,7 @@ class Images(Levels):
         )
 
     def _candidates(
-        self, geometry: PatchGeometry, origins: NDArray[np.int64]
+        self, geometry: PatchGeometry, origins: Int64Array
     ) -> tuple[RankedCandidates, dict[str, int]]:
         """Places best rank first, and the funnel."""
         task, manifest = self.task, self.manifest
@@ -138,7 +138,7 @@ class Images(Levels):
         )
         return ranked, {"candidates": len(origins), "label": len(chosen)}
 
-    def _labels(self, origins: NDArray[np.int64], field_px: int) -> Sequence[str]:
+    def _labels(self, origins: Int64Array, field_px: int) -> Sequence[str]:
         file = self.task.annotation
         if self._stack is not None and self._stack.labels:
             return self._stack.labels
@@ -146,7 +146,7 @@ class Images(Levels):
             return field_classes(file, origins, field_px, self.manifest.labels.classes)
         return [self.task.label] * len(origins)
 
-    def _mask(self) -> tuple[NDArray[np.bool_], float]:
+    def _mask(self) -> tuple[BoolArray, float]:
         """A mask that counts everything, and its um/px."""
         info = self.slides[0].info
         if info.mpp is not None:

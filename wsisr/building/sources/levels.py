@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask, recognise
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
@@ -38,7 +38,6 @@ from wsisr.slides import (
 )
 from wsisr.slides.extraction import iter_windows
 from wsisr.slides.image import is_deep
-from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.streams import LevelStreams, NotKept, Window, level_streams
 from wsisr.slides.tiles import damaged_patches, tolerate
 from wsisr.store import ArraySpec
@@ -187,7 +186,7 @@ class Levels:
         self._streams = level_streams(self.slides[0], hr.level)
         return self._streams
 
-    def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
         registration = self.manifest.registration
         lr = reading.geometry.layers[-1].name
         damaged = damaged_patches(self.slides[0])
@@ -208,7 +207,7 @@ class Levels:
                 yield Pair(index=index, arrays=arrays, window=window)
 
     def read_recorded(
-        self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
+        self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
     ) -> Iterator[Pair]:
         origins = recorded_origins(columns, rows)
         for index, arrays, valid, window in self._patches(reading.geometry, origins):
@@ -224,14 +223,14 @@ class Levels:
     def _region(
         self,
         geometry: PatchGeometry,
-        origin: NDArray[np.int64],
+        origin: Int64Array,
         arrays: Mapping[str, UInt8Array],
     ) -> SearchRegion:
         place = (int(origin[0]), int(origin[1]))
         return SearchRegion(self.slides[0], geometry, place, arrays[geometry.hr.name])
 
     def _patches(
-        self, geometry: PatchGeometry, origins: NDArray[np.int64]
+        self, geometry: PatchGeometry, origins: Int64Array
     ) -> Iterator[tuple[int, dict[str, UInt8Array], bool, Window | None]]:
         """Every layer of every place, read or made."""
         stored = geometry

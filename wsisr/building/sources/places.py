@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import Int64Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
@@ -241,7 +241,7 @@ def _places(
     task: SlideTask,
     manifest: Manifest,
     root: Path,
-) -> NDArray[np.int64]:
+) -> Int64Array:
     """Origins before any rule, by the manifest's way of sampling."""
     sampling = manifest.sampling
     margin = _margin_px(geometry)
@@ -267,7 +267,7 @@ def _places(
 
 def sampled_origins(
     slide: Slide, geometry: PatchGeometry, task: SlideTask, manifest: Manifest
-) -> NDArray[np.int64]:
+) -> Int64Array:
     """Origins that follow from the slide's size alone."""
     sampling = manifest.sampling
     if sampling.kind == "cover":

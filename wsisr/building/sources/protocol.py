@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, BoolArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import RankedCandidates, Reading
@@ -16,7 +16,6 @@ from wsisr.registration import PairCertificate
 from wsisr.selection import TissueMap
 from wsisr.selection.annotations import Annotations
 from wsisr.slides import Slide
-from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.streams import LevelStreams, Window
 from wsisr.store import ArraySpec
 
@@ -52,7 +51,7 @@ class Survey:
     reading: Reading
     candidates: RankedCandidates
     funnel: dict[str, int]
-    mask: NDArray[np.bool_]
+    mask: BoolArray
     tissue: dict[str, Any]
     tissue_um_per_px: float
     overview_px: int
@@ -135,11 +134,11 @@ class Source(Protocol):
             Why that cannot be.
         """
 
-    def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
         """Read and register places, in the order that is cheapest to read."""
 
     def read_recorded(
-        self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
+        self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
     ) -> Iterator[Pair]:
         """The patches of rows that a record describes: nothing is decided, only read again."""
 
@@ -166,8 +165,6 @@ def layer_spec(
     )
 
 
-def recorded_origins(
-    columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def recorded_origins(columns: Mapping[str, AnyArray], rows: Int64Array) -> Int64Array:
     """Level-0 origins of some rows, shape (n, 2)."""
     return np.stack([columns["x"][rows], columns["y"][rows]], axis=1).astype(np.int64)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
@@ -47,7 +47,6 @@ from wsisr.registration.factors import (
 )
 from wsisr.registration.patch import WIDER
 from wsisr.slides import Slide, read_layer, read_layer_validity
-from wsisr.slides.protocol import UInt8Array
 from wsisr.slides.streams import LevelStreams, NotKept
 from wsisr.store import ArraySpec
 
@@ -197,7 +196,7 @@ class Rescan:
     def keep_tiles(self, reading: Reading) -> LevelStreams:
         raise NotKept("its HR is cut from another scan, pair by pair")
 
-    def read(self, reading: Reading, origins: NDArray[np.int64]) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
         scans = reading.scans or {}
         registration = ScanRegistration.from_json(scans)
         # The first stores measured pairs with the whole scale, and looked beyond the HR scan.
@@ -207,7 +206,7 @@ class Rescan:
         )
 
     def read_recorded(
-        self, reading: Reading, columns: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]
+        self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
     ) -> Iterator[Pair]:
         # Columns hold transforms in single precision: pairs are registered again.
         for pair in self.read(reading, recorded_origins(columns, rows)):
@@ -243,7 +242,7 @@ def read_pairs(
     hr: Slide,
     registration: ScanRegistration,
     geometry: PatchGeometry,
-    origins: NDArray[np.int64],
+    origins: Int64Array,
     manifest: Manifest,
     first_rules: bool = False,
 ) -> Iterator[Pair]:

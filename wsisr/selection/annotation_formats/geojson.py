@@ -15,11 +15,11 @@ import shapely
 from shapely.geometry import MultiPolygon, mapping
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import UNLABELLED, role_of
 from wsisr.selection.annotation_formats.shapes import (
     NO_POINTS,
-    Float64Array,
     ParsedShape,
     VertexBudget,
 )

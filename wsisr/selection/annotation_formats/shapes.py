@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from wsisr.arrays import Float64Array
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.markup import decoded
 from wsisr.selection.annotation_formats.names import Role
@@ -26,8 +26,6 @@ MAX_VERTICES = 5_000_000
 MAX_SHAPES = 2_000_000
 MAX_COORDINATE_PX = 10_000_000.0
 """The largest slides have under a million pixels a side."""
-
-Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import cv2
 
+from wsisr.arrays import UInt8Array
 from wsisr.errors import StoreError
-from wsisr.store.exporting.records import Pair, UInt8Array
+from wsisr.store.exporting.records import (
+    Pair,
+)
 from wsisr.store.exporting.tables import CsvTable, ParquetTable
 
 HUB_SPLITS = {"val": "validation"}

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store.layout import check_array_name
 from wsisr.store.reader import PairStore, SlideView
 from wsisr.store.schema import DIGEST, KEPT, VERDICTS, WINDOW, find_column
 
-UInt8Array = NDArray[np.uint8]
 Record = dict[str, Any]
 _OWN = ("x", "y", "label", "split", KEPT, DIGEST, *WINDOW)
 """Columns that a record spells in words, or that say nothing of an exported pair."""
@@ -130,7 +129,7 @@ class Records:
         return record
 
 
-def _word(words: Any, values: NDArray[Any] | None, row: int) -> str:
+def _word(words: Any, values: AnyArray | None, row: int) -> str:
     number = -1 if values is None else int(values[row])
     return str(words[number]) if 0 <= number < len(words) else ""
 

@@ -14,15 +14,12 @@ from itertools import pairwise
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.fft import dctn, idctn
 from scipy.special import stdtrit
 
+from wsisr.arrays import BoolArray, Float32Array, Float64Array
 from wsisr.geometry import Box
-from wsisr.upscaling.audit.misfit import FloatMap
 from wsisr.upscaling.seams import NEIGHBOURS
-
-Float64Array = NDArray[np.float64]
 
 BINS = 48
 """Of a spectrum, from 0 to half a cycle a px."""
@@ -145,7 +142,7 @@ class Pattern:
         """Whether the period is small enough for means to tell anything, and px were seen."""
         return 1 < self.step.numerator <= LARGEST_PERIOD and self.count > 0
 
-    def add(self, apart: FloatMap) -> None:
+    def add(self, apart: Float32Array) -> None:
         """A block of differences (h, w, 3) that begins at phase 0."""
         period = self.step.numerator
         if period > LARGEST_PERIOD:
@@ -172,7 +169,9 @@ class Pattern:
         return self.amplitude > PATTERN + 6.0 * spread / self.count**0.5
 
 
-def split_bands(luma: FloatMap, plain: FloatMap, scale: float, spectrum: Spectrum) -> FloatMap:
+def split_bands(
+    luma: Float32Array, plain: Float32Array, scale: float, spectrum: Spectrum
+) -> Float32Array:
     """What of an image lies beyond the band of its input; its powers go into `spectrum`.
 
     The band is half a cycle an input px along each axis. The cosine transform has no jump at the
@@ -205,13 +204,15 @@ def split_bands(luma: FloatMap, plain: FloatMap, scale: float, spectrum: Spectru
         np.clip((end * (1 + ROLL_OFF) - axis) / (2 * ROLL_OFF * end), 0, 1)
         for axis in (rows, columns)
     ]
-    high: FloatMap = idctn(
+    high: Float32Array = idctn(
         transforms[0] * (1 - keep[0][:, None] * keep[1][None, :]), norm="ortho"
     ).astype(np.float32)
     return high
 
 
-def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[OutputSeam] | None:
+def find_seams(
+    sr: Float32Array, plain: Float32Array, step: Fraction, at: Box
+) -> list[OutputSeam] | None:
     """Lines across which a block of output jumps as its input does not; None: it is too small.
 
     Parameters
@@ -242,7 +243,7 @@ def find_seams(sr: FloatMap, plain: FloatMap, step: Fraction, at: Box) -> list[O
 
 
 def _lines(
-    sr: FloatMap, plain: FloatMap, away: Sequence[int]
+    sr: Float32Array, plain: Float32Array, away: Sequence[int]
 ) -> dict[tuple[int, int, int], tuple[float, float]]:
     """Column and rows of borders, with the two numbers of an `OutputSeam`.
 
@@ -260,7 +261,9 @@ def _lines(
     return {place: (ratio, jump) for place, (ratio, jump) in found.items()}
 
 
-def _jumps(sr: FloatMap, plain: FloatMap, away: Sequence[int]) -> list[tuple[int, float, float]]:
+def _jumps(
+    sr: Float32Array, plain: Float32Array, away: Sequence[int]
+) -> list[tuple[int, float, float]]:
     """Columns where a border begins, with the two numbers of an `OutputSeam`."""
     count = sr.shape[0] // SEGMENT_PX
     if count < FEWEST_SEGMENTS:
@@ -286,7 +289,7 @@ def _jumps(sr: FloatMap, plain: FloatMap, away: Sequence[int]) -> list[tuple[int
     return [(int(i) + 1, float(np.exp(rough[i])), float(jumps[i])) for i in np.flatnonzero(border)]
 
 
-def _over_lines_nearby(more: FloatMap, away: Sequence[int]) -> FloatMap:
+def _over_lines_nearby(more: Float32Array, away: Sequence[int]) -> Float32Array:
     """Values (segments, columns) over the median of those some columns away; NaN where too few."""
     count, width = more.shape
     beside = np.full((len(away), count, width), np.nan, np.float32)
@@ -301,7 +304,7 @@ def _over_lines_nearby(more: FloatMap, away: Sequence[int]) -> FloatMap:
     return found
 
 
-def _peaks(values: FloatMap) -> tuple[Float64Array, NDArray[np.bool_]]:
+def _peaks(values: Float32Array) -> tuple[Float64Array, BoolArray]:
     """Means over segments of what a column has over both columns beside it, and which are sure.
 
     A border lies between two px; an edge of tissue is wider, and has steps on both sides of it.

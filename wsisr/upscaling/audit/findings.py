@@ -12,16 +12,21 @@ import shapely
 import shapely.affinity
 import tifffile
 from defusedxml import ElementTree
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsisr.arrays import AnyArray, BoolArray, Float32Array, Float64Array
 from wsisr.geometry import Box
 from wsisr.selection.annotation_formats.geojson import feature
 from wsisr.selection.regions import mask_to_polygons
 from wsisr.tables import csv_table
 from wsisr.upscaling.audit.artefacts import INVENTED, LARGEST_PERIOD, OutputSeam, Pattern, Spectrum
 from wsisr.upscaling.audit.grid import Grid
-from wsisr.upscaling.audit.misfit import CELL_PX, LEAST_THRESHOLD, MOST_THRESHOLD, Chosen, FloatMap
+from wsisr.upscaling.audit.misfit import (
+    CELL_PX,
+    LEAST_THRESHOLD,
+    MOST_THRESHOLD,
+    Chosen,
+)
 from wsisr.upscaling.job import software
 from wsisr.upscaling.ome import NAMESPACE, OmeFacts, ome_xml
 
@@ -64,36 +69,36 @@ class Findings:
     """
 
     scale: Fraction
-    maps: dict[str, FloatMap]
+    maps: dict[str, Float32Array]
     rows: list[dict[str, Any]] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     seams: list[OutputSeam] = field(default_factory=list)
     spectrum: Spectrum = field(default_factory=Spectrum)
     pattern: Pattern = field(init=False)
-    vanished: list[NDArray[np.float64]] = field(default_factory=list)
-    appeared: list[NDArray[np.float64]] = field(default_factory=list)
+    vanished: list[Float64Array] = field(default_factory=list)
+    appeared: list[Float64Array] = field(default_factory=list)
     nuclei: bool = False
-    tissue: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    glass: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    tissue: BoolArray = field(default_factory=lambda: np.zeros((0, 0), bool))
+    glass: BoolArray = field(default_factory=lambda: np.zeros((0, 0), bool))
     threshold: float = float("nan")
 
     def __post_init__(self) -> None:
         self.pattern = Pattern(step=self.scale)
 
     @property
-    def misfit(self) -> FloatMap:
+    def misfit(self) -> Float32Array:
         """The largest of each place."""
         return self.maps["misfit"]
 
     @property
-    def flagged(self) -> NDArray[np.bool_]:
+    def flagged(self) -> BoolArray:
         """Places that contradict the input, glass too."""
         return self.misfit > self.threshold
 
     @property
-    def invented(self) -> NDArray[np.bool_]:
+    def invented(self) -> BoolArray:
         """Places of glass that are not empty beyond what the input can carry."""
-        found: NDArray[np.bool_] = (self.maps["beyond"] > INVENTED) & self.glass
+        found: BoolArray = (self.maps["beyond"] > INVENTED) & self.glass
         return found
 
     @property
@@ -267,7 +272,7 @@ def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
 
 
 def _pieces(
-    grid: Grid, mask: NDArray[np.bool_], values: FloatMap, label: str, called: str
+    grid: Grid, mask: BoolArray, values: Float32Array, label: str, called: str
 ) -> list[dict[str, Any]]:
     """Connected places as polygons, each with the largest of its values."""
     if not mask.any():
@@ -284,7 +289,7 @@ def _pieces(
 
 
 def _write_map(
-    path: Path, maps: dict[str, FloatMap], um_per_px: tuple[float, float] | None
+    path: Path, maps: dict[str, Float32Array], um_per_px: tuple[float, float] | None
 ) -> None:
     """All maps as the channels of one OME-TIFF."""
     height, width = next(iter(maps.values())).shape
@@ -313,7 +318,7 @@ def _write_map(
             )
 
 
-def map_top(name: str, values: NDArray[Any], threshold: float) -> float:
+def map_top(name: str, values: AnyArray, threshold: float) -> float:
     """Grey levels that a map is drawn up to.
 
     What contradicts the input is not left in the dark by one place that does so by far.
@@ -322,7 +327,7 @@ def map_top(name: str, values: NDArray[Any], threshold: float) -> float:
     return min(top, float(np.ceil(4 * threshold))) if name == "misfit" else top
 
 
-def read_maps(folder: Path) -> dict[str, FloatMap]:
+def read_maps(folder: Path) -> dict[str, Float32Array]:
     """The maps of an audit by name.
 
     Raises

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference import bicubic
 from wsisr.inference.trust import place_means
 from wsisr.metrics.correctness import correctness
 from wsisr.metrics.nuclei import COARSEST_UM_PER_PX, nuclei_change
 from wsisr.progress import ProgressEvent, Reporter
-from wsisr.slides.protocol import UInt8Array
 from wsisr.upscaling.audit.findings import SIDES, Findings
 from wsisr.upscaling.audit.pictures import AuditSlides
 

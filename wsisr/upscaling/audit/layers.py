@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.geometry import Box
 from wsisr.upscaling.audit.findings import map_top, read_maps
-from wsisr.upscaling.audit.misfit import FloatMap
-from wsisr.upscaling.viewer_folder import UInt8Array, ViewerLayer
+from wsisr.upscaling.viewer_folder import (
+    ViewerLayer,
+)
 
 TITLES = {
     "misfit": "misfit",
@@ -70,13 +72,13 @@ def audit_layers(folder: Path, view: Box) -> list[ViewerLayer]:
     return layers
 
 
-def _coloured(part: FloatMap, top: float) -> UInt8Array:
+def _coloured(part: Float32Array, top: float) -> UInt8Array:
     """As on the page, and clearer where there is less."""
     share = np.clip(np.nan_to_num(part.astype(np.float64)) / top, 0.0, 1.0)
     alpha = np.where(share > UNSEEN, 80 + 150 * share, 0).astype(np.uint8)
     return np.dstack((heat(share, 1.0), alpha))
 
 
-def _untrusted(part: FloatMap) -> UInt8Array:
+def _untrusted(part: Float32Array) -> UInt8Array:
     colour = np.broadcast_to(np.array(UNTRUSTED, np.uint8), (*part.shape, 3))
     return np.dstack((colour, np.where(part == 0, 130, 0).astype(np.uint8)))

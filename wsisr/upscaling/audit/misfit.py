@@ -14,16 +14,13 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
+from wsisr.arrays import BoolArray, Float32Array, UInt8Array
 from wsisr.degradation import Degradation, degrade, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trust import PLACE_PX
-from wsisr.slides.protocol import UInt8Array
-
-FloatMap = NDArray[np.float32]
 
 CELL_PX = PLACE_PX
 """Side of a place, LR px."""
@@ -81,7 +78,7 @@ def degraded(sr: UInt8Array, size: tuple[int, int], scale: float, by: Degradatio
     return made
 
 
-def misfit(again: UInt8Array, lr: UInt8Array) -> FloatMap:
+def misfit(again: UInt8Array, lr: UInt8Array) -> Float32Array:
     """How far degraded SR is from LR at every px, in grey levels where LR has no texture.
 
     Parameters
@@ -101,19 +98,19 @@ def misfit(again: UInt8Array, lr: UInt8Array) -> FloatMap:
     luma = lr.mean(axis=2, dtype=np.float32)
     slope = ndimage.gaussian_gradient_magnitude(luma, 1.0, mode="nearest")
     allowed = 1.0 + TEXTURE_WEIGHT * ndimage.gaussian_filter(slope, 2 * SMOOTHING_PX)
-    found: FloatMap = (np.abs(np.stack(smooth)).max(0) / allowed).astype(np.float32)
+    found: Float32Array = (np.abs(np.stack(smooth)).max(0) / allowed).astype(np.float32)
     return found
 
 
-def cells_of(values: FloatMap, reduce: np.ufunc = np.maximum) -> FloatMap:
+def cells_of(values: Float32Array, reduce: np.ufunc = np.maximum) -> Float32Array:
     """One value for each place of `CELL_PX` px; the last ones of a side may be narrower."""
     rows = np.arange(0, values.shape[0], CELL_PX)
     columns = np.arange(0, values.shape[1], CELL_PX)
-    found: FloatMap = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
+    found: Float32Array = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
     return found
 
 
-def outside(cells: FloatMap, tissue: NDArray[np.bool_]) -> float:
+def outside(cells: Float32Array, tissue: BoolArray) -> float:
     """The misfit from which a place of a slide is unlike its others: median and 6 deviations.
 
     The deviation is 1.4826 times the median distance from the median (normal-consistent), of the

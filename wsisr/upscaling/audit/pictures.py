@@ -5,11 +5,16 @@ from functools import cached_property
 
 import numpy as np
 
+from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference import bicubic
-from wsisr.slides.protocol import Slide, UInt8Array
+from wsisr.slides.protocol import (
+    Slide,
+)
 from wsisr.upscaling.audit.grid import Grid
-from wsisr.upscaling.audit.misfit import FloatMap, step_of
+from wsisr.upscaling.audit.misfit import (
+    step_of,
+)
 from wsisr.upscaling.audit.origin import Origin
 from wsisr.upscaling.compare import Match, match_finer, read_finer
 from wsisr.upscaling.source import read_plane
@@ -61,7 +66,7 @@ class AuditSlides:
         """Output and input."""
         return self.sr(box), self.lr(box)
 
-    def with_plain(self, box: Box) -> tuple[UInt8Array, UInt8Array, FloatMap]:
+    def with_plain(self, box: Box) -> tuple[UInt8Array, UInt8Array, Float32Array]:
         """Output, input and enlarged input, all read once."""
         plane, halo = self.origin.plane, bicubic.HALO_PX
         x, y = max(0, box.x - halo), max(0, box.y - halo)

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from wsisr.arrays import BoolArray
 from wsisr.files import staged_files
 from wsisr.geometry import Box
 from wsisr.inference.trust import place_means
@@ -262,7 +262,7 @@ def _trust(found: Findings, pictures: AuditSlides, trusting: Trusting, report: R
         report(ProgressEvent(stage="trust", done=number, total=len(found.boxes), unit="block"))
 
 
-def _tissue(pictures: AuditSlides) -> tuple[NDArray[np.bool_], NDArray[np.bool_], str]:
+def _tissue(pictures: AuditSlides) -> tuple[BoolArray, BoolArray, str]:
     """Which places hold tissue, which are glass, and a sentence where none is told from it.
 
     Glass has no tissue in or beside it: the fringe of tissue is neither.

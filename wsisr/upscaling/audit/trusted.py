@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsisr.arrays import Float32Array
 from wsisr.degradation import parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.geometry import Box
@@ -12,7 +13,11 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load_network
 from wsisr.inference.trained import open_trained
 from wsisr.inference.trust import Calibration, doubt_of, is_tissue, place_means, read_calibration
-from wsisr.upscaling.audit.misfit import MARGIN_PX, Chosen, FloatMap, known_part
+from wsisr.upscaling.audit.misfit import (
+    MARGIN_PX,
+    Chosen,
+    known_part,
+)
 from wsisr.upscaling.audit.pictures import AuditSlides
 
 NEAR = 0.1
@@ -77,7 +82,7 @@ class Trusting:
         spread = load_network(trained, device=device, precision="float32", spread=True)
         return cls(calibration, spread, tuple(notes))
 
-    def places(self, pictures: AuditSlides, block: Box) -> tuple[FloatMap, FloatMap]:
+    def places(self, pictures: AuditSlides, block: Box) -> tuple[Float32Array, Float32Array]:
         """Doubt of each place of a block, and 1 where it is trusted, 0 where not, NaN for glass."""
         grid = pictures.grid
         wide = grid.wider(block, max(MARGIN_PX, self.spread.needs.halo_px))
@@ -92,7 +97,7 @@ class Trusting:
         trusted = np.where(tissue, mean <= self.calibration.threshold, np.nan)
         return mean, trusted.astype(np.float32)
 
-    def sentences(self, trusted: FloatMap) -> list[str]:
+    def sentences(self, trusted: Float32Array) -> list[str]:
         """For people."""
         judged = ~np.isnan(trusted)
         count, good = int(judged.sum()), int((trusted == 1).sum())

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from wsisr.arrays import UInt8Array
 from wsisr.files import save_picture
 from wsisr.geometry import Box
-from wsisr.slides.protocol import UInt8Array
 from wsisr.upscaling.audit.findings import Findings
 from wsisr.upscaling.audit.grid import Grid
 from wsisr.upscaling.audit.misfit import CELL_PX
