@@ -23,13 +23,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsisr.arrays import Float64Array, Int64Array
+from wsisr.cubic import SUPPORT, cubic, mirrored, taps_around
 from wsisr.device import upload
 from wsisr.errors import DegradationError
 
@@ -200,22 +202,21 @@ def axis_weights(
     """
     if kernel == "area":
         return _area_weights(in_px, out_px, ratio)
-    function, width = _FUNCTIONS["bilinear" if kernel == "bilinear" else "cubic"]
+    function, support = _FUNCTIONS["bilinear" if kernel == "bilinear" else "cubic"]
     shrink = max(1.0, 1.0 / ratio)
     centre = (np.arange(out_px) + 0.5) / ratio - 0.5
-    first = np.floor(centre - width * shrink / 2).astype(np.int64)
-    taps = first[:, None] + np.arange(ceil(width * shrink) + 3)
+    reach = support * shrink
+    taps = taps_around(centre, reach)
     weights = function((centre[:, None] - taps) / shrink)
     if kernel == "pil":
         # Pillow takes whole pixels by rounding the support's ends, and renormalises.
-        low = np.maximum(np.trunc(centre + 0.5 - width * shrink / 2 + 0.5), 0)
-        high = np.minimum(np.trunc(centre + 0.5 + width * shrink / 2 + 0.5), in_px)
+        low = np.maximum(np.trunc(centre + 0.5 - reach + 0.5), 0)
+        high = np.minimum(np.trunc(centre + 0.5 + reach + 0.5), in_px)
         inside = (taps >= low[:, None]) & (taps < high[:, None])
         weights = np.where(inside, weights, 0.0)
         taps = np.clip(taps, 0, in_px - 1)
     else:
-        taps = np.mod(taps, 2 * in_px)
-        taps = np.where(taps < in_px, taps, 2 * in_px - 1 - taps)
+        taps = mirrored(taps, in_px)
     return taps, weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -228,23 +229,14 @@ def _area_weights(in_px: int, out_px: int, ratio: float) -> tuple[Int64Array, Fl
     return np.clip(taps, 0, in_px - 1), weights / weights.sum(axis=1, keepdims=True)
 
 
-def _cubic(x: Float64Array) -> Float64Array:
-    """Keys' cubic convolution kernel with a = -0.5."""
-    d = np.abs(x)
-    near = (1.5 * d - 2.5) * d * d + 1.0
-    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
-    result: Float64Array = np.where(d <= 1.0, near, np.where(d < 2.0, far, 0.0))
-    return result
-
-
-def _triangle(x: Float64Array) -> Float64Array:
+def _triangle(x: NDArray[np.floating[Any]]) -> Float64Array:
     result: Float64Array = np.maximum(0.0, 1.0 - np.abs(x))
     return result
 
 
-_FUNCTIONS: dict[str, tuple[Callable[[Float64Array], Float64Array], float]] = {
-    "cubic": (_cubic, 4.0),
-    "bilinear": (_triangle, 2.0),
+_FUNCTIONS: dict[str, tuple[Callable[[NDArray[np.floating[Any]]], Float64Array], float]] = {
+    "cubic": (cubic, SUPPORT),
+    "bilinear": (_triangle, 1.0),
 }
 
 

@@ -16,6 +16,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from wsisr.cubic import cubic_pieces
 from wsisr.degradation.blur import convolve
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
@@ -288,8 +289,7 @@ def _weights(grid: int, in_px: Tensor, count: int, out_px: Tensor, mode: Tensor)
     overlap = (0.5 * ratio.clamp_min(1.0) + 0.5 - away).clamp(0.0, 1.0)
     d = away / shrink
     triangle = (1.0 - d).clamp_min(0.0)
-    near = (1.5 * d - 2.5) * d * d + 1.0
-    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    near, far = cubic_pieces(d)
     cubic = torch.where(d <= 1.0, near, torch.where(d < 2.0, far, torch.zeros_like(d)))
     kind = mode[:, None, None]
     weight = torch.where(kind < 1 / 3, overlap, torch.where(kind < 2 / 3, triangle, cubic))

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from wsisr.arrays import Float32Array, UInt8Array
+from wsisr.cubic import cubic, mirrored
 from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame
-from wsisr.slides.resample import cubic
 
 HALO_PX = 3
 """Plane px around a footprint that the kernel can touch."""
@@ -28,11 +28,10 @@ def _band(number: int, lr_px: int, out_px: int) -> tuple[int, int, Float32Array]
     centres = (np.arange(first, last) + 0.5) * lr_px / out_px - 0.5
     taps = np.floor(centres).astype(np.int64)[:, None] + np.arange(-1, 3)
     weights = cubic(centres[:, None] - taps)
-    mirrored = np.mod(taps, 2 * lr_px)
-    mirrored = np.where(mirrored >= lr_px, 2 * lr_px - 1 - mirrored, mirrored)
-    low, high = int(mirrored.min()), int(mirrored.max()) + 1
+    inside = mirrored(taps, lr_px)
+    low, high = int(inside.min()), int(inside.max()) + 1
     dense = np.zeros((last - first, high - low))
-    np.add.at(dense, (np.arange(last - first)[:, None], mirrored - low), weights)
+    np.add.at(dense, (np.arange(last - first)[:, None], inside - low), weights)
     return low, high, dense.astype(np.float32)
 
 

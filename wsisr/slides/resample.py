@@ -11,26 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsisr.arrays import AnyArray, Float64Array, UInt8Array
+from wsisr.arrays import AnyArray, UInt8Array
+from wsisr.cubic import SUPPORT, cubic, mirrored, taps_around
 from wsisr.errors import GeometryError
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _FAR = 1 << 30
-SUPPORT = 2.0
-"""Half width of the cubic kernel, in pixels of the coarser grid."""
-
-
-def cubic(distance: Float64Array) -> Float64Array:
-    """Keys' cubic convolution kernel with a = -0.5 [Keys 1981, eq. 15]."""
-    d = np.abs(distance)
-    near = (1.5 * d - 2.5) * d * d + 1.0
-    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
-    return np.where(d <= 1.0, near, np.where(d <= SUPPORT, far, 0.0))
 
 
 @lru_cache(maxsize=64)
@@ -47,16 +36,11 @@ def _weights(
 
     stretch = max(1.0, factor)
     centres = start + (np.arange(count) + 0.5) * factor - 0.5
-    taps = int(np.ceil(2 * SUPPORT * stretch)) + 2
-    left = np.floor(centres - SUPPORT * stretch).astype(np.int64)
-    index = left[:, None] + np.arange(taps)[None, :]
-    weight = cubic((centres[:, None] - index) / stretch)
+    taps = taps_around(centres, SUPPORT * stretch)
+    weight = cubic((centres[:, None] - taps) / stretch)
     weight /= weight.sum(axis=1, keepdims=True)
-    period = 2 * (high - low)
-    mirrored = np.mod(index - low, period)
-    mirrored = low + np.where(mirrored >= high - low, period - 1 - mirrored, mirrored)
-    columns = np.clip(mirrored, first, last - 1) - first
-    rows = np.repeat(np.arange(count), taps)
+    columns = np.clip(low + mirrored(taps - low, high - low), first, last - 1) - first
+    rows = np.repeat(np.arange(count), taps.shape[1])
     matrix = csr_array(
         (weight.astype(np.float32).ravel(), (rows, columns.ravel())), shape=(count, last - first)
     )

@@ -7,6 +7,7 @@ that torch.compile and torch.export see nothing but tensor arithmetic.
 import torch
 from torch import Tensor
 
+from wsisr.cubic import cubic_pieces
 from wsisr.device import has_float64
 from wsisr.models.layers.precision import full_precision
 
@@ -14,8 +15,7 @@ from wsisr.models.layers.precision import full_precision
 def _keys_kernel(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel, a = -0.5."""
     d = x.abs()
-    near = (1.5 * d - 2.5) * d * d + 1.0
-    far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    near, far = cubic_pieces(d)
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
