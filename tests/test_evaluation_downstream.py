@@ -110,25 +110,27 @@ def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path:
 
     tables = {table.title: table for table in downstream_tables(results)}
     (beside,) = (t for title, t in tables.items() if title == "DOWNSTREAM, nuclei: AJI")
-    lines = {row[1:3]: row for row in beside.rows}
+    lines = {row[:2]: row for row in beside.rows}
     own = [seen["bicubic", 4.0, s]["nuclei_aji"] - seen["HR", 4.0, s]["nuclei_aji"]
            for s in store.slides]  # fmt: skip
-    assert lines["x4", "bicubic"][4].startswith(f"{np.nanmean(own):+.4f} [")
-    assert lines["x8", "bicubic"][4].endswith(", worse")
-    assert float(lines["x8", "bicubic"][5]) > 0
+    assert lines["x4", "bicubic"][3].startswith(f"{np.nanmean(own):+.4f} [")
+    assert lines["x8", "bicubic"][3].endswith(", worse")
+    assert float(lines["x8", "bicubic"][4]) > 0
     assert {key[1] for key in lines} == {"HR", "bicubic", "edsr-x4", "edsr-x8"}
+    assert beside.header[:3] == ("scale", "seen", "AJI")
+    assert "LR: simulated:bicubic." in beside.notes  # one for all lines: no column
 
     few = evaluate(settings(labelled, tmp_path / "few", limit=6, models=("bicubic",)))
-    assert ", too few patients" in downstream_tables(few)[0].rows[1][4]
+    assert ", too few patients" in downstream_tables(few)[0].rows[1][3]
 
     (pooled,) = (t for title, t in tables.items() if title.endswith("all images at once"))
-    (hr,) = (row for row in pooled.rows if row[1:3] == ("x4", "HR"))
+    (hr,) = (row for row in pooled.rows if row[:2] == ("x4", "HR"))
     hits, extra, missed = (
         sum(row.scores[f"nuclei_found_{part}"] for row in rows
             if row.run == "HR" and row.scale == 4 and not np.isnan(row.scores["nuclei_aji"]))
         for part in ("hits", "extra", "missed")
     )  # fmt: skip
-    assert hr[3] == f"{2 * hits / (2 * hits + extra + missed):.4f}"
+    assert hr[2] == f"{2 * hits / (2 * hits + extra + missed):.4f}"
     assert "7 patients are too few for an interval" in pooled.notes[0]
 
     (agreement,) = (t for title, t in tables.items() if title.startswith("AGREEMENT"))
@@ -186,7 +188,7 @@ def test_classes_have_an_auc_over_all_images(tmp_path: Path) -> None:
     )  # fmt: skip
     (pooled,) = (t for t in downstream_tables(results) if t.title.endswith("at once"))
     assert pooled.header[-1] == "AUC (malignant)"
-    (hr,) = (row for row in pooled.rows if row[2] == "HR")
+    (hr,) = (row for row in pooled.rows if row[1] == "HR")
     # The darker ones are benign here, and the function says the opposite.
     assert hr[-1].startswith("0.0000 [0.0000, 0.0000]")
 
@@ -215,7 +217,7 @@ def test_types_of_nuclei_have_an_f1_each_over_all_images(tmp_path: Path) -> None
     given = {"models": ("bicubic",), "scales": (2.0,), "tasks": ("nuclei=typed",)}
     results = evaluate(settings(tmp_path, tmp_path / "eval", **given))
     (table,) = (t for t in downstream_tables(results) if t.title.endswith("at once"))
-    (hr,) = (row for row in table.rows if row[2] == "HR")
+    (hr,) = (row for row in table.rows if row[1] == "HR")
     cells = dict(zip(table.header, hr, strict=True))
 
     store = open_pairs(tmp_path / "pairs.zarr")
@@ -243,7 +245,7 @@ def test_types_of_nuclei_have_an_f1_each_over_all_images(tmp_path: Path) -> None
     named = {t.title: t for t in downstream_tables(plain)}
     assert "DOWNSTREAM, typed: all images at once" in named
     table = named["DOWNSTREAM, plain: all images at once"]
-    (hr,) = (row for row in table.rows if row[2] == "HR")
+    (hr,) = (row for row in table.rows if row[1] == "HR")
     cells = dict(zip(table.header, hr, strict=True))
     assert cells["types right"] == "-" and cells["F1 of detection"].startswith("1.0000")
 
@@ -327,7 +329,7 @@ def test_pcam_as_published_is_learnt_and_scored(tmp_path: Path) -> None:
     assert found["images"] == 12 and found["patients"] == 3
     (pooled,) = (t for t in downstream_tables(results) if t.title.endswith("at once"))
     assert pooled.header[-1] == "AUC (tumor)" and "3 patients are too few" in pooled.notes[0]
-    (hr,) = (row for row in pooled.rows if row[2] == "HR")
+    (hr,) = (row for row in pooled.rows if row[1] == "HR")
     assert hr[-1] == "1.0000"  # at 24 steps they are in order, and not yet beside 0.5
 
 

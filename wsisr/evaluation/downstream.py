@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,29 @@ LEAST_POINTS = 4
 """Below four models in a column a correlation says nothing."""
 
 
-def downstream_tables(results: Results) -> list[TextTable]:
+@lru_cache(maxsize=1)  # terminal, Markdown, LaTeX and page show the same: intervals are drawn once
+def downstream_tables(results: Results) -> tuple[TextTable, ...]:
     """Tables of an evaluation with tasks; none of one without."""
     judged: Sequence[Mapping[str, Any]] = results.document.get("tasks") or ()
     if not judged or not results.hr_rows:
-        return []
+        return ()
     tables = []
     for judge in judged:
         tables += [_beside_hr(results, judge), _pooled(results, judge)]
-    return [table for table in (*tables, *_agreement(results, judged)) if table.rows]
+    if len(results.origins) == 1:
+        tables = [_without_origin(table) for table in tables]
+    return tuple(table for table in (*tables, *_agreement(results, judged)) if table.rows)
+
+
+def _without_origin(table: TextTable) -> TextTable:
+    """A table of one LR origin says so once, and is narrow enough for a page."""
+    origin = {row[0] for row in table.rows}
+    return replace(
+        table,
+        notes=(*table.notes, *(f"LR: {name}." for name in origin)),
+        header=table.header[1:],
+        rows=tuple(row[1:] for row in table.rows),
+    )
 
 
 def agreement_charts(results: Results) -> dict[str, Chart]:
@@ -163,7 +178,7 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
             ),
         ),
         header=(
-            "LR", "scale", "seen", score.title, "minus HR", "detectable",
+            "LR", "scale", "seen", score.title.partition(": ")[2], "minus HR", "detectable",
             *(() if margin is None else (f"loses less than {margin:g}",)), "minus bicubic",
             "detectable",
         ),

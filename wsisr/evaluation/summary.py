@@ -88,7 +88,7 @@ class ScoreTable:
     ceilings: tuple[tuple[str, Mapping[float, float]], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # one evaluation is itself alone: it can be cached
 class Results:
     """Everything that tables, figures and pages are made of.
 
