@@ -35,7 +35,7 @@ from wsisr.slides.ids import short_forms, without_suffix
 from wsisr.words import nearest
 
 if TYPE_CHECKING:
-    from wsisr.building.staging import Stage
+    from wsisr.building.staging import SlideStage
 
 OVERRIDE_COLUMNS = ("slide", "mpp", "patient", "group", "label", "split")
 
@@ -87,7 +87,7 @@ class SlideTask:
         What its kind of source adds: the second scan of the glass, the images of a stack.
     private : bool
         Whether the names of its files may not be written (`wsisr.building.privacy`).
-    stage : Stage or None
+    stage : SlideStage or None
         Where it is copied before it is opened (`wsisr.building.staging`).
     """
 
@@ -105,7 +105,7 @@ class SlideTask:
     overridden: tuple[str, ...] = ()
     detail: Detail | None = None
     private: bool = False
-    stage: "Stage | None" = None
+    stage: "SlideStage | None" = None
 
     @property
     def slide_id(self) -> str:

@@ -20,12 +20,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from wsisr.building.manifest_parts import (
     Expected,
     Filters,
-    Images,
+    ImagesRule,
     Labels,
     Paper,
     Quota,
     Registration,
-    Rescan,
+    RescanRule,
     Sampling,
     SplitName,
     Splits,
@@ -77,9 +77,9 @@ class Manifest(Strict):
     labels: Labels = Labels()
     filters: Filters = Filters()
     registration: Registration = Registration()
-    rescan: Rescan | None = None
+    rescan: RescanRule | None = None
     """Build pairs from two scans of each glass instead of the levels of one file."""
-    images: Images | None = None
+    images: ImagesRule | None = None
     """Read ready-made images instead of slides."""
     quotas: dict[SplitName, Quota] = Field(default_factory=dict)
     split: Splits = Splits()

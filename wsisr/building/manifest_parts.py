@@ -114,7 +114,7 @@ class Registration(Strict):
         return self.method not in ("none", "levels")
 
 
-class Rescan(Strict):
+class RescanRule(Strict):
     """How two scans of one glass find each other: a table, else file names."""
 
     lr: str = r"(?P<glass>.+?)[ ._-]*(10x|5x|lr|low|moving)"
@@ -174,7 +174,7 @@ class Splits(Strict):
     `test_sets`), over which a paper averages."""
 
 
-class Images(Strict):
+class ImagesRule(Strict):
     """Ready-made images or patches as the source, in place of slides."""
 
     layout: Literal["folder", "pcam", "glas", "consep", "monuseg", "breakhis"] = "folder"

@@ -26,7 +26,13 @@ from wsisr.building.record import (
     unpack_mask,
 )
 from wsisr.building.records import RULES, Reading
-from wsisr.building.sources import Pair, Source, fingerprints, recorded_fingerprints, source_kind
+from wsisr.building.sources import (
+    ReadPair,
+    Source,
+    fingerprints,
+    recorded_fingerprints,
+    source_kind,
+)
 from wsisr.building.state import BuildRequest, Prepared, failed_slides
 from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
@@ -304,7 +310,7 @@ def _recorded_tiles(source: Source, task: SlideTask, reading: Reading) -> TilePl
 
 def _append(
     writer: SlideWriter,
-    pairs: Mapping[int, Pair],
+    pairs: Mapping[int, ReadPair],
     row: int,
     digests: PatchDigests,
     task: SlideTask,

@@ -38,7 +38,7 @@ _FULL = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class SlideStage:
     """Where slides are copied to; picklable.
 
     Attributes
@@ -92,13 +92,13 @@ def opened_source(request: "BuildRequest") -> Iterator["BuildRequest"]:
         yield replace(request, source=source, stage=folder, origin=origin)
 
 
-def stage_of(request: "BuildRequest") -> Stage | None:
+def stage_of(request: "BuildRequest") -> SlideStage | None:
     """How the slides of a request are staged; None: they are read where they lie."""
     if request.stage is None:
         return None
     source = request.source
     shadow = None if request.origin is None else source if source.is_dir() else source.parent
-    return Stage(folder=request.stage, origin=request.origin, shadow=shadow)
+    return SlideStage(folder=request.stage, origin=request.origin, shadow=shadow)
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def staged(task: SlideTask) -> Iterator[SlideTask]:
         yield replace(task, source=_mapped(task.source, moved), detail=_mapped(task.detail, moved))
 
 
-def without_stage(text: str, stage: Stage | None) -> str:
+def without_stage(text: str, stage: SlideStage | None) -> str:
     """A text without the places where slides lay for a while."""
     if stage is None:
         return text
@@ -177,7 +177,7 @@ def _with_companions(task: SlideTask) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def _copy(path: Path, target: Path, stage: Stage) -> None:
+def _copy(path: Path, target: Path, stage: SlideStage) -> None:
     """Bring one file, whole."""
     expected = path.stat().st_size
     if stage.origin is None or stage.shadow is None:

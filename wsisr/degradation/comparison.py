@@ -23,7 +23,7 @@ _BINS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
+class ComparedDegradation:
     """One simulation against the native LR; means over pairs.
 
     Attributes
@@ -55,7 +55,7 @@ class ComparisonRow:
 class Comparison:
     """Rows of a comparison, native first, and the images of one pair."""
 
-    rows: tuple[ComparisonRow, ...]
+    rows: tuple[ComparedDegradation, ...]
     images: tuple[tuple[str, Tensor], ...]
 
     def markdown(self) -> str:
@@ -121,7 +121,7 @@ def _shifted(pair: RealPair) -> Tensor:
     return moved(hr, pair.residual_px)[0].add(0.5).floor().clamp(0, 255).to(torch.uint8)
 
 
-def _row(name: str, made: Tensor, native: Tensor) -> ComparisonRow:
+def _row(name: str, made: Tensor, native: Tensor) -> ComparedDegradation:
     inside = (..., slice(_EDGE_PX, -_EDGE_PX), slice(_EDGE_PX, -_EDGE_PX))
     a, b = made[inside], native[inside]
     toned = apply_tone(a.float(), fit_tone(a.float(), b))
@@ -129,7 +129,7 @@ def _row(name: str, made: Tensor, native: Tensor) -> ComparisonRow:
         radial_spectrum(to_channel(as_batch(x)[0], "y"), _BINS).mean(0).numpy() for x in (a, b)
     ]
     ratio = np.sqrt((spectra[0] + 1e-9) / (spectra[1] + 1e-9))
-    return ComparisonRow(
+    return ComparedDegradation(
         name=name,
         psnr_db=mean_psnr(a, b) if name != "native" else float("inf"),
         toned_psnr_db=mean_psnr(toned, b) if name != "native" else float("inf"),

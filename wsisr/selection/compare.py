@@ -59,7 +59,7 @@ class MaskAgreement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonRow:
+class ComparedMask:
     """One line of a comparison: a mask against a reference on one slide."""
 
     slide: str
@@ -190,7 +190,7 @@ def compare_sources(
     truth: Path | None = None,
     annotations: Path | None = None,
     um_per_px: float | None = None,
-) -> list[ComparisonRow]:
+) -> list[ComparedMask]:
     """Compare masks in files or folders, matched by slide name.
 
     Parameters
@@ -237,7 +237,7 @@ def compare_sources(
                 recall = annotation_recall(mask.mask, mask.factor, _lesions(drawing, mask))
             if agreement is not None or recall is not None:
                 rows.append(
-                    ComparisonRow(
+                    ComparedMask(
                         slide=slide,
                         mask=name,
                         reference=reference_name if agreement else "annotations",
@@ -252,7 +252,7 @@ def compare_sources(
     return rows
 
 
-def table_text(rows: Sequence[ComparisonRow]) -> str:
+def table_text(rows: Sequence[ComparedMask]) -> str:
     """Rows as an aligned table, and the median and worst five of each mask by IoU."""
     columns = {
         "IoU": "iou",
@@ -393,7 +393,7 @@ def _distance_to(outline: BoolArray) -> np.ndarray:
 
 
 def disagreement_sheet(
-    rows: Sequence[ComparisonRow], *, cell_px: int = 300, columns: int = 4
+    rows: Sequence[ComparedMask], *, cell_px: int = 300, columns: int = 4
 ) -> UInt8Array:
     """A picture of every compared mask, lowest IoU first, at most 60.
 

@@ -16,7 +16,7 @@ from wsisr.selection.cues import (
     chosen_pieces,
     odd_px,
 )
-from wsisr.selection.otsu import Threshold, Verdict, guarded_threshold
+from wsisr.selection.otsu import Threshold, ThresholdVerdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
 
 LIMITS: Mapping[str, tuple[float, float]] = {
@@ -138,7 +138,7 @@ def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: flo
         found["hue"], found["chroma"] = cues.colours(cues.rgb[rows])
         hue, chroma, texture = (
             values > thresholds[name].value
-            if thresholds[name].verdict is not Verdict.NOTHING
+            if thresholds[name].verdict is not ThresholdVerdict.NOTHING
             else np.zeros(values.shape, np.bool_)
             for name in ("hue", "chroma", "texture")
             for values in (found[name],)
@@ -187,7 +187,7 @@ def _without_faint_specks(
 
 def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray:
     """Tissue without much colour (pale counterstain): dense, and not as smooth as dirt is."""
-    if threshold.verdict is Verdict.NOTHING:
+    if threshold.verdict is ThresholdVerdict.NOTHING:
         return np.zeros(cues.density.shape, np.bool_)
     side = odd_px(GREY_WINDOW_UM, um_per_px)
     # A gradient per pixel grows with the pixel, also that of dirt.

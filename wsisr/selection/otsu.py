@@ -19,7 +19,7 @@ SEPARABLE = 0.70
 0.75, two separate modes 0.9."""
 
 
-class Verdict(StrEnum):
+class ThresholdVerdict(StrEnum):
     """How a threshold came about."""
 
     OTSU = "otsu"
@@ -40,20 +40,20 @@ class Threshold:
         Values above it are foreground.
     separability : float
         Between-class share of the variance at Otsu's threshold, 0-1.
-    verdict : Verdict
+    verdict : ThresholdVerdict
     limited : bool
         Whether a physical limit replaced the method's value.
     """
 
     value: float
     separability: float
-    verdict: Verdict
+    verdict: ThresholdVerdict
     limited: bool
 
     @property
     def undecided(self) -> bool:
         """Neither well separated nor settled by a physical limit."""
-        return self.verdict is Verdict.TRIANGLE and not self.limited
+        return self.verdict is ThresholdVerdict.TRIANGLE and not self.limited
 
 
 def otsu(values: NDArray[np.floating]) -> tuple[float, float]:
@@ -113,20 +113,25 @@ def guarded_threshold(values: NDArray[np.floating], floor: float, ceiling: float
         Above it, everything is tissue.
     """
     if not values.size:
-        return Threshold(value=ceiling, separability=0.0, verdict=Verdict.NOTHING, limited=True)
+        return Threshold(
+            value=ceiling, separability=0.0, verdict=ThresholdVerdict.NOTHING, limited=True
+        )
     low, high = np.quantile(values, [0.01, 0.999])
     value, separability = otsu(values)
     if high <= floor:
         return Threshold(
-            value=floor, separability=separability, verdict=Verdict.NOTHING, limited=True
+            value=floor, separability=separability, verdict=ThresholdVerdict.NOTHING, limited=True
         )
     if low > ceiling:
         return Threshold(
-            value=ceiling, separability=separability, verdict=Verdict.EVERYTHING, limited=True
+            value=ceiling,
+            separability=separability,
+            verdict=ThresholdVerdict.EVERYTHING,
+            limited=True,
         )
-    verdict = Verdict.OTSU
+    verdict = ThresholdVerdict.OTSU
     if separability < SEPARABLE:
-        value, verdict = triangle(values), Verdict.TRIANGLE
+        value, verdict = triangle(values), ThresholdVerdict.TRIANGLE
     held = min(max(value, floor), ceiling)
     return Threshold(
         value=held, separability=separability, verdict=verdict, limited=bool(held != value)

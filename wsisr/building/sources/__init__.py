@@ -10,11 +10,11 @@ from typing import Any
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
-from wsisr.building.sources.protocol import Pair, Source, Survey
+from wsisr.building.sources.protocol import ReadPair, Source, Survey
 from wsisr.errors import WsisrError
 
 __all__ = [
-    "Pair",
+    "ReadPair",
     "Reading",
     "Source",
     "Survey",

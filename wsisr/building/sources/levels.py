@@ -19,7 +19,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
 from wsisr.building.sources.geometry import plan_geometry
 from wsisr.building.sources.places import survey_glass
-from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
+from wsisr.building.sources.protocol import ReadPair, Survey, layer_spec, recorded_origins
 from wsisr.errors import BuildError, MagnificationError, SlideError
 from wsisr.geometry import Layer, PatchGeometry
 from wsisr.registration import LevelTransform, calibrate_levels
@@ -186,29 +186,29 @@ class Levels:
         self._streams = level_streams(self.slides[0], hr.level)
         return self._streams
 
-    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[ReadPair]:
         registration = self.manifest.registration
         lr = reading.geometry.layers[-1].name
         damaged = damaged_patches(self.slides[0])
         for index, arrays, valid, window in self._patches(reading.geometry, origins):
             before, damaged = damaged, damaged_patches(self.slides[0])
             if not valid:
-                yield Pair(index=index, drop="damaged" if damaged > before else "unscanned")
+                yield ReadPair(index=index, drop="damaged" if damaged > before else "unscanned")
             elif registration.per_pair:
                 region = self._region(reading.geometry, origins[index], arrays)
                 found = register_patch(region, arrays[lr], registration.method)
                 crop = region.cut(found.offset_x, found.offset_y, accepted=found.accepted)
-                yield Pair(
+                yield ReadPair(
                     index=index,
                     arrays={**arrays, reading.geometry.hr.name: crop},
                     certificate=found,
                 )
             else:
-                yield Pair(index=index, arrays=arrays, window=window)
+                yield ReadPair(index=index, arrays=arrays, window=window)
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
-    ) -> Iterator[Pair]:
+    ) -> Iterator[ReadPair]:
         origins = recorded_origins(columns, rows)
         for index, arrays, valid, window in self._patches(reading.geometry, origins):
             row = int(rows[index])
@@ -218,7 +218,7 @@ class Levels:
                 crop = region.cut(x, y, accepted=bool(columns["verdict"][row] == 1))
                 arrays = {**arrays, reading.geometry.hr.name: crop}
             if valid:
-                yield Pair(index=row, arrays=arrays, window=window)
+                yield ReadPair(index=row, arrays=arrays, window=window)
 
     def _region(
         self,

@@ -63,7 +63,7 @@ class Survey:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ReadPair:
     """One place that was read.
 
     Attributes
@@ -134,12 +134,12 @@ class Source(Protocol):
             Why that cannot be.
         """
 
-    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[ReadPair]:
         """Read and register places, in the order that is cheapest to read."""
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
-    ) -> Iterator[Pair]:
+    ) -> Iterator[ReadPair]:
         """The patches of rows that a record describes: nothing is decided, only read again."""
 
     def attributes(self, reading: Reading, root: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wsisr.building.manifest import Manifest
 from wsisr.building.records import Reading
 from wsisr.building.sources.levels import Levels, confirmed, list_slides
 from wsisr.building.sources.places import survey_glass
-from wsisr.building.sources.protocol import Pair, Survey, layer_spec, recorded_origins
+from wsisr.building.sources.protocol import ReadPair, Survey, layer_spec, recorded_origins
 from wsisr.building.sources.scan_pairs import hr_scan, pair_scans
 from wsisr.errors import MagnificationError, RegistrationError
 from wsisr.geometry import Layer, PatchGeometry, patch_geometry
@@ -196,7 +196,7 @@ class Rescan:
     def keep_tiles(self, reading: Reading) -> LevelStreams:
         raise NotKept("its HR is cut from another scan, pair by pair")
 
-    def read(self, reading: Reading, origins: Int64Array) -> Iterator[Pair]:
+    def read(self, reading: Reading, origins: Int64Array) -> Iterator[ReadPair]:
         scans = reading.scans or {}
         registration = ScanRegistration.from_json(scans)
         # The first stores measured pairs with the whole scale, and looked beyond the HR scan.
@@ -207,7 +207,7 @@ class Rescan:
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
-    ) -> Iterator[Pair]:
+    ) -> Iterator[ReadPair]:
         # Columns hold transforms in single precision: pairs are registered again.
         for pair in self.read(reading, recorded_origins(columns, rows)):
             if not pair.drop:
@@ -245,7 +245,7 @@ def read_pairs(
     origins: Int64Array,
     manifest: Manifest,
     first_rules: bool = False,
-) -> Iterator[Pair]:
+) -> Iterator[ReadPair]:
     """Read and register pairs, in the order that reads the LR scan row by row.
 
     With `first_rules`, as stores of rules 1 did, so that their records give the same pixels.
@@ -284,18 +284,18 @@ def read_pairs(
         x, y = origins[index].tolist()
         plan = registration.plan_patch(x, y, field, field, margin, bounds)
         if not plan.inside:
-            yield Pair(index=index, drop="outside")
+            yield ReadPair(index=index, drop="outside")
             continue
         if plan.straddles_seam or plan.out_of_focus:
-            yield Pair(index=index, drop="seam" if plan.straddles_seam else "focus")
+            yield ReadPair(index=index, drop="seam" if plan.straddles_seam else "focus")
             continue
         if not read_layer_validity(lr, geometry, layer, x, y):
-            yield Pair(index=index, drop="unscanned")
+            yield ReadPair(index=index, drop="unscanned")
             continue
         small = read_layer(lr, geometry, layer, x, y)
         first = look(x, y, margin)
         if first is None:
-            yield Pair(index=index, drop="unscanned")
+            yield ReadPair(index=index, drop="unscanned")
             continue
         region, certificate = first
         if certificate.reason == Reason.OUTSIDE:
@@ -304,7 +304,7 @@ def read_pairs(
             if second is not None and second[1].accepted:
                 region, certificate = second
         pixels, certificate, resampled = _hr_patch(region, certificate, layer.size_px)
-        yield Pair(
+        yield ReadPair(
             index=index,
             arrays={manifest.hr: pixels, layer.name: small},
             certificate=certificate,

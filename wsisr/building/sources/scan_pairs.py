@@ -12,7 +12,7 @@ from typing import Any
 
 from wsisr.building.layout import OVERRIDE_COLUMNS, SlideTask, find_task
 from wsisr.building.manifest import Manifest
-from wsisr.building.manifest_parts import Rescan as RescanRule
+from wsisr.building.manifest_parts import RescanRule
 from wsisr.errors import ManifestError
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource

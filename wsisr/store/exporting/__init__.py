@@ -18,7 +18,7 @@ from wsisr.store.exporting import archives, pictures
 from wsisr.store.exporting.card import write_card, write_citation
 from wsisr.store.exporting.geojson import close_geojson, write_geojson
 from wsisr.store.exporting.records import (
-    Pair,
+    ExportedPair,
     check_identifiers,
     fields_of,
     pairs_of,
@@ -32,7 +32,7 @@ _REMOVED = (
     "What had been exported is removed again and the store is untouched. Make room, or name a "
     "folder on another disk, and export again."
 )
-Writer = Callable[[Iterator[Pair], Mapping[str, type], tuple[str, ...], Path], None]
+Writer = Callable[[Iterator[ExportedPair], Mapping[str, type], tuple[str, ...], Path], None]
 
 _WRITERS: dict[str, Writer] = {
     "png": pictures.write_png,
@@ -150,7 +150,9 @@ def _write(
     return counts
 
 
-def _report(pairs: Iterator[Pair], split: str, total: int, reporter: Reporter) -> Iterator[Pair]:
+def _report(
+    pairs: Iterator[ExportedPair], split: str, total: int, reporter: Reporter
+) -> Iterator[ExportedPair]:
     for done, pair in enumerate(pairs, 1):
         yield pair
         reporter(ProgressEvent(stage=f"export {split}", done=done, total=total, unit="pair"))

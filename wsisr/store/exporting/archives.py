@@ -18,7 +18,7 @@ import numpy as np
 
 from wsisr.errors import StoreError
 from wsisr.store.exporting.pictures import png
-from wsisr.store.exporting.records import Pair
+from wsisr.store.exporting.records import ExportedPair
 
 TAR_BYTES = 500_000_000
 LMDB_SLACK = 1 << 26
@@ -43,11 +43,11 @@ def require(module: str) -> Any:
 
 
 def write_tars(
-    pairs: Iterator[Pair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
+    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
 ) -> None:
     """``<split>-000000.tar`` of up to 500 MB: ``<key>.<array>.png`` and ``<key>.json``."""
     part = 0
-    pending: Pair | None = next(pairs, None)
+    pending: ExportedPair | None = next(pairs, None)
     while pending is not None:
         size = 0
         with tarfile.open(folder.with_name(f"{folder.name}-{part:06d}.tar"), "w") as tar:
@@ -64,7 +64,7 @@ def write_tars(
 
 
 def write_hdf5(
-    pairs: Iterator[Pair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
+    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
 ) -> None:
     """``<split>.h5``: one data set an array, one a field of the records."""
     h5py = require("h5py")
@@ -74,7 +74,7 @@ def write_hdf5(
         for name, kind in fields.items():
             kind_of = _OF_TYPE.get(kind, text)
             file.create_dataset(f"columns/{name}", (0,), kind_of, maxshape=(None,), chunks=(_ROWS,))
-        waiting: list[Pair] = []
+        waiting: list[ExportedPair] = []
         for pair in pairs:
             waiting.append(pair)
             if len(waiting) == _ROWS:
@@ -113,7 +113,7 @@ class _Unfailing(io.FileIO):
         self.check()
 
 
-def _append(file: Any, pairs: list[Pair], count: int, fields: Mapping[str, type]) -> int:
+def _append(file: Any, pairs: list[ExportedPair], count: int, fields: Mapping[str, type]) -> int:
     """Add rows to every data set; returns how many there are then."""
     if not pairs:
         return count
@@ -139,7 +139,7 @@ def _append(file: Any, pairs: list[Pair], count: int, fields: Mapping[str, type]
 
 
 def write_lmdb(
-    pairs: Iterator[Pair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
+    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
 ) -> None:
     """``<split>/<array>.lmdb`` with its ``meta_info.txt``, and ``<split>/pairs.jsonl``."""
     lmdb = require("lmdb")

@@ -15,7 +15,7 @@ import cv2
 from wsisr.arrays import UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store.exporting.records import (
-    Pair,
+    ExportedPair,
 )
 from wsisr.store.exporting.tables import CsvTable, ParquetTable
 
@@ -42,21 +42,21 @@ def roles(arrays: tuple[str, ...]) -> dict[str, str]:
 
 
 def write_png(
-    pairs: Iterator[Pair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
+    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
 ) -> None:
     """Pictures with ``metadata.csv``."""
     _write(pairs, fields, arrays, folder, parquet=False)
 
 
 def write_hugging_face(
-    pairs: Iterator[Pair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
+    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
 ) -> None:
     """Pictures with ``metadata.parquet``."""
     _write(pairs, fields, arrays, folder, parquet=True)
 
 
 def _write(
-    pairs: Iterator[Pair],
+    pairs: Iterator[ExportedPair],
     fields: Mapping[str, type],
     arrays: tuple[str, ...],
     folder: Path,

@@ -23,7 +23,7 @@ _OWN = ("x", "y", "label", "split", KEPT, DIGEST, *WINDOW)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ExportedPair:
     """One exported pair.
 
     Attributes
@@ -41,7 +41,7 @@ class Pair:
     images: dict[str, UInt8Array]
 
 
-def pairs_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Pair]:
+def pairs_of(store: PairStore, split: str, folders: bool = False) -> Iterator[ExportedPair]:
     """The kept pairs of a split, slide by slide; one is in memory at a time.
 
     With `folders`, a slide's name keeps the folders of its path.
@@ -51,7 +51,7 @@ def pairs_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Pa
         for row in members:
             record = records.of(row)
             images = {name: store.patch(view.slide_id, row, name) for name in view.arrays}
-            yield Pair(key=record["key"], record=record, images=images)
+            yield ExportedPair(key=record["key"], record=record, images=images)
 
 
 def records_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Record]:
