@@ -28,7 +28,7 @@ import psutil
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits, plan_build
-from wsisr.building.records import RankedCandidates, ScanRecord
+from wsisr.building.scan_records import RankedCandidates, ScanRecord
 from wsisr.building.sources.levels import plan_geometry
 from wsisr.checkup.bench import bench_slide, machine, ratios, table
 from wsisr.selection.patients import own_patient

@@ -26,7 +26,7 @@ from skimage.registration import phase_cross_correlation
 
 from wsisr.registration import correlation as corr
 from wsisr.registration import register_pair
-from wsisr.registration.translation import coarse_offset, integer_ncc_offset
+from wsisr.registration.correlation import coarse_offset, integer_ncc_offset
 from wsisr.testing.pairs import SUITES, PairCase, make_pair, scene_px
 from wsisr.testing.registration_suite import (
     REQUIREMENTS,

@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from wsisr import __version__, open_pairs
-from wsisr.building import BuildRequest, phases, prepare, records
+from wsisr.building import BuildRequest, phases, prepare, scan_records
 from wsisr.building import finish as finishing
-from wsisr.building.records import RankedCandidates, ScanRecord
 from wsisr.building.scan import scan_identity, scan_slide
+from wsisr.building.scan_records import RankedCandidates, ScanRecord
 from wsisr.building.state import Prepared, attach_store, create_store, load_plan
 from wsisr.reporting.writing import write_report
 from wsisr.store import ArraySpec, verify_store
@@ -73,7 +73,7 @@ def template(work: Path) -> ScanRecord:
 def make_scans(work: Path, slides: int, pairs: int) -> None:
     """A scan of every slide, each with so many candidates."""
     base, build = template(work), prepared(work)
-    mask = records.load_mask(work / "one-scan", base.slide_id)
+    mask = scan_records.load_mask(work / "one-scan", base.slide_id)
     places = np.arange(pairs)
     for n, task in enumerate(build.tasks):
         rng = np.random.default_rng(n)
@@ -92,7 +92,7 @@ def make_scans(work: Path, slides: int, pairs: int) -> None:
             identity=scan_identity(task, build.manifest),
             candidates=candidates,
         )
-        records.save_scan(build.scans, record, mask)
+        scan_records.save_scan(build.scans, record, mask)
 
 
 def make_slides(work: Path, slides: int, pairs: int) -> None:
@@ -100,7 +100,7 @@ def make_slides(work: Path, slides: int, pairs: int) -> None:
     build = prepared(work)
     plan = load_plan(build, ())
     assert plan is not None
-    writer, base = attach_store(build), records.load_scan(build.scans, build.tasks[0].slide_id)
+    writer, base = attach_store(build), scan_records.load_scan(build.scans, build.tasks[0].slide_id)
     assert base is not None
     specs = [
         ArraySpec(name="40x", size_px=SIDE_PX, um_per_px=0.25),

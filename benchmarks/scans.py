@@ -29,7 +29,7 @@ from wsisr.drawing import ChartSeries, chart
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair, register_scans
 from wsisr.registration.planes import register_planes
-from wsisr.registration.showing import sample_pairs
+from wsisr.registration.presentation import sample_pairs
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
 from wsisr.testing.rendering import Objective, jpeg, render, to_uint8

@@ -21,7 +21,7 @@ from scans import read_scene
 
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_scans
-from wsisr.registration.showing import sample_pairs
+from wsisr.registration.presentation import sample_pairs
 from wsisr.testing.rendering import jpeg, to_uint8
 from wsisr.testing.two_scans import MemorySlide, ScanPair, ScanSpec, make_scans
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SPLITS, patch_numbers, plan_build
-from wsisr.building.records import RankedCandidates, ScanRecord
+from wsisr.building.scan_records import RankedCandidates, ScanRecord
 from wsisr.geometry import Layer, PatchGeometry
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.selection.splits import divide_patches, patch_draws, random_patch_splits

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import load_manifest
 from wsisr.building.plan import decide_splits, fill_evenly, plan_build, resolved_quotas
-from wsisr.building.records import RankedCandidates, ScanRecord
+from wsisr.building.scan_records import RankedCandidates, ScanRecord
 from wsisr.building.sources.geometry import plan_geometry
 from wsisr.errors import ManifestError
 from wsisr.magnification import MppSource, make_mpp

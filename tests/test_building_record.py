@@ -13,7 +13,8 @@ import pytest
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
-from wsisr.building.record import (
+from wsisr.building.sources import levels, places
+from wsisr.building.store_record import (
     load_record,
     pack_column,
     pack_mask,
@@ -22,7 +23,6 @@ from wsisr.building.record import (
     unpack_mask,
     write_record,
 )
-from wsisr.building.sources import levels, places
 from wsisr.errors import BuildError, WsisrError
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import SerialRunner

@@ -13,11 +13,11 @@ import pytest
 
 from wsisr import open_pairs
 from wsisr.building import BuildRequest, build_pairs, prepare, rebuild_from
-from wsisr.building.record import Record, load_record, reading_of, unpack_column
 from wsisr.building.sources import rescan
 from wsisr.building.sources.rescan import Rescan
 from wsisr.building.sources.scan_pairs import HrScan
 from wsisr.building.state import Prepared
+from wsisr.building.store_record import Record, load_record, reading_of, unpack_column
 from wsisr.errors import ManifestError
 from wsisr.registration import register_pair
 from wsisr.runners import SerialRunner

@@ -11,7 +11,7 @@ from wsisr_cli.register import app
 from wsisr.drawing.overlays import checkerboard, red_cyan
 from wsisr.errors import RegistrationError
 from wsisr.registration import luma_power, psnr_ceiling, register_pair
-from wsisr.registration.showing import pair_figure, read_image, register_images
+from wsisr.registration.presentation import pair_figure, read_image, register_images
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
 from wsisr.testing.rendering import to_uint8

@@ -6,8 +6,7 @@ from scipy import ndimage
 
 from wsisr.errors import RegistrationError
 from wsisr.registration import register_pair
-from wsisr.registration.confidence import error_bound
-from wsisr.registration.parts import leverage
+from wsisr.registration.parts import error_bound, leverage
 from wsisr.registration.planes import register_planes
 from wsisr.registration.steps import find_step, largest_step
 from wsisr.testing.pair_scenes import synthetic_tissue

@@ -17,8 +17,8 @@ from wsisr.registration.field import ResidualField, split_pieces
 from wsisr.registration.orientation import D4, nearest_orientation
 from wsisr.registration.output import crop_residual_px
 from wsisr.registration.overview import register_overviews
+from wsisr.registration.presentation import sample_pairs, sample_table
 from wsisr.registration.rough import overview_steps
-from wsisr.registration.showing import sample_pairs, sample_table
 from wsisr.registration.uniqueness import other_place
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair

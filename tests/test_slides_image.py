@@ -14,7 +14,7 @@ from slides_samples import picture
 
 from wsisr.degradation.files import read_rgb
 from wsisr.errors import SlideError
-from wsisr.registration.showing import read_image
+from wsisr.registration.presentation import read_image
 from wsisr.slides import open_slide
 from wsisr.slides.opening import read_whole
 from wsisr.slides.pictures import read_picture

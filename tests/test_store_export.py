@@ -23,7 +23,7 @@ from store_samples import make_store, patches
 from wsisr.errors import ConfigError, DiskFullError, LockedError, StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.store import export_store, exporting, keep_pairs, open_pairs
-from wsisr.store.exporting.records import records_of
+from wsisr.store.exporting.pair_records import records_of
 from wsisr.tables import csv_cell
 
 FORMATS = [

@@ -43,7 +43,7 @@ def pair(
 ) -> None:
     """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
     from wsisr.files import save_picture, staged_files
-    from wsisr.registration.showing import read_image, register_images
+    from wsisr.registration.presentation import read_image, register_images
 
     images = read_image(lr, white), read_image(hr, white)
     result = register_images(*images, scale, method, any_orientation)
@@ -67,7 +67,7 @@ def planes(
 ) -> None:
     """Find every focal plane in the sharpest: shift in px, certificate and sharpness as JSON."""
     from wsisr.registration.planes import register_planes
-    from wsisr.registration.showing import read_image
+    from wsisr.registration.presentation import read_image
 
     found = register_planes([read_image(path, white) for path in images])
     rows = [{"file": path.name, **match.row()} for path, match in zip(images, found, strict=True)]
@@ -131,8 +131,8 @@ def scans(
         report_lines,
         write_points,
     )
+    from wsisr.registration.presentation import sample_pairs, sample_table, save_scan_figures
     from wsisr.registration.scans import register_scans
-    from wsisr.registration.showing import sample_pairs, sample_table, save_scan_figures
     from wsisr.slides import open_slide
 
     others = _named(beside or [])

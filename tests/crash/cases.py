@@ -282,7 +282,7 @@ CASES: dict[str, Case] = {
         "register scans low/a.tif s/a.tif -o r",
         two_scans,
         "wsisr.registration.scans",
-        "wsisr.registration.showing",
+        "wsisr.registration.presentation",
     ),
     "degrade-fit": command(
         "degrade fit a.zarr -o f/scanner.json --pairs 3", fitting_store, "wsisr.degradation.fitting"

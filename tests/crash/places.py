@@ -57,7 +57,7 @@ MODULES = (
     "wsisr.training.start", "wsisr.evaluation", "wsisr.reporting.evaluation_page",
     "wsisr.upscaling.batch", "wsisr.upscaling.compare", "wsisr.upscaling.audit.run",
     "wsisr.reporting.audit_page", "wsisr.degradation.stores",
-    "wsisr.selection.mask_files", "wsisr.registration.scans", "wsisr.registration.showing",
+    "wsisr.selection.mask_files", "wsisr.registration.scans", "wsisr.registration.presentation",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from store_samples import make_store
 
 from wsisr.building.manifest import load_manifest, manifest_folder
-from wsisr.building.record import load_record
+from wsisr.building.store_record import load_record
 from wsisr.errors import WsisrError
 from wsisr.selection.annotations import load_annotations
 from wsisr.slides import open_slide

@@ -12,8 +12,8 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
 from wsisr.building.privacy import clean, unlogged
-from wsisr.building.records import ScanRecord
 from wsisr.building.scan import forget_old_scans, keep_scan, scan_slide
+from wsisr.building.scan_records import ScanRecord
 from wsisr.building.sources import source_kind
 from wsisr.building.staging import staged
 from wsisr.building.state import Prepared

@@ -18,7 +18,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import ANY, SlideShare, patch_numbers
 from wsisr.building.preview import SHEET_PAIRS, save_contact_sheet, save_patches
-from wsisr.building.records import Reading, ScanRecord, load_mask, load_scan
+from wsisr.building.scan_records import Reading, ScanRecord, load_mask, load_scan
 from wsisr.building.sources import Source, source_kind
 from wsisr.building.staging import staged
 from wsisr.errors import BuildError

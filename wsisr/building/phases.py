@@ -17,9 +17,8 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import BuildPlan, decide_splits, divides_patches, plan_build
 from wsisr.building.privacy import clean
-from wsisr.building.record import write_record
-from wsisr.building.records import RankedCandidates, ScanRecord, scan_path
 from wsisr.building.scan import kept_scan, scan_identity, scan_slide
+from wsisr.building.scan_records import RankedCandidates, ScanRecord, scan_path
 from wsisr.building.sources import fingerprints, recorded_fingerprints
 from wsisr.building.state import (
     Prepared,
@@ -29,6 +28,7 @@ from wsisr.building.state import (
     save_plan,
     valid_scan,
 )
+from wsisr.building.store_record import write_record
 from wsisr.building.summary import BuildSummary, about, report_failures
 from wsisr.errors import BuildError, StoreLockedError
 from wsisr.progress import ProgressEvent, Reporter

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsisr.arrays import BoolArray, Int64Array, UInt64Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import ScanRecord
+from wsisr.building.scan_records import ScanRecord
 from wsisr.errors import ManifestError
 from wsisr.selection.hashing import hash_key
 from wsisr.selection.patients import own_patient

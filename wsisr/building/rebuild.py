@@ -17,15 +17,7 @@ from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.phases import run_phase
-from wsisr.building.record import (
-    Record,
-    load_record,
-    reading_of,
-    save_record,
-    unpack_column,
-    unpack_mask,
-)
-from wsisr.building.records import RULES, Reading
+from wsisr.building.scan_records import RULES, Reading
 from wsisr.building.sources import (
     ReadPair,
     Source,
@@ -34,6 +26,14 @@ from wsisr.building.sources import (
     source_kind,
 )
 from wsisr.building.state import BuildRequest, Prepared, failed_slides
+from wsisr.building.store_record import (
+    Record,
+    load_record,
+    reading_of,
+    save_record,
+    unpack_column,
+    unpack_mask,
+)
 from wsisr.building.summary import BuildSummary
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.host import package_versions

@@ -16,7 +16,7 @@ from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.preview import overview_path, save_overview
 from wsisr.building.privacy import clean
-from wsisr.building.records import (
+from wsisr.building.scan_records import (
     RULES,
     ScanRecord,
     load_scan,

@@ -20,8 +20,8 @@ from wsisr.building.privacy import (
     hide_names,
     names_a_patient,
 )
-from wsisr.building.records import RULES, ScanRecord, load_scan
 from wsisr.building.scan import scan_identity
+from wsisr.building.scan_records import RULES, ScanRecord, load_scan
 from wsisr.building.sources import source_kind
 from wsisr.building.sources.image_sets import published_layout
 from wsisr.building.sources.levels import list_slides

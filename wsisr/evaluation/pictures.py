@@ -1,8 +1,8 @@
 """SR pictures that another program made from LR that `wsisr export` wrote.
 
-They are matched to pairs by the key in their names (`wsisr.store.exporting.records`), which other
-programs keep and lengthen (``KEY_x4_SwinIR.png``). A set is complete or refused: scores of those
-pictures alone that somebody has are scores of other images.
+They are matched to pairs by the key in their names (`wsisr.store.exporting.pair_records`), which
+other programs keep and lengthen (``KEY_x4_SwinIR.png``). A set is complete or refused: scores of
+those pictures alone that somebody has are scores of other images.
 """
 
 import re
@@ -21,7 +21,7 @@ from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import TrainedModel
 from wsisr.slides.pictures import read_facts, read_picture
 from wsisr.store import PairStore
-from wsisr.store.exporting.records import Records
+from wsisr.store.exporting.pair_records import Records
 
 MODEL = "pictures"
 """Stands for the network of pictures that were made elsewhere."""

@@ -104,7 +104,7 @@ class PairCertificate:
         middle's own shift where that is more. It follows the true error.
     error : float
         The true place lies within this many HR px with a probability of 95 %, calibrated on
-        truth (`wsisr.registration.confidence`); 1000 where no place was found.
+        truth (`wsisr.registration.parts`); 1000 where no place was found.
     sharpness : float
         Fine detail of the LR against that of the box-averaged HR (ratio of band variances,
         each relative to its coarse structure): 1 = as sharp as an ideal pixel aperture,

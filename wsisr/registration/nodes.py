@@ -1,4 +1,6 @@
-"""Nodes: places all over two scans that are matched at full resolution."""
+"""Nodes: places all over two scans that are matched at full resolution, and whether they show one
+glass.
+"""
 
 from dataclasses import dataclass
 from math import ceil, floor
@@ -30,6 +32,10 @@ NODE_REACH_PX = 20.0
 """How far the overview's map may be off at a node, moving px."""
 MIN_SCALE, MAX_SCALE = 0.95, 8.4
 """Ratios of two scans: 1 to 8, and a little for scanners that state it wrongly."""
+MIN_NODES = 8
+NODE_NCC_BAND = 0.6
+"""Nodes of one glass measure 0.8 and more; of neighbouring sections 0.3 and less."""
+SAME_GLASS_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,3 +275,49 @@ def _standard_error(shifts: Float64Array) -> float:
         return UNKNOWN_ERROR_PX
     variance = float(np.sum(np.var(known, axis=0, ddof=1)))
     return float(np.sqrt(variance / len(known)))
+
+
+def shown_by_both(nodes: Nodes) -> Nodes:
+    """Nodes that say something about the glass: they match, or the fixed scan has tissue there.
+
+    Tissue that came off between the scans, or that one scanner took for glass, is no sign of
+    another section.
+    """
+    if not len(nodes):
+        return nodes
+    usual = TISSUE * float(np.percentile(nodes.texture, 90))
+    bare = nodes.texture < max(TWO_SCANS.min_texture, usual)
+    return nodes.which(~bare | (nodes.ncc_band >= NODE_NCC_BAND))
+
+
+def why_not_one_glass(nodes: Nodes) -> str:
+    """Why nodes that both scans show are no proof of one glass; empty if they are."""
+    good = int(np.sum(nodes.ncc_band >= NODE_NCC_BAND))
+    if len(nodes) < MIN_NODES:
+        return (
+            f"too little in common: only {len(nodes)} places show tissue in both scans, and "
+            f"{MIN_NODES} are needed to tell whether they are of one glass"
+        )
+    if good < MIN_NODES or good / len(nodes) < SAME_GLASS_SHARE:
+        return (
+            f"not the same glass: only {good} of {len(nodes)} places match in detail "
+            f"(median band NCC {float(np.median(nodes.ncc_band)):.2f}); sections of one block hold "
+            "other cells"
+        )
+    return ""
+
+
+def why_not_one_piece(piece: Int64Array) -> str:
+    """Why places that match in detail give no map between them; empty if some do.
+
+    Parameters
+    ----------
+    piece : ndarray, shape (nodes,)
+        Which of the pieces that move together each belongs to, -1 for none.
+    """
+    if (piece >= 0).any():
+        return ""
+    return (
+        "places match in detail, but no neighbours agree on where: the tissue is bent between them "
+        "more than can be followed"
+    )

@@ -24,11 +24,18 @@ from wsisr.registration.certificate import (
     translation_affine,
 )
 from wsisr.registration.colour import in_colours_of
-from wsisr.registration.confidence import UNKNOWN_PX, UNSEEN_PX, error_bound
 from wsisr.registration.orientation import D4
-from wsisr.registration.parts import MIDDLE, leverage, one_sided, part_shifts, spread_of
+from wsisr.registration.parts import (
+    MIDDLE,
+    UNKNOWN_PX,
+    UNSEEN_PX,
+    error_bound,
+    leverage,
+    one_sided,
+    part_shifts,
+    spread_of,
+)
 from wsisr.registration.steps import largest_step
-from wsisr.registration.translation import coarse_offset, integer_ncc_offset, refine_translation
 
 MIN_LR_PX = 16
 """Smallest side of an LR patch that can be registered."""
@@ -217,15 +224,15 @@ def _translation(
     range_y = hr.shape[0] - scale * lr.shape[0]
     plain: float | None = None
     if method == Method.NCC_INTEGER:
-        offset_x, offset_y, plain = integer_ncc_offset(lr, hr, scale)
-        dx, dy = refine_translation(lr, hr, scale, offset_x, offset_y)
+        offset_x, offset_y, plain = corr.integer_ncc_offset(lr, hr, scale)
+        dx, dy = corr.refine_translation(lr, hr, scale, offset_x, offset_y)
     else:
-        dx, dy = refine_translation(lr, hr, scale, *coarse_offset(lr, hr, scale))
+        dx, dy = corr.refine_translation(lr, hr, scale, *corr.coarse_offset(lr, hr, scale))
     alike = hr
     if hr_rgb is not None:
         size = (lr.shape[1], lr.shape[0], scale)
         alike = in_colours_of(lr, hr_rgb, lambda plane: corr.box_reduce_at(plane, dx, dy, *size))
-        dx, dy = refine_translation(lr, alike, scale, dx, dy)
+        dx, dy = corr.refine_translation(lr, alike, scale, dx, dy)
     if method != Method.NCC_INTEGER:
         offset_x = min(max(round(dx), 0), range_x)
         offset_y = min(max(round(dy), 0), range_y)
@@ -292,7 +299,7 @@ def _affine(
     height, width = lr.shape
     if initial is None:
         whole = max(1, round(scale))
-        x, y = coarse_offset(lr, hr, whole)
+        x, y = corr.coarse_offset(lr, hr, whole)
         middle = whole * np.array([width, height]) / 2 + [x, y]
         corner = middle - scale * np.array([width, height]) / 2
         first = aff.to_matrix(translation_affine(scale, *corner))

@@ -22,20 +22,18 @@ from wsisr.registration import affine as aff
 from wsisr.registration.certificate import Affine
 from wsisr.registration.field import ResidualField, Seam, split_pieces
 from wsisr.registration.focus import OUT_OF_FOCUS
-from wsisr.registration.glass import (
-    NODE_NCC_BAND,
-    shown_by_both,
-    why_not_one_glass,
-    why_not_one_piece,
-)
 from wsisr.registration.nodes import (
+    NODE_NCC_BAND,
     NODE_SPACING_UM,
     Nodes,
     corners_of,
     measure_nodes,
     node_grid,
     oriented_region,
+    shown_by_both,
     stated_scale,
+    why_not_one_glass,
+    why_not_one_piece,
 )
 from wsisr.registration.orientation import D4
 from wsisr.registration.overview import OverviewMatch

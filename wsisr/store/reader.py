@@ -334,7 +334,7 @@ class PairStore:
         StoreError
             If pandas is not installed.
         """
-        from wsisr.store.exporting.records import table_of
+        from wsisr.store.exporting.pair_records import table_of
 
         try:
             import pandas
@@ -350,7 +350,7 @@ class PairStore:
         StoreError
             If pyarrow is not installed.
         """
-        from wsisr.store.exporting.records import table_of
+        from wsisr.store.exporting.pair_records import table_of
         from wsisr.store.exporting.tables import require_arrow
 
         return require_arrow().table(table_of(self))

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import Reading
+from wsisr.building.scan_records import Reading
 from wsisr.building.sources.protocol import ReadPair, Source, Survey
 from wsisr.errors import WsisrError
 

@@ -15,7 +15,7 @@ import numpy as np
 from wsisr.arrays import BoolArray, Int64Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import RankedCandidates, Reading
+from wsisr.building.scan_records import RankedCandidates, Reading
 from wsisr.building.sources.image_sets import list_images
 from wsisr.building.sources.levels import Levels, confirmed
 from wsisr.building.sources.places import sampled_origins

@@ -16,7 +16,7 @@ import numpy as np
 from wsisr.arrays import AnyArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask, recognise
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import Reading
+from wsisr.building.scan_records import Reading
 from wsisr.building.sources.geometry import plan_geometry
 from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import ReadPair, Survey, layer_spec, recorded_origins

@@ -14,7 +14,7 @@ import numpy as np
 from wsisr.arrays import Int64Array
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import RankedCandidates, Reading
+from wsisr.building.scan_records import RankedCandidates, Reading
 from wsisr.building.sources.protocol import Survey
 from wsisr.errors import AnnotationError, GeometryError, SlideError
 from wsisr.geometry import PatchGeometry

@@ -10,7 +10,7 @@ import numpy as np
 from wsisr.arrays import AnyArray, BoolArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import RankedCandidates, Reading
+from wsisr.building.scan_records import RankedCandidates, Reading
 from wsisr.geometry import Layer, PatchGeometry
 from wsisr.registration import PairCertificate
 from wsisr.selection import TissueMap

@@ -19,7 +19,7 @@ import numpy as np
 from wsisr.arrays import AnyArray, Int64Array, UInt8Array
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
-from wsisr.building.records import Reading
+from wsisr.building.scan_records import Reading
 from wsisr.building.sources.levels import Levels, confirmed, list_slides
 from wsisr.building.sources.places import survey_glass
 from wsisr.building.sources.protocol import ReadPair, Survey, layer_spec, recorded_origins

@@ -1,6 +1,6 @@
 """Interchange: what leaves a store, lossless, under keys that say where it comes from.
 
-Only kept pairs leave, each with its whole record (`wsisr.store.exporting.records`). An export
+Only kept pairs leave, each with its whole record (`wsisr.store.exporting.pair_records`). An export
 grows in a sibling ``FOLDER.partial`` under a lock and gets its name when it is complete. Whatever
 stops it takes that folder away again; what a kill leaves is removed by the next run.
 """
@@ -15,9 +15,9 @@ from wsisr.files import disk_full_is_clear, remove_tree
 from wsisr.locks import held
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store.exporting import archives, pictures
-from wsisr.store.exporting.card import write_card, write_citation
+from wsisr.store.exporting.data_card import write_card, write_citation
 from wsisr.store.exporting.geojson import close_geojson, write_geojson
-from wsisr.store.exporting.records import (
+from wsisr.store.exporting.pair_records import (
     ExportedPair,
     check_identifiers,
     fields_of,

@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 
 from wsisr.errors import StoreError
+from wsisr.store.exporting.pair_records import ExportedPair
 from wsisr.store.exporting.pictures import png
-from wsisr.store.exporting.records import ExportedPair
 
 TAR_BYTES = 500_000_000
 LMDB_SLACK = 1 << 26

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsisr.store.exporting.records import Record
+from wsisr.store.exporting.pair_records import Record
 from wsisr.store.reader import PairStore
 
 _SPLIT_COLOURS = {"train": [53, 121, 199], "val": [224, 159, 33], "test": [196, 64, 64]}

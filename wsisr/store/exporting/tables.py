@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wsisr.errors import StoreError
-from wsisr.store.exporting.records import Record
+from wsisr.store.exporting.pair_records import Record
 from wsisr.tables import csv_cell
 
 BATCH = 10_000

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.building.layout import SlideTask
-from wsisr.building.records import Reading, ScanRecord, load_scan
+from wsisr.building.scan_records import Reading, ScanRecord, load_scan
 from wsisr.errors import BuildError, damage_is_clear
 from wsisr.files import replace_file
 from wsisr.geometry import PatchGeometry
