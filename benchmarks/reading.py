@@ -30,7 +30,7 @@ from build import generated
 import wsisr.slides.decode as decoding
 from wsisr.checkup import bench
 from wsisr.slides import open_slide
-from wsisr.slides.jpeg import decode_jpeg
+from wsisr.slides.jpeg import StatedJpeg, decode_jpeg
 
 SIDE_PX = 6144
 
@@ -59,13 +59,11 @@ def cpu_s(job: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def lax(
-    data: bytes, *, samples: int = 3, photometric: int = 6, tables: bytes | None = None, **_: Any
-) -> np.ndarray:
+def lax(data: bytes, stated: StatedJpeg) -> np.ndarray:
     """The decoder before: the tag decides the colours, warnings are not seen."""
-    stored = {2: "RGB", 6: "YCBCR"}[photometric]
-    spaces = {} if samples == 1 else {"colorspace": stored, "outcolorspace": "RGB"}
-    return np.asarray(imagecodecs.jpeg8_decode(data, tables=tables, **spaces))
+    stored = {2: "RGB", 6: "YCBCR"}[stated.photometric]
+    spaces = {} if stated.samples == 1 else {"colorspace": stored, "outcolorspace": "RGB"}
+    return np.asarray(imagecodecs.jpeg8_decode(data, tables=stated.tables, **spaces))
 
 
 def decoder(slides: list[Path], scratch: Path, repeats: int) -> None:

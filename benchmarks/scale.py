@@ -154,9 +154,7 @@ def one_slide_stage(work: Path, slides: int, pairs: int) -> None:
 def finish_stage(work: Path, slides: int, pairs: int) -> None:
     vars(finishing)["tissue_in_two_splits"] = lambda *given: []
     build = prepared(work)
-    finishing.finish_store(
-        build.paths.root, build.manifest, build.layout, build.tasks, (), attach_store(build)
-    )
+    finishing.finish_store(build, (), attach_store(build))
 
 
 def table_stage(work: Path, slides: int, pairs: int) -> None:

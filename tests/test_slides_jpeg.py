@@ -20,7 +20,7 @@ from wsisr.slides.decode import (
     has_colour_transform,
     ycbcr_to_rgb,
 )
-from wsisr.slides.jpeg import decode_jpeg, is_doubtful, parse_jpeg_header, stream_space
+from wsisr.slides.jpeg import StatedJpeg, decode_jpeg, is_doubtful, parse_jpeg_header, stream_space
 
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -131,7 +131,7 @@ def test_planes_of_glass_and_tissue(tissue) -> None:
 def test_the_decoder_is_libjpegs_to_the_bit(tissue) -> None:
     for subsampling in ("444", "422", "420"):
         data = with_marker(stream(tissue, "ycbcr", subsampling), JFIF)
-        ours = decode_jpeg(data, samples=3, width=256, height=256)
+        ours = decode_jpeg(data, StatedJpeg(samples=3, width_px=256, height_px=256))
         np.testing.assert_array_equal(ours, np.asarray(Image.open(io.BytesIO(data))))
 
 
@@ -149,11 +149,11 @@ def test_broken_streams_are_errors(tissue) -> None:
         data[:middle] + b"\x00" * 40 + data[-2:],
     ):
         with pytest.raises(ValueError):
-            decode_jpeg(broken, samples=3, width=256, height=256)
+            decode_jpeg(broken, StatedJpeg(samples=3, width_px=256, height_px=256))
     with pytest.raises(ValueError, match="256 x 256"):
-        decode_jpeg(data, samples=3, width=255, height=256)
+        decode_jpeg(data, StatedJpeg(samples=3, width_px=255, height_px=256))
     with pytest.raises(ValueError, match="component"):
-        decode_jpeg(data, samples=1, width=256, height=256)
+        decode_jpeg(data, StatedJpeg(samples=1, width_px=256, height_px=256))
 
 
 def test_a_flipped_bit_is_pixels_only_where_libjpeg_has_no_objection(tmp_path, tissue) -> None:

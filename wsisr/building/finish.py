@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsisr.arrays import BoolArray, Int32Array
-from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
+from wsisr.building.state import Prepared
 from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
 from wsisr.files import remove_partials, replace_file
 from wsisr.progress import Reporter, silent
@@ -20,17 +19,13 @@ from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
-from wsisr.store.layout import StorePaths
 from wsisr.store.reader import SlideView
 from wsisr.store.schema import FUNNEL_STEPS
 from wsisr.store.summarise import lr_lines, patient_sources
 
 
 def finish_store(
-    path: Path,
-    manifest: Manifest,
-    layout: Layout,
-    tasks: Sequence[SlideTask],
+    prepared: Prepared,
     failures: tuple[Failure, ...],
     writer: StoreWriter,
     report: Reporter = silent,
@@ -39,6 +34,7 @@ def finish_store(
 
     Then the same tissue is looked for in two splits, which no name of a file would show.
     """
+    path, manifest, layout = prepared.paths.root, prepared.manifest, prepared.layout
     committed = open_pairs(path)
     rows = split_rows(committed)
     writer.set_root(_declarations(committed, rows, manifest))
@@ -47,7 +43,7 @@ def finish_store(
     failures = (*failures, *_empty_slides(store, manifest))
     warnings = (*_warnings(store, manifest, rows), *_same_tissue(store, rows, report))
     pairs = {str(name): len(rows[name]) for name in SPLITS}
-    folder = StorePaths(path).report
+    folder = prepared.paths.report
     folder.mkdir(parents=True, exist_ok=True)
     for place in (folder, folder / "slides"):
         remove_partials(place)

@@ -219,15 +219,7 @@ def nothing_done(prepared: Prepared) -> BuildSummary:
 
 def finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSummary:
     failures = tuple(failed_slides(prepared).values())
-    summary = finish_store(
-        prepared.paths.root,
-        prepared.manifest,
-        prepared.layout,
-        prepared.tasks,
-        failures,
-        writer,
-        report,
-    )
+    summary = finish_store(prepared, failures, writer, report)
     write_record(prepared.paths.root, prepared.scans, prepared.tasks)
     forget_progress(prepared)
     writer.clean()

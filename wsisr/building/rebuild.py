@@ -161,9 +161,7 @@ def rebuild_pairs(
         with matched.runner(runner) as chosen:
             run_phase(matched, "rebuild", rebuild_slide, jobs, chosen, report)
         failures = tuple(failed_slides(matched).values())
-        summary = finish_store(
-            prepared.paths.root, prepared.manifest, prepared.layout, tasks, failures, writer, report
-        )
+        summary = finish_store(matched, failures, writer, report)
         if not failures:
             save_record(prepared.paths.record, record.root, record.slides)
         writer.clean()

@@ -27,7 +27,7 @@ from wsisr.arrays import Float64Array
 from wsisr.degradation import scanner_kernel as kernels
 from wsisr.degradation.blur import pad_mirror
 from wsisr.degradation.jpeg import jpeg as compress
-from wsisr.degradation.profile import FittedProfile, build_profile
+from wsisr.degradation.profile import FittedProfile, ScannerFit, build_profile
 from wsisr.degradation.scanner_jpeg import (
     JpegSettings,
     compress_luma,
@@ -130,23 +130,26 @@ def fit_degradation(
         width = kernels.kernel_shape(kernel).width_px
         return {"width_px": width, "noise_at_200": grain.deviation(200.0), **tones(mapped)}
 
-    return build_profile(
-        name=name,
+    found = ScannerFit(
         family=chosen,
         taps=taps,
         tone=tone,
         noise=noise,
         jpeg=jpeg,
-        held=held,
-        expected={
+        pairs=(len(fit), len(test)),
+        errors=jackknife(len(fit), without),
+    )
+    return build_profile(
+        name,
+        found,
+        held,
+        {
             "fitted": _compressed(apply_tone(held.linear(taps), tone), jpeg),
             "fitted without JPEG": apply_tone(held.linear(taps), tone),
             "bicubic": by_resize("matlab"),
             "area": by_resize("area"),
             "best gaussian": by_taps(candidates["gaussian"]),
         },
-        pairs=(len(fit), len(test)),
-        errors=jackknife(len(fit), without),
         origin=origin,
         um_per_px=settings.um_per_px,
     )

@@ -138,18 +138,39 @@ class FittedProfile:
         save_picture(path, image)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScannerFit:
+    """What was found of a scanner.
+
+    Attributes
+    ----------
+    family : str
+        Of the kernel.
+    taps : ndarray, shape (k, k)
+    tone : ndarray
+    noise : Noise
+    jpeg : JpegSettings or None
+    pairs : (int, int)
+        Fitted and held out.
+    errors : mapping of str to float
+        Standard errors by the names of the report.
+    """
+
+    family: str
+    taps: Float64Array
+    tone: Float64Array
+    noise: Noise
+    jpeg: JpegSettings | None
+    pairs: tuple[int, int]
+    errors: Mapping[str, float]
+
+
 def build_profile(
-    *,
     name: str,
-    family: str,
-    taps: Float64Array,
-    tone: Float64Array,
-    noise: Noise,
-    jpeg: JpegSettings | None,
+    fit: ScannerFit,
     held: Aligned,
     expected: Mapping[str, torch.Tensor],
-    pairs: tuple[int, int],
-    errors: Mapping[str, float],
+    *,
     origin: str = "",
     um_per_px: float = 0.25,
 ) -> FittedProfile:
@@ -157,10 +178,20 @@ def build_profile(
 
     Parameters
     ----------
+    name : str
+        Of the degradation.
+    fit : ScannerFit
+    held : Aligned
+        The held-out pairs.
     expected : mapping of str to Tensor (B, 3, h, w)
         LR of the held-out pairs under each simulator, without noise; ``fitted`` and ``fitted
         without JPEG`` must be among them.
+    origin : str
+        Of the LR.
+    um_per_px : float
+        Of the HR.
     """
+    taps, noise, jpeg = fit.taps, fit.noise, fit.jpeg
     rendered = to_grey(with_noise(expected["fitted without JPEG"], noise, seed=1))
     if jpeg is not None:
         rendered = compress(rendered, jpeg.quality, jpeg.subsampling)
@@ -171,14 +202,14 @@ def build_profile(
         for key, value in simulated.items()
     }
     shape = kernel_shape(taps)
-    errors = {**errors, **centroid_errors(expected["fitted"], held.lr, held.scale)}
+    errors = {**fit.errors, **centroid_errors(expected["fitted"], held.lr, held.scale)}
     gain, gain_error = mean_gain(
         pair_psnr(expected["fitted"], held.lr), pair_psnr(expected["bicubic"], held.lr)
     )
     report = FitReport(
-        pairs=pairs[0],
-        held_out_pairs=pairs[1],
-        family=family,
+        pairs=fit.pairs[0],
+        held_out_pairs=fit.pairs[1],
+        family=fit.family,
         psnr_db={key: round(value, 3) for key, value in psnr.items()},
         spectrum_error={key: round(value, 4) for key, value in spectra.items()},
         centroid_x_px=round(shape.centroid_x_px, 4),
@@ -198,7 +229,7 @@ def build_profile(
         "kind": "fitted",
         "scale": held.scale,
         "kernel": np.round(taps, 9).tolist(),
-        "tone": np.round(tone, 6).tolist(),
+        "tone": np.round(fit.tone, 6).tolist(),
         "shot": noise.shot,
         "read_variance": noise.read_variance,
     }

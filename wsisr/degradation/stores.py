@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from wsisr.arrays import UInt8Array
 from wsisr.degradation.apply import degrade
 from wsisr.degradation.comparison import Comparison, compare_with_native
 from wsisr.degradation.fitting import fit_degradation
@@ -162,6 +164,57 @@ def compare_store(
     return compare_with_native(pairs, specs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DegradedArray:
+    """The array that a copy of a store has on top: of what it is made, and how.
+
+    Attributes
+    ----------
+    name, hr : str
+        Of the new array and of the one that is degraded.
+    degradation : Degradation
+    scale : float
+        Must divide the side of the patches.
+    seed : int
+    """
+
+    name: str
+    hr: str
+    degradation: Degradation
+    scale: float
+    seed: int
+
+    def spec_of(self, source: ArraySpec) -> ArraySpec:
+        """What a slide's new array is, from the one that is degraded."""
+        small = source.size_px / self.scale
+        if abs(small - round(small)) > 1e-9:
+            raise DegradationError(
+                f"Patches of {source.size_px} px do not divide by {self.scale:g}; a store holds "
+                "whole fractions only. Training and evaluation degrade by any scale on the fly."
+            )
+        um = source.um_per_px
+        return ArraySpec(
+            name=self.name,
+            size_px=round(small),
+            factor=source.factor * self.scale,
+            native=False,
+            origin=f"simulated:{self.degradation.name}",
+            um_per_px=None if um is None else um * self.scale,
+            extra={
+                "degradation": self.degradation.record(),
+                "scale": float(self.scale),
+                "seed": self.seed,
+                "hr": self.hr,
+            },
+        )
+
+    def pixels_of(self, hr: UInt8Array, slots: list[int]) -> UInt8Array:
+        """LR of HR patches, shape (n, side, side, 3); a slot is a pair's place in the store."""
+        pixels = torch.as_tensor(hr).permute(0, 3, 1, 2)
+        lr = degrade(pixels, self.degradation, self.scale, seed=self.seed, slots=slots)
+        return np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
+
+
 def degrade_store(
     source: Path,
     target: Path,
@@ -206,6 +259,7 @@ def degrade_store(
     name = name or _array_name(degradation, scale)
     if name in store.arrays:
         raise DegradationError(f"{source} already has an array {name!r}; give another --name.")
+    added = DegradedArray(name=name, hr=hr, degradation=degradation, scale=scale, seed=seed)
     root: dict[str, Any] = {
         key: value
         for key, value in store.attributes.items()
@@ -230,7 +284,7 @@ def degrade_store(
         staged = place.paths.partial / "new" / target.name
         writer = StoreWriter.create(staged, root, codec=codec or store.attributes["codec"])
         try:
-            _write_degraded(store, writer, hr, name, degradation, scale, seed, report)
+            _write_degraded(store, writer, added, report)
         except BaseException:
             remove_tree(staged.parent)
             raise
@@ -263,53 +317,23 @@ def _remedy(target: Path) -> Iterator[None]:
 
 
 def _write_degraded(
-    store: PairStore,
-    writer: StoreWriter,
-    hr: str,
-    name: str,
-    degradation: Degradation,
-    scale: float,
-    seed: int,
-    report: Reporter,
+    store: PairStore, writer: StoreWriter, added: DegradedArray, report: Reporter
 ) -> None:
     """Every slide of a store with one more array, and its splits."""
     for done, (slide_id, view) in enumerate(store.slides.items(), start=1):
         specs = [view.spec(array) for array in view.arrays]
-        source_spec = view.spec(hr)
-        small = source_spec.size_px / scale
-        if abs(small - round(small)) > 1e-9:
-            raise DegradationError(
-                f"Patches of {source_spec.size_px} px do not divide by {scale:g}; a store holds "
-                "whole fractions only. Training and evaluation degrade by any scale on the fly."
-            )
-        um = source_spec.um_per_px
-        made = ArraySpec(
-            name=name,
-            size_px=round(small),
-            factor=source_spec.factor * scale,
-            native=False,
-            origin=f"simulated:{degradation.name}",
-            um_per_px=None if um is None else um * scale,
-            extra={
-                "degradation": degradation.record(),
-                "scale": float(scale),
-                "seed": seed,
-                "hr": hr,
-            },
-        )
+        source = view.spec(added.hr)
         # The slide's own tiles stay what they are; another codec gets their pixels.
         kept = iter(view.windows().values() if writer.codec == SLIDE else ())
         tiled = next(kept, None)
         plan = None if tiled is None else tiled.plan
-        with writer.slide(slide_id, [*specs, made], tiles=plan) as out:
-            count = max(1, _BATCH_PX // source_spec.size_px**2)
+        with writer.slide(slide_id, [*specs, added.spec_of(source)], tiles=plan) as out:
+            count = max(1, _BATCH_PX // source.size_px**2)
             for start in range(0, len(view), count):
                 rows = list(range(start, min(start + count, len(view))))
                 block = {array: view.reader(array).read(rows) for array in view.arrays}
-                pixels = torch.as_tensor(block[hr]).permute(0, 3, 1, 2)
                 slots = [(view.index << 32) + row for row in rows]
-                lr = degrade(pixels, degradation, scale, seed=seed, slots=slots)
-                block[name] = np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
+                block[added.name] = added.pixels_of(block[added.hr], slots)
                 out.append(block, [tiled.window(row) for row in rows] if tiled else ())
             columns = {c: view.column(c) for c in view.columns() if c not in WRITTEN_COLUMNS}
             own = {*WRITTEN_ATTRIBUTES, *(() if writer.codec == SLIDE else ("not_tiled",))}

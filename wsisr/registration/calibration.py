@@ -232,7 +232,7 @@ def _measure(
     corners = textured_places(slide, level, patch, wanted, seed, places)
 
     def measure(corner: Int64Array) -> tuple[float, ...] | None:
-        return _one_place(slide, level, reference, below, int(corner[0]), int(corner[1]), patch)
+        return _one_place(slide, level, reference, below, (int(corner[0]), int(corner[1])), patch)
 
     rows = [row for row in in_threads(measure, corners) if row is not None]
     if len(rows) < MIN_PLACES:
@@ -292,11 +292,11 @@ def _one_place(
     level: Level,
     reference: Level,
     below: LevelTransform | None,
-    x: int,
-    y: int,
+    corner: tuple[int, int],
     patch: int,
 ) -> tuple[float, ...] | None:
     """Level-0 centre, level-0 shift, band NCC and sharpness of one patch; None if rejected."""
+    x, y = corner
     ratio = exact_factor(level) // exact_factor(reference)
     margin = MARGIN_LEVEL_PX * ratio
     left, top = x * ratio - margin, y * ratio - margin

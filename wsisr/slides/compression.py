@@ -113,15 +113,7 @@ def settle_colours(
         if not is_doubtful(header, form.photometric):
             return form
         try:
-            raw = decode_jpeg(
-                chunk,
-                samples=3,
-                width=tile[0],
-                height=tile[1],
-                tables=form.jpeg_tables,
-                segment_header=form.jpeg_header,
-                raw=True,
-            )
+            raw = decode_jpeg(chunk, form.stated_jpeg(*tile), raw=True)
         except ValueError:
             continue  # a damaged tile is refused when it is read
         votes.append(planes_look_like(raw))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsisr.arrays import AnyArray, UInt8Array
-from wsisr.slides.jpeg import YCBCR_TAG, Space, decode_jpeg
+from wsisr.slides.jpeg import YCBCR_TAG, Space, StatedJpeg, decode_jpeg
 from wsisr.slides.tiles import MISSING, WHITE, Tile
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
@@ -77,6 +77,18 @@ class ChunkFormat:
         """Chunks that make one tile: 1, or one a sample where planes are stored apart."""
         return self.samples if self.planar == 2 else 1
 
+    def stated_jpeg(self, width_px: int, height_px: int) -> StatedJpeg:
+        """What is said of the JPEG stream of one chunk of at most that size."""
+        return StatedJpeg(
+            samples=1 if self.planar == 2 else self.samples,
+            width_px=width_px,
+            height_px=height_px,
+            photometric=self.photometric,
+            tables=self.jpeg_tables,
+            segment_header=self.jpeg_header,
+            doubtful=self.doubtful_space,
+        )
+
 
 def decode_tile(chunks: list[bytes], form: ChunkFormat, width: int, height: int) -> Tile:
     """Decode the chunks of one tile.
@@ -119,16 +131,7 @@ def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UIn
     code = form.compression
     image: AnyArray
     if code == JPEG:
-        image = decode_jpeg(
-            data,
-            samples=samples,
-            width=width,
-            height=height,
-            photometric=form.photometric,
-            tables=form.jpeg_tables,
-            segment_header=form.jpeg_header,
-            doubtful=form.doubtful_space,
-        )
+        image = decode_jpeg(data, form.stated_jpeg(width, height))
     elif code in JPEG2000_CODES or code == HTJ2K:
         _check_stated_size(jpeg2000_size(data), width, height)
         if code == HTJ2K:

@@ -166,28 +166,16 @@ def is_doubtful(header: JpegHeader, photometric: int) -> bool:
     )
 
 
-def decode_jpeg(
-    data: bytes,
-    *,
-    samples: int,
-    width: int,
-    height: int,
-    photometric: int = YCBCR_TAG,
-    tables: bytes | None = None,
-    segment_header: bytes | None = None,
-    doubtful: Space | None = None,
-    raw: bool = False,
-) -> UInt8Array:
-    """Decode one stream, strictly.
+@dataclass(frozen=True, kw_only=True)
+class StatedJpeg:
+    """What a container says of a JPEG stream, which may lean on it.
 
-    Parameters
+    Attributes
     ----------
-    data : bytes
-        A whole stream, an abbreviated one, or a restart segment.
     samples : int
-        Components that the container states: 1, 3 (returned as RGB) or 4 (returned as stored).
-    width, height : int
-        Largest size that is accepted, pixels.
+        Components: 1, 3 (returned as RGB) or 4 (returned as stored).
+    width_px, height_px : int
+        Largest size that is accepted.
     photometric : int
         The container's tag.
     tables : bytes, optional
@@ -196,6 +184,25 @@ def decode_jpeg(
         Header that a restart segment of an NDPI level needs.
     doubtful : {"rgb", "ycbcr"}, optional
         See `stream_space`.
+    """
+
+    samples: int
+    width_px: int
+    height_px: int
+    photometric: int = YCBCR_TAG
+    tables: bytes | None = None
+    segment_header: bytes | None = None
+    doubtful: Space | None = None
+
+
+def decode_jpeg(data: bytes, stated: StatedJpeg, *, raw: bool = False) -> UInt8Array:
+    """Decode one stream, strictly.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole stream, an abbreviated one, or a restart segment.
+    stated : StatedJpeg
     raw : bool
         Return three components as they are stored.
 
@@ -210,61 +217,41 @@ def decode_jpeg(
     """
     import simplejpeg
 
-    stream = whole_stream(
-        data,
-        samples=samples,
-        width=width,
-        height=height,
-        photometric=photometric,
-        tables=tables,
-        segment_header=segment_header,
-        doubtful=doubtful,
-        raw=raw,
-    )
-    out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[samples]
-    image: AnyArray = simplejpeg.decode_jpeg(stream, colorspace=out)
+    out = {1: "GRAY", 3: "RGB", 4: "CMYK"}[stated.samples]
+    image: AnyArray = simplejpeg.decode_jpeg(whole_stream(data, stated, raw=raw), colorspace=out)
     return image
 
 
-def whole_stream(
-    data: bytes,
-    *,
-    samples: int,
-    width: int,
-    height: int,
-    photometric: int = YCBCR_TAG,
-    tables: bytes | None = None,
-    segment_header: bytes | None = None,
-    doubtful: Space | None = None,
-    raw: bool = False,
-) -> bytes:
+def whole_stream(data: bytes, stated: StatedJpeg, *, raw: bool = False) -> bytes:
     """A stream that says everything itself: shared tables merged, its colours by an Adobe marker.
 
     What `decode_jpeg` decodes; its scan is the file's, byte for byte. Parameters and errors are
     those of `decode_jpeg`.
     """
-    if segment_header is not None:
-        data = segment_header + (data[:-2] if _ends_with_restart(data) else data)
+    if stated.segment_header is not None:
+        data = stated.segment_header + (data[:-2] if _ends_with_restart(data) else data)
         data += b"" if data.endswith(EOI) else EOI
     segments, scan = _segments(data)
     if data[:2] != SOI or scan is None:
         raise ValueError("it is no JPEG stream, or its header is broken")
-    shared, told = _shared(tables) if tables else (b"", JpegHeader(tables={}))
+    shared, told = _shared(stated.tables) if stated.tables else (b"", JpegHeader(tables={}))
     header = _with_facts(told, data, segments)
     if header.frame not in _DCT or header.bits != 8:
         raise ValueError("lossless, hierarchical and 12-bit JPEG are not read")
-    if len(header.components) != samples:
-        raise ValueError(f"its stream has {len(header.components)} component(s), not {samples}")
-    if header.width > width or header.height > height:
+    if len(header.components) != stated.samples:
+        raise ValueError(
+            f"its stream has {len(header.components)} component(s), not {stated.samples}"
+        )
+    if header.width > stated.width_px or header.height > stated.height_px:
         raise ValueError(f"its stream states {header.width} x {header.height} px")
     space: Space = "rgb"
-    if samples == 3 and not raw:
-        space, _ = stream_space(header, photometric, doubtful)
+    if stated.samples == 3 and not raw:
+        space, _ = stream_space(header, stated.photometric, stated.doubtful)
     # An Adobe marker of our own says what was decided; the stream's own markers are taken away,
     # because libjpeg believes JFIF before Adobe and warns of profiles that span streams.
     kept = [data[start:end] for marker, start, end in segments if not _is_remark(marker)]
     # Of four components nothing is known but YCCK, which libjpeg turns into CMYK.
-    ycck = samples == 4 and header.adobe_transform == 2
+    ycck = stated.samples == 4 and header.adobe_transform == 2
     marker = _ADOBE["ycck" if ycck else space]
     return b"".join((SOI, marker, shared, *kept, data[scan:]))
 

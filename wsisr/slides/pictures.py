@@ -18,7 +18,7 @@ from wsisr.arrays import AnyArray, BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.faults import RefusedSlideError
-from wsisr.slides.jpeg import decode_jpeg, parse_jpeg_header
+from wsisr.slides.jpeg import StatedJpeg, decode_jpeg, parse_jpeg_header
 
 MAX_IMAGE_PX = 178_000_000
 """Largest plain image that is decoded: 0.5 GB as RGB; half as many of deeper samples."""
@@ -343,7 +343,7 @@ def _samples_of(path: Path, facts: PictureFacts) -> AnyArray:
     elif facts.kind == "JPEG":
         data = path.read_bytes()
         parts = len(parse_jpeg_header(data[:HEADER_BYTES]).components)
-        samples = decode_jpeg(data, samples=parts, width=1 << 16, height=1 << 16)
+        samples = decode_jpeg(data, StatedJpeg(samples=parts, width_px=1 << 16, height_px=1 << 16))
     elif facts.deep:
         samples = _deep_tiff(path)
     else:

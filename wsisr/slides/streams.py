@@ -97,15 +97,7 @@ class LevelStreams:
                 raise NotKept("JPEG 2000 tiles without a colour transform hold YCbCr")
             return data
         try:
-            return whole_stream(
-                data,
-                samples=3,
-                width=side,
-                height=side,
-                photometric=self._form.photometric,
-                tables=self._form.jpeg_tables,
-                doubtful=self._form.doubtful_space,
-            )
+            return whole_stream(data, self._form.stated_jpeg(side, side))
         except ValueError as error:
             raise self._damaged(row, column, error) from error
 
