@@ -25,8 +25,8 @@ from wsisr.proof.run import prove
 from wsisr.proof.table import report_text
 from wsisr.proof.targets import plan_targets
 from wsisr.training import TrainRequest, resolve_config
+from wsisr.training.bench import run_synthetic
 from wsisr.training.cost import CARDS, CONTEXT_GIB, Card, step_cost
-from wsisr.training.showing import run_synthetic
 
 COSTED = {
     "edsr": 16, "rcan": 16, "masrnet": 16, "swinir": 4, "hat": 4, "mihatp": 2, "cwtnet": 2,

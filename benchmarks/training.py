@@ -24,10 +24,9 @@ from wsisr import __version__
 from wsisr.device import accelerated, choose_device, describe
 from wsisr.progress import ProgressEvent
 from wsisr.training import TrainRequest, train
-from wsisr.training.bench import bench_store, loader_table
+from wsisr.training.bench import bench_store, loader_table, run_synthetic
 from wsisr.training.logs import read_rows
 from wsisr.training.request import settle
-from wsisr.training.showing import run_synthetic
 from wsisr.training.start import prepare
 
 

@@ -17,7 +17,6 @@ from wsisr.training.config import (
     read_config,
 )
 from wsisr.training.presets import preset_file
-from wsisr.training.schedule import rate_at
 
 EVERY = [
     (name, preset)
@@ -59,14 +58,14 @@ def test_paper_presets_hold_the_papers_numbers() -> None:
     mihatp = {s: resolve_config("mihatp", preset="paper", scale=s).config for s in (2, 4, 8)}
     assert [mihatp[s].data.crop_lr_px for s in (2, 4, 8)] == [96, 48, 24]
     optim = mihatp[4].optim
-    assert [rate_at(optim, s, 10**6) for s in (0, 49_999, 50_000, 100_000)] == pytest.approx(
+    assert [optim.rate_at(s, 10**6) for s in (0, 49_999, 50_000, 100_000)] == pytest.approx(
         [1e-4, 1e-4, 1e-5, 1e-6]
     )
     iste = resolve_config("iste", preset="official").config
     assert (iste.data.batch, iste.data.sample_px, iste.data.scale_draw) == (4, 2304, "sample")
     assert iste.data.lr_source == "iste"
     masr = resolve_config("masrnet", preset="paper").config
-    assert rate_at(masr.optim, 20_000, masr.train.steps) == pytest.approx(1e-4 / 2**10)
+    assert masr.optim.rate_at(20_000, masr.train.steps) == pytest.approx(1e-4 / 2**10)
 
 
 def test_implausible_numbers_of_papers_are_warned_of() -> None:
@@ -194,10 +193,10 @@ def test_differences_name_what_changed() -> None:
 
 def test_schedules() -> None:
     cosine = OptimSection(lr=1.0, schedule="cosine", floor=0.1, warmup_steps=4)
-    rates = [rate_at(cosine, step, 101) for step in range(101)]
+    rates = [cosine.rate_at(step, 101) for step in range(101)]
     assert rates[0] == pytest.approx(0.25) and rates[-1] == pytest.approx(0.1)
     assert all(a >= b for a, b in pairwise(rates[4:]))
-    assert rate_at(OptimSection(lr=3.0), 10**9, 10) == 3.0
+    assert OptimSection(lr=3.0).rate_at(10**9, 10) == 3.0
 
 
 def test_the_schema_describes_the_fields() -> None:

@@ -159,15 +159,9 @@ def command(
     one = not (dry_run or show_config or synthetic or json_schema or "WORLD_SIZE" in os.environ)
     if output is not None and one:
         refuse_held(output, "training")
-    from wsisr.training.showing import (
-        config_text,
-        cost_text,
-        measure_synthetic,
-        outcome_text,
-        schema_text,
-    )
-
     if json_schema:
+        from wsisr.training.config import schema_text
+
         typer.echo(schema_text())
         return
     use(plugin)
@@ -204,8 +198,7 @@ def command(
         return
     if model is None:
         raise ConfigError("say which network: --model mihatp (wsisr models list has all)")
-    from wsisr.training.request import TrainRequest
-    from wsisr.training.start import train
+    from wsisr.training.request import TrainRequest, config_text
 
     request = TrainRequest(
         model=model,
@@ -229,14 +222,20 @@ def command(
         from wsisr.training.cost import choose_cards
 
         choose_cards(card)
+    from wsisr.training.start import outcome_text, train
+
     with console_reporter() as report:
         if synthetic:
+            from wsisr.training.bench import measure_synthetic
+
             typer.echo(measure_synthetic(request, report))
             return
         outcome, folder = train(request, report, dry_run=dry_run)
     if outcome.main and (outcome.validation or not dry_run):
         typer.echo(outcome_text(outcome, folder, dry_run=dry_run))
     if outcome.main and dry_run:
+        from wsisr.training.cost import cost_text
+
         typer.echo(f"\n{cost_text(request, card or ())}")
     if outcome.state == "interrupted":
         raise typer.Exit(130)

@@ -7,7 +7,7 @@ import pytest
 from store_samples import make_store, patches
 
 from wsisr.store import export_store
-from wsisr.training.card import hub_card
+from wsisr.training.model_card import hub_card
 
 
 @pytest.fixture(scope="module")

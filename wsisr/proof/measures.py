@@ -31,11 +31,11 @@ from wsisr.proof.plan import SMALL, ProofCheck
 from wsisr.proof.scene import patches
 from wsisr.proof.targets import measure
 from wsisr.training import resolve_config, train
+from wsisr.training.bench import run_synthetic
 from wsisr.training.cost import over_estimate
-from wsisr.training.errors import TrainingError
+from wsisr.training.interrupts import TrainingError
 from wsisr.training.rehearse import rehearse_step
 from wsisr.training.request import resolve
-from wsisr.training.showing import run_synthetic
 from wsisr.training.stepping import DTYPES
 
 OUTPUT_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}

@@ -42,13 +42,14 @@ from wsisr.training.config import (
     read_assignments,
     read_config,
 )
-from wsisr.training.engine import Course, TrainingJob, TrainingOutcome, run_training
+from wsisr.training.engine import run_training
 from wsisr.training.interrupts import readable_faults
+from wsisr.training.job import Course, TrainingJob, TrainingOutcome
 from wsisr.training.outputs import CHECKPOINTS, CONFIG_NAME, RunFiles
 from wsisr.training.parallel import Processes, join, leave
 from wsisr.training.recipes import Backward, Logs, Recipe
-from wsisr.training.record import RunRecord, command_line, describe_environment
 from wsisr.training.request import FREE_TO_CHANGE
+from wsisr.training.run_record import RunRecord, command_line, describe_environment
 from wsisr.training.start import choose_precision, make_folder
 from wsisr.training.state import read_state
 from wsisr.words import counted

@@ -1,8 +1,8 @@
 from .batches import Batch as Batch
 from .config import TrainConfig as TrainConfig
 from .data import PairDataset as PairDataset
-from .engine import TrainingOutcome as TrainingOutcome
-from .errors import TrainingError as TrainingError
+from .interrupts import TrainingError as TrainingError
+from .job import TrainingOutcome as TrainingOutcome
 from .presets import resolve_config as resolve_config
 from .recipes import Recipe as Recipe
 from .recipes import register_recipe as register_recipe

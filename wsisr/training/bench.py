@@ -1,12 +1,13 @@
-"""`wsisr bench STORE`: how fast crops come out of a store, the model left out.
+"""`wsisr bench STORE`: how fast crops come out of a store, the model left out; and the other half,
+`wsisr train --synthetic`: how fast a model trains, the store left out.
 
-CPU seconds of this process count, because they repeat where wall time does not; zarr-python reads
-the same crops in the same run. `wsisr train --synthetic` times the other half.
+Of the store, CPU seconds of this process count, because they repeat where wall time does not;
+zarr-python reads the same crops in the same run.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,28 @@ import torch
 
 from wsisr.arrays import UInt8Array
 from wsisr.degradation import parse_degradation
+from wsisr.device import accelerated
 from wsisr.errors import ConfigError
+from wsisr.progress import Reporter, silent
 from wsisr.store import open_pairs
 from wsisr.store.window_reader import WindowReader
 from wsisr.training.batches import BatchRule, make_batch
 from wsisr.training.data import MemorySource, PairDataset, Role, StreamSource, default_workers
+from wsisr.training.engine import run_training
+from wsisr.training.feeds import FixedFeed
+from wsisr.training.job import TrainingJob, TrainingOutcome
+from wsisr.training.parallel import join, leave
+from wsisr.training.recipes import build_recipe
+from wsisr.training.request import TrainRequest, resolve
+from wsisr.training.run_record import RunRecord
 from wsisr.training.sampling import CropRule, StepPlan, plan_step, slots_of
+from wsisr.training.start import build_model, choose_precision
 
 CROP_PX = 256
 SCALE = 4
 BATCH = 32
 MEMORY_PATCHES = 32
+SYNTHETIC_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +151,49 @@ def bench_store(
         )
     )
     return found
+
+
+def measure_synthetic(
+    request: TrainRequest, report: Reporter = silent, steps: int = SYNTHETIC_STEPS
+) -> str:
+    """Train on one fixed random batch: speed and memory of the model alone.
+
+    The store is not opened, nothing is written; `bench_store` times the other half.
+    """
+    outcome = run_synthetic(request, report, request.steps or steps)
+    speed = outcome.speed
+    return (
+        f"{request.model}, model alone: {speed['samples_per_s']:.2f} samples/s, "
+        f"{speed['step_ms']:.1f} ms a step, {speed['memory_mib']:.0f} MiB"
+    )
+
+
+def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> TrainingOutcome:
+    """The run behind `measure_synthetic`: as many steps to warm up, then those that count."""
+    processes, device = join(request.device)
+    config = resolve(replace(request, steps=None), accelerated(device)).config
+    # One log row at the warm-up's end, one at the end: the last one is the measurement.
+    train = config.train.model_copy(update={"steps": 2 * steps, "log_every": steps})
+    config = config.model_copy(update={"train": train})
+    model = build_model(config)
+    info = model.info
+    recipe = build_recipe(config.recipe, model, config.data.crop_lr_px * int(info.scale or 1))
+    job = TrainingJob(
+        config=config,
+        precision=choose_precision(train.precision, device, info),
+        model=model,
+        recipe=recipe,
+        feed=FixedFeed(config, info, device),
+        samples={},
+        record=RunRecord(folder=None, document={}),
+        device=device,
+        processes=processes,
+        report=report,
+    )
+    try:
+        return run_training(job)
+    finally:
+        leave()
 
 
 def loader_table(timings: Sequence[LoaderTiming]) -> str:

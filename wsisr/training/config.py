@@ -4,7 +4,9 @@ A configuration is data: a preset (`wsisr.training.presets`), changed by a file 
 ``section.key=value`` pairs, checked as a whole. An unknown key is an error with the likely one.
 """
 
+import json
 from collections.abc import Mapping
+from math import cos, pi
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -90,6 +92,25 @@ class OptimSection(_Section):
     warmup_steps: int = Field(0, ge=0, description="linear rise over the first steps")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
 
+    def rate_at(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` (from 0) of `steps`.
+
+        >>> halved = OptimSection(lr=1.0, schedule="multistep", milestones=(0.5, 0.8))
+        >>> [halved.rate_at(step, 10) for step in (0, 4, 5, 8)]
+        [1.0, 1.0, 0.5, 0.25]
+        """
+        rate = self.lr
+        if self.schedule == "multistep":
+            rate *= self.gamma ** sum(step >= part * steps for part in self.milestones)
+        elif self.schedule == "every":
+            rate *= self.gamma ** (step // self.every_steps)
+        elif self.schedule == "cosine":
+            share = step / max(1, steps - 1)
+            rate *= self.floor + (1 - self.floor) * 0.5 * (1 + cos(pi * min(1.0, share)))
+        if step < self.warmup_steps:
+            rate *= (step + 1) / self.warmup_steps
+        return rate
+
 
 class TrainSection(_Section):
     """The loop."""
@@ -172,6 +193,11 @@ class TrainConfig(_Section):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def schema_text() -> str:
+    """JSON schema of the configuration."""
+    return json.dumps(TrainConfig.model_json_schema(), indent=2)
 
 
 def parse_config(content: Mapping[str, Any], where: str = "configuration") -> TrainConfig:

@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from wsisr.arrays import Float64Array
-from wsisr.device import SHAPES, LiveBytes, shapes_stand_for_a_gpu
+from wsisr.device import SHAPES, LiveBytes, accelerated, choose_device, shapes_stand_for_a_gpu
 from wsisr.errors import ConfigError
 from wsisr.shapes import Remembered, tensors
 from wsisr.training.config import TrainConfig
-from wsisr.training.feeding import FixedFeed
+from wsisr.training.feeds import FixedFeed
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import build_recipe
+from wsisr.training.request import TrainRequest, resolve
 from wsisr.training.start import build_model
 from wsisr.training.stepping import Precision, Stepper
 
@@ -202,6 +203,13 @@ def step_cost(config: TrainConfig, *, fused: bool = True) -> StepCost:
         flops=flops,
         bytes=moved,
     )
+
+
+def cost_text(request: TrainRequest, cards: Sequence[str] = ()) -> str:
+    """What the run will cost on cards, by name or by a report of ``wsisr doctor --gpu``."""
+    chosen = choose_cards(cards)
+    resolved = resolve(request, accelerated(choose_device(request.device)))
+    return cost_table(resolved.config, chosen)
 
 
 def cost_table(config: TrainConfig, cards: Sequence[Card]) -> str:

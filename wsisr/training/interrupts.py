@@ -9,13 +9,16 @@ from types import FrameType
 
 from safetensors import SafetensorError
 
-from wsisr.errors import DiskFullError, StoreError
+from wsisr.errors import DiskFullError, StoreError, WsisrError
 from wsisr.host import is_out_of_memory
 from wsisr.training.config import TrainConfig
-from wsisr.training.errors import TrainingError
 
 STOPS = ("SIGINT", "SIGTERM", "SIGUSR1")
 _DETERMINISM = ("does not have a deterministic implementation", "CUBLAS_WORKSPACE_CONFIG")
+
+
+class TrainingError(WsisrError, RuntimeError):
+    """A run cannot start, go on or be resumed."""
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from wsisr.metrics.pixel import psnr
 from wsisr.models import save_model
 from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import unit
-from wsisr.training.card import hub_card, write_card
 from wsisr.training.config import TrainConfig
 from wsisr.training.curves import write_curves
 from wsisr.training.logs import (
@@ -29,7 +28,8 @@ from wsisr.training.logs import (
     RowLog,
     read_rows,
 )
-from wsisr.training.record import RunRecord
+from wsisr.training.model_card import hub_card, write_card
+from wsisr.training.run_record import RunRecord
 from wsisr.training.state import write_state
 from wsisr.training.trackers import Trackers
 from wsisr.training.validation import Enlarge, ValidationSample, enlarge_bicubic, validation_network

@@ -13,7 +13,7 @@ from wsisr.rehearsal import Watch, rehearsed
 from wsisr.training.batches import BatchRule
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import MemorySource, PairDataset, Role
-from wsisr.training.feeding import Feed, StoreFeed
+from wsisr.training.feeds import Feed, StoreFeed
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import build_recipe
 from wsisr.training.sampling import CropRule

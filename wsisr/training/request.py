@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from wsisr.degradation import Degradation, parse_degradation
-from wsisr.device import accelerated
+from wsisr.device import accelerated, choose_device
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.inference.trained import RUN_NAME, TrainedModel, open_run
 from wsisr.locks import IN_FOLDER
@@ -255,6 +255,14 @@ def _check_samples(earlier: TrainedModel, config: TrainConfig, processes: int) -
             f"{processes} processes x train.accumulate {parts}): set data.batch or "
             "train.accumulate so that it is the same"
         )
+
+
+def config_text(request: TrainRequest) -> str:
+    """The resolved configuration as YAML, readings and warnings as comments above it."""
+    resolved = resolve(request, accelerated(choose_device(request.device)))
+    notes = [*(f"reading: {r}" for r in resolved.readings)]
+    notes += [f"warning: {w}" for w in resolved.warnings]
+    return "\n".join([*(f"# {note}" for note in notes), resolved.config.to_yaml().rstrip()])
 
 
 def opening_lines(setting: Setting) -> list[str]:

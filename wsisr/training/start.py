@@ -23,15 +23,16 @@ from wsisr.store.object_files import url_of
 from wsisr.training.batches import BatchRule
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import BatchSource, PairDataset, Role, open_source
-from wsisr.training.engine import TrainingJob, TrainingOutcome, run_training
-from wsisr.training.feeding import StoreFeed
+from wsisr.training.engine import run_training
+from wsisr.training.feeds import StoreFeed
 from wsisr.training.interrupts import readable_faults
+from wsisr.training.job import TrainingJob, TrainingOutcome
 from wsisr.training.outputs import BEGUN, CHECKPOINTS, PROBE_NAME, SAMPLES
 from wsisr.training.parallel import idle_gpus, leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
-from wsisr.training.record import describe_environment, new_record
 from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
+from wsisr.training.run_record import describe_environment, new_record
 from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
 from wsisr.training.stepping import Precision
@@ -66,6 +67,29 @@ def train(
                 job.feed.close()
     finally:
         leave()
+
+
+def outcome_text(outcome: TrainingOutcome, folder: Path, *, dry_run: bool = False) -> str:
+    """How a run ended, in a few lines."""
+    lines = []
+    for row in outcome.validation:
+        gain = row["psnr_rgb"] - row["bicubic_psnr_rgb"]
+        lines.append(
+            f"x{row['scale']:g}: PSNR-RGB {row['psnr_rgb']:.2f} dB, bicubic "
+            f"{row['bicubic_psnr_rgb']:.2f} ({gain:+.2f}); SSIM {row['ssim_rgb']:.4f}, bicubic "
+            f"{row['bicubic_ssim_rgb']:.4f}"
+        )
+    if dry_run:
+        head = "Dry run: two steps and a validation passed; nothing was written."
+        return "\n".join([head, *lines])
+    if outcome.state == "interrupted":
+        at = f"interrupted at step {outcome.step}"
+        return f"{folder}: {at}; the same command with --resume goes on."
+    best = outcome.best
+    head = f"{folder}: {outcome.step} steps"
+    if best is not None:
+        head += f", best PSNR-RGB {best['psnr']:.2f} dB at step {best['step']:.0f}"
+    return "\n".join([f"{head}; model card: {folder / 'card.md'}", *lines])
 
 
 @contextmanager

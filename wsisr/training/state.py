@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from wsisr.files import replace_file
 from wsisr.host import make_durable
-from wsisr.training.errors import TrainingError
+from wsisr.training.interrupts import TrainingError
 
 FORMAT_VERSION = 1
 

@@ -16,11 +16,16 @@ from torch.optim import Optimizer
 from wsisr.device import SHAPES, autocast, on_gpu
 from wsisr.models.wrapper import SRModel
 from wsisr.training.config import OptimSection, TrainConfig
-from wsisr.training.errors import TrainingError
-from wsisr.training.feeding import Feed
+from wsisr.training.feeds import Feed
+from wsisr.training.interrupts import TrainingError
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Logs, Recipe
-from wsisr.training.state import TrainerState, restore_module, restore_optimiser
+from wsisr.training.state import (
+    TrainerState,
+    optimiser_tensors,
+    restore_module,
+    restore_optimiser,
+)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,6 +94,18 @@ class Stepper:
         for name, optimiser in self.optimisers.items():
             restore_optimiser(optimiser, state.part(f"optimiser.{name}"))
         self.meters.copy_(state.tensors["meters/values"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `restore` goes on from, by ``part/key``."""
+        found = {
+            f"{name}/{key}": value
+            for name, part in self.parts.items()
+            for key, value in part.state_dict().items()
+        }
+        for name, optimiser in self.optimisers.items():
+            kept = optimiser_tensors(optimiser)
+            found |= {f"optimiser.{name}/{key}": value for key, value in kept.items()}
+        return found | {"meters/values": self.meters}
 
     def compile(self) -> None:
         """Compile the networks as configured, after `restore`.
