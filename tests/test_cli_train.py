@@ -189,7 +189,7 @@ def test_an_interrupt_exits_with_130(
 ) -> None:
     from wsisr.training import engine
 
-    monkeypatch.setattr(engine, "_tell", lambda *_: __import__("signal").raise_signal(2))
+    monkeypatch.setattr(engine, "_figures", lambda _: __import__("signal").raise_signal(2) or "")
     code, out, err = wsisr("train", "--model", "srcnn", "--data", str(built), *FAST)
     assert code == 130 and "with --resume goes on" in out, err
     assert open_run("runs/srcnn-x4").state == "interrupted"

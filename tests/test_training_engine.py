@@ -24,7 +24,9 @@ from wsisr.store import open_pairs
 from wsisr.training import (
     TrainingError,
     TrainRequest,
+    bench,
     engine,
+    job,
     resolve_config,
     train,
     validation,
@@ -288,7 +290,7 @@ def test_output_that_is_not_finite_is_never_the_best(
         return validation.validate(*args, **kwargs)
 
     monkeypatch.setattr(validation.Network, "render", render)
-    monkeypatch.setattr(engine, "validate", validate)
+    monkeypatch.setattr(job, "validate", validate)
     folder, events = tmp_path / "run", []
     request = small_request(store, folder, "val.every=5", steps=15)
     train(request, lambda event: events.append(event.message))
@@ -336,17 +338,16 @@ def test_a_dry_run_writes_nothing(store: Path, tmp_path: Path) -> None:
 def test_a_synthetic_measurement_counts_all_steps_after_the_warm_up(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsisr.training import engine, showing
 
     counted: list[int] = []
-    right = engine._Window.close
+    right = engine._Interval.close
 
-    def close(window: engine._Window) -> dict[str, float]:
+    def close(window: engine._Interval) -> dict[str, float]:
         counted.append(window.steps)
         return right(window)
 
-    monkeypatch.setattr(engine._Window, "close", close)
-    outcome = showing.run_synthetic(small_request(store, tmp_path / "run"), lambda _: None, 5)
+    monkeypatch.setattr(engine._Interval, "close", close)
+    outcome = bench.run_synthetic(small_request(store, tmp_path / "run"), lambda _: None, 5)
     assert counted == [5, 5] and outcome.speed["samples_per_s"] > 0
 
 

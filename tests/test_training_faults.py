@@ -23,8 +23,8 @@ from wsisr.training import (
     TrainRequest,
     outputs,
     recipes,
-    record,
     resolve_config,
+    run_record,
     start,
     stepping,
     train,
@@ -125,17 +125,17 @@ def test_a_start_that_fails_leaves_nothing_and_a_record_has_all_that_it_names(
     folder, seen = tmp_path / "run", []
     parse_degradation("jpeg:quality=40").write(tmp_path / "scanner.json")
     lr = {"lr_source": str(tmp_path / "scanner.json")}
-    right = record.RunRecord.update
+    right = run_record.RunRecord.update
 
-    def full(self: record.RunRecord, **values: object) -> None:
+    def full(self: run_record.RunRecord, **values: object) -> None:
         seen.append({path.name for path in folder.iterdir()})
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(record.RunRecord, "update", full)
+    monkeypatch.setattr(run_record.RunRecord, "update", full)
     with pytest.raises(TrainingError, match="No space left"):
         train(small_request(store, folder, steps=1, **lr))
     assert {"config.yaml", PROFILE_NAME} < seen[0] and not folder.exists()
-    monkeypatch.setattr(record.RunRecord, "update", right)
+    monkeypatch.setattr(run_record.RunRecord, "update", right)
     train(small_request(store, folder, steps=1, **lr))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.yaml").write_text("model: {}")

@@ -18,10 +18,10 @@ from wsisr.evaluation.tasks import (
 )
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
+from wsisr.tasks.data import detection_radius_px
 from wsisr.tasks.kinds import Answer, Maps
 from wsisr.tasks.reference import FittedReference, Reference, open_reference
-from wsisr.tasks.scores import scores_of
-from wsisr.tasks.train import detection_radius_px, score_answer
+from wsisr.tasks.scores import score_answer, scores_of
 from wsisr.tasks.truth import Truth
 
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,15 @@ from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
 from wsisr.store.whole import WholeImage, whole_image
 from wsisr.tasks.kinds import Kind, Maps
+from wsisr.tasks.request import HR, TaskRequest
 from wsisr.tasks.truth import Truth
 from wsisr.training.batches import Batch, symmetric
 from wsisr.training.config import TrainConfig
 from wsisr.training.parallel import Processes
 from wsisr.training.sampling import sample_index, slots_of
 
-HR = "hr"
 JITTER = 0.1
+NUCLEUS_RADIUS_UM = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,14 @@ def labelled(store: PairStore, split: str, kind: Kind, truth: Truth) -> list[Lab
     return found
 
 
+def detection_radius_px(store: PairStore) -> float:
+    """3 um in HR px; by the nominal magnification where no resolution is stated."""
+    first = next(iter(store.slides.values()))
+    um = first.spec(store.arrays[0]).um_per_px
+    nominal = 10.0 / float(store.arrays[0].rstrip("x"))
+    return NUCLEUS_RADIUS_UM / (um or nominal)
+
+
 def folds_of(patients: Mapping[str, str], folds: int, seed: int = 0) -> dict[str, int]:
     """Fold of every patient, from 0: by a hash of the name, evenly within each class.
 
@@ -155,11 +163,7 @@ def folds_of(patients: Mapping[str, str], folds: int, seed: int = 0) -> dict[str
 def seen_images(
     store: PairStore,
     samples: Sequence[Labelled],
-    images: str,
-    *,
-    scale: float | None,
-    lr_source: str,
-    runs: Path,
+    request: TaskRequest,
     device: torch.device,
     seed: int,
     report: Reporter = silent,
@@ -178,15 +182,16 @@ def seen_images(
     """
     index = np.array([(s.slide_index, s.row) for s in samples], np.int32)
     whole = [sample.image(store) for sample in samples]
-    if images == HR:
+    scale = request.scale
+    if request.images == HR:
         return whole
     assert scale is not None
-    entry = open_model(images, runs)
+    entry = open_model(request.images, request.runs)
     if not entry.serves(scale):
         raise ConfigError(f"{entry.name} is a model of x{entry.scale:g}, not of x{scale:g}")
     engine = load_network(entry, device=device, precision="float32")
     plan = plan_tiles(engine.needs, scale) if entry.is_network else WHOLE
-    degradation = parse_degradation(lr_source)
+    degradation = parse_degradation(request.lr_source)
     made = []
     for at, (image, (slide, row)) in enumerate(zip(whole, index.tolist(), strict=True)):
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None]

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,10 +31,7 @@ from wsisr.metrics.objects import (
     type_detection,
 )
 from wsisr.selection.image_labels import ImageLabels
-from wsisr.tasks.kinds import (
-    GLAND_PX,
-    Answer,
-)
+from wsisr.tasks.kinds import GLAND_PX, Answer, Kind
 
 Better = Literal["high", "low", "zero"]
 Parts = Mapping[str, np.ndarray]
@@ -137,6 +134,36 @@ def scores_of(task: str, types: Sequence[str] = ()) -> tuple[TaskScore, ...]:
 
 def _type(name: str) -> str:
     return "nuclei_type_" + re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def score_answer(
+    kind: Kind,
+    answer: Any,
+    labels: Any,
+    name: str,
+    radius_px: float,
+    types: Sequence[str] = (),
+) -> dict[str, float]:
+    """All numbers of an image (`scores_of`).
+
+    Parameters
+    ----------
+    kind : Kind
+    answer : Answer
+    labels : ImageLabels or None
+        Of tasks whose truth are objects.
+    name : str
+        The image's class, for the others.
+    radius_px : float
+        Of the detection of nuclei.
+    types : sequence of str
+        Types of nuclei to be told apart.
+    """
+    if kind.name == "nuclei":
+        return nuclei_scores(labels, answer, radius_px, types)
+    if kind.name == "glands":
+        return gland_scores(labels, answer.labels)
+    return class_scores(name, answer)
 
 
 def nuclei_scores(

@@ -5,10 +5,11 @@ trained, on whom, and what is left of it: ``task.json`` in place of ``run.json``
 reference is ever taken for a super-resolution model.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,135 +18,40 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from wsisr import __version__
 from wsisr.errors import ConfigError
-from wsisr.files import remove_partials
 from wsisr.inference.trained import CONFIG_NAME as SAVED_CONFIG
 from wsisr.inference.trained import WEIGHTS_NAME
-from wsisr.locks import IN_FOLDER, held
 from wsisr.models.wrapper import SRModel
-from wsisr.progress import ProgressEvent, Reporter, silent
+from wsisr.progress import Reporter, silent
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.verify_splits import identities
-from wsisr.tasks.data import HR, Labelled, TaskFeed, folds_of, labelled, seen_images, targets_of
-from wsisr.tasks.kinds import KINDS, Kind, Maps
+from wsisr.tasks.data import (
+    Labelled,
+    TaskFeed,
+    detection_radius_px,
+    folds_of,
+    labelled,
+    seen_images,
+    targets_of,
+)
+from wsisr.tasks.kinds import Kind, Maps
 from wsisr.tasks.networks import TaskModel, build_network
 from wsisr.tasks.reference import FOLD, FORMAT, FORMAT_VERSION, RECORD_NAME, ask, read_record
-from wsisr.tasks.scores import SCORES, class_scores, gland_scores, nuclei_scores
+from wsisr.tasks.request import TASKS, TaskRequest, resolve
+from wsisr.tasks.scores import SCORES, score_answer
 from wsisr.tasks.truth import Truth
 from wsisr.training.batches import Batch
-from wsisr.training.config import (
-    TrainConfig,
-    differences,
-    merge,
-    parse_config,
-    read_assignments,
-    read_config,
-)
+from wsisr.training.config import TrainConfig, differences, merge, parse_config, read_config
 from wsisr.training.engine import run_training
 from wsisr.training.interrupts import readable_faults
 from wsisr.training.job import Course, TrainingJob, TrainingOutcome
-from wsisr.training.outputs import CHECKPOINTS, CONFIG_NAME, RunFiles
+from wsisr.training.outputs import CONFIG_NAME, RunFiles
 from wsisr.training.parallel import Processes, join, leave
 from wsisr.training.recipes import Backward, Logs, Recipe
-from wsisr.training.request import FREE_TO_CHANGE
-from wsisr.training.run_record import RunRecord, command_line, describe_environment
-from wsisr.training.start import choose_precision, make_folder
-from wsisr.training.state import read_state
+from wsisr.training.request import FREE_TO_CHANGE, only_begun
+from wsisr.training.run_record import RunRecord, describe_environment, first_document
+from wsisr.training.start import alone, choose_precision, earlier_state, say
 from wsisr.words import counted
-
-TASKS = Path("tasks")
-NUCLEUS_RADIUS_UM = 3.0
-_COMMON: Mapping[str, Any] = {
-    "data": {"flips": True},
-    "optim": {"optimiser": "adamw", "weight_decay": 1e-4, "betas": [0.9, 0.99], "clip_norm": 1.0,
-              "schedule": "cosine", "floor": 0.01},
-    "val": {"pictures": 0},
-}  # fmt: skip
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "recommended": {
-        "model": {"settings": {"width": 16}},
-        "data": {"batch": 4, "crop_lr_px": 192},
-        "optim": {"lr": 1e-3, "warmup_steps": 50},
-        "train": {"steps": 1500, "ema": 0.99, "log_every": 50, "save_every": 250},
-        "val": {"every": 500, "count": 64},
-    },
-    "tiny": {
-        "model": {"settings": {"width": 8, "levels": 3}},
-        "data": {"batch": 4, "crop_lr_px": 64},
-        "optim": {"lr": 5e-3, "warmup_steps": 5},
-        "train": {"steps": 60, "precision": "fp32", "ema": 0.9, "log_every": 20, "save_every": 20},
-        "val": {"every": 60, "count": 4},
-    },
-}
-"""recommended: minutes to an hour of a CPU; tiny: seconds, for trying out and for tests."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskRequest:
-    """What a user asks for; None stands for the default.
-
-    Attributes
-    ----------
-    task : str
-        ``nuclei``, ``glands`` or ``classes``.
-    data : Path
-        The pair store.
-    truth : tuple of Path
-        Folders of the labelled set.
-    images : str
-        What is learnt on: ``hr``, or a model (``bicubic``, a run) and its output at `scale`.
-    scale : float or None
-    lr_source : str
-        Degradation that LR is made by for it.
-    split : str
-        ``train``, or several with commas.
-    folds : int
-        0: one network, validated on the split ``val``. Else one for each part of the patients,
-        fitted on all others.
-    preset : str
-    assignments : tuple of str
-        ``section.key=value``.
-    output : Path or None
-        ``tasks/<task>`` by default; folds lie in it.
-    resume : bool
-    seed, steps : int or None
-    device : str or None
-    runs : Path
-        Where models are looked for.
-    """
-
-    task: str
-    data: Path = Path("pairs.zarr")
-    truth: tuple[Path, ...] = ()
-    images: str = HR
-    scale: float | None = None
-    lr_source: str = "bicubic"
-    split: str = "train"
-    folds: int = 0
-    preset: str = "recommended"
-    assignments: tuple[str, ...] = ()
-    output: Path | None = None
-    resume: bool = False
-    seed: int | None = None
-    steps: int | None = None
-    device: str | None = None
-    runs: Path = Path("runs")
-
-    @property
-    def kind(self) -> Kind:
-        if self.task not in KINDS:
-            raise ConfigError(f"--task {self.task}: there are {', '.join(KINDS)}")
-        return KINDS[self.task]
-
-    @property
-    def words(self) -> str:
-        """What the images are, without a folder."""
-        if self.images == HR:
-            return "HR"
-        if self.scale is None:
-            raise ConfigError(f"--images {self.images}: say at which --scale")
-        return f"{Path(self.images).name} x{self.scale:g} of {self.lr_source} LR"
 
 
 class TaskRecipe(Recipe):
@@ -227,57 +133,6 @@ class TaskCourse(Course):
         return f"held out: {shown}"
 
 
-def score_answer(
-    kind: Kind, answer: Any, labels: Any, name: str, radius_px: float, types: Sequence[str] = ()
-) -> dict[str, float]:
-    """All numbers of an image (`scores_of`).
-
-    Parameters
-    ----------
-    kind : Kind
-    answer : Answer
-    labels : ImageLabels or None
-        Of tasks whose truth are objects.
-    name : str
-        The image's class, for the others.
-    radius_px : float
-        Of the detection of nuclei.
-    types : sequence of str
-        Types of nuclei to be told apart.
-    """
-    if kind.name == "nuclei":
-        return nuclei_scores(labels, answer, radius_px, types)
-    if kind.name == "glands":
-        return gland_scores(labels, answer.labels)
-    return class_scores(name, answer)
-
-
-def detection_radius_px(store: PairStore) -> float:
-    """3 um in HR px; by the nominal magnification where no resolution is stated."""
-    first = next(iter(store.slides.values()))
-    um = first.spec(store.arrays[0]).um_per_px
-    nominal = 10.0 / float(store.arrays[0].rstrip("x"))
-    return NUCLEUS_RADIUS_UM / (um or nominal)
-
-
-def resolve(request: TaskRequest) -> TrainConfig:
-    """The configuration that a request means, earlier runs apart."""
-    if request.preset not in PRESETS:
-        raise ConfigError(f"--preset {request.preset}: references have {', '.join(PRESETS)}")
-    content = merge(merge({}, _COMMON), PRESETS[request.preset])
-    content = merge(content, {"data": {"lr_source": request.words}, "recipe": {"kind": "task"}})
-    content = merge(content, _asked(request))
-    own = {"name": request.kind.network, "preset": request.preset, "scale": None}
-    content["model"] = merge(content.get("model", {}), own)
-    return parse_config(content)
-
-
-def _asked(request: TaskRequest) -> dict[str, Any]:
-    given = {"seed": request.seed, "steps": request.steps}
-    train = {key: value for key, value in given.items() if value is not None}
-    return merge({"train": train}, read_assignments(list(request.assignments)))
-
-
 def train_task(
     request: TaskRequest, report: Reporter = silent
 ) -> tuple[tuple[TrainingOutcome, ...], Path]:
@@ -298,10 +153,7 @@ def train_task(
         processes, device = join(request.device)
         if processes.count > 1:
             raise ConfigError("a reference is fitted by one process; leave torchrun out")
-        images = seen_images(
-            store, samples, request.images, scale=request.scale, lr_source=request.lr_source,
-            runs=request.runs, device=device, seed=config.train.seed, report=report,
-        )  # fmt: skip
+        images = seen_images(store, samples, request, device, config.train.seed, report)
         seen = list(zip(samples, images, strict=True))
         if not request.folds:
             held_out: list[tuple[Labelled, Any]] = []
@@ -346,13 +198,18 @@ class _Run:
         self, processes: Processes, device: torch.device, report: Reporter
     ) -> TrainingOutcome:
         """One network, from its beginning or from where it stopped."""
-        with _alone(self.folder):
+        known = (self.folder / RECORD_NAME).is_file()
+        if self.folder.exists() and not known and not only_begun(self.folder):
+            raise ConfigError(
+                f"{self.folder} is there and is no reference; name another folder with -o"
+            )
+        with alone(self.folder, RECORD_NAME):
             earlier = None
             if (self.folder / RECORD_NAME).is_file():
                 earlier = read_record(self.folder)
                 self._go_on(earlier)
             if earlier and earlier["state"] == "finished" and earlier["step"] >= earlier["steps"]:
-                _say(report, f"{self.folder} is finished.")
+                say(report, f"{self.folder} is finished.")
                 return TrainingOutcome(
                     state="finished", step=earlier["step"], validation=(), best=earlier["best"]
                 )
@@ -369,7 +226,7 @@ class _Run:
             raise ConfigError(f"{self.folder} is a reference for {earlier['task']}")
         path = self.folder / CONFIG_NAME
         old = parse_config(read_config(path), str(path))
-        new = parse_config(merge(old.to_dict(), _asked(self.request)))
+        new = parse_config(merge(old.to_dict(), self.request.changes))
         changed = differences(old, new, FREE_TO_CHANGE - {"data.batch", "train.accumulate"})
         if self.request.words != earlier["images"]:
             changed.append(f"images were {earlier['images']}, not {self.request.words}")
@@ -383,8 +240,6 @@ class _Run:
         self.config = new
 
     def _content(self) -> str:
-        import hashlib
-
         total = hashlib.blake2b(self.store.content_digest().encode(), digest_size=16)
         rows = np.array([(s.slide_index, s.row) for s, _ in self.fitted], "<i4")
         total.update(rows.tobytes())
@@ -420,14 +275,10 @@ class _Run:
             kind.network, kind.channels(classes), config.model.settings, config.train.seed,
             config.model.preset,
         )  # fmt: skip
-        state = None
-        if earlier is not None:
-            state = read_state(self.folder / CHECKPOINTS)
-            for line in state.skipped if state is not None else ():
-                _say(report, line)
+        state = None if earlier is None else earlier_state(self.folder, earlier["step"], report)
         where = f"fold {self.fold[0]} of {self.fold[1]}, " if self.fold else ""
         patients = sorted({sample.patient for sample in samples})
-        _say(
+        say(
             report,
             f"{kind.title}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
             f"{_count(samples)} ({request.words}) of {counted(len(patients), 'patient')}, "
@@ -477,48 +328,28 @@ class _Run:
     ) -> RunRecord:
         config, store = self.config, self.store
         slides = identities(store, sorted({s.slide for s, _ in self.fitted}), {})
+        source = {
+            "path": store.path.name,
+            "digest": store.content_digest(),
+            "manifest": str(store.attributes["manifest"].get("name", "")),
+            "content": self._content(),
+        }
         document = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "created_with": f"wsisr {__version__}",
             "task": self.request.task,
             "network": config.model.name,
             "settings": vars(model.settings),
             "classes": list(classes),
             "images": self.request.words,
             "fold": list(self.fold) if self.fold else None,
-            "seed": config.train.seed,
-            "state": "running",
-            "step": 0,
-            "steps": config.train.steps,
+            **first_document(config, model, source, describe_environment(device, processes)),
             "best": None if state is None else state.scalars["best"],
             "patients": patients,
             "files": sorted({slide.fingerprint for slide in slides} - {""}),
-            "store": {
-                "path": store.path.name,
-                "digest": store.content_digest(),
-                "manifest": str(store.attributes["manifest"].get("name", "")),
-                "content": self._content(),
-            },
             "samples": {"fitted": len(self.fitted), "held_out": len(self.held_out)},
-            "parameters": model.parameter_count,
-            "config": config.to_dict(),
-            "environment": describe_environment(device, processes),
-            "command": command_line(),
         }
         return RunRecord(folder=self.folder, document=document, name=RECORD_NAME)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    make_folder(folder)
-    with held(folder / IN_FOLDER, folder, "training", command_line()):
-        for place in (folder, folder / CHECKPOINTS):
-            remove_partials(place)
-        others = {p.name for p in folder.iterdir() if not p.name.startswith(".")}
-        if others - {CONFIG_NAME, "tensorboard"} and not (folder / RECORD_NAME).is_file():
-            raise ConfigError(f"{folder} is there and is no reference; name another folder with -o")
-        yield
 
 
 def _count(samples: list[Labelled]) -> str:
@@ -530,7 +361,3 @@ def _count(samples: list[Labelled]) -> str:
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
-
-
-def _say(report: Reporter, text: str) -> None:
-    report(ProgressEvent(stage="train", message=text))

@@ -151,7 +151,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
         writes
         and earlier is None
         and folder.exists()
-        and (not folder.is_dir() or not _only_begun(folder))
+        and (not folder.is_dir() or not only_begun(folder))
     ):
         raise ConfigError(f"{folder} is there and is no run; name another folder with -o")
     if earlier is not None:
@@ -200,7 +200,7 @@ def _profile(text: str) -> Degradation:
         raise ConfigError(f"--lr-source: {error}") from None
 
 
-def _only_begun(folder: Path) -> bool:
+def only_begun(folder: Path) -> bool:
     """Whether all that lies there is what a kill leaves before the run has its record."""
     names = {path.name for path in folder.iterdir()}
     if IN_FOLDER not in names:

@@ -67,41 +67,62 @@ class RunRecord:
         }
 
 
-def new_record(
-    folder: Path | None,
-    *,
+def first_document(
+    config: TrainConfig, model: SRModel, store: Mapping[str, str], environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the record of every run says when it begins, whatever is trained.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    model : SRModel
+    store : mapping of str to str
+        Its ``path``, ``digest``, ``manifest`` and ``content``.
+    environment : mapping
+        `describe_environment`.
+    """
+    return {
+        "created_with": f"wsisr {__version__}",
+        "seed": config.train.seed,
+        "state": "running",
+        "step": 0,
+        "steps": config.train.steps,
+        "store": dict(store),
+        "parameters": model.parameter_count,
+        "config": config.to_dict(),
+        "environment": dict(environment),
+        "command": command_line(),
+    }
+
+
+def run_document(
     config: TrainConfig,
     plan: DataPlan,
     model: SRModel,
+    *,
     scale_range: tuple[float, float],
-    processes: Processes,
     environment: Mapping[str, Any],
-    features: str | None,
     extra: Mapping[str, Any],
-) -> RunRecord:
-    """The record of a run that is about to start."""
+) -> dict[str, Any]:
+    """The record of a super-resolution run that is about to start."""
+    store = {
+        "path": plan.path.name,
+        "digest": plan.digest,
+        "manifest": plan.manifest,
+        "content": plan.content,
+    }
     document: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "created_with": f"wsisr {__version__}",
         "model": config.model.name,
         "preset": config.model.preset,
         "kind": model.info.kind,
         "scale": config.model.scale,
         "scale_range": list(scale_range),
-        "seed": config.train.seed,
-        "state": "running",
-        "step": 0,
-        "steps": config.train.steps,
-        "batch": config.data.batch * processes.count * config.train.accumulate,
+        **first_document(config, model, store, environment),
+        "batch": config.data.batch * environment["processes"] * config.train.accumulate,
         "lr_origin": plan.origin,
         "degradation": plan.degradation,
-        "store": {
-            "path": plan.path.name,
-            "digest": plan.digest,
-            "manifest": plan.manifest,
-            "content": plan.content,
-        },
         "arrays": {"hr": plan.hr, "lr": plan.lr, "reference": plan.reference},
         "origins": plan.origins,
         "patients": list(plan.patients),
@@ -109,18 +130,13 @@ def new_record(
         "assumed": list(plan.assumed),
         "files": list(plan.files),
         "pairs": {"train": len(plan.train), "val": len(plan.val)},
-        "parameters": model.parameter_count,
         "citation": model.info.citation,
-        "features": features,
-        "config": config.to_dict(),
-        "environment": dict(environment),
-        "command": command_line(),
         **extra,
     }
     plugins = plugins_of(config, plan)
     if plugins:
         document["plugins"] = plugins
-    return RunRecord(folder=folder, document=document)
+    return document
 
 
 def plugins_of(config: TrainConfig, plan: DataPlan) -> list[dict[str, str]]:

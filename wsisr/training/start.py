@@ -32,7 +32,7 @@ from wsisr.training.parallel import idle_gpus, leave
 from wsisr.training.plan import DataPlan, plan_data
 from wsisr.training.recipes import build_recipe
 from wsisr.training.request import Setting, TrainRequest, opening_lines, settle
-from wsisr.training.run_record import describe_environment, new_record
+from wsisr.training.run_record import RunRecord, describe_environment, run_document
 from wsisr.training.sampling import CropRule
 from wsisr.training.state import TrainerState, read_state
 from wsisr.training.stepping import Precision
@@ -59,7 +59,7 @@ def train(
     """
     try:
         setting = settle(request, writes=not dry_run)
-        with _alone(setting) if setting.processes.main and not dry_run else nullcontext():
+        with alone(setting.folder) if setting.processes.main and not dry_run else nullcontext():
             job = prepare(setting, report if setting.processes.main else silent, dry_run=dry_run)
             try:
                 return run_training(job), setting.folder
@@ -93,9 +93,11 @@ def outcome_text(outcome: TrainingOutcome, folder: Path, *, dry_run: bool = Fals
 
 
 @contextmanager
-def _alone(setting: Setting) -> Iterator[None]:
-    """Keep a second training away from the run folder, which nobody finds if it stays empty."""
-    folder = setting.folder
+def alone(folder: Path, record: str = RUN_NAME) -> Iterator[None]:
+    """Keep a second training away from a run folder, which nobody finds if it stays empty.
+
+    What is there without a `record` was left by a start that failed.
+    """
     make_folder(folder)
     try:
         with held(folder / IN_FOLDER, folder, "training", " ".join(sys.argv)):
@@ -104,7 +106,7 @@ def _alone(setting: Setting) -> Iterator[None]:
             try:
                 yield
             finally:
-                if not (folder / RUN_NAME).exists():
+                if not (folder / record).exists():
                     # A start that failed is in the way of none that follows.
                     for name in BEGUN:
                         remove_tree(folder / name)
@@ -120,7 +122,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
     if dry_run:
         config = shortened(config, 2)
     for line in opening_lines(setting):
-        _say(report, line)
+        say(report, line)
     data = config.data
     store = open_store(request.data)
     model = build_model(config)
@@ -144,11 +146,11 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
             "The contrastive loss turns images over, which this store's alignment does not bear "
             "exactly: expect less of it."
         )
-    state = _state(setting, report)
+    state = None if earlier is None else earlier_state(setting.folder, earlier.step, report)
     started = None if earlier is None else earlier.document.get("init_from")
     if request.init_from is not None and state is None:
         started = _start_from(model, request.init_from)
-        _say(report, started)
+        say(report, started)
     recipe = build_recipe(config.recipe, model, rule.crop_lr_px * int(config.model.scale or 1))
     rows = PairDataset(store, arrays=[plan.hr], rows=plan.train)
     scales = validation_scales(config, rule.scale_range, plan.hr_px / 16)
@@ -158,16 +160,14 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
     precision = choose_precision(config.train.precision, device, model.info)
     _settle_torch(config, device)
     environment = describe_environment(device, setting.processes)
-    record = new_record(
-        None if dry_run else setting.folder,
-        config=config,
-        plan=plan,
-        model=model,
+    document = run_document(
+        config,
+        plan,
+        model,
         scale_range=rule.scale_range,
-        processes=setting.processes,
         environment=environment | {"precision": precision},
-        features=recipe.features,
         extra={
+            "features": recipe.features,
             "notes": notes,
             "readings": list(setting.resolved.readings),
             "warnings": list(setting.resolved.warnings),
@@ -189,7 +189,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
         )
     about = (*notes, *idle_gpus(setting.processes, device), data_line(plan, source, config))
     for line in (*about, *setting.resolved.warnings):
-        _say(report, line)
+        say(report, line)
     batches = BatchRule(
         crops=rule,
         degradation=plan.simulation,
@@ -205,7 +205,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
         recipe=recipe,
         feed=StoreFeed(source, batches, config, device, setting.processes),
         samples=samples,
-        record=record,
+        record=RunRecord(folder=folder, document=document),
         device=device,
         processes=setting.processes,
         report=report,
@@ -322,17 +322,16 @@ def data_line(plan: DataPlan, source: BatchSource, config: TrainConfig) -> str:
     )
 
 
-def _state(setting: Setting, report: Reporter) -> TrainerState | None:
-    if setting.earlier is None:
-        return None
-    state = read_state(setting.folder / CHECKPOINTS)
-    if state is None and setting.earlier.step > 0:
+def earlier_state(folder: Path, step: int, report: Reporter) -> TrainerState | None:
+    """What a run that has done `step` steps goes on from; states that are passed over are said."""
+    state = read_state(folder / CHECKPOINTS)
+    if state is None and step > 0:
         raise ConfigError(
-            f"{setting.folder} has no trainer state left, though {setting.earlier.step} steps were "
-            "done; start again in another folder, with --init-from to keep the saved weights"
+            f"{folder} has no trainer state left, though {step} steps were done; start again in "
+            "another folder, with --init-from to keep the saved weights"
         )
     for line in state.skipped if state is not None else ():
-        _say(report, line)
+        say(report, line)
     return state
 
 
@@ -365,5 +364,5 @@ def _settle_torch(config: TrainConfig, device: torch.device) -> None:
         fast_kernels(device)
 
 
-def _say(report: Reporter, text: str) -> None:
+def say(report: Reporter, text: str) -> None:
     report(ProgressEvent(stage="train", message=text))
