@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from wsisr.errors import ModelError
 from wsisr.models import SRModel, create_model, import_weights, load_foreign, save_model, start_from
-from wsisr.models.foreign.ranges import likely_span
+from wsisr.models.importing import likely_span
 
 torch.set_num_threads(1)
 UNSAID = {"rdn-b-x2": 255, "rdn-a-x4": 1}

@@ -21,7 +21,7 @@ from wsisr.inference import open_run
 from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import CARD_NAME, SHIPPED, TrainedModel
 from wsisr.models import save_model
-from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
+from wsisr.models.weights import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.slides.fingerprint import fingerprint
 
 SERVES: dict[str, dict[str, Any]] = {

@@ -229,6 +229,11 @@ def autocast(device: Device, dtype: torch.dtype | None) -> AbstractContextManage
     return torch.autocast(kind, dtype if on else None, enabled=on)
 
 
+def full_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Where autocast must not reach: off on the device of `x`."""
+    return autocast(x.device, None)
+
+
 def fast_kernels(device: Device) -> None:
     """For training: the fastest convolutions, found by trying, and products in TF32."""
     if on_gpu(device):

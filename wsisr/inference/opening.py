@@ -117,7 +117,7 @@ def describe_trained(trained: TrainedModel) -> str:
 
 def import_card(imported: "Imported", record: dict[str, Any]) -> str:
     """The ``README.md`` of an imported model."""
-    from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
+    from wsisr.models.weights import NOT_FOR_DIAGNOSIS, front_matter
 
     info = imported.model.info
     reach = f"x{info.scale}" if info.scale else "any scale"

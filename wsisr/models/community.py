@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from wsisr.errors import ModelError
 from wsisr.models.foreign.containers import behind, choose_part, read_tensors
 from wsisr.models.info import ModelInfo, Traits
-from wsisr.models.layers.padding import pad_to
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, pad_to
 
 FAMILY = "community"
 PREFIX = "community:"

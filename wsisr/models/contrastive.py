@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.pools import draw_symmetries, negatives
+from wsisr.device import full_precision
 from wsisr.errors import ModelError
-from wsisr.models.layers.precision import full_precision
 from wsisr.models.registry import build_from_settings, model_spec
 from wsisr.models.settings import require
 from wsisr.models.wrapper import SRModel

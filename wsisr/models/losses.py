@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsisr.device import full_precision
 from wsisr.models.cwtnet import CwtOutputs
-from wsisr.models.layers.precision import full_precision
 from wsisr.models.settings import require
 
 SSIM_WINDOW_PX = 11

@@ -31,11 +31,10 @@ from wsisr.models.layers.attention import (
 )
 from wsisr.models.layers.blocks import conv3, run
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.padding import pad_to_multiple
 from wsisr.models.layers.upsample import pixel_shuffle_steps, upsample_factors
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

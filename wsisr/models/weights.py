@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -33,6 +34,10 @@ CONFIG_NAME = "config.json"
 DIGEST_KEY = "tensors_blake2b"
 _CONFIG_TYPES = {"name": str, "preset": str, "settings": dict, "extra": dict}
 _MAX_SCALE = 1000
+NOT_FOR_DIAGNOSIS = (
+    "Not for diagnosis. Super-resolution invents detail that the glass may not have; this model "
+    "has not been validated for any clinical use."
+)
 
 
 def model_config(model: SRModel, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -244,3 +249,19 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
             f"{source}: {wrong[0]}{more} holds values that are no numbers; its training diverged: "
             "take weights from before that"
         )
+
+
+def front_matter(model: str, more: Mapping[str, Any] | None = None) -> str:
+    """The block at the head of a ``README.md``, with a blank line behind it.
+
+    `license` is ``other``: whose weights they are, and what the licence of the data allows, is not
+    known here.
+    """
+    front: dict[str, Any] = {
+        "license": "other",
+        "library_name": "wsisr",
+        "pipeline_tag": "image-to-image",
+        "tags": ["super-resolution", "digital-pathology", "whole-slide-imaging", model],
+        **(more or {}),
+    }
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n"

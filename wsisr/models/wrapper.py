@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.device import upload
 from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.layers.coordinates import cell_size, output_size, pixel_centres
-from wsisr.models.layers.padding import pad_to_multiple
 
 
 class SRModel(nn.Module):
@@ -56,6 +56,30 @@ def check_batch(lr: Tensor, name: str) -> None:
         )
     if not lr.is_floating_point():
         raise ModelError(f"{name}: input of type {lr.dtype}; give floats in [0, 1] (uint8 / 255)")
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad (N, C, h, w) on the right and bottom until both sides are multiples.
+
+    Each axis is reflected, or extended by its edge values where reflection is undefined.
+    """
+    height, width = x.shape[-2:]
+    return pad_to(x, height + -height % multiple, width + -width % multiple)
+
+
+def pad_to(x: Tensor, rows: int, cols: int) -> Tensor:
+    """Likewise, to a size that is no smaller."""
+    height, width = x.shape[-2:]
+    x = _pad_axis(x, cols - width, width, "w")
+    return _pad_axis(x, rows - height, height, "h")
+
+
+def _pad_axis(x: Tensor, amount: int, side: int, axis: str) -> Tensor:
+    if amount == 0:
+        return x
+    # Reflection raises unless the pad is smaller than the side; edge values always work.
+    mode = "reflect" if amount < side else "replicate"
+    return F.pad(x, (0, amount, 0, 0) if axis == "w" else (0, 0, 0, amount), mode=mode)
 
 
 class FixedScaleModel(SRModel):

@@ -1,6 +1,5 @@
 """The chain of a run, checked: it trains, resumes, is evaluated, enlarges, is shared out."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -187,14 +186,15 @@ def _cards(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     one = bench.request(check, folders[0], "data.batch=4", *more)
     train(one)
     two = bench.request(check, folders[1], "data.batch=2", *more)
-    given = {
-        "model": two.model, "scale": two.scale, "data": str(two.data), "preset": two.preset,
-        "output": str(two.output), "steps": two.steps, "assignments": list(two.assignments),
-        "device": bench.device.type,
-    }  # fmt: skip
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    scale = () if two.scale is None else ("--scale", str(two.scale))
+    words = (
+        *("train", "--model", two.model, *scale, "--preset", two.preset),
+        *("--data", str(two.data), "--output", str(two.output), "--steps", str(two.steps)),
+        *("--device", bench.device.type, *(f"--set={text}" for text in two.assignments)),
+    )
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "wsisr")
     done = subprocess.run(
-        [sys.executable, *launch, "wsisr.proof.share", json.dumps(given)],
+        [sys.executable, *launch, *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -26,10 +26,10 @@ from wsisr.inference.images import super_resolve
 from wsisr.inference.tiles import plan_tiles
 from wsisr.models.wrapper import SRModel
 from wsisr.proof.bench import Bench, CheckError
-from wsisr.proof.plain import has_fused_parts, plain_form
 from wsisr.proof.plan import SMALL, ProofCheck
 from wsisr.proof.scene import patches
 from wsisr.proof.targets import measure
+from wsisr.testing.naive_models import has_fused_parts, plain_form
 from wsisr.training import resolve_config, train
 from wsisr.training.bench import run_synthetic
 from wsisr.training.cost import over_estimate

@@ -22,10 +22,9 @@ from wsisr.inference import load
 from wsisr.models import create_model
 from wsisr.models.layers.retrieval import transfer
 from wsisr.models.layers.texture import transfer_texture
-from wsisr.proof.plain import plain_form, plain_transfer
 from wsisr.proof.plan import SCOUT, ProofCheck
 from wsisr.proof.scene import make_image
-from wsisr.testing.naive_models import naive_transfer_texture
+from wsisr.testing.naive_models import naive_transfer, naive_transfer_texture, plain_form
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ def _fusion(bench: "Bench") -> dict[str, Any]:
     keys = torch.randn(1, 4 * side * side, 256).to(device)
     with exact_float32(device), torch.no_grad():
         facts, made = _both(
-            device, lambda: transfer(rows, keys)[1], lambda: plain_transfer(rows, keys)[1]
+            device, lambda: transfer(rows, keys)[1], lambda: naive_transfer(rows, keys)[1]
         )
     facts["largest_difference"] = float((made[0] - made[1]).abs().max())
     return {"side_px": side, **facts}

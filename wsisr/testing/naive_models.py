@@ -1,19 +1,47 @@
 """Plain forms of the networks' fast parts, written for reading, for parity tests and benchmarks.
 
 Each function takes the weights of a product module and computes the same thing the obvious way:
-score matrices, loops over windows and groups, full retrieval. None is used by the product.
+score matrices, loops over windows and groups, full retrieval. None is used by the product, but
+that `wsisr doctor --gpu` times networks in their `plain_form` beside their own.
 """
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from wsisr.models import cwtnet, iste
 from wsisr.models.hat import HybridNetwork
 from wsisr.models.iste import IsteNetwork
 from wsisr.models.layers.attention import WindowAttention
 from wsisr.models.layers.deformable import DeformableAttention, grid_of, query_axis, reference_axis
 from wsisr.models.layers.hybrid import HybridBlock, OverlapAttention
 from wsisr.models.masrnet import MixAttention
+
+_FUSED = (WindowAttention, DeformableAttention, OverlapAttention, MixAttention)
+
+
+def has_fused_parts(model: nn.Module) -> bool:
+    """Whether a network has a plain form that is another one."""
+    return any(
+        isinstance(module, (*_FUSED, IsteNetwork, cwtnet.CrossScaleBlock))
+        for module in model.modules()
+    )
+
+
+@contextmanager
+def plain_form() -> Iterator[None]:
+    """Within it networks compute the same values the obvious way."""
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(patch.object(MixAttention, "forward", naive_mix_attention))
+        stack.enter_context(patch.object(cwtnet, "transfer_texture", naive_transfer_texture))
+        stack.enter_context(patch.object(iste, "transfer", naive_transfer))
+        yield
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -185,6 +213,13 @@ def naive_transfer_texture(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Ten
     patches = F.unfold(v, 3, padding=1)
     found = patches.gather(2, index[:, None].expand(-1, patches.shape[1], -1))
     return F.fold(found, size, 3, padding=1) / 9, best.view(-1, 1, *size)
+
+
+def naive_transfer(queries: Tensor, keys: Tensor, block_bytes: int = 0) -> tuple[Tensor, Tensor]:
+    """Best key of each query by the full matrix of similarities."""
+    matrix = torch.bmm(F.normalize(queries, dim=-1), F.normalize(keys, dim=-1).transpose(1, 2))
+    best, index = matrix.max(dim=-1, keepdim=True)
+    return keys.gather(1, index.expand(-1, -1, keys.shape[-1])), best
 
 
 def naive_fusion(net: IsteNetwork, queries: Tensor, textures: Tensor) -> Tensor:

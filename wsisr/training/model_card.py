@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.files import replace_file
-from wsisr.models.card import NOT_FOR_DIAGNOSIS, front_matter
+from wsisr.models.weights import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.plugins import words
 from wsisr.training.logs import read_rows
 

@@ -301,7 +301,9 @@ def doubts(model: TrainedModel, scale: float, origin: str, output_um_per_px: flo
     if not low - 1e-9 <= scale <= high + 1e-9:
         found.append(f"for scales {low:g} to {high:g}, not {scale:g}")
     if model.lr_origin and model.lr_origin != origin and model.lr_origin != "rescan":
-        ways = model.lr_origin.count(MIXED) + 1
+        from wsisr.degradation.mix import SEPARATOR  # with torch, which bicubic does without
+
+        ways = model.lr_origin.count(SEPARATOR) + 1
         was = model.lr_origin if ways == 1 else f"simulated in {ways} ways"
         found.append(f"on LR that was {was}, while this input is {origin}")
     given = nominal_magnification(output_um_per_px) if output_um_per_px else None
@@ -310,10 +312,6 @@ def doubts(model: TrainedModel, scale: float, origin: str, output_um_per_px: flo
     if not found:
         return ""
     return f"{model.model} was trained {'; '.join(found)}: details may be invented or missed."
-
-
-MIXED = " | "
-"""Between the names of a degradation that is drawn anew for each image."""
 
 
 def software() -> str:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from wsisr.cubic import cubic_pieces
-from wsisr.device import has_float64
-from wsisr.models.layers.precision import full_precision
+from wsisr.device import full_precision, has_float64
 
 
 def _keys_kernel(x: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsisr.device import full_precision
 from wsisr.models.layers.coordinates import gather_cells
-from wsisr.models.layers.precision import full_precision
 
 BLOCK_BYTES = 64 * 2**20
 """Upper bound of the similarity block that is alive at a time."""

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsisr.device import full_precision
 from wsisr.models.layers.coordinates import gather_cells
-from wsisr.models.layers.precision import full_precision
 from wsisr.models.layers.retrieval import best_match
 
 OFFSETS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
