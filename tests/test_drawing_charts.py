@@ -13,15 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsisr.drawing.charts import (
-    ChartSeries,
-    axis_ends,
-    chart,
-    histogram,
-    histogram_of,
-    tick_labels,
-    ticks_between,
-)
+from wsisr.drawing.axes import axis_ends, tick_labels, ticks_between
+from wsisr.drawing.charts import ChartSeries, chart, histogram, histogram_of
 from wsisr.drawing.fields import funnel, residual_field
 from wsisr.drawing.style import DARK, LIGHT
 from wsisr.drawing.vector import text_width_px
