@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsisr_cli.dask import Dask, runner
+from wsisr_cli.options import Dask, runner
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wsisr_cli.plugins import Plugins, use
+from wsisr_cli.options import Plugins, use
 
 app = typer.Typer(
     help="Simulate LR by a named degradation, fit one to a scanner, compare with native LR.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisr_cli.plugins import Plugins, use
+from wsisr_cli.options import Plugins, use
 
 if TYPE_CHECKING:
     from wsisr.checkup.doctor import Check

@@ -33,10 +33,10 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Stores and slides": {
         "inspect": "inspect",
-        "verify": "verify",
-        "keep": "keep",
-        "export": "export",
-        "upload": "upload",
+        "verify": "stores:verify",
+        "keep": "stores:keep",
+        "export": "stores:export",
+        "upload": "stores:upload",
         "tissue": "tissue",
         "register": "register",
         "degrade": "degrade",
@@ -49,7 +49,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "cluster": "cluster",
     },
 }
-"""Heading -> name -> module of this package with a function `command`, or with a Typer `app`."""
+"""Heading -> name -> module of this package with a function `command`, or with a Typer `app`; or a
+module and its function."""
 _PLACES = {name: (heading, m) for heading, part in COMMANDS.items() for name, m in part.items()}
 
 URLS: dict[str, tuple[str, ...]] = {
@@ -122,9 +123,11 @@ class _Commands(Group):
 
     def _mounted(self, name: str) -> Any:
         if name not in self.commands:
-            heading, module = _PLACES[name]
+            heading, place = _PLACES[name]
+            module, _, function = place.partition(":")
+            found = importlib.import_module(f"wsisr_cli.{module}")
             parent = _plain_typer()
-            mount(parent, name, importlib.import_module(f"wsisr_cli.{module}"), heading)
+            mount(parent, name, getattr(found, function or "command", found), heading)
             self.commands[name] = typer.main.get_group(parent).commands[name]
         return self.commands[name]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsisr_cli.plugins import Plugins, use
+from wsisr_cli.options import Plugins, use
 
 app = typer.Typer(
     help="Tables of the papers: list, show, run; ours beside theirs.", no_args_is_help=True

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsisr_cli.plugins import Plugins, use
+from wsisr_cli.options import Plugins, use
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisr_cli.dask import Dask, runner
-from wsisr_cli.plugins import Plugins, use
+from wsisr_cli.options import Dask, Plugins, runner, use
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 

@@ -54,14 +54,14 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
 
 
-def mount(app: typer.Typer, name: str, module: Any, heading: str) -> None:
-    """Hang a module's command, or its group of commands, into the program."""
-    if hasattr(module, "command"):
-        app.command(name, cls=Command, rich_help_panel=heading)(module.command)
+def mount(app: typer.Typer, name: str, found: Any, heading: str) -> None:
+    """Hang a command, or a module with a group of commands, into the program."""
+    if callable(found):
+        app.command(name, cls=Command, rich_help_panel=heading)(found)
         return
-    for info in module.app.registered_commands:
+    for info in found.app.registered_commands:
         info.cls = Command
-    app.add_typer(module.app, name=name, cls=Group, rich_help_panel=heading)
+    app.add_typer(found.app, name=name, cls=Group, rich_help_panel=heading)
 
 
 def _as_written(name: str, said: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The option --dask, the same for every command that shares out slides."""
+"""Options that several commands have, and what is done about them: --plugin and --dask."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +12,17 @@ from wsisr_cli.usage import MORE
 if TYPE_CHECKING:
     from wsisr.runners import Runner
 
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py|MODULE",
+        rich_help_panel=MORE,
+        help="Networks, degradations, recipes of your own: a Python file or a module, which runs "
+        "with your rights; repeatable.",
+    ),
+]
+
 Dask = Annotated[
     str | None,
     typer.Option(
@@ -20,6 +31,13 @@ Dask = Annotated[
         help="Work on a Dask cluster: tcp://host:port, tls://host:port, or local[:N].",
     ),
 ]
+
+
+def use(plugins: list[str] | None) -> None:
+    """Load what was named, before anything asks for it."""
+    from wsisr.plugins import load_plugins
+
+    load_plugins(plugins or ())
 
 
 @contextmanager
