@@ -5,7 +5,7 @@ from pathlib import Path
 from wsisr.evaluation.results import PAGE
 from wsisr.reporting.page import Page, template
 from wsisr.studies.definition import Budget, Study
-from wsisr.studies.record import EVALUATION, read_record
+from wsisr.studies.folder import EVALUATION, read_record
 from wsisr.studies.tables import study_table
 
 

@@ -12,8 +12,8 @@ from wsisr.inference.trained import RUN_NAME
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import open_pairs
 from wsisr.studies.definition import Budget, Study
+from wsisr.studies.folder import EVALUATION, RUNS, claim, write_record
 from wsisr.studies.plan import Training, request_of, share, trainings
-from wsisr.studies.record import EVALUATION, RUNS, claim, write_record
 from wsisr.studies.tables import write_study_tables
 from wsisr.training import train
 

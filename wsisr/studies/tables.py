@@ -11,8 +11,8 @@ from wsisr.evaluation.summary import MARKS, Cell, Results, ScoreTable, sample_wo
 from wsisr.evaluation.tables import cell_parts, tex_text
 from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
+from wsisr.studies.folder import EVALUATION, read_record
 from wsisr.studies.plan import unfit
-from wsisr.studies.record import EVALUATION, read_record
 
 MARKDOWN = "table.md"
 LATEX = "table.tex"

@@ -11,6 +11,8 @@ from wsisr.upscaling.audit.origin import Origin
 
 BLOCK_CELLS = 32
 """Places along one side of a block."""
+AROUND_CELLS = 2
+"""Context of a place in its pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,18 @@ class Grid:
         right = min(self.area.right, block.right + margin)
         bottom = min(self.area.bottom, block.bottom + margin)
         return Box(x=x, y=y, width=right - x, height=bottom - y)
+
+    def around(self, row: int, column: int) -> Box:
+        """A place with its surroundings, inside of the area, of whole output px."""
+        area, step = self.area, self.den
+        reach = AROUND_CELLS * CELL_PX
+        left = max(area.x, area.x + column * CELL_PX - reach) // step * step
+        top = max(area.y, area.y + row * CELL_PX - reach) // step * step
+        side = (CELL_PX + 2 * reach) // step * step
+        left, top = max(left, area.x), max(top, area.y)
+        return Box(
+            x=left, y=top, width=min(side, area.right - left), height=min(side, area.bottom - top)
+        )
 
     def made(self, box: Box) -> Box:
         """The same field in px of the output file."""

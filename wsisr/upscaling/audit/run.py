@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from wsisr.arrays import BoolArray
-from wsisr.files import staged_files
+from wsisr.arrays import BoolArray, UInt8Array
+from wsisr.files import save_picture, staged_files
 from wsisr.geometry import Box
+from wsisr.inference import bicubic
 from wsisr.inference.trust import place_means
+from wsisr.metrics.correctness import correctness
+from wsisr.metrics.nuclei import COARSEST_UM_PER_PX, nuclei_change
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide
 from wsisr.upscaling.audit.artefacts import find_seams, split_bands
-from wsisr.upscaling.audit.findings import Findings, write_findings
-from wsisr.upscaling.audit.finer import look_closer
+from wsisr.upscaling.audit.findings import SIDES, Findings, write_findings
+from wsisr.upscaling.audit.grid import Grid
 from wsisr.upscaling.audit.misfit import (
     CELL_PX,
     Chosen,
@@ -35,9 +38,8 @@ from wsisr.upscaling.audit.misfit import (
     whole_of,
 )
 from wsisr.upscaling.audit.origin import Origin, find_origin
-from wsisr.upscaling.audit.pictures import AuditSlides
+from wsisr.upscaling.audit.slides import AuditSlides
 from wsisr.upscaling.audit.trusted import Trusting
-from wsisr.upscaling.audit.worst import save_place, worst_places
 from wsisr.upscaling.background import find_background
 from wsisr.upscaling.pipeline import Page
 from wsisr.upscaling.sinks import audit_folder
@@ -46,6 +48,8 @@ EDGE_PX = 8
 """Input px along the border of an input where a network pads, which is no border of its tiles."""
 TRIED = 12
 """Blocks by which the degradation is chosen."""
+SHOWN = 8
+"""Worst places that become pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +183,7 @@ def audit_pictures(
         if trusting is not None:
             _trust(found, pictures, trusting, report)
         if pictures.high is not None:
-            look_closer(found, pictures, report)
+            _look_closer(found, pictures, report)
         found.threshold = outside(found.misfit, tissue)
         if request.threshold is not None:
             found.threshold = request.threshold
@@ -190,11 +194,9 @@ def audit_pictures(
             said.append(note)
         if not origin.stated:
             said.append("How the output was made is as you said; it does not say so itself.")
-        worst = worst_places(found, grid)
+        worst = _worst_places(found, grid)
         for number, (_, place) in enumerate(worst, 1):
-            sr, lr = pictures.pair(place)
-            hr = None if pictures.high is None else pictures.hr(place)
-            save_place(staged, number, lr, sr, hr)
+            _save_place(staged, number, pictures, place)
         document = {
             "output": request.output.name,
             "input": request.lr.name,
@@ -262,6 +264,49 @@ def _trust(found: Findings, pictures: AuditSlides, trusting: Trusting, report: R
         report(ProgressEvent(stage="trust", done=number, total=len(found.boxes), unit="block"))
 
 
+def _look_closer(found: Findings, pictures: AuditSlides, report: Reporter) -> None:
+    """Class what differs from the finer slide, and look for nuclei where it can show them."""
+    grid, fine = pictures.grid, pictures.um_per_px
+    found.nuclei = fine is not None and fine <= COARSEST_UM_PER_PX
+    found.maps |= {side: np.full(grid.shape, np.nan, np.float32) for side in SIDES}
+    blocks = list(grid.blocks())
+    for number, (block, row) in enumerate(zip(blocks, found.rows, strict=True), 1):
+        wide, cells = grid.wider(block), grid.cells(block)
+        sr, _, plain = pictures.with_plain(wide)
+        hr = pictures.hr(wide)
+        there, around = grid.made(block), grid.made(wide)
+        inside = Box(
+            x=there.x - around.x, y=there.y - around.y, width=there.width, height=there.height
+        )
+        cut = slice(inside.y, inside.bottom), slice(inside.x, inside.right)
+        classes = correctness(sr[cut], hr[cut], bicubic.to_grey(plain[cut]))
+        row |= {side: classes.means()[side] for side in SIDES}
+        for side in SIDES:
+            part = found.maps[side][cells.y : cells.bottom, cells.x : cells.right]
+            part[:] = place_means(getattr(classes, side), cells)
+        if found.nuclei and fine is not None:
+            row |= _nuclei(found, sr, hr, fine, inside, there)
+        report(ProgressEvent(stage="compare", done=number, total=len(blocks), unit="block"))
+
+
+def _nuclei(
+    found: Findings, sr: UInt8Array, hr: UInt8Array, um: float, inside: Box, there: Box
+) -> dict[str, int]:
+    """Nuclei whose centres lie in the block itself; their places go to `found`."""
+    change = nuclei_change(sr, hr, um)
+    counts = {}
+    for name, places in (("vanished", change.vanished_um), ("appeared", change.appeared_um)):
+        y, x = places[:, 0] / um - inside.y, places[:, 1] / um - inside.x
+        own = (x >= 0) & (y >= 0) & (x < inside.width) & (y < inside.height)
+        getattr(found, name).append(
+            np.stack((x[own] + 0.5 + there.x, y[own] + 0.5 + there.y, places[own, 2]), axis=1)
+        )
+        counts[name] = int(own.sum())
+    share = inside.width * inside.height / (sr.shape[0] * sr.shape[1])
+    # Of the block with its context, by area: what the shares are counted against.
+    return counts | {"nuclei_hr": round(change.hr * share), "nuclei_sr": round(change.sr * share)}
+
+
 def _tissue(pictures: AuditSlides) -> tuple[BoolArray, BoolArray, str]:
     """Which places hold tissue, which are glass, and a sentence where none is told from it.
 
@@ -282,3 +327,22 @@ def _tissue(pictures: AuditSlides) -> tuple[BoolArray, BoolArray, str]:
         return everything, ~everything, "No place is mostly tissue: all count."
     glass = ndimage.maximum_filter(share, 3, mode="nearest") == 0
     return share > 0.5, glass, ""
+
+
+def _worst_places(found: Findings, grid: Grid) -> list[tuple[float, Box]]:
+    """Misfit and field (input px) of the worst flagged places of tissue, one of each piece."""
+    flagged = found.flagged & found.tissue
+    labels, count = ndimage.label(flagged, structure=np.ones((3, 3)))
+    at = ndimage.maximum_position(found.misfit, labels, range(1, count + 1)) if count else []
+    order = sorted((-float(found.misfit[y, x]), int(y), int(x)) for y, x in at)[:SHOWN]
+    return [(-value, grid.around(y, x)) for value, y, x in order]
+
+
+def _save_place(folder: Path, number: int, pictures: AuditSlides, place: Box) -> None:
+    """Write ``worst/NN-input.png``, ``-output.png`` and, with a finer slide, ``-finer.png``."""
+    sr, lr = pictures.pair(place)
+    images = {"input": lr, "output": sr}
+    if pictures.high is not None:
+        images["finer"] = pictures.hr(place)
+    for name, image in images.items():
+        save_picture(folder / "worst" / f"{number:02d}-{name}.png", image)

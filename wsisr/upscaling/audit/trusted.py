@@ -13,12 +13,8 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.loading import load_network
 from wsisr.inference.trained import open_trained
 from wsisr.inference.trust import Calibration, doubt_of, is_tissue, place_means, read_calibration
-from wsisr.upscaling.audit.misfit import (
-    MARGIN_PX,
-    Chosen,
-    known_part,
-)
-from wsisr.upscaling.audit.pictures import AuditSlides
+from wsisr.upscaling.audit.misfit import MARGIN_PX, Chosen, known_part
+from wsisr.upscaling.audit.slides import AuditSlides
 
 NEAR = 0.1
 """Share by which resolutions may differ."""

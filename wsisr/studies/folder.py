@@ -1,4 +1,4 @@
-"""study.json: what a folder is the study of."""
+"""The folder of a study: its parts, and study.json, which says what it is the study of."""
 
 import json
 from pathlib import Path
