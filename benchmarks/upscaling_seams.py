@@ -18,7 +18,7 @@ import numpy as np
 from wsisr.arrays import UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference import load
-from wsisr.inference.blocks import Rendered, Renderer
+from wsisr.inference.blocks import PlanePixels, Rendered, Renderer
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import WHOLE, Frame, Tiling, plan_frame, plan_tiles
 from wsisr.metrics import psnr
@@ -83,7 +83,7 @@ def render(engine: Engine, frame: Frame, plan: Tiling, lr: UInt8Array) -> tuple[
     box = Box(x=0, y=0, width=frame.lr_width_px, height=frame.lr_height_px)
     block = Box(x=0, y=0, width=frame.width_px, height=frame.height_px)
     started = time.process_time()
-    rendered = renderer.render(block, lr, box)
+    rendered = renderer.render(block, PlanePixels(lr=lr, box=box))
     return rendered, time.process_time() - started
 
 

@@ -11,7 +11,7 @@ from upscaling_samples import MoodyEngine, render_all
 
 from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
-from wsisr.inference.blocks import Renderer
+from wsisr.inference.blocks import PlanePixels, Renderer
 from wsisr.inference.engine import BicubicEngine, Capacity
 from wsisr.inference.images import super_resolve
 from wsisr.inference.network import Network
@@ -115,9 +115,10 @@ def test_the_difference_of_overlapping_tiles_is_measured() -> None:
     image = picture(96, 96)
     frame = plan_frame(96, 96, 2.0)
     plan = Tiling(core_px=64, blend_px=16, halo_px=8, multiple_px=4)
-    block, box = Box(x=0, y=0, width=192, height=192), Box(x=0, y=0, width=96, height=96)
+    block = Box(x=0, y=0, width=192, height=192)
+    source = PlanePixels(lr=image, box=Box(x=0, y=0, width=96, height=96))
     found = [
-        Renderer(engine=engine, frame=frame, plan=plan).render(block, image, box)
+        Renderer(engine=engine, frame=frame, plan=plan).render(block, source)
         for engine in (MoodyEngine(), _engine("srcnn", 2)[0])
     ]
     # Offsets of 41 levels by place: their differences at the 12 borders, clipping aside.
@@ -128,7 +129,7 @@ def test_the_difference_of_overlapping_tiles_is_measured() -> None:
     squares, count = found[1].overlap
     assert count > 0 and (squares / count) ** 0.5 < 1e-3
     alone = Renderer(engine=MoodyEngine(), frame=frame, plan=plan)
-    half = alone.render(block, image, box, lambda core: core.x != 64 and core.y != 64)
+    half = alone.render(block, source, lambda core: core.x != 64 and core.y != 64)
     assert half.overlap == (0.0, 0)
 
 
@@ -232,7 +233,8 @@ def test_images_in_memory_are_made_as_slides_are_block_by_block() -> None:
     frame = plan_frame(150, 110, 2.4)
     box = Box(x=0, y=0, width=150, height=110)
     slide = Renderer(engine=engine, frame=frame, plan=plan, rounded=False)
-    block = slide.render(frame.region, image, slide.source_box(frame.region) or box)
+    source = PlanePixels(lr=image, box=slide.source_box(frame.region) or box)
+    block = slide.render(frame.region, source)
     assert found.dtype == np.float32 and found.shape == (264, 360, 3)
     np.testing.assert_array_equal(block.pixels, found)
     both = super_resolve(engine, np.stack([image, image[::-1]]), 2.4, plan)

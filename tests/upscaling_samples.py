@@ -9,7 +9,7 @@ from slides_samples import box_level, picture, write_pyramid
 from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference.bicubic import enlarge
-from wsisr.inference.blocks import Edges, Renderer
+from wsisr.inference.blocks import Edges, PlanePixels, Renderer
 from wsisr.inference.engine import Capacity
 from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, blocks_of
 from wsisr.inference.trained import TrainedModel
@@ -85,8 +85,7 @@ def render_all(
         box = renderer.source_box(block)
         done = renderer.render(
             block,
-            image[box.y : box.bottom, box.x : box.right],
-            box,
+            PlanePixels(lr=image[box.y : box.bottom, box.x : box.right], box=box),
             wanted,
             left=edges[i - 1].right if blend and i % across else None,
             above=edges[i - across].below if blend and i >= across else None,

@@ -42,6 +42,40 @@ SMALLEST_PART_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PlanePixels:
+    """What a block is made from.
+
+    Attributes
+    ----------
+    lr : ndarray, shape (..., h, w, 3), uint8
+        Plane pixels of `box`.
+    box : Box
+    finer : ndarray, shape (..., 2h, 2w, 3), uint8, or None
+        References, for a model that takes one.
+    """
+
+    lr: UInt8Array
+    box: Box
+    finer: UInt8Array | None = None
+
+    @property
+    def planes(self) -> int:
+        return int(np.prod(self.lr.shape[:-3]))
+
+    def crop(self, part: Box) -> UInt8Array:
+        """A part of all planes."""
+        return _crop(self.lr, self.box, part)
+
+    def one(self, plane: int, part: Box, *, finer: bool = False) -> UInt8Array:
+        """A part of one of the planes, or of its reference."""
+        if not finer:
+            return _crop(self.lr.reshape(-1, *self.lr.shape[-3:])[plane], self.box, part)
+        assert self.finer is not None
+        images = self.finer.reshape(-1, *self.finer.shape[-3:])
+        return _crop(images[plane], _twice(self.box), _twice(part))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Edges:
     """Partial sums that a block hands on: to its right (full height and the corner) and below.
 
@@ -128,13 +162,11 @@ class Renderer:
     def render(
         self,
         block: Box,
-        lr: UInt8Array,
-        box: Box,
+        source: PlanePixels,
         wanted: Callable[[Box], bool] = lambda core: True,
         *,
         left: UInt16Array | None = None,
         above: UInt16Array | None = None,
-        finer: UInt8Array | None = None,
     ) -> Rendered:
         """All pixels of a block.
 
@@ -142,15 +174,12 @@ class Renderer:
         ----------
         block : Box
             Region px.
-        lr : ndarray, shape (..., h, w, 3), uint8
-            Plane pixels of `box`, which contains `source_box(block)`.
-        box : Box
+        source : PlanePixels
+            Of a box that contains `source_box(block)`.
         wanted : callable
             Of a core (output px): whether the network is to see it; otherwise bicubic.
         left, above : ndarray, optional
             Edges handed on by the neighbours.
-        finer : ndarray, optional
-            References of twice the size of `lr`, for a model that takes one.
         """
         region = self.frame.region
         window_grid = list(window_rows(self.frame, block, self.plan))
@@ -161,7 +190,7 @@ class Renderer:
         blend = 0 if alone else self.plan.blend_px
         x0, y0 = region.x + block.x, region.y + block.y
         wide = min(block.width + blend, region.width - block.x)
-        lead = lr.shape[:-3]
+        lead = source.lr.shape[:-3]
         dtype: Any = np.uint8 if self.rounded else np.float32
         pixels = np.empty((*lead, block.height, block.width, 3), dtype)
         right_sums = np.zeros((*lead, block.height + blend, wide - block.width, 3), np.float32)
@@ -172,7 +201,6 @@ class Renderer:
         rows: list[int] = []
         inferred = 0
         overlap = _Overlap(blend)
-        source = _Source(lr=lr, box=box, finer=finer)
         for windows, rendered in self._inferred(window_grid, source, wanted):
             columns = tuple(w.across.first - x0 for w in windows)
             top, bottom = windows[0].down.first - y0, windows[0].down.last - y0
@@ -234,13 +262,13 @@ class Renderer:
         return bicubic.to_grey(values[..., :1, :, :] if plain else values)
 
     def _part(
-        self, window: NetworkWindow, rendered: dict[int, Float32Array], source: "_Source"
+        self, window: NetworkWindow, rendered: dict[int, Float32Array], source: PlanePixels
     ) -> Float32Array:
         part = rendered.get(window.across.start)
         return self._bicubic(window, source) if part is None else part
 
     def _inferred(
-        self, rows: list[list[NetworkWindow]], source: "_Source", wanted: Callable[[Box], bool]
+        self, rows: list[list[NetworkWindow]], source: PlanePixels, wanted: Callable[[Box], bool]
     ) -> Iterator[tuple[list[NetworkWindow], dict[int, Float32Array]]]:
         """Rows of windows, and by where their cores start (x) what the engine made of them."""
 
@@ -260,7 +288,7 @@ class Renderer:
                     following = worker.submit(run, rows[number])
                 yield windows, rendered
 
-    def _bicubic(self, window: NetworkWindow, source: "_Source") -> Float32Array:
+    def _bicubic(self, window: NetworkWindow, source: PlanePixels) -> Float32Array:
         need = lr_box(self.frame, window.reach, bicubic.HALO_PX, 1)
         part = source.crop(need)
         if part.ndim == 3 and bicubic.one_colour(part):
@@ -268,7 +296,7 @@ class Renderer:
             return np.broadcast_to(part[0, 0].astype(np.float32), shape)
         return bicubic.enlarge(part, need, self.frame, window.reach)
 
-    def _run(self, windows: Sequence[NetworkWindow], source: "_Source") -> list[Float32Array]:
+    def _run(self, windows: Sequence[NetworkWindow], source: PlanePixels) -> list[Float32Array]:
         """The engine on windows of any shapes, in batches of equal ones; order is kept."""
         if isinstance(self.engine, BicubicEngine):
             return [self._bicubic(w, source) for w in windows]
@@ -304,7 +332,7 @@ class Renderer:
         ]
 
     def _render(
-        self, tasks: Sequence[tuple[NetworkWindow, int]], source: "_Source"
+        self, tasks: Sequence[tuple[NetworkWindow, int]], source: PlanePixels
     ) -> list[Float32Array]:
         """Windows of one shape at once."""
         lr = [source.one(plane, w.lr) for w, plane in tasks]
@@ -333,7 +361,7 @@ class Renderer:
             ) from error
         self.on_shrink(f"Memory ran out: going on with tiles of {capacity.largest_px} output px.")
 
-    def _in_parts(self, window: NetworkWindow, plane: int, source: "_Source") -> Float32Array:
+    def _in_parts(self, window: NetworkWindow, plane: int, source: PlanePixels) -> Float32Array:
         out = np.empty((window.reach.height, window.reach.width, 3), np.float32)
         # Whole images have no halo; their parts need one.
         needs = self.engine.needs
@@ -351,31 +379,6 @@ class Renderer:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(window, error)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Source:
-    """Plane pixels of a box, and references of twice their size."""
-
-    lr: UInt8Array
-    box: Box
-    finer: UInt8Array | None
-
-    @property
-    def planes(self) -> int:
-        return int(np.prod(self.lr.shape[:-3]))
-
-    def crop(self, part: Box) -> UInt8Array:
-        """A part of all planes."""
-        return _crop(self.lr, self.box, part)
-
-    def one(self, plane: int, part: Box, *, finer: bool = False) -> UInt8Array:
-        """A part of one of the planes, or of its reference."""
-        if not finer:
-            return _crop(self.lr.reshape(-1, *self.lr.shape[-3:])[plane], self.box, part)
-        assert self.finer is not None
-        images = self.finer.reshape(-1, *self.finer.shape[-3:])
-        return _crop(images[plane], _twice(self.box), _twice(part))
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 
 from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
-from wsisr.inference.blocks import Edges, Renderer
+from wsisr.inference.blocks import Edges, PlanePixels, Renderer
 from wsisr.inference.engine import Capacity, Engine
 from wsisr.inference.tiles import BLOCK_PX, Tiling, blocks_of, plan_frame
 
@@ -65,6 +65,7 @@ def super_resolve(
         on_shrink=on_shrink,
     )
     box = Box(x=0, y=0, width=width, height=height)
+    source = PlanePixels(lr=lr, box=box, finer=finer)
     # Whole images are one block; others are made in the blocks of slides, to the same pixels.
     side = {} if plan.core_px <= BLOCK_PX else {"block_px": max(frame.width_px, frame.height_px)}
     blocks = blocks_of(frame, **side)
@@ -76,11 +77,9 @@ def super_resolve(
         over = edges.get(i - across)
         done = renderer.render(
             block,
-            lr,
-            box,
+            source,
             left=None if beside is None else beside.right,
             above=None if over is None else over.below,
-            finer=finer,
         )
         edges[i] = done.edges
         edges.pop(i - across, None)

@@ -176,6 +176,7 @@ def compare_slides(
         staged_files(folder, "comparison") as staged,
     ):
         match = match_finer(plane, frame, made.info, high.info)
+        slides = _Slides(low=low, made=made, high=high, match=match, plane=plane, frame=frame)
         size = frame.region.width, frame.region.height
         rows: list[dict[str, Any]] = []
         boxes = list(_regions(*size))
@@ -183,8 +184,7 @@ def compare_slides(
         total = np.zeros((-(-size[1] // cell), -(-size[0] // cell)), np.float32)
         texture: list[float] = []
         for number, box in enumerate(boxes, 1):
-            sr = made.read_level(0, box.x, box.y, box.width, box.height)
-            hr = read_finer(high, match, frame, box)
+            sr, hr = slides.sr(box), slides.hr(box)
             difference = cv2.absdiff(sr, hr).mean(axis=2, dtype=np.float32)
             _pool(total, difference, box, cell)
             texture.append(float(cv2.cvtColor(hr, cv2.COLOR_RGB2GRAY).std()))
@@ -197,12 +197,12 @@ def compare_slides(
             report(ProgressEvent(stage="compare", done=number, total=len(boxes), unit="region"))
         scored = regions_to_score(texture, rows)
         for index in scored:
-            rows[index] |= _scores(low, made, high, match, plane, frame, boxes[index])
+            rows[index] |= _scores(slides, boxes[index])
         (staged / "regions.csv").write_bytes(csv_table(FIELDS, rows, ".4f"))
         save_picture(staged / "difference.png", difference_picture(total))
         remove_tree(folder / "viewer")  # of tiles that a smaller one lacks
         view = viewed_part(frame.region.width, frame.region.height, boxes, texture)
-        pictures = _pictures(low, made, high, match, plane, frame, view)
+        pictures = _pictures(slides, view)
         _write_viewer(
             staged / "viewer",
             (name, "real", "input, bicubic"),
@@ -285,20 +285,32 @@ def regions_to_score(texture: list[float], rows: list[dict[str, Any]]) -> list[i
     return sorted(sorted(fit, key=lambda i: (-texture[i], i))[:MAX_SCORED])
 
 
-def _scores(
-    low: Slide,
-    made: Slide,
-    high: Slide,
-    match: Match,
-    plane: Plane,
-    frame: Frame,
-    box: Box,
-) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class _Slides:
+    """Input, output and finer slide, read by boxes of output px."""
+
+    low: Slide
+    made: Slide
+    high: Slide
+    match: Match
+    plane: Plane
+    frame: Frame
+
+    def sr(self, box: Box) -> UInt8Array:
+        return self.made.read_level(0, box.x, box.y, box.width, box.height)
+
+    def hr(self, box: Box) -> UInt8Array:
+        return read_finer(self.high, self.match, self.frame, box)
+
+    def plain(self, box: Box) -> UInt8Array:
+        """The input, enlarged by bicubic."""
+        return bicubic.to_grey(enlarged(self.low, self.plane, self.frame, box))
+
+
+def _scores(slides: _Slides, box: Box) -> dict[str, float]:
     from wsisr.metrics import psnr, ssim
 
-    hr = read_finer(high, match, frame, box)
-    sr = made.read_level(0, box.x, box.y, box.width, box.height)
-    plain = bicubic.to_grey(enlarged(low, plane, frame, box))
+    sr, hr, plain = slides.sr(box), slides.hr(box), slides.plain(box)
     return {
         "psnr_rgb": float(psnr(sr, hr)),
         "ssim_rgb": float(ssim(sr, hr)),
@@ -332,9 +344,7 @@ def difference_picture(values: Float32Array) -> UInt8Array:
                    SheetImage(image=heat_scale(top, height))]])  # fmt: skip
 
 
-def _pictures(
-    low: Slide, made: Slide, high: Slide, match: Match, plane: Plane, frame: Frame, view: Box
-) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+def _pictures(slides: _Slides, view: Box) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
     """Output, finer slide and enlarged input of a part of the output."""
     sr = np.empty((view.height, view.width, 3), np.uint8)
     hr, plain = np.empty_like(sr), np.empty_like(sr)
@@ -350,9 +360,8 @@ def _pictures(
                 slice(y - view.y, box.bottom - view.y),
                 slice(x - view.x, box.right - view.x),
             )
-            sr[place] = made.read_level(0, x, y, box.width, box.height)
-            hr[place] = read_finer(high, match, frame, box)
-            plain[place] = bicubic.to_grey(enlarged(low, plane, frame, box))
+            sr[place], hr[place] = slides.sr(box), slides.hr(box)
+            plain[place] = slides.plain(box)
     return sr, hr, plain
 
 

@@ -12,10 +12,7 @@ from typing import Any
 from wsisr.arrays import BoolArray, UInt8Array, UInt16Array
 from wsisr.errors import ConfigError
 from wsisr.geometry import Box
-from wsisr.inference.blocks import (
-    Rendered,
-    Renderer,
-)
+from wsisr.inference.blocks import PlanePixels, Rendered, Renderer
 from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, blocks_of
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -284,8 +281,7 @@ class _Ahead:
                 ahead = reader.submit(self.read, index + 1) if index < last else ahead
                 rendered = self.renderer.render(
                     self.blocks[index],
-                    lr,
-                    box,
+                    PlanePixels(lr=lr, box=box),
                     self.wanted,
                     left=self.edge(index - 1, "right") if index % self.across else None,
                     above=self.edge(index - self.across, "below") if index >= self.across else None,
