@@ -142,7 +142,17 @@ class TrunkNet(nn.Module):
         return (power + 1e-12).sqrt()
 
 
-class Lpips(nn.Module):
+class _Distance(nn.Module):
+    """A differentiable distance of batches that also scores images."""
+
+    @torch.inference_mode()
+    def score(self, sr: Images, hr: Images, crop: int = 0) -> Any:
+        """The distance of images as for `wsisr.metrics.psnr`; rounded to 8 bit first."""
+        a, b, single = as_pair(sr, hr, crop=crop)
+        return scores(self(a.float() / 255.0, b.float() / 255.0), single)
+
+
+class Lpips(_Distance):
     """LPIPS v0.1 (AlexNet or VGG16 with linear heads), lower is better.
 
     Parameters
@@ -193,14 +203,8 @@ class Lpips(nn.Module):
             total = total + weighted.sum(1).mean((1, 2))
         return total
 
-    @torch.inference_mode()
-    def score(self, sr: Images, hr: Images, crop: int = 0) -> Any:
-        """LPIPS of images as for `wsisr.metrics.psnr`; rounded to 8 bit first."""
-        a, b, single = as_pair(sr, hr, crop=crop)
-        return scores(self(a.float() / 255.0, b.float() / 255.0), single)
 
-
-class Dists(nn.Module):
+class Dists(_Distance):
     """DISTS (VGG16, structure and texture), lower is better; parameters as for `Lpips`."""
 
     def __init__(self, weights_dir: Path | None = None, *, random: bool = False) -> None:
@@ -237,9 +241,3 @@ class Dists(nn.Module):
             shape = (2 * cov + 1e-6) / (va + vb + 1e-6)
             structure = structure + (alpha * texture + beta * shape).sum(1) / total
         return 1.0 - structure
-
-    @torch.inference_mode()
-    def score(self, sr: Images, hr: Images, crop: int = 0) -> Any:
-        """DISTS of images as for `wsisr.metrics.psnr`; rounded to 8 bit first."""
-        a, b, single = as_pair(sr, hr, crop=crop)
-        return scores(self(a.float() / 255.0, b.float() / 255.0), single)

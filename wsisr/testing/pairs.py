@@ -92,16 +92,19 @@ class PairCase:
         return self.centre_y - self.scale * self.lr.shape[0] / 2
 
 
-def faded(tile: Float64Array) -> Float64Array:
-    """The tile with its outer `FADE_PX` faded to the mean: a smooth periodic scene."""
-    mean = tile.mean(axis=(0, 1))
+def faded(tile: Float64Array, colour: Float64Array | float | None = None) -> Float64Array:
+    """The tile with its outer `FADE_PX` faded to a colour, its mean by default.
+
+    A smooth periodic scene, as rendering wants it.
+    """
+    base = tile.mean(axis=(0, 1)) if colour is None else colour
 
     def ramp(size: int) -> Float64Array:
         edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_PX) + 0.5) / FADE_PX)
         return np.concatenate([edge, np.ones(size - 2 * FADE_PX), edge[::-1]])
 
     window = np.outer(ramp(tile.shape[0]), ramp(tile.shape[1]))[..., None]
-    return mean + window * (tile - mean)
+    return base + window * (tile - base)
 
 
 def restain(image: Float64Array, rng: np.random.Generator) -> Float64Array:

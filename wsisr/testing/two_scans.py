@@ -15,11 +15,10 @@ from wsisr.arrays import BoolArray, Float64Array, UInt8Array
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.pairs import restain, sensor
+from wsisr.testing.pairs import faded, restain, sensor
 from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
 
 GLASS = 240.0
-FADE_PX = 24
 FIXED_UM_PER_PX = 0.25
 
 
@@ -170,7 +169,7 @@ def make_scans(spec: ScanSpec, scene: Float64Array | None = None) -> ScanPair:
     if scene is None:
         side = int(1.1 * spec.side_px * spec.ratio)
         scene = synthetic_tissue(side, side, seed=spec.seed + 31)
-    scene = _on_glass(scene)
+    scene = faded(scene.astype(np.float64), GLASS)
     rng = np.random.default_rng([spec.seed, 6])
     angle = np.deg2rad(spec.rotation_deg)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -219,14 +218,3 @@ def _across(images: list[Float64Array]) -> Float64Array:
     for index, image in enumerate(images):
         mixed += np.clip(1 - np.abs(at - index), 0, 1)[None, :, None] * image
     return mixed
-
-
-def _on_glass(scene: Float64Array) -> Float64Array:
-    """The scene faded to glass at its edges: it is periodic then, as rendering wants it."""
-
-    def ramp(size: int) -> Float64Array:
-        edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_PX) + 0.5) / FADE_PX)
-        return np.concatenate([edge, np.ones(size - 2 * FADE_PX), edge[::-1]])
-
-    window = np.outer(ramp(scene.shape[0]), ramp(scene.shape[1]))[..., None]
-    return GLASS + window * (scene.astype(np.float64) - GLASS)
