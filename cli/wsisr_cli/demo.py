@@ -9,7 +9,7 @@ import typer
 from wsisr_cli.progress import console_reporter
 
 
-class Layout(StrEnum):
+class FolderLayout(StrEnum):
     """Folder layouts of CAMELYON16."""
 
     FLAT = "flat"
@@ -24,7 +24,9 @@ def command(
             "--slides-only", help="Write just a generated CAMELYON16-like folder, at FOLDER."
         ),
     ] = False,
-    layout: Annotated[Layout, typer.Option(help="How the folder is laid out.")] = Layout.FLAT,
+    layout: Annotated[
+        FolderLayout, typer.Option(help="How the folder is laid out.")
+    ] = FolderLayout.FLAT,
 ) -> None:
     """Write a small generated CAMELYON16, build pairs from it and verify them."""
     from wsisr.files import disk_full_is_clear
@@ -36,7 +38,9 @@ def command(
             raise typer.BadParameter(f"{slides} exists and is not empty; choose another folder.")
         typer.echo(f"{slides} is there already.")
     else:
-        chosen: Literal["flat", "official"] = "official" if layout is Layout.OFFICIAL else "flat"
+        chosen: Literal["flat", "official"] = (
+            "official" if layout is FolderLayout.OFFICIAL else "flat"
+        )
         with disk_full_is_clear(slides, "Make room, remove that folder, and run it again."):
             written = write_camelyon16_like(slides, layout=chosen)
         typer.echo(f"{slides}: {len(written)} generated slides, their truth in truth.json.")

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsisr_cli.usage import Group, mount
+from wsisr_cli.usage import CommandGroup, mount
 
 COMMANDS: dict[str, dict[str, str]] = {
     "From slides to results": {
@@ -107,7 +107,7 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-class _Commands(Group):
+class _Commands(CommandGroup):
     """The commands, each module imported when it is named: one run needs one of them."""
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -9,7 +9,7 @@ import typer
 app = typer.Typer(no_args_is_help=True, help="Find tissue on slides and compare masks.")
 
 
-class Method(StrEnum):
+class TissueMethod(StrEnum):
     CONSENSUS = "consensus"
     CLAM_LIKE = "clam-like"
 
@@ -26,9 +26,9 @@ def mask(
         ),
     ] = Path("tissue"),
     method: Annotated[
-        Method,
+        TissueMethod,
         typer.Option(help="consensus: three cues, two votes. clam-like: saturation threshold."),
-    ] = Method.CONSENSUS,
+    ] = TissueMethod.CONSENSUS,
     um_per_px: Annotated[
         float,
         typer.Option(

@@ -36,7 +36,7 @@ class Command(TyperCommand):
                 formatter.write_dl(parts[heading])
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group that shows the whole first sentence of each of its commands, headings in order."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -61,7 +61,7 @@ def mount(app: typer.Typer, name: str, found: Any, heading: str) -> None:
         return
     for info in found.app.registered_commands:
         info.cls = Command
-    app.add_typer(found.app, name=name, cls=Group, rich_help_panel=heading)
+    app.add_typer(found.app, name=name, cls=CommandGroup, rich_help_panel=heading)
 
 
 def _as_written(name: str, said: str) -> tuple[str, str]:

@@ -10,13 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wsisr.arrays import Float64Array, Int64Array
-from wsisr.drawing.axes import (
-    axis_ends,
-    fitting,
-    label_rows,
-    tick_labels,
-    ticks_between,
-)
+from wsisr.drawing.axes import axis_ends, fitting, label_rows, tick_labels, ticks_between
 from wsisr.drawing.style import LIGHT, MARKERS, SERIES, TEXT_PX, TITLE_PX
 from wsisr.drawing.vector import Readout, put, text_width_px, wrapped
 

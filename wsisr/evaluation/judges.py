@@ -13,9 +13,7 @@ from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
 from wsisr.evaluation.settings import EvalSettings
-from wsisr.evaluation.tasks import (
-    Task,
-)
+from wsisr.evaluation.tasks import Task
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
 from wsisr.tasks.data import detection_radius_px

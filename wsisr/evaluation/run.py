@@ -13,14 +13,7 @@ from wsisr.evaluation.columns import Sample, ScaleColumn, chunks
 from wsisr.evaluation.entries import ModelFailure, failed_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, describe
-from wsisr.evaluation.results import (
-    IMAGES,
-    RESULTS,
-    ImageRow,
-    RowFile,
-    read_results,
-    write_results,
-)
+from wsisr.evaluation.results import IMAGES, RESULTS, ImageRow, RowFile, read_results, write_results
 from wsisr.files import remove_partials, remove_tree
 from wsisr.inference.trained import TrainedModel
 from wsisr.locks import IN_FOLDER

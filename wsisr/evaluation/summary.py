@@ -9,13 +9,7 @@ import numpy as np
 
 from wsisr.evaluation.columns import same_origin
 from wsisr.evaluation.entries import HR_ITSELF
-from wsisr.evaluation.groups import (
-    ColumnValues,
-    Group,
-    column_values,
-    failed_runs,
-    group_entries,
-)
+from wsisr.evaluation.groups import ColumnValues, Group, column_values, failed_runs, group_entries
 from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.verdicts import (

@@ -11,12 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wsisr.arrays import Float64Array
-from wsisr.metrics.images import (
-    Channel,
-    Images,
-    MetricError,
-    as_uint8,
-)
+from wsisr.metrics.images import Channel, Images, MetricError, as_uint8
 from wsisr.metrics.pixel import Window, psnr, ssim
 from wsisr.words import closest
 

@@ -15,12 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.info import Traits
-from wsisr.models.layers.attention import (
-    PatchNorm,
-    init_transformer,
-    relative_index,
-    shift_mask,
-)
+from wsisr.models.layers.attention import PatchNorm, init_transformer, relative_index, shift_mask
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.hybrid import (

@@ -21,10 +21,7 @@ from torch import Tensor, nn
 from wsisr.arrays import AnyArray, Float32Array, Int32Array, UInt8Array
 from wsisr.errors import ModelError
 from wsisr.models.foreign.containers import behind, find_parts, read_tensors
-from wsisr.tasks.kinds import (
-    Answer,
-    without_small,
-)
+from wsisr.tasks.kinds import Answer, without_small
 
 SUFFIXES = (".tar", ".pth", ".pt", ".safetensors")
 _ANCHOR = "decoder.np.u3.conva.weight"

@@ -17,12 +17,7 @@ from wsisr.degradation import degrade, lr_size, parse_degradation
 from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.rendering import (
-    Objective,
-    jpeg,
-    render,
-    to_uint8,
-)
+from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
 
 _MARGIN_PX = 64
 

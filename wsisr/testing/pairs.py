@@ -20,13 +20,7 @@ from wsisr.errors import ConfigError
 from wsisr.registration.certificate import Affine
 from wsisr.registration.orientation import D4
 from wsisr.testing.pair_scenes import EOSIN_OD, HEMATOXYLIN_OD, synthetic_tissue
-from wsisr.testing.rendering import (
-    Displacement,
-    Objective,
-    jpeg,
-    render,
-    to_uint8,
-)
+from wsisr.testing.rendering import Displacement, Objective, jpeg, render, to_uint8
 
 SUITES = {
     "A0": "whole-pixel shifts of one scan",

@@ -24,9 +24,7 @@ from wsisr.errors import ConfigError
 from wsisr.host import available_bytes, usable_cores
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
-from wsisr.training.sampling import (
-    StepPlan,
-)
+from wsisr.training.sampling import StepPlan
 
 DEVICE_SHARE = 0.4
 """Part of a device's free memory that patches may take; the rest is the network's."""

@@ -22,12 +22,7 @@ from wsisr.models.wrapper import SRModel
 from wsisr.training.batches import unit
 from wsisr.training.config import TrainConfig
 from wsisr.training.curves import write_curves
-from wsisr.training.logs import (
-    LOG_COLUMNS,
-    VALIDATION_COLUMNS,
-    RowLog,
-    read_rows,
-)
+from wsisr.training.logs import LOG_COLUMNS, VALIDATION_COLUMNS, RowLog, read_rows
 from wsisr.training.model_card import hub_card, write_card
 from wsisr.training.run_record import RunRecord
 from wsisr.training.state import write_state

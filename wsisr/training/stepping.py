@@ -20,12 +20,7 @@ from wsisr.training.feeds import Feed
 from wsisr.training.interrupts import TrainingError
 from wsisr.training.parallel import Processes
 from wsisr.training.recipes import MODEL, Logs, Recipe
-from wsisr.training.state import (
-    TrainerState,
-    optimiser_tensors,
-    restore_module,
-    restore_optimiser,
-)
+from wsisr.training.state import TrainerState, optimiser_tensors, restore_module, restore_optimiser
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -10,9 +10,7 @@ from wsisr.geometry import Box
 from wsisr.inference.tiles import Frame
 from wsisr.selection.tissue import tissue_of
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.upscaling.source import Plane
 
 WHITE = 255

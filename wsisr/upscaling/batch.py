@@ -17,12 +17,7 @@ from wsisr.plugins import given, load_plugins
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Outcome, ProcessRunner, Runner, Task, attempt, own_device, part_of
 from wsisr.slides.dicom_files import is_dicom_folder
-from wsisr.slides.discovery import (
-    IMAGE_SUFFIXES,
-    MORE_IMAGE_SUFFIXES,
-    SlideSource,
-    list_source,
-)
+from wsisr.slides.discovery import IMAGE_SUFFIXES, MORE_IMAGE_SUFFIXES, SlideSource, list_source
 from wsisr.slides.ids import without_suffix
 from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide

@@ -10,9 +10,7 @@ from wsisr.inference.shipped import AUTO, choose, serves, shipped
 from wsisr.metrics.correctness import optical_density
 from wsisr.selection.tissue import tissue_of
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.upscaling.job import UpscaleOptions
 from wsisr.upscaling.source import plan_plane
 

@@ -22,10 +22,7 @@ from wsisr.inference import bicubic
 from wsisr.inference.tiles import Frame, lr_box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import (
-    Slide,
-    SlideInfo,
-)
+from wsisr.slides.protocol import Slide, SlideInfo
 from wsisr.slides.resample import read_resampled
 from wsisr.tables import csv_table
 from wsisr.upscaling.audit.layers import audit_layers
@@ -176,7 +173,9 @@ def compare_slides(
         staged_files(folder, "comparison") as staged,
     ):
         match = match_finer(plane, frame, made.info, high.info)
-        slides = _Slides(low=low, made=made, high=high, match=match, plane=plane, frame=frame)
+        slides = _ComparedSlides(
+            low=low, made=made, high=high, match=match, plane=plane, frame=frame
+        )
         size = frame.region.width, frame.region.height
         rows: list[dict[str, Any]] = []
         boxes = list(_regions(*size))
@@ -286,7 +285,7 @@ def regions_to_score(texture: list[float], rows: list[dict[str, Any]]) -> list[i
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Slides:
+class _ComparedSlides:
     """Input, output and finer slide, read by boxes of output px."""
 
     low: Slide
@@ -307,7 +306,7 @@ class _Slides:
         return bicubic.to_grey(enlarged(self.low, self.plane, self.frame, box))
 
 
-def _scores(slides: _Slides, box: Box) -> dict[str, float]:
+def _scores(slides: _ComparedSlides, box: Box) -> dict[str, float]:
     from wsisr.metrics import psnr, ssim
 
     sr, hr, plain = slides.sr(box), slides.hr(box), slides.plain(box)
@@ -344,7 +343,7 @@ def difference_picture(values: Float32Array) -> UInt8Array:
                    SheetImage(image=heat_scale(top, height))]])  # fmt: skip
 
 
-def _pictures(slides: _Slides, view: Box) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
+def _pictures(slides: _ComparedSlides, view: Box) -> tuple[UInt8Array, UInt8Array, UInt8Array]:
     """Output, finer slide and enlarged input of a part of the output."""
     sr = np.empty((view.height, view.width, 3), np.uint8)
     hr, plain = np.empty_like(sr), np.empty_like(sr)

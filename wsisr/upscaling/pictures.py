@@ -16,9 +16,7 @@ import numpy as np
 from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError, SlideError, WsisrError
 from wsisr.files import ANEW, disk_full_is_clear
-from wsisr.upscaling.codecs import (
-    FULL_CHROMA_FROM,
-)
+from wsisr.upscaling.codecs import FULL_CHROMA_FROM
 from wsisr.upscaling.tiff_file import per_centimetre
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

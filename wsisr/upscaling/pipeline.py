@@ -17,9 +17,7 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.tiles import Frame, blocks_of
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.upscaling.background import find_background, whiten
 from wsisr.upscaling.job import UpscaleJob, UpscaleOptions, check_output, plan_job
 from wsisr.upscaling.pyramid import PyramidSink, discard_other_run, tidy

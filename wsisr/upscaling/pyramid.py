@@ -21,31 +21,16 @@ import numpy as np
 
 from wsisr.arrays import UInt8Array, UInt16Array
 from wsisr.errors import ConfigError
-from wsisr.files import (
-    disk_full_is_clear,
-    remove_tree,
-    replace_file,
-    swap_in,
-    sync_directory,
-)
+from wsisr.files import disk_full_is_clear, remove_tree, replace_file, swap_in, sync_directory
 from wsisr.geometry import Box
 from wsisr.host import BINARY, read_at, sync_data, write_at
 from wsisr.inference.bicubic import one_colour
-from wsisr.inference.blocks import (
-    Edges,
-)
+from wsisr.inference.blocks import Edges
 from wsisr.inference.tiles import BLOCK_PX, BLOCK_TILES, TILE_PX
 from wsisr.upscaling.dicom_folder import write_dicom_folder
 from wsisr.upscaling.ome_zarr import write_ome_zarr
 from wsisr.upscaling.reopening import Witnesses, check_pyramid
-from wsisr.upscaling.sinks import (
-    Look,
-    Output,
-    alone,
-    container_of,
-    lock_file,
-    partial_folder,
-)
+from wsisr.upscaling.sinks import Look, Output, alone, container_of, lock_file, partial_folder
 from wsisr.upscaling.tiff_file import HEADER, LevelImage, write_directories
 
 BLOCK_LEVELS = BLOCK_TILES.bit_length()

@@ -12,13 +12,9 @@ import numpy as np
 from wsisr.arrays import UInt8Array, UInt16Array
 from wsisr.files import disk_full_is_clear, remove_tree, sync_directory
 from wsisr.geometry import Box
-from wsisr.inference.blocks import (
-    Edges,
-)
+from wsisr.inference.blocks import Edges
 from wsisr.locks import RecordLock, held
-from wsisr.upscaling.codecs import (
-    Codec,
-)
+from wsisr.upscaling.codecs import Codec
 from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")

@@ -9,11 +9,7 @@ from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError, MagnificationError, MppError
 from wsisr.geometry import Box
 from wsisr.magnification import nominal_magnification
-from wsisr.slides.protocol import (
-    Level,
-    Slide,
-    SlideInfo,
-)
+from wsisr.slides.protocol import Level, Slide, SlideInfo
 from wsisr.slides.resample import read_resampled
 
 STORED_TOLERANCE = 0.01

@@ -21,12 +21,7 @@ from wsisr.selection.regions import mask_to_polygons
 from wsisr.tables import csv_table
 from wsisr.upscaling.audit.artefacts import INVENTED, LARGEST_PERIOD, OutputSeam, Pattern, Spectrum
 from wsisr.upscaling.audit.grid import Grid
-from wsisr.upscaling.audit.misfit import (
-    CELL_PX,
-    LEAST_THRESHOLD,
-    MOST_THRESHOLD,
-    Chosen,
-)
+from wsisr.upscaling.audit.misfit import CELL_PX, LEAST_THRESHOLD, MOST_THRESHOLD, Chosen
 from wsisr.upscaling.job import software
 from wsisr.upscaling.ome import NAMESPACE, OmeFacts, ome_xml
 

@@ -10,9 +10,7 @@ from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.geometry import Box
 from wsisr.upscaling.audit.findings import map_top, read_maps
-from wsisr.upscaling.viewer_folder import (
-    ViewerLayer,
-)
+from wsisr.upscaling.viewer_folder import ViewerLayer
 
 TITLES = {
     "misfit": "misfit",

@@ -8,13 +8,9 @@ import numpy as np
 from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference import bicubic
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.upscaling.audit.grid import Grid
-from wsisr.upscaling.audit.misfit import (
-    step_of,
-)
+from wsisr.upscaling.audit.misfit import step_of
 from wsisr.upscaling.audit.origin import Origin
 from wsisr.upscaling.compare import Match, match_finer, read_finer
 from wsisr.upscaling.source import read_plane
