@@ -19,8 +19,10 @@ from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
-from wsisr.store.reader import SlideView
 from wsisr.store.schema import FUNNEL_STEPS
+from wsisr.store.slide_view import (
+    SlideView,
+)
 from wsisr.store.summarise import lr_lines, patient_sources
 
 

@@ -6,13 +6,14 @@ bytes, change between versions, and because workers then need not import it.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wsisr.errors import CorruptStoreError, StoreError
+from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
 
@@ -151,3 +152,20 @@ def read_node(folder: Address) -> Node:
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         raise CorruptStoreError(f"{place / META} is no Zarr v3 document.")
     return Node(place, document)
+
+
+def child_names(folder: Place) -> tuple[str, ...]:
+    """Names of the groups and arrays directly below."""
+    return tuple(sorted(name for name in folder.names() if (folder / name / META).exists()))
+
+
+@contextmanager
+def damage_of(meta: Place) -> Iterator[None]:
+    """Faults in a document of the store name it."""
+    try:
+        with damage_is_clear(meta, CorruptStoreError, "run wsisr verify"):
+            yield
+    except StoreError as error:
+        if str(meta) in str(error):
+            raise
+        raise CorruptStoreError(f"{meta}: {error}") from error

@@ -12,6 +12,11 @@ import numpy as np
 from wsisr.arrays import UInt8Array, UInt64Array
 from wsisr.errors import StoreError, StoreLockedError
 from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree
+from wsisr.store.attributes import (
+    RootAttributes,
+    check_slide_attributes,
+    read_root_attributes,
+)
 from wsisr.store.columns import write_column, write_tissue
 from wsisr.store.digests import patch_digests, slide_digest
 from wsisr.store.layout import META, SlidePaths, StorePaths
@@ -31,10 +36,7 @@ from wsisr.store.schema import (
     PATCH_DIGESTS,
     ArraySpec,
     Columns,
-    RootAttributes,
     check_columns,
-    check_slide_attributes,
-    read_root_attributes,
 )
 from wsisr.store.shards import ShardFile, plan_shards
 from wsisr.store.tile_array import TilePlan, TileWriter
@@ -151,7 +153,7 @@ class SlideWriter:
         tissue : ndarray, shape (h, w), uint8
             Tissue mask at 8 um/px.
         attrs : mapping
-            See `wsisr.store.schema.SlideAttributes`; `WRITTEN_ATTRIBUTES` are set here.
+            See `wsisr.store.attributes.SlideAttributes`; `WRITTEN_ATTRIBUTES` are set here.
 
         Returns
         -------

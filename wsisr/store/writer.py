@@ -25,6 +25,12 @@ from wsisr.files import (
     sync_tree,
 )
 from wsisr.locks import left_over
+from wsisr.store.attributes import (
+    FORMAT_VERSION,
+    RootAttributes,
+    digest_algorithm,
+    root_attributes,
+)
 from wsisr.store.digests import root_json
 from wsisr.store.layout import META, SLIDES, StorePaths
 from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
@@ -37,11 +43,7 @@ from wsisr.store.metadata import (
 from wsisr.store.places import place_of
 from wsisr.store.presets import check_codec
 from wsisr.store.schema import (
-    FORMAT_VERSION,
     ArraySpec,
-    RootAttributes,
-    digest_algorithm,
-    root_attributes,
 )
 from wsisr.store.slide_writer import SlideWriter as SlideWriter
 from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
@@ -84,7 +86,7 @@ class StoreWriter:
         path : Path
             Folder of the store, e.g. ``pairs.zarr``; its parent is made.
         root : mapping
-            See `wsisr.store.schema.root_attributes`.
+            See `wsisr.store.attributes.root_attributes`.
         codec : str
             ``"raw"``, ``"small"``, ``"zstd"`` or ``"slide"``.
         overwrite : bool
