@@ -35,6 +35,9 @@ def test_blobs_are_where_nuclei_are_and_as_large(um: float, across: float) -> No
     assert len(found) == len(pairs) == 3
     assert np.abs(found.diameters_um - across).max() <= 2.0
     assert find_blobs(tissue([], um), um).responses.size == 0
+    most, texture = find_blobs(tissue(wanted, um, across), um, 1e-4), found.responses.min()
+    fewer, same = most.above(texture / 2), find_blobs(tissue(wanted, um, across), um, texture / 2)
+    assert len(most) > len(fewer) and np.array_equal(fewer.centres_um, same.centres_um)
 
 
 def test_a_pasted_nucleus_appears_and_a_removed_one_vanishes() -> None:

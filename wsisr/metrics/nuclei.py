@@ -50,6 +50,15 @@ class Blobs:
     def __len__(self) -> int:
         return len(self.responses)
 
+    def above(self, threshold: float) -> "Blobs":
+        """Those that answer with more, as `find_blobs` would find them."""
+        kept = self.responses > threshold
+        return Blobs(
+            centres_um=self.centres_um[kept],
+            diameters_um=self.diameters_um[kept],
+            responses=self.responses[kept],
+        )
+
 
 def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) -> Blobs:
     """Bright round spots of haematoxylin, 5 to 12 um across.
@@ -172,8 +181,8 @@ def nuclei_change(
     """
     if sr.shape != hr.shape:
         raise MetricError(f"SR of {sr.shape} and HR of {hr.shape} show different fields.")
-    sure = [find_blobs(image, um_per_px, threshold) for image in (hr, sr)]
     weak = [find_blobs(image, um_per_px, threshold / 2) for image in (hr, sr)]
+    sure = [blobs.above(threshold) for blobs in weak]
     gone = [
         np.column_stack((mine.centres_um, mine.diameters_um))[
             np.setdiff1d(
