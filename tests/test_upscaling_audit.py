@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from uuid import UUID
 
 import cv2
 import numpy as np
@@ -73,11 +74,27 @@ def examine(
 
 
 def suspects(result: AuditResult) -> dict[str, list[shapely.Geometry]]:
-    document = json.loads((result.folder / "suspect.geojson").read_text())
+    """What is found by its class, after a look with QuPath's eyes (its QuPathTypeAdapters)."""
+    document = json.loads((result.folder / "suspect.geojson").read_text(encoding="utf-8"))
+    assert document["type"] == "FeatureCollection"
     found: dict[str, list[shapely.Geometry]] = {}
+    colours, ids = {}, set()
     for item in document["features"]:
-        name = item["properties"]["classification"]["name"]
-        found.setdefault(name, []).append(shapely.geometry.shape(item["geometry"]))
+        assert item["type"] == "Feature"
+        ids.add(UUID(item["id"]))
+        properties = item["properties"]
+        assert properties["objectType"] == "annotation"
+        # It reads a class by name and colour together, or not at all.
+        name, colour = (properties["classification"][key] for key in ("name", "color"))
+        assert len(colour) == 3 and all(type(c) is int and 0 <= c <= 255 for c in colour)
+        colours[name] = tuple(colour)
+        geometry = item["geometry"]
+        for ring in geometry["coordinates"] if geometry["type"] == "Polygon" else ():
+            assert len(ring) >= 4 and ring[0] == ring[-1]
+        shape = shapely.geometry.shape(geometry)
+        assert shape.is_valid and not shape.is_empty
+        found.setdefault(name, []).append(shape)
+    assert len(ids) == len(document["features"]) and len(set(colours.values())) == len(colours)
     return found
 
 

@@ -65,9 +65,11 @@ def parse_geojson(path: Path, document: Any) -> list[ParsedShape]:
     return shapes
 
 
-def feature(geometry: BaseGeometry, label: str, name: str = "") -> dict[str, Any]:
-    """One QuPath annotation with a class, its colour and a stable id."""
-    colour = COLOURS.get(label, OTHER_COLOUR)
+def feature(
+    geometry: BaseGeometry, label: str, name: str = "", colour: tuple[int, int, int] | None = None
+) -> dict[str, Any]:
+    """One QuPath annotation with a class, its colour (RGB) and a stable id."""
+    colour = colour or COLOURS.get(label, OTHER_COLOUR)
     properties: dict[str, Any] = {"objectType": "annotation", "isLocked": False}
     if name:
         properties["name"] = name

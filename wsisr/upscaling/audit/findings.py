@@ -13,6 +13,7 @@ import shapely.affinity
 import tifffile
 from defusedxml import ElementTree
 from scipy import ndimage
+from shapely.geometry.base import BaseGeometry
 
 from wsisr.arrays import AnyArray, BoolArray, Float32Array, Float64Array
 from wsisr.geometry import Box
@@ -35,6 +36,15 @@ CONTRADICTS, INVENTS, SEAM = "Contradicts the input", "Invented on glass", "Tile
 UNTRUSTED = "Not trusted"
 VANISHED, APPEARED = "Nucleus vanished", "Nucleus appeared"
 """Classes in QuPath."""
+CLASS_COLOURS = {
+    CONTRADICTS: (215, 25, 28),
+    INVENTS: (200, 0, 200),
+    SEAM: (0, 190, 190),
+    UNTRUSTED: (245, 125, 21),
+    VANISHED: (30, 90, 230),
+    APPEARED: (20, 150, 40),
+}
+"""None of haematoxylin, eosin or glass."""
 
 
 @dataclass(kw_only=True)
@@ -258,12 +268,16 @@ def _features(found: Findings, grid: Grid) -> list[dict[str, Any]]:
         features += _pieces(grid, untrusted, found.maps["doubt"], UNTRUSTED, "doubt")
     for seam in found.seams:
         line = shapely.LineString([(seam.x0, seam.y0), (seam.x1, seam.y1)])
-        features.append(feature(line, SEAM, f"{seam.ratio:.2f} times, {seam.step:.1f} grey levels"))
+        features.append(_found(line, SEAM, f"{seam.ratio:.2f} times, {seam.step:.1f} grey levels"))
     for label, places in ((VANISHED, found.vanished), (APPEARED, found.appeared)):
         points = np.concatenate(places)[:, :2] if places else np.zeros((0, 2))
         if len(points):
-            features.append(feature(shapely.multipoints(points), label))
+            features.append(_found(shapely.multipoints(points), label))
     return features
+
+
+def _found(geometry: BaseGeometry, label: str, name: str = "") -> dict[str, Any]:
+    return feature(geometry, label, name, CLASS_COLOURS[label])
 
 
 def _pieces(
@@ -279,7 +293,7 @@ def _pieces(
     made = []
     for polygon, value in zip(mask_to_polygons(mask, side), worst, strict=True):
         moved = shapely.affinity.translate(polygon, shift.x, shift.y)
-        made.append(feature(moved, label, f"{called} {value:.2f}"))
+        made.append(_found(moved, label, f"{called} {value:.2f}"))
     return made
 
 
