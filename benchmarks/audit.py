@@ -5,10 +5,11 @@ Every image (a patient each; of TCGA names the patient's part) is reduced by the
 the model was trained on, enlarged again by the model, and given discs of five faults: a nucleus of
 the same image pasted where none is, a nucleus removed (inpainted), a texture swapped for that of
 another place, a part moved by 2 um, a cast of 8 grey levels (red up, blue down). What is looked at
-is the largest misfit in and beside the disc. It is called found above the 95th percentile of the
-same number at discs of the same size in unplanted outputs of the *other* patients (5 % false
-alarms), and, in brackets, above the threshold that `wsisr audit` itself takes. Printed as a table,
-by size and scale.
+is the largest misfit in and beside the disc. It is called found above a limit that at most 5 % of
+places pass, by the same number at discs of the same size in unplanted outputs of the *other*
+patients (`limit_of`), and, in brackets, above the threshold that `wsisr audit` itself takes.
+Printed as a table, by size and scale, with the false alarms that came out and their 95 % interval
+over patients.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import platform
 import re
 import zlib
 from collections import defaultdict
+from dataclasses import dataclass
 from importlib.metadata import version
+from math import ceil, inf, nan
 from pathlib import Path
 
 import cv2
@@ -31,6 +34,7 @@ from wsisr.inference.engine import Engine
 from wsisr.inference.images import super_resolve
 from wsisr.inference.tiles import plan_tiles
 from wsisr.metrics.nuclei import DIAMETERS_UM, Blobs, find_blobs
+from wsisr.metrics.statistics import bootstrap_of
 from wsisr.upscaling.audit.misfit import (
     cells_of,
     degraded,
@@ -164,24 +168,83 @@ class Field:
         ).astype(np.float32)
 
 
-def measure(fields: list[Field]) -> dict[tuple[str, float], list[tuple[bool, bool, bool]]]:
-    """Of each kind and size: found, false alarm, found by the command's own threshold."""
-    found = defaultdict(list)
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A planted disc: the largest misfit there, the same before, and the command's threshold."""
+
+    kind: str
+    size_um: float
+    patient: str
+    planted: float
+    calm: float
+    own: float
+
+
+def plant(fields: list[Field]) -> list[Place]:
+    """Every fault in every field."""
+    found = []
     for kind in KINDS:
-        clean: dict[float, list[tuple[str, float]]] = defaultdict(list)
-        marked = []
         for field in fields:
             places = field.places(kind)
             values = field.look(field.planted(kind, places))
-            for y, x, size in places:
-                calm = field.score(field.misfit, y, x, size)
-                clean[size].append((field.patient, calm))
-                marked.append((field, size, field.score(values, y, x, size), calm))
-        for field, size, value, calm in marked:
-            others = [v for patient, v in clean[size] if patient != field.patient]
-            limit = np.quantile(others, 1 - FALSE_ALARMS)
-            found[kind, size].append((value > limit, calm > limit, value > field.own))
+            found += [
+                Place(kind=kind, size_um=size, patient=field.patient, own=field.own,
+                      planted=field.score(values, y, x, size),
+                      calm=field.score(field.misfit, y, x, size))
+                for y, x, size in places
+            ]  # fmt: skip
     return found
+
+
+def limit_of(calm: list[float]) -> float:
+    """What the next place passes in at most 5 % of cases, if it is like these (exchangeable).
+
+    The k-th smallest of n, k = ceil(0.95 (n + 1)), as in conformal prediction: the 95th percentile
+    of n values itself is passed by the next in 5 % and almost 1 / n. Infinite (no limit) below 19.
+    """
+    rank = ceil((1 - FALSE_ALARMS) * (len(calm) + 1) - 1e-9)
+    return sorted(calm)[rank - 1] if rank <= len(calm) else inf
+
+
+def judge(places: list[Place]) -> list[tuple[Place, float, float, bool]]:
+    """Each with: found, false alarm (both NaN without a limit), found by the command's own."""
+    calm = defaultdict(list)
+    for p in places:
+        calm[p.kind, p.size_um].append(p)
+    judged = []
+    for p in places:
+        others = [o.calm for o in calm[p.kind, p.size_um] if o.patient != p.patient]
+        limit = limit_of(others)
+        by_limit = (p.planted > limit, p.calm > limit) if limit < inf else (nan, nan)
+        judged.append((p, *by_limit, p.planted > p.own))
+    return judged
+
+
+def lines(model: str, scale: float, places: list[Place]) -> list[str]:
+    """Rows of the table."""
+    judged = judge(places)
+    made = []
+    for kind in KINDS:
+        of_kind = [row for row in judged if row[0].kind == kind]
+        cells = []
+        for size in DIAMETERS_UM:
+            rows = np.array([row[1:] for row in of_kind if row[0].size_um == size], float)
+            if not len(rows):
+                cells.append("-")
+                continue
+            known = not np.isnan(rows[:, 0]).any()
+            found = f"{rows[:, 0].mean():.0%}" if known else "too few"
+            cells.append(f"{found} ({rows[:, 2].mean():.0%}) of {len(rows)}")
+        of_kind = [row for row in of_kind if not np.isnan(row[2])]
+        alarms = np.array([row[2] for row in of_kind], float)
+        low, high, _ = bootstrap_of(
+            lambda at, alarms=alarms: float(alarms[at].mean()), [row[0].patient for row in of_kind]
+        )
+        made.append(
+            f"| {model} | x{scale:g} | {kind} | {' | '.join(cells)} | {alarms.mean():.1%} "
+            f"({low:.1%} to {high:.1%}) |"
+        )
+    return made
 
 
 def main() -> None:
@@ -206,22 +269,7 @@ def main() -> None:
             if by is None:
                 raise SystemExit(f"{text} is drawn anew for each image: give --degradation.")
             fields = [Field(path, a.mpp, engine, scale, by) for path in files]
-            found = measure(fields)
-            for kind in KINDS:
-                cells, alarms = [], []
-                for size in DIAMETERS_UM:
-                    rows = np.array(found[kind, size], float).reshape(-1, 3)
-                    alarms += list(rows[:, 1])
-                    cells.append(
-                        f"{rows[:, 0].mean():.0%} ({rows[:, 2].mean():.0%}) of {len(rows)}"
-                        if len(rows)
-                        else "-"
-                    )
-                print(
-                    f"| {Path(name).name} | x{scale:g} | {kind} | {' | '.join(cells)} "
-                    f"| {np.mean(alarms):.1%} |",
-                    flush=True,
-                )
+            print(*lines(Path(name).name, scale, plant(fields)), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
