@@ -43,6 +43,9 @@ MARGIN = {"nuclei": 0.03, "glands": 0.05, "classes": 0.05}
 """Losses of AJI, F1 and accuracy that are taken not to matter; chosen before any result."""
 TRAINED_ON = {"nuclei": "a", "glands": "a", "classes": "b"}
 SOURCES = {"a": ("breakhis", "osteosarcoma"), "b": ("osteosarcoma", "monuseg", "glas")}
+HALF = ("--set", "train.precision=bf16")
+"""References and restoring models alike: 1.4 to 1.8 times as fast where a CPU multiplies bfloat16.
+What is compared is drawn and looked at in fp32."""
 METRICS = "sharpness,spectrum,colour"
 IMAGES = (".png", ".tif", ".bmp", ".jpg", ".jpeg")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -186,9 +189,9 @@ def restoring(work: Path, which: str, size: Size) -> Iterator[tuple[Step, Path]]
                 folder = work / f"runs-{which}" / name
                 at = reach if scale is None else ("--scale", scale)
                 yield step(
-                    f"sr-{which}-{name}", "train", "--model", network, *at, *rare, "--preset",
-                    "tiny", "--data", work / f"sr-{which}.zarr", "--lr-source", "bicubic",
-                    "--steps", steps, "--seed", seed, "-o", folder, "--resume",
+                    f"sr-{which}-{name}", "train", "--model", network, *at, *rare, *HALF,
+                    "--preset", "tiny", "--data", work / f"sr-{which}.zarr", "--lr-source",
+                    "bicubic", "--steps", steps, "--seed", seed, "-o", folder, "--resume",
                     after=[f"store-sr-{which}"],
                 ), folder  # fmt: skip
 
@@ -201,6 +204,7 @@ def study(sets: Path, work: Path, tasks: Sequence[str], size: Size) -> list[Step
         return found.setdefault(made.name, made).name
 
     steps, scales = size.steps, ",".join(map(str, size.seeds))
+    other_direction: list[Step] = []  # last: the main tables do not wait for it
     for task in tasks:
         which = TRAINED_ON[task]
         store = add(test_store(sets, work, task))
@@ -208,7 +212,8 @@ def study(sets: Path, work: Path, tasks: Sequence[str], size: Size) -> list[Step
         known = ("--data", work / f"{task}.zarr", "--truth", sets / TASKS[task][0])
         changes = [w for text in REFERENCE[task] for w in ("--set", text)]
         fit = ("train", "--task", task, *known, "--split", "test", "--folds", size.folds,
-               "--steps", steps, *changes, "--set", f"val.every={steps}", "--resume")  # fmt: skip
+               "--steps", steps, *changes, *HALF, "--set", f"val.every={steps}",
+               "--resume")  # fmt: skip
         on_hr = add(step(f"{task}-on-hr", *fit, "-o", work / task, after=[store]))
         runs = list(restoring(work, which, size))
         trained = [add(made) for made, _ in runs]
@@ -227,12 +232,16 @@ def study(sets: Path, work: Path, tasks: Sequence[str], size: Size) -> list[Step
         for name, images in {"bicubic": "bicubic", "sr": best}.items():
             folder = work / f"{task}-on-{name}"
             needs = [store] if name == "bicubic" else [store, f"sr-{which}-lte-s0"]
-            after.append(add(step(f"{task}-on-{name}", *fit, "--images", images, "--scale", 4,
-                                  "-o", folder, after=needs)))  # fmt: skip
+            made = step(f"{task}-on-{name}", *fit, "--images", images, "--scale", 4, "-o", folder,
+                        after=needs)  # fmt: skip
+            other_direction.append(made)
+            after.append(made.name)
             asked += ["--task", f"{task}={folder}"]
-        add(step(f"eval-{task}-2x2", *ask, *asked, "--scales", 4, "--model", best, "-o",
-                 work / f"eval-{task}-2x2", after=after))  # fmt: skip
-    return list(found.values())
+        other_direction.append(
+            step(f"eval-{task}-2x2", *ask, *asked, "--scales", 4, "--model", best, "-o",
+                 work / f"eval-{task}-2x2", after=after)
+        )  # fmt: skip
+    return [*found.values(), *other_direction]
 
 
 class Runner:
