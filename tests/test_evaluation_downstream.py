@@ -120,6 +120,10 @@ def test_one_reference_sees_hr_bicubic_and_every_model(labelled: Path, tmp_path:
     assert beside.header[:3] == ("scale", "seen", "AJI")
     assert "LR: simulated:bicubic." in beside.notes  # one for all lines: no column
 
+    alike = [replace(row, run="bicubic") for row in results.hr_rows]
+    told = downstream_tables(replace(results, rows=tuple(alike)))[0].rows[1]
+    assert told[1] == "bicubic" and told[3:5] == ("the same for every patient", "-")
+
     few = evaluate(settings(labelled, tmp_path / "few", limit=6, models=("bicubic",)))
     assert ", too few patients" in downstream_tables(few)[0].rows[1][3]
 

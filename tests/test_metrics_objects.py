@@ -219,5 +219,6 @@ def test_the_smallest_difference_that_would_have_shown_grows_with_scatter_and_te
     assert 0.72 < told / 400 < 0.88
     assert smallest_difference(scatter, tests=10) > smallest
     assert math.isnan(smallest_difference(scatter[:5]))
+    assert math.isnan(smallest_difference(np.zeros(20)))  # no scatter: nothing to learn it from
     worse = compare(dict(enumerate(scatter * 0.01 - 0.02)), dict.fromkeys(range(12), 0.0))
     assert worse.not_worse_by(0.05) and not worse.not_worse_by(0.01)

@@ -151,6 +151,10 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
                     if found.distinguishable and adjusted is not None and adjusted < SIGNIFICANT:
                         better = (found.difference > 0) == (score.better == "high")
                         told = "better" if better else "worse"
+                units = [column.units[who] for who in (label, against)]
+                if units[0] == units[1]:
+                    cells += ["the same for every patient", "-"]
+                    continue
                 interval = ""
                 if not math.isnan(found.low):
                     interval = f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
@@ -167,7 +171,8 @@ def _beside_hr(results: Results, judge: Mapping[str, Any]) -> TextTable:
             "over all comparisons of a column.",
             "Detectable: the smallest difference that so many patients, scattered as these, would "
             "have shown in four of five trials after the first step of Holm. What is not "
-            "distinguishable may differ by less.",
+            "distinguishable may differ by less. Where no patient differs there is nothing to "
+            "estimate it from.",
             *(
                 ()
                 if margin is None

@@ -185,7 +185,8 @@ def compare(
 def smallest_difference(
     differences: Float64Array, *, tests: int = 1, power: float = 0.8, level: float = SIGNIFICANT
 ) -> float:
-    """Mean difference that would have been told from 0; NaN below six units.
+    """Mean difference that would have been told from 0; NaN below six units, and of units that
+    do not scatter: how far others would is not known from them.
 
     Parameters
     ----------
@@ -202,7 +203,7 @@ def smallest_difference(
     ``(t(1 - level / 2 tests) + t(power)) s / sqrt(n)`` with quantiles of n - 1 degrees of freedom.
     """
     count = len(differences)
-    if count < LEAST_UNITS:
+    if count < LEAST_UNITS or not np.ptp(differences):
         return float("nan")
     reach = stats.t.ppf((1 - level / (2 * tests), power), count - 1).sum()
     return float(reach * np.std(differences, ddof=1) / np.sqrt(count))
