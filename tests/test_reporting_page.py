@@ -183,6 +183,8 @@ def test_tables_set_numbers_right_and_give_rows_a_heading() -> None:
     assert '<td class="n">12,000</td>' in html and '<td class="n">0.243</td>' in html
     assert html.count("–") == 2
     assert '<td class="n">' not in table(["a", "b"], [["x", "4x4"]])
+    assert '<td class="n">' not in table(["a", "b"], [["x", "-0.1 [-0.2, +0.1], worse"]])
+    assert '<td class="n">' in table(["a", "b"], [["x", "-0.1 [-0.2, +0.1]"]])
     with pytest.raises(ConfigError, match="another length"):
         table(["a", "b"], [["x"]])
 

@@ -35,7 +35,7 @@ WIDE_PX = 480
 """Charts of at most this width are laid out once: they can be read on a telephone."""
 
 
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \[.*)?\s*")
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \[[^\]]*\])?\s*")
 
 
 class Page:
