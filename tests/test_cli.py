@@ -220,6 +220,6 @@ def test_a_command_imports_no_other_command_and_nothing_that_it_does_not_use() -
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     commands, others = run.stdout.split("MODULES")
-    used = {"main", "build_pairs", "dask", "progress", "usage"}
+    used = {"main", "build_pairs", "options", "progress", "usage"}
     assert {name.removeprefix("wsisr_cli.") for name in commands.split()} == used
     assert others.split() == []
