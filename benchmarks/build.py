@@ -81,7 +81,7 @@ def resident_mib(process: psutil.Process) -> list[float]:
 
 
 def memory(folder: Path) -> None:
-    for side in (25_000, 100_000):
+    for side in (12_000, 32_000, 100_000):
         path = folder / f"sparse-{side}.tif"
         if not path.exists():
             write_slide(path, sparse_spec(width_px=side, height_px=side, seed=3))

@@ -9,7 +9,7 @@ from PIL import Image
 from selection_scenes import ArraySlide, disk, glass, paint_tissue
 
 from wsisr.errors import ConfigError, MppError
-from wsisr.selection import cues
+from wsisr.selection import cues, strips
 from wsisr.selection.compare import disturbed_pictures, mask_agreement, stability_under
 from wsisr.selection.tissue import TissueSettings, clam_like, segment, tissue_of
 
@@ -205,9 +205,33 @@ def test_mask_survives_brightness_jpeg_and_blur():
 
 def test_texture_does_not_depend_on_the_strips(monkeypatch):
     density = np.random.default_rng(0).random((300, 90)).astype(np.float32)
-    whole = cues.texture_energy(density, UM)
-    monkeypatch.setattr(cues, "STRIP_PX", 37)
-    assert np.abs(cues.texture_energy(density, UM) - whole).max() < 1e-5
+    whole = cues.TextureMap(density, UM)[:]
+    assert np.array_equal(cues.TextureMap(density, UM)[200:261], whole[200:261])
+    monkeypatch.setattr(strips, "STRIP_PX", 37)
+    assert np.abs(cues.TextureMap(density, UM)[:] - whole).max() < 1e-5
+
+
+def test_a_mask_does_not_depend_on_the_strips(monkeypatch):
+    """Strips of 37 rows cut through the pieces, the stroke of a pen and the black border."""
+    picture, _ = _two_pieces()
+    cv2.line(picture, (20, 10), (60, 250), (30, 60, 200), 9)
+    picture[:, -50:] = 3
+    whole = segment(picture, UM)
+    assert whole.mask.any() and whole.pen.any() and whole.invalid.any()
+    monkeypatch.setattr(strips, "STRIP_PX", 37)
+    cut = segment(picture, UM)
+    assert np.array_equal(cut.mask, whole.mask)
+    assert np.array_equal(cut.pen, whole.pen)
+    assert np.array_equal(cut.invalid, whole.invalid)
+
+
+@pytest.mark.parametrize("colour", [(243, 243, 242), (240, 240, 240), (255, 255, 255)])
+def test_glass_of_one_colour_has_no_noise(colour):
+    """The luma of the first, 242.89, is counted as 243: no pixel is as bright as that."""
+    picture = np.full((60, 80, 3), colour, np.uint8)
+    white = cues.white_point(picture, np.ones((60, 80), np.bool_))
+    assert white.found and white.rgb == colour
+    assert white.noise == 0
 
 
 def test_same_pixels_give_the_same_mask():

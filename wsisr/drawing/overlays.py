@@ -20,6 +20,8 @@ MISSED: Colour = (200, 30, 30)
 EXTRA: Colour = (30, 80, 220)
 TRUTH: Colour = (0, 210, 90)
 FOUND: Colour = (255, 225, 0)
+BAND_PX = 256
+"""Rows, then columns that are reduced at a time: Pillow copies what it is given."""
 MAP_TISSUE = (205, 130, 160, 110)
 """Of a slide without a picture: a veil that suits a light page and a dark one."""
 
@@ -58,8 +60,10 @@ def slide_overlay(
     height, width = tissue.shape
     scale = min(1.0, max_side_px / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    base = np.full((height, width, 3), 255, np.uint8) if overview is None else overview
-    picture = np.array(Image.fromarray(base).resize(size, Image.Resampling.BOX))
+    if overview is None:
+        picture = np.full((size[1], size[0], 3), 255, np.uint8)
+    else:
+        picture = _shrunk(overview, size)
     for mask, colour in veils:
         small = _reduced(mask, size)
         picture[small] = picture[small] // 2 + np.asarray(colour, np.uint8) // 2
@@ -152,8 +156,26 @@ def _frames(
 
 def _reduced(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
     """Where at least half of the mask is set."""
-    grey = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
-    return np.asarray(grey.resize(size, Image.Resampling.BOX)) >= 128
+    return _shrunk(mask, size) >= 128
+
+
+def _shrunk(image: UInt8Array | BoolArray, size: tuple[int, int]) -> UInt8Array:
+    """An image (of a mask: 0 and 255) reduced to a width and height by the means of its pixels."""
+    height = len(image)
+    narrow = np.empty((height, size[0], *image.shape[2:]), np.uint8)
+    for top in range(0, height, BAND_PX):
+        part = image[top : top + BAND_PX]
+        shown = part.view(np.uint8) * np.uint8(255) if part.dtype == np.bool_ else part
+        narrow[top : top + BAND_PX] = _boxes(np.asarray(shown, np.uint8), (size[0], len(part)))
+    small = np.empty((size[1], *narrow.shape[1:]), np.uint8)
+    for left in range(0, size[0], BAND_PX):
+        columns = slice(left, min(size[0], left + BAND_PX))
+        small[:, columns] = _boxes(narrow[:, columns], (columns.stop - left, size[1]))
+    return small
+
+
+def _boxes(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
 def disagreement(mask: BoolArray, reference: BoolArray) -> UInt8Array:

@@ -8,16 +8,11 @@ import cv2
 import numpy as np
 
 from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
-from wsisr.selection.cues import (
-    SAMPLE,
-    STRIP_PX,
-    Cues,
-    WhitePoint,
-    chosen_pieces,
-    odd_px,
-)
+from wsisr.selection.cues import SAMPLE, Cues, WhitePoint, odd_px
 from wsisr.selection.otsu import Threshold, ThresholdVerdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
+from wsisr.selection.pieces import find_pieces
+from wsisr.selection.strips import RowMap, by_strips, spaced, strips, thinned
 
 LIMITS: Mapping[str, tuple[float, float]] = {
     "hue": (5.0, 18.0),
@@ -91,25 +86,26 @@ def cue_thresholds(cues: Cues, usable: BoolArray, white: WhitePoint) -> dict[str
     neither hue nor chroma is well above them: strong stain has no need of it.
     """
     noise = white.noise / USUAL_NOISE if white.found else 1.0
-    usual = _guarded(cues, usable, max(1.0, noise))
+    sampled = _sampled(cues, usable)
+    usual = _guarded(sampled, max(1.0, noise))
     stained = any(usual[name].value >= STRONG * LIMITS[name][0] for name in ("hue", "chroma"))
     if noise >= 1.0 or stained:
         return usual
-    return _guarded(cues, usable, noise)
+    return _guarded(sampled, noise)
 
 
-def _guarded(cues: Cues, usable: BoolArray, share: float) -> dict[str, Threshold]:
-    """Thresholds with the lower limits times `share`."""
+def _sampled(cues: Cues, usable: BoolArray) -> dict[str, AnyArray]:
+    """Each cue at some usable pixels, evenly spaced."""
     step = usable.size // SAMPLE | 1
     chosen = usable.ravel()[::step]
     hue, chroma = cues.colours(cues.rgb.reshape(-1, 3)[::step][chosen])
-    texture, density = (m.ravel()[::step][chosen] for m in (cues.texture, cues.density))
-    sampled: dict[str, AnyArray] = {
-        "hue": hue,
-        "chroma": chroma,
-        "texture": texture,
-        "density": density,
-    }
+    maps = {"texture": cues.texture, "density": cues.density}
+    shown = {name: spaced(values, step)[chosen] for name, values in maps.items()}
+    return {"hue": hue, "chroma": chroma, **shown}
+
+
+def _guarded(sampled: Mapping[str, AnyArray], share: float) -> dict[str, Threshold]:
+    """Thresholds with the lower limits times `share`."""
     result = {}
     for name, (floor, ceiling) in LIMITS.items():
         least = min(floor * max(QUIETEST[name], share), ceiling)
@@ -125,16 +121,24 @@ def consensus(
     settings: TissueSettings,
 ) -> BoolArray:
     """Two votes of three (hue; colour or grey stain; texture), second pass, morphology."""
-    voted = two_of_three(cues, thresholds, um_per_px)
-    return shaped(voted, cues.density, thresholds["density"], usable, um_per_px, settings)
+    density, threshold = cues.density, thresholds["density"]
+    found = _two_of_three(cues, thresholds, um_per_px)
+    found &= usable
+    found = _tidy(found, um_per_px, settings)
+    found &= usable
+    faintest = min(FAINTEST, threshold.value * 2 / 3)
+    found = refine_border(density, found, usable, um_per_px, settings.border_um, faintest)
+    found = _tidy(found, um_per_px, settings)
+    found &= usable
+    return _without_faint_specks(found, density, threshold, um_per_px, settings)
 
 
-def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: float) -> BoolArray:
-    """Where two votes are for tissue; all that is asked of the cues but for the density."""
-    result = _grey_stain(cues, thresholds["density"], um_per_px)
-    for top in range(0, len(result), STRIP_PX):
-        rows = slice(top, top + STRIP_PX)
+def _two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: float) -> BoolArray:
+    """Where two votes are for tissue."""
+    result = np.empty(cues.density.shape, np.bool_)
+    for rows in strips(len(result)):
         found: dict[str, AnyArray] = {"texture": cues.texture[rows]}
+        grey = _grey_stain(cues, found["texture"], thresholds["density"], rows, um_per_px)
         found["hue"], found["chroma"] = cues.colours(cues.rgb[rows])
         hue, chroma, texture = (
             values > thresholds[name].value
@@ -143,31 +147,14 @@ def two_of_three(cues: Cues, thresholds: Mapping[str, Threshold], um_per_px: flo
             for name in ("hue", "chroma", "texture")
             for values in (found[name],)
         )
-        chroma |= result[rows]
+        chroma |= grey
         result[rows] = (hue & texture) | (chroma & (hue | texture))
     return result
 
 
-def shaped(
-    voted: BoolArray,
-    density: Float32Array,
-    threshold: Threshold,
-    usable: BoolArray,
-    um_per_px: float,
-    settings: TissueSettings,
-) -> BoolArray:
-    """Votes to a mask: second pass of the border, morphology; `threshold` is the density's."""
-    first = _tidy(voted & usable, um_per_px, settings) & usable
-    faintest = min(FAINTEST, threshold.value * 2 / 3)
-    second = refine_border(density, first, usable, um_per_px, settings.border_um, faintest)
-    del first
-    found = _tidy(second, um_per_px, settings) & usable
-    return _without_faint_specks(found, density, threshold, um_per_px, settings)
-
-
 def _without_faint_specks(
     mask: BoolArray,
-    density: Float32Array,
+    density: RowMap,
     threshold: Threshold,
     um_per_px: float,
     settings: TissueSettings,
@@ -176,32 +163,30 @@ def _without_faint_specks(
     usual = LIMITS["density"][0]
     if threshold.value >= usual or not mask.any():
         return mask
-    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    area = np.bincount(labels.ravel(), minlength=count)
-    mean = np.bincount(labels.ravel(), density.ravel(), minlength=count) / np.maximum(area, 1)
+    pieces = find_pieces(mask)
     least = FAINT_AREAS * settings.min_area_mm2 / (um_per_px / 1000) ** 2
-    speck = (mean < usual) & (area < min(least, EDGE_SHARE * mask.size))
-    speck[0] = True
-    return chosen_pieces(labels, ~speck)
+    small = pieces.area < min(least, EDGE_SHARE * mask.size)
+    return pieces.where(~(small & (pieces.sums(density) / pieces.area < usual)))
 
 
-def _grey_stain(cues: Cues, threshold: Threshold, um_per_px: float) -> BoolArray:
-    """Tissue without much colour (pale counterstain): dense, and not as smooth as dirt is."""
+def _grey_stain(
+    cues: Cues, texture: Float32Array, threshold: Threshold, rows: slice, um_per_px: float
+) -> BoolArray:
+    """Tissue without much colour (pale counterstain): dense, and not as smooth as dirt is.
+
+    `texture` is that of a strip's rows.
+    """
     if threshold.verdict is ThresholdVerdict.NOTHING:
-        return np.zeros(cues.density.shape, np.bool_)
+        return np.zeros(texture.shape, np.bool_)
     side = odd_px(GREY_WINDOW_UM, um_per_px)
     # A gradient per pixel grows with the pixel, also that of dirt.
     least = GREY_TEXTURE * max(1.0, um_per_px / OVERVIEW_UM_PER_PX)
-    height = cues.density.shape[0]
-    result = np.empty(cues.density.shape, np.bool_)
-    for top in range(0, height, STRIP_PX):
-        bottom = min(height, top + STRIP_PX)
-        first, last = max(0, top - side), min(height, bottom + side)
-        blurred = np.asarray(cv2.blur(cues.density[first:last], (side, side)), np.float32)
-        local = blurred[top - first : bottom - first]
-        result[top:bottom] = local > threshold.value
-        result[top:bottom] &= cues.texture[top:bottom] > least * local
-    return result
+    first = max(0, rows.start - side)
+    around = cues.density[first : rows.stop + side]
+    blurred = np.asarray(cv2.blur(around, (side, side)), np.float32)
+    local = blurred[rows.start - first :][: len(texture)]
+    grey: BoolArray = (local > threshold.value) & (texture > least * local)
+    return grey
 
 
 def stability(
@@ -216,8 +201,8 @@ def stability(
     thin = Cues(
         rgb=cues.rgb[::step, ::step].copy(),
         white=cues.white,
-        texture=cues.texture[::step, ::step].copy(),
-        density=cues.density[::step, ::step].copy(),
+        texture=thinned(cues.texture, step),
+        density=thinned(cues.density, step),
     )
     where = usable[::step, ::step].copy()
     masks = [
@@ -228,7 +213,7 @@ def stability(
 
 
 def refine_border(
-    density: Float32Array,
+    density: RowMap,
     mask: BoolArray,
     usable: BoolArray,
     um_per_px: float,
@@ -244,25 +229,29 @@ def refine_border(
     """
     radius = max(1, round(border_um / um_per_px))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    byte = mask.view(np.uint8)
-    inner = cv2.erode(byte, kernel).view(np.bool_)
-    outer = ~cv2.dilate(byte, kernel).view(np.bool_) & usable
-    band = usable & ~inner & ~outer
+    outer = ~by_strips(mask, radius, lambda part: cv2.dilate(part, kernel))
+    outer &= usable
+    band = usable & ~outer
+    band &= ~by_strips(mask, radius, lambda part: cv2.erode(part, kernel))
     if not band.any():
         return mask
     coarse = max(1, int(LOCAL_UM / um_per_px / 12))
     side = max(3, 2 * round(LOCAL_UM / um_per_px / coarse / 2) + 1)
     inside, tissue_near = _local_mean(density, mask, side, coarse)
     outside, glass_near = _local_mean(density, outer, side, coarse)
+    del outer
     limit = outside + np.maximum(np.float32(0.35) * (inside - outside), np.float32(faintest))
     size = (mask.shape[1], mask.shape[0])
     known = cv2.resize(
         (tissue_near & glass_near).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
     ).view(np.bool_)
-    known &= band
+    band &= known
+    del known
     fine = np.asarray(cv2.resize(limit, size, interpolation=cv2.INTER_LINEAR), np.float32)
     result = mask.copy()
-    result[known] = density[known] > fine[known]
+    for rows in strips(len(mask)):
+        if (anew := band[rows]).any():
+            result[rows][anew] = density[rows][anew] > fine[rows][anew]
     return result
 
 
@@ -272,12 +261,9 @@ def drop_rims(mask: BoolArray, pen: BoolArray, um_per_px: float) -> BoolArray:
         return mask
     radius = max(1, round(RIM_UM / um_per_px))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    near = cv2.dilate(pen.view(np.uint8), kernel).view(np.bool_)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    beside = np.bincount(labels[near], minlength=count)
-    rim = beside > 0.8 * stats[:, cv2.CC_STAT_AREA]
-    rim[0] = True
-    return mask & chosen_pieces(labels, ~rim)
+    near = by_strips(pen, radius, lambda part: cv2.dilate(part, kernel))
+    pieces = find_pieces(mask)
+    return pieces.where(pieces.sums(near) <= 0.8 * pieces.area)
 
 
 def iou(a: BoolArray, b: BoolArray) -> float:
@@ -287,49 +273,37 @@ def iou(a: BoolArray, b: BoolArray) -> float:
 
 
 def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolArray:
-    byte: UInt8Array = mask.astype(np.uint8)
-    for operation, radius_um in (
-        (cv2.MORPH_CLOSE, settings.close_um),
-        (cv2.MORPH_OPEN, settings.open_um),
-    ):
-        radius = round(radius_um / um_per_px)
-        if radius:
-            # The edge goes on outside: tissue that runs off the slide stays, and a strip of glass
-            # between tissue and edge is not closed, as OpenCV's neutral border would.
-            kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-            rim = 2 * radius
-            wide = cv2.copyMakeBorder(byte, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
-            wide = cv2.morphologyEx(wide, operation, kernel)
-            byte = wide[rim:-rim, rim:-rim].astype(np.uint8)
-            del wide
+    mask = _smoothed(mask, cv2.MORPH_CLOSE, round(settings.close_um / um_per_px))
+    mask = _smoothed(mask, cv2.MORPH_OPEN, round(settings.open_um / um_per_px))
     pixel_mm2 = (um_per_px / 1000) ** 2
     least_px = min(settings.min_area_mm2 / pixel_mm2, EDGE_SHARE * mask.size)
-    kept = _drop_small(byte.astype(np.bool_), least_px, 8)
-    del byte
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((~kept).view(np.uint8), connectivity=4)
-    height, width = mask.shape
-    inside = (
-        (stats[:, cv2.CC_STAT_LEFT] > 0)
-        & (stats[:, cv2.CC_STAT_TOP] > 0)
-        & (stats[:, cv2.CC_STAT_LEFT] + stats[:, cv2.CC_STAT_WIDTH] < width)
-        & (stats[:, cv2.CC_STAT_TOP] + stats[:, cv2.CC_STAT_HEIGHT] < height)
-    )
-    fill = inside & (stats[:, cv2.CC_STAT_AREA] <= settings.max_hole_mm2 / pixel_mm2)
-    fill[0] = False
-    return kept | chosen_pieces(labels, fill)
+    pieces = find_pieces(mask)
+    kept = pieces.where(pieces.area >= least_px)
+    gaps = find_pieces(~kept, connectivity=4)
+    kept |= gaps.where(~gaps.at_edge & (gaps.area <= settings.max_hole_mm2 / pixel_mm2))
+    return kept
 
 
-def _drop_small(mask: BoolArray, least_px: float, connectivity: int) -> BoolArray:
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(
-        mask.view(np.uint8), connectivity=connectivity
-    )
-    keep = stats[:, cv2.CC_STAT_AREA] >= least_px
-    keep[0] = False
-    return chosen_pieces(labels, keep)
+def _smoothed(mask: BoolArray, operation: int, radius: int) -> BoolArray:
+    """Closed or opened with a disk.
+
+    The edge goes on outside: tissue that runs off the slide stays, and a strip of glass between
+    tissue and edge is not closed, as OpenCV's neutral border would.
+    """
+    if not radius:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    rim = 2 * radius
+
+    def smooth(part: UInt8Array) -> AnyArray:
+        wide = cv2.copyMakeBorder(part, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+        return cv2.morphologyEx(wide, operation, kernel)[rim:-rim, rim:-rim]
+
+    return by_strips(mask, rim, smooth)
 
 
 def _local_mean(
-    values: Float32Array, where: BoolArray, side_px: int, coarse: int
+    values: RowMap, where: BoolArray, side_px: int, coarse: int
 ) -> tuple[Float32Array, BoolArray]:
     """Means of values inside a mask over windows, on a grid `coarse` times as wide."""
     size = (-(-where.shape[1] // coarse), -(-where.shape[0] // coarse))
@@ -341,7 +315,9 @@ def _local_mean(
 
     weight = where.astype(np.float32)
     share = smooth(weight)
-    weight *= values
+    for rows in strips(len(where)):
+        if where[rows].any():
+            weight[rows] *= values[rows]
     total = smooth(weight)
     present: BoolArray = share > 0.5 / (side_px * coarse) ** 2
     return np.divide(total, share, out=np.zeros_like(total), where=present), present

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsisr.arrays import AnyArray, BoolArray, Float32Array, Int16Array, Int64Array, UInt8Array
+from wsisr.arrays import BoolArray, Float32Array, Int16Array, Int64Array, UInt8Array
+from wsisr.selection.strips import RowMap, strips
 
-STRIP_PX = 256
-"""Rows worked through at a time."""
 TEXTURE_WINDOW_UM = 48.0
 SAMPLE = 1_000_000
 """Statistics look at no more pixels than about this, evenly spaced."""
@@ -57,23 +56,23 @@ class WhitePoint:
 class Cues:
     """Three independent signs of tissue; all are about 0 on glass.
 
-    Two are maps; hue and chroma follow from a pixel's own colours (`colours`), and are made where
-    they are looked at: of a large slide the maps are most of the memory of a scan.
+    All are made where they are looked at, for some rows at a time: of a large slide their maps
+    would be most of the memory of a scan.
 
     Attributes
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
     white : WhitePoint
-    texture : ndarray, shape (h, w), float32
+    texture : RowMap, shape (h, w), float32
         Root mean square gradient of the optical density per pixel in a 48 um window.
-    density : ndarray, shape (h, w), float32
+    density : RowMap, shape (h, w), float32
         Mean optical density, for the second pass.
     """
 
     rgb: UInt8Array
     white: WhitePoint
-    texture: Float32Array
-    density: Float32Array
+    texture: RowMap
+    density: RowMap
 
     def colours(self, pixels: UInt8Array) -> tuple[UInt8Array, Float32Array]:
         """Hue and chroma of pixels of the slide, shape (..., 3): each of shape (...).
@@ -142,7 +141,8 @@ def _noise(luma: Float32Array, counts: Int64Array, first: int) -> float:
     )[0]
     ahead, behind = np.append(fine[1:], 0), np.append(0, fine[:-1])
     crests = np.flatnonzero((fine >= ahead) & (fine >= behind) & (fine >= CREST * fine.max()))
-    crest = first + int(crests.max())
+    # A whole grey level, so that all of the glass can lie up to half a level below it.
+    crest = min(float(first + crests.max()), float(luma.max()))
     return 1.4826 * float(np.median(luma[luma >= crest] - crest))
 
 
@@ -157,7 +157,7 @@ def balanced(rgb: UInt8Array, white: WhitePoint) -> Int16Array:
 
 
 def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
-    """Compute the cues of an overview.
+    """The cues of an overview.
 
     Parameters
     ----------
@@ -167,16 +167,62 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
 
     Notes
     -----
-    Optical density is ``-log10((I + 1) / (white + 1))``, not below 0. Colours are worked through
-    in strips, so that memory holds the maps and little else.
+    Optical density is ``-log10((I + 1) / (white + 1))``, not below 0.
     """
-    tables = _density_tables(white)
-    density = np.empty(rgb.shape[:2], np.float32)
-    for top in range(0, rgb.shape[0], STRIP_PX):
-        rows = slice(top, top + STRIP_PX)
-        first, second, third = _densities(rgb[rows], tables)
-        density[rows] = (first + second + third) / 3
-    return Cues(rgb=rgb, white=white, texture=texture_energy(density, um_per_px), density=density)
+    density = DensityMap(rgb, white)
+    return Cues(rgb=rgb, white=white, texture=TextureMap(density, um_per_px), density=density)
+
+
+class DensityMap:
+    """Mean optical density of a picture's channels over its glass."""
+
+    def __init__(self, rgb: UInt8Array, white: WhitePoint) -> None:
+        self._rgb, self._tables = rgb, _density_tables(white)
+        self.shape = rgb.shape[:2]
+
+    def __getitem__(self, rows: slice, /) -> Float32Array:
+        first, second, third = _densities(self._rgb[rows], self._tables)
+        return np.asarray((first + second + third) / 3, np.float32)
+
+
+class TextureMap:
+    """Root mean square of a density's gradient in a 48 um window.
+
+    Strips always begin at the same rows, so that a row has the same values to the last bit
+    whatever rows are asked for with it.
+    """
+
+    def __init__(self, density: RowMap, um_per_px: float, where: BoolArray | None = None) -> None:
+        self._density, self._where = density, where
+        self._side = odd_px(TEXTURE_WINDOW_UM, um_per_px)
+        self.shape = density.shape
+
+    def __getitem__(self, rows: slice, /) -> Float32Array:
+        first, last, _ = rows.indices(self.shape[0])
+        result = np.empty((max(0, last - first), self.shape[1]), np.float32)
+        for strip in strips(self.shape[0]):
+            start, stop = max(first, strip.start), min(last, strip.stop)
+            if start < stop:
+                made = self._strip(strip)
+                result[start - first : stop - first] = made[
+                    start - strip.start : stop - strip.start
+                ]
+        if self._where is not None:
+            result[~self._where[rows]] = 0
+        return result
+
+    def _strip(self, rows: slice) -> Float32Array:
+        halo = self._side // 2 + 1
+        first = max(0, rows.start - halo)
+        part = self._density[first : rows.stop + halo]
+        across = np.asarray(cv2.Scharr(part, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
+        down = np.asarray(cv2.Scharr(part, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
+        across *= across
+        across += down * down
+        window = (self._side, self._side)
+        mean = cv2.blur(across, window, borderType=cv2.BORDER_REFLECT_101)
+        inner = np.asarray(mean, np.float32)[rows.start - first :][: rows.stop - rows.start]
+        return np.sqrt(np.maximum(inner, 0))
 
 
 def _density_tables(white: WhitePoint) -> list[Float32Array]:
@@ -192,33 +238,6 @@ def _densities(pixels: UInt8Array, tables: list[Float32Array]) -> list[Float32Ar
     return [table[pixels[..., channel]] for channel, table in enumerate(tables)]
 
 
-def texture_energy(density: Float32Array, um_per_px: float) -> Float32Array:
-    """Root mean square of the density's gradient in a 48 um window, strip by strip."""
-    side = odd_px(TEXTURE_WINDOW_UM, um_per_px)
-    halo = side // 2 + 1
-    height = density.shape[0]
-    result = np.empty(density.shape, np.float32)
-    for top in range(0, height, STRIP_PX):
-        bottom = min(height, top + STRIP_PX)
-        first, last = max(0, top - halo), min(height, bottom + halo)
-        part = density[first:last]
-        across = np.asarray(cv2.Scharr(part, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
-        down = np.asarray(cv2.Scharr(part, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
-        energy = across * across + down * down
-        mean = cv2.blur(energy, (side, side), borderType=cv2.BORDER_REFLECT_101)
-        rows = np.asarray(mean, np.float32)[top - first : bottom - first]
-        np.sqrt(np.maximum(rows, 0), out=result[top:bottom])
-    return result
-
-
 def odd_px(length_um: float, um_per_px: float) -> int:
     """Nearest odd number of pixels, at least 3, of a length."""
     return max(3, 2 * round((length_um / um_per_px - 1) / 2) + 1)
-
-
-def chosen_pieces(labels: AnyArray, keep: BoolArray) -> BoolArray:
-    """``keep[labels]`` strip by strip: numpy makes 8 bytes of every label that it looks up."""
-    result = np.empty(labels.shape, np.bool_)
-    for top in range(0, len(labels), STRIP_PX):
-        result[top : top + STRIP_PX] = keep[labels[top : top + STRIP_PX]]
-    return result

@@ -6,13 +6,9 @@ import cv2
 import numpy as np
 
 from wsisr.arrays import BoolArray, Int16Array, UInt8Array
-from wsisr.selection.cues import (
-    STRIP_PX,
-    Cues,
-    WhitePoint,
-    balanced,
-    chosen_pieces,
-)
+from wsisr.selection.cues import Cues, WhitePoint, balanced
+from wsisr.selection.pieces import find_pieces
+from wsisr.selection.strips import by_strips, strips
 
 PEN_COLOURS = ("blue", "green", "red", "black")
 STROKE_AREA_UM2 = 20_000.0
@@ -58,24 +54,29 @@ def pen_mask(
     least = STROKE_AREA_UM2 / um_per_px**2
     reach = _disk(GROWTH_UM / um_per_px)
     result = np.zeros(valid.shape, np.bool_)
-    found = []
-    smooth = np.empty(valid.shape, np.bool_)
-    for top in range(0, len(smooth), STRIP_PX):
-        rows = slice(top, top + STRIP_PX)
-        density = cues.density[rows]
-        smooth[rows] = density > SMOOTH_DENSITY
-        smooth[rows] &= cues.texture[rows] < SMOOTH_RATIO * density
+    found: list[str] = []
     for colour in PEN_COLOURS:
         core = _large(_by_strips(rgb, white, _CORES[colour]) & valid, least)
         if not core.any():
             continue
+        if not found:
+            smooth = _smooth(cues)
         found.append(colour)
         seed = _touching(smooth, core)
-        near = cv2.dilate(seed.view(np.uint8), reach).view(np.bool_)
-        grown = seed | (near & _by_strips(rgb, white, _RIMS[colour]))
-        result |= cv2.dilate(grown.view(np.uint8), _disk(1)).view(np.bool_)
+        grown = _dilated(seed, reach) & _by_strips(rgb, white, _RIMS[colour])
+        result |= _dilated(seed | grown, _disk(1))
     result &= valid
     return _fill(result, HOLE_AREA_UM2 / um_per_px**2), tuple(found)
+
+
+def _smooth(cues: Cues) -> BoolArray:
+    """Where something lies that has hardly any texture."""
+    result = np.empty(cues.density.shape, np.bool_)
+    for rows in strips(len(result)):
+        density = cues.density[rows]
+        result[rows] = density > SMOOTH_DENSITY
+        result[rows] &= cues.texture[rows] < SMOOTH_RATIO * density
+    return result
 
 
 _Rule = Callable[[Int16Array, Int16Array, Int16Array], BoolArray]
@@ -105,8 +106,7 @@ _RIMS: Mapping[str, _Rule] = {
 
 def _by_strips(rgb: UInt8Array, white: WhitePoint, rule: _Rule) -> BoolArray:
     result = np.empty(rgb.shape[:2], np.bool_)
-    for top in range(0, rgb.shape[0], STRIP_PX):
-        rows = slice(top, top + STRIP_PX)
+    for rows in strips(len(result)):
         red, green, blue = np.moveaxis(balanced(rgb[rows], white), 2, 0)
         result[rows] = rule(red, green, blue)
     return result
@@ -119,60 +119,46 @@ def black_border(rgb: UInt8Array, um_per_px: float) -> BoolArray:
     -------
     ndarray, shape (h, w), bool
     """
-    dark = rgb.max(axis=2) <= BLACK_LEVEL
-    result = np.zeros(dark.shape, np.bool_)
+    dark = np.empty(rgb.shape[:2], np.bool_)
+    for rows in strips(len(dark)):
+        dark[rows] = rgb[rows].max(axis=2) <= BLACK_LEVEL
     if not dark.any():
-        return result
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(dark.view(np.uint8), connectivity=8)
-    height, width = dark.shape
-    least = BORDER_AREA_UM2 / um_per_px**2
-    for index in range(1, count):
-        x, y, w, h, area = stats[index]
-        touches = x == 0 or y == 0 or x + w == width or y + h == height
-        if not touches or area < least:
-            continue
-        # Ink and tissue that run off the slide are ragged; filler fills its own rectangle's
-        # edge or runs along much of the slide's.
-        along = max(
-            (labels[0] == index).mean(),
-            (labels[-1] == index).mean(),
-            (labels[:, 0] == index).mean(),
-            (labels[:, -1] == index).mean(),
-        )
-        if along > 0.25 or area > 0.9 * w * h:
-            result |= labels == index
-    if result.any():
-        result = cv2.dilate(result.view(np.uint8), _disk(1)).view(np.bool_)
-    return result
+        return dark
+    pieces = find_pieces(dark)
+    large = pieces.at_edge & (pieces.area >= BORDER_AREA_UM2 / um_per_px**2)
+    if not large.any():
+        return np.zeros(dark.shape, np.bool_)
+    # Ink and tissue that run off the slide are ragged; filler fills its own rectangle's
+    # edge or runs along much of the slide's.
+    box = (pieces.right - pieces.left) * (pieces.bottom - pieces.top)
+    filler = large & ((pieces.along_edges() > 0.25) | (pieces.area > 0.9 * box))
+    return _dilated(pieces.where(filler), _disk(1))
 
 
 def _large(mask: BoolArray, least_px: float) -> BoolArray:
     if not mask.any():
         return mask
-    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, _disk(1))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] >= least_px
-    keep[0] = False
-    return chosen_pieces(labels, keep) if count > 1 else np.zeros_like(mask)
+    opened = by_strips(mask, 2, lambda part: cv2.morphologyEx(part, cv2.MORPH_OPEN, _disk(1)))
+    pieces = find_pieces(opened)
+    return pieces.where(pieces.area >= least_px)
 
 
 def _fill(mask: BoolArray, most_px: float) -> BoolArray:
     """Close gaps up to a size: what looks out between ink is not worth a patch."""
     if not mask.any():
         return mask
-    _, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).view(np.uint8), connectivity=4)
-    small = stats[:, cv2.CC_STAT_AREA] <= most_px
-    small[0] = False
-    return mask | chosen_pieces(labels, small)
+    gaps = find_pieces(~mask, connectivity=4)
+    return mask | gaps.where(gaps.area <= most_px)
 
 
 def _touching(area: BoolArray, core: BoolArray) -> BoolArray:
     """The core and the components of an area that touch it."""
-    _, labels = cv2.connectedComponents((area | core).view(np.uint8), connectivity=8)
-    hit = np.zeros(int(labels.max()) + 1, np.bool_)
-    hit[labels[core]] = True
-    hit[0] = False
-    return chosen_pieces(labels, hit)
+    pieces = find_pieces(area | core)
+    return pieces.where(pieces.sums(core) > 0)
+
+
+def _dilated(mask: BoolArray, kernel: UInt8Array) -> BoolArray:
+    return by_strips(mask, len(kernel) // 2, lambda part: cv2.dilate(part, kernel))
 
 
 def _disk(radius_px: float) -> UInt8Array:

@@ -12,7 +12,14 @@ from numpy.typing import ArrayLike
 
 from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.errors import ConfigError
-from wsisr.selection.cues import TEXTURE_WINDOW_UM, WhitePoint, odd_px, tissue_cues
+from wsisr.selection.cues import (
+    TEXTURE_WINDOW_UM,
+    DensityMap,
+    TextureMap,
+    WhitePoint,
+    odd_px,
+    tissue_cues,
+)
 from wsisr.selection.tissue_map import TissueMap, box_means
 
 BLUR_UM_PER_PX = 1.0
@@ -73,17 +80,15 @@ def tile_quality(rgb: UInt8Array, um_per_px: float, white: WhitePoint) -> TileQu
     deviation = cv2.blur(luma.astype(np.float32) ** 2, (5, 5)) - local**2
     return TileQuality(
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
-        fold_share=float(((cues.density > FOLD_DENSITY) & (chroma > FOLD_CHROMA)).mean()),
+        fold_share=float(((cues.density[:] > FOLD_DENSITY) & (chroma > FOLD_CHROMA)).mean()),
         structured_share=float((deviation > 9.0).mean()),
     )
 
 
-def texture_map(tissue: TissueMap) -> Float32Array:
+def texture_map(tissue: TissueMap) -> TextureMap:
     """Texture of the overview inside tissue, 0 elsewhere. Shape (h, w)."""
     rgb, white = _picture(tissue)
-    texture = tissue_cues(rgb, white, tissue.um_per_px).texture
-    texture[~tissue.mask] = 0
-    return texture
+    return TextureMap(DensityMap(rgb, white), tissue.um_per_px, where=tissue.mask)
 
 
 def nuclei_map(tissue: TissueMap) -> Float32Array:

@@ -18,16 +18,16 @@ from wsisr.selection.clam import TCGA, ClamSettings, clam_mask
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
     TissueSettings,
+    consensus,
     cue_thresholds,
     drop_rims,
-    shaped,
     stability,
-    two_of_three,
 )
 from wsisr.selection.cues import WhitePoint, odd_px, sample_pixels, tissue_cues, white_point
 from wsisr.selection.otsu import Threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX, read_overview
 from wsisr.selection.pen import black_border, pen_mask
+from wsisr.selection.pieces import Pieces, find_pieces
 from wsisr.selection.tissue_map import TissueHealth, TissueKind, TissueMap
 from wsisr.slides.protocol import (
     Slide,
@@ -137,9 +137,7 @@ def segment(
     elif method == "consensus":
         thresholds = cue_thresholds(cues, usable, white)
         steady = stability(cues, thresholds, usable, um_per_px, settings)
-        voted, density = two_of_three(cues, thresholds, um_per_px), cues.density
-        del cues  # the largest part of the memory of a scan
-        mask = shaped(voted, density, thresholds["density"], usable, um_per_px, settings)
+        mask = consensus(cues, thresholds, usable, um_per_px, settings)
         mask = drop_rims(mask, pen, um_per_px)
         notes.extend(_cue_flags(thresholds, white, steady, mask))
     else:
@@ -157,9 +155,9 @@ def segment(
             pieces = clam_mask(rgb, um_per_px, replace(clam, min_tissue_mm2=0.0)) & scanned
         elif method == "consensus":
             small = replace(settings, min_area_mm2=0.0)
-            pieces = shaped(voted, density, thresholds["density"], usable, um_per_px, small)
+            pieces = consensus(cues, thresholds, usable, um_per_px, small)
             pieces = drop_rims(pieces, pen, um_per_px)
-        largest = _largest_mm2(pieces, um_per_px)
+        largest = _largest_mm2(find_pieces(pieces), um_per_px)
         notes.append(
             f"no tissue was found: the largest piece that looks like it has {largest:.2g} mm2, and "
             f"the least is {least:g} mm2"
@@ -239,12 +237,13 @@ def _health(
     flags: tuple[str, ...],
 ) -> TissueHealth:
     pixel_mm2 = (um_per_px / 1000) ** 2
+    pieces = find_pieces(mask)
     return TissueHealth(
         tissue_mm2=float(mask.sum() * pixel_mm2),
         scanned_mm2=float(scanned.sum() * pixel_mm2),
         pen_mm2=float(pen.sum() * pixel_mm2),
-        components=cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1,
-        largest_mm2=_largest_mm2(mask, um_per_px),
+        components=len(pieces),
+        largest_mm2=_largest_mm2(pieces, um_per_px),
         stability=steady,
         white_rgb=white.rgb,
         thresholds=thresholds,
@@ -253,8 +252,6 @@ def _health(
     )
 
 
-def _largest_mm2(mask: BoolArray, um_per_px: float) -> float:
+def _largest_mm2(pieces: Pieces, um_per_px: float) -> float:
     """Area of the largest piece; 0 where there is none."""
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return float(areas.max() * (um_per_px / 1000) ** 2) if count > 1 else 0.0
+    return float(pieces.area.max(initial=0) * (um_per_px / 1000) ** 2)

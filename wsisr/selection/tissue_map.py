@@ -6,12 +6,13 @@ from functools import cached_property
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.selection.otsu import Threshold
 from wsisr.selection.regions import mask_to_polygons
+from wsisr.selection.strips import RowMap
 
 Integral = Float64Array | Int32Array
 Edges = tuple[Float64Array, Float64Array, Float64Array, Float64Array]
@@ -128,7 +129,7 @@ class TissueMap:
         """Exact share of a level-0 box under pen."""
         return self._share("pen", box_level0)
 
-    def mean_of(self, values: NDArray[np.floating], boxes: ArrayLike) -> Float64Array:
+    def mean_of(self, values: RowMap, boxes: ArrayLike) -> Float64Array:
         """Area mean of any map of the mask's shape over level-0 boxes (n, 4)."""
         return box_means(values, np.asarray(boxes, np.float64), self.factor)
 
@@ -162,7 +163,7 @@ class TissueMap:
         return float(integral_share(self._integrals[name], boxes, self.factor)[0])
 
 
-def box_means(values: AnyArray, boxes: Float64Array, factor: float) -> Float64Array:
+def box_means(values: RowMap, boxes: Float64Array, factor: float) -> Float64Array:
     """`integral_share` of many boxes, with the integral of a band of rows at a time: of a large
     slide the whole one is larger than anything else that a scan holds."""
     boxes = boxes.reshape(-1, 4)

@@ -252,7 +252,7 @@ def _places(
             return point_candidates(geometry, slide.info, points, margin_px=margin)
     if sampling.kind not in ("texture", "nuclei"):
         return sampled_origins(slide, geometry, task, manifest)
-    weights = texture_map(tissue) if sampling.kind == "texture" else nuclei_map(tissue)
+    weights = texture_map(tissue)[:] if sampling.kind == "texture" else nuclei_map(tissue)
     return weighted_candidates(
         geometry,
         slide.info,
