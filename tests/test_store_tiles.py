@@ -11,9 +11,18 @@ import pytest
 import zarr
 from xxhash import xxh3_64_intdigest
 
-from wsisr.building import BuildRequest, BuildSummary, build_pairs, prepare, rebuild_from
+from wsisr.building import (
+    BuildRequest,
+    BuildSummary,
+    build_pairs,
+    describe_plan,
+    prepare,
+    rebuild_from,
+)
 from wsisr.degradation.stores import degrade_store
 from wsisr.errors import CorruptStoreError, DegradationError, ManifestError, StoreError
+from wsisr.reporting import store_sections
+from wsisr.reporting.store_facts import read_facts
 from wsisr.runners import SerialRunner
 from wsisr.slides.streams import LevelStreams, NotKept
 from wsisr.store import StoreWriter, codecs, export_store, keep_pairs, open_pairs, verify_store
@@ -150,9 +159,31 @@ def test_what_cannot_be_kept_says_why_and_is_small(
         path = tmp_path / f"{number}.zarr"
         text = build(one, path, SLIDE, **more).text()
         assert words in text and open_pairs(path).slides["a_jpeg"].tiled == ()
+    # A dry run says the same, before anything is built, and of a store that it would go on with.
+    for output, codec, told in (("new", SLIDE, True), ("own", None, True), ("new", "raw", False)):
+        request = BuildRequest(
+            source=slides,
+            output=built[1].parent / f"{output}.zarr",
+            overrides=OPTIONS,
+            manifest="default",
+            codec=codec,
+        )
+        plan = describe_plan(prepare(request), runner=SerialRunner()).text
+        assert (warning in " ".join(plan.split())) is told
     assert check_codec("slide") == SLIDE
     with pytest.raises(StoreError, match="slide"):
         check_codec("slides")
+
+
+def test_the_page_says_which_slides_are_kept_as_their_own_tiles(
+    built: tuple[Path, Path, BuildSummary],
+) -> None:
+    facts = read_facts(built[1], built[1].with_name("own.report"))
+    assert "slide (own tiles of 3 of 4 slides)" in store_sections.provenance(facts)
+    reason = "stored as codec small, not as its own tiles: its tiles are neither JPEG"
+    assert reason in store_sections.levels(facts)
+    plain = read_facts(built[0], built[0].with_name("raw.report"))
+    assert "own tiles" not in store_sections.provenance(plain)
 
 
 def test_a_tile_of_another_kind_in_the_middle_makes_the_whole_slide_small(

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsisr.building.extract import tile_plan
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest, parse_manifest
 from wsisr.building.plan import SlideShare, decide_splits, plan_build
@@ -16,11 +17,14 @@ from wsisr.building.scan import forget_old_scans, keep_scan, scan_slide
 from wsisr.building.scan_records import ScanRecord
 from wsisr.building.sources import source_kind
 from wsisr.building.staging import staged
-from wsisr.building.state import Prepared
+from wsisr.building.state import Prepared, store_codec
+from wsisr.building.summary import not_tiled_sentences
 from wsisr.errors import ManifestError
 from wsisr.magnification import magnification_name, nominal_magnification, parse_magnification
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.runners import Runner, Task
+from wsisr.slides.streams import NotKept
+from wsisr.store.presets import SLIDE
 from wsisr.words import counted, duration
 
 PROBE_PATCHES = 4
@@ -61,6 +65,7 @@ def _describe(prepared: Prepared, report: Reporter, runner: Runner) -> PlanText:
     )
     by_id = {task.slide_id: task for task in prepared.tasks}
     shares, notes = _shares(records, by_id, prepared.manifest)
+    notes = (*notes, *_not_tiled(records, by_id, prepared, runner))
     seconds = _seconds_per_pair(records, by_id, prepared)
     counts = {slide_id: pairs_wanted(records[slide_id], shares[slide_id]) for slide_id in shares}
     sizes = {
@@ -132,6 +137,44 @@ def _shares(
     splits, notes = decide_splits(usable, manifest, {})
     plan = plan_build(records, splits, manifest, {t.slide_id: t.patient.name for t in usable})
     return plan.shares, (*notes, *plan.warnings)
+
+
+def _not_tiled(
+    records: Mapping[str, ScanRecord],
+    tasks: Mapping[str, SlideTask],
+    prepared: Prepared,
+    runner: Runner,
+) -> list[str]:
+    """Which slides would not be kept as their own tiles, where that is asked for."""
+    if store_codec(prepared) != SLIDE:
+        return []
+    jobs: list[Task] = [
+        (slide_id, (tasks[slide_id], prepared.manifest, record))
+        for slide_id, record in records.items()
+    ]
+    reasons, unknown = {}, []
+    for outcome in runner(why_not_tiled, jobs):
+        if outcome.error:
+            text = clean(outcome.error, tasks[outcome.key], prepared.root)
+            unknown.append(f"{outcome.key}: whether its own tiles are kept is not known: {text}")
+        reasons[outcome.key] = outcome.value or ""
+    return [*not_tiled_sentences(reasons), *unknown]
+
+
+def why_not_tiled(task: SlideTask, manifest: Manifest, record: ScanRecord) -> str:
+    """Why a slide's own tiles are not kept; empty where they are.
+
+    By what the file says of all of them: one that is of another kind shows when it is read.
+    """
+    with (
+        staged(task) as here,
+        closing(source_kind(manifest).open(here, manifest, record.info.backend)) as source,
+    ):
+        try:
+            tile_plan(source, record.reading)
+        except NotKept as reason:
+            return str(reason)
+    return ""
 
 
 def _wrapped(text: str) -> list[str]:

@@ -11,7 +11,14 @@ from wsisr.arrays import BoolArray, Int32Array
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.building.state import Prepared
-from wsisr.building.summary import NOTHING, BuildSummary, Failure, summary_text, write_failures
+from wsisr.building.summary import (
+    NOTHING,
+    BuildSummary,
+    Failure,
+    not_tiled_sentences,
+    summary_text,
+    write_failures,
+)
 from wsisr.files import remove_partials, replace_file
 from wsisr.progress import Reporter, silent
 from wsisr.registration.factors import largest_field
@@ -291,19 +298,6 @@ def _belongs(store: PairStore, slide_id: str, split: str) -> BoolArray:
     return mine
 
 
-def _not_tiled(store: PairStore) -> list[str]:
-    """Slides whose own tiles are not kept although that was asked for, by the reason."""
-    reasons: dict[str, list[str]] = {}
-    for slide_id, view in store.slides.items():
-        if reason := view.attributes.get("not_tiled"):
-            reasons.setdefault(reason, []).append(slide_id)
-    return [
-        f"{len(names)} of {len(store.slides)} slides are stored as codec small, not as their own "
-        f"tiles (first {names[0]}): {reason}."
-        for reason, names in sorted(reasons.items())
-    ]
-
-
 def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> tuple[str, ...]:
     """What a person should know before training on this."""
     notes = []
@@ -331,7 +325,9 @@ def _warnings(store: PairStore, manifest: Manifest, rows: Mapping[str, Any]) -> 
             f"No pairs in {' and '.join(empty)}: there are too few patients, or their slides gave "
             "nothing."
         )
-    notes += _not_tiled(store)
+    notes += not_tiled_sentences(
+        {slide_id: view.attributes.get("not_tiled", "") for slide_id, view in store.slides.items()}
+    )
     damaged = [
         slide_id
         for slide_id, view in store.slides.items()

@@ -303,13 +303,21 @@ def check_rules(store: Path) -> None:
         )
 
 
+def store_codec(prepared: Prepared) -> str:
+    """The codec that is asked for; without one that of the store that is gone on with."""
+    request, paths = prepared.request, prepared.paths
+    if request.codec is None and not request.overwrite and paths.meta.is_file():
+        return str(read_store_attributes(paths.root)["codec"])
+    return request.codec or "raw"
+
+
 def create_store(prepared: Prepared) -> StoreWriter:
     """A new, empty store; with ``--overwrite`` in the place of an old one."""
     request = prepared.request
     return StoreWriter.create(
         prepared.paths.root,
         root_attributes(prepared),
-        codec=request.codec or "raw",
+        codec=store_codec(prepared),
         overwrite=request.overwrite,
     )
 

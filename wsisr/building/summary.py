@@ -275,3 +275,22 @@ def _attributes(store: PairStore, slide_id: str) -> dict[str, Any]:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def not_tiled_sentences(reasons: Mapping[str, str]) -> list[str]:
+    """Slides whose own tiles are not kept although that was asked for, by the reason.
+
+    Parameters
+    ----------
+    reasons : mapping of slide id to str
+        Of every slide; empty where its tiles are kept.
+    """
+    slides: dict[str, list[str]] = {}
+    for slide_id, reason in reasons.items():
+        if reason:
+            slides.setdefault(reason, []).append(slide_id)
+    return [
+        f"{len(names)} of {len(reasons)} slides are stored as codec small, not as their own "
+        f"tiles (first {names[0]}): {reason}."
+        for reason, names in sorted(slides.items())
+    ]

@@ -21,6 +21,7 @@ from wsisr.reporting.page import template
 from wsisr.reporting.store_facts import StoreFacts, funnel_steps
 from wsisr.reporting.store_pairs import choose_gallery, read_pair
 from wsisr.store.places import Place
+from wsisr.store.presets import SLIDE
 from wsisr.store.summarise import lr_lines, overrides_of
 from wsisr.store.verify_splits import is_declared_leaky
 
@@ -86,7 +87,7 @@ def overview(facts: StoreFacts) -> Markup:
             "patients": s.patients,
             "slides not in it": s.planned - s.slides,
             "refused pairs": s.stored - s.kept,
-            "on disk": _size(facts.store.paths.root),
+            f"on disk, codec {facts.store.attributes['codec']}": _size(facts.store.paths.root),
         },
         arrays=[_array_row(facts, array) for array in s.arrays],
         splits=_ordered(facts),
@@ -333,7 +334,11 @@ def levels(facts: StoreFacts) -> Markup:
         notes=[
             [slide_id, text]
             for slide_id, attributes in facts.attributes.items()
-            for text in [*(attributes.get("quirks") or []), *(attributes.get("notes") or [])]
+            for text in [
+                *(attributes.get("quirks") or []),
+                *(attributes.get("notes") or []),
+                *_not_tiled(attributes),
+            ]
         ],
     )
 
@@ -354,7 +359,7 @@ def provenance(facts: StoreFacts) -> Markup:
             "manifest sha256": attributes["manifest_sha256"],
             "content digest": facts.store.content_digest(),
             "format": f"wsisr-pairs, version {attributes['format_version']}",
-            "codec": attributes["codec"] + _tiled(every),
+            "codec": attributes["codec"] + _tiled(attributes["codec"], every),
             "seed": manifest.get("seed"),
             "readers": _counted(str(a.get("backend") or "unknown") for a in every),
             "by a second reader": _counted(CHECK_WORDS.get(check, check) for check in checks),
@@ -371,10 +376,16 @@ def provenance(facts: StoreFacts) -> Markup:
     )
 
 
-def _tiled(slides: Iterable[Mapping[str, Any]]) -> str:
+def _tiled(codec: str, slides: Iterable[Mapping[str, Any]]) -> str:
     """Of how many slides the own tiles are kept, where the codec is to keep them."""
     kept = [bool(slide.get("tiled")) for slide in slides]
-    return f" (own tiles of {sum(kept)} of {len(kept)} slides)" if any(kept) else ""
+    return f" (own tiles of {sum(kept)} of {len(kept)} slides)" if codec == SLIDE else ""
+
+
+def _not_tiled(slide: Mapping[str, Any]) -> list[str]:
+    """Why a slide's own tiles are not kept, where that was asked for."""
+    reason = slide.get("not_tiled")
+    return [f"stored as codec small, not as its own tiles: {reason}"] if reason else []
 
 
 def _counted(words: Any) -> str | None:
