@@ -4,14 +4,27 @@ import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from store_samples import columns, patches, root_attributes, write_slide
+from store_samples import (
+    columns,
+    patches,
+    root_attributes,
+    slide_attributes,
+    specs,
+    write_slide,
+)
 
 from wsisr.errors import WsisrError
+from wsisr.slides.decode import decode_stream
+from wsisr.slides.streams import Window
+from wsisr.slides.tiles import Tile
 from wsisr.store import BuildLock, StoreWriter, export_store
 from wsisr.store.keep import keep_pairs
+from wsisr.store.presets import SLIDE
+from wsisr.store.tile_array import TilePlan, tiles_under
 
 Act = Callable[[Path], None]
 
@@ -68,6 +81,41 @@ def build(folder: Path) -> None:
         writer.commit_splits({"train": np.array([(s, r) for s in range(2) for r in range(3)])})
         writer.set_root({"assigned": {"s0": "train"}})
         writer.clean()
+
+
+def tiles(folder: Path) -> None:
+    """What a build with the codec `slide` does: two slides kept as their own tiles, once each."""
+    path, ids = folder / "a.zarr", ["s0", "s1"]
+    with BuildLock(path):
+        if path.exists():
+            writer = StoreWriter.resume(path, root_attributes(ids))
+        else:
+            writer = StoreWriter.create(path, root_attributes(ids), codec=SLIDE)
+        for seed, slide in enumerate(ids):
+            if slide not in writer.committed():
+                _tiled_slide(writer, slide, seed)
+        writer.commit_splits({"train": np.array([(s, r) for s in range(2) for r in range(3)])})
+        writer.clean()
+
+
+def _tiled_slide(writer: StoreWriter, slide: str, seed: int) -> None:
+    """Three patches over six tiles, of which they touch four."""
+    from imagecodecs import jpeg8_encode
+
+    noise = np.random.default_rng(seed).integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
+    streams = {(y, x): jpeg8_encode(noise[y, x], level=90) for y in range(2) for x in range(3)}
+    kept = {at: Tile(decode_stream(s, "jpeg", 32), stream=s) for at, s in streams.items()}
+    picture = np.block([[[kept[y, x].pixels] for x in range(3)] for y in range(2)])
+    plan = TilePlan(array="40x", kind="jpeg", tile_px=32, rows=2, columns=3)
+    places = [(0, 0), (16, 16), (32, 32)]
+    with writer.slide(slide, specs(), tiles=plan) as open_slide:
+        for x, y in places:
+            under = {at: kept[at] for at in tiles_under(x, y, 32, 32)}
+            patch = picture[y : y + 32, x : x + 32]
+            blocks = {"40x": patch[None], "10x": patch[None, ::4, ::4]}
+            open_slide.append(blocks, [Window(x, y, under)])
+        table = {"x": np.array(places)[:, 0], "y": np.array(places)[:, 1], "kept": np.ones(3, bool)}
+        open_slide.finish(table, np.ones((12, 10), np.uint8), slide_attributes(slide))
 
 
 def overwrite(folder: Path) -> None:
@@ -171,14 +219,16 @@ def slides(names: str) -> Act:
     return make
 
 
-def build_slides(folder: Path) -> None:
+def build_slides(folder: Path, codec: str | None = None) -> None:
     """A build from a slide; with no other process, which would live on."""
     from wsisr.building import BuildRequest, build_pairs, prepare
     from wsisr.runners import SerialRunner
 
     overrides = {"hr": "20x", "lr": "10x", "size": 64}
     source, output = folder / "s", folder / "a.zarr"
-    request = BuildRequest(source=source, output=output, manifest="default", overrides=overrides)
+    request = BuildRequest(
+        source=source, output=output, manifest="default", overrides=overrides, codec=codec
+    )
     build_pairs(prepare(request), runner=SerialRunner())
 
 
@@ -251,7 +301,13 @@ CASES: dict[str, Case] = {
     "build": Case(run=build),
     "overwrite": Case(run=overwrite, prepare=build),
     "keep": Case(run=keep, prepare=build),
+    "tiles": Case(run=tiles, needs=("imagecodecs",)),
     "build-pairs": Case(run=build_slides, prepare=slides("a"), needs=("wsisr.building.build",)),
+    "build-pairs-tiles": Case(
+        run=partial(build_slides, codec=SLIDE),
+        prepare=slides("a"),
+        needs=("wsisr.building.build",),
+    ),
     "export": export("png"),
     "export-huggingface": export("huggingface", "pyarrow.parquet"),
     "export-webdataset": export("webdataset"),

@@ -9,7 +9,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("case", ["build", "overwrite", "keep"])
+@pytest.mark.parametrize("case", ["build", "tiles", "overwrite", "keep"])
 def test_a_kill_before_a_file_operation_changes_nothing(case: str, tmp_path: Path) -> None:
     script = [sys.executable, "-B", str(HERE / "steps.py"), case, str(tmp_path), "5"]
     done = subprocess.run(script, capture_output=True, text=True)
