@@ -31,9 +31,9 @@ import numpy as np
 from wsisr.arrays import Int64Array, UInt8Array
 from wsisr.slides.decode import decode_stream
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
-from wsisr.store.layouts import chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Place
+from wsisr.store.shard_layouts import chunk_decoder, known_layout
 from wsisr.store.shards import ABSENT, CRC_BYTES, read_index
 from wsisr.store.window_reader import DecodedTiles, WindowReader
 

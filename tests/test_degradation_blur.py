@@ -6,13 +6,7 @@ import scipy.ndimage
 import torch
 from PIL import Image, ImageFilter
 
-from wsisr.degradation.blur import (
-    convolve,
-    gaussian_blur,
-    pad_mirror,
-    pillow_gaussian,
-    sample_axis,
-)
+from wsisr.degradation.blur import convolve, gaussian_blur, pad_mirror, pillow_gaussian, sample_axis
 from wsisr.errors import DegradationError
 
 

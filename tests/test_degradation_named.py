@@ -7,14 +7,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from wsisr.degradation import (
-    degrade,
-    hr_size,
-    lr_size,
-    parse_degradation,
-    refuse_identity,
-    resize,
-)
+from wsisr.degradation import degrade, hr_size, lr_size, parse_degradation, refuse_identity, resize
 from wsisr.degradation.jpeg import jpeg
 from wsisr.errors import DegradationError
 from wsisr.testing.degradations import DegradationTests

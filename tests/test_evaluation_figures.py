@@ -13,12 +13,7 @@ from PIL import Image
 from wsisr.drawing.sheets import heat
 from wsisr.errors import ConfigError
 from wsisr.evaluation import evaluate
-from wsisr.evaluation.examples import (
-    Panel,
-    choose_examples,
-    detail_window,
-    example_sheet,
-)
+from wsisr.evaluation.examples import Panel, choose_examples, detail_window, example_sheet
 from wsisr.evaluation.pipeline import load_results
 from wsisr.reporting.evaluation_page import write_evaluation_report
 

@@ -7,13 +7,7 @@ import pytest
 from evaluation_samples import image_row
 
 from wsisr.errors import ConfigError, LockedError
-from wsisr.evaluation.results import (
-    RowFile,
-    only_one,
-    read_results,
-    read_rows,
-    write_results,
-)
+from wsisr.evaluation.results import RowFile, only_one, read_results, read_rows, write_results
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path) -> None:

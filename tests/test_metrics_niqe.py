@@ -8,14 +8,7 @@ import pytest
 import skimage.data
 
 from wsisr.metrics import MetricError
-from wsisr.metrics.niqe import (
-    BLOCK_PX,
-    fit_niqe,
-    niqe,
-    niqe_features,
-    perceptual_index,
-    read_niqe,
-)
+from wsisr.metrics.niqe import BLOCK_PX, fit_niqe, niqe, niqe_features, perceptual_index, read_niqe
 
 PHOTO = skimage.data.immunohistochemistry()
 

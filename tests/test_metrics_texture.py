@@ -6,13 +6,7 @@ import skimage.color
 import skimage.data
 import torch
 
-from wsisr.metrics import (
-    MetricError,
-    colour_error,
-    sharpness,
-    sharpness_error,
-    spectrum_error,
-)
+from wsisr.metrics import MetricError, colour_error, sharpness, sharpness_error, spectrum_error
 from wsisr.metrics.texture import lab, radial_spectrum
 
 PHOTO = skimage.data.immunohistochemistry()[:128, :160]

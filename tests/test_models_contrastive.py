@@ -7,13 +7,7 @@ import torch
 from torch import Tensor
 
 from wsisr.degradation.draws import batch_draws
-from wsisr.degradation.pools import (
-    LOSSES,
-    SYMMETRIES,
-    draw_symmetries,
-    motion_kernels,
-    negatives,
-)
+from wsisr.degradation.pools import LOSSES, SYMMETRIES, draw_symmetries, motion_kernels, negatives
 from wsisr.errors import DegradationError, ModelError
 from wsisr.models import create_model, save_model
 from wsisr.models.contrastive import (

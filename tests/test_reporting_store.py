@@ -12,18 +12,8 @@ from wsisr.drawing.overlays import MAP_TISSUE, PATCH, REFUSED, patch_overlay
 from wsisr.errors import StoreError
 from wsisr.reporting.store_facts import StoreFacts, level_shift_px, read_facts
 from wsisr.reporting.store_page import write_store_report
-from wsisr.reporting.store_pairs import (
-    choose_extremes,
-    choose_gallery,
-    choose_refused,
-    read_pair,
-)
-from wsisr.reporting.store_sections import (
-    THUMBNAIL_BYTES,
-    reframed,
-    slide_map,
-    thumbnail_side_px,
-)
+from wsisr.reporting.store_pairs import choose_extremes, choose_gallery, choose_refused, read_pair
+from wsisr.reporting.store_sections import THUMBNAIL_BYTES, reframed, slide_map, thumbnail_side_px
 from wsisr.store import StoreWriter, keep_pairs
 
 SIZE = 64

@@ -10,14 +10,7 @@ from PIL import Image
 
 from wsisr.arrays import Float64Array
 from wsisr.errors import DegradationError
-from wsisr.resize import (
-    KERNELS,
-    crop_to_scale,
-    hr_size,
-    lr_size,
-    resize,
-    to_grey,
-)
+from wsisr.resize import KERNELS, crop_to_scale, hr_size, lr_size, resize, to_grey
 
 
 def _matlab_line(line: Float64Array, size: int, ratio: float) -> Float64Array:

@@ -12,7 +12,7 @@ from store_samples import columns, make_store, patches, root_attributes, tree_by
 from wsisr.errors import StoreError
 from wsisr.store import StoreWriter, keep_pairs, open_pairs, verify_store
 from wsisr.store import keep as store_keep
-from wsisr.store.rules import parse_rule
+from wsisr.store.column_rules import parse_rule
 
 COLUMNS = {
     "spread": np.array([0.1, 0.2, 0.3, np.nan]),

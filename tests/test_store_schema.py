@@ -11,19 +11,10 @@ from store_samples import columns, patches, root_attributes, write_slide
 
 from wsisr.errors import StoreError
 from wsisr.store import ArraySpec, StoreWriter, describe_store, summarise_store
-from wsisr.store.attributes import (
-    read_root_attributes,
-)
-from wsisr.store.attributes import (
-    root_attributes as complete,
-)
+from wsisr.store.attributes import read_root_attributes
+from wsisr.store.attributes import root_attributes as complete
 from wsisr.store.layout import check_array_name, check_slide_id
-from wsisr.store.schema import (
-    COLUMNS,
-    check_columns,
-    find_column,
-    layer_column,
-)
+from wsisr.store.schema import COLUMNS, check_columns, find_column, layer_column
 
 BASE: dict[str, Any] = {"x": [0, 1], "y": [0, 1], "kept": [True, False]}
 

@@ -13,10 +13,10 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from wsisr.errors import StoreError
 from wsisr.store import ShardReader
 from wsisr.store.codecs import Htj2kCodec
-from wsisr.store.layouts import known_layout
 from wsisr.store.metadata import array_document, sharding_codec, to_json
 from wsisr.store.places import place_of
 from wsisr.store.presets import ZSTD_LEVEL, codec_preset
+from wsisr.store.shard_layouts import known_layout
 from wsisr.store.shards import (
     MIN_SHARD_BYTES,
     ShardLayout,

@@ -32,13 +32,7 @@ from store_samples import (
 )
 
 from wsisr.errors import DiskFullError, StoreError, StoreLockedError
-from wsisr.store import (
-    ArraySpec,
-    StoreWriter,
-    local_files,
-    open_pairs,
-    verify_store,
-)
+from wsisr.store import ArraySpec, StoreWriter, local_files, open_pairs, verify_store
 from wsisr.store import presets as store_presets
 from wsisr.store import shards as store_shards
 from wsisr.store.digests import patch_digests

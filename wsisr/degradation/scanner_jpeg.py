@@ -9,13 +9,7 @@ from scipy.special import erf
 from torch import Tensor
 
 from wsisr.arrays import Float64Array, UInt8Array
-from wsisr.degradation.jpeg import (
-    Subsampling,
-    forward_dct,
-    inverse_dct,
-    jpeg,
-    quality_tables,
-)
+from wsisr.degradation.jpeg import Subsampling, forward_dct, inverse_dct, jpeg, quality_tables
 
 _CANDIDATES = tuple(range(30, 98))
 _DIP = 0.5

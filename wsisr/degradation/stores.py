@@ -21,14 +21,9 @@ from wsisr.files import remove_tree, staged_files, swap_in
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
-from wsisr.store.attributes import (
-    WRITTEN_ATTRIBUTES,
-)
+from wsisr.store.attributes import WRITTEN_ATTRIBUTES
 from wsisr.store.presets import SLIDE
-from wsisr.store.schema import (
-    WRITTEN_COLUMNS,
-    layer_column,
-)
+from wsisr.store.schema import WRITTEN_COLUMNS, layer_column
 from wsisr.store.writer import refuse_foreign
 
 SCANNED = ("rescan", "rescan-reduced", "cross-scanner", "stored-level")

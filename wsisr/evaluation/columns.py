@@ -14,7 +14,7 @@ from wsisr.errors import ConfigError, DegradationError, StoreError
 from wsisr.evaluation.settings import EvalSettings, scale_label, spread
 from wsisr.store import PairStore
 from wsisr.store.verify_splits import is_declared_leaky
-from wsisr.store.whole import WholeImage, whole_image
+from wsisr.store.whole_images import WholeImage, whole_image
 
 NATIVE = ("rescan", "rescan-reduced", "stored-level")
 SIMULATED = "simulated"

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.arrays import Float32Array, Float64Array, UInt8Array
-from wsisr.registration.correlation import (
-    grey,
-)
+from wsisr.registration.correlation import grey
 
 FIT_SIGMAS_PX = (3.0, 12.0)
 """Difference of Gaussians of the fit, LR px. Finer structure would draw the fit to whatever mixture

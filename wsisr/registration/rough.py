@@ -9,9 +9,7 @@ from wsisr.errors import RegistrationError
 from wsisr.progress import ProgressEvent, Reporter
 from wsisr.registration.overview import MAX_SIDE_PX, OverviewMatch, register_overviews
 from wsisr.registration.uniqueness import why_not_unique
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.slides.resample import read_resampled
 
 MIN_SIDE_PX = 800

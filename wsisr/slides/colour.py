@@ -11,9 +11,7 @@ import numpy as np
 from wsisr.arrays import Float64Array, UInt8Array
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.jpeg import Space
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 
 BRIGHT_SHARE = 0.05
 STRONG_CHROMA = 60.0

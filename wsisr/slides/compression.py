@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsisr.slides.colour import planes_look_like
-from wsisr.slides.decode import (
-    APERIO_JP2K_YCBCR,
-    CODEC_NAMES,
-    JPEG,
-    PHOTOMETRIC_NAMES,
-    ChunkFormat,
-)
+from wsisr.slides.decode import APERIO_JP2K_YCBCR, CODEC_NAMES, JPEG, PHOTOMETRIC_NAMES, ChunkFormat
 from wsisr.slides.jpeg import decode_jpeg, is_doubtful, parse_jpeg_header, stream_space
 from wsisr.slides.protocol import Compression
 from wsisr.slides.tiff_directory import TiffDirectory

@@ -28,12 +28,7 @@ from wsisr.slides.decode import (
 )
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.dicom_frames import FrameTable, frame_table
-from wsisr.slides.dicom_layout import (
-    FACTOR_TOLERANCE,
-    DicomFile,
-    LevelLayout,
-    lay_out,
-)
+from wsisr.slides.dicom_layout import FACTOR_TOLERANCE, DicomFile, LevelLayout, lay_out
 from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
 from wsisr.slides.faults import DamagedTileError, RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes

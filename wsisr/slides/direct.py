@@ -12,12 +12,7 @@ from wsisr.slides.faults import DamagedTileError, OpenSlideOnlyError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.protocol import Level, SlideInfo
-from wsisr.slides.tiff_directory import (
-    PLACED_FREELY,
-    TiffDirectory,
-    TiffLevel,
-    read_directory,
-)
+from wsisr.slides.tiff_directory import PLACED_FREELY, TiffDirectory, TiffLevel, read_directory
 from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
 

@@ -13,10 +13,7 @@ import numpy as np
 
 from wsisr.arrays import UInt8Array
 from wsisr.runners import in_threads
-from wsisr.slides.protocol import (
-    Level,
-    Slide,
-)
+from wsisr.slides.protocol import Level, Slide
 from wsisr.slides.resample import resample_box, source_span
 
 WARNING_DB = 35.0

@@ -17,9 +17,7 @@ import numpy as np
 from wsisr.arrays import Int64Array, UInt8Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import Layer, PatchGeometry
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.slides.reading import source_origin_px, source_size_px
 from wsisr.slides.resample import resample_box, source_span
 from wsisr.slides.streams import LevelStreams, Window

@@ -5,9 +5,7 @@ from math import ceil
 from wsisr.arrays import UInt8Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import Layer, PatchGeometry
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 from wsisr.slides.resample import read_resampled
 
 

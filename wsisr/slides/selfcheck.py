@@ -23,10 +23,7 @@ from wsisr.runners import in_threads
 from wsisr.slides.decode import ycbcr_to_rgb
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.openslide_backend import OpenSlideStore
-from wsisr.slides.protocol import (
-    Level,
-    ReaderVerdict,
-)
+from wsisr.slides.protocol import Level, ReaderVerdict
 from wsisr.slides.second_readers import SECOND_READERS, open_second
 from wsisr.slides.tiles import WHITE, TiledSlide
 

@@ -19,13 +19,7 @@ from wsisr.errors import SlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.image import is_deep
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import (
-    Compression,
-    Level,
-    ReaderVerdict,
-    Slide,
-    SlideInfo,
-)
+from wsisr.slides.protocol import Compression, Level, ReaderVerdict, Slide, SlideInfo
 from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
 
 JUDGED = 8

@@ -19,10 +19,7 @@ import numpy as np
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.faults import DamagedTileError
-from wsisr.slides.protocol import (
-    Slide,
-    SlideInfo,
-)
+from wsisr.slides.protocol import Slide, SlideInfo
 
 WHITE = 255
 MAX_READ_BYTES = 4 << 30

@@ -10,11 +10,11 @@ import numpy as np
 from wsisr.arrays import AnyArray, BoolArray, Int32Array
 from wsisr.errors import StoreError
 from wsisr.files import replace_file
+from wsisr.store.column_rules import Rule, parse_rule
 from wsisr.store.columns import with_crc
 from wsisr.store.digests import root_json
 from wsisr.store.lock import BuildLock
 from wsisr.store.reader import PairStore, open_pairs
-from wsisr.store.rules import Rule, parse_rule
 from wsisr.store.schema import COLUMNS, DIGEST, KEPT, SPLIT_NAMES
 from wsisr.store.splits import split_rows
 from wsisr.store.writer import StoreWriter

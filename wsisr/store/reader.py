@@ -10,20 +10,13 @@ from numpy.typing import ArrayLike
 
 from wsisr.arrays import AnyArray, Int32Array, UInt8Array
 from wsisr.errors import NoSuchSlideError, StoreError
-from wsisr.store.attributes import (
-    RootAttributes,
-    read_root_attributes,
-)
+from wsisr.store.attributes import RootAttributes, read_root_attributes
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest
 from wsisr.store.layout import META, StoreTree, check_array_name, check_slide_id
 from wsisr.store.metadata import child_names, damage_of, read_node
 from wsisr.store.places import Address, Place, local_path, place_of
-from wsisr.store.schema import (
-    COLUMNS,
-    KEPT,
-    find_column,
-)
+from wsisr.store.schema import COLUMNS, KEPT, find_column
 from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.slide_view import SlideView

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
 from wsisr.store.layout import META
-from wsisr.store.layouts import KnownLayout, chunk_decoder, known_layout
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Address, OpenFile, place_of
 from wsisr.store.shard_index import ShardIndexes
+from wsisr.store.shard_layouts import KnownLayout, chunk_decoder, known_layout
 from wsisr.store.shards import ABSENT, CRC_BYTES
 
 

@@ -15,6 +15,7 @@ from wsisr.files import disk_full_is_clear, remove_tree, swap_in, sync_tree
 from wsisr.store.attributes import (
     RootAttributes,
     check_slide_attributes,
+    digest_algorithm,
     read_root_attributes,
 )
 from wsisr.store.columns import write_column, write_tissue
@@ -31,13 +32,7 @@ from wsisr.store.metadata import (
 )
 from wsisr.store.places import Place, place_of
 from wsisr.store.presets import SLIDE, codec_preset
-from wsisr.store.schema import (
-    DIGEST,
-    PATCH_DIGESTS,
-    ArraySpec,
-    Columns,
-    check_columns,
-)
+from wsisr.store.schema import DIGEST, PATCH_DIGESTS, ArraySpec, Columns, check_columns
 from wsisr.store.shards import ShardFile, plan_shards
 from wsisr.store.tile_array import TilePlan, TileWriter
 
@@ -56,13 +51,13 @@ class SlideWriter:
         paths: StorePaths,
         slide_id: str,
         arrays: Sequence[ArraySpec],
-        codec: str,
+        stored: RootAttributes,
+        *,
         threads: int,
-        manifest_sha256: str,
-        algorithm: str,
         wait_s: float,
         tiles: TilePlan | None = None,
     ) -> None:
+        codec = stored["codec"]
         names = [spec.name for spec in arrays]
         if len(set(names)) != len(names):
             raise StoreError(f"Slide {slide_id}: array names must be unique: {', '.join(names)}.")
@@ -84,12 +79,12 @@ class SlideWriter:
         }
         self._open_shards: list[ShardFile] = []
         self._patches = 0
-        self._algorithm = algorithm
+        self._algorithm = digest_algorithm(stored)
         self._digests: list[UInt64Array] = []
         self._pool = (
             ThreadPoolExecutor(threads) if threads > 1 and self._encode is not None else None
         )
-        self._manifest_sha256 = manifest_sha256
+        self._manifest_sha256 = stored["manifest_sha256"]
         self._lock = SlideLock(paths.slide_lock(slide_id))
         self._open = True
         with disk_full_is_clear(paths.root):

@@ -9,14 +9,9 @@ import numpy as np
 from wsisr.arrays import AnyArray, BoolArray
 from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
-from wsisr.store.reader import (
-    PairStore,
-    open_pairs,
-)
+from wsisr.store.reader import PairStore, open_pairs
 from wsisr.store.schema import FUNNEL_STEPS, KEPT
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 from wsisr.words import counted
 
 RESIDUAL_EDGES_PX = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)

@@ -9,30 +9,18 @@ import numpy as np
 
 from wsisr.arrays import AnyArray, Int64Array
 from wsisr.errors import CorruptStoreError, StoreError, WsisrError, damage_is_clear
-from wsisr.store.attributes import (
-    digest_algorithm,
-)
+from wsisr.store.attributes import digest_algorithm
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import PatchDigests, patch_digests, slide_digest
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META, PATCHES, TILES, TISSUE
-from wsisr.store.layouts import KnownLayout, known_layout
 from wsisr.store.metadata import Node, group_document, read_node, to_json
 from wsisr.store.places import Place
-from wsisr.store.reader import (
-    PairStore,
-)
-from wsisr.store.schema import (
-    COLUMNS,
-    DIGEST,
-    KEPT,
-    ArraySpec,
-    find_column,
-)
+from wsisr.store.reader import PairStore
+from wsisr.store.schema import COLUMNS, DIGEST, KEPT, ArraySpec, find_column
+from wsisr.store.shard_layouts import KnownLayout, known_layout
 from wsisr.store.shard_reader import ShardReader
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 from wsisr.store.tile_array import TABLE
 from wsisr.store.verify_tiles import check_tiles
 

@@ -11,13 +11,9 @@ from wsisr.arrays import BoolArray, Float64Array, Int32Array, Int64Array
 from wsisr.errors import StoreError
 from wsisr.store.findings import Finding, error, shorten, warning
 from wsisr.store.layout import META
-from wsisr.store.reader import (
-    PairStore,
-)
+from wsisr.store.reader import PairStore
 from wsisr.store.schema import KEPT
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 from wsisr.store.splits import split_digest, splits_json
 
 PAPER_RANDOM = "paper-random"

@@ -8,9 +8,7 @@ import numpy as np
 from wsisr.arrays import AnyArray
 from wsisr.errors import CorruptStoreError
 from wsisr.store.findings import Finding, error, shorten
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 from wsisr.store.tile_array import tile_digest
 from wsisr.store.window_reader import WindowReader
 

@@ -17,9 +17,7 @@ from wsisr.store.places import Place
 from wsisr.store.presets import STREAM_DECODERS
 from wsisr.store.schema import WINDOW
 from wsisr.store.shard_index import ShardIndexes
-from wsisr.store.shard_reader import (
-    ShardReader,
-)
+from wsisr.store.shard_reader import ShardReader
 from wsisr.store.tile_array import TABLE, TilePlan, tile_digest
 
 if TYPE_CHECKING:

@@ -25,26 +25,14 @@ from wsisr.files import (
     sync_tree,
 )
 from wsisr.locks import left_over
-from wsisr.store.attributes import (
-    FORMAT_VERSION,
-    RootAttributes,
-    digest_algorithm,
-    root_attributes,
-)
+from wsisr.store.attributes import FORMAT_VERSION, RootAttributes, root_attributes
 from wsisr.store.digests import root_json
 from wsisr.store.layout import META, SLIDES, StorePaths
 from wsisr.store.lock import ORPHAN_WAIT_S, SlideLock
-from wsisr.store.metadata import (
-    group_document,
-    plain_json,
-    read_node,
-    to_json,
-)
+from wsisr.store.metadata import group_document, plain_json, read_node, to_json
 from wsisr.store.places import place_of
 from wsisr.store.presets import check_codec
-from wsisr.store.schema import (
-    ArraySpec,
-)
+from wsisr.store.schema import ArraySpec
 from wsisr.store.slide_writer import SlideWriter as SlideWriter
 from wsisr.store.slide_writer import read_store_attributes as read_store_attributes
 from wsisr.store.splits import stage_splits
@@ -204,12 +192,10 @@ class StoreWriter:
             self.paths,
             slide_id,
             arrays,
-            self.codec,
-            self.threads,
-            stored["manifest_sha256"],
-            digest_algorithm(stored),
-            wait_s,
-            tiles,
+            stored,
+            threads=self.threads,
+            wait_s=wait_s,
+            tiles=tiles,
         )
 
     def committed(self) -> set[str]:

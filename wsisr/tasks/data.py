@@ -21,7 +21,7 @@ from wsisr.inference.tiles import WHOLE, plan_tiles
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.store import PairStore
-from wsisr.store.whole import WholeImage, whole_image
+from wsisr.store.whole_images import WholeImage, whole_image
 from wsisr.tasks.kinds import Kind, Maps
 from wsisr.tasks.request import HR, TaskRequest
 from wsisr.tasks.truth import Truth

@@ -14,13 +14,9 @@ import numpy as np
 from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store.layout import check_array_name
-from wsisr.store.reader import (
-    PairStore,
-)
+from wsisr.store.reader import PairStore
 from wsisr.store.schema import DIGEST, KEPT, VERDICTS, WINDOW, find_column
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 
 Record = dict[str, Any]
 _OWN = ("x", "y", "label", "split", KEPT, DIGEST, *WINDOW)

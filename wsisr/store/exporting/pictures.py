@@ -14,9 +14,7 @@ import cv2
 
 from wsisr.arrays import UInt8Array
 from wsisr.errors import StoreError
-from wsisr.store.exporting.pair_records import (
-    ExportedPair,
-)
+from wsisr.store.exporting.pair_records import ExportedPair
 from wsisr.store.exporting.tables import CsvTable, ParquetTable
 
 HUB_SPLITS = {"val": "validation"}
