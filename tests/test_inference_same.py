@@ -14,6 +14,7 @@ from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import Plan, prepare
 from wsisr.evaluation.scoring import to_uint8
 from wsisr.inference import load
+from wsisr.inference.blocks import PlanePixels
 from wsisr.inference.tiles import plan_frame
 from wsisr.models import model_spec
 from wsisr.slides import open_slide
@@ -70,8 +71,8 @@ def test_pixels_of_evaluation_and_upscaling_are_the_same(
         job = pipeline.plan_job(slide, tmp_path / "sr.png", engine, options)
         renderer = pipeline.Renderer(engine=engine, frame=job.frame, plan=job.plan, rounded=False)
         box = renderer.source_box(job.frame.region)
-        pixels = pipeline.read_plane(slide, job.plane, box)
-        upscaled = renderer.render(job.frame.region, pixels, box).pixels
+        source = PlanePixels(lr=pipeline.read_plane(slide, job.plane, box), box=box)
+        upscaled = renderer.render(job.frame.region, source).pixels
     assert upscaled.dtype == np.float32
     assert job.frame == plan_frame(lr.shape[-1], lr.shape[-2], scale)
     np.testing.assert_array_equal(scored, upscaled.astype(np.float64) / 255.0)

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import importlib
 import json
 import resource
 import shutil
@@ -314,10 +313,11 @@ def test_bad_requests_are_refused(store: Path, tmp_path: Path) -> None:
 def test_the_command_line_reaches_verify_keep_and_export(tmp_path: Path) -> None:
     typer = pytest.importorskip("typer")
     from typer.testing import CliRunner
+    from wsisr_cli import stores
 
     app = typer.Typer()
     for name in ("verify", "keep", "export"):
-        app.command(name)(importlib.import_module(f"wsisr_cli.{name}").command)
+        app.command(name)(getattr(stores, name))
     path = tmp_path / "a.zarr"
     make_store(path, {"a": 4})
     run = CliRunner().invoke
