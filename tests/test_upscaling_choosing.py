@@ -56,6 +56,7 @@ def test_every_network_that_ships_is_whole_and_small() -> None:
         (0.5, None, "he-x2"),
         (1.0, 2.0, "he-x2"),
         (1.0, 3.0, "he-any"),
+        (1.0, 2.5, None),  # measured to be worse than bicubic at x2, and not measured between
         (0.5, 4.0, None),
         (0.25, None, None),
         (10.0, None, None),

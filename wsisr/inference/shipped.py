@@ -24,11 +24,14 @@ class Serves:
     output_um_per_px : float
         Finest output.
     stain : str
+    least_scale : float
+        Below it the network was measured to be no better than bicubic.
     """
 
     input_um_per_px: tuple[float, float]
     output_um_per_px: float
     stain: str
+    least_scale: float = 1.0
 
     def refusal(self, um_per_px: float, scale: float) -> str:
         """Why an input is outside of it; empty: it is inside."""
@@ -37,6 +40,8 @@ class Serves:
             return f"it was trained for inputs of {low:g} to {high:g} um/px"
         if um_per_px / scale < self.output_um_per_px:
             return f"it was trained for outputs of {self.output_um_per_px:g} um/px and coarser"
+        if scale < self.least_scale:
+            return f"below x{self.least_scale:g} it was not better than bicubic on every set"
         return ""
 
 
@@ -54,6 +59,7 @@ def serves(model: TrainedModel) -> Serves:
         input_um_per_px=(float(low), float(high)),
         output_um_per_px=float(found["output_um_per_px"]),
         stain=str(found["stain"]),
+        least_scale=float(found.get("least_scale", 1.0)),
     )
 
 
