@@ -27,9 +27,7 @@ from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
 from wsisr.store.schema import FUNNEL_STEPS
-from wsisr.store.slide_view import (
-    SlideView,
-)
+from wsisr.store.slide_view import SlideView
 from wsisr.store.summarise import lr_lines, patient_sources
 
 

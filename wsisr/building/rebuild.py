@@ -42,17 +42,10 @@ from wsisr.runners import Runner, Task
 from wsisr.selection.pseudonyms import pseudonyms_of
 from wsisr.slides.streams import NotKept
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
-from wsisr.store.attributes import (
-    WRITTEN_ATTRIBUTES,
-    digest_algorithm,
-)
+from wsisr.store.attributes import WRITTEN_ATTRIBUTES, digest_algorithm
 from wsisr.store.digests import PatchDigests, patch_digests
 from wsisr.store.layout import StorePaths
-from wsisr.store.schema import (
-    DIGEST,
-    PATCH_DIGEST,
-    WRITTEN_COLUMNS,
-)
+from wsisr.store.schema import DIGEST, PATCH_DIGEST, WRITTEN_COLUMNS
 from wsisr.store.tile_array import TilePlan
 from wsisr.store.writer import SlideWriter, read_store_attributes
 

@@ -13,13 +13,7 @@ from pydantic import TypeAdapter
 from wsisr.building.layout import Layout, SlideTask, apply_overrides, find_patients
 from wsisr.building.manifest import Manifest, load_manifest
 from wsisr.building.plan import BuildPlan
-from wsisr.building.privacy import (
-    Unlogged,
-    clean,
-    hide_left_out,
-    hide_names,
-    names_a_patient,
-)
+from wsisr.building.privacy import Unlogged, clean, hide_left_out, hide_names, names_a_patient
 from wsisr.building.scan import scan_identity
 from wsisr.building.scan_records import RULES, ScanRecord, load_scan
 from wsisr.building.sources import source_kind

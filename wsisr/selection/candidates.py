@@ -13,11 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from wsisr.arrays import Int64Array, UInt64Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import PatchGeometry
-from wsisr.selection.hashing import (
-    hash_draws,
-    hash_key,
-    unit_interval,
-)
+from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
 from wsisr.slides.protocol import SlideInfo
 
 

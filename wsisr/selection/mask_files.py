@@ -18,9 +18,7 @@ from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import (
-    SlideInfo,
-)
+from wsisr.slides.protocol import SlideInfo
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".geojson", ".json", ".xml")
 

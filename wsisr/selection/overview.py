@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from wsisr.arrays import BoolArray, Float32Array, UInt8Array
 from wsisr.errors import MppError, SlideError
 from wsisr.runners import in_threads
-from wsisr.slides.protocol import (
-    Level,
-    Slide,
-    SlideInfo,
-)
+from wsisr.slides.protocol import Level, Slide, SlideInfo
 
 if TYPE_CHECKING:
     from scipy import sparse

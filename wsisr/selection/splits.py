@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 
 from wsisr.arrays import BoolArray, Float64Array, Int64Array, UInt64Array
 from wsisr.errors import ManifestError
-from wsisr.selection.hashing import (
-    hash_draws,
-    hash_key,
-    unit_interval,
-)
+from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
 
 logger = logging.getLogger(__name__)
 

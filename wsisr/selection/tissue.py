@@ -29,9 +29,7 @@ from wsisr.selection.overview import OVERVIEW_UM_PER_PX, read_overview
 from wsisr.selection.pen import black_border, pen_mask
 from wsisr.selection.pieces import Pieces, find_pieces
 from wsisr.selection.tissue_map import TissueHealth, TissueKind, TissueMap
-from wsisr.slides.protocol import (
-    Slide,
-)
+from wsisr.slides.protocol import Slide
 
 __all__ = ["DEFAULT_SETTINGS", "Method", "TissueSettings", "clam_like", "segment", "tissue_of"]
 

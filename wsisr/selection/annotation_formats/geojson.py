@@ -18,11 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from wsisr.arrays import Float64Array
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import UNLABELLED, role_of
-from wsisr.selection.annotation_formats.shapes import (
-    NO_POINTS,
-    ParsedShape,
-    VertexBudget,
-)
+from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
 
 GEOMETRIES = (
     "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
