@@ -12,6 +12,7 @@ from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError
 from wsisr.inference import open_trained
+from wsisr.inference.loading import load_trained
 from wsisr.inference.shipped import choose, serves, shipped
 from wsisr.slides import open_slide
 from wsisr.upscaling.choosing import not_h_and_e
@@ -42,6 +43,7 @@ def test_every_network_that_ships_is_whole_and_small() -> None:
     size = 0
     for name, model in shipped().items():
         assert open_trained(name).weights_sha256 == model.weights_sha256
+        load_trained(model)  # its two files belong together
         assert model.files and model.lr_origin and serves(model).stain
         card = (model.folder / "README.md").read_text(encoding="utf-8")
         assert "Not for diagnosis" in card and "BreaKHis" in card
