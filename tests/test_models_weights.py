@@ -136,6 +136,30 @@ def test_starting_from_another_scale_keeps_the_new_upsampler(tmp_path: Path) -> 
         start_from(create_model("srcnn", scale=2, preset="tiny"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("edsr", {}),
+        ("rdn", {}),
+        ("swinir", {}),
+        ("lte", {"encoder": "edsr", "encoder_size": "small"}),
+    ],
+)
+def test_a_start_from_our_own_weights_takes_them_as_they_are(
+    tmp_path: Path, name: str, settings: dict[str, Any]
+) -> None:
+    # Their tensors have the names that layouts of others have, with ranges to fold.
+    scale = None if name == "lte" else 2
+    saved, fresh = (
+        create_model(name, scale=scale, preset="recommended" if settings else "tiny", **settings)
+        for _ in range(2)
+    )
+    for path in (save_model(saved, tmp_path), tmp_path / WEIGHTS_NAME):
+        report = start_from(fresh, path)
+        assert not (report.fresh or report.left_over or report.notes)
+        assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in saved.state_dict().items())
+
+
 def test_a_flipped_bit_of_a_weight_is_an_error(tmp_path: Path) -> None:
     weights = save_model(tiny(), tmp_path / "m") / WEIGHTS_NAME
     data = bytearray(weights.read_bytes())

@@ -10,7 +10,7 @@ from wsisr.errors import ModelError
 from wsisr.models.foreign.containers import Part, read_tensors
 from wsisr.models.foreign.layouts import Found, recognise
 from wsisr.models.importing import decide_span, folded, ours, own_part
-from wsisr.models.weights import WEIGHTS_NAME, check_finite, load_exactly
+from wsisr.models.weights import WEIGHTS_NAME, check_finite, load_exactly, specification_in
 from wsisr.models.wrapper import SRModel
 
 _NAMED = 6
@@ -138,7 +138,8 @@ def _differing(model: SRModel, found: Found) -> list[str]:
 def _for_model(model: SRModel, path: Path) -> tuple[dict[str, Tensor], Found | None, Part]:
     """The tensors of a file by the model's names, as far as they are its network's."""
     tensors = read_tensors(path)
-    known = recognise(tensors, str(path))
+    # What wsisr saved has the names that a layout of others may have, too, but nothing to fold.
+    known = None if specification_in(path) else recognise(tensors, str(path))
     if known is not None and known.found.model == model.info.name:
         return ours(known.found.tensors), known.found, known.part
     part = own_part(model, tensors, str(path))

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
 from wsisr.errors import ModelError, damage_is_clear
@@ -30,7 +29,7 @@ from wsisr.models.foreign.edits import fold_range
 from wsisr.models.foreign.layouts import Found, Recognised, recognise
 from wsisr.models.registry import build_from_settings, model_spec
 from wsisr.models.settings import override
-from wsisr.models.weights import check_digest, load_exactly, model_from
+from wsisr.models.weights import check_digest, load_exactly, model_from, specification_in
 from wsisr.models.wrapper import SRModel
 
 PRESET = "imported"
@@ -207,13 +206,10 @@ def _from_name(
 
 def _from_header(path: Path) -> Imported | None:
     """A weights file of ours that stands alone: its header says what it is."""
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    tensors = read_safetensors(path)
-    with safe_open(path, framework="pt") as file:
-        text = (file.metadata() or {}).get("wsisr")
+    text = specification_in(path)
     if text is None:
         return None
+    tensors = read_safetensors(path)
     with damage_is_clear(path, ModelError, "copy it again"):
         config = json.loads(text)
         network = model_from(config, tensors, path)

@@ -178,9 +178,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     try:
         text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
         config = json.loads(text)
-        with safe_open(folder / WEIGHTS_NAME, framework="pt") as file:
-            header = (file.metadata() or {}).get("wsisr")
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{folder} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != "wsisr-model":
         raise ModelError(f"{folder / CONFIG_NAME} does not describe a wsisr model")
@@ -199,6 +197,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
             f"program reads {FORMAT_VERSION}; use the version that wrote it "
             f"({config.get('created_with', 'unknown')})"
         )
+    header = specification_in(folder / WEIGHTS_NAME)
     with damage_is_clear(folder / WEIGHTS_NAME, ModelError, "copy it again"):
         same = header is not None and json.loads(header) == config
     if not same:
@@ -207,6 +206,23 @@ def read_config(folder: Path | str) -> dict[str, Any]:
             "not belong together, copy both from one save"
         )
     return config
+
+
+def specification_in(path: Path) -> str | None:
+    """The specification that `save_model` put into the header of a file; None if another wrote it.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("wsisr")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def load_exactly(model: SRModel, state: Mapping[str, Tensor], source: str) -> None:
