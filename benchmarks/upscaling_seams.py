@@ -60,7 +60,7 @@ def main() -> None:
             scale = float(model.trained.scale or a.scale)
             width, height = a.size
             with open_slide(a.slide) as slide:
-                lr = read_resampled(slide, 0, *a.at, scale, width, height)
+                lr = read_resampled(slide, 0, a.at, scale, (width, height))
                 hr = slide.read_level(0, *a.at, round(width * scale), round(height * scale))
             frame = plan_frame(width, height, scale)
             plan = plan_tiles(model.needs, scale, a.tile, a.halo)

@@ -83,34 +83,34 @@ def test_a_read_equals_a_crop_of_the_whole_reduction(slide_and_image, factor, co
     whole = reduce_image(image, factor)
     height, width = whole.shape[:2]
     x, y = column % (width - 15), row % (height - 15)
-    got = read_resampled(slide, 0, float(x * factor), float(y * factor), factor, 16, 16)
+    got = read_resampled(slide, 0, (float(x * factor), float(y * factor)), factor, (16, 16))
     np.testing.assert_array_equal(got, whole[y : y + 16, x : x + 16])
 
 
 def test_fractional_positions_and_factors(slide_and_image) -> None:
     slide, _ = slide_and_image
-    got = read_resampled(slide, 0, 100.25, 60.0, 2.0, 64, 64).astype(float)
-    left = read_resampled(slide, 0, 100.0, 60.0, 2.0, 64, 64).astype(float)
-    right = read_resampled(slide, 0, 100.5, 60.0, 2.0, 64, 64).astype(float)
+    got = read_resampled(slide, 0, (100.25, 60.0), 2.0, (64, 64)).astype(float)
+    left = read_resampled(slide, 0, (100.0, 60.0), 2.0, (64, 64)).astype(float)
+    right = read_resampled(slide, 0, (100.5, 60.0), 2.0, (64, 64)).astype(float)
     between = (left + right) / 2
     assert np.abs(got - between).mean() < np.abs(left - right).mean() / 4
-    assert read_resampled(slide, 0, 3.3, 4.4, 2.7, 50, 40).shape == (40, 50, 3)
+    assert read_resampled(slide, 0, (3.3, 4.4), 2.7, (50, 40)).shape == (40, 50, 3)
 
 
 def test_stored_pixels_at_factor_1_and_white_far_outside(slide_and_image) -> None:
     slide, image = slide_and_image
     np.testing.assert_array_equal(
-        read_resampled(slide, 0, 7.0, 9.0, 1.0, 33, 21), image[9:30, 7:40]
+        read_resampled(slide, 0, (7.0, 9.0), 1.0, (33, 21)), image[9:30, 7:40]
     )
-    assert (read_resampled(slide, 0, 9e4, 9e4, 2.0, 8, 8) == 255).all()
+    assert (read_resampled(slide, 0, (9e4, 9e4), 2.0, (8, 8)) == 255).all()
     with pytest.raises(GeometryError, match="at least 1"):
-        read_resampled(slide, 0, 0.0, 0.0, 0.5, 8, 8)
+        read_resampled(slide, 0, (0.0, 0.0), 0.5, (8, 8))
 
 
 def test_missing_tiles_do_not_leak_far(tmp_path: Path) -> None:
     image = picture(512, 256)
     path = write_pyramid(tmp_path / "m.tif", [image], compression="deflate", missing={1})
     with open_slide(path) as slide:
-        got = read_resampled(slide, 0, 0.0, 0.0, 4.0, 128, 64)
+        got = read_resampled(slide, 0, (0.0, 0.0), 4.0, (128, 64))
         np.testing.assert_array_equal(got[:, :62], reduce_image(image, 4)[:, :62])
         assert (got[:, 67:] == 255).all()

@@ -129,6 +129,6 @@ def read_overview(slide: Slide, um_per_px: float) -> tuple[UInt8Array, float]:
         for left in range(0, width, BLOCK_PX):
             w, h = min(BLOCK_PX, width - left), min(BLOCK_PX, height - top)
             image[top : top + h, left : left + w] = read_resampled(
-                slide, level.index, left * reduction, top * reduction, reduction, w, h
+                slide, level.index, (left * reduction, top * reduction), reduction, (w, h)
             )
     return image, factor

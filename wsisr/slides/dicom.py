@@ -167,7 +167,7 @@ class DicomStore:
             tile = self._frame(stored, at_row, at_column)
             if tile.pixels is None:
                 continue
-            target, source = overlap(frames, at_row, at_column, x, y, width, height)
+            target, source = overlap(frames, at_row, at_column, (x, y, width, height))
             pixels[target] = tile.pixels[source]
             valid[target] = True
         return Tile(pixels, valid) if bool(valid.any()) else MISSING

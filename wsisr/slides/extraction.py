@@ -330,7 +330,7 @@ def _all_scanned(
         if tile.pixels is None:
             return False
         if tile.valid is not None:
-            _, part = overlap(grid, row, column, *field)
+            _, part = overlap(grid, row, column, field)
             if not bool(tile.valid[part].all()):
                 return False
     return True

@@ -6,6 +6,7 @@ verdict is computed once for a content and the versions of its readers (`wsisr.s
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -119,7 +120,16 @@ def open_slide(
         store,
         cache_mib=cache_mib,
         convert=convert,
-        reopen=(_reopen, (url or path, info.backend, mpp, icc, cache_mib, focal_plane, white)),
+        reopen=partial(
+            open_slide,
+            url or path,
+            backend=info.backend,
+            mpp=mpp,
+            icc=icc,
+            cache_mib=cache_mib,
+            focal_plane=focal_plane,
+            white=white,
+        ),
     )
 
 
@@ -206,24 +216,3 @@ def read_whole(path: Path, white: float | None = None) -> tuple[UInt8Array, Slid
                 "cut it into patches (wsisr build-pairs)."
             )
         return slide.read_level(0, 0, 0, level.width_px, level.height_px), slide.info
-
-
-def _reopen(
-    path: str | Path,
-    backend: str,
-    mpp: float | None,
-    icc: Icc,
-    cache_mib: float,
-    focal_plane: int | None,
-    white: float | None,
-) -> Slide:
-    slide: Slide = open_slide(
-        path,
-        backend=backend,
-        mpp=mpp,
-        icc=icc,
-        cache_mib=cache_mib,
-        focal_plane=focal_plane,
-        white=white,
-    )
-    return slide

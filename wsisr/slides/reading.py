@@ -67,7 +67,7 @@ def read_layer(slide: Slide, geometry: PatchGeometry, layer: Layer, x0: int, y0:
     size = layer.read_size_px
     if layer.native:
         return slide.read_level(layer.level, x, y, size, size)
-    return read_resampled(slide, layer.level, float(x), float(y), layer.reduction, size, size)
+    return read_resampled(slide, layer.level, (x, y), layer.reduction, (size, size))
 
 
 def read_layer_validity(

@@ -24,12 +24,12 @@ _FAR = 1 << 30
 
 @lru_cache(maxsize=64)
 def _weights(
-    start: float, factor: float, count: int, low: int, high: int, first: int, last: int
+    start: float, factor: float, count: int, low: int, high: int, length: int
 ) -> "csr_array":
-    """Sparse (count, last - first) matrix of one axis.
+    """Sparse (count, length) matrix of one axis.
 
     Output pixel k has its centre at ``start + (k + 0.5) * factor`` in pixel edges of the input
-    plane ``[low, high)``; columns are the pixels ``first .. last - 1`` that were read. Pixels
+    plane ``[low, high)``; columns are the pixels ``0 .. length - 1`` that were read. Pixels
     beyond the plane are mirrored at its edge.
     """
     from scipy.sparse import csr_array
@@ -39,10 +39,10 @@ def _weights(
     taps = taps_around(centres, SUPPORT * stretch)
     weight = cubic((centres[:, None] - taps) / stretch)
     weight /= weight.sum(axis=1, keepdims=True)
-    columns = np.clip(low + mirrored(taps - low, high - low), first, last - 1) - first
+    columns = np.clip(low + mirrored(taps - low, high - low), 0, length - 1)
     rows = np.repeat(np.arange(count), taps.shape[1])
     matrix = csr_array(
-        (weight.astype(np.float32).ravel(), (rows, columns.ravel())), shape=(count, last - first)
+        (weight.astype(np.float32).ravel(), (rows, columns.ravel())), shape=(count, length)
     )
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -109,8 +109,8 @@ def reduce_image(
         if not (1 <= size[0] <= width and 1 <= size[1] <= height):
             raise GeometryError(f"Cannot reduce {width} x {height} px to {size[0]} x {size[1]} px.")
         factors = (width / size[0], height / size[1])
-    horizontal = _weights(0.0, factors[0], size[0], 0, width, 0, width)
-    vertical = _weights(0.0, factors[1], size[1], 0, height, 0, height)
+    horizontal = _weights(0.0, factors[0], size[0], 0, width, width)
+    vertical = _weights(0.0, factors[1], size[1], 0, height, height)
     return _apply(rgb, vertical, horizontal)
 
 
@@ -132,7 +132,7 @@ def _axis_weights(
     # box ends inside the level the kernel never meets the edge, wherever that is.
     low = 0 if first == 0 else -_FAR
     high = length if first + length == limit else _FAR
-    return _weights(start - first, factor, count, low, high, 0, length)
+    return _weights(start - first, factor, count, low, high, length)
 
 
 def resample_box(
@@ -155,7 +155,7 @@ def resample_box(
 
 
 def read_resampled(
-    slide: Slide, level: int, x: float, y: float, factor: float, width: int, height: int
+    slide: Slide, level: int, start: tuple[float, float], factor: float, size: tuple[int, int]
 ) -> UInt8Array:
     """Read a region at any position and any coarser resolution, antialiased.
 
@@ -163,12 +163,12 @@ def read_resampled(
     ----------
     slide : Slide
     level : int
-    x, y : float
-        Corner of the region in pixels of the level (pixel edges; may be fractional).
+    start : (float, float)
+        Corner (x, y) of the region in pixels of the level (pixel edges; may be fractional).
     factor : float
         Level pixels per output pixel, >= 1.
-    width, height : int
-        Size of the output, pixels.
+    size : (int, int)
+        Width and height of the output, pixels.
 
     Returns
     -------
@@ -183,6 +183,7 @@ def read_resampled(
     """
     if not np.isfinite(factor) or factor < 1:
         raise GeometryError(f"A resampled read needs a factor of at least 1, not {factor}.")
+    (x, y), (width, height) = start, size
     if factor == 1 and float(x).is_integer() and float(y).is_integer():
         return slide.read_level(level, int(x), int(y), width, height)
     info = slide.info.levels[level]
@@ -192,4 +193,4 @@ def read_resampled(
         return np.full((height, width, 3), 255, dtype=np.uint8)
     pixels = slide.read_level(level, x0, y0, x1 - x0, y1 - y0)
     limits = (info.width_px, info.height_px)
-    return resample_box(pixels, (x0, y0), limits, (x, y), factor, (width, height))
+    return resample_box(pixels, (x0, y0), limits, start, factor, size)

@@ -70,17 +70,15 @@ class _Conflict:
     difference: int = 0
 
 
-def judge(slide: TiledSlide, *, seed: int = 0, tiles: int = TILES) -> ReaderVerdict:
-    """Compare random regions of every level with other readers.
+def judge(slide: TiledSlide) -> ReaderVerdict:
+    """Compare regions of every level with other readers, the same ones each time.
+
+    They are of 256 px, across tile borders, on texture where there is some.
 
     Parameters
     ----------
     slide : TiledSlide
         Without ICC conversion: the others give stored colours.
-    seed : int
-        The same seed looks at the same places.
-    tiles : int
-        Regions a level; of 256 px, across tile borders, on texture where there is some.
 
     Returns
     -------
@@ -105,7 +103,7 @@ def judge(slide: TiledSlide, *, seed: int = 0, tiles: int = TILES) -> ReaderVerd
         if second is None:
             continue
         with second:
-            conflict = _compare(slide, second, name, pending - tally.levels, tally, seed, tiles)
+            conflict = _compare(slide, second, name, pending - tally.levels, tally)
         if conflict is not None:
             return _decide(slide, conflict, tally)
         if pending <= tally.levels:
@@ -174,8 +172,6 @@ def _compare(
     name: str,
     wanted: set[int],
     tally: _Tally,
-    seed: int,
-    tiles: int,
 ) -> _Conflict | None:
     """Compare the wanted levels with one second reader."""
     first = slide.info.backend
@@ -209,7 +205,7 @@ def _compare(
             continue
         # All of a level are looked at before the first is compared: what the first reader meets
         # there must not hang on how far ahead of the second it is.
-        regions = list(_regions(slide, level, other, seed, tiles))
+        regions = list(_regions(slide, level, other))
         for (x, y, _, _, ours, valid), shown in zip(
             regions, _told_by(second, other.index, regions), strict=False
         ):
@@ -289,7 +285,7 @@ def _counterpart(level: Level, second: TiledSlide) -> Level | None:
 
 
 def _regions(
-    slide: TiledSlide, level: Level, other: Level, seed: int, tiles: int
+    slide: TiledSlide, level: Level, other: Level, seed: int = 0, tiles: int = TILES
 ) -> Iterator[Region]:
     """Regions of a level as the first reader shows them, textured ones before bare glass."""
     rng = np.random.default_rng([seed, level.index])

@@ -8,6 +8,7 @@ level, whose tile k is image k; nothing is ever resampled across the border of t
 import hashlib
 import threading
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def open_stack(
     return TiledSlide(
         info,
         _StackStore(path, stack, grid, white),
-        reopen=(open_stack, (path, stack, size_px, white)),
+        reopen=partial(open_stack, path, stack, size_px, white),
     )
 
 

@@ -172,7 +172,7 @@ def _scanned_mask(stored: TiffLevel, x: int, y: int, width: int, height: int) ->
     mask = np.ones((height, width), dtype=np.bool_)
     for row, column in stored.grid.touched(x, y, width, height):
         if any(stored.byte_counts[index] == 0 for index in stored.chunks_of(row, column)):
-            target, _ = overlap(stored.grid, row, column, x, y, width, height)
+            target, _ = overlap(stored.grid, row, column, (x, y, width, height))
             mask[target] = False
     return None if bool(mask.all()) else mask
 

@@ -199,7 +199,7 @@ class TiledSlide:
         *,
         cache_mib: float = 64,
         convert: Callable[[UInt8Array], UInt8Array] | None = None,
-        reopen: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
+        reopen: Callable[[], Any] | None = None,
     ) -> None:
         self._info = info
         self._store = store
@@ -227,10 +227,10 @@ class TiledSlide:
         size = f"{level.width_px} x {level.height_px} px"
         return f"<slide {self._info.path.name!r} {size}, {self._info.backend}>"
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
         if self._reopen is None:
             raise TypeError("This slide was not opened by open_slide and cannot be pickled.")
-        return self._reopen
+        return self._reopen, ()
 
     def grid(self, level: int) -> TileGrid:
         """The tile grid of a level."""
@@ -284,7 +284,7 @@ class TiledSlide:
                 scanned = None  # only decoding it tells
             if scanned is False:
                 continue
-            target, source = overlap(grid, row, column, x, y, width, height)
+            target, source = overlap(grid, row, column, (x, y, width, height))
             tile = Tile(None) if scanned else self._tile(level, row, column)
             if scanned or (tile.valid is None and tile.pixels is not None):
                 out[target] = True
@@ -342,9 +342,13 @@ class TiledSlide:
 
 
 def overlap(
-    grid: TileGrid, row: int, column: int, x: int, y: int, width: int, height: int
+    grid: TileGrid, row: int, column: int, region: tuple[int, int, int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a tile lands in a region, and which part of the tile it is (row and column slices)."""
+    """Where a tile lands in a region (x, y, width, height), and which part of it that is.
+
+    Both as row and column slices.
+    """
+    x, y, width, height = region
     tile_x, tile_y = column * grid.tile_width_px, row * grid.tile_height_px
     left, top = max(x, tile_x), max(y, tile_y)
     right = min(x + width, tile_x + grid.tile_width_px, grid.width_px)
@@ -369,7 +373,7 @@ def assemble_pixels(
     if not inside:
         out.fill(WHITE)
     for row, column, tile in tiles:
-        target, source = overlap(grid, row, column, x, y, width, height)
+        target, source = overlap(grid, row, column, (x, y, width, height))
         out[target] = WHITE if tile.pixels is None else tile.pixels[source]
     return out
 

@@ -255,20 +255,13 @@ def match_finer(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) ->
 
 def read_finer(slide: Slide, match: Match, frame: Frame, box: Box) -> UInt8Array:
     x, y = frame.region.x + box.x, frame.region.y + box.y
-    step = match.step_x
-    if abs(match.step_y - step) < 1e-6 * step:
-        return read_resampled(slide, match.level, x * step, y * step, step, box.width, box.height)
-    # Axes that differ by a rounded px: the finer of both, then cut to the box.
-    step = (match.step_x * match.step_y) ** 0.5
-    return read_resampled(
-        slide,
-        match.level,
-        x * match.step_x,
-        y * match.step_y,
-        max(1.0, step),
-        box.width,
-        box.height,
-    )
+    step_x = step_y = factor = match.step_x
+    if abs(match.step_y - step_x) >= 1e-6 * step_x:
+        # Axes that differ by a rounded px: the finer of both, then cut to the box.
+        step_y = match.step_y
+        factor = max(1.0, (step_x * step_y) ** 0.5)
+    corner = (x * step_x, y * step_y)
+    return read_resampled(slide, match.level, corner, factor, (box.width, box.height))
 
 
 def _regions(width: int, height: int) -> Iterator[Box]:

@@ -175,7 +175,7 @@ def read_plane(slide: Slide, plane: Plane, box: Box) -> UInt8Array:
     if plane.reduction == 1.0:
         return slide.read_level(plane.level, box.x, box.y, box.width, box.height)
     r = plane.reduction
-    return read_resampled(slide, plane.level, box.x * r, box.y * r, r, box.width, box.height)
+    return read_resampled(slide, plane.level, (box.x * r, box.y * r), r, (box.width, box.height))
 
 
 def read_plane_validity(slide: Slide, plane: Plane, box: Box) -> BoolArray:
