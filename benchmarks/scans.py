@@ -32,7 +32,7 @@ from wsisr.registration.planes import register_planes
 from wsisr.registration.presentation import sample_pairs
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
-from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 
 STRIPES = {"jump_px": 3.0, "drift_px": 1.5}
@@ -180,7 +180,8 @@ def planes_called(rows: Rows, where: str, seed: int, scene: np.ndarray | None) -
     for centre, depth_um in zip(centres, (0.0, 1.0, 2.0, 3.0), strict=True):
         optics = Objective(na=0.75, defocus_um=depth_um, sigma_px=0.3)
         at = (float(centre[0]), float(centre[1]))
-        image = sensor(render(faded(tile), np.eye(2), at, side, side, optics), rng)
+        view = FieldOfView(linear=np.eye(2), centre=at, side_px=side)
+        image = sensor(render(faded(tile), view, optics), rng)
         planes.append(jpeg(to_uint8(image), int(rng.integers(75, 96))))
     found = register_planes(planes)
     best = next(match.index for match in found if match.sharpest)

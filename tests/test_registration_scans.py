@@ -23,7 +23,7 @@ from wsisr.registration.uniqueness import other_place
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import make_pair
 from wsisr.testing.registration_suite import make_overviews, overview_error_px
-from wsisr.testing.rendering import render, to_uint8
+from wsisr.testing.rendering import FieldOfView, render, to_uint8
 from wsisr.testing.two_scans import MemorySlide, ScanSpec, make_scans
 
 
@@ -41,7 +41,9 @@ def rescan():
         drift_x, drift_y = 2.5 * np.sin(u / 150), 2 * np.cos(v / 140)
         return drift_x + np.where(v > 60, 6.0, 0.0), drift_y
 
-    lr = to_uint8(render(scene, linear, (side / 2, side / 2), size, size, None, displacement))
+    middle = (side / 2, side / 2)
+    view = FieldOfView(linear=linear, centre=middle, side_px=size, displacement=displacement)
+    lr = to_uint8(render(scene, view))
 
     def true_place(points):
         u = points - size / 2

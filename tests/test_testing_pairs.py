@@ -6,7 +6,7 @@ import pytest
 from wsisr.errors import ConfigError
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import SUITES, make_pair, scene_px
-from wsisr.testing.rendering import Objective, render
+from wsisr.testing.rendering import Displacement, FieldOfView, Objective, render
 
 SCALE = 4
 UPRIGHT = SCALE * np.eye(2)
@@ -17,12 +17,21 @@ def scene():
     return synthetic_tissue(240, 240, seed=3)
 
 
-def centre_of(corner_px: float, size: int) -> float:
-    return corner_px + SCALE * size / 2
+def view_of(
+    x: float, y: float, side_px: int, displacement: Displacement | None = None
+) -> FieldOfView:
+    """An upright view whose corner lies at (x, y) of the scene."""
+    middle = SCALE * side_px / 2
+    return FieldOfView(
+        linear=UPRIGHT,
+        centre=(x + middle, y + middle),
+        side_px=side_px,
+        displacement=displacement,
+    )
 
 
 def test_whole_pixel_place_is_the_plain_mean_of_blocks(scene):
-    seen = render(scene, UPRIGHT, (centre_of(21, 40), centre_of(34, 40)), 40, 40)
+    seen = render(scene, view_of(21, 34, 40))
     crop = scene[34 : 34 + 160, 21 : 21 + 160]
     means = crop.reshape(40, 4, 40, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(seen, means, atol=1e-9)
@@ -33,7 +42,7 @@ def test_a_blob_lands_where_the_geometry_says():
     y, x = np.mgrid[0:240, 0:240] + 0.5
     blob = 100 * np.exp(-((x - 120.3) ** 2 + (y - 111.9) ** 2) / (2 * 6.0**2))
     scene = np.repeat(blob[..., None], 3, axis=2)
-    seen = render(scene, UPRIGHT, (centre_of(37.26, 40), centre_of(21.81, 40)), 40, 40)[..., 0]
+    seen = render(scene, view_of(37.26, 21.81, 40))[..., 0]
     rows, columns = np.mgrid[0:40, 0:40] + 0.5
     found_x = 37.26 + SCALE * np.sum(columns * seen) / np.sum(seen)
     found_y = 21.81 + SCALE * np.sum(rows * seen) / np.sum(seen)
@@ -42,22 +51,19 @@ def test_a_blob_lands_where_the_geometry_says():
 
 
 def test_both_ways_of_rendering_agree(scene):
-    centre = (centre_of(21.37, 32), centre_of(34.71, 32))
-    exact = render(scene, UPRIGHT, centre, 32, 32)
+    exact = render(scene, view_of(21.37, 34.71, 32))
 
     def nothing(u, v):
         return np.zeros_like(u), np.zeros_like(v)
 
-    splines = render(scene, UPRIGHT, centre, 32, 32, displacement=nothing)
+    splines = render(scene, view_of(21.37, 34.71, 32, nothing))
     assert np.abs(exact - splines).max() < 0.02
 
 
 def test_optics_blur_and_do_not_shift(scene):
-    centre = (centre_of(40, 32), centre_of(40, 32))
-    sharp = render(scene, UPRIGHT, centre, 32, 32)
-    blurred = render(
-        scene, UPRIGHT, centre, 32, 32, Objective(na=0.25, defocus_um=5.0, sigma_px=1.0)
-    )
+    view = view_of(40, 40, 32)
+    sharp = render(scene, view)
+    blurred = render(scene, view, Objective(na=0.25, defocus_um=5.0, sigma_px=1.0))
     assert np.std(np.diff(blurred, axis=1)) < 0.8 * np.std(np.diff(sharp, axis=1))
     assert abs(blurred.mean() - sharp.mean()) < 2.0
 

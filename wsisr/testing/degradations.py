@@ -17,7 +17,7 @@ from wsisr.degradation import degrade, lr_size, parse_degradation
 from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
 
 _MARGIN_PX = 64
 
@@ -127,8 +127,8 @@ def scan(
         scene = _scene(scenes, i, side + 2 * _MARGIN_PX, seed * 1000 + i, rng)
         shift = rng.uniform(-residual_px, residual_px, 2)
         centre = (_MARGIN_PX + side / 2 + shift[0], _MARGIN_PX + side / 2 + shift[1])
-        linear = truth.scale * np.eye(2)
-        seen = render(scene, linear, centre, lr_px, lr_px, truth.optics)
+        view = FieldOfView(linear=truth.scale * np.eye(2), centre=centre, side_px=lr_px)
+        seen = render(scene, view, truth.optics)
         seen = 255 * np.clip(seen * truth.tone_gain / 255, 0, 1) ** truth.gamma
         if truth.full_well_e > 0:
             variance = np.clip(seen, 0, 255) * 255 / truth.full_well_e + truth.read_levels**2

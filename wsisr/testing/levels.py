@@ -46,9 +46,13 @@ class LevelShift:
             and self.slope_y == 0.0
         )
 
+    def along(self, axis: str) -> tuple[float, float]:
+        """Shift (level-0 px) and slope of ``"x"`` or ``"y"``."""
+        return (self.x_px, self.slope_x) if axis == "x" else (self.y_px, self.slope_y)
+
     def source_span(self, axis: str, start: int, length: int) -> tuple[int, int]:
         """Level-0 pixels ``[first, last)`` that level pixels ``[start, start + length)`` need."""
-        shift, slope = (self.x_px, self.slope_x) if axis == "x" else (self.y_px, self.slope_y)
+        shift, slope = self.along(axis)
         ends = [self.factor * u * (1 + slope) + shift for u in (start, start + length)]
         margin = 0 if self.whole else HALF_TAPS + 1
         return int(np.floor(ends[0])) - margin, int(np.ceil(ends[1])) + margin
@@ -56,13 +60,9 @@ class LevelShift:
 
 def reduce_shifted(
     source: UInt8Array,
-    source_x: int,
-    source_y: int,
+    corner: tuple[int, int],
     shift: LevelShift,
-    x: int,
-    y: int,
-    width: int,
-    height: int,
+    region: tuple[int, int, int, int],
 ) -> UInt8Array:
     """Pixels of a displaced level from the level-0 pixels around them.
 
@@ -70,11 +70,11 @@ def reduce_shifted(
     ----------
     source : ndarray, shape (h, w, 3), uint8
         Level-0 region that covers `LevelShift.source_span` on both axes.
-    source_x, source_y : int
-        Its origin, level-0 px.
+    corner : (int, int)
+        Its origin (x, y), level-0 px.
     shift : LevelShift
-    x, y, width, height : int
-        Wanted region in level pixels.
+    region : (int, int, int, int)
+        What is wanted (x, y, width, height), level pixels.
 
     Returns
     -------
@@ -82,14 +82,13 @@ def reduce_shifted(
         Means rounded half up.
     """
     f = shift.factor
+    x, y, width, height = region
     if shift.whole:
-        left, top = f * x + int(shift.x_px) - source_x, f * y + int(shift.y_px) - source_y
+        left, top = f * x + int(shift.x_px) - corner[0], f * y + int(shift.y_px) - corner[1]
         part = source[top : top + f * height, left : left + f * width]
         return _box_mean(part, f)
-    rows = _resample(source.astype(np.float32), source_y, y, height, f, shift.y_px, shift.slope_y)
-    both = _resample(
-        rows.swapaxes(0, 1), source_x, x, width, f, shift.x_px, shift.slope_x
-    ).swapaxes(0, 1)
+    rows = _resample(source.astype(np.float32), corner[1], shift, "y", (y, height))
+    both = _resample(rows.swapaxes(0, 1), corner[0], shift, "x", (x, width)).swapaxes(0, 1)
     return np.clip(np.floor(both + 0.5), 0, 255).astype(np.uint8)
 
 
@@ -111,16 +110,11 @@ def _box_mean(part: UInt8Array, f: int) -> UInt8Array:
 
 
 def _resample(
-    source: Float32Array,
-    source_start: int,
-    start: int,
-    length: int,
-    f: int,
-    shift: float,
-    slope: float,
+    source: Float32Array, source_start: int, shift: LevelShift, axis: str, span: tuple[int, int]
 ) -> Float32Array:
-    """Box means along axis 0 at fractional positions."""
-    position = f * np.arange(start, start + length) * (1 + slope) + shift
+    """Box means along axis 0, which is `axis` of the level, at fractional positions."""
+    f, (offset, slope), (start, length) = shift.factor, shift.along(axis), span
+    position = f * np.arange(start, start + length) * (1 + slope) + offset
     whole = np.floor(position).astype(np.int64)
     # Without a slope every pixel has the same phase, and the weights are found once.
     phase = (position - whole)[: None if slope else 1]

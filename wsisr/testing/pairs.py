@@ -20,7 +20,7 @@ from wsisr.errors import ConfigError
 from wsisr.registration.certificate import Affine
 from wsisr.registration.orientation import D4
 from wsisr.testing.pair_scenes import EOSIN_OD, HEMATOXYLIN_OD, synthetic_tissue
-from wsisr.testing.rendering import Displacement, Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import Displacement, FieldOfView, Objective, jpeg, render, to_uint8
 
 SUITES = {
     "A0": "whole-pixel shifts of one scan",
@@ -190,9 +190,14 @@ def make_pair(
         )
         hr = to_uint8(tile[MARGIN_PX : MARGIN_PX + region_px, MARGIN_PX : MARGIN_PX + region_px])
         source = np.ascontiguousarray(np.rot90(tile, 2)) if suite == "W" else tile
-        seen = (float(centre[0] + MARGIN_PX), float(centre[1] + MARGIN_PX))
+        view = FieldOfView(
+            linear=linear,
+            centre=(float(centre[0] + MARGIN_PX), float(centre[1] + MARGIN_PX)),
+            side_px=lr_px,
+            displacement=displacement,
+        )
         optics = None if suite.startswith("A") else _random_optics(rng)
-        image = render(source, linear, seen, lr_px, lr_px, optics, displacement)
+        image = render(source, view, optics)
         lr = _photograph(image, suite, rng)
     if displacement is not None:
         moved_x, moved_y = displacement(np.zeros(1), np.zeros(1))

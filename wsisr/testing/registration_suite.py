@@ -1,13 +1,13 @@
 """A conformance kit for registration: run any method on pairs with exact truth.
 
     from wsisr.testing.registration_suite import run_suite, wsisr_registrar
-    print(run_suite(wsisr_registrar("subpixel"), "A1", count=12))
+    print(run_suite(wsisr_registrar("subpixel"), "A1", range(12)))
 
 `RegistrationTests` holds the requirements as a test class: derive from it, give it your
 `register`, and let pytest collect it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ from wsisr.registration.overview import register_overviews
 from wsisr.registration.pair import find_orientation, register_pair
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import PairCase, make_pair, scene_px
-from wsisr.testing.rendering import Objective, render, to_uint8
+from wsisr.testing.rendering import FieldOfView, Objective, render, to_uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +139,11 @@ def error_px(case: PairCase, answer: RegistrationAnswer) -> float:
 def run_suite(
     register: Registrar,
     suite: str,
-    count: int = 12,
+    seeds: Iterable[int] = range(12),
     *,
     scene: Float64Array | None = None,
     lr_px: int = 256,
     scale: int = 4,
-    first_seed: int = 0,
 ) -> SuiteResult:
     """Run a method on the pairs of a suite.
 
@@ -153,14 +152,13 @@ def run_suite(
     register : callable
     suite : str
         Key of `wsisr.testing.pairs.SUITES`.
-    count : int
-        Number of pairs.
+    seeds : iterable of int
+        One pair each.
     scene, lr_px, scale
         As for `make_pair`.
-    first_seed : int
     """
     errors, verdicts = [], []
-    for seed in range(first_seed, first_seed + count):
+    for seed in seeds:
         case = make_pair(suite, seed, scene=scene, lr_px=lr_px, scale=scale)
         answer = register(case.lr, case.hr_region, case.scale)
         errors.append(error_px(case, answer))
@@ -208,7 +206,8 @@ def make_overviews(seed: int, side_px: int = 900) -> OverviewCase:
     size = int(side_px * 0.65)
     centre = side_px / 2 + rng.uniform(-10, 10, 2)
     optics = Objective(na=0.75, defocus_um=0.0, sigma_px=rng.uniform(0.3, 0.8))
-    seen = render(scene, linear, (float(centre[0]), float(centre[1])), size, size, optics)
+    at = (float(centre[0]), float(centre[1]))
+    seen = render(scene, FieldOfView(linear=linear, centre=at, side_px=size), optics)
     seen = 255 * (np.clip(seen, 0, 255) / 255) ** rng.uniform(0.85, 1.15)
     moving = to_uint8(seen + rng.normal(0, 2, seen.shape))
     matrix = np.column_stack([linear, centre - linear @ [size / 2, size / 2]])
@@ -269,7 +268,8 @@ class RegistrationTests:
 
     def _check(self, suite: str, register: Registrar, lr_px: int | None = None) -> None:
         side = lr_px or self.lr_px
-        faults = run_suite(register, suite, self.count, scene=_scene(side), lr_px=side).faults()
+        found = run_suite(register, suite, range(self.count), scene=_scene(side), lr_px=side)
+        faults = found.faults()
         assert not faults, "; ".join(faults)
 
     def test_whole_pixel_shifts_are_exact(self) -> None:

@@ -54,34 +54,41 @@ class Objective:
         return focused * defocus * blur
 
 
-def render(
-    scene: Float64Array,
-    linear: Float64Array,
-    centre: tuple[float, float],
-    width: int,
-    height: int,
-    optics: Objective | None = None,
-    displacement: Displacement | None = None,
-) -> Float64Array:
+@dataclass(frozen=True, kw_only=True)
+class FieldOfView:
+    """Where the pixels of a coarser camera lie in a scene.
+
+    Attributes
+    ----------
+    linear : ndarray, shape (2, 2)
+        Columns are the sides of one LR pixel in HR px.
+    centre : (float, float)
+        Where the LR image's centre lies in the scene, HR px, pixel edges.
+    side_px : int
+        Side of the LR image, LR px.
+    displacement : callable, optional
+        HR px added to the mapped places, as a function of LR coordinates about the centre.
+    """
+
+    linear: Float64Array
+    centre: tuple[float, float]
+    side_px: int
+    displacement: Displacement | None = None
+
+
+def render(scene: Float64Array, view: FieldOfView, optics: Objective | None = None) -> Float64Array:
     """What a coarser camera sees of a periodic, band-limited scene.
 
     Parameters
     ----------
     scene : ndarray, shape (H, W, 3), float64
         HR samples, 0-255.
-    linear : ndarray, shape (2, 2)
-        Columns are the sides of one LR pixel in HR px.
-    centre : (float, float)
-        Where the LR image's centre lies in the scene, HR px, pixel edges.
-    width, height : int
-        Size of the LR image.
+    view : FieldOfView
     optics : Objective, optional
-    displacement : callable, optional
-        HR px added to the mapped places, as a function of LR coordinates about the centre.
 
     Returns
     -------
-    ndarray, shape (height, width, 3), float64
+    ndarray, shape (side, side, 3), float64
 
     Notes
     -----
@@ -90,17 +97,18 @@ def render(
     ``scale x scale`` HR samples.
     """
     rows, columns = scene.shape[:2]
+    linear, centre, side = view.linear, view.centre, view.side_px
     fy, fx = fft.fftfreq(rows)[:, None], fft.rfftfreq(columns)[None, :]
     radius = np.hypot(fx, fy)
     aperture = np.sinc(linear[0, 0] * fx + linear[1, 0] * fy)
     aperture = aperture * np.sinc(linear[0, 1] * fx + linear[1, 1] * fy)
     aperture = aperture / (np.sinc(fx) * np.sinc(fy))
     step = int(linear[0, 0])
-    upright = displacement is None and np.array_equal(linear, step * np.eye(2))
+    upright = view.displacement is None and np.array_equal(linear, step * np.eye(2))
     # Index coordinates of the first LR sample, where it is upright.
-    x0 = centre[0] - step * width / 2 + step / 2 - 0.5
-    y0 = centre[1] - step * height / 2 + step / 2 - 0.5
-    result = np.empty((height, width, 3))
+    x0 = centre[0] - step * side / 2 + step / 2 - 0.5
+    y0 = centre[1] - step * side / 2 + step / 2 - 0.5
+    result = np.empty((side, side, 3))
     for channel, wavelength in enumerate(WAVELENGTHS_UM):
         spectrum = fft.rfft2(scene[..., channel]) * aperture
         if optics is not None:
@@ -109,24 +117,16 @@ def render(
             ix, iy = int(np.floor(x0)), int(np.floor(y0))
             spectrum *= np.exp(2j * np.pi * (fx * (x0 - ix) + fy * (y0 - iy)))
             seen = fft.irfft2(spectrum, s=(rows, columns))
-            iy_all = (iy + step * np.arange(height)) % rows
-            ix_all = (ix + step * np.arange(width)) % columns
+            iy_all = (iy + step * np.arange(side)) % rows
+            ix_all = (ix + step * np.arange(side)) % columns
             result[..., channel] = seen[np.ix_(iy_all, ix_all)]
         else:
-            result[..., channel] = _evaluate(
-                spectrum, (rows, columns), linear, centre, width, height, displacement
-            )
+            result[..., channel] = _evaluate(spectrum, (rows, columns), view)
     return result
 
 
 def _evaluate(
-    spectrum: NDArray[np.complex128],
-    shape: tuple[int, int],
-    linear: Float64Array,
-    centre: tuple[float, float],
-    width: int,
-    height: int,
-    displacement: Displacement | None,
+    spectrum: NDArray[np.complex128], shape: tuple[int, int], view: FieldOfView
 ) -> Float64Array:
     """A periodic band-limited function at mapped places: twofold zero padding, then splines."""
     rows, columns = shape
@@ -135,11 +135,13 @@ def _evaluate(
     padded[:half, : spectrum.shape[1]] = spectrum[:half]
     padded[-(rows - half) :, : spectrum.shape[1]] = spectrum[half:]
     fine = 4 * fft.irfft2(padded, s=(2 * rows, 2 * columns))
-    u, v = np.meshgrid(np.arange(width) + 0.5 - width / 2, np.arange(height) + 0.5 - height / 2)
+    linear, centre = view.linear, view.centre
+    along = np.arange(view.side_px) + 0.5 - view.side_px / 2
+    u, v = np.meshgrid(along, along)
     x = centre[0] + linear[0, 0] * u + linear[0, 1] * v
     y = centre[1] + linear[1, 0] * u + linear[1, 1] * v
-    if displacement is not None:
-        move_x, move_y = displacement(u, v)
+    if view.displacement is not None:
+        move_x, move_y = view.displacement(u, v)
         x, y = x + move_x, y + move_y
     places = [2 * (y - 0.5), 2 * (x - 0.5)]
     return cast(Float64Array, ndimage.map_coordinates(fine, places, order=5, mode="grid-wrap"))

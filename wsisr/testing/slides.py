@@ -62,7 +62,7 @@ def render_level(
     x0, x1 = shift.source_span("x", x, width)
     y0, y1 = shift.source_span("y", y, height)
     source = truth.scene.render(x0, y0, x1 - x0, y1 - y0)
-    return reduce_shifted(source, x0, y0, shift, x, y, width, height)
+    return reduce_shifted(source, (x0, y0), shift, (x, y, width, height))
 
 
 def write_slide(path: Path, spec: SlideSpec | None = None) -> SlideTruth:
@@ -194,7 +194,7 @@ def _render_block(
             level=level.index,
             x=box[0],
             y=box[1],
-            rgb=reduce_shifted(source, x0, y0, level.shift, *box),
+            rgb=reduce_shifted(source, (x0, y0), level.shift, box),
         )
         for level, box in wanted
     ]

@@ -108,7 +108,6 @@ def sparse_spec(
     island_px: float = 1800.0,
     seed: int = 0,
     layout: Layout = "philips",
-    background: Background = "shared",
 ) -> SlideSpec:
     """A slide as large as real ones with little tissue on it, written in seconds.
 
@@ -120,7 +119,7 @@ def sparse_spec(
         corner, where wrong downsamples show most.
     island_px : float
         Mean diameter, level-0 px.
-    seed, layout, background
+    seed, layout
         As `SlideSpec`.
     """
     rng = np.random.default_rng((seed, 8))
@@ -142,7 +141,7 @@ def sparse_spec(
         tissue=tuple(tissue),
         holes=(),
         tumour=tuple(tumour),
-        background=background,
+        background="shared",
     )
 
 
@@ -152,13 +151,13 @@ def spec_around(
     tumour: Sequence[Outline] = (),
     exclusions: Sequence[Outline] = (),
     reach_px: float = 700.0,
-    margin_px: int = 2000,
     seed: int = 0,
     layout: Layout = "philips",
 ) -> SlideSpec:
     """A slide just large enough for given coordinates, with tissue wherever one of them lies.
 
-    For published point lists and annotations whose slides are not at hand.
+    For published point lists and annotations whose slides are not at hand. Beyond the largest
+    coordinate follow 2,000 px of empty glass.
 
     Parameters
     ----------
@@ -168,8 +167,6 @@ def spec_around(
         Annotation, taken as it is.
     reach_px : float
         Tissue reaches at least so far around every point.
-    margin_px : int
-        Empty glass beyond the largest coordinate.
     seed, layout
         As `SlideSpec`.
     """
@@ -185,8 +182,8 @@ def spec_around(
     return SlideSpec(
         seed=seed,
         layout=layout,
-        width_px=int(far[0] + reach_px) + margin_px,
-        height_px=int(far[1] + reach_px) + margin_px,
+        width_px=int(far[0] + reach_px) + 2000,
+        height_px=int(far[1] + reach_px) + 2000,
         tissue=tuple(tissue),
         holes=tuple(holes),
         tumour=tuple(tumour),

@@ -16,7 +16,7 @@ from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, restain, sensor
-from wsisr.testing.rendering import Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
 
 GLASS = 240.0
 FIXED_UM_PER_PX = 0.25
@@ -180,18 +180,15 @@ def make_scans(spec: ScanSpec, scene: Float64Array | None = None) -> ScanPair:
     def displacement(u: Float64Array, v: Float64Array) -> tuple[Float64Array, Float64Array]:
         return _displacement(spec, offsets, u, v)
 
-    centre = (float(middle[0]), float(middle[1]))
+    view = FieldOfView(
+        linear=linear,
+        centre=(float(middle[0]), float(middle[1])),
+        side_px=spec.side_px,
+        displacement=displacement,
+    )
     blurs = np.linspace(*spec.blur_px, 1 if spec.blur_px[0] == spec.blur_px[1] else 4)
     seen = [
-        render(
-            scene,
-            linear,
-            centre,
-            spec.side_px,
-            spec.side_px,
-            Objective(na=0.75, defocus_um=0.0, sigma_px=float(sigma)),
-            displacement,
-        )
+        render(scene, view, Objective(na=0.75, defocus_um=0.0, sigma_px=float(sigma)))
         for sigma in blurs
     ]
     image = _across(seen)
