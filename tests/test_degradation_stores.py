@@ -15,10 +15,17 @@ from typer.testing import CliRunner
 from wsisr_cli.degrade import app
 
 from wsisr.degradation import degrade, stores
+from wsisr.degradation.apply import Simulation
 from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
 from wsisr.degradation.scanner_pairs import FitSettings
-from wsisr.degradation.stores import degrade_store, fit_store, registered_pairs
+from wsisr.degradation.stores import (
+    PairChoice,
+    SimulatedArray,
+    degrade_store,
+    fit_store,
+    registered_pairs,
+)
 from wsisr.errors import DegradationError, DiskFullError, LockedError, StoreError
 from wsisr.locks import held
 from wsisr.store import ArraySpec, StoreWriter, open_pairs, verify_store
@@ -81,16 +88,16 @@ def test_registered_pairs_come_from_one_split_with_their_residuals(store: Path) 
     truth = scan(make_scanner(1), 3, seed=0, lr_px=96)
     assert pairs[2].residual_px == pytest.approx(truth[2].residual_px, abs=1e-6)
     assert np.array_equal(pairs[2].lr, truth[2].lr)
-    assert len(list(registered_pairs(opened, limit=2))) == 2
-    assert len(list(registered_pairs(opened, split="test"))) == 2
+    assert len(list(registered_pairs(opened, PairChoice(limit=2)))) == 2
+    assert len(list(registered_pairs(opened, PairChoice(split="test")))) == 2
     with pytest.raises(DegradationError, match="no array"):
-        list(registered_pairs(opened, lr="5x"))
+        list(registered_pairs(opened, PairChoice(lr="5x")))
 
 
 def test_a_simulated_array_joins_a_copy_of_the_store(store: Path, tmp_path: Path) -> None:
     target = tmp_path / "more.zarr"
     spec = "optics:na=0.25..0.4+sensor+jpeg"
-    name = degrade_store(store, target, spec, 4, seed=7, name="10x-sim")
+    name = degrade_store(store, target, SimulatedArray.of(spec, 4, seed=7, name="10x-sim"))
     made, source = open_pairs(target), open_pairs(store)
     assert verify_store(target).ok
     view = made.slides["b"]
@@ -106,14 +113,14 @@ def test_a_simulated_array_joins_a_copy_of_the_store(store: Path, tmp_path: Path
     assert np.array_equal(made.split("train"), source.split("train"))
     assert np.array_equal(made.table()["residual_x_10x"], source.table()["residual_x_10x"])
     with pytest.raises(DegradationError, match="made by software"):
-        list(registered_pairs(made, lr=name))
+        list(registered_pairs(made, PairChoice(lr=name)))
 
 
 def test_stores_refuse_what_does_not_fit(store: Path, tmp_path: Path) -> None:
     with pytest.raises(DegradationError, match="do not divide"):
-        degrade_store(store, tmp_path / "x.zarr", "bicubic", 5.1)
+        degrade_store(store, tmp_path / "x.zarr", SimulatedArray.of("bicubic", 5.1))
     with pytest.raises(DegradationError, match="already has"):
-        degrade_store(store, tmp_path / "y.zarr", "bicubic", 4, name="10x")
+        degrade_store(store, tmp_path / "y.zarr", SimulatedArray.of("bicubic", 4, name="10x"))
 
 
 def test_a_store_made_since_the_first_look_is_not_replaced(
@@ -127,7 +134,7 @@ def test_a_store_made_since_the_first_look_is_not_replaced(
 
     monkeypatch.setattr(stores, "BuildLock", late)
     with pytest.raises(StoreError, match="exists already; add --overwrite"):
-        degrade_store(store, target, "bicubic", 4, name="5x")
+        degrade_store(store, target, SimulatedArray.of("bicubic", 4, name="5x"))
     assert "5x" not in open_pairs(target).arrays
     assert [p.name for p in tmp_path.iterdir()] == ["x.zarr"]
 
@@ -177,15 +184,15 @@ def test_image_files_carry_their_parameters(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     source, target = tmp_path / "hr.png", tmp_path / "lr.png"
     Image.fromarray(image).save(source)
-    record = degrade_image(source, target, "iste", 3.3, seed=3)
+    record = degrade_image(source, target, Simulation.of("iste", 3.3, seed=3))
     content = json.loads(record.read_text())
     assert content["scale"] == 3.3 and content["degradation"]["stages"][0]["kind"] == "iste"
     wanted = degrade(torch.as_tensor(image).permute(2, 0, 1), content["degradation"], 3.3, seed=3)
     assert torch.equal(read_rgb(target), wanted)
     with pytest.raises(DegradationError, match="exists already"):
-        degrade_image(source, target, "iste", 2)
+        degrade_image(source, target, Simulation.of("iste", 2))
     with pytest.raises(DegradationError, match="lossy"):
-        degrade_image(source, tmp_path / "lr.jpg", "iste", 2)
+        degrade_image(source, tmp_path / "lr.jpg", Simulation.of("iste", 2))
     with pytest.raises(DegradationError, match="no such image"):
         read_rgb(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no image")
@@ -220,13 +227,15 @@ def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(
     out = tmp_path / "lr.png"
     (tmp_path / "lr.png.json").write_text("{}")  # as a kill between record and picture leaves it
     with held(tmp_path / "lr.png.partial.lock", out, "degrade apply"), pytest.raises(LockedError):
-        degrade_image(tmp_path / "a.png", out, "area", 2)
-    record = json.loads(degrade_image(tmp_path / "a.png", out, "area", 2).read_text())
+        degrade_image(tmp_path / "a.png", out, Simulation.of("area", 2))
+    record = json.loads(
+        degrade_image(tmp_path / "a.png", out, Simulation.of("area", 2)).read_text()
+    )
     assert record["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
     with Image.open(out) as image:
         assert image.info["dpi"] == pytest.approx((50_800, 50_800), rel=1e-4)
     with pytest.raises(DegradationError, match="exists already"):
-        degrade_image(tmp_path / "a.png", out, "area", 2)
+        degrade_image(tmp_path / "a.png", out, Simulation.of("area", 2))
     write = Path.write_bytes
 
     def full(path: Path, data: bytes) -> int:
@@ -237,6 +246,6 @@ def test_a_degraded_picture_is_written_alone_whole_and_with_its_resolution(
     monkeypatch.setattr(Path, "write_bytes", full)
     before = out.read_bytes(), out.with_name("lr.png.json").read_bytes()
     with pytest.raises(DiskFullError, match="make room"):
-        degrade_image(tmp_path / "a.png", out, "bicubic", 2, overwrite=True)
+        degrade_image(tmp_path / "a.png", out, Simulation.of("bicubic", 2), overwrite=True)
     assert (out.read_bytes(), out.with_name("lr.png.json").read_bytes()) == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "lr.png", "lr.png.json"]

@@ -19,7 +19,7 @@ from wsisr.building import (
     prepare,
     rebuild_from,
 )
-from wsisr.degradation.stores import degrade_store
+from wsisr.degradation.stores import SimulatedArray, degrade_store
 from wsisr.errors import CorruptStoreError, DegradationError, ManifestError, StoreError
 from wsisr.reporting import store_sections
 from wsisr.reporting.store_facts import read_facts
@@ -316,11 +316,12 @@ def test_one_more_lr_keeps_the_tiles(
     built: tuple[Path, Path, BuildSummary], tmp_path: Path
 ) -> None:
     raw, own = tmp_path / "raw.zarr", tmp_path / "own.zarr"
+    lower = SimulatedArray.of("bicubic", 4)
     with pytest.raises(DegradationError, match="no tiles"):
-        degrade_store(built[0], raw, "bicubic", 4, codec=SLIDE)
-    degrade_store(built[0], raw, "bicubic", 4)
-    degrade_store(built[1], own, "bicubic", 4)
-    degrade_store(built[1], tmp_path / "flat.zarr", "bicubic", 4, codec="raw")
+        degrade_store(built[0], raw, lower, codec=SLIDE)
+    degrade_store(built[0], raw, lower)
+    degrade_store(built[1], own, lower)
+    degrade_store(built[1], tmp_path / "flat.zarr", lower, codec="raw")
     first = open_pairs(raw)
     for path in (own, tmp_path / "flat.zarr"):
         same_pixels(first, open_pairs(path))

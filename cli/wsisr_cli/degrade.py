@@ -52,28 +52,19 @@ def apply(
     """
     use(plugin)
     if source.is_dir():
-        from wsisr.degradation.stores import degrade_store
+        from wsisr.degradation.stores import SimulatedArray, degrade_store
         from wsisr_cli.progress import console_reporter
 
+        added = SimulatedArray.of(kind, scale, seed, hr=hr or "", name=name or "")
         with console_reporter() as report:
-            made = degrade_store(
-                source,
-                output,
-                kind,
-                scale,
-                hr=hr,
-                name=name,
-                seed=seed,
-                overwrite=overwrite,
-                report=report,
-            )
+            made = degrade_store(source, output, added, overwrite=overwrite, report=report)
         typer.echo(f"{output}: array {made}, simulated:{kind} at x{scale:g}")
         return
+    from wsisr.degradation.apply import Simulation
     from wsisr.degradation.files import degrade_image
 
-    record = degrade_image(
-        source, output, kind, scale, seed=seed, overwrite=overwrite, white=white, rgb=rgb
-    )
+    simulation = Simulation.of(kind, scale, seed)
+    record = degrade_image(source, output, simulation, overwrite=overwrite, white=white, rgb=rgb)
     typer.echo(f"{output}, parameters in {record}")
 
 
@@ -100,11 +91,12 @@ def fit(
 
     Writes the profile, which works wherever a degradation's name does, and the kernel as a PNG.
     """
-    from wsisr.degradation.stores import fit_store
+    from wsisr.degradation.stores import PairChoice, fit_store
     from wsisr_cli.progress import console_reporter
 
+    choice = PairChoice(hr=hr, lr=lr, split=split, limit=pairs)
     with console_reporter() as report:
-        profile = fit_store(store, output, hr=hr, lr=lr, split=split, limit=pairs, report=report)
+        profile = fit_store(store, output, choice, report=report)
     typer.echo("\n".join(profile.report.lines()))
     typer.echo(f"Written: {output}, {output.with_suffix('.kernel.png')}")
 
@@ -146,9 +138,10 @@ def compare(
 
         typer.echo("\n".join(compare_scanners(first, second).lines()))
         return
-    from wsisr.degradation.stores import compare_store
+    from wsisr.degradation.stores import PairChoice, compare_store
 
-    comparison = compare_store(first, kinds.split(), hr=hr, lr=lr, split=split, limit=pairs)
+    choice = PairChoice(hr=hr, lr=lr, split=split, limit=pairs)
+    comparison = compare_store(first, kinds.split(), choice)
     typer.echo(comparison.markdown())
     if picture is not None:
         comparison.write_picture(picture)

@@ -180,13 +180,14 @@ def upscale(name: str, *needs: str) -> Case:
 
 def degrade(folder: Path) -> None:
     """A store with one more array."""
-    from wsisr.degradation.stores import degrade_store
+    from wsisr.degradation.stores import SimulatedArray, degrade_store
 
+    added = SimulatedArray.of("area", 2)
     if not (folder / "b.zarr").exists():
-        degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2)
+        degrade_store(folder / "a.zarr", folder / "b.zarr", added)
     else:
         # Whole already; what lies beside it goes with the next run that replaces it.
-        degrade_store(folder / "a.zarr", folder / "b.zarr", "area", 2, overwrite=True)
+        degrade_store(folder / "a.zarr", folder / "b.zarr", added, overwrite=True)
 
 
 def command(line: str, prepare: Act, *needs: str, measured: tuple[str, ...] = ()) -> Case:
@@ -247,11 +248,12 @@ def pair_of_images(folder: Path) -> None:
 
 def degrade_picture(folder: Path) -> None:
     """A degraded picture and its record."""
+    from wsisr.degradation.apply import Simulation
     from wsisr.degradation.files import degrade_image
 
-    out = folder / "d.png"
+    out, smaller = folder / "d.png", Simulation.of("iste", 2)
     _refused_once_whole(
-        out, "add --overwrite", lambda: degrade_image(folder / "hr.png", out, "iste", 2)
+        out, "add --overwrite", lambda: degrade_image(folder / "hr.png", out, smaller)
     )
 
 

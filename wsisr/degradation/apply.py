@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -67,35 +67,9 @@ def degrade(
     """
     degradation = parse_degradation(spec)
     check_scale(scale)
-    with _full_precision(hr.device):
-        return _degrade(hr, degradation, scale, seed, step, slots, size)
-
-
-def refuse_identity(spec: Degradation, scale: float) -> None:
-    """Raise `DegradationError` if LR is HR itself, as most kernels leave it at x1."""
-    if scale != 1.0:
-        return
-    probe = torch.arange(3 * 32 * 32).mul(1_103).remainder(256).reshape(1, 3, 32, 32).byte()
-    if degrade(probe, spec, scale).equal(probe):
-        raise DegradationError(
-            f"x1 by {spec.name}: LR is HR itself and nothing is left to be restored; name a "
-            "degradation that changes it at x1 (--lr-source jpeg:quality=50), or an LR of x1."
-        )
-
-
-def _degrade(
-    hr: Tensor,
-    degradation: Degradation,
-    scale: float,
-    seed: int,
-    step: int,
-    slots: Tensor | list[int] | None,
-    size: tuple[int, int] | None,
-) -> Tensor:
-    if hr.ndim == 3:
-        return degrade(hr[None], degradation, scale, seed=seed, step=step, slots=slots, size=size)[
-            0
-        ]
+    single = hr.ndim == 3
+    if single:
+        hr = hr[None]
     if hr.ndim != 4 or hr.shape[1] != 3 or min(hr.shape) < 1:
         raise DegradationError(f"HR images must be (B, 3, H, W); these are {tuple(hr.shape)}.")
     x = _grey_levels(hr)
@@ -110,11 +84,71 @@ def _degrade(
     if hr.device.type == "cpu":
         count = max(1, _CPU_CHUNK_PX // int(x.shape[-1] * x.shape[-2]))
     made = []
-    for start in range(0, len(hr), count):
-        part = replace(draws, slots=draws.slots[start : start + count])
-        context = Context(size=size, scale=float(scale), draws=part)
-        made.append(to_grey(run_stages(degradation.stages, x[start : start + count], context)))
-    return torch.cat(made)
+    with _full_precision(hr.device):
+        for start in range(0, len(hr), count):
+            part = replace(draws, slots=draws.slots[start : start + count])
+            context = Context(size=size, scale=float(scale), draws=part)
+            made.append(to_grey(run_stages(degradation.stages, x[start : start + count], context)))
+    return made[0][0] if single else torch.cat(made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """How LR is made from HR: by what, how much smaller, and with which draws.
+
+    Attributes
+    ----------
+    degradation : Degradation
+    scale : float
+        HR over LR, at least 1.
+    seed : int
+    """
+
+    degradation: Degradation
+    scale: float
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        spec: "str | Path | Mapping[str, Any] | Degradation",
+        scale: float,
+        seed: int = 0,
+        **names: str,
+    ) -> Self:
+        """The simulation that a spec names (`parse_degradation`).
+
+        Raises
+        ------
+        DegradationError
+            A wrong spec or scale.
+        """
+        check_scale(scale)
+        return cls(degradation=parse_degradation(spec), scale=scale, seed=seed, **names)
+
+    def apply(self, hr: Tensor, slots: list[int] | None = None) -> Tensor:
+        """LR of HR: see `degrade`."""
+        return degrade(hr, self.degradation, self.scale, seed=self.seed, slots=slots)
+
+    def document(self) -> dict[str, Any]:
+        """What is written beside the pixels: the whole degradation, scale and seed."""
+        return {
+            "degradation": self.degradation.record(),
+            "scale": float(self.scale),
+            "seed": self.seed,
+        }
+
+
+def refuse_identity(spec: Degradation, scale: float) -> None:
+    """Raise `DegradationError` if LR is HR itself, as most kernels leave it at x1."""
+    if scale != 1.0:
+        return
+    probe = torch.arange(3 * 32 * 32).mul(1_103).remainder(256).reshape(1, 3, 32, 32).byte()
+    if degrade(probe, spec, scale).equal(probe):
+        raise DegradationError(
+            f"x1 by {spec.name}: LR is HR itself and nothing is left to be restored; name a "
+            "degradation that changes it at x1 (--lr-source jpeg:quality=50), or an LR of x1."
+        )
 
 
 def _grey_levels(hr: Tensor) -> Tensor:

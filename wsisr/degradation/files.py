@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 from wsisr import __version__
-from wsisr.degradation.apply import degrade
-from wsisr.degradation.spec import Degradation, parse_degradation
+from wsisr.degradation.apply import Simulation
 from wsisr.errors import DegradationError, SlideError, refuse_remote_output
 from wsisr.files import disk_full_is_clear, staged_files
 from wsisr.locks import held
@@ -27,10 +26,8 @@ _NOTHING_KEPT = "The picture was not written; make room, or write to another dis
 def degrade_image(
     source: Path,
     target: Path,
-    spec: "str | Path | Degradation",
-    scale: float,
+    simulation: Simulation,
     *,
-    seed: int = 0,
     overwrite: bool = False,
     white: float | None = None,
     rgb: bool = False,
@@ -40,9 +37,7 @@ def degrade_image(
     Parameters
     ----------
     source, target : Path
-    spec : str, Path or Degradation
-    scale : float
-    seed : int
+    simulation : Simulation
     overwrite : bool
     white : float, optional
         Sample value that is white, for samples of more than 8 bits.
@@ -63,7 +58,6 @@ def degrade_image(
         While another run writes `target`.
     """
     refuse_remote_output(target)
-    degradation = parse_degradation(spec)
     if target.suffix.lower() in _LOSSY:
         raise DegradationError(
             f"{target}: a lossy file would degrade a second time, untold; write .png or .tif."
@@ -78,7 +72,7 @@ def degrade_image(
             raise DegradationError(
                 f"{target} exists already; add --overwrite or choose another -o."
             )
-        data, content = _degraded(source, target, degradation, scale, seed, white, rgb)
+        data, content = _degraded(source, target, simulation, white, rgb)
         with staged_files(target.parent, target.name, last=target.name) as staged:
             (staged / record.name).write_bytes(content)
             (staged / target.name).write_bytes(data)
@@ -86,17 +80,11 @@ def degrade_image(
 
 
 def _degraded(
-    source: Path,
-    target: Path,
-    degradation: Degradation,
-    scale: float,
-    seed: int,
-    white: float | None,
-    rgb: bool,
+    source: Path, target: Path, simulation: Simulation, white: float | None, rgb: bool
 ) -> tuple[bytes, bytes]:
     """The LR picture's file and its record's."""
     image, info = _read(source, white)
-    lr = degrade(image, degradation, scale, seed=seed).permute(1, 2, 0).numpy()
+    lr = simulation.apply(image).permute(1, 2, 0).numpy()
     grey = info.grey and not rgb
     if grey:
         # Not their mean, which would halve the noise of a degradation that draws three planes.
@@ -106,7 +94,8 @@ def _degraded(
     if icc is not None:
         options["icc_profile"] = icc
     if info.mpp is not None:
-        options["dpi"] = (25_400 / (info.mpp.x * scale), 25_400 / (info.mpp.y * scale))
+        um = (info.mpp.x * simulation.scale, info.mpp.y * simulation.scale)
+        options["dpi"] = (25_400 / um[0], 25_400 / um[1])
     data = io.BytesIO()
     try:
         kind = Image.registered_extensions()[target.suffix.lower()]
@@ -118,9 +107,7 @@ def _degraded(
     content = {
         "source": source.name,
         "read": [*info.quirks, *([info.verdict.line()] if info.verdict is not None else [])],
-        "degradation": degradation.record(),
-        "scale": scale,
-        "seed": seed,
+        **simulation.document(),
         "created_with": f"wsisr {__version__}",
         "sha256": hashlib.sha256(data.getvalue()).hexdigest(),
     }

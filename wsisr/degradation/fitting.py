@@ -227,10 +227,10 @@ def _correct_taps(pairs: Aligned, taps: Float64Array, quality: int | None) -> Fl
     learn, other = _subset(pairs, ~judge), _subset(pairs, judge)
     # It must earn its freedom: half a percent on pixels that it has not seen.
     best, best_loss = taps, 0.995 * loss(other, taps, quality)
-    for smoothness, ridge in _STRENGTHS:
+    for strength in _STRENGTHS:
         current = taps
         for _ in range(2):
-            current = _newton_step(learn, current, quality, smoothness, ridge)
+            current = _newton_step(learn, current, quality, strength)
         value = loss(other, current, quality)
         if value < best_loss:
             best, best_loss = current, value
@@ -247,7 +247,7 @@ def _subset(pairs: Aligned, which: Tensor) -> Aligned:
 
 
 def _newton_step(
-    pairs: Aligned, taps: Float64Array, quality: int | None, smoothness: float, ridge: float
+    pairs: Aligned, taps: Float64Array, quality: int | None, strength: tuple[float, float]
 ) -> Float64Array:
     """One Gauss-Newton step: a plane per colour without JPEG, else one plane from the luma."""
     linear = pairs.linear(taps)
@@ -262,7 +262,7 @@ def _newton_step(
     if quality is None:
         error = pairs.lr.float() - toned
         steps = [
-            _solve_step(pairs, taps, slopes[c : c + 1, :, c], error[:, c], (c,), smoothness, ridge)
+            _solve_step(pairs, taps, slopes[c : c + 1, :, c], error[:, c], (c,), strength)
             for c in range(3)
         ]
     else:
@@ -271,7 +271,7 @@ def _newton_step(
         wanted = expected_before_jpeg(luma, real, quality, deviation)
         slope = torch.stack([luma_of(s) for s in slopes])
         error = (wanted - luma).float()
-        steps = [_solve_step(pairs, taps, slope, error, (0, 1, 2), smoothness, ridge)]
+        steps = [_solve_step(pairs, taps, slope, error, (0, 1, 2), strength)]
     result = taps + np.stack(steps)
     total: Float64Array = result / result.sum((-1, -2), keepdims=True)
     return total
@@ -283,8 +283,7 @@ def _solve_step(
     slope: Tensor,
     error: Tensor,
     channels: tuple[int, ...],
-    smoothness: float,
-    ridge: float,
+    strength: tuple[float, float],
 ) -> Float64Array:
     """Taps that explain `error` (B, h, w), seen through `slope` (channels, B, h, w)."""
     scale = pairs.scale
@@ -304,6 +303,7 @@ def _solve_step(
         weights = slope[:, i].flatten(1)[:, chosen].float()
         designs.append(torch.einsum("cn,cnt->nt", weights, patches))
         targets.append(error[i].flatten()[chosen])
+    smoothness, ridge = strength
     step = kernels.solve_taps(
         torch.cat(designs), torch.cat(targets), side, smoothness=smoothness, ridge=ridge
     )

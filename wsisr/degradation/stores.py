@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,14 @@ import numpy as np
 import torch
 
 from wsisr.arrays import UInt8Array
-from wsisr.degradation.apply import degrade
+from wsisr.degradation.apply import Simulation
 from wsisr.degradation.comparison import Comparison, compare_with_native
 from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.profile import FittedProfile
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
-from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError, DiskFullError, StoreError, refuse_remote_output
 from wsisr.files import remove_tree, staged_files, swap_in
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.resize import check_scale
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
 from wsisr.store.attributes import WRITTEN_ATTRIBUTES
 from wsisr.store.presets import SLIDE
@@ -32,25 +30,28 @@ _BATCH_PX = 1 << 22
 _JPEG_GRID_PX = 16
 
 
-def registered_pairs(
-    store: PairStore,
-    *,
-    hr: str | None = None,
-    lr: str | None = None,
-    split: str = "train",
-    limit: int = 36,
-) -> Iterator[RealPair]:
-    """Kept pairs of a store whose LR is native, spread evenly over its slides and rows.
+@dataclass(frozen=True, kw_only=True)
+class PairChoice:
+    """Which registered pairs of a store are looked at.
 
-    Parameters
+    Attributes
     ----------
-    store : PairStore
     hr, lr : str, optional
         Array names; the finest, and the coarsest native one, by default.
     split : str
         Test slides are never used for fitting; a store without splits gives all its kept pairs.
     limit : int
         Largest number of pairs.
+    """
+
+    hr: str | None = None
+    lr: str | None = None
+    split: str = "train"
+    limit: int = 24
+
+
+def registered_pairs(store: PairStore, choice: PairChoice = PairChoice()) -> Iterator[RealPair]:
+    """Kept pairs of a store whose LR is native, spread evenly over its slides and rows.
 
     Raises
     ------
@@ -60,8 +61,8 @@ def registered_pairs(
     if not store.slides:
         raise DegradationError(f"{store.path} has no slides.")
     first = next(iter(store.slides.values()))
-    hr = hr or first.arrays[0]
-    lr = lr or _coarsest_native(store, hr)
+    hr = choice.hr or first.arrays[0]
+    lr = choice.lr or _coarsest_native(store, hr)
     for name in (hr, lr):
         if name not in first.arrays:
             raise DegradationError(
@@ -73,13 +74,15 @@ def registered_pairs(
             f"{lr} of {store.path} is {origin}: made by software, so there is no scanner in it to "
             "fit or to compare with. Name a rescanned or stored array."
         )
+    split = choice.split
     rows = store.split(split) if split in store.split_names() else store.table(columns=[]).index
     kept = store.table(columns=[]).index
     allowed = {tuple(pair) for pair in kept.tolist()}
     rows = np.array([pair for pair in rows.tolist() if tuple(pair) in allowed]).reshape(-1, 2)
     if not len(rows):
         raise DegradationError(f"{store.path} has no kept pairs in its {split} split.")
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+    count = min(choice.limit, len(rows))
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
     for slide, row in chosen.tolist():
         yield _pair(store, int(slide), int(row), hr, lr)
 
@@ -124,11 +127,8 @@ def _pair(store: PairStore, slide: int, row: int, hr: str, lr: str) -> RealPair:
 def fit_store(
     path: Path,
     output: Path,
+    choice: PairChoice = PairChoice(),
     *,
-    hr: str | None = None,
-    lr: str | None = None,
-    split: str = "train",
-    limit: int = 24,
     settings: FitSettings | None = None,
     report: Reporter = silent,
 ) -> FittedProfile:
@@ -137,11 +137,11 @@ def fit_store(
     The HR pixel size comes from the store.
     """
     store = open_pairs(path)
-    pairs = list(registered_pairs(store, hr=hr, lr=lr, split=split, limit=limit))
+    pairs = list(registered_pairs(store, choice))
     first = next(iter(store.slides.values()))
-    hr = hr or first.arrays[0]
+    hr = choice.hr or first.arrays[0]
     um = first.spec(hr).um_per_px
-    origin = first.spec(lr or _coarsest_native(store, hr)).origin
+    origin = first.spec(choice.lr or _coarsest_native(store, hr)).origin
     if settings is None:
         settings = FitSettings(um_per_px=um or FitSettings().um_per_px)
     profile = fit_degradation(pairs, settings, name=output.stem, origin=origin, report=report)
@@ -152,38 +152,35 @@ def fit_store(
 
 
 def compare_store(
-    path: Path,
-    specs: Sequence[str],
-    *,
-    hr: str | None = None,
-    lr: str | None = None,
-    split: str = "train",
-    limit: int = 8,
+    path: Path, specs: Sequence[str], choice: PairChoice = PairChoice()
 ) -> Comparison:
     """`wsisr.degradation.comparison.compare_with_native` on a store's registered pairs."""
-    pairs = registered_pairs(open_pairs(path), hr=hr, lr=lr, split=split, limit=limit)
-    return compare_with_native(pairs, specs)
+    return compare_with_native(registered_pairs(open_pairs(path), choice), specs)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DegradedArray:
+class SimulatedArray(Simulation):
     """The array that a copy of a store has on top: of what it is made, and how.
+
+    Its scale must divide the side of the patches; draws are a function of its seed and of the
+    pair's place in the store.
 
     Attributes
     ----------
-    name, hr : str
-        Of the new array and of the one that is degraded.
-    degradation : Degradation
-    scale : float
-        Must divide the side of the patches.
-    seed : int
+    hr : str
+        Array that is degraded; empty: the finest.
+    name : str
+        Of the new array; empty: ``x<scale>-<first part of the spec>``.
     """
 
-    name: str
-    hr: str
-    degradation: Degradation
-    scale: float
-    seed: int
+    hr: str = ""
+    name: str = ""
+
+    def within(self, store: PairStore) -> "SimulatedArray":
+        """The same with the names that it gets in a store."""
+        stem = "".join(c if c.isalnum() else "-" for c in self.degradation.name).strip("-")
+        name = self.name or f"x{self.scale:g}-{stem}"[:64]
+        return replace(self, hr=self.hr or store.arrays[0], name=name)
 
     def spec_of(self, source: ArraySpec) -> ArraySpec:
         """What a slide's new array is, from the one that is degraded."""
@@ -201,30 +198,20 @@ class DegradedArray:
             native=False,
             origin=f"simulated:{self.degradation.name}",
             um_per_px=None if um is None else um * self.scale,
-            extra={
-                "degradation": self.degradation.record(),
-                "scale": float(self.scale),
-                "seed": self.seed,
-                "hr": self.hr,
-            },
+            extra={**self.document(), "hr": self.hr},
         )
 
     def pixels_of(self, hr: UInt8Array, slots: list[int]) -> UInt8Array:
         """LR of HR patches, shape (n, side, side, 3); a slot is a pair's place in the store."""
-        pixels = torch.as_tensor(hr).permute(0, 3, 1, 2)
-        lr = degrade(pixels, self.degradation, self.scale, seed=self.seed, slots=slots)
+        lr = self.apply(torch.as_tensor(hr).permute(0, 3, 1, 2), slots)
         return np.ascontiguousarray(lr.permute(0, 2, 3, 1).numpy())
 
 
 def degrade_store(
     source: Path,
     target: Path,
-    spec: "str | Path | Degradation",
-    scale: float,
+    added: SimulatedArray,
     *,
-    hr: str | None = None,
-    name: str | None = None,
-    seed: int = 0,
     codec: str | None = None,
     overwrite: bool = False,
     report: Reporter = silent,
@@ -235,15 +222,7 @@ def degrade_store(
     ----------
     source, target : Path
         Committed stores are never changed in place; `target` is a new one.
-    spec : str, Path or Degradation
-    scale : float
-        Must divide the side of the patches.
-    hr : str, optional
-        Array to degrade; the finest by default.
-    name : str, optional
-        Name of the new array; ``x<scale>-<first part of the spec>`` by default.
-    seed : int
-        Draws are a function of it and of the pair's place in the store.
+    added : SimulatedArray
     codec : str, optional
         Codec preset of `target`; that of `source` by default.
 
@@ -252,21 +231,19 @@ def degrade_store(
     str
         Name of the new array. Its attributes hold the whole degradation, scale and seed.
     """
-    check_scale(scale)
     refuse_remote_output(target)
-    degradation = parse_degradation(spec)
     store = open_pairs(source)
-    hr = hr or store.arrays[0]
-    name = name or _array_name(degradation, scale)
-    if name in store.arrays:
-        raise DegradationError(f"{source} already has an array {name!r}; give another --name.")
-    added = DegradedArray(name=name, hr=hr, degradation=degradation, scale=scale, seed=seed)
+    added = added.within(store)
+    if added.name in store.arrays:
+        raise DegradationError(
+            f"{source} already has an array {added.name!r}; give another --name."
+        )
     root: dict[str, Any] = {
         key: value
         for key, value in store.attributes.items()
         if key not in ("format", "format_version", "codec", "digest", "magnifications")
     }
-    root["magnifications"] = [*store.arrays, name]
+    root["magnifications"] = [*store.arrays, added.name]
     _check_target(target, overwrite)
     if codec == SLIDE != store.attributes["codec"]:
         raise DegradationError(
@@ -291,7 +268,7 @@ def degrade_store(
             raise
         swap_in(staged, target, place.paths.replaced_root)
         place.clean()
-    return name
+    return added.name
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -318,7 +295,7 @@ def _remedy(target: Path) -> Iterator[None]:
 
 
 def _write_degraded(
-    store: PairStore, writer: StoreWriter, added: DegradedArray, report: Reporter
+    store: PairStore, writer: StoreWriter, added: SimulatedArray, report: Reporter
 ) -> None:
     """Every slide of a store with one more array, and its splits."""
     for done, (slide_id, view) in enumerate(store.slides.items(), start=1):
@@ -348,8 +325,3 @@ def _write_degraded(
     if store.split_names():
         writer.commit_splits({split: store.split(split) for split in store.split_names()})
     writer.clean()
-
-
-def _array_name(degradation: Degradation, scale: float) -> str:
-    stem = "".join(c if c.isalnum() else "-" for c in degradation.name).strip("-")
-    return f"x{scale:g}-{stem}"[:64]
