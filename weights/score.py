@@ -90,8 +90,10 @@ class Score:
         Mean over patients of the PSNR in RGB minus bicubic's; interval (NaN below ten patients).
     worst_db : float
         The least difference of an image.
-    bicubic_db, ssim_gain, spectrum, spectrum_bicubic : float
-        Means over patients.
+    ssim_gain, ssim_low, ssim_high : float
+        Likewise of the SSIM in RGB.
+    bicubic_db, spectrum, spectrum_bicubic : float
+        Means over patients; the spectrum's error (`wsisr.metrics.spectrum_error`).
     """
 
     network: str
@@ -106,6 +108,8 @@ class Score:
     high_db: float
     worst_db: float
     ssim_gain: float
+    ssim_low: float
+    ssim_high: float
     spectrum: float
     spectrum_bicubic: float
 
@@ -224,9 +228,10 @@ def scores(
                     values[row["patient"]].append(float(row[name]) - less)
                 return np.array([np.mean(part) for part in values.values()])
 
-            gains = by_patient(psnr)
+            gains, structure = by_patient(psnr), by_patient(ssim)
             enough = len(gains) >= LEAST_PATIENTS
-            low, high = bootstrap(gains) if enough else (float("nan"), float("nan"))
+            ends = [bootstrap(v) if enough else (np.nan, np.nan) for v in (gains, structure)]
+            (low, high), (ssim_low, ssim_high) = ends
             each = [float(row[psnr]) - float(base[key][psnr]) for key, row in own.items()]
             plain = {"minus": False}
             found.append(
@@ -235,7 +240,7 @@ def scores(
                     patients=len(gains), images=len(own),
                     bicubic_db=float(by_patient(psnr, base, **plain).mean()),
                     gain_db=float(gains.mean()), low_db=low, high_db=high, worst_db=min(each),
-                    ssim_gain=float(by_patient(ssim).mean()),
+                    ssim_gain=float(structure.mean()), ssim_low=ssim_low, ssim_high=ssim_high,
                     spectrum=float(by_patient(spectrum, **plain).mean()),
                     spectrum_bicubic=float(by_patient(spectrum, base, **plain).mean()),
                 )
@@ -291,14 +296,16 @@ def nuclei(store: Path, test: Test, networks: list[str]) -> list[Nuclei]:
 def table(found: list[Score], blobs: list[Nuclei], network: str) -> str:
     """The two tables of a network's card."""
     lines = [
-        "| set (patients) | LR | scale | bicubic, dB | gain | 95 % interval | worst image | SSIM |",
-        "|---|---|---|---|---|---|---|---|",
+        "| set (patients) | LR | scale | bicubic, dB | gain | 95 % interval | worst image "
+        "| SSIM, gain | 95 % interval | spectrum error (bicubic) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for s in (s for s in found if s.network == network):
         lines.append(
             f"| {s.test} ({s.patients}) | {s.origin} | x{s.scale} | {s.bicubic_db:.2f} | "
             f"{s.gain_db:+.2f} | {_interval((s.low_db, s.high_db))} | {s.worst_db:+.2f} | "
-            f"{s.ssim_gain:+.4f} |"
+            f"{s.ssim_gain:+.4f} | {_interval((s.ssim_low, s.ssim_high), 4)} | "
+            f"{s.spectrum:.2f} ({s.spectrum_bicubic:.2f}) |"
         )
     lines += [
         "",
@@ -315,8 +322,9 @@ def table(found: list[Score], blobs: list[Nuclei], network: str) -> str:
     return "\n".join(lines)
 
 
-def _interval(ends: tuple[float, float]) -> str:
-    return "-" if np.isnan(ends[0]) else f"{ends[0]:+.2f} to {ends[1]:+.2f}"
+def _interval(ends: tuple[float, float], digits: int = 2) -> str:
+    low, high = ends
+    return "-" if np.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
 def main() -> None:

@@ -30,6 +30,8 @@ SERVES: dict[str, dict[str, Any]] = {
     # At x2 it was worse than bicubic on DSB 2018 (its card); between x2 and x3 nothing was scored.
     "he-any": {"input_um_per_px": [0.4, 4.4], "least_scale": 3.0},
 }
+STEPS = {"he-x2": (6000, 4500), "he-x4": (6000, 4500), "he-any": (4500, 655, 3800)}
+"""Of the parts of training, each from the weights of the one before."""
 CARD = train.HERE / "card.md.j2"
 COMMON = {"output_um_per_px": 0.2, "stain": "haematoxylin and eosin"}
 
@@ -42,8 +44,8 @@ def card(folder: Path, found: dict[str, Any]) -> str:
     low, high = SERVES[model.name]["input_um_per_px"]
     settings = yaml.safe_load((train.HERE / f"{model.name}.yaml").read_text())
     text = Environment(undefined=StrictUndefined).from_string(CARD.read_text()).render(
-        batch=settings["data"]["batch"], name=model.name, warning=NOT_FOR_DIAGNOSIS, run=model,
-        low=low, high=high,
+        batch=settings["data"]["batch"], steps=STEPS[model.name], low=low, high=high,
+        name=model.name, warning=NOT_FOR_DIAGNOSIS, run=model,
         parameters=load_trained(model).parameter_count, finest=COMMON["output_um_per_px"],
         stain=COMMON["stain"], options=[part.strip() for part in str(model.degradation).split("|")],
         tables=score.table(scores, blobs, model.name),
@@ -61,7 +63,8 @@ def ship(path: Path, data: Path, output: Path) -> Path:
         raise SystemExit(f"{run.name} was not trained by weights/{run.name}.yaml")
     originals = sorted({source.file for source in train.sources(data, set())})
     files = {fingerprint((file,)) for file in originals} | set(run.files or ())
-    keys = ("lr_origin", "degradation", "seed", "step", "steps", "scale_range", "store", "arrays")
+    keys = ("lr_origin", "degradation", "seed", "step", "steps", "scale_range", "store", "arrays",
+            "init_from")  # fmt: skip
     extra = {key: run.document[key] for key in keys} | {
         "run": run.name,
         "diagnostic_use": False,

