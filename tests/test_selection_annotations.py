@@ -25,7 +25,7 @@ from wsisr.selection.annotations import (
     save_geojson,
 )
 from wsisr.selection.points import load_points
-from wsisr.selection.rules import label_shares
+from wsisr.selection.rules import Labelling, label_shares
 
 SQUARE = [(0, 0), (100, 0), (100, 100), (0, 100)]
 
@@ -415,7 +415,7 @@ def test_what_qupath_ignores_is_of_no_class(tmp_path):
     assert found.area(IGNORED).area_px2 == 5_000
     assert (use.used, use.unknown) == (1, {})
     boxes = np.array([[0, 0, 50, 50], [50, 0, 50, 50], [200, 0, 50, 50]])
-    labels, _ = label_shares(boxes, found, ("tumor",), "normal")
+    labels, _ = label_shares(boxes, Labelling(annotations=found, labels=("tumor",), other="normal"))
     assert labels.tolist() == ["", "tumor", "normal"]
 
 

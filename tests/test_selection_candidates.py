@@ -19,7 +19,7 @@ from wsisr.selection.candidates import (
     rank_keys,
     ranked_order,
     snap_to_tiles,
-    weighted_candidates,
+    weighted_points,
 )
 from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
 
@@ -53,15 +53,13 @@ def test_all_kinds_stay_on_the_grid_and_inside_truncated_levels(
     info = info_of(width, height, factors=(1, factor))
     rng = np.random.default_rng(seed)
     points = rng.uniform(-500, 9_500, (60, 2))
-    weights = rng.random((9, 9))
+    drawn = weighted_points(rng.random((9, 9)), width / 9, count=40, seed=seed, slide_id="s")
     for origins in (
         grid_candidates(geometry, info, 300, margin_px=margin),
         random_candidates(geometry, info, count=40, seed=seed, slide_id="s", margin_px=margin),
         point_candidates(geometry, info, points, margin_px=margin),
         point_candidates(geometry, info, points, margin_px=margin, outside="shift"),
-        weighted_candidates(
-            geometry, info, weights, width / 9, count=40, seed=seed, slide_id="s", margin_px=margin
-        ),
+        point_candidates(geometry, info, drawn, margin_px=margin),
     ):
         _check(origins, geometry, info, margin)
         assert len(np.unique(origins, axis=0)) == len(origins)
@@ -131,17 +129,6 @@ def test_random_draws_cover_the_slide_evenly():
     assert np.abs(counts / counts.mean() - 1).max() < 0.12
 
 
-def test_non_overlapping_draws_do_not_overlap():
-    geometry, info = geometry_of(1024), info_of(20_000, 16_000)
-    origins = random_candidates(
-        geometry, info, count=2_000, seed=3, slide_id="s", non_overlapping=True
-    )
-    gaps = np.abs(origins[:, None] - origins[None]).max(axis=2)
-    np.fill_diagonal(gaps, 1024)
-    assert len(origins) > 80
-    assert gaps.min() >= 1024
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     count=st.integers(0, 60),
@@ -178,18 +165,17 @@ def test_weighted_draws_follow_the_map():
     geometry, info = geometry_of(64, 4), info_of(8_000, 8_000)
     weights = np.zeros((80, 80))
     weights[10:20, 10:20], weights[50:60, 50:60] = 1.0, 3.0
-    origins = weighted_candidates(geometry, info, weights, 100.0, count=4_000, seed=1, slide_id="s")
+    drawn = weighted_points(weights, 100.0, count=4_000, seed=1, slide_id="s")
+    origins = point_candidates(geometry, info, drawn)
     centres = (origins + 32) / 100
     high = ((centres > 49.9) & (centres < 60.1)).all(axis=1)
     low = ((centres > 9.9) & (centres < 20.1)).all(axis=1)
     assert (high | low).all()
     assert high.mean() == pytest.approx(0.75, abs=0.03)
-    nothing = weighted_candidates(
-        geometry, info, np.zeros((80, 80)), 100.0, count=5, seed=1, slide_id="s"
-    )
+    nothing = weighted_points(np.zeros((80, 80)), 100.0, count=5, seed=1, slide_id="s")
     assert nothing.shape == (0, 2)
     with pytest.raises(GeometryError, match="weight map"):
-        weighted_candidates(geometry, info, -weights, 100.0, count=5, seed=1, slide_id="s")
+        weighted_points(-weights, 100.0, count=5, seed=1, slide_id="s")
 
 
 def test_rank_depends_on_the_place_not_on_the_order():

@@ -6,7 +6,7 @@ import numpy as np
 
 from wsisr.arrays import UInt8Array
 from wsisr.selection.clam import ClamSettings, clam_mask, filter_areas
-from wsisr.selection.tissue import segment
+from wsisr.selection.tissue import TissueSettings, segment
 
 # At 8 um/px one mm2 has 15,625 px.
 SETTINGS = ClamSettings(
@@ -63,6 +63,6 @@ def test_lengths_stand_on_the_glass() -> None:
 
 
 def test_the_tissue_map_takes_the_setting() -> None:
-    tissue = segment(picture(), 8.0, method="clam", clam=SETTINGS)
+    tissue = segment(picture(), 8.0, method="clam", settings=TissueSettings(clam=SETTINGS))
     assert 0.2 < tissue.mask.mean() < 0.25
     assert not tissue.mask[157, 207]

@@ -12,6 +12,7 @@ from wsisr.selection.cues import WhitePoint
 from wsisr.selection.quality import nuclei_map, texture_map, tile_quality
 from wsisr.selection.rules import (
     CandidateTable,
+    Labelling,
     SelectionRules,
     apply_rules,
     cap_per_key,
@@ -49,19 +50,19 @@ def origins():
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def _describe(origins, tissue, annotations=None, **more):
-    return describe_candidates(
-        origins, FIELD, tissue, seed=1, slide_id="s", annotations=annotations, **more
-    )
+def _labelling(annotations):
+    return Labelling(annotations=annotations, labels=(TUMOR,), other="normal")
+
+
+def _describe(origins, tissue, labelling=Labelling()):
+    return describe_candidates(origins, FIELD, tissue, labelling, seed=1, slide_id="s")
 
 
 def test_reserve_is_the_same_for_any_order_of_candidates(tissue, annotations, origins):
     rules = SelectionRules(min_tissue=0.8, min_label_share=0.8, max_overlap=0.1)
     results = []
     for order in (np.arange(len(origins)), np.random.default_rng(0).permutation(len(origins))):
-        table = _describe(
-            origins[order], tissue, annotations, labels=(TUMOR,), other_label="normal"
-        )
+        table = _describe(origins[order], tissue, _labelling(annotations))
         kept, funnel = apply_rules(table, rules, FIELD)
         results.append((kept.origins.tolist(), kept["label"].tolist(), funnel))
     assert results[0] == results[1]
@@ -72,7 +73,7 @@ def test_funnel_counts_every_step_and_every_kept_patch_obeys(tissue, annotations
     rules = SelectionRules(
         min_tissue=0.8, min_label_share=0.8, min_texture=0.01, rgb_outliers=4.0, max_overlap=0.0
     )
-    table = _describe(origins, tissue, annotations, labels=(TUMOR,), other_label="normal")
+    table = _describe(origins, tissue, _labelling(annotations))
     kept, funnel = apply_rules(table, rules, FIELD)
     counts = funnel.as_dict()
     assert list(counts) == [
@@ -95,15 +96,15 @@ def test_funnel_counts_every_step_and_every_kept_patch_obeys(tissue, annotations
 
 def test_label_share_must_exceed_the_limit_not_reach_it(annotations):
     boxes = np.array([[1920 - 102.4, 2000, 512, 512], [1920 - 102, 2000, 512, 512]])
-    label, share = label_shares(boxes, annotations, (TUMOR,), "normal")
+    label, share = label_shares(boxes, _labelling(annotations))
     assert share == pytest.approx([0.8, (512 - 102) / 512])
     assert label.tolist() == [TUMOR, TUMOR]
 
 
 def test_slides_without_annotations_are_all_of_the_other_label():
-    label, share = label_shares(np.array([[0, 0, 9, 9]]), None, (TUMOR,), "normal")
+    label, share = label_shares(np.array([[0, 0, 9, 9]]), _labelling(None))
     assert (label.tolist(), share.tolist()) == (["normal"], [1.0])
-    label, share = label_shares(np.array([[0, 0, 9, 9]]), None, (), "")
+    label, share = label_shares(np.array([[0, 0, 9, 9]]), Labelling())
     assert (label.tolist(), share.tolist()) == ([""], [0.0])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wsisr.errors import ManifestError
 from wsisr.selection.splits import (
-    assign_splits,
+    Cohort,
     overlap_share,
     patch_draws,
     plan_splits,
@@ -17,6 +17,11 @@ from wsisr.selection.splits import (
 )
 
 FIVE_TO_ONE = {"train": 5, "test": 1}
+
+
+def splits_of(patients, fractions, seed, existing=None, *, group=None, site=None, exact=None):
+    cohort = Cohort(patients=patients, groups=group or {}, sites=site)
+    return plan_splits(cohort, fractions, seed, existing, exact=exact).splits
 
 
 def _cohort(count, slides_each=2):
@@ -34,7 +39,7 @@ def _cohort(count, slides_each=2):
 )
 def test_no_patient_and_no_glass_is_divided(patients, groups, seed, exact):
     group = dict(zip(sorted(patients), groups, strict=False))
-    splits = assign_splits(patients, FIVE_TO_ONE, seed, group=group, exact=exact)
+    splits = splits_of(patients, FIVE_TO_ONE, seed, group=group, exact=exact)
     assert set(splits) == set(patients)
     for key in (patients, {s: g for s, g in group.items() if g}):
         places: dict[str, set[str]] = {}
@@ -48,35 +53,33 @@ def test_no_patient_and_no_glass_is_divided(patients, groups, seed, exact):
 def test_order_of_files_does_not_matter(order, exact):
     cohort = _cohort(12)
     shuffled = {slide: cohort[slide] for slide in order}
-    assert assign_splits(shuffled, FIVE_TO_ONE, 4, exact=exact) == assign_splits(
+    assert splits_of(shuffled, FIVE_TO_ONE, 4, exact=exact) == splits_of(
         cohort, FIVE_TO_ONE, 4, exact=exact
     )
 
 
 def test_exact_ratio_is_exact_and_seeded():
     cohort = _cohort(60, 1)
-    counts = Counter(assign_splits(cohort, FIVE_TO_ONE, 1, exact=True).values())
+    counts = Counter(splits_of(cohort, FIVE_TO_ONE, 1, exact=True).values())
     assert counts == {"train": 45, "val": 5, "test": 10}
-    assert assign_splits(cohort, FIVE_TO_ONE, 1, exact=True) != assign_splits(
+    assert splits_of(cohort, FIVE_TO_ONE, 1, exact=True) != splits_of(
         cohort, FIVE_TO_ONE, 2, exact=True
     )
 
 
 def test_hash_ratio_holds_in_the_long_run_and_ignores_who_else_is_there():
     cohort = _cohort(3_000, 1)
-    splits = assign_splits(cohort, FIVE_TO_ONE, 1)
+    splits = splits_of(cohort, FIVE_TO_ONE, 1)
     counts = Counter(splits.values())
     assert counts["test"] / 3_000 == pytest.approx(1 / 6, abs=0.02)
     assert counts["val"] / 3_000 == pytest.approx(5 / 6 / 10, abs=0.02)
     part = {slide: cohort[slide] for slide in sorted(cohort)[::3]}
-    assert assign_splits(part, FIVE_TO_ONE, 1) == {slide: splits[slide] for slide in part}
+    assert splits_of(part, FIVE_TO_ONE, 1) == {slide: splits[slide] for slide in part}
 
 
 def test_validation_share_is_as_asked_when_asked():
     counts = Counter(
-        assign_splits(
-            _cohort(50, 1), {"train": 0.6, "val": 0.2, "test": 0.2}, 0, exact=True
-        ).values()
+        splits_of(_cohort(50, 1), {"train": 0.6, "val": 0.2, "test": 0.2}, 0, exact=True).values()
     )
     assert counts == {"train": 30, "val": 10, "test": 10}
 
@@ -84,7 +87,7 @@ def test_validation_share_is_as_asked_when_asked():
 def test_every_site_is_divided_in_the_same_ratio():
     cohort = _cohort(120, 1)
     site = {slide: "ABC"[i % 3] for i, slide in enumerate(sorted(cohort))}
-    splits = assign_splits(cohort, {"train": 3, "val": 1, "test": 1}, 5, site=site)
+    splits = splits_of(cohort, {"train": 3, "val": 1, "test": 1}, 5, site=site)
     for name in "ABC":
         counts = Counter(splits[s] for s in cohort if site[s] == name)
         assert counts == {"train": 24, "val": 8, "test": 8}
@@ -93,7 +96,7 @@ def test_every_site_is_divided_in_the_same_ratio():
 def test_many_small_sites_add_up_to_the_ratio():
     cohort = _cohort(100, 1)
     site = {slide: f"site{i // 2}" for i, slide in enumerate(sorted(cohort))}
-    splits = assign_splits(cohort, {"train": 8, "val": 1, "test": 1}, 5, site=site)
+    splits = splits_of(cohort, {"train": 8, "val": 1, "test": 1}, 5, site=site)
     counts = Counter(splits.values())
     assert abs(counts["test"] - 10) <= 1
     assert abs(counts["val"] - 10) <= 1
@@ -103,8 +106,8 @@ def test_many_small_sites_add_up_to_the_ratio():
 def test_new_slides_append_and_old_ones_never_move(exact):
     cohort = _cohort(40)
     old = {slide: cohort[slide] for slide in sorted(cohort)[:31]}
-    before = assign_splits(old, FIVE_TO_ONE, 3, exact=exact)
-    after = assign_splits(cohort, FIVE_TO_ONE, 3, existing=before, exact=exact)
+    before = splits_of(old, FIVE_TO_ONE, 3, exact=exact)
+    after = splits_of(cohort, FIVE_TO_ONE, 3, existing=before, exact=exact)
     assert {slide: after[slide] for slide in old} == before
     # Slide 31 belongs to the patient of slide 30, who is already placed.
     assert after[sorted(cohort)[31]] == before[sorted(cohort)[30]]
@@ -114,24 +117,23 @@ def test_new_slide_that_connects_two_splits_is_refused():
     patients = {f"s{i}": f"p{i}" for i in range(4)}
     existing = {"s0": "train", "s1": "test"}
     with pytest.raises(ManifestError, match="s0: train, s1: test"):
-        assign_splits(patients, FIVE_TO_ONE, 0, group={"s0": "g", "s1": "g"}, existing=existing)
+        splits_of(patients, FIVE_TO_ONE, 0, group={"s0": "g", "s1": "g"}, existing=existing)
 
 
 def test_fewer_than_three_patients_all_train_with_one_note():
-    plan = plan_splits(_cohort(2, 5), FIVE_TO_ONE, 0)
+    plan = plan_splits(Cohort(patients=_cohort(2, 5)), FIVE_TO_ONE, 0)
     assert set(plan.splits.values()) == {"train"}
     assert len(plan.notes) == 1
     assert "fewer than 3" in plan.notes[0]
-    same_glass = plan_splits(
-        {"a": "p1", "b": "p2", "c": "p3"}, FIVE_TO_ONE, 0, group=dict.fromkeys("abc", "glass")
-    )
-    assert set(same_glass.splits.values()) == {"train"}
+    patients, glass = {"a": "p1", "b": "p2", "c": "p3"}, dict.fromkeys("abc", "glass")
+    same_glass = splits_of(patients, FIVE_TO_ONE, 0, group=glass)
+    assert set(same_glass.values()) == {"train"}
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("exact", [False, True])
 def test_three_patients_fill_three_splits(seed, exact):
-    assert sorted(assign_splits(_cohort(3, 1), FIVE_TO_ONE, seed, exact=exact).values()) == [
+    assert sorted(splits_of(_cohort(3, 1), FIVE_TO_ONE, seed, exact=exact).values()) == [
         "test", "train", "val",
     ]  # fmt: skip
 
@@ -140,9 +142,9 @@ def test_wrong_weights_are_refused():
     for wrong in ({"train": 1, "tset": 1}, {"train": 0, "test": 1}, {"train": 1, "test": -1},
                   {"train": float("nan")}):  # fmt: skip
         with pytest.raises(ManifestError):
-            assign_splits(_cohort(5), wrong, 0)
+            splits_of(_cohort(5), wrong, 0)
     with pytest.raises(ManifestError, match="holdout"):
-        assign_splits(_cohort(5), FIVE_TO_ONE, 0, existing={"s000_0": "holdout"})
+        splits_of(_cohort(5), FIVE_TO_ONE, 0, existing={"s000_0": "holdout"})
 
 
 def test_random_patch_split_leaks_and_the_leak_is_measured():

@@ -21,6 +21,7 @@ from wsisr.selection.hashing import hash_key
 from wsisr.selection.patients import own_patient
 from wsisr.selection.splits import (
     VALIDATION_SHARE,
+    Cohort,
     divide_patches,
     patch_draws,
     plan_splits,
@@ -99,16 +100,14 @@ def decide_splits(
         if len(known) == len(members):
             splits.update(known)
             continue
-        plan = plan_splits(
-            {t.slide_id: t.patient.name for t in members},
-            shares,
-            manifest.seed,
-            {t.slide_id: t.site for t in members} if manifest.split.stratify else None,
-            {t.slide_id: t.group for t in members},
-            known,
-            exact=True if manifest.split.exact else None,
+        cohort = Cohort(
+            patients={t.slide_id: t.patient.name for t in members},
+            groups={t.slide_id: t.group for t in members},
+            sites={t.slide_id: t.site for t in members} if manifest.split.stratify else None,
             draws={t.patient.name: t.patient.draw for t in members},
         )
+        exact = True if manifest.split.exact else None
+        plan = plan_splits(cohort, shares, manifest.seed, known, exact=exact)
         splits.update(plan.splits)
         notes.extend(plan.notes)
     _refuse_straddling(tasks, splits)

@@ -9,7 +9,7 @@ from .candidates import point_candidates as point_candidates
 from .candidates import random_candidates as random_candidates
 from .candidates import rank_keys as rank_keys
 from .candidates import ranked_order as ranked_order
-from .candidates import weighted_candidates as weighted_candidates
+from .candidates import weighted_points as weighted_points
 from .mask_files import import_tissue as import_tissue
 from .mask_files import write_tissue_files as write_tissue_files
 from .points import load_points as load_points
@@ -19,12 +19,13 @@ from .quality import texture_map as texture_map
 from .quality import tile_quality as tile_quality
 from .rules import CandidateTable as CandidateTable
 from .rules import Funnel as Funnel
+from .rules import Labelling as Labelling
 from .rules import SelectionRules as SelectionRules
 from .rules import apply_rules as apply_rules
 from .rules import cap_per_key as cap_per_key
 from .rules import describe_candidates as describe_candidates
+from .splits import Cohort as Cohort
 from .splits import SplitPlan as SplitPlan
-from .splits import assign_splits as assign_splits
 from .splits import overlap_share as overlap_share
 from .splits import patch_draws as patch_draws
 from .splits import plan_splits as plan_splits

@@ -10,7 +10,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wsisr.arrays import Int64Array, UInt64Array
+from wsisr.arrays import Float64Array, Int64Array, UInt64Array
 from wsisr.errors import GeometryError
 from wsisr.geometry import PatchGeometry
 from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
@@ -180,7 +180,6 @@ def random_candidates(
     count: int,
     seed: int,
     slide_id: str,
-    non_overlapping: bool = False,
     margin_px: int = 0,
 ) -> Int64Array:
     """Distinct origins drawn uniformly, each a hash of (seed, slide id, k).
@@ -188,13 +187,11 @@ def random_candidates(
     Parameters
     ----------
     count : int
-        Number of draws. Duplicates, and overlaps where `non_overlapping`, are left out and not
-        redrawn, so the first n origins do not depend on `count`.
+        Number of draws. Duplicates are left out and not redrawn, so the first n origins do not
+        depend on `count`.
     seed : int
     slide_id : str
         Slides draw independently of one another.
-    non_overlapping : bool
-        Keep only origins whose fields of view do not overlap an earlier one.
     margin_px : int
         Level-0 pixels to keep free at every edge of the slide.
 
@@ -212,10 +209,7 @@ def random_candidates(
     draw = np.arange(count)
     x = _pick(hash_draws(key, draw, 0), range_x)
     y = _pick(hash_draws(key, draw, 1), range_y)
-    origins = first_occurrences(np.stack([x, y], axis=1))
-    if non_overlapping:
-        origins = origins[greedy_non_overlapping(origins, geometry.field_px)]
-    return origins
+    return first_occurrences(np.stack([x, y], axis=1))
 
 
 def point_candidates(
@@ -260,37 +254,29 @@ def point_candidates(
     return first_occurrences(origins)
 
 
-def weighted_candidates(
-    geometry: PatchGeometry,
-    info: SlideInfo,
-    weight_map: NDArray[np.floating],
-    map_factor: float,
-    *,
-    count: int,
-    seed: int,
-    slide_id: str,
-    margin_px: int = 0,
-) -> Int64Array:
-    """Origins drawn with a probability that follows a map, e.g. texture or nuclei.
+def weighted_points(
+    weight_map: NDArray[np.floating], map_factor: float, *, count: int, seed: int, slide_id: str
+) -> Float64Array:
+    """Places drawn with a probability that follows a map, e.g. texture or nuclei.
 
     Parameters
     ----------
     weight_map : ndarray, shape (h, w), non-negative
-        Weight at a patch's centre; zero is never drawn.
+        Zero is never drawn.
     map_factor : float
         Level-0 pixels per map pixel.
 
     Returns
     -------
-    ndarray, shape (n, 2), int64
-        Distinct origins in drawing order, ``n <= count``.
+    ndarray, shape (count, 2), float64
+        x, y in level-0 px and drawing order: what `point_candidates` takes. None of an empty map.
     """
     weights = np.asarray(weight_map, np.float64)
     if weights.ndim != 2 or not np.isfinite(weights).all() or (weights < 0).any():
         raise GeometryError("A weight map must be two-dimensional, finite and not negative.")
     cumulative = np.cumsum(weights.ravel())
     if not count or not cumulative.size or cumulative[-1] <= 0:
-        return np.empty((0, 2), np.int64)
+        return np.empty((0, 2))
     key = hash_key("weighted", seed, slide_id)
     draw = np.arange(count)
     place = np.searchsorted(
@@ -299,7 +285,7 @@ def weighted_candidates(
     row, column = np.divmod(np.minimum(place, weights.size - 1), weights.shape[1])
     x = (column + unit_interval(hash_draws(key, draw, 0))) * map_factor
     y = (row + unit_interval(hash_draws(key, draw, 1))) * map_factor
-    return point_candidates(geometry, info, np.stack([x, y], axis=1), margin_px=margin_px)
+    return np.stack([x, y], axis=1)
 
 
 def rank_keys(seed: int, slide_id: str, origins: Int64Array) -> UInt64Array:

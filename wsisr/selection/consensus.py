@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
+from wsisr.selection.clam import TCGA, ClamSettings
 from wsisr.selection.cues import SAMPLE, Cues, WhitePoint, odd_px
 from wsisr.selection.otsu import Threshold, ThresholdVerdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
@@ -67,6 +68,8 @@ class TissueSettings:
         Radii of closing and opening.
     border_um : float
         Half width of the band that the second pass decides anew.
+    clam : ClamSettings
+        What the method ``"clam"`` goes by, in place of all others.
     """
 
     min_area_mm2: float = 0.02
@@ -74,6 +77,7 @@ class TissueSettings:
     close_um: float = 24.0
     open_um: float = 8.0
     border_um: float = 40.0
+    clam: ClamSettings = TCGA
 
 
 DEFAULT_SETTINGS = TissueSettings()

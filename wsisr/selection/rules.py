@@ -109,17 +109,33 @@ class Funnel:
         return dict(self.steps)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What says of which class a place is.
+
+    Attributes
+    ----------
+    annotations : Annotations, optional
+    labels : tuple of str
+        Labels to measure.
+    other : str
+        Label of everything that none of `labels` covers, e.g. ``"normal"``; with no annotations
+        the whole slide has it. Empty: such area has no label.
+    """
+
+    annotations: Annotations | None = None
+    labels: tuple[str, ...] = ()
+    other: str = ""
+
+
 def describe_candidates(
     origins: Int64Array,
     field_px: int,
     tissue: TissueMap,
+    labelling: Labelling = Labelling(),
     *,
     seed: int,
     slide_id: str,
-    annotations: Annotations | None = None,
-    labels: tuple[str, ...] = (),
-    other_label: str = "",
-    with_texture: bool = True,
 ) -> CandidateTable:
     """Measure candidates and put them in rank order.
 
@@ -130,23 +146,16 @@ def describe_candidates(
     field_px : int
         Level-0 side of the field of view.
     tissue : TissueMap
+    labelling : Labelling
     seed, slide_id
         For the ranks.
-    annotations : Annotations, optional
-    labels : tuple of str
-        Labels to measure.
-    other_label : str
-        Label of everything that none of `labels` covers, e.g. ``"normal"``; with no annotations
-        the whole slide has it. Empty: such area has no label.
-    with_texture : bool
-        False saves the work where no rule asks.
     """
     origins = first_occurrences(np.asarray(origins, np.int64).reshape(-1, 2))
     rank = rank_keys(seed, slide_id, origins)
     order = np.lexsort((origins[:, 0], origins[:, 1], rank))
     origins, rank = origins[order], rank[order]
     boxes = boxes_of(origins, field_px)
-    label, share = label_shares(boxes, annotations, labels, other_label)
+    label, share = label_shares(boxes, labelling)
     columns: dict[str, NDArray[np.generic]] = {
         "x": origins[:, 0],
         "y": origins[:, 1],
@@ -159,34 +168,28 @@ def describe_candidates(
     }
     if tissue.overview is not None:
         columns["rgb"] = mean_rgb(tissue, boxes)
-        if with_texture:
-            columns["texture"] = tissue.mean_of(texture_map(tissue), boxes)
+        columns["texture"] = tissue.mean_of(texture_map(tissue), boxes)
     return CandidateTable(columns=columns)
 
 
-def label_shares(
-    boxes: ArrayLike,
-    annotations: Annotations | None,
-    labels: tuple[str, ...],
-    other_label: str = "",
-) -> tuple[NDArray[np.str_], Float64Array]:
+def label_shares(boxes: ArrayLike, labelling: Labelling) -> tuple[NDArray[np.str_], Float64Array]:
     """The label with the largest exact share of each box, and that share.
 
     Ties go to the earlier label.
     """
     values = np.asarray(boxes, np.float64).reshape(-1, 4)
-    names = list(labels)
+    annotations, names = labelling.annotations, list(labelling.labels)
     shares = [
         annotations.label_fraction(values, name) if annotations else np.zeros(len(values))
         for name in names
     ]
-    if other_label:
+    if labelling.other:
         # Labels may overlap in a file; together they cover no more than everything. What a person
         # asked to ignore is nothing, the background included.
         ignored = annotations.label_fraction(values, IGNORED) if annotations else 0.0
         covered = np.sum([*shares, np.zeros(len(values)) + ignored], axis=0)
         shares.append(np.clip(1.0 - covered, 0.0, 1.0))
-        names.append(other_label)
+        names.append(labelling.other)
     if not names:
         return np.full(len(values), "", np.str_), np.zeros(len(values))
     stacked = np.stack(shares)

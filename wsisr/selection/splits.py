@@ -6,10 +6,9 @@ shared group. Units are drawn before any pixel is read, and slides that were ass
 never move.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +16,6 @@ from numpy.typing import NDArray
 from wsisr.arrays import BoolArray, Float64Array, Int64Array, UInt64Array
 from wsisr.errors import ManifestError
 from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 VALIDATION_SHARE = 0.10
@@ -46,55 +43,50 @@ class SplitPlan:
     notes: tuple[str, ...]
 
 
-def assign_splits(
-    patients: Mapping[str, str],
-    fractions: Mapping[str, float],
-    seed: int,
-    site: Mapping[str, str] | None = None,
-    group: Mapping[str, str] | None = None,
-    existing: Mapping[str, str] | None = None,
-    *,
-    exact: bool | None = None,
-) -> dict[str, str]:
-    """Slide id -> split; see `plan_splits`. Notes are logged as warnings."""
-    plan = plan_splits(patients, fractions, seed, site, group, existing, exact=exact)
-    for note in plan.notes:
-        logger.warning(note)
-    return plan.splits
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """Slides and what ties them together.
+
+    Attributes
+    ----------
+    patients : mapping of slide id to patient
+    groups : mapping of slide id to group
+        Slides of the same glass; they stay together like those of one patient.
+    sites : mapping of slide id to site, optional
+        Stratifies: every site is divided in the same ratio.
+    draws : mapping of patient to str
+        What the draw of a patient hangs on in place of its name.
+    """
+
+    patients: Mapping[str, str]
+    groups: Mapping[str, str] = field(default_factory=dict)
+    sites: Mapping[str, str] | None = None
+    draws: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_splits(
-    patients: Mapping[str, str],
+    cohort: Cohort,
     fractions: Mapping[str, float],
     seed: int,
-    site: Mapping[str, str] | None = None,
-    group: Mapping[str, str] | None = None,
     existing: Mapping[str, str] | None = None,
     *,
     exact: bool | None = None,
-    draws: Mapping[str, str] | None = None,
 ) -> SplitPlan:
     """Assign every slide to a split.
 
     Parameters
     ----------
-    patients : mapping of slide id to patient
+    cohort : Cohort
     fractions : mapping of split to weight
         E.g. ``{"train": 5, "test": 1}``; normalised. Without an entry ``"val"`` a tenth of the
         training units validates.
     seed : int
         The manifest's.
-    site : mapping of slide id to site, optional
-        Stratifies: every site is divided in the same ratio.
-    group : mapping of slide id to group, optional
-        Slides of the same glass; they stay together like those of one patient.
     existing : mapping of slide id to split, optional
         Earlier assignments. They are kept, and new slides of their units follow them.
     exact : bool, optional
         True: a seeded order is cut in the exact ratio. False: every unit's hash decides, which
-        needs no memory of earlier ones. By default exact where `site` is given.
-    draws : mapping of patient to str, optional
-        What the draw of a patient hangs on in place of its name.
+        needs no memory of earlier ones. By default exact where the cohort has sites.
 
     Returns
     -------
@@ -112,7 +104,8 @@ def plan_splits(
     every split of positive weight gets at least one unit: the nearest in the seeded order.
     """
     weights = _checked_fractions(fractions)
-    units = _units(patients, group or {})
+    patients, sites = cohort.patients, cohort.sites
+    units = _units(patients, cohort.groups)
     members: dict[str, list[str]] = {}
     for slide_id, unit in units.items():
         members.setdefault(unit, []).append(slide_id)
@@ -126,13 +119,13 @@ def plan_splits(
         )
         chosen = {unit: fixed.get(unit, "train") for unit in members}
     else:
-        texts = _draw_texts(patients, units, draws or {})
+        texts = _draw_texts(patients, units, cohort.draws)
         draw = {unit: float(_draw(seed, texts[unit])) for unit in members}
         strata: dict[str, list[str]] = {}
         for unit, slide_ids in members.items():
-            name = _majority([site.get(s, "") for s in slide_ids]) if site else ""
+            name = _majority([sites.get(s, "") for s in slide_ids]) if sites else ""
             strata.setdefault(name, []).append(unit)
-        if exact if exact is not None else site is not None:
+        if exact if exact is not None else sites is not None:
             chosen = _exact_assignment(strata, draw, weights, fixed)
         else:
             chosen = _hash_assignment(members, draw, weights, fixed)

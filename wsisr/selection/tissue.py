@@ -7,14 +7,14 @@ function of arrays; `tissue_of` only reads.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError
-from wsisr.selection.clam import TCGA, ClamSettings, clam_mask
+from wsisr.selection.clam import clam_mask
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
     TissueSettings,
@@ -43,7 +43,6 @@ def tissue_of(
     *,
     method: Method = "consensus",
     settings: TissueSettings = DEFAULT_SETTINGS,
-    clam: ClamSettings = TCGA,
 ) -> TissueMap:
     """Find a slide's tissue.
 
@@ -57,8 +56,6 @@ def tissue_of(
         ``"clam-like"`` is the common saturation threshold, for comparison; ``"clam"`` adds
         CLAM's rules on areas and holes.
     settings : TissueSettings
-    clam : ClamSettings
-        For the method ``"clam"``.
 
     Returns
     -------
@@ -77,12 +74,12 @@ def tissue_of(
         factor=view.factor,
         method=method,
         settings=settings,
-        clam=clam,
-        flags=(f"the slide is coarser than {um_per_px:g} um/px",)
-        if view.um_per_px > um_per_px * 1.001
-        else (),
     )
-    return replace(found, origin_px=slide.info.origin_px)
+    health = found.health
+    if view.um_per_px > um_per_px * 1.001:
+        coarse = f"the slide is coarser than {um_per_px:g} um/px"
+        health = replace(health, flags=(coarse, *health.flags))
+    return replace(found, health=health, origin_px=slide.info.origin_px)
 
 
 def segment(
@@ -93,8 +90,6 @@ def segment(
     factor: float = 1.0,
     method: Method = "consensus",
     settings: TissueSettings = DEFAULT_SETTINGS,
-    clam: ClamSettings = TCGA,
-    flags: tuple[str, ...] = (),
 ) -> TissueMap:
     """Find tissue in a picture.
 
@@ -121,7 +116,7 @@ def segment(
         pen, colours = pen_mask(rgb, white, cues, um_per_px, scanned)
     usable = scanned & ~pen
     thresholds: dict[str, Threshold] = {}
-    notes = list(flags)
+    notes: list[str] = []
     kind: TissueKind = "brightfield"
     steady = 1.0
     if fluorescent:
@@ -131,7 +126,7 @@ def segment(
     elif method == "clam-like":
         mask = clam_like(rgb, um_per_px) & scanned
     elif method == "clam":
-        mask = clam_mask(rgb, um_per_px, clam) & scanned
+        mask = clam_mask(rgb, um_per_px, settings.clam) & scanned
     elif method == "consensus":
         thresholds = cue_thresholds(cues, usable, white)
         steady = stability(cues, thresholds, usable, um_per_px, settings)
@@ -147,10 +142,11 @@ def segment(
         )
     if kind == "brightfield" and not mask.any():
         kind = "blank"
-        least = clam.min_tissue_mm2 if method == "clam" else settings.min_area_mm2
+        least = settings.clam.min_tissue_mm2 if method == "clam" else settings.min_area_mm2
         pieces = mask
         if method == "clam":
-            pieces = clam_mask(rgb, um_per_px, replace(clam, min_tissue_mm2=0.0)) & scanned
+            smallest = replace(settings.clam, min_tissue_mm2=0.0)
+            pieces = clam_mask(rgb, um_per_px, smallest) & scanned
         elif method == "consensus":
             small = replace(settings, min_area_mm2=0.0)
             pieces = consensus(cues, thresholds, usable, um_per_px, small)
@@ -170,8 +166,13 @@ def segment(
         invalid=~scanned,
         kind=kind,
         overview=rgb,
-        health=_health(
-            mask, scanned, pen, um_per_px, steady, white, thresholds, colours, tuple(notes)
+        health=TissueHealth(
+            **_areas_mm2(mask, scanned, pen, um_per_px),
+            stability=steady,
+            white_rgb=white.rgb,
+            thresholds=thresholds,
+            pen_colours=colours,
+            flags=tuple(notes),
         ),
     )
 
@@ -223,31 +224,19 @@ def _cue_flags(
     return flags
 
 
-def _health(
-    mask: BoolArray,
-    scanned: BoolArray,
-    pen: BoolArray,
-    um_per_px: float,
-    steady: float,
-    white: WhitePoint,
-    thresholds: Mapping[str, Threshold],
-    colours: tuple[str, ...],
-    flags: tuple[str, ...],
-) -> TissueHealth:
+def _areas_mm2(
+    mask: BoolArray, scanned: BoolArray, pen: BoolArray, um_per_px: float
+) -> dict[str, Any]:
+    """Areas and pieces, by their names in `TissueHealth`."""
     pixel_mm2 = (um_per_px / 1000) ** 2
     pieces = find_pieces(mask)
-    return TissueHealth(
-        tissue_mm2=float(mask.sum() * pixel_mm2),
-        scanned_mm2=float(scanned.sum() * pixel_mm2),
-        pen_mm2=float(pen.sum() * pixel_mm2),
-        components=len(pieces),
-        largest_mm2=_largest_mm2(pieces, um_per_px),
-        stability=steady,
-        white_rgb=white.rgb,
-        thresholds=thresholds,
-        pen_colours=colours,
-        flags=flags,
-    )
+    return {
+        "tissue_mm2": float(mask.sum() * pixel_mm2),
+        "scanned_mm2": float(scanned.sum() * pixel_mm2),
+        "pen_mm2": float(pen.sum() * pixel_mm2),
+        "components": len(pieces),
+        "largest_mm2": _largest_mm2(pieces, um_per_px),
+    }
 
 
 def _largest_mm2(pieces: Pieces, um_per_px: float) -> float:

@@ -21,11 +21,12 @@ from wsisr.geometry import PatchGeometry
 from wsisr.registration import LevelTransform
 from wsisr.selection import (
     TissueMap,
+    TissueSettings,
     grid_candidates,
     point_candidates,
     random_candidates,
     tissue_of,
-    weighted_candidates,
+    weighted_points,
 )
 from wsisr.selection.annotation_formats.names import ClassNames
 from wsisr.selection.annotation_use import AnnotationUse, as_classes
@@ -34,7 +35,7 @@ from wsisr.selection.candidates import cover_candidates, snap_to_tiles
 from wsisr.selection.clam import ClamSettings
 from wsisr.selection.points import points_of
 from wsisr.selection.quality import nuclei_map, texture_map
-from wsisr.selection.rules import SelectionRules, apply_rules, describe_candidates
+from wsisr.selection.rules import Labelling, SelectionRules, apply_rules, describe_candidates
 from wsisr.slides import LevelEvidence, Slide, colour_check, level_evidence
 
 UNLABELLED = -1
@@ -79,9 +80,10 @@ def survey_glass(
     stored = {layer.name for layer in reading.geometry.layers if layer.native}
     drawn, use, words = read_outlines(slide, task, manifest)
     # What labels nothing leaves the slide as one without outlines.
-    labelling = drawn if use is None or use.used else None
+    labelled = drawn if use is None or use.used else None
+    origins = _places(slide, reading.geometry, tissue, task, manifest, root)
     candidates, funnel = choose_candidates(
-        slide, reading.geometry, tissue, labelling, task, manifest, root
+        origins, reading.geometry, tissue, _labelling(labelled, task, manifest), task, manifest
     )
     return Survey(
         reading=reading,
@@ -143,32 +145,29 @@ def find_tissue(slide: Slide, manifest: Manifest) -> TissueMap:
         found = tissue_of(slide, rule.um_per_px)
         return replace(found, mask=~found.invalid, kind="brightfield")
     clam = ClamSettings() if rule.clam is None else ClamSettings(**rule.clam.model_dump())
-    return tissue_of(slide, rule.um_per_px, method=rule.method, clam=clam)
+    settings = TissueSettings(clam=clam)
+    return tissue_of(slide, rule.um_per_px, method=rule.method, settings=settings)
 
 
 def choose_candidates(
-    slide: Slide,
+    origins: Int64Array,
     geometry: PatchGeometry,
     tissue: TissueMap,
-    annotations: Annotations | None,
+    labelling: Labelling,
     task: SlideTask,
     manifest: Manifest,
-    root: Path,
 ) -> tuple[RankedCandidates, dict[str, int]]:
     """Places that pass every rule, best rank first, and the funnel of counts."""
     # Shares are measured on all that registration may crop from: a paper's 1050-px region.
     margin = _margin_px(geometry)
     region_px = geometry.field_px + 2 * margin
-    labels, other = _classes(annotations, task, manifest)
     measured = describe_candidates(
-        _places(slide, geometry, tissue, task, manifest, root) - margin,
+        origins - margin,
         region_px,
         tissue,
+        labelling,
         seed=manifest.seed,
         slide_id=task.draw_key,
-        annotations=annotations,
-        labels=labels,
-        other_label=other,
     )
     table, funnel = apply_rules(
         measured, selection_rules(manifest), region_px, white_rgb=tissue.health.white_rgb
@@ -207,9 +206,7 @@ def selection_rules(manifest: Manifest) -> SelectionRules:
     )
 
 
-def _classes(
-    annotations: Annotations | None, task: SlideTask, manifest: Manifest
-) -> tuple[tuple[str, ...], str]:
+def _labelling(annotations: Annotations | None, task: SlideTask, manifest: Manifest) -> Labelling:
     """Classes to look for in the outlines, and the class of what they leave.
 
     On a positive slide without outlines nobody knows where the class lies: nothing has one.
@@ -217,8 +214,8 @@ def _classes(
     background = manifest.labels.background or ""
     outlined = tuple(name for name in manifest.labels.classes if name != background)
     if annotations is None:
-        return (), "" if task.label in outlined else background
-    return outlined, background
+        return Labelling(other="" if task.label in outlined else background)
+    return Labelling(annotations=annotations, labels=outlined, other=background)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -253,16 +250,14 @@ def _places(
     if sampling.kind not in ("texture", "nuclei"):
         return sampled_origins(slide, geometry, task, manifest)
     weights = texture_map(tissue)[:] if sampling.kind == "texture" else nuclei_map(tissue)
-    return weighted_candidates(
-        geometry,
-        slide.info,
+    drawn = weighted_points(
         weights,
         tissue.factor,
         count=sampling.per_slide or 0,
         seed=manifest.seed,
         slide_id=task.draw_key,
-        margin_px=margin,
     )
+    return point_candidates(geometry, slide.info, drawn, margin_px=margin)
 
 
 def sampled_origins(
