@@ -65,7 +65,10 @@ def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) 
 
     Colour deconvolution by the vectors of Ruifrok and Johnston (2001), as scikit-image has them;
     the scale-normalised Laplacian of Gaussians (Lindeberg 1998): a disk of diameter d answers most
-    at sigma = d / (2 sqrt 2); local maxima over places 5 um apart and over scales.
+    at sigma = d / (2 sqrt 2); local maxima over places 5 um apart and over scales. (scikit-image's
+    `blob_log` parts blobs by their overlap, not by 5 um, and finds others: 3,335 in place of 2,894
+    on images of MoNuSeg and DSB 2018, 2,171 of them the same; what is known of these blobs by
+    measurement would have to be measured anew.)
 
     Parameters
     ----------

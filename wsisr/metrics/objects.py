@@ -399,7 +399,10 @@ class _ObjectShape:
         return float(max(abs(a - b) for a, b in zip(self.ends, other.ends, strict=True)))
 
     def distance(self, other: "_ObjectShape") -> float:
-        """Hausdorff distance, exact: both lie in the box that their distances are measured in."""
+        """Hausdorff distance, exact: both lie in the box that their distances are measured in.
+
+        scikit-image's `hausdorff_distance` says the same of glands in ten times the time.
+        """
         from scipy.ndimage import distance_transform_edt
 
         top, left = min(self.top, other.top), min(self.left, other.left)
@@ -486,7 +489,11 @@ def centroid_pairs(
 
 
 def _centroids(labels: LabelMap) -> tuple[Int64Array, Float64Array]:
-    """The labels, and mean row and column of each object, shape (n, 2)."""
+    """The labels, and mean row and column of each object, shape (n, 2).
+
+    scikit-image's `regionprops_table` says the same in the same time, but makes a list of all
+    numbers up to the largest label.
+    """
     values, at = _numbered(np.asarray(labels))
     height, width = labels.shape
     rows = np.repeat(np.arange(height, dtype=np.float64), width)

@@ -68,7 +68,11 @@ def clam_mask(rgb: UInt8Array, um_per_px: float, settings: ClamSettings = TCGA) 
 
 
 def filter_areas(mask: BoolArray, um_per_px: float, settings: ClamSettings) -> BoolArray:
-    """Drop small pieces, fill small holes and all but the largest few of each piece."""
+    """Drop small pieces, fill small holes and all but the largest few of each piece.
+
+    The rule of the largest few needs the labels of pieces and holes, which scikit-image's removal
+    of small objects and holes makes and does not give.
+    """
     px_per_mm2 = (1000.0 / um_per_px) ** 2
     pieces, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8

@@ -15,6 +15,7 @@ from wsisr.files import save_picture, staged_files
 from wsisr.selection.annotation_formats.labelmask import read_mask
 from wsisr.selection.annotation_formats.shapes import read_bytes
 from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
+from wsisr.selection.pieces import find_pieces
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
@@ -174,13 +175,12 @@ def import_tissue(tissue: TissueMap, path: Path) -> TissueMap:
     )
     mask = resize_mask(read.mask, tissue.mask.shape) & ~tissue.invalid
     pixel_mm2 = (tissue.um_per_px / 1000) ** 2
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
+    pieces = find_pieces(mask)
     health = replace(
         tissue.health,
         tissue_mm2=float(mask.sum() * pixel_mm2),
-        components=count - 1,
-        largest_mm2=float(areas.max() * pixel_mm2) if count > 1 else 0.0,
+        components=len(pieces),
+        largest_mm2=float(pieces.area.max(initial=0) * pixel_mm2),
         stability=1.0,
         thresholds={},
         flags=(f"imported from {path.name}",),

@@ -3,6 +3,10 @@
 Otsu's method always returns a number, even for an empty slide: its chief trap. Here it is
 asked how well it separates, replaced by the triangle method where it does not, and held
 between two physical limits outside which a cue means "certainly nothing" or "certainly tissue".
+
+scikit-image has both methods, and they are not used here: its Otsu tells no separability and fails
+on a cue of one value, its triangle takes the longer tail, on whichever side of the mode it lies,
+and loading them costs a scan 0.2 s and 16 MiB.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 Labels take four bytes a pixel: of a large slide more than all of its masks together. So strips are
 labelled one by one, pieces that go on in the next strip are joined, and whoever asks which piece a
-pixel belongs to has the strips labelled again.
+pixel belongs to has the strips labelled again. (scikit-image's `label`, `remove_small_objects` and
+`remove_small_holes` label the whole.)
 """
 
 from array import array

@@ -94,7 +94,9 @@ def texture_map(tissue: TissueMap) -> TextureMap:
 def nuclei_map(tissue: TissueMap) -> Float32Array:
     """Haematoxylin in optical density inside tissue, 0 elsewhere. Shape (h, w).
 
-    Fixed two-stain unmixing (least squares): a weight for sampling, no cell count.
+    Fixed two-stain unmixing (least squares) of densities over the slide's own glass, looked up in
+    three tables: a weight for sampling, no cell count. (scikit-image's `separate_stains` measures
+    against white 1.0, through logarithms of every pixel.)
     """
     rgb, white = _picture(tissue)
     stains = np.array([HAEMATOXYLIN, EOSIN])

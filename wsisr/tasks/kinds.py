@@ -187,7 +187,11 @@ KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (Nuclei(), Glands(), Cl
 
 
 def without_small(labels: NDArray[np.integer[Any]], least_px: int) -> Int32Array:
-    """Objects of fewer pixels left out; the others keep their order, from 1."""
+    """Objects of fewer pixels left out; the others keep their order, from 1.
+
+    scikit-image has it in two functions, whose arguments changed names between the releases that
+    are supported.
+    """
     area = np.bincount(labels.ravel())
     kept = area >= least_px
     kept[0] = False
