@@ -10,7 +10,6 @@ from wsisr.errors import AnnotationError, ConfigError
 from wsisr.selection.annotations import TUMOR, Annotations, Region, save_geojson
 from wsisr.selection.compare import (
     annotation_recall,
-    blank_precision,
     boundary_f1,
     compare_sources,
     disagreement_sheet,
@@ -74,11 +73,6 @@ def test_annotation_recall_is_the_share_of_lesion_inside():
     assert annotation_recall(np.ones(SHAPE, np.bool_), 16.0, outside) == pytest.approx(
         0.25, abs=0.03
     )
-
-
-def test_blank_precision():
-    assert blank_precision([0.5, 0.04, 0.2, 0.05]) == 0.75
-    assert blank_precision([]) == 1.0
 
 
 @pytest.fixture(scope="module")

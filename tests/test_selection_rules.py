@@ -15,7 +15,6 @@ from wsisr.selection.rules import (
     Labelling,
     SelectionRules,
     apply_rules,
-    cap_per_key,
     describe_candidates,
     is_blank,
     label_shares,
@@ -129,13 +128,6 @@ def test_rgb_outliers_and_blanks():
     assert not rgb_outliers(np.full((5, 3), 100.0), 3.0).any()
     assert np.flatnonzero(is_blank(rgb, (243.0, 242.0, 244.0), 0.95)).tolist() == [7]
     assert rgb_outliers(np.empty((0, 3)), 3.0).shape == (0,)
-
-
-def test_caps_keep_the_first_of_each_key():
-    assert cap_per_key(["a", "b", "a", "a", "b"], 2).tolist() == [0, 1, 2, 4]
-    assert cap_per_key(["a", "b"], 0).tolist() == []
-    with pytest.raises(ConfigError, match="negative"):
-        cap_per_key(["a"], -1)
 
 
 def test_wrong_rules_are_refused():

@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsisr.errors import ManifestError
-from wsisr.selection.splits import (
-    Cohort,
-    overlap_share,
-    patch_draws,
-    plan_splits,
-    random_patch_splits,
-)
+from wsisr.selection.splits import Cohort, patch_draws, plan_splits, random_patch_splits
+from wsisr.store.verify_splits import overlapping
 
 FIVE_TO_ONE = {"train": 5, "test": 1}
 
@@ -22,6 +17,10 @@ FIVE_TO_ONE = {"train": 5, "test": 1}
 def splits_of(patients, fractions, seed, existing=None, *, group=None, site=None, exact=None):
     cohort = Cohort(patients=patients, groups=group or {}, sites=site)
     return plan_splits(cohort, fractions, seed, existing, exact=exact).splits
+
+
+def _fields(origins, side):
+    return np.concatenate([origins, origins + side], axis=1).astype(np.float64)
 
 
 def _cohort(count, slides_each=2):
@@ -155,8 +154,8 @@ def test_random_patch_split_leaks_and_the_leak_is_measured():
     splits = random_patch_splits(draws, ratio)
     assert Counter(splits.tolist()) == {"train": 1000, "test": 200}
     test, train = origins[splits == "test"], origins[splits == "train"]
-    assert overlap_share(test, train, 1024) > 0.95
-    assert overlap_share(test, train, 512) == 0.0
+    assert overlapping(_fields(test, 1024), _fields(train, 1024)).mean() > 0.95
+    assert not overlapping(_fields(test, 512), _fields(train, 512)).any()
     order = np.random.default_rng(0).permutation(len(origins))
     again = random_patch_splits(patch_draws("slide", origins[order], 1), ratio)
     assert np.array_equal(again, splits[order])
@@ -164,10 +163,12 @@ def test_random_patch_split_leaks_and_the_leak_is_measured():
     assert random_patch_splits(draws[:0], ratio).shape == (0,)
 
 
-def test_overlap_share_equals_the_plain_definition():
+def test_overlaps_equal_the_plain_definition():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 3_000, (60, 2)), rng.integers(0, 3_000, (40, 2))
     dx, dy = a[:, None, 0] - b[None, :, 0], a[:, None, 1] - b[None, :, 1]
-    expected = ((dx > -200) & (dx < 300) & (dy > -200) & (dy < 300)).any(axis=1).mean()
-    assert overlap_share(a, b, 200, 300) == pytest.approx(expected)
-    assert overlap_share(np.empty((0, 2), np.int64), b, 200) == 0.0
+    expected = ((dx > -200) & (dx < 300) & (dy > -200) & (dy < 300)).any(axis=1)
+    assert 0 < expected.sum() < len(expected)
+    assert np.array_equal(overlapping(_fields(a, 200), _fields(b, 300)), expected)
+    assert overlapping(_fields(a[:0], 200), _fields(b, 300)).shape == (0,)
+    assert not overlapping(_fields(a, 200), _fields(b[:0], 300)).any()

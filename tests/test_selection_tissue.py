@@ -10,7 +10,7 @@ from selection_scenes import ArraySlide, disk, glass, paint_tissue
 
 from wsisr.errors import ConfigError, MppError
 from wsisr.selection import cues, strips
-from wsisr.selection.compare import disturbed_pictures, mask_agreement, stability_under
+from wsisr.selection.compare import mask_agreement
 from wsisr.selection.tissue import TissueSettings, clam_like, segment, tissue_of
 
 SHAPE = (260, 320)
@@ -199,8 +199,14 @@ def test_small_pieces_go_below_the_set_area():
 def test_mask_survives_brightness_jpeg_and_blur():
     picture, _ = _two_pieces()
     reference = segment(picture, UM).mask
-    changed = {k: segment(v, UM).mask for k, v in disturbed_pictures(picture).items()}
-    assert min(stability_under(changed, reference).values()) > 0.95
+    _, coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 50])
+    for changed in (
+        np.rint(picture * 0.9).astype(np.uint8),
+        np.clip(np.rint(picture * 1.1), 0, 255).astype(np.uint8),
+        cv2.imdecode(coded, cv2.IMREAD_COLOR),
+        cv2.GaussianBlur(picture, (0, 0), 1.0),
+    ):
+        assert mask_agreement(segment(changed, UM).mask, reference, UM).iou > 0.95
 
 
 def test_texture_does_not_depend_on_the_strips(monkeypatch):

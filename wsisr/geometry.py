@@ -72,12 +72,6 @@ class Box:
     def bottom(self) -> int:
         return self.y + self.height
 
-    def overlap_area(self, other: "Box") -> int:
-        """Shared area in pixels; 0 where the boxes only touch."""
-        width = min(self.right, other.right) - max(self.x, other.x)
-        height = min(self.bottom, other.bottom) - max(self.y, other.y)
-        return max(0, width) * max(0, height)
-
     def contains(self, other: "Box") -> bool:
         return (
             self.x <= other.x
@@ -201,8 +195,3 @@ def patch_geometry(
         if float(layer.factor).is_integer():
             units.append(int(layer.factor))
     return PatchGeometry(layers=layers, step_px=lcm(*units), field_px=ceil(fields[0] - 1e-6))
-
-
-def snap_origin(position: float, step_px: int) -> int:
-    """Nearest multiple of `step_px` to a level-0 position; halves go down (deterministic)."""
-    return ceil(position / step_px - 0.5) * step_px

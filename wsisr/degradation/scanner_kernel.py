@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy import linalg
 from torch import Tensor
 
@@ -116,20 +115,3 @@ def solve_taps(
     system = normal + unit * (smoothness * gradient + ridge * np.eye(side * side))
     taps: Float64Array = linalg.solve(system, right, assume_a="pos").reshape(side, side)
     return taps
-
-
-def patches_under_taps(x: Tensor, side: int, scale: int) -> Tensor:
-    """Rows of HR values under the taps of each LR pixel.
-
-    Parameters
-    ----------
-    x : Tensor, shape (B, C, H, W)
-        Already extended by (side - scale) / 2 on each side.
-
-    Returns
-    -------
-    Tensor, shape (B, C, h * w, side * side)
-    """
-    batch, channels = x.shape[:2]
-    columns = F.unfold(x.flatten(0, 1)[:, None], side, stride=scale)
-    return columns.mT.reshape(batch, channels, -1, side * side)

@@ -30,13 +30,16 @@ from pydantic import (
     model_validator,
 )
 
-from wsisr.degradation.builtin import Bicubic
-from wsisr.degradation.mix import SEPARATOR, Mix
 from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
 from wsisr.files import replace_file
 from wsisr.plugins import OPTION, check_recorded
 from wsisr.words import closest
+
+# Every degradation that is built in, in the order in which lists name them.
+from wsisr.degradation.samplers import Bicubic  # isort: skip
+from wsisr.degradation import realesrgan, modifiers, fitted  # isort: skip # noqa: F401
+from wsisr.degradation.mix import SEPARATOR, Mix  # isort: skip
 
 REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "

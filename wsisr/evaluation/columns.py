@@ -13,7 +13,6 @@ from wsisr.degradation import Degradation, crop_to_scale, degrade, names, parse_
 from wsisr.errors import ConfigError, DegradationError, StoreError
 from wsisr.evaluation.settings import EvalSettings, scale_label, spread
 from wsisr.store import PairStore
-from wsisr.store.verify_splits import is_declared_leaky
 from wsisr.store.whole_images import WholeImage, whole_image
 
 NATIVE = ("rescan", "rescan-reduced", "stored-level")
@@ -240,11 +239,6 @@ def manifest_degradation(store: PairStore) -> str:
     """What the store's manifest names for simulated LR; bicubic unless it says otherwise."""
     named = store.attributes["manifest"].get("degradation")
     return str(named) if named else "bicubic"
-
-
-def declared_leaky(store: PairStore) -> bool:
-    """Whether the store's patches were split at random, as some papers did."""
-    return is_declared_leaky(store)
 
 
 def same_origin(first: str, second: str) -> bool:

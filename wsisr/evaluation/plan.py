@@ -20,7 +20,6 @@ from wsisr.errors import ConfigError, WsisrError
 from wsisr.evaluation.columns import (
     Sample,
     ScaleColumn,
-    declared_leaky,
     plan_columns,
     read_samples,
     same_origin,
@@ -47,7 +46,7 @@ from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
 from wsisr.models.registry import MODELS
 from wsisr.store import PairStore, open_pairs
-from wsisr.store.verify_splits import identities
+from wsisr.store.verify_splits import identities, is_declared_leaky
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +143,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             f"{store.path}: all {len(empty)} patches of the {settings.split} split are constant "
             "fields; there is nothing to tell models apart by."
         )
-    declared = declared_leaky(store)
+    declared = is_declared_leaky(store)
     slides = identities(store, sorted({sample.slide for sample in samples}), {})
     leaks = find_leaks(entries, slides, settings.split, store.content_digest())
     if not settings.allow_leak:

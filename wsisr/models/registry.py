@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
-
 from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo
 from wsisr.models.layers.upsample import upsample_factors
@@ -198,11 +196,6 @@ def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, prese
 def settings_dict(settings: Any) -> dict[str, Any]:
     """Settings as plain values for config.json."""
     return dataclasses.asdict(settings)
-
-
-def live_parameters(module: nn.Module) -> int:
-    """Scalar parameters of a module."""
-    return sum(p.numel() for p in module.parameters())
 
 
 __all__ = [

@@ -22,11 +22,9 @@ from .rules import Funnel as Funnel
 from .rules import Labelling as Labelling
 from .rules import SelectionRules as SelectionRules
 from .rules import apply_rules as apply_rules
-from .rules import cap_per_key as cap_per_key
 from .rules import describe_candidates as describe_candidates
 from .splits import Cohort as Cohort
 from .splits import SplitPlan as SplitPlan
-from .splits import overlap_share as overlap_share
 from .splits import patch_draws as patch_draws
 from .splits import plan_splits as plan_splits
 from .splits import random_patch_splits as random_patch_splits

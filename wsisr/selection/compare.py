@@ -153,37 +153,6 @@ def annotation_recall(
     return float((drawn & mask).sum()) / total if total else None
 
 
-def blank_precision(tiles_structured_share: Sequence[float]) -> float:
-    """Share of kept tiles with at least 5 % structured pixels (`TileQuality.structured_share`)."""
-    if not tiles_structured_share:
-        return 1.0
-    return float(np.mean(np.asarray(tiles_structured_share) >= 0.05))
-
-
-def stability_under(
-    segment_mask: Mapping[str, BoolArray], reference: BoolArray
-) -> dict[str, float]:
-    """IoU of masks made under changed conditions with the unchanged one."""
-    return {
-        name: _ratio(float((mask & reference).sum()), float((mask | reference).sum()))
-        for name, mask in segment_mask.items()
-    }
-
-
-def disturbed_pictures(rgb: UInt8Array) -> dict[str, UInt8Array]:
-    """The changes that a good mask survives: brightness, JPEG 50, blur."""
-    _, coded = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 50]
-    )
-    decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1].copy()
-    return {
-        "brightness x0.9": np.rint(rgb * 0.9).astype(np.uint8),
-        "brightness x1.1": np.clip(np.rint(rgb * 1.1), 0, 255).astype(np.uint8),
-        "jpeg 50": decoded,
-        "blur 1 px": np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8),
-    }
-
-
 def compare_sources(
     sources: Sequence[Path],
     *,

@@ -262,26 +262,6 @@ def is_blank(rgb: ArrayLike, white_rgb: tuple[float, float, float], share: float
     return np.asarray(luma >= share * float(np.asarray(white_rgb) @ weights), np.bool_)
 
 
-def cap_per_key(keys: ArrayLike, cap: int) -> Int64Array:
-    """Indices of at most `cap` rows per key (slide, patient), the first ones in order.
-
-    Raises
-    ------
-    ConfigError
-        If the cap is negative.
-    """
-    if cap < 0:
-        raise ConfigError(f"A cap of {cap} patches is negative.")
-    seen: dict[object, int] = {}
-    kept = []
-    for index, key in enumerate(np.asarray(keys).tolist()):
-        count = seen.get(key, 0)
-        if count < cap:
-            seen[key] = count + 1
-            kept.append(index)
-    return np.asarray(kept, np.int64)
-
-
 def _column(table: CandidateTable, name: str) -> Float64Array:
     if name not in table.columns:
         raise ConfigError(f"A rule asks for {name!r}, which was not measured for these candidates.")

@@ -145,7 +145,7 @@ def patch_draws(slide_id: str, origins: Int64Array, seed: int) -> UInt64Array:
 def random_patch_splits(draws: UInt64Array, fractions: Mapping[str, float]) -> NDArray[np.str_]:
     """`paper-random`: patches are divided one by one, as MLCamSR and others do.
 
-    Patches of one slide then stand on both sides (LEAKY; measure it with `overlap_share`).
+    Patches of one slide then stand on both sides (LEAKY; `verify_splits.measured_overlap`).
 
     Parameters
     ----------
@@ -207,36 +207,6 @@ def divide_patches(
         result[order[start : start + counts.get(name, 0)]] = name
         start += counts.get(name, 0)
     return result
-
-
-def overlap_share(
-    patches: Int64Array, others: Int64Array, field_px: int, other_field_px: int | None = None
-) -> float:
-    """Share of `patches` that overlap at least one of `others` on the same slide.
-
-    Parameters
-    ----------
-    patches, others : ndarray, shape (n, 2) and (m, 2)
-        Level-0 origins.
-    field_px, other_field_px : int
-        Level-0 sides of their fields of view.
-    """
-    if not len(patches):
-        return 0.0
-    other_field = field_px if other_field_px is None else other_field_px
-    cell = max(field_px, other_field)
-    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for x, y in others.tolist():
-        cells.setdefault((x // cell, y // cell), []).append((x, y))
-    hits = 0
-    for x, y in patches.tolist():
-        hits += any(
-            -field_px < x - ox < other_field and -field_px < y - oy < other_field
-            for i in (-1, 0, 1)
-            for j in (-1, 0, 1)
-            for ox, oy in cells.get((x // cell + i, y // cell + j), ())
-        )
-    return hits / len(patches)
 
 
 def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:

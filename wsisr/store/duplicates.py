@@ -6,7 +6,7 @@ of keypoints and not with the pairs of slides; patch pairs that share several ar
 a similarity transform and compared pixel by pixel. Only that last comparison convicts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -326,20 +326,3 @@ def _ncc(a: Float32Array, b: Float32Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 1e-6 else 0.0
-
-
-def connected(pairs: Sequence[SameTissue]) -> list[list[str]]:
-    """Groups of slides that are connected by pairs, sorted."""
-    parent: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
-
-    for pair in pairs:
-        parent[root(pair.first)] = root(pair.second)
-    groups: dict[str, list[str]] = {}
-    for name in sorted(parent):
-        groups.setdefault(root(name), []).append(name)
-    return sorted(groups.values())

@@ -269,41 +269,6 @@ def _crc(data: bytes | UInt8Array) -> bytes:
     return google_crc32c.value(data).to_bytes(CRC_BYTES, "little")
 
 
-def write_shard(
-    place: Place,
-    patches: UInt8Array,
-    layout: ShardLayout,
-    encode: ChunkEncoder | None,
-    pool: Executor | None = None,
-) -> int:
-    """Write one shard, whole.
-
-    Parameters
-    ----------
-    place, layout, encode, pool
-        As for `ShardFile`.
-    patches : ndarray, shape (k, size_px, size_px, 3), uint8
-        At most `layout.patches` of them; fewer only in the last shard of an array.
-
-    Returns
-    -------
-    int
-        Size of the file in bytes.
-    """
-    count, side = len(patches), layout.size_px
-    if patches.shape != (count, side, side, 3) or patches.dtype != np.uint8:
-        raise StoreError(f"{place}: patches of shape {patches.shape} do not fit {side} px.")
-    if not 0 < count <= layout.patches:
-        raise StoreError(f"{place}: {count} patches do not fit a shard of {layout.patches}.")
-    shard = ShardFile(place, layout, encode, pool)
-    try:
-        for patch in patches:
-            shard.add(patch)
-        return shard.close()
-    finally:
-        shard.abandon()
-
-
 def read_index(file: OpenFile, layout_cells: int, where: str) -> UInt64Array:
     """Offset and length of every inner chunk of an open shard, shape (cells, 2), checked.
 

@@ -108,11 +108,6 @@ class SlideWriter:
         """How many patches have been appended."""
         return self._patches
 
-    @property
-    def patches_per_shard(self) -> int:
-        """How many patches one `append` may best bring: a shard is written when this is full."""
-        return self._per_shard
-
     def append(self, patches: Mapping[str, UInt8Array], windows: "Sequence[Window]" = ()) -> None:
         """Add patches to the end of every array.
 
