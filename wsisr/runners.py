@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from wsisr.errors import DiskFullError, WsisrError
@@ -137,15 +136,10 @@ class ProcessRunner:
         self._kept = ExitStack().__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: Any) -> None:
         kept, self._kept, self._pool = self._kept, None, None
         if kept is not None:
-            kept.__exit__(kind, error, trace)
+            kept.__exit__(*exception)
 
     def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
         if not tasks:
