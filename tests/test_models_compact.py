@@ -1,11 +1,13 @@
 """The network that ships: its anchor."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from wsisr.models import SRModel, create_model
+from wsisr.models.compact import lowpass
 from wsisr.models.weights import model_config, model_from
 
 
@@ -41,3 +43,29 @@ def test_a_model_saved_before_there_was_an_anchor_has_none() -> None:
     config = model_config(plain)
     del config["settings"]["anchored"]
     assert model_from(config, plain.state_dict(), Path("config.json")).net.gate is None
+
+
+def test_any_scale_is_the_network_at_x4_and_sampled_elsewhere() -> None:
+    torch.manual_seed(0)
+    sampled, fixed = (
+        create_model("compact-any", preset="tiny"),
+        create_model("compact", scale=4, preset="tiny"),
+    )
+    fixed.load_state_dict(sampled.state_dict())
+    lr = torch.rand(2, 3, 12, 9)
+    with torch.no_grad():
+        assert torch.allclose(sampled(lr, scale=4), fixed(lr), atol=1e-5)
+        assert sampled(lr, scale=2.5).shape == (2, 3, 30, 22)
+
+
+def test_detail_finer_than_the_output_is_not_aliased_into_it() -> None:
+    stripes = torch.zeros(1, 3, 32, 32)
+    stripes[..., ::2] = 1.0
+    kept, gone = (lowpass(stripes, torch.tensor([[1.0, step]])) for step in (1.0, 2.0))
+    assert torch.allclose(kept, stripes, atol=1e-6)
+    inner = gone[..., 8:-8]
+    assert torch.allclose(inner.mean(), torch.tensor(0.5), atol=1e-3)
+    # A Gaussian of variance 0.75 px^2 leaves 2 exp(-0.75 pi^2 / 2) of stripes at half the sampling
+    # rate, where both of their images fall together.
+    left = math.exp(-0.75 * math.pi**2 / 2)
+    assert torch.allclose((inner - 0.5).abs(), torch.tensor(left), atol=1e-4)

@@ -11,10 +11,15 @@ among it, that even the enlargement keeps. So `anchored` takes one step of back-
 and Peleg, CVGIP 1991; learnt in DBPN, Haris et al., CVPR 2018): what SR reduced by the mean of
 s x s px lacks of LR is enlarged and added, times a gate in (0, 1) that the network sets for each
 LR pixel. It learns to trust a clean reduction and to mistrust blur, noise and compression.
+
+`compact-any` is the same network at x4, its output low-passed and sampled as the scale asks: fine
+detail that no pixel of the output can show is not aliased into it. Sampling is a cubic convolution
+(torch's), which gives the pixels themselves at x4.
 """
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,10 +27,16 @@ from wsisr.models.edsr import EdsrBody, EdsrSettings, body_reach_px
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
+from wsisr.models.layers.coordinates import pixel_centres
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, coordinate_dtype
+
+FINEST = 4
+"""Scale of the grid that other scales are sampled from."""
+LOWPASS_REACH_PX = 6
+"""Of that grid; three deviations at x1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +80,103 @@ class Compact(nn.Module):
         return sr + enlarge(lacking, self.scale)
 
 
+class CompactAny(Compact):
+    """The network at `FINEST`, for any scale."""
+
+    def __init__(self, settings: CompactSettings) -> None:
+        super().__init__(settings, FINEST)
+
+    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+        """The fine image, (N, 3 x 16, h, w): 4 x 4 px of each colour in the place of one."""
+        return (F.pixel_unshuffle(self(lr), FINEST),)
+
+    def decode(
+        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
+    ) -> Tensor:
+        """RGB at coordinates, (N, Q, 3); a sample's pixels are of one size, its first."""
+        fine = F.pixel_shuffle(features[0], FINEST).to(coord.dtype)
+        size = cell.new_tensor(fine.shape[-2:])
+        smooth = lowpass(fine, (cell[:, 0] * size / 2).to(coord.dtype))
+        found = F.grid_sample(
+            smooth,
+            coord.flip(-1)[:, None],
+            mode="bicubic",
+            padding_mode="border",
+            align_corners=False,
+        )
+        return found[:, :, 0].transpose(1, 2).to(features[0].dtype)
+
+    def render(
+        self,
+        features: tuple[Tensor, ...],
+        lr: Tensor,
+        size: tuple[int, int],
+        cell: tuple[float, float],
+        chunk_px: int,
+    ) -> Tensor:
+        """Every pixel of an image at once, (N, 3, H, W): the low pass is over all of it."""
+        coord = pixel_centres(size, lr.device, coordinate_dtype(lr)).expand(len(lr), -1, -1)
+        cells = coord.new_tensor(cell).expand(len(lr), 1, 2)
+        out = self.decode(features, lr, coord, cells)
+        return out.transpose(1, 2).reshape(len(lr), 3, *size)
+
+
+def lowpass(x: Tensor, step_px: Tensor) -> Tensor:
+    """Gaussians that let pass what a coarser grid can show.
+
+    Parameters
+    ----------
+    x : Tensor, (N, C, H, W)
+    step_px : Tensor, (N, 2)
+        Distance of the grid's rows and columns in pixels of `x`, of each sample; up to 1 nothing
+        is done. The deviation is 0.5 sqrt(step^2 - 1), what turns a pixel's own blur (0.5 px, as
+        in SIFT: Lowe, IJCV 2004) into that of the coarser one.
+    """
+    n, channels, reach = *x.shape[:2], LOWPASS_REACH_PX
+    sigma = 0.5 * (step_px.square() - 1).clamp(min=1e-6).sqrt()
+    place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    taps = (-0.5 * (place / sigma[..., None]).square()).exp()
+    taps = (taps / taps.sum(-1, keepdim=True)).repeat_interleave(channels, 0)
+    planes = F.pad(x, (reach,) * 4, mode="replicate").reshape(1, n * channels, *_padded(x, reach))
+    planes = F.conv2d(planes, taps[:, 0, None, :, None], groups=n * channels)
+    planes = F.conv2d(planes, taps[:, 1, None, None, :], groups=n * channels)
+    return planes.reshape(x.shape)
+
+
+def _padded(x: Tensor, reach: int) -> tuple[int, int]:
+    return x.shape[-2] + 2 * reach, x.shape[-1] + 2 * reach
+
+
+def _reach_px(settings: CompactSettings) -> int:
+    """LR px: the last layer sees a pixel more, the enlargement of what SR lacks two."""
+    return body_reach_px(settings.body) + (3 if settings.anchored else 1)
+
+
 def _build(settings: CompactSettings, scale: int | None) -> FixedScaleModel:
     assert scale is not None
-    # The last layer sees a pixel more, the enlargement of what SR lacks two.
-    traits = Traits(
-        halo_px=body_reach_px(settings.body) + (3 if settings.anchored else 1),
-        halo_exact=True,
-        tile_px=192,
-        channels_last=True,
-    )
+    traits = Traits(halo_px=_reach_px(settings), halo_exact=True, tile_px=192, channels_last=True)
     return FixedScaleModel(Compact(settings, scale), traits, scale)
 
+
+def _build_any(settings: CompactSettings, scale: int | None) -> ArbitraryScaleModel:
+    # Low pass and cubic convolution reach 6 + 2 px of the fine grid.
+    traits = Traits(
+        halo_px=_reach_px(settings) + 2,
+        halo_exact=True,
+        tile_px=96,
+        channels_last=True,
+        scale_range=(1.0, float(FINEST)),
+    )
+    return ArbitraryScaleModel(
+        CompactAny(settings), traits, cell_clip=False, trained_to=float(FINEST)
+    )
+
+
+PRESETS = {
+    "recommended": lambda scale: CompactSettings(anchored=True),
+    "tiny": lambda scale: CompactSettings(width=16, blocks=2, anchored=True),
+}
+CITATION = "after Lim et al., Enhanced deep residual networks for single image SR, 2017"
 
 SPEC = register(
     ModelSpec(
@@ -87,12 +184,21 @@ SPEC = register(
         family="baseline",
         kind="fixed",
         summary="a small residual network on LR, added to bicubic; the network that ships",
-        citation="after Lim et al., Enhanced deep residual networks for single image SR, 2017",
+        citation=CITATION,
         settings=CompactSettings,
-        presets={
-            "recommended": lambda scale: CompactSettings(anchored=True),
-            "tiny": lambda scale: CompactSettings(width=16, blocks=2, anchored=True),
-        },
+        presets=PRESETS,
         build=_build,
+    )
+)
+SPEC_ANY = register(
+    ModelSpec(
+        name="compact-any",
+        family="baseline",
+        kind="arbitrary",
+        summary="compact at x4, sampled at any scale; the network that ships",
+        citation=CITATION,
+        settings=CompactSettings,
+        presets=PRESETS,
+        build=_build_any,
     )
 )
