@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsisr_cli.options import Dask, runner
+from wsisr_cli.options import Dask, FocalPlane, White, runner
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 
@@ -99,20 +99,8 @@ def command(
             rich_help_panel=MORE,
         ),
     ] = None,
-    focal_plane: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Of several focal planes; default: the middle one.", rich_help_panel=MORE
-        ),
-    ] = None,
-    white: Annotated[
-        float | None,
-        typer.Option(
-            help="Images of more than 8 bits: the sample value of white.",
-            metavar="VALUE",
-            rich_help_panel=MORE,
-        ),
-    ] = None,
+    focal_plane: FocalPlane = None,
+    white: White = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one per core.")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from wsisr_cli.options import Plugins, use
+from wsisr_cli.options import Plugins, White, use
 
 app = typer.Typer(
     help="Simulate LR by a named degradation, fit one to a scanner, compare with native LR.",
@@ -39,10 +39,7 @@ def apply(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
-    white: Annotated[
-        float | None,
-        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
-    ] = None,
+    white: White = None,
     rgb: Annotated[bool, typer.Option("--rgb", help="Write RGB for a grey image too.")] = False,
     plugin: Plugins = None,
 ) -> None:

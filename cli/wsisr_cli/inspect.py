@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.options import FocalPlane, Mpp, White
+
 
 def command(
     path: Annotated[
@@ -15,16 +17,9 @@ def command(
         str | None,
         typer.Option(help="direct, dicom, tiffslide, openslide or image.", metavar="NAME"),
     ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Resolution override in um/px.", metavar="UM_PER_PX")
-    ] = None,
-    focal_plane: Annotated[
-        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
-    ] = None,
-    white: Annotated[
-        float | None,
-        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
-    ] = None,
+    mpp: Mpp = None,
+    focal_plane: FocalPlane = None,
+    white: White = None,
 ) -> None:
     """Describe a slide (resolution, levels, quirks), a store (contents, alignment) or a run."""
     from wsisr.checkup.inspection import describe_alignment, describe_slide, slides_below

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is done about them: --plugin and --dask."""
+"""Options that several commands have, and what is done about --plugin and --dask."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +20,30 @@ Plugins = Annotated[
         rich_help_panel=MORE,
         help="Networks, degradations, recipes of your own: a Python file or a module, which runs "
         "with your rights; repeatable.",
+    ),
+]
+
+Mpp = Annotated[
+    float | None,
+    typer.Option(
+        metavar="UM_PER_PX",
+        help="Resolution of the finest level in um per px, where the file is silent or wrong.",
+    ),
+]
+
+FocalPlane = Annotated[
+    int | None,
+    typer.Option(
+        min=1, rich_help_panel=MORE, help="Of several focal planes; default: the middle one."
+    ),
+]
+
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        rich_help_panel=MORE,
+        help="Images of more than 8 bits: the sample value of white.",
     ),
 ]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from wsisr_cli.options import White
 from wsisr_cli.progress import console_reporter
 
 app = typer.Typer(
@@ -34,12 +35,7 @@ def pair(
         Path | None,
         typer.Option("--output", "-o", help="Write an overlay (PNG) here.", metavar="FILE.png"),
     ] = None,
-    white: Annotated[
-        float | None,
-        typer.Option(
-            help="Images of more than 8 bits: the sample value of white.", metavar="VALUE"
-        ),
-    ] = None,
+    white: White = None,
 ) -> None:
     """Find LR in HR: offset in HR pixels (pixel edges), certificate and verdict as JSON."""
     from wsisr.files import save_picture, staged_files
@@ -58,12 +54,7 @@ def pair(
 @app.command("planes")
 def planes(
     images: Annotated[list[Path], typer.Argument(help="Focal planes of one field, in order.")],
-    white: Annotated[
-        float | None,
-        typer.Option(
-            help="Images of more than 8 bits: the sample value of white.", metavar="VALUE"
-        ),
-    ] = None,
+    white: White = None,
 ) -> None:
     """Find every focal plane in the sharpest: shift in px, certificate and sharpness as JSON."""
     from wsisr.registration.planes import register_planes

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from wsisr_cli.options import FocalPlane, Mpp, White
+
 app = typer.Typer(no_args_is_help=True, help="Find tissue on slides and compare masks.")
 
 
@@ -35,20 +37,9 @@ def mask(
             help="Resolution of the mask in um per px.", min=1.0, max=64.0, metavar="UM_PER_PX"
         ),
     ] = 8.0,
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            help="The slide's um per level-0 px, where the file is silent or wrong.",
-            metavar="UM_PER_PX",
-        ),
-    ] = None,
-    focal_plane: Annotated[
-        int | None, typer.Option(min=1, help="Of several focal planes; default: the middle one.")
-    ] = None,
-    white: Annotated[
-        float | None,
-        typer.Option(help="Image of more than 8 bits: the sample value of white.", metavar="VALUE"),
-    ] = None,
+    mpp: Mpp = None,
+    focal_plane: FocalPlane = None,
+    white: White = None,
     min_area_mm2: Annotated[
         float, typer.Option(help="Drop pieces smaller than this, in mm2.", min=0.0, metavar="MM2")
     ] = 0.02,

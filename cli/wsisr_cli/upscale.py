@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisr_cli.options import Dask, Plugins, runner, use
+from wsisr_cli.options import Dask, FocalPlane, Mpp, Plugins, White, runner, use
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 
@@ -56,12 +56,7 @@ def command(
             rich_help_panel=MORE,
         ),
     ] = None,
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            help="Resolution of the finest level, um per px, if not stated.", metavar="UM_PER_PX"
-        ),
-    ] = None,
+    mpp: Mpp = None,
     region: Annotated[
         str | None,
         typer.Option(
@@ -132,20 +127,8 @@ def command(
             help="Fill background by bicubic instead of the network.", rich_help_panel=MORE
         ),
     ] = True,
-    focal_plane: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Of several focal planes; default: the middle one.", rich_help_panel=MORE
-        ),
-    ] = None,
-    white: Annotated[
-        float | None,
-        typer.Option(
-            help="Image of more than 8 bits: the sample value of white.",
-            metavar="VALUE",
-            rich_help_panel=MORE,
-        ),
-    ] = None,
+    focal_plane: FocalPlane = None,
+    white: White = None,
     rgb: Annotated[
         bool, typer.Option("--rgb", help="Write RGB for a grey image too.", rich_help_panel=MORE)
     ] = False,
