@@ -8,6 +8,7 @@ import numpy as np
 import tifffile
 
 from wsisr.arrays import UInt8Array
+from wsisr.slides.protocol import Slide
 
 APERIO = "Aperio Image Library v11.2.1 \r\n{w}x{h} (256x256) {codec}|AppMag = 40|MPP = 0.2500"
 
@@ -25,6 +26,12 @@ def picture(width: int, height: int, seed: int = 0) -> UInt8Array:
         )
         planes.append(170 + waves + rng.normal(0, 6, (height, width)))
     return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)
+
+
+def whole(slide: Slide, level: int = 0) -> UInt8Array:
+    """All of a level."""
+    info = slide.info.levels[level]
+    return slide.read_level(level, 0, 0, info.width_px, info.height_px)
 
 
 def box_level(image: UInt8Array, factor: int) -> UInt8Array:

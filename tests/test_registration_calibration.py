@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from slides_samples import box_level
 
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.registration import LevelTransform, calibrate_levels, register_pair
@@ -13,12 +14,6 @@ from wsisr.slides import open_slide
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.rendering import to_uint8
-
-
-def box_mean(image, scale):
-    height, width = (n // scale for n in image.shape[:2])
-    blocks = image[: height * scale, : width * scale].reshape(height, scale, width, scale, 3)
-    return to_uint8(blocks.astype(float).mean(axis=(1, 3)))
 
 
 class ArraySlide:
@@ -66,7 +61,7 @@ def base():
 
 
 def test_levels_made_by_box_means_are_aligned(base):
-    slide = ArraySlide([base, box_mean(base, 2), box_mean(base, 4), box_mean(base, 8)])
+    slide = ArraySlide([base, box_level(base, 2), box_level(base, 4), box_level(base, 8)])
     found = calibrate_levels(slide, seed=1, wanted=16)
     assert [(t.level, t.factor, t.measured) for t in found] == [
         (1, 2, True),
@@ -84,7 +79,7 @@ def test_levels_made_by_box_means_are_aligned(base):
 def test_a_planted_offset_is_measured_and_other_levels_keep_theirs(base):
     # Level 1 shows what lies 3 px to the right and 1 px up of where it should.
     moved = np.roll(base, (1, -3), axis=(0, 1))
-    slide = ArraySlide([base, box_mean(moved, 4), box_mean(base, 8)])
+    slide = ArraySlide([base, box_level(moved, 4), box_level(base, 8)])
     first, second = calibrate_levels(slide, seed=1, wanted=16)
     assert first.offset_x_px == pytest.approx(3.0, abs=0.05)
     assert first.offset_y_px == pytest.approx(-1.0, abs=0.05)
@@ -95,8 +90,8 @@ def test_a_planted_offset_is_measured_and_other_levels_keep_theirs(base):
 
 def test_corner_for_centre_is_named(base):
     # Plain decimation takes the corner pixel of each block: (4 - 1) / 2 px off its middle.
-    corner = box_mean(np.roll(base, (2, 2), axis=(0, 1)), 4)
-    shifted = box_mean(np.roll(base, (1, 1), axis=(0, 1)), 4)
+    corner = box_level(np.roll(base, (2, 2), axis=(0, 1)), 4)
+    shifted = box_level(np.roll(base, (1, 1), axis=(0, 1)), 4)
     between = to_uint8((corner.astype(float) + shifted) / 2)
     (found,) = calibrate_levels(ArraySlide([base, between]), seed=1, wanted=16)
     assert found.offset_x_px == pytest.approx(-1.5, abs=0.05)
@@ -105,7 +100,7 @@ def test_corner_for_centre_is_named(base):
 
 
 def test_a_drifting_reader_is_named(base):
-    slide = ArraySlide([base, box_mean(base, 2)], distort=lambda x: x - round(0.004 * x))
+    slide = ArraySlide([base, box_level(base, 2)], distort=lambda x: x - round(0.004 * x))
     (found,) = calibrate_levels(slide, seed=1, wanted=24)
     assert found.slope_x == pytest.approx(-0.004, rel=0.15)
     assert found.slope_y == 0.0
@@ -128,7 +123,7 @@ def test_tiles_that_were_decimated_one_by_one_are_named(base):
 
 def test_blank_slides_are_not_measured_and_say_so():
     blank = np.full((600, 600, 3), 244, np.uint8)
-    (found,) = calibrate_levels(ArraySlide([blank, box_mean(blank, 4)]))
+    (found,) = calibrate_levels(ArraySlide([blank, box_level(blank, 4)]))
     assert not found.measured
     assert found.shift_px(300, 300) == (0.0, 0.0)
     assert found.diagnosis.startswith("not measured")
@@ -136,7 +131,7 @@ def test_blank_slides_are_not_measured_and_say_so():
 
 
 def test_same_seed_same_answer_and_json_round_trip(base):
-    slide = ArraySlide([base, box_mean(base, 4)])
+    slide = ArraySlide([base, box_level(base, 4)])
     places = np.random.default_rng(0).integers(200, 1000, (40, 2))
     once = calibrate_levels(slide, seed=3, wanted=8, places=places)
     again = calibrate_levels(slide, seed=3, wanted=8, places=places)
@@ -162,7 +157,7 @@ def test_lines_ignore_outliers_and_insignificant_slopes():
 def test_odd_two_level_tiff_reads_exactly_and_registers_at_both_ends(tmp_path):
     # 1443 -> 721: the reported downsample is 2.0014, which readers divide by.
     base = to_uint8(synthetic_tissue(700, 1443, seed=5))
-    level = box_mean(base, 2)
+    level = box_level(base, 2)
     path = tmp_path / "odd.tif"
     with tifffile.TiffWriter(path) as writer:
         options = {"tile": (128, 128), "photometric": "rgb", "resolutionunit": "CENTIMETER"}

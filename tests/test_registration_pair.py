@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.registration import phase_cross_correlation
+from slides_samples import box_level
 
 from wsisr.errors import RegistrationError
 from wsisr.registration import D4, Gate, PairCertificate, find_orientation, register_pair
@@ -31,19 +32,13 @@ def tissue():
     return to_uint8(synthetic_tissue(620, 620, seed=21))
 
 
-def box_mean(image, scale):
-    height, width = (n // scale for n in image.shape[:2])
-    blocks = image[: height * scale, : width * scale].reshape(height, scale, width, scale, 3)
-    return to_uint8(blocks.astype(float).mean(axis=(1, 3)))
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize("kernel", ["area", "bicubic"])
 def test_half_pixel_convention_of_reductions(tissue, scale, kernel):
     size = 576 // scale
     crop = tissue[11 : 11 + scale * size, 7 : 7 + scale * size]
     if kernel == "area":
-        lr = box_mean(crop, scale)
+        lr = box_level(crop, scale)
     else:
         lr = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC))
     found = register_pair(lr, tissue, scale)
@@ -65,7 +60,7 @@ def test_transposed_images_give_the_transposed_answer():
 
 
 def test_regions_of_any_size_and_patches_of_any_shape(tissue):
-    lr = box_mean(tissue[200:360, 130:410], 4)  # 40 x 70 px
+    lr = box_level(tissue[200:360, 130:410], 4)  # 40 x 70 px
     found = register_pair(lr, tissue, 4)
     assert found.accepted, found.reason
     assert (found.offset_x, found.offset_y) == (130, 200)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slides_samples import box_level, picture, write_dicom
+from slides_samples import box_level, picture, whole, write_dicom
 
 from wsisr.errors import SlideError
 from wsisr.slides import find_slides, open_slide
@@ -13,11 +13,6 @@ from wsisr.slides import find_slides, open_slide
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
     return picture(300, 200)
-
-
-def whole(slide, level=0):
-    info = slide.info.levels[level]
-    return slide.read_level(level, 0, 0, info.width_px, info.height_px)
 
 
 def test_real_series_opens_by_folder_or_by_any_file(shared_data: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from slides_samples import box_level, picture, tiles_of, write_aperio, write_pyramid
+from slides_samples import box_level, picture, tiles_of, whole, write_aperio, write_pyramid
 
 from wsisr.errors import SlideError
 from wsisr.slides import open_slide
@@ -17,11 +17,6 @@ OPENSLIDE_READS = {"jpeg", "lzw", "deflate", "none"}
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
     return picture(1333, 1111)
-
-
-def whole(slide, level=0):
-    info = slide.info.levels[level]
-    return slide.read_level(level, 0, 0, info.width_px, info.height_px)
 
 
 @pytest.mark.parametrize("name", ["CMU-1-Small-Region.svs", "derived_cmu_generic_3level.tif"])

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
-from slides_samples import box_level, picture, write_dicom
+from slides_samples import box_level, picture, whole, write_dicom
 
 from wsisr.checkup.inspection import describe_slide
 from wsisr.errors import SlideError
 from wsisr.inference import load
-from wsisr.slides import Slide, judge_slide, open_slide
+from wsisr.slides import judge_slide, open_slide
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 
 RED, GREEN, BLUE = -16776961, 16711935, 65535
@@ -28,11 +28,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
     return picture(300, 260)
-
-
-def whole(slide: Slide, level: int = 0) -> np.ndarray:
-    info = slide.info.levels[level]
-    return slide.read_level(level, 0, 0, info.width_px, info.height_px)
 
 
 def write_ome(

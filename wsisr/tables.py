@@ -1,10 +1,13 @@
-"""Cells of CSV files: text that no spreadsheet runs, and the text back."""
+"""CSV files: read as people write them, and written as text that no spreadsheet runs."""
 
 import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from wsisr.errors import ConfigError, WsisrError
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -25,6 +28,27 @@ def csv_cell(value: Any) -> Any:
 def cell_text(cell: str) -> str:
     """The text of a cell that `csv_cell` made."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def read_table(
+    path: Path, kind: type[WsisrError] = ConfigError
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns of a CSV file, and its rows by column.
+
+    A cell that a row lacks is None; cells beyond the columns stand in a list under None.
+
+    Raises
+    ------
+    kind
+        The file cannot be read as a table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+            return list(reader.fieldnames), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise kind(f"{path}: cannot be read as a CSV table: {error}") from None
 
 
 def csv_lines(rows: Iterable[Iterable[Any]], floats: str = "") -> bytes:

@@ -1,8 +1,8 @@
 """Words of sentences that many modules say: counts, times, figures, the nearest of known names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -18,11 +18,22 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
     return near[0] if near else None
 
 
-def closest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+def closest(word: str, known: Iterable[str]) -> str:
     """The likeliest intended name as a question, else all that are known; without a full stop."""
     known = sorted(known)
-    near = nearest(word, known, cutoff=cutoff)
+    near = nearest(word, known, cutoff=0.5)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def unknown_key(path: Sequence[Any], model: Any) -> str:
+    """What is said of a key that a pydantic model does not know, nor what is in it."""
+    known = model
+    for part in path[:-1]:
+        field = known.model_fields.get(part) if hasattr(known, "model_fields") else None
+        options = (field.annotation, *get_args(field.annotation)) if field else ()
+        known = next((o for o in options if hasattr(o, "model_fields")), None)
+    names = [] if known is None else list(known.model_fields)
+    return f"unknown key {'.'.join(map(str, path))!r}; {closest(str(path[-1]), names)}"
 
 
 def duration(seconds: float) -> str | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from wsisr_cli.options import Dask, FocalPlane, White, runner
+from wsisr_cli.options import Dask, FocalPlane, White, runner, share
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 
@@ -227,7 +227,7 @@ def command(
         manifest=manifest,
         overrides=overrides,
         workers=workers or usable_cores(),
-        part=_part(part),
+        part=share(part),
         slides=tuple(slide or ()),
         phase="finish" if finish else phase.value if phase else None,
         overwrite=overwrite,
@@ -298,12 +298,3 @@ def _rebuild(request: "BuildRequest", record: Path, dask: str | None) -> NoRetur
         summary = rebuild_from(request, record, report, cluster)
     typer.echo(summary.text())
     raise typer.Exit(summary.exit_code)
-
-
-def _part(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, _, second = text.partition("/")
-    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise typer.BadParameter(f"{text!r} is no share; write I/N with 1 <= I <= N, e.g. 3/8.")

@@ -64,6 +64,16 @@ def use(plugins: list[str] | None) -> None:
     load_plugins(plugins or ())
 
 
+def share(text: str | None) -> tuple[int, int] | None:
+    """``3/8`` as (3, 8)."""
+    if text is None:
+        return None
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise typer.BadParameter(f"{text!r} is no share; write I/N with 1 <= I <= N, e.g. 3/8.")
+
+
 @contextmanager
 def runner(address: str | None, places: Sequence[Path]) -> "Iterator[Runner | None]":
     """Where the slides are worked on, which must see these places; None: on this machine."""

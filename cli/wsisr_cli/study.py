@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsisr_cli.options import Plugins, use
+from wsisr_cli.options import Plugins, share, use
 
 app = typer.Typer(
     help="Tables of the papers: list, show, run; ours beside theirs.", no_args_is_help=True
@@ -79,7 +79,6 @@ def run(
 
     Writes runs/, eval/, table.md, table.tex and index.html. Exit code 1 where a row failed.
     """
-    from wsisr.errors import ConfigError
     from wsisr.reporting.study_page import write_study_report
     from wsisr.studies import load_study, run_study
     from wsisr.studies.definition import BUDGETS
@@ -90,12 +89,6 @@ def run(
     study = load_study(name)
     changes = {"steps": steps, "seeds": seeds, "limit": limit}
     given = {key: value for key, value in changes.items() if value is not None}
-    share = None
-    if part is not None:
-        number, _, count = part.partition("/")
-        if not (number.isdigit() and count.isdigit()):
-            raise ConfigError(f"--part {part}: write I/N, e.g. 1/4")
-        share = (int(number), int(count))
     folder = output or Path("studies") / f"{study.name}-{budget}"
     request = StudyRequest(
         study=study,
@@ -103,7 +96,7 @@ def run(
         data=data,
         output=folder,
         rows=tuple(part.strip() for part in (rows or "").split(",") if part.strip()),
-        part=share,
+        part=share(part),
         device=device,
     )
     with console_reporter() as report:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsisr_cli.options import Dask, FocalPlane, Mpp, Plugins, White, runner, use
+from wsisr_cli.options import Dask, FocalPlane, Mpp, Plugins, White, runner, share, use
 from wsisr_cli.progress import console_reporter
 from wsisr_cli.usage import MORE
 
@@ -191,7 +191,7 @@ def command(
         device=device,
         precision=precision,
         pool=pool,
-        part=_part(part),
+        part=share(part),
         compare=compare,
         audit=_page_writer() if audit else None,
     )
@@ -231,12 +231,3 @@ def _tile(text: str) -> int | None:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise typer.BadParameter(f"{text!r} is no tile size; write auto or a number of input px.")
-
-
-def _part(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, _, second = text.partition("/")
-    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
-        return int(first), int(second)
-    raise typer.BadParameter(f"{text!r} is no share; write I/N with 1 <= I <= N, e.g. 3/8.")

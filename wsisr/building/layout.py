@@ -32,6 +32,7 @@ from wsisr.slides import LeftOut, SlideSource
 from wsisr.slides.dicom_files import patient_id
 from wsisr.slides.discovery import folders_of
 from wsisr.slides.ids import short_forms, without_suffix
+from wsisr.tables import read_table
 from wsisr.words import nearest
 
 if TYPE_CHECKING:
@@ -312,14 +313,7 @@ def apply_overrides(
         Unknown column, a row that fits no slide or several, a resolution that is no number,
         an unknown split, or one slide in two rows.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{table}: cannot be read as a CSV table: {error}") from None
+    header, rows = read_table(table, ManifestError)
     unknown = [name for name in header if name not in OVERRIDE_COLUMNS]
     if header and len(unknown) == len(header):
         # Perhaps a row of patients: nothing of it is shown.

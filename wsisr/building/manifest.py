@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -34,7 +34,7 @@ from wsisr.building.manifest_parts import (
 )
 from wsisr.errors import ManifestError, WsisrError
 from wsisr.magnification import magnification_name, parse_magnification
-from wsisr.words import closest
+from wsisr.words import closest, unknown_key
 
 
 class Manifest(Strict):
@@ -378,10 +378,4 @@ def _explain(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"]) or "manifest"
     if item["type"] != "extra_forbidden":
         return f"{place}: {item['msg'].removeprefix('Value error, ')}"
-    known: Any = Manifest
-    for part in item["loc"][:-1]:
-        field = known.model_fields.get(part) if hasattr(known, "model_fields") else None
-        options = (field.annotation, *get_args(field.annotation)) if field else ()
-        known = next((o for o in options if hasattr(o, "model_fields")), None)
-    names = list(known.model_fields) if known is not None else []
-    return f"unknown key {place!r}; {closest(str(item['loc'][-1]), names)}"
+    return unknown_key(item["loc"], Manifest)

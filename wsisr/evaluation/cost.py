@@ -4,7 +4,6 @@ A square LR image is enlarged; arbitrary-scale models decode it in queries of se
 is a trade of memory for time and changes nothing else.
 """
 
-import csv
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
 from wsisr.models import SRModel, create_model
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.tables import cell_text, csv_table
+from wsisr.tables import cell_text, csv_table, read_table
 
 COST = "cost.csv"
 QUERY_SCALE = 2.0
@@ -202,11 +201,9 @@ def read_costs(path: Path) -> tuple[CostRow, ...]:
         return ()
     kinds = {field.name: field.type for field in fields(CostRow)}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
         return tuple(
-            CostRow(**{name: _typed(line[name], kind) for name, kind in kinds.items()})
-            for line in lines
+            CostRow(**{name: _typed(row[name], kind) for name, kind in kinds.items()})
+            for row in read_table(path)[1]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(

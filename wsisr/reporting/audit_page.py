@@ -1,6 +1,5 @@
 """The page of an audit: what contradicts the input, where, and what that looks like."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from wsisr.errors import ConfigError
 from wsisr.evaluation.results import PAGE
 from wsisr.files import read_document
 from wsisr.reporting.page import Page, template
+from wsisr.tables import read_table
 from wsisr.upscaling.audit.findings import map_top, read_maps
 
 MAP_PX = 900
@@ -84,8 +84,7 @@ def _page(folder: Path, found: dict[str, Any]) -> Page:
         "spectrum", "Spectrum", macros.spectrum(drawn, 0.5 / float(found["spectrum"]["scale"]))
     )
     page.section("worst", "Worst places", macros.worst(_worst(folder, found["worst"])))
-    with (folder / "places.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    _, rows = read_table(folder / "places.csv")
     rows.sort(key=lambda row: -float(row["misfit_max"]))
     names = [name for name in _NUMBERS if any(row[name] for row in rows)]
     cells = [

@@ -1,6 +1,5 @@
 """What a page says of a store, read once: attributes, columns and the files beside the store."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from wsisr.errors import StoreError
 from wsisr.store import PairStore, Table, open_pairs, summarise_store
 from wsisr.store.schema import FUNNEL_STEPS, KEPT, layer_column
 from wsisr.store.summarise import StoreSummary
+from wsisr.tables import read_table
 
 DEFAULT_MARGIN_PX = 13
 """Search margin of a registration whose manifest states no region, HR px."""
@@ -270,10 +270,9 @@ def _failures(folder: Path) -> tuple[Mapping[str, str], ...]:
     path = folder / "failures.csv"
     if not path.is_file():
         return ()
-    with path.open(newline="", encoding="utf-8") as lines:
-        return tuple(
-            {key: value or "" for key, value in row.items() if key} for row in csv.DictReader(lines)
-        )
+    return tuple(
+        {key: value or "" for key, value in row.items() if key} for row in read_table(path)[1]
+    )
 
 
 def _warnings(folder: Path) -> tuple[str, ...]:

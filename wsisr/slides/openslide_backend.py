@@ -24,6 +24,7 @@ from wsisr.slides.handles import PerProcess
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
 from wsisr.slides.tiles import Tile, TileGrid
+from wsisr.slides.vendor_xml import number
 
 BLOCK_PX = 512
 """Side of the blocks that stand in for tiles, level pixels."""
@@ -134,7 +135,7 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
     store = OpenSlideStore(first)
     properties = store.properties
     vendor = properties.get("openslide.vendor", "unknown")
-    x, y = (_number(properties.get(f"openslide.mpp-{axis}")) for axis in "xy")
+    x, y = (number(properties.get(f"openslide.mpp-{axis}", "")) for axis in "xy")
     source = {
         "dicom": MppSource.DICOM,
         "generic-tiff": MppSource.TIFF,
@@ -162,7 +163,7 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
         backend="openslide",
         mpp=resolution.mpp,
         mpp_problem=resolution.problem,
-        objective_power=_number(properties.get("openslide.objective-power")),
+        objective_power=number(properties.get("openslide.objective-power", "")),
         levels=tuple(
             Level(
                 index=index,
@@ -192,10 +193,3 @@ def _bounds_origin(properties: Mapping[str, str]) -> tuple[int, int]:
         return int(properties["openslide.bounds-x"]), int(properties["openslide.bounds-y"])
     except (KeyError, ValueError):
         return 0, 0
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wsisr.errors import MppError
 from wsisr.magnification import Mpp, MppQuality, MppSource, make_mpp
 from wsisr.slides.tiff_directory import TiffDirectory
-from wsisr.slides.vendor_xml import philips_spacings_um
+from wsisr.slides.vendor_xml import number, philips_spacings_um
 
 OVERRIDE_HINT = "state it with --mpp-override CSV (columns slide, mpp)"
 COARSEST_TIFF_UM_PER_PX = 10.0
@@ -64,11 +64,11 @@ def choose_resolution(
 def objective_power(directory: TiffDirectory) -> float | None:
     """What the file calls its magnification; informative only (design 3.2)."""
     if directory.vendor == "aperio":
-        return _number(aperio_fields(directory.description).get("AppMag", ""))
+        return number(aperio_fields(directory.description).get("AppMag", ""))
     if directory.vendor == "hamamatsu":
         return directory.tags.get("magnification")
     match = re.search(r'NominalMagnification="([\d.]+)"', directory.description)
-    return _number(match.group(1)) if match else None
+    return number(match.group(1)) if match else None
 
 
 def aperio_fields(description: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ def stated_sharpening(description: str) -> bool | None:
 
 def _vendor_um(directory: TiffDirectory) -> tuple[float, float] | None:
     if directory.vendor == "aperio":
-        value = _number(aperio_fields(directory.description).get("MPP", ""))
+        value = number(aperio_fields(directory.description).get("MPP", ""))
         return (value, value) if value else None
     if directory.vendor == "philips":
         spacings = philips_spacings_um(directory.description)
@@ -104,10 +104,3 @@ def _vendor_um(directory: TiffDirectory) -> tuple[float, float] | None:
     if directory.vendor == "hamamatsu":
         return directory.resolution
     return None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.strip())
-    except ValueError:
-        return None

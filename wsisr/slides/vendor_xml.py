@@ -39,7 +39,7 @@ def philips_spacings_um(description: str) -> PhilipsSpacings:
 
 
 def _spacing_um(text: str) -> tuple[float, float] | None:
-    numbers = [_number(part) for part in re.findall(r'"([^"]+)"', text) or text.split()]
+    numbers = [number(part) for part in re.findall(r'"([^"]+)"', text) or text.split()]
     if len(numbers) < 2 or numbers[0] is None or numbers[1] is None:
         return None
     row, column = numbers[0] * 1000.0, numbers[1] * 1000.0
@@ -58,7 +58,8 @@ def parse_xml(text: str) -> Any:
         return None
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """A number; None where the text is none."""
     try:
         return float(text.strip())
     except ValueError:

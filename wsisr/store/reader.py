@@ -20,7 +20,7 @@ from wsisr.store.schema import COLUMNS, KEPT, find_column
 from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.slide_view import SlideView
-from wsisr.store.table import Table, concatenate, empty_column
+from wsisr.store.table import Table, concatenate, data_frame, empty_column
 from wsisr.store.window_reader import DecodedTiles
 
 
@@ -217,11 +217,7 @@ class PairStore:
         """
         from wsisr.store.exporting.pair_records import table_of
 
-        try:
-            import pandas
-        except ImportError as err:
-            raise StoreError("to_pandas() needs pandas: pip install pandas.") from err
-        return pandas.DataFrame(table_of(self))
+        return data_frame(table_of(self))
 
     def to_arrow(self) -> Any:
         """The same as a pyarrow Table.

@@ -55,14 +55,19 @@ class Table(Mapping[str, AnyArray]):
         StoreError
             If pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as err:
-            raise StoreError("to_pandas() needs pandas: pip install pandas.") from err
-        return pandas.DataFrame(self._columns)
+        return data_frame(self._columns)
 
     def __repr__(self) -> str:
         return f"<Table of {self.rows} patches: {', '.join(self)}>"
+
+
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """Columns as a pandas DataFrame; StoreError where pandas is not installed."""
+    try:
+        import pandas
+    except ImportError as err:
+        raise StoreError("to_pandas() needs pandas: pip install pandas.") from err
+    return pandas.DataFrame(columns)
 
 
 def empty_column(name: str, arrays: Sequence[str], rows: int) -> AnyArray:

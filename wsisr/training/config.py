@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from math import cos, pi
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from wsisr.errors import ConfigError
-from wsisr.words import closest
+from wsisr.words import closest, unknown_key
 
 PresetName = Literal["paper", "official", "recommended", "tiny"]
 Positive = Annotated[int, Field(ge=1)]
@@ -297,10 +297,4 @@ def _explain(item: Any) -> str:
         if item["type"] == "tuple_type" and shown:
             return f"{place}: wants a list; {given}, (with a comma) is one of a single value"
         return f"{place}: {item['msg'].removeprefix('Value error, ')}{shown}"
-    known: Any = TrainConfig
-    for part in item["loc"][:-1]:
-        field = known.model_fields.get(part) if hasattr(known, "model_fields") else None
-        options = (field.annotation, *get_args(field.annotation)) if field else ()
-        known = next((o for o in options if hasattr(o, "model_fields")), None)
-    names = list(known.model_fields) if known is not None else []
-    return f"unknown key {place!r}; {closest(str(item['loc'][-1]), names)}"
+    return unknown_key(item["loc"], TrainConfig)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.files import replace_file
-from wsisr.tables import csv_lines
+from wsisr.tables import csv_lines, read_table
 
 LOG_COLUMNS = (
     "step",
@@ -85,9 +85,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    whole = [row for row in rows if None not in row and None not in row.values()]
+    whole = [row for row in read_table(path)[1] if None not in row and None not in row.values()]
     return [{k: _number(v) for k, v in row.items()} for row in whole if row["step"]]
 
 

@@ -18,6 +18,7 @@ from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource, find_slides
 from wsisr.slides.ids import SILENT_SUFFIX, sanitise_id, slide_id
 from wsisr.slides.stack import ImageStack, open_hdf5
+from wsisr.tables import read_table
 from wsisr.words import counted
 
 SPLIT_FOLDERS = {
@@ -32,6 +33,7 @@ _PCAM = re.compile(r"(.*?)(train|valid|test)_x", re.IGNORECASE)
 _BREAKHIS = re.compile(
     r"SOB_(?P<class>[BM])_[A-Z]+-(?P<year>\d+)-(?P<slide>\d+)(?P<part>[A-Z]*)-(?P<mag>\d+)-\d+"
 )
+
 _BREAKHIS_CLASSES = {"B": "benign", "M": "malignant"}
 _PCAM_SLIDE = re.compile(r"camelyon16_(?:train_)?((?:normal|tumor|test)_\d{3})")
 _PUBLISHED = ("pcam", "glas", "consep", "breakhis", "monuseg")
@@ -332,8 +334,7 @@ def _pcam_labels(path: Path, manifest: Manifest) -> list[str]:
 def _pcam_slides(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if "wsi" not in (reader.fieldnames or ()):
-            raise BuildError(f"{path}: needs the column wsi.")
-        return [str(row["wsi"]) for row in reader]
+    header, rows = read_table(path, BuildError)
+    if "wsi" not in header:
+        raise BuildError(f"{path}: needs the column wsi.")
+    return [str(row["wsi"]) for row in rows]

@@ -3,7 +3,6 @@
 Pure once the files are listed, like `wsisr.building.layout`.
 """
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from wsisr.building.manifest_parts import RescanRule
 from wsisr.errors import ManifestError
 from wsisr.selection.patients import own_patient
 from wsisr.slides import SlideSource
+from wsisr.tables import read_table
 
 PAIR_COLUMNS = ("lr", "hr")
 
@@ -108,11 +108,9 @@ def pair_scans(
 
 
 def _from_table(tasks: Sequence[SlideTask], table: Path, rule: RescanRule) -> tuple[SlideTask, ...]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        if sorted(reader.fieldnames or ()) != sorted(PAIR_COLUMNS):
-            raise ManifestError(f"{table}: the columns must be lr,hr.")
-        rows = list(reader)
+    header, rows = read_table(table, ManifestError)
+    if sorted(header) != sorted(PAIR_COLUMNS):
+        raise ManifestError(f"{table}: the columns must be lr,hr.")
     pairs = []
     for line, row in enumerate(rows, start=2):
         where = f"{table}, line {line}"
