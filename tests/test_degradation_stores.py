@@ -20,7 +20,7 @@ from wsisr.degradation.comparison import compare_with_native, noise_level
 from wsisr.degradation.files import degrade_image, read_rgb
 from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import (
-    PairChoice,
+    PairSelection,
     SimulatedArray,
     degrade_store,
     fit_store,
@@ -88,10 +88,10 @@ def test_registered_pairs_come_from_one_split_with_their_residuals(store: Path) 
     truth = scan(make_scanner(1), 3, seed=0, lr_px=96)
     assert pairs[2].residual_px == pytest.approx(truth[2].residual_px, abs=1e-6)
     assert np.array_equal(pairs[2].lr, truth[2].lr)
-    assert len(list(registered_pairs(opened, PairChoice(limit=2)))) == 2
-    assert len(list(registered_pairs(opened, PairChoice(split="test")))) == 2
+    assert len(list(registered_pairs(opened, PairSelection(limit=2)))) == 2
+    assert len(list(registered_pairs(opened, PairSelection(split="test")))) == 2
     with pytest.raises(DegradationError, match="no array"):
-        list(registered_pairs(opened, PairChoice(lr="5x")))
+        list(registered_pairs(opened, PairSelection(lr="5x")))
 
 
 def test_a_simulated_array_joins_a_copy_of_the_store(store: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_simulated_array_joins_a_copy_of_the_store(store: Path, tmp_path: Path
     assert np.array_equal(made.split("train"), source.split("train"))
     assert np.array_equal(made.table()["residual_x_10x"], source.table()["residual_x_10x"])
     with pytest.raises(DegradationError, match="made by software"):
-        list(registered_pairs(made, PairChoice(lr=name)))
+        list(registered_pairs(made, PairSelection(lr=name)))
 
 
 def test_stores_refuse_what_does_not_fit(store: Path, tmp_path: Path) -> None:

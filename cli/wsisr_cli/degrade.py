@@ -88,10 +88,10 @@ def fit(
 
     Writes the profile, which works wherever a degradation's name does, and the kernel as a PNG.
     """
-    from wsisr.degradation.stores import PairChoice, fit_store
+    from wsisr.degradation.stores import PairSelection, fit_store
     from wsisr_cli.progress import console_reporter
 
-    choice = PairChoice(hr=hr, lr=lr, split=split, limit=pairs)
+    choice = PairSelection(hr=hr, lr=lr, split=split, limit=pairs)
     with console_reporter() as report:
         profile = fit_store(store, output, choice, report=report)
     typer.echo("\n".join(profile.report.lines()))
@@ -135,9 +135,9 @@ def compare(
 
         typer.echo("\n".join(compare_scanners(first, second).lines()))
         return
-    from wsisr.degradation.stores import PairChoice, compare_store
+    from wsisr.degradation.stores import PairSelection, compare_store
 
-    choice = PairChoice(hr=hr, lr=lr, split=split, limit=pairs)
+    choice = PairSelection(hr=hr, lr=lr, split=split, limit=pairs)
     comparison = compare_store(first, kinds.split(), choice)
     typer.echo(comparison.markdown())
     if picture is not None:

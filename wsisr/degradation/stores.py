@@ -31,7 +31,7 @@ _JPEG_GRID_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairChoice:
+class PairSelection:
     """Which registered pairs of a store are looked at.
 
     Attributes
@@ -50,7 +50,9 @@ class PairChoice:
     limit: int = 24
 
 
-def registered_pairs(store: PairStore, choice: PairChoice = PairChoice()) -> Iterator[RealPair]:
+def registered_pairs(
+    store: PairStore, choice: PairSelection = PairSelection()
+) -> Iterator[RealPair]:
     """Kept pairs of a store whose LR is native, spread evenly over its slides and rows.
 
     Raises
@@ -127,7 +129,7 @@ def _pair(store: PairStore, slide: int, row: int, hr: str, lr: str) -> RealPair:
 def fit_store(
     path: Path,
     output: Path,
-    choice: PairChoice = PairChoice(),
+    choice: PairSelection = PairSelection(),
     *,
     settings: FitSettings | None = None,
     report: Reporter = silent,
@@ -152,7 +154,7 @@ def fit_store(
 
 
 def compare_store(
-    path: Path, specs: Sequence[str], choice: PairChoice = PairChoice()
+    path: Path, specs: Sequence[str], choice: PairSelection = PairSelection()
 ) -> Comparison:
     """`wsisr.degradation.comparison.compare_with_native` on a store's registered pairs."""
     return compare_with_native(registered_pairs(open_pairs(path), choice), specs)
