@@ -131,7 +131,7 @@ def run(case: "Case", base: Path, which: str = "") -> int:
     """Kill, run again, compare, at every chosen step; returns how many kills there were."""
     before, work, found = base / "before", base / "work", base / "places.json"
     # What is known of a slide from an earlier run would spare operations.
-    os.environ["XDG_CACHE_HOME"] = str(base / "cache")
+    os.environ["WSISR_CACHE"] = str(base / "cache")
 
     def fresh() -> None:
         for folder in (work, base / "cache"):

@@ -4,6 +4,7 @@ The scan draws what it saw; the extraction draws its patches into that picture. 
 functions of the slide alone, so they are the same whoever made them.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from wsisr.selection.tissue_map import TissueMap
 
 MAX_SIDE_PX = 1600
 SHEET_PAIRS = 8
-QUICK = {"compress_level": 3}
-"""A tenth larger than by the default, in half of its time."""
+QUICK = {"compress_type": zlib.Z_RLE}
+"""Runs alone are looked for: as large as by the default, in a third of its time."""
 
 
 def overview_path(scans: Path, slide_id: str) -> Path:

@@ -8,7 +8,6 @@ the area-weighted mean of the stored pixels under it.
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,8 @@ from numpy.typing import NDArray
 from wsisr.arrays import BoolArray, Float32Array, UInt8Array
 from wsisr.errors import MppError, SlideError
 from wsisr.runners import in_threads
+from wsisr.slides.axis_weights import AxisWeights
 from wsisr.slides.protocol import Level, Slide, SlideInfo
-
-if TYPE_CHECKING:
-    from scipy import sparse
-
 
 OVERVIEW_UM_PER_PX = 8.0
 BLOCK_PX = 1024
@@ -170,7 +166,7 @@ def _read_band(
     Returns the first row and an array of shape (rows, width, 4).
     """
     row0, rows = _area_weights(y0, height, plan.reduction, plan.height_px)
-    sums = np.zeros((rows.shape[0], plan.width_px, 4), np.float32)
+    sums = np.zeros((len(rows), plan.width_px, 4), np.float32)
     step_x = _snap_block(level.tile_width_px)
     for x0 in range(0, level.width_px, step_x):
         width = min(step_x, level.width_px - x0)
@@ -179,9 +175,9 @@ def _read_band(
             continue
         column0, columns = _area_weights(x0, width, plan.reduction, plan.width_px)
         block = slide.read_level(plan.level, x0, y0, width, height)
-        target = sums[:, column0 : column0 + columns.shape[0]]
+        target = sums[:, column0 : column0 + len(columns)]
         if scanned.all():
-            target[..., 3] += np.outer(rows.sum(axis=1), columns.sum(axis=1))
+            target[..., 3] += np.outer(rows.sums(), columns.sums())
         else:
             block = np.where(scanned[..., None], block, np.uint8(0))
             target[..., 3:] += _reduce(scanned[..., None], rows, columns)
@@ -232,16 +228,11 @@ def _band_height(plan: OverviewPlan, level: Level) -> int:
     return height
 
 
-def _area_weights(
-    start: int, count: int, reduction: float, limit: int
-) -> "tuple[int, sparse.csr_array]":
+def _area_weights(start: int, count: int, reduction: float, limit: int) -> tuple[int, AxisWeights]:
     """Shares of source pixels ``start .. start + count`` in each overview pixel they touch.
 
-    Returns the first overview pixel and a sparse (overview pixels, source pixels) matrix whose
-    entries are overlaps in units of one overview pixel.
+    Returns the first overview pixel and the overlaps in units of one overview pixel.
     """
-    from scipy import sparse  # late: a tenth of a second that only overviews need
-
     edges = np.arange(start, start + count, dtype=np.float64)
     first = np.minimum(np.floor(edges / reduction), limit - 1).astype(np.int64)
     cut = np.clip((first + 1) * reduction - edges, 0.0, 1.0)
@@ -251,22 +242,19 @@ def _area_weights(
     offset = int(first[0])
     size = int(second[-1]) - offset + 1
     index = np.arange(count)
-    matrix = sparse.coo_array(
-        (
-            np.concatenate([cut, 1.0 - cut]).astype(np.float32) / np.float32(reduction),
-            (np.concatenate([first, second]) - offset, np.concatenate([index, index])),
-        ),
-        shape=(size, count),
+    weights = AxisWeights.of(
+        np.concatenate([first, second]) - offset,
+        np.concatenate([index, index]),
+        np.concatenate([cut, 1.0 - cut]).astype(np.float32) / np.float32(reduction),
+        (size, count),
     )
-    return offset, matrix.tocsr()
+    return offset, weights
 
 
-def _reduce(
-    block: NDArray[np.generic], rows: "sparse.csr_array", columns: "sparse.csr_array"
-) -> Float32Array:
+def _reduce(block: NDArray[np.generic], rows: AxisWeights, columns: AxisWeights) -> Float32Array:
     height, width, channels = block.shape
-    half = rows @ block.reshape(height, width * channels).astype(np.float32)
+    half = rows @ block.reshape(height, width * channels)
     half = half.reshape(-1, width, channels).transpose(1, 0, 2).reshape(width, -1)
     full = columns @ half
-    result: Float32Array = full.reshape(columns.shape[0], -1, channels).transpose(1, 0, 2)
+    result: Float32Array = full.reshape(len(columns), -1, channels).transpose(1, 0, 2)
     return result

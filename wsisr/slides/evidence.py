@@ -191,7 +191,7 @@ def _textured(slide: Slide, one: _Compared, x: int, y: int) -> bool:
     if not slide.read_validity(index, x, y, side, side).all():
         return False
     image = slide.read_level(index, x, y, side, side)
-    return float(image.std(axis=(0, 1)).max()) >= MIN_TEXTURE
+    return float(cv2.meanStdDev(image)[1].max()) >= MIN_TEXTURE
 
 
 def _compare(slide: Slide, one: _Compared, x: int, y: int) -> _Difference:
@@ -232,10 +232,14 @@ def _verdict(level: int, kernel: str, psnr: float, ratio: float, warning: bool) 
 
 def _area(source: UInt8Array, factor: int) -> UInt8Array:
     side = len(source) // factor
-    # Sums of whole numbers (factors are 64 at most), rows first: several times faster than both
-    # axes at once.
-    rows = source.reshape(side, factor, -1).sum(axis=1, dtype=np.uint16)
-    sums = rows.reshape(side, side, factor, 3).sum(axis=2, dtype=np.uint32)
+    # Sums of whole numbers (factors are 64 at most), pixel by pixel of the block: several times
+    # faster than sums over an axis.
+    rows = np.zeros((side, source.shape[1], 3), np.uint16)
+    for n in range(factor):
+        rows += source[n::factor]
+    sums = np.zeros((side, side, 3), np.uint32)
+    for n in range(factor):
+        sums += rows[:, n::factor]
     return np.floor(sums.astype(np.float32) / np.float32(factor**2) + 0.5).astype(np.uint8)
 
 

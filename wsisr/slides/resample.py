@@ -3,21 +3,18 @@
 Kernel: Keys' cubic with a = -0.5, stretched by the factor (so that it removes what the coarser
 grid cannot hold), half-pixel centres, symmetric padding, weights normalised to one, vertical
 pass first, one rounding at the end. Each axis is a sparse matrix product, so that any factor and
-any sub-pixel phase costs the same as a whole one and the result does not depend on a BLAS.
+any sub-pixel phase costs the same as a whole one.
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.cubic import SUPPORT, cubic, mirrored, taps_around
 from wsisr.errors import GeometryError
+from wsisr.slides.axis_weights import AxisWeights
 from wsisr.slides.protocol import Slide
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 _FAR = 1 << 30
 
@@ -25,15 +22,13 @@ _FAR = 1 << 30
 @lru_cache(maxsize=64)
 def _weights(
     start: float, factor: float, count: int, low: int, high: int, length: int
-) -> "csr_array":
-    """Sparse (count, length) matrix of one axis.
+) -> AxisWeights:
+    """Weights of one axis: ``count`` pixels from ``length``.
 
     Output pixel k has its centre at ``start + (k + 0.5) * factor`` in pixel edges of the input
     plane ``[low, high)``; columns are the pixels ``0 .. length - 1`` that were read. Pixels
     beyond the plane are mirrored at its edge.
     """
-    from scipy.sparse import csr_array
-
     stretch = max(1.0, factor)
     centres = start + (np.arange(count) + 0.5) * factor - 0.5
     taps = taps_around(centres, SUPPORT * stretch)
@@ -41,17 +36,12 @@ def _weights(
     weight /= weight.sum(axis=1, keepdims=True)
     columns = np.clip(low + mirrored(taps - low, high - low), 0, length - 1)
     rows = np.repeat(np.arange(count), taps.shape[1])
-    matrix = csr_array(
-        (weight.astype(np.float32).ravel(), (rows, columns.ravel())), shape=(count, length)
-    )
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    return matrix
+    return AxisWeights.of(rows, columns.ravel(), weight.ravel(), (count, length))
 
 
-def _apply(rgb: UInt8Array, vertical: "csr_array", horizontal: "csr_array") -> UInt8Array:
+def _apply(rgb: UInt8Array, vertical: AxisWeights, horizontal: AxisWeights) -> UInt8Array:
     height, width, channels = rgb.shape
-    rows = vertical @ rgb.reshape(height, width * channels).astype(np.float32)
+    rows = vertical @ rgb.reshape(height, width * channels)
     turned = _turn(rows.reshape(-1, width, channels))
     columns = horizontal @ turned.reshape(width, -1)
     # Half up; truncation is floor here, because what is below 0 becomes 0 first.
@@ -127,7 +117,7 @@ def source_span(start: float, factor: float, count: int, limit: int) -> tuple[in
 
 def _axis_weights(
     start: float, first: int, length: int, limit: int, factor: float, count: int
-) -> "csr_array":
+) -> AxisWeights:
     # Counted from the box, phases repeat from patch to patch and the matrices are few; where the
     # box ends inside the level the kernel never meets the edge, wherever that is.
     low = 0 if first == 0 else -_FAR
