@@ -207,7 +207,7 @@ def test_a_report_is_whole_after_a_break_and_goes_on(
     with pytest.raises(ConfigError, match="was begun with preset tiny, not preset recommended"):
         run.prove(path, device="cpu", preset="recommended", checks=planned)
     path.write_text("{}", encoding="utf-8")
-    with pytest.raises(ConfigError, match="is no report of wsisr doctor --gpu"):
+    with pytest.raises(ConfigError, match="does not describe a report of wsisr doctor --gpu"):
         run.prove(path, device="cpu", checks=planned)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsisr.errors import ConfigError, DiskFullError
+from wsisr.errors import ConfigError, DiskFullError, WsisrError
 from wsisr.host import BINARY, make_durable, write_some
 
 if TYPE_CHECKING:
@@ -184,7 +184,11 @@ def staged_files(folder: Path, called: str, last: str = "") -> Iterator[Path]:
 
 
 def read_document(
-    path: Path, what: str = "", form: str = "", version: int | None = None
+    path: Path,
+    what: str = "",
+    form: str = "",
+    version: int | None = None,
+    kind: type[WsisrError] = ConfigError,
 ) -> dict[str, Any]:
     """A JSON object that this program wrote.
 
@@ -197,25 +201,27 @@ def read_document(
         What its ``format`` must say; empty: anything.
     version : int, optional
         What its ``format_version`` must say.
+    kind : type
+        Of the error.
 
     Raises
     ------
-    ConfigError
+    kind
         Missing, broken, of something else, or of another version.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         called = f" is no {what.partition(' ')[2]}" if what else " cannot be read"
-        raise ConfigError(f"{path.parent}{called}: it holds no {path.name}.") from None
+        raise kind(f"{path.parent}{called}: it holds no {path.name}.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise kind(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} cannot be read: it holds no JSON object")
+        raise kind(f"{path} cannot be read: it holds no JSON object")
     if form and document.get("format") != form:
-        raise ConfigError(f"{path} does not describe {what}.")
+        raise kind(f"{path} does not describe {what}.")
     if version is not None and document.get("format_version") != version:
-        raise ConfigError(
+        raise kind(
             f"{path} has format version {document.get('format_version')}; this program reads "
             f"{version}. Use the version that wrote it."
         )

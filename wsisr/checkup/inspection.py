@@ -22,6 +22,8 @@ from wsisr.slides.protocol import Slide
 from wsisr.slides.streams import NotKept, level_streams
 from wsisr.store import open_pairs
 
+SAMPLES = 16
+
 
 def describe_slide(
     path: Path,
@@ -71,21 +73,20 @@ def describe_slide(
         return "\n".join(lines)
 
 
-def describe_alignment(path: Path, samples: int = 16) -> str:
+def describe_alignment(path: Path) -> str:
     """The PSNR-Y ceiling that a store's residuals imply; empty where nothing was measured.
 
     Parameters
     ----------
     path : Path
         A pair store.
-    samples : int
-        HR patches that stand for the detail of all.
     """
     store = open_pairs(path)
     table = store.table()
     if "residual_x" not in table or not table.rows:
         return ""
-    rows = table.index[np.linspace(0, table.rows - 1, min(samples, table.rows)).astype(int)]
+    # HR patches that stand for the detail of all.
+    rows = table.index[np.linspace(0, table.rows - 1, min(SAMPLES, table.rows)).astype(int)]
     side = min(512, *(store.reader(s, store.arrays[0]).shape[1] for s in store.slides))
     power = luma_power(store.read(rows, store.arrays[0], h=side, w=side))
     left = np.stack([table["residual_x"], table["residual_y"]], axis=1)

@@ -53,10 +53,10 @@ def pillow_gaussian(grey: Tensor, radius: float) -> Tensor:
     return x.to(torch.uint8)
 
 
-def _box_radius(radius: float, passes: int = 3) -> np.float32:
+def _box_radius(radius: float) -> np.float32:
     # Pillow computes in C floats with double intermediates; so do we, for equal bits.
     single = np.float32
-    variance = single(single(radius) * single(radius) / single(passes))
+    variance = single(single(radius) * single(radius) / single(3))
     length = single(sqrt(12.0 * float(variance) + 1.0))
     whole = single(floor((float(length) - 1.0) / 2.0))
     rest = single((2 * whole + 1) * (whole * (whole + 1) - 3 * variance))

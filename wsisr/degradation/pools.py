@@ -69,12 +69,12 @@ SYMMETRIES: tuple[Symmetry, ...] = (
 """The reversible pool, the identity first."""
 
 
-def draw_symmetries(draws: Draws, count: int, identity: bool = False) -> tuple[Symmetry, ...]:
+def draw_symmetries(draws: Draws, count: int) -> tuple[Symmetry, ...]:
     """`count` distinct symmetries, one set for the whole batch of a step.
 
-    Without the identity by default: with shared weights it would make the positive the anchor.
+    Without the identity: with shared weights it would make the positive the anchor.
     """
-    pool = SYMMETRIES if identity else SYMMETRIES[1:]
+    pool = SYMMETRIES[1:]
     if not 1 <= count <= len(pool):
         raise DegradationError(f"{count} symmetries cannot be drawn from a pool of {len(pool)}.")
     order = _order(draws, "symmetry", len(pool))

@@ -108,13 +108,13 @@ def find_grid(lr: UInt8Array) -> tuple[int, int]:
     return (-(left + dx) % 16, -(top + dy) % 16)
 
 
-def _likely_phases(luma: Tensor, count: int = 3) -> list[int]:
-    """First columns of blocks, likeliest first: where neighbours differ more than further in."""
+def _likely_phases(luma: Tensor) -> list[int]:
+    """The three likeliest first columns of blocks: neighbours differ more than further in."""
     step = luma.diff(dim=-1).abs().mean(0)
     excess = step[1:-1] - 0.5 * (step[:-2] + step[2:])
     # excess[i] belongs to the edge between columns i + 1 and i + 2.
     score = torch.stack([excess[(phase - 2) % 8 :: 8].mean() for phase in range(8)])
-    return [int(i) for i in score.argsort(descending=True)[:count]]
+    return [int(i) for i in score.argsort(descending=True)[:3]]
 
 
 def _misfit(values: Tensor, quality: int) -> float:

@@ -32,7 +32,7 @@ from pydantic import (
 
 from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
-from wsisr.files import replace_file
+from wsisr.files import read_document, replace_file
 from wsisr.plugins import OPTION, check_recorded
 from wsisr.words import closest
 
@@ -228,13 +228,10 @@ def _value(text: str) -> Any:
 
 
 def _from_file(path: Path) -> Degradation:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DegradationError(f"{path}: no such degradation file.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DegradationError(f"{path}: no readable JSON ({error}).") from None
-    if not isinstance(content, dict) or "stages" not in content:
+    if not path.exists():
+        raise DegradationError(f"{path}: no such degradation file.")
+    content = read_document(path, kind=DegradationError)
+    if "stages" not in content:
         raise DegradationError(
             f"{path}: no degradation file; `wsisr degrade fit` and `degrade show` write them."
         )

@@ -9,13 +9,12 @@ scale and its kind of LR alone.
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
-from wsisr.errors import ConfigError
-from wsisr.files import replace_file
+from wsisr.errors import ConfigError, damage_is_clear
+from wsisr.files import read_document, replace_file
 from wsisr.geometry import Box
 from wsisr.inference.engine import Engine
 from wsisr.inference.images import super_resolve
@@ -111,14 +110,11 @@ def read_calibration(run: Path) -> Calibration:
     path = run / TRUST_NAME
     if not path.is_file():
         raise ConfigError(f"{run} is not calibrated; wsisr audit {run} does it.")
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = (document["format"], document["format_version"], document["score"])
-        if known != (FORMAT, 1, SCORE) or document["place_px"] != PLACE_PX:
-            raise ValueError("of another format")
-        return Calibration(**{field.name: document[field.name] for field in fields(Calibration)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); calibrate again.") from None
+    found = read_document(path, "a calibration", FORMAT, 1)
+    if (found.get("score"), found.get("place_px")) != (SCORE, PLACE_PX):
+        raise ConfigError(f"{path} is of another score; calibrate again.")
+    with damage_is_clear(path, ConfigError, "calibrate again"):
+        return Calibration(**{field.name: found[field.name] for field in fields(Calibration)})
 
 
 def doubt_of(spread: Engine, lr: UInt8Array, scale: float) -> Float32Array:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from wsisr import __version__
 from wsisr.errors import ModelError, damage_is_clear
+from wsisr.files import read_document
 from wsisr.models.community import PREFIX, community_from
 from wsisr.models.foreign.containers import behind, read_safetensors
 from wsisr.models.registry import MODELS, build_from_settings, model_spec, settings_dict
@@ -175,13 +176,7 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no {name}; give the folder that a training run wrote")
-    try:
-        text = (folder / CONFIG_NAME).read_text(encoding="utf-8")
-        config = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{folder} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != "wsisr-model":
-        raise ModelError(f"{folder / CONFIG_NAME} does not describe a wsisr model")
+    config = read_document(folder / CONFIG_NAME, "a wsisr model", "wsisr-model", kind=ModelError)
     scale = config.get("scale")
     wrong = [k for k, kind in _CONFIG_TYPES.items() if not isinstance(config.get(k), kind)]
     if not (scale is None or (isinstance(scale, int | float) and 0 < scale < _MAX_SCALE)):

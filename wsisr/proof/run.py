@@ -17,7 +17,7 @@ import torch
 from wsisr import __version__
 from wsisr.device import accelerated, choose_device, facts, gpu_count, has_bfloat16, on_gpu
 from wsisr.errors import ConfigError
-from wsisr.files import remove_tree, replace_file
+from wsisr.files import read_document, remove_tree, replace_file
 from wsisr.host import KILLED
 from wsisr.locks import held
 from wsisr.plugins import given
@@ -139,17 +139,10 @@ def read_report(path: Path) -> Document:
     ConfigError
         It is none.
     """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        if report["format"] != FORMAT or report["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format {report['format']} {report['format_version']}")
-        if not isinstance(report["rows"], dict) or not isinstance(report["identity"], dict):
-            raise ValueError("rows and identity must be mappings")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} is no report of wsisr doctor --gpu ({error}); name another file with -o"
-        ) from None
-    return dict(report)
+    report = read_document(path, "a report of wsisr doctor --gpu", FORMAT, FORMAT_VERSION)
+    if not all(isinstance(report.get(part), dict) for part in ("rows", "identity")):
+        raise ConfigError(f"{path} is damaged; name another file with -o")
+    return report
 
 
 def _opened(path: Path, identity: Document) -> Document:

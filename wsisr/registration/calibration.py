@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from wsisr.arrays import Float64Array, Int64Array
-from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.registration.fitting import Line, robust_line
 from wsisr.registration.pair import register_pair
 from wsisr.registration.places import exact_factor, textured_places
@@ -126,7 +125,6 @@ def calibrate_levels(
     places: Int64Array | None = None,
     wanted: int = WANTED_PLACES,
     only: Collection[int] | None = None,
-    report: Reporter = silent,
 ) -> tuple[LevelTransform, ...]:
     """Measure where every level above 0 lies.
 
@@ -143,7 +141,6 @@ def calibrate_levels(
     only : collection of int, optional
         Indices of the levels that matter; by default all above 0. Levels that they are measured
         against come along.
-    report : Reporter
 
     Returns
     -------
@@ -162,15 +159,6 @@ def calibrate_levels(
     chosen = [v for v in levels[1:] if only is None or v.index in _with_references(levels, only)]
     for level in chosen:
         known[level.index] = _measure(slide, level, levels, known, seed, places, wanted)
-        report(
-            ProgressEvent(
-                stage="calibrate",
-                done=len(known),
-                total=len(chosen),
-                unit="level",
-                message=known[level.index].diagnosis,
-            )
-        )
     return tuple(known.values())
 
 

@@ -75,9 +75,9 @@ def box_reduce_at(
     return box_reduce(np.ascontiguousarray(cut, dtype=np.float32), scale)
 
 
-def laplacian_of_gaussian(image: Float32Array, sigma_px: float = LOG_SIGMA_PX) -> Float32Array:
+def laplacian_of_gaussian(image: Float32Array) -> Float32Array:
     """Whitened image; constant and linear parts vanish."""
-    smooth = cv2.GaussianBlur(image, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
+    smooth = cv2.GaussianBlur(image, (0, 0), LOG_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return cast(Float32Array, cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REFLECT))
 
 

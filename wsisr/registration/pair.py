@@ -181,13 +181,13 @@ def _blank(
 
 
 def find_orientation(
-    lr: UInt8Array, hr_region: UInt8Array, scale: int = 4, *, gate: Gate | None = None
+    lr: UInt8Array, hr_region: UInt8Array, scale: int = 4
 ) -> tuple[D4, PairCertificate]:
     """Which flip or quarter turn of the LR fits the HR region, and the pair's certificate.
 
     Parameters
     ----------
-    lr, hr_region, scale, gate
+    lr, hr_region, scale
         As for `register_pair`; both images are square, or orientations that do not fit the
         region are left out.
 
@@ -202,7 +202,7 @@ def find_orientation(
         turned = np.ascontiguousarray(op.apply(lr))
         if any(hr_region.shape[i] <= scale * turned.shape[i] for i in (0, 1)):
             continue
-        certificate = register_pair(turned, hr_region, scale, gate=gate)
+        certificate = register_pair(turned, hr_region, scale)
         score = certificate.ncc_band + certificate.accepted
         if best is None or score > best[0]:
             best = (score, op, certificate)

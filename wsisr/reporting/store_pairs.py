@@ -47,13 +47,13 @@ class PairView:
         return list(self.shown)[:-1]
 
 
-def choose_gallery(facts: StoreFacts, count: int, seed: int = 0) -> list[int]:
-    """Positions of kept pairs, drawn evenly from the slides in a seeded order.
+def choose_gallery(facts: StoreFacts, count: int) -> list[int]:
+    """Positions of kept pairs, drawn evenly from the slides in an order that stays.
 
     Slides take turns, so that a slide with many pairs does not fill the gallery; where there are
     more slides than pictures, the slides are drawn.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     pools = [
         rng.permutation(rows[facts.kept[rows]]).tolist() for rows in facts.rows_per_slide.values()
     ]

@@ -58,13 +58,21 @@ def clam_mask(rgb: UInt8Array, um_per_px: float, settings: ClamSettings = TCGA) 
     -------
     ndarray, shape (h, w), bool
     """
+    side_px = max(1, round(settings.close_um / um_per_px))
+    return filter_areas(saturated(rgb, um_per_px, settings, side_px), um_per_px, settings)
+
+
+def saturated(
+    rgb: UInt8Array, um_per_px: float, settings: ClamSettings, close_px: int
+) -> BoolArray:
+    """Saturation of HSV, median blur, fixed or Otsu's threshold, closing; all pieces and holes."""
     saturation = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1]
     blurred = cv2.medianBlur(saturation, odd_px(settings.median_um, um_per_px))
     mode = cv2.THRESH_BINARY + (cv2.THRESH_OTSU if settings.otsu else 0)
     _, mask = cv2.threshold(blurred, settings.saturation, 255, mode)
-    side = max(1, round(settings.close_um / um_per_px))
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-    return filter_areas(closed > 0, um_per_px, settings)
+    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((close_px, close_px), np.uint8))
+    result: BoolArray = closed > 0
+    return result
 
 
 def filter_areas(mask: BoolArray, um_per_px: float, settings: ClamSettings) -> BoolArray:

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError
-from wsisr.selection.clam import clam_mask
+from wsisr.selection.clam import ClamSettings, clam_mask, saturated
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
     TissueSettings,
@@ -35,6 +34,7 @@ __all__ = ["DEFAULT_SETTINGS", "Method", "TissueSettings", "clam_like", "segment
 
 Method = Literal["consensus", "clam-like", "clam"]
 SUSPICIOUS_PEN_SHARE = 0.4
+CLAM_LIKE = ClamSettings(otsu=False, median_um=56.0, close_um=32.0)
 
 
 def tissue_of(
@@ -187,27 +187,12 @@ def is_fluorescence(rgb: UInt8Array, valid: BoolArray) -> bool:
     return dark > 0.3 and glassy < 0.01
 
 
-def clam_like(
-    rgb: UInt8Array,
-    um_per_px: float,
-    *,
-    threshold: int = 8,
-    use_otsu: bool = False,
-    median_um: float = 56.0,
-    close_um: float = 32.0,
-) -> BoolArray:
-    """The common saturation rule: HSV saturation, median blur, fixed or Otsu threshold, close.
+def clam_like(rgb: UInt8Array, um_per_px: float) -> BoolArray:
+    """The common saturation rule: HSV saturation, median blur, fixed threshold, close.
 
     Written from the published description; lengths are in um in place of pixels of a level.
     """
-    saturation = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1]
-    blurred = cv2.medianBlur(saturation, odd_px(median_um, um_per_px))
-    mode = cv2.THRESH_BINARY + (cv2.THRESH_OTSU if use_otsu else 0)
-    _, mask = cv2.threshold(blurred, threshold, 255, mode)
-    side = odd_px(close_um, um_per_px)
-    closed = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-    result: BoolArray = closed > 0
-    return result
+    return saturated(rgb, um_per_px, CLAM_LIKE, odd_px(CLAM_LIKE.close_um, um_per_px))
 
 
 def _cue_flags(

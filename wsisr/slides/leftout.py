@@ -201,13 +201,13 @@ def _parts(relative: str) -> tuple[str, str]:
     return folder, name
 
 
-def describe_left_out(left_out: Iterable[LeftOut], shown: int = 3) -> list[str]:
+def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:
     """One line per reason: how many, the first names, why and what to do."""
     reasons: dict[str, list[str]] = {}
     for item in left_out:
         reasons.setdefault(item.reason, []).append(item.relative)
     lines = []
     for reason, names in reasons.items():
-        more = f" and {len(names) - shown} more" if len(names) > shown else ""
-        lines.append(f"Left out: {', '.join(names[:shown])}{more}: {reason}.")
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(f"Left out: {', '.join(names[:3])}{more}: {reason}.")
     return lines

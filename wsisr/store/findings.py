@@ -43,8 +43,8 @@ def warning(check: str, text: str, slide: str = "", array: str = "") -> Finding:
     return Finding(severity="warning", check=check, text=text, slide=slide, array=array)
 
 
-def shorten(names: list[str], limit: int = 5) -> str:
+def shorten(names: list[str]) -> str:
     """``a, b, c and 4 more``."""
-    if len(names) <= limit:
+    if len(names) <= 5:
         return ", ".join(names)
-    return f"{', '.join(names[:limit])} and {len(names) - limit} more"
+    return f"{', '.join(names[:5])} and {len(names) - 5} more"

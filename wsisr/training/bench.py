@@ -37,6 +37,7 @@ SCALE = 4
 BATCH = 32
 MEMORY_PATCHES = 32
 SYNTHETIC_STEPS = 10
+BATCHES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class LoaderTiming:
 
 
 def bench_store(
-    path: Path, *, array: str | None = None, batches: int = 16, workers: int | None = None
+    path: Path, *, array: str | None = None, workers: int | None = None
 ) -> list[LoaderTiming]:
     """Time random crops of at most 256 px of one array, in batches of 32.
 
@@ -78,8 +79,6 @@ def bench_store(
     path : Path
     array : str, optional
         The finest by default.
-    batches : int
-        Batches of each way of loading.
     workers : int, optional
         Threads that read ahead; by the cores if left out.
     """
@@ -104,7 +103,7 @@ def bench_store(
         per_sample=False,
         native=False,
     )
-    plans = [_plan(rule, number) for number in range(batches)]
+    plans = [_plan(rule, number) for number in range(BATCHES)]
     role = Role(name="hr", array=name, corner=1, size=0)
     threads = default_workers() if workers is None else workers
     stream = StreamSource(data, [role], threads, pin=False)
@@ -116,7 +115,7 @@ def bench_store(
                 plans,
                 side,
                 lambda p, n: stream.fetch(n, p),
-                before=lambda: stream.start(plans.__getitem__, 0, batches),
+                before=lambda: stream.start(plans.__getitem__, 0, BATCHES),
             ),
         ]
     finally:
@@ -137,7 +136,7 @@ def bench_store(
     found.append(
         _timed(
             f"batches from memory, bicubic x{SCALE}, symmetries",
-            small[: max(1, batches // 4)],
+            small[: max(1, BATCHES // 4)],
             side,
             lambda p, n: make_batch(memory.fetch(n, p), p, finish, cpu),
         )
@@ -145,7 +144,7 @@ def bench_store(
     found.append(
         _timed(
             "zarr-python, crop by crop",
-            plans[: max(1, batches // 8)],
+            plans[: max(1, BATCHES // 8)],
             side,
             _zarr_reader(data, name),
         )
@@ -153,14 +152,12 @@ def bench_store(
     return found
 
 
-def measure_synthetic(
-    request: TrainRequest, report: Reporter = silent, steps: int = SYNTHETIC_STEPS
-) -> str:
+def measure_synthetic(request: TrainRequest, report: Reporter = silent) -> str:
     """Train on one fixed random batch: speed and memory of the model alone.
 
     The store is not opened, nothing is written; `bench_store` times the other half.
     """
-    outcome = run_synthetic(request, report, request.steps or steps)
+    outcome = run_synthetic(request, report, request.steps or SYNTHETIC_STEPS)
     speed = outcome.speed
     return (
         f"{request.model}, model alone: {speed['samples_per_s']:.2f} samples/s, "

@@ -6,7 +6,6 @@ longer of its arithmetic and its traffic, each at a share of what the card could
 taken, not measured, until a report of ``wsisr doctor --gpu`` is given for the card.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from wsisr.arrays import Float64Array
 from wsisr.device import SHAPES, LiveBytes, accelerated, choose_device, shapes_stand_for_a_gpu
 from wsisr.errors import ConfigError
+from wsisr.files import read_document
 from wsisr.shapes import Remembered, tensors
 from wsisr.training.config import TrainConfig
 from wsisr.training.feeds import FixedFeed
@@ -252,13 +252,13 @@ def _hours(value: float) -> str:
 def _measured(path: Path) -> Card:
     """The card of a doctor's report, its shares as they were found."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_document(path)
         identity, found = report["identity"], report.get("correction") or {}
         near = _nearest(str(identity["name"]), float(identity["memory_gib"]))
         times, memory = float(found["time"]), float(found["memory"])
         if not (times > 0 and memory > 0):
             raise ValueError("correction must be positive")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ConfigError, ValueError, KeyError, TypeError):
         raise ConfigError(
             f"--card {path}: neither a card ({', '.join(CARDS)}) nor a report of wsisr doctor "
             "--gpu with measured speeds"

@@ -58,7 +58,6 @@ def write_viewer(
     *,
     title: str,
     note: str,
-    quality: int = 92,
     layers: Sequence[ViewerLayer] = (),
 ) -> Path:
     """Write the folder; returns its ``index.html``.
@@ -70,8 +69,6 @@ def write_viewer(
     pictures : sequence of ViewerPicture
         The first two are shown first.
     title, note : str
-    quality : int
-        JPEG quality of the tiles.
     layers : sequence of ViewerLayer
         Switched off at first.
     """
@@ -80,7 +77,7 @@ def write_viewer(
     assets = resources.files("wsisr.upscaling").joinpath("viewer")
     for name in _ASSETS:
         (folder / name).write_bytes(assets.joinpath(name).read_bytes())
-    codec = Codec(name="jpeg", quality=quality)
+    codec = Codec(name="jpeg", quality=92)
     images = []
     for number, picture in enumerate(pictures):
         levels = _write_tiles(folder / f"image-{number}", picture.rgb, codec)

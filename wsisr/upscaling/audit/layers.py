@@ -1,6 +1,5 @@
 """The maps of an audit as layers over pictures of its output."""
 
-import json
 from math import ceil, floor
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.drawing.sheets import enlarged, heat
+from wsisr.files import read_document
 from wsisr.geometry import Box
 from wsisr.upscaling.audit.findings import map_top, read_maps
 from wsisr.upscaling.viewer_folder import ViewerLayer
@@ -35,7 +35,7 @@ def audit_layers(folder: Path, view: Box) -> list[ViewerLayer]:
     view : Box
         What the pictures show, px of the output file.
     """
-    found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    found = read_document(folder / "audit.json", "an audit", "wsisr-audit")
     area, side = Box(**found["area_px"]), float(found["place_px"])
     first = floor((view.y - area.y) / side), floor((view.x - area.x) / side)
     last = ceil((view.bottom - area.y) / side), ceil((view.right - area.x) / side)

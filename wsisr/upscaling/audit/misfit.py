@@ -102,11 +102,12 @@ def misfit(again: UInt8Array, lr: UInt8Array) -> Float32Array:
     return found
 
 
-def cells_of(values: Float32Array, reduce: np.ufunc = np.maximum) -> Float32Array:
-    """One value for each place of `CELL_PX` px; the last ones of a side may be narrower."""
+def cells_of(values: Float32Array) -> Float32Array:
+    """The largest value of each place of `CELL_PX` px; the last ones of a side may be narrower."""
     rows = np.arange(0, values.shape[0], CELL_PX)
     columns = np.arange(0, values.shape[1], CELL_PX)
-    found: Float32Array = reduce.reduceat(reduce.reduceat(values, rows, axis=0), columns, axis=1)
+    rows_of_places = np.maximum.reduceat(values, rows, axis=0)
+    found: Float32Array = np.maximum.reduceat(rows_of_places, columns, axis=1)
     return found
 
 
