@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 from wsisr_cli.main import app
 
 from wsisr.building.manifest import manifest_names
+from wsisr.checkup.folder_comparison import compare_folder
 from wsisr.checkup.published_files import (
     PublishedFile,
-    compare_folder,
     print_as,
     publisher_of,
     read_list,

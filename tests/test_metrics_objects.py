@@ -7,15 +7,14 @@ import pytest
 
 from wsisr.metrics.classes import accuracy, auc, balanced_accuracy, f1
 from wsisr.metrics.images import MetricError
+from wsisr.metrics.object_distances import centroid_detection, object_hausdorff
 from wsisr.metrics.objects import (
     aji,
     aji_plus,
     binary_dice,
-    centroid_detection,
     ensemble_dice,
     gland_detection,
     object_dice,
-    object_hausdorff,
     overlap,
     panoptic,
 )

@@ -94,9 +94,9 @@ def files_(
     ] = False,
 ) -> None:
     """The publisher's files of a data set, as public sources state them; nothing is downloaded."""
+    from wsisr.checkup.folder_comparison import compare_folder
     from wsisr.checkup.published_files import (
         chosen_files,
-        compare_folder,
         describe_files,
         print_as,
         publisher_of,

@@ -14,21 +14,23 @@ import numpy as np
 
 from wsisr.arrays import Int32Array
 from wsisr.metrics.classes import accuracy, auc, balanced_accuracy
+from wsisr.metrics.object_distances import (
+    TypeDetection,
+    centroid_pairs,
+    object_hausdorff,
+    type_detection,
+)
 from wsisr.metrics.objects import (
     Detection,
     Panoptic,
-    TypeDetection,
     Weighted,
     aji,
     aji_plus,
     binary_dice,
-    centroid_pairs,
     gland_detection,
     object_dice,
-    object_hausdorff,
     overlap,
     panoptic,
-    type_detection,
 )
 from wsisr.selection.image_labels import ImageLabels
 from wsisr.tasks.kinds import GLAND_PX, Answer, Kind
