@@ -194,7 +194,6 @@ def read_document(
 
     Parameters
     ----------
-    path : Path
     what : str
         What it describes, with its article, for messages.
     form : str

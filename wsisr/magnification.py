@@ -49,8 +49,6 @@ class Mpp:
         Geometric mean of both axes, um/px.
     x, y : float
         Per axis, um/px.
-    source : MppSource
-    quality : MppQuality
     """
 
     value: float

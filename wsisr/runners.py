@@ -244,7 +244,6 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
     ----------
     function : callable
         Of one item; what it raises is raised here.
-    items : iterable
     """
     threads = own_threads()
     if threads == 1:

@@ -24,8 +24,6 @@ class Needs:
 
     Attributes
     ----------
-    cpus, gpus : int
-    memory_gb : int
     hours : float
         After so long it is ended two minutes early and queued again.
     more : tuple of str
@@ -106,7 +104,6 @@ def slurm_script(command: Sequence[str], needs: Needs, parts: int) -> str:
     ----------
     command : sequence of str
         ``build-pairs``, ``upscale``, ``train`` or ``eval`` and its words.
-    needs : Needs
     parts : int
         Tasks of an array (of a build and of `upscale`).
 

@@ -74,7 +74,6 @@ def build_pairs(
 
     Parameters
     ----------
-    prepared : Prepared
     report : callable
         Receives progress events.
     runner : Runner, optional

@@ -60,12 +60,10 @@ class ExtractResult:
 
     Attributes
     ----------
-    slide_id : str
     stored, kept : int
         Pairs in the store, and those that readers see.
     shortfall : int
         Pairs that its share wanted and its reserve could not fill.
-    funnel : dict of str to int
     not_tiled : str
         Why its HR is not kept as the slide's own tiles, where that was asked for.
     """

@@ -107,7 +107,6 @@ def why_nothing(view: SlideView, manifest: Manifest) -> str:
 
     Parameters
     ----------
-    view : SlideView
     manifest : Manifest
         The store's.
     """

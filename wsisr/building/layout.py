@@ -63,8 +63,6 @@ class SlideTask:
 
     Attributes
     ----------
-    source : SlideSource
-    patient : Patient
     group : str
         Which glass; scans of one glass share a group and never straddle splits.
     site : str
@@ -77,7 +75,6 @@ class SlideTask:
         Which of several published parts of its split, e.g. A or B of GlaS' test images.
     split_is_override : bool
         Whether the user gave it (and not the data set's layout).
-    annotation : Path or None
     annotation_fault : str
         Why it cannot be said which annotation is the slide's; empty where all is clear.
     mpp : float or None

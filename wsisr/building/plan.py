@@ -38,7 +38,6 @@ class SlideShare:
 
     Attributes
     ----------
-    slide_id : str
     split : str
         Empty where its patches are divided one by one.
     wanted : dict of str to int, or None
@@ -146,7 +145,6 @@ def plan_build(
     records : mapping of slide id to ScanRecord
         Slides still to be extracted.
     splits : mapping of slide id to split
-    manifest : Manifest
     patients : mapping of slide id to patient
     kept_before : mapping of split to mapping of class to count, optional
         What the store holds already.

@@ -54,7 +54,6 @@ def save_patches(
     ----------
     scans, report : Path
         Where the scan's picture is, and the folder that gets ``slides/<id>.png``.
-    slide_id : str
     width_px : int
         Level-0 width that the picture spans.
     origins : ndarray, shape (n, 2)

@@ -107,8 +107,6 @@ def clean(text: str, task: SlideTask, root: Path) -> str:
 
     Parameters
     ----------
-    text : str
-    task : SlideTask
     root : Path
         The source folder.
     """

@@ -119,10 +119,8 @@ def rebuild_pairs(
     ----------
     prepared : Prepared
         From `prepare_rebuild`.
-    record : Record
     report : callable
         Receives progress events.
-    runner : Runner, optional
 
     Raises
     ------

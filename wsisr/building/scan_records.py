@@ -85,7 +85,6 @@ class ScanRecord:
 
     Attributes
     ----------
-    slide_id : str
     draw_key : str
         What its random draws hang on.
     identity : str
@@ -94,7 +93,6 @@ class ScanRecord:
         Of the file whose level 0 counts places, as the chosen backend reports it.
     fingerprints : tuple of str
         Of all its files (two scans have two).
-    geometry : PatchGeometry
     icc : str
         ``"keep"`` or ``"srgb"``.
     transforms : tuple of dict
@@ -105,12 +103,10 @@ class ScanRecord:
         What each stored level is against a reduced level 0 (design 3.7).
     tissue : dict
         Health numbers of the mask.
-    tissue_um_per_px : float
     overview_px : int
         Level-0 width that the overview picture spans.
     funnel : dict of str to int
         How many places were left after each rule, in order.
-    candidates : RankedCandidates
     notes : tuple of str
         Sentences for the summary.
     extras : dict

@@ -51,7 +51,6 @@ class Record:
         Root attributes of the store.
     slides : dict of slide id to dict
         Entries; see `slide_entry`.
-    path : Path
     lacking : tuple of str
         Slides of the store without an entry; such a record rebuilds nothing.
     """
@@ -67,10 +66,8 @@ def write_record(store_path: Path, scans: Path, tasks: Sequence[SlideTask]) -> P
 
     Parameters
     ----------
-    store_path : Path
     scans : Path
         Scans of this build. Slides of earlier builds come from the record that they left.
-    tasks : sequence of SlideTask
 
     Returns
     -------

@@ -64,8 +64,6 @@ class BuildSummary:
         Slides in the store.
     pairs : dict of str to int
         Kept pairs per split.
-    failures : tuple of Failure
-    warnings : tuple of str
     """
 
     store: Path

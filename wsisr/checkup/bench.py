@@ -42,8 +42,6 @@ class Timing:
 
     Attributes
     ----------
-    name : str
-    patches : int
     cpu_s, wall_s : float
         Of this process, all threads.
     """
@@ -106,7 +104,6 @@ def bench_slide(path: Path, most: int = 3000, folder: Path | None = None) -> lis
 
     Parameters
     ----------
-    path : Path
     most : int
         At most this many patches.
     folder : Path, optional

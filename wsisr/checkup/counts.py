@@ -16,7 +16,6 @@ class Count:
     ----------
     what : str
         E.g. ``"train pairs"`` or ``"train pairs (tumor)"``.
-    expected : int
     found : int or None
         None where there is no store to count in.
     """
@@ -58,7 +57,6 @@ def count_store(path: Path, manifest: Manifest | None = None) -> list[Count]:
 
     Parameters
     ----------
-    path : Path
     manifest : Manifest, optional
         By default the store's own.
 

@@ -32,8 +32,6 @@ class Check:
 
     Attributes
     ----------
-    name : str
-    status : Status
     detail : str
         What was found.
     fix : str

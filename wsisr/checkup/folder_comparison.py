@@ -62,8 +62,6 @@ def compare_folder(
 
     Parameters
     ----------
-    folder : Path
-    listed : sequence of PublishedFile
     read : bool
         Also read every file that has a checksum.
 

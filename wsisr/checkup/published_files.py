@@ -62,7 +62,6 @@ class Publisher:
 
     Attributes
     ----------
-    title, page, licence : str
     seen, notes : tuple of str
         Where it was read; what should be known.
     files : tuple of PublishedFile

@@ -98,10 +98,8 @@ class Simulation:
 
     Attributes
     ----------
-    degradation : Degradation
     scale : float
         HR over LR, at least 1.
-    seed : int
     """
 
     degradation: Degradation

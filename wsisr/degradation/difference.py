@@ -22,8 +22,6 @@ class Difference:
 
     Attributes
     ----------
-    name : str
-    first, second : float
     error : float or None
         Standard error of the difference; None where one of them is not known.
     """

@@ -36,9 +36,6 @@ def degrade_image(
 
     Parameters
     ----------
-    source, target : Path
-    simulation : Simulation
-    overwrite : bool
     white : float, optional
         Sample value that is white, for samples of more than 8 bits.
     rgb : bool

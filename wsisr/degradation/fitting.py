@@ -67,7 +67,6 @@ def fit_degradation(
     ----------
     pairs : iterable of RealPair
         At least two, of one scanner and one whole-number scale.
-    settings : FitSettings, optional
     name : str
         Name of the degradation, which becomes part of ``simulated:<name>``.
     origin : str

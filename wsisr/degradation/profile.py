@@ -29,7 +29,6 @@ class FitReport:
 
     Attributes
     ----------
-    pairs, held_out_pairs : int
     family : str
         Kernel family that the taps began from.
     psnr_db : dict
@@ -42,12 +41,9 @@ class FitReport:
         Of the green kernel about the LR pixel's centre, HR px.
     noise_at_200 : float
         Standard deviation at grey level 200, before JPEG.
-    quality : int or None
-    subsampling : str or None
     origin : str
         Of the LR: ``rescan``, ``rescan-reduced``, ``cross-scanner``, ``stored-level``; empty
         where the pairs did not come from a store.
-    scale : int
     um_per_px : float
         HR pixel size.
     uncertainty : dict
@@ -148,8 +144,6 @@ class ScannerFit:
         Of the kernel.
     taps : ndarray, shape (k, k)
     tone : ndarray
-    noise : Noise
-    jpeg : JpegSettings or None
     pairs : (int, int)
         Fitted and held out.
     errors : mapping of str to float
@@ -180,7 +174,6 @@ def build_profile(
     ----------
     name : str
         Of the degradation.
-    fit : ScannerFit
     held : Aligned
         The held-out pairs.
     expected : mapping of str to Tensor (B, 3, h, w)

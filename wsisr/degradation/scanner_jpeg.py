@@ -142,7 +142,6 @@ def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviatio
         Luma before JPEG, H and W multiples of 8.
     real : Tensor, float, shape (B, H, W)
         Decoded luma.
-    quality : int
     deviation : float
         Standard deviation of noise and misfit, grey levels.
 

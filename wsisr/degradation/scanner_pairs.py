@@ -82,7 +82,6 @@ class Aligned:
     ----------
     hr : Tensor, float32, shape (B, 3, s (h + 2 m), s (w + 2 m))
     lr : Tensor, uint8, shape (B, 3, h, w)
-    scale : int
     margin_lr_px : int
         m.
     """

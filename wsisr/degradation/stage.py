@@ -107,7 +107,6 @@ class Stage(BaseModel):
         ----------
         x : Tensor, float32, shape (B, 3, H, W)
             Grey levels, nominally 0..255.
-        context : Context
 
         Returns
         -------

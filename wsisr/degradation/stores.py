@@ -224,7 +224,6 @@ def degrade_store(
     ----------
     source, target : Path
         Committed stores are never changed in place; `target` is a new one.
-    added : SimulatedArray
     codec : str, optional
         Codec preset of `target`; that of `source` by default.
 

@@ -18,7 +18,6 @@ def axis_ends(
     ----------
     values : ndarray
         Finite; positive where `log`. May be empty.
-    log : bool
     zero : bool
         The axis holds zero, without room beyond it: for bars and counts.
     tight : bool

@@ -100,7 +100,6 @@ def histogram(
     counts : array, shape (n,)
     edges : array, shape (n + 1,)
         Finite and increasing.
-    title, x_label, y_label : str
     marks : mapping of str to float, optional
         Named places on x, e.g. ``{"median 0.08": 0.08}``.
     size_px : (int, int)

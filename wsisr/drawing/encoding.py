@@ -22,14 +22,7 @@ _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF":
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedPicture:
-    """An encoded picture.
-
-    Attributes
-    ----------
-    data : bytes
-    media_type : str
-    width_px, height_px : int
-    """
+    """An encoded picture."""
 
     data: bytes
     media_type: str

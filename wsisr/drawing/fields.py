@@ -26,8 +26,6 @@ def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720)
     ----------
     steps : sequence of (str, int)
         What is left after each step.
-    title : str
-    width_px : int
     """
     counts = [count for _, count in steps]
     before = [counts[0] if counts else 0, *counts[:-1]]
@@ -83,7 +81,6 @@ def residual_field(
         x, y in HR px; what is not finite gets a ring.
     extent : (float, float)
         Width and height of the slide, same px as `places`.
-    title : str
     words : str
         What stands below the field; by default the scale alone.
     used : ndarray, shape (n,), bool, optional

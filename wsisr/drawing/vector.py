@@ -34,7 +34,6 @@ class Readout:
 
     Attributes
     ----------
-    name, colour : str
     points : tuple of (x px, y px, x in words, y in words)
     """
 

@@ -27,7 +27,6 @@ class Sample:
 
     Attributes
     ----------
-    slide : str
     slide_index, row : int
         Its place in the store; an image's is that of its first patch.
     patient, group, label : str
@@ -67,11 +66,8 @@ class ScaleColumn:
     origin : str
         ``rescan``, ``rescan-reduced``, ``stored-level``, ``reduced`` or
         ``simulated:<degradation>``; one table each.
-    scale : float
     array : str or None
         Stored LR; None where HR is degraded.
-    degradation : Degradation or None
-    samples : tuple of Sample
     """
 
     origin: str

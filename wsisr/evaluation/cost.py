@@ -36,14 +36,11 @@ class CostRow:
 
     Attributes
     ----------
-    run, model : str
-    scale : float
     lr_px, out_px : int
         Sides of input and output; batch 1.
     query_px : int
         Side of the square of output pixels that is decoded at once; 0: all of it, or a model
         without queries.
-    parameters : int
     parameters_2_20 : float
         In units of 2^20, as ISTE's table prints "M".
     gmac : float
@@ -52,8 +49,6 @@ class CostRow:
         Weights and the largest sum of tensors alive at once; on a GPU what its allocator counted.
     time_ms : float
         Median of the runs.
-    runs : int
-    device : str
     """
 
     run: str
@@ -83,7 +78,6 @@ def measure_costs(
 
     Parameters
     ----------
-    entries : sequence of TrainedModel
     scale : float
         At which arbitrary-scale models are also measured whole, beside their query sizes at x2.
     device : str

@@ -36,12 +36,8 @@ class Distance:
 
     Attributes
     ----------
-    run, origin : str
-    scale : float
-    images : int
     kid, deviation : float
         Over `SUBSETS` subsets of `subset_size` images.
-    subset_size : int
     fid : float or None
         None below 2,048 images, where it says more of their number than of their look.
     encoder, encoder_sha256, variant : str

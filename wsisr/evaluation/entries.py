@@ -77,7 +77,6 @@ def find_entries(
     models : sequence of str
         Run folders (or names of runs below `runs`), saved models, files of weights, ``bicubic``;
         empty: all runs.
-    runs : Path
 
     Raises
     ------

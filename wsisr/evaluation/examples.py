@@ -34,7 +34,6 @@ class Panel:
 
     Attributes
     ----------
-    title : str
     note : str
         E.g. its PSNR.
     image : ndarray, (h, w, 3), uint8

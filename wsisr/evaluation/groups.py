@@ -23,8 +23,6 @@ class Group:
 
     Attributes
     ----------
-    label : str
-    model : str
     members : tuple of str
         Runs.
     records : tuple of mapping
@@ -72,7 +70,6 @@ class ColumnValues:
         Each seed's mean over units.
     scores : mapping of str to (mapping of (slide, row) to float)
         Mean over seeds of each image, as it counts (`capped`).
-    slides : int
     left_out : int
         Images without a finite score of some model.
     at_cap : int
@@ -105,7 +102,6 @@ def column_values(rows: Sequence[ImageRow], groups: Sequence[Group], score: str)
         Of one column.
     groups : sequence of Group
         Those without rows have no part in the column.
-    score : str
     """
     found: dict[str, dict[Place, float]] = {}
     owners: dict[str, Unit] = {}

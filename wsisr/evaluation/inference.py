@@ -77,8 +77,6 @@ class Engines:
 
         Parameters
         ----------
-        entry : TrainedModel
-        column : ScaleColumn
         lr : Tensor, (N, 3, h, w), uint8
         finer : Tensor, (N, 3, 2h, 2w), uint8, optional
             References, for an oracle.

@@ -31,8 +31,6 @@ class Judge:
     ----------
     name : str
         What its columns begin with.
-    reference : Reference
-    truth : Truth
     radius_px : float
         Of the detection of nuclei.
     types : tuple of str

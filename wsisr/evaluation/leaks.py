@@ -12,13 +12,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """Patients or glasses that stand on both sides.
-
-    Attributes
-    ----------
-    entry : str
-    patients, groups : tuple of str
-    """
+    """Patients or glasses that stand on both sides."""
 
     entry: str
     patients: tuple[str, ...]

@@ -25,10 +25,8 @@ class TextTable:
 
     Attributes
     ----------
-    title : str
     notes : tuple of str
         How to read it.
-    header : tuple of str
     rows : tuple of (tuple of str)
     """
 

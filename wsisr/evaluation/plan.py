@@ -55,18 +55,12 @@ class Plan:
 
     Attributes
     ----------
-    settings : EvalSettings
-    store : PairStore
     entries : tuple of TrainedModel
         Bicubic first; models fed from HR (``oracle``) last.
     failures : tuple of ModelFailure
         Models that cannot be read.
-    columns : tuple of ScaleColumn
-    samples : tuple of Sample
     empty : int
         Patches left out because their HR is constant.
-    scorer : Scorer
-    device : str
     stamps : tuple of str
         What stands on every table.
     notes : tuple of str

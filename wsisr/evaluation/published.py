@@ -34,11 +34,8 @@ class PublishedRow:
 
     Attributes
     ----------
-    paper, table, dataset, method : str
     model : str
         Our name of the method; empty where it is not built.
-    scale : float
-    psnr_db, ssim : float
     printed : (str, str)
         Both with the digits that the paper prints.
     """

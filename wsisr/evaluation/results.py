@@ -48,13 +48,10 @@ class ImageRow:
 
     Attributes
     ----------
-    slide, patient, group, label : str
     row : int
         Of the patch in its slide.
     model, run : str
         Architecture; name of the run (of the method, where nothing was trained).
-    seed : int or None
-    scale : float
     origin, trained_origin : str
         Of the LR here and in training (empty: not trained or not known).
     in_range : bool
@@ -125,7 +122,6 @@ class RowFile:
 
     Parameters
     ----------
-    path : Path
     scores : sequence of str
         Names of the score columns.
 

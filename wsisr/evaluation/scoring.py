@@ -165,12 +165,10 @@ class Scorer:
 
     Parameters
     ----------
-    protocols : sequence of str
     extra : sequence of str
         Names from `EXTRA`.
     tasks : sequence of Task
         Downstream tasks.
-    weights_dir : Path or None
     device : torch device
         Where networks of metrics live.
 
@@ -260,7 +258,6 @@ class Scorer:
         ----------
         sr : Tensor, (N, 3, H, W), floating in [0, 1]
         hr : Tensor, (N, 3, H, W), uint8
-        scale : float
         samples : sequence of Sample
             Handed to tasks.
         """

@@ -26,14 +26,11 @@ class EvalSettings:
     models : tuple of str
         Run folders, saved models or registry names without weights (``bicubic``); empty: every
         run below `runs`. Bicubic is always added.
-    runs : Path
-    split : str
     lr_source : str
         ``auto`` (simulated for every scale, and native where the store has it), ``native``,
         ``simulated``, the name of an array, or a degradation.
     images : tuple of str
         Sets of SR pictures that were made elsewhere (`wsisr.evaluation.pictures`): ``NAME=FOLDER``.
-    output : Path
     protocols : tuple of str
         Named sets of scores; the first one's first score is the headline.
     metrics : tuple of str

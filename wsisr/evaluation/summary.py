@@ -60,10 +60,8 @@ class ScoreTable:
 
     Attributes
     ----------
-    origin : str
     score : mapping
         Name, title, better, digits and protocol of the score.
-    scales : tuple of float
     lines : tuple of (Group, mapping of scale to Cell)
         A scale that is not a model's own is missing.
     columns : mapping of scale to ColumnValues
@@ -92,7 +90,6 @@ class Results:
         results.json.
     rows : tuple of ImageRow
         Of this evaluation, oracle rows left out.
-    groups : tuple of Group
     tables : tuple of ScoreTable
         By origin, then score.
     failed : mapping of str to str

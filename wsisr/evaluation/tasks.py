@@ -34,7 +34,6 @@ class Task:
         ``score(image, sample) -> float``: image (H, W, 3) uint8; NaN where there is no answer.
     title : str
         For tables; the name by default.
-    higher_is_better : bool
     digits : int
         After the point, in tables.
     zero_is_best : bool

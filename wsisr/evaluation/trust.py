@@ -67,7 +67,6 @@ class TrustRequest:
         Pair store; the one it was trained on by default.
     split : str
         ``val``, or ``test``.
-    alpha : float
     bound_od : float
         Optical density by which a place must be off, where it is most, to be wrong.
     scale : float or None
@@ -77,7 +76,6 @@ class TrustRequest:
         outputs whose input is of that kind.
     limit : int or None
         Patches, spread evenly over the split.
-    device : str
     """
 
     run: Path

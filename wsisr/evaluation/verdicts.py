@@ -21,11 +21,8 @@ class GroupComparison:
 
     Attributes
     ----------
-    origin, score : str
-    scale : float
     first, second : str
         Labels; the difference is first minus second.
-    comparison : PairedDifference
     adjusted : float or None
         p-value after Holm, over all pairs that the models of this column make.
     seed_sd : float or None

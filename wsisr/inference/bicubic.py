@@ -44,7 +44,6 @@ def enlarge(lr: UInt8Array, box: Box, frame: Frame, out: Box) -> Float32Array:
         Plane pixels of `box`, which must hold the footprint of `out` and `HALO_PX` around it.
     box, out : Box
         Plane px and output px.
-    frame : Frame
 
     Returns
     -------

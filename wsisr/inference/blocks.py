@@ -49,7 +49,6 @@ class PlanePixels:
     ----------
     lr : ndarray, shape (..., h, w, 3), uint8
         Plane pixels of `box`.
-    box : Box
     finer : ndarray, shape (..., 2h, 2w, 3), uint8, or None
         References, for a model that takes one.
     """
@@ -127,9 +126,6 @@ class Renderer:
 
     Attributes
     ----------
-    engine : Engine
-    frame : Frame
-    plan : Tiling
     capacity : Capacity
         How much runs at once; corrected when memory runs out, and shared by renderers that are to
         learn from one another.

@@ -29,10 +29,7 @@ def super_resolve(
 
     Parameters
     ----------
-    engine : Engine
     lr : ndarray, shape (..., h, w, 3), uint8
-    scale : float
-    plan : Tiling
     region : Box, optional
         Part of the LR px; the pixels are those that the whole output has there.
     capacity : Capacity, optional

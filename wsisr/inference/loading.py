@@ -45,7 +45,6 @@ def load_network(
 
     Parameters
     ----------
-    trained : TrainedModel
     device : torch.device or str
         ``"auto"`` takes a GPU where there is one.
     precision : {"auto", "float32", "bfloat16", "float16"}

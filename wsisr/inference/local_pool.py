@@ -37,7 +37,6 @@ def set_local_pooling(model: nn.Module, window_px: int | None) -> int:
 
     Parameters
     ----------
-    model : nn.Module
     window_px : int or None
         Side of the window in LR px: that of the crops the model was trained on. None restores
         global pooling.

@@ -23,7 +23,6 @@ class Serves:
         Finest and coarsest input.
     output_um_per_px : float
         Finest output.
-    stain : str
     least_scale : float
         Below it the network was measured to be no better than bicubic.
     """

@@ -70,7 +70,6 @@ def plan_frame(
 
     Parameters
     ----------
-    lr_width_px, lr_height_px : int
     scale : float
         Output px per plane px, at least 1.
     lr_region : Box, optional
@@ -177,8 +176,6 @@ def plan_tiles(
 
     Parameters
     ----------
-    needs : TilingNeeds
-    scale : float
     tile_px : int, optional
         Side of a core in plane px; None takes the power of two of output px that is nearest to the
         model's recommendation, so that cores fill stored tiles.

@@ -342,7 +342,6 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
         ``bicubic``; the folder of a run, of one of its saved models, or of any saved model; the
         weights' file; the name of a run below `runs`; or of a network that ships (he-x2), where
         nothing else has that name.
-    runs : Path, optional
 
     Raises
     ------

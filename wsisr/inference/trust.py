@@ -51,9 +51,6 @@ class Calibration:
     left_out_loss, left_out_trusted : float or None
         Means over patients that were left out one by one, at the threshold of the others; None:
         without one of them there are too few.
-    model, weights_sha256 : str
-    scale : float
-    lr_origin : str
     um_per_px : float or None
         Of the LR; None: the data state none.
     split, data_digest : str
@@ -125,7 +122,6 @@ def doubt_of(spread: Engine, lr: UInt8Array, scale: float) -> Float32Array:
     spread : Engine
         A network that gives the spread over its symmetries.
     lr : ndarray, shape (h, w, 3), uint8
-    scale : float
     """
     pixels = super_resolve(spread, lr, scale, plan_tiles(spread.needs, scale))
     doubt: Float32Array = pixels.mean(axis=2)

@@ -28,7 +28,6 @@ class TrustThreshold:
         Doubt up to which a place is trusted.
     alpha : float
         Bound of the expected loss of the next patient.
-    patients : int
     smallest_alpha : float
         What so many patients can promise at all: 1 / (n + 1).
     loss : float

@@ -94,7 +94,6 @@ def kid(
     subset_size : int
         Images of each set in a subset; smaller than the smaller set, or else every subset is the
         whole set.
-    seed : int
 
     Raises
     ------

@@ -103,7 +103,6 @@ class Encoder:
         File name and kind.
     sha256 : str
         Of the file.
-    input : EncoderInput
     run : callable
         Input -> features.
     """
@@ -134,7 +133,6 @@ def open_encoder(path: Path, given: EncoderInput, device: Any = "cpu") -> Encode
     ----------
     path : Path
         As the user gave it.
-    given : EncoderInput
     device : torch device
 
     Raises

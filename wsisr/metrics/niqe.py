@@ -136,7 +136,6 @@ def fit_niqe(images: Iterable[Images], name: str, crop: int = 0) -> NiqeModel:
     ----------
     images : iterable of images
         In all at least 37 sharp blocks of 96 px, hundreds for a stable model.
-    name : str
     """
     kept = []
     for image in images:

@@ -73,7 +73,6 @@ def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) 
     Parameters
     ----------
     rgb : ndarray, shape (H, W, 3), uint8
-    um_per_px : float
     threshold : float
         Least response.
 
@@ -172,7 +171,6 @@ def nuclei_change(
     ----------
     sr, hr : ndarray, shape (H, W, 3), uint8
         Of the same field.
-    um_per_px : float
     threshold : float
         As of `find_blobs`. A blob of one image is missing from the other only if nothing is there
         within 3 um that answers half as much: what falls just below the threshold has not gone.

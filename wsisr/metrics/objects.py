@@ -95,7 +95,6 @@ class Panoptic(Sums):
 
     Attributes
     ----------
-    hits, extra, missed : int
     iou_sum : float
         Over the pairs.
     """

@@ -27,7 +27,6 @@ class Score:
         See `wsisr.metrics.pixel.psnr`.
     crop_px : int
         Border that does not count, HR px; `crop_scales` times the scale (rounded up) is added.
-    crop_scales : int
     rounding : bool
         Whether SR is rounded to 8 bit first.
     window : str
@@ -71,7 +70,6 @@ class Protocol:
 
     Attributes
     ----------
-    name : str
     scores : tuple of Score
         The first is the headline.
     source : str

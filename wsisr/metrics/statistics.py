@@ -36,7 +36,6 @@ class Summary:
         Standard deviation between units; NaN for one.
     low, high : float
         95 % interval of the mean (`bootstrap`); NaN below six units.
-    units : int
     """
 
     mean: float
@@ -58,7 +57,6 @@ class PairedDifference:
         95 % interval over units (`bootstrap`).
     p_value : float or None
         Wilcoxon signed-rank, two-sided; None below six units.
-    units : int
     smallest : float
         Difference that so many units, scattered as these, would have shown in four of five trials
         (`smallest_difference`); NaN below six.
@@ -196,7 +194,6 @@ def smallest_difference(
         Comparisons that share the level (the first of Holm's steps).
     power : float
         Share of trials in which it would have been told.
-    level : float
 
     Notes
     -----
@@ -293,7 +290,6 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
 
     Parameters
     ----------
-    p_values : sequence of float or None
     family : int, optional
         How many tests these were chosen from, where that is more than are given: the best of k
         models against the others comes from ``k (k - 1) / 2`` pairs.

@@ -167,7 +167,6 @@ def contrastive_loss(
         (K_p, N, 3, H, W) and (K_n, N, 3, H, W).
     features : callable or None
         RGB -> maps, such as `FeatureNet`; None: image space alone.
-    settings : ContrastiveSettings
     """
     with full_precision(sr):
         wide = torch.float64 if sr.dtype == torch.float64 else torch.float32

@@ -84,7 +84,6 @@ def cwt_loss(outputs: CwtOutputs, hr: Tensor, settings: CwtLossSettings | None =
         From ``model.training_step_outputs``. Where there is no WT branch, the SR term is all.
     hr : Tensor
         (N, 3, s h, s w).
-    settings : CwtLossSettings, optional
     """
     s = CwtLossSettings() if settings is None else settings
     loss = _branch_loss(outputs.sr, hr, s)

@@ -29,7 +29,6 @@ class Form:
     Attributes
     ----------
     precision : {"fp32", "bf16", "fp16"}
-    compiled, checkpointed : bool
     cache : {"device", "stream"}
         Where patches wait.
     """
@@ -57,10 +56,8 @@ class ProofCheck:
 
     Attributes
     ----------
-    kind : str
     model : str
         A network, or the name of a target.
-    form : Form
     """
 
     kind: Kind

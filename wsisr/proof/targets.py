@@ -37,7 +37,6 @@ class Target:
 
     Attributes
     ----------
-    aim : str
     reached : callable
         Whether what was measured reaches it, at its size.
     """

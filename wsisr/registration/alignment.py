@@ -32,7 +32,6 @@ def aligned(
 
     Parameters
     ----------
-    geometry : PatchGeometry
     transforms : sequence of LevelTransform
         Of the levels in use.
     width_px, height_px : int
@@ -65,7 +64,6 @@ def residuals(
     ----------
     geometry : PatchGeometry
         From `aligned`.
-    transforms : sequence of LevelTransform
     origins : ndarray, shape (n, 2)
         Level-0 origins.
 

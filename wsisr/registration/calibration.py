@@ -47,7 +47,6 @@ class LevelTransform:
 
     Attributes
     ----------
-    level, factor : int
     offset_x_px, offset_y_px : float
         Shift at the slide's origin, level-0 px.
     slope_x, slope_y : float
@@ -130,7 +129,6 @@ def calibrate_levels(
 
     Parameters
     ----------
-    slide : Slide
     seed : int
         Draws the places; the same seed gives the same answer.
     places : ndarray, shape (n, 2), int64, optional

@@ -33,7 +33,6 @@ class Ceiling:
         PSNR-Y of an image that is perfect but for each pair's shift.
     rms_px, p95_px : float
         Of the length of the residuals, HR px.
-    pairs : int
     """
 
     best_db: float

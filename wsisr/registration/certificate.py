@@ -113,7 +113,6 @@ class PairCertificate:
         Structure of the LR patch, grey levels per LR px (see `Gate.min_texture`).
     affine : 2x3 nested tuple of float
         LR px -> HR px of the search region, pixel edges on both sides.
-    verdict : Verdict
     reason : str
         Empty, or a `Reason`; the numbers behind it are in the other fields.
     """

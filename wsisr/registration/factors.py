@@ -77,7 +77,6 @@ def pair_choices(
         HR px per LR level-0 px.
     level_factors : sequence of int or None
         Exact downsample of each level of the LR scan.
-    factor : int
     """
     levels = [(index, whole) for index, whole in enumerate(level_factors) if whole is not None]
     found = []

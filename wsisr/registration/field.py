@@ -100,7 +100,6 @@ class ResidualField:
         Fixed level-0 px.
     label : ndarray, shape (n,)
         Piece of each node, -1 = not used.
-    spacing_px : float
     """
 
     def __init__(

@@ -61,8 +61,6 @@ class TargetError:
 
     Attributes
     ----------
-    landmarks : int
-    median_um, p90_um, max_um : float
     median_px, p90_px, max_px : float
         Fixed level-0 px.
     median_relative, p90_relative : float

@@ -46,7 +46,6 @@ class NodeMatch:
     ----------
     x, y : float
         Place of the node's centre, fixed level-0 px.
-    ncc_band : float
     error_px : float
         Standard error of that place as the quarters of the node disagree, fixed px.
     focus : float

@@ -41,7 +41,6 @@ def crop_residual_px(certificate: PairCertificate, width: int, height: int) -> f
 
     Parameters
     ----------
-    certificate : PairCertificate
     width, height : int
         Size of the LR patch.
     """
@@ -65,7 +64,6 @@ def take_hr(
     ----------
     region : ndarray, shape (H, W, 3), uint8
         The search region that the certificate speaks of.
-    certificate : PairCertificate
     width, height : int
         Size of the LR patch.
     allow_resampling : bool

@@ -43,7 +43,6 @@ class OverviewMatch:
     ----------
     matrix : ndarray, shape (2, 3)
         Moving px -> fixed px, pixel edges.
-    mirrored : bool
     inliers, matches : int
         Feature pairs that agree with the map, and all that passed the ratio test.
     other_inliers : int

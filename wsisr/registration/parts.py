@@ -54,7 +54,6 @@ def part_shifts(
     Parameters
     ----------
     lr, reduced : ndarray, shape (h, w), float32
-    scale : int
     middle_share : int
         Side of the patch over that of its middle part.
 

@@ -19,7 +19,6 @@ class SearchRegion:
 
     Parameters
     ----------
-    slide : Slide
     geometry : PatchGeometry
         Its finest layer has the margin of the search region.
     origin : (int, int)
@@ -85,7 +84,6 @@ def register_patch(region: SearchRegion, lr: UInt8Array, method: str) -> PairCer
 
     Parameters
     ----------
-    region : SearchRegion
     lr : ndarray, uint8, RGB
         The coarsest layer.
     method : str

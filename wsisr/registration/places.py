@@ -28,13 +28,10 @@ def textured_places(
 
     Parameters
     ----------
-    slide : Slide
     level : Level
         Where the patches will be read.
     patch_px : int
         Side of a patch, level px.
-    wanted : int
-    seed : int
     places : ndarray, shape (n, 2), int64, or None
         Level-0 positions to choose from.
 

@@ -27,8 +27,6 @@ class PlaneMatch:
 
     Attributes
     ----------
-    index : int
-    sharpest : bool
     focus_share : float
         Fine detail over that of the sharpest plane.
     shift_x, shift_y : float

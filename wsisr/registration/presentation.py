@@ -36,7 +36,6 @@ class PairResult:
 
     Attributes
     ----------
-    certificate : PairCertificate
     orientation : D4
         Operation that was applied to the LR.
     figure : ndarray, uint8 RGB
@@ -114,7 +113,6 @@ class ScanSample:
         Side, moving px.
     fixed_x, fixed_y : float
         Where the patch's centre lies in the fixed scan, level-0 px.
-    certificate : PairCertificate
     residual_px : float
         Largest displacement that a whole-pixel crop would leave, HR px.
     straddles_seam, out_of_focus : bool

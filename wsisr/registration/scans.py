@@ -86,7 +86,6 @@ class ScanRegistration:
     ----------
     matrix : 2x3 nested tuple
         Affine part, moving level-0 px -> fixed level-0 px, pixel edges.
-    mirrored : bool
     scale : float
         Measured fixed px per moving px.
     stated_scale : float
@@ -106,14 +105,12 @@ class ScanRegistration:
         Smooth piece that a node belongs to; -1 for nodes that are not used.
     spacing_px : float
         Node spacing, moving px.
-    seams : tuple of Seam
     field_rms_px : float
         Distance of the used nodes from the smooth field, fixed px, root mean square.
     same_glass : bool
         Whether both scans show the same section: else they are no pairs for SR.
     reason : str
         Why not, or empty.
-    overview : OverviewMatch
     match_colours : bool
         Whether its patches are measured in matched colours (see `register_pair`), which the first
         stores did not: their records give the same pixels.
@@ -309,10 +306,8 @@ def register_scans(
     moving, fixed : Slide
         Coarse and fine scan; both need a resolution. Any ratio from 1 to 8, any turn, mirrored
         or not, up to 3 % error of scale, drift of the stage.
-    seed : int
     spacing_um : float
         Distance of the nodes.
-    report : Reporter
 
     Raises
     ------

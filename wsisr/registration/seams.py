@@ -41,12 +41,10 @@ def locate_seams(
 
     Parameters
     ----------
-    moving, fixed : Slide
     matrix : ndarray, shape (2, 3)
         Affine part, moving px -> fixed px.
     positions, residuals, errors : ndarray, shapes (n, 2), (n, 2), (n,)
         Of the nodes that agree with the map: moving px, fixed px, fixed px.
-    spacing_px : float
 
     Returns
     -------

@@ -43,12 +43,10 @@ class Page:
 
     Parameters
     ----------
-    title, subtitle : str
     kind : str
         A word above the title, e.g. ``"Pair store"``.
     badges : sequence of (str, str)
         What must be seen first, each with its tone: plain, good, warn or bad.
-    footer : str
     """
 
     def __init__(
@@ -138,7 +136,6 @@ def figure(
         PNG, JPEG or WebP; arrays are uint8 (h, w), (h, w, 3) or (h, w, 4).
     alt : str
         What it shows, for those who cannot see it; must not be empty. Charts bring their own.
-    caption : str or Markup
     pixelated : bool
         Enlarge by nearest neighbour, so that pixels can be seen.
     max_side_px : int, optional
@@ -170,10 +167,8 @@ def flicker(
         largest. Without scripts, and in print, they stand side by side.
     alt : str
         What the field shows; the name is added to it.
-    caption : str or Markup
     pixelated : collection of str
         Names of those that are enlarged by nearest neighbour.
-    max_side_px : int, optional
     """
     if len(images) < 2:
         raise ConfigError("A flicker needs at least two pictures.")
@@ -204,7 +199,6 @@ def table(
     numeric : collection of int, optional
         Columns set to the right; by default those that hold only numbers, or text that reads as
         numbers.
-    caption : str
     sortable : bool
         Headings become buttons that sort.
 

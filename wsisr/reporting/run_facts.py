@@ -14,7 +14,6 @@ class RunFacts:
 
     Attributes
     ----------
-    run : TrainedModel
     log, validation : mapping of str to ndarray
         Columns of ``log.csv`` and ``validation.csv``; empty where there is none.
     """

@@ -70,8 +70,6 @@ class StoreFacts:
 
     Attributes
     ----------
-    store : PairStore
-    summary : StoreSummary
     table : Table
         Every stored pair, kept or not.
     folder : Path
@@ -231,7 +229,6 @@ def read_facts(path: Path, folder: Path) -> StoreFacts:
 
     Parameters
     ----------
-    path : Path
     folder : Path
         With ``failures.csv`` and ``summary.md`` where the build left them.
 

@@ -22,8 +22,6 @@ class PairView:
     ----------
     position : int
         In the table of all stored pairs.
-    slide_id : str
-    row : int
     words : str
         Which pair it is, with its certificate.
     shown : mapping of str to ndarray
@@ -102,8 +100,6 @@ def read_pair(facts: StoreFacts, position: int, *, overlays: bool = False) -> Pa
 
     Parameters
     ----------
-    facts : StoreFacts
-    position : int
     overlays : bool
         Also lay the coarsest LR over HR.
     """

@@ -23,7 +23,6 @@ def write_report(path: Path, output: Path | None = None) -> Path:
 
     Parameters
     ----------
-    path : Path
     output : Path, optional
         A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
         beside a store, ``report.html`` in the folder of a run, and of an evaluation, a study or an

@@ -103,7 +103,6 @@ def match_annotations(slides: Sequence[Named], files: Sequence[str]) -> Matches:
 
     Parameters
     ----------
-    slides : sequence of Named
     files : sequence of str
         Of which `annotation_format` knows the format.
     """

@@ -55,8 +55,6 @@ def as_classes(
 
     Parameters
     ----------
-    annotations : Annotations
-    names : ClassNames
     size_px : (int, int)
         Width and height of level 0.
 

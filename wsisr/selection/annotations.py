@@ -53,7 +53,6 @@ class Region:
 
     Attributes
     ----------
-    label : str
     polygon : shapely Polygon or MultiPolygon
         Valid, level-0 pixels, holes cut out.
     name : str
@@ -83,9 +82,6 @@ class Annotations:
 
     Attributes
     ----------
-    regions : tuple of Region
-    points : tuple of LabelledPoints
-    source_format : str
     notes : tuple of str
         What was repaired or left out, in words.
     origin_px : (int, int)

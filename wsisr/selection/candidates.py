@@ -37,8 +37,6 @@ def origin_ranges(
 
     Parameters
     ----------
-    geometry : PatchGeometry
-    info : SlideInfo
     margin_px : int
         Level-0 pixels to keep free at every edge of the slide.
 
@@ -75,8 +73,6 @@ def grid_candidates(
 
     Parameters
     ----------
-    geometry : PatchGeometry
-    info : SlideInfo
     stride_px : int, optional
         Level-0 distance of neighbours; by default the field of view, so that patches touch.
         Rounded up to the geometry's step.
@@ -189,7 +185,6 @@ def random_candidates(
     count : int
         Number of draws. Duplicates are left out and not redrawn, so the first n origins do not
         depend on `count`.
-    seed : int
     slide_id : str
         Slides draw independently of one another.
     margin_px : int

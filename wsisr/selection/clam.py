@@ -51,8 +51,6 @@ def clam_mask(rgb: UInt8Array, um_per_px: float, settings: ClamSettings = TCGA) 
     Parameters
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
-    um_per_px : float
-    settings : ClamSettings
 
     Returns
     -------

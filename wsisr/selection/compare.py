@@ -136,7 +136,6 @@ def annotation_recall(
     mask : ndarray, shape (h, w), bool
     factor : float
         Level-0 pixels per mask pixel.
-    annotations : Annotations
     label : str
         By default the tumour. The share should be about 1: lesions are tissue.
 

@@ -62,7 +62,6 @@ class Cues:
     Attributes
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
-    white : WhitePoint
     texture : RowMap, shape (h, w), float32
         Root mean square gradient of the optical density per pixel in a 48 um window.
     density : RowMap, shape (h, w), float32
@@ -162,8 +161,6 @@ def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
     Parameters
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
-    white : WhitePoint
-    um_per_px : float
 
     Notes
     -----

@@ -180,7 +180,6 @@ def field_classes(
         A ``.mat`` with ``inst_type`` and ``inst_centroid`` (x, y).
     origins : ndarray, shape (n, 2)
         Pixels of the image.
-    field_px : int
     classes : tuple of str
         Known classes; ties go to the earlier one.
 

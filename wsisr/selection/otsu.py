@@ -44,7 +44,6 @@ class Threshold:
         Values above it are foreground.
     separability : float
         Between-class share of the variance at Otsu's threshold, 0-1.
-    verdict : ThresholdVerdict
     limited : bool
         Whether a physical limit replaced the method's value.
     """

@@ -52,7 +52,6 @@ class Patient:
     draw : str
         What the draw of the split hangs on: the value itself, so that splits depend on no key.
         It may identify a person: it is never written, printed or represented.
-    source : PatientSource
     detail : str
         Which archive or layout, in a word or two; may be empty.
     """
@@ -245,8 +244,6 @@ def find_patient(
     dicom_id : str
         PatientID (0010,0020) without its issuer: two issuers of one number are taken for one
         patient, which can waste slides and can not leak any. Empty or a placeholder: none.
-    rule : PatientRule, optional
-    pseudonyms : Pseudonyms
     """
     if not is_placeholder(dicom_id):
         return stated_patient(dicom_id, PatientSource.DICOM, pseudonyms)

@@ -31,10 +31,8 @@ def pen_mask(
     Parameters
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
-    white : WhitePoint
     cues : Cues
         Of the same picture.
-    um_per_px : float
     valid : ndarray, shape (h, w), bool
 
     Returns

@@ -62,7 +62,6 @@ def points_of(root: Path, pattern: str, slide: str) -> Float64Array:
 
     Parameters
     ----------
-    root : Path
     pattern : str
         Relative to `root`; ``*`` stands for any name (``coords/*_train.txt``).
     slide : str

@@ -26,7 +26,6 @@ def overlay_picture(
     ----------
     tissue : TissueMap
         With its overview; without one the outline stands on white.
-    annotations : Annotations, optional
     origins : array, shape (n, 2), optional
         Level-0 origins of the chosen patches.
     field_px : int

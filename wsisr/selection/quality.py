@@ -57,7 +57,6 @@ def tile_quality(rgb: UInt8Array, um_per_px: float, white: WhitePoint) -> TileQu
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
         At 1 um/px or finer.
-    um_per_px : float
     white : WhitePoint
         Of the whole slide: a tile may have no glass.
 

@@ -115,7 +115,6 @@ class Labelling:
 
     Attributes
     ----------
-    annotations : Annotations, optional
     labels : tuple of str
         Labels to measure.
     other : str
@@ -145,8 +144,6 @@ def describe_candidates(
         Level-0; duplicates are left out.
     field_px : int
         Level-0 side of the field of view.
-    tissue : TissueMap
-    labelling : Labelling
     seed, slide_id
         For the ranks.
     """

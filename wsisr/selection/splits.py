@@ -76,7 +76,6 @@ def plan_splits(
 
     Parameters
     ----------
-    cohort : Cohort
     fractions : mapping of split to weight
         E.g. ``{"train": 5, "test": 1}``; normalised. Without an entry ``"val"`` a tenth of the
         training units validates.

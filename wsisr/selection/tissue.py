@@ -55,7 +55,6 @@ def tissue_of(
     method : {"consensus", "clam-like", "clam"}
         ``"clam-like"`` is the common saturation threshold, for comparison; ``"clam"`` adds
         CLAM's rules on areas and holes.
-    settings : TissueSettings
 
     Returns
     -------
@@ -96,7 +95,6 @@ def segment(
     Parameters
     ----------
     rgb : ndarray, shape (h, w, 3), uint8
-    um_per_px : float
     valid : ndarray, shape (h, w), bool, optional
         What was scanned.
     factor : float

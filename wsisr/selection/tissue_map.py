@@ -28,7 +28,6 @@ class TissueHealth:
 
     Attributes
     ----------
-    tissue_mm2, scanned_mm2, pen_mm2 : float
     components : int
         Separate pieces of tissue.
     largest_mm2 : float
@@ -38,7 +37,6 @@ class TissueHealth:
     white_rgb : (float, float, float)
         Colour of bare glass, grey levels.
     thresholds : mapping of cue to Threshold
-    pen_colours : tuple of str
     flags : tuple of str
         Sentences for a person; empty when nothing is unusual.
     """
@@ -75,7 +73,6 @@ class TissueMap:
     pen : ndarray, shape (h, w), bool
     invalid : ndarray, shape (h, w), bool
         Never scanned, or black filler.
-    health : TissueHealth
     kind : {"brightfield", "fluorescence", "blank"}
         Only brightfield slides have tissue in the mask.
     overview : ndarray, shape (h, w, 3), uint8, optional

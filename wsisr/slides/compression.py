@@ -61,7 +61,6 @@ def stream_compression(form: ChunkFormat, chunk: bytes | None) -> Compression:
 
     Parameters
     ----------
-    form : ChunkFormat
     chunk : bytes or None
         The first stored stream, or its beginning.
     """
@@ -93,7 +92,6 @@ def settle_colours(
 
     Parameters
     ----------
-    form : ChunkFormat
     chunks : iterable of bytes
         A few stored streams.
     tile : (int, int)

@@ -97,7 +97,6 @@ def decode_tile(chunks: list[bytes], form: ChunkFormat, width: int, height: int)
     ----------
     chunks : list of bytes
         One compressed chunk, or one a plane.
-    form : ChunkFormat
     width, height : int
         Size that the directory states, pixels. JPEG and JPEG 2000 streams at the edge may be
         smaller.
@@ -171,7 +170,6 @@ def decode_stream(data: Any, kind: StreamKind, side_px: int) -> UInt8Array:
     data : bytes or buffer
         Colours follow from its own marker or transform; no tag is asked.
     kind : {"jpeg", "jpeg2k"}
-    side_px : int
 
     Raises
     ------

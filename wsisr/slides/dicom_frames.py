@@ -60,8 +60,6 @@ def frame_table(
 
     Parameters
     ----------
-    path : Path
-    file : PositionedFile
     position : int
         Byte where the element's tag starts.
     count : int

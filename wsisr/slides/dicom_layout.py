@@ -71,7 +71,6 @@ class LevelLayout:
     ----------
     grid : TileGrid
         As stored.
-    files : tuple of DicomFile
     file_of, frame_of : ndarray of int32, shape (rows, columns)
     moved_px : (int, int)
         By how many of its own pixels, right and down, the level must be moved to lie on level 0.

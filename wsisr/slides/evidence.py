@@ -33,8 +33,6 @@ class LevelEvidence:
 
     Attributes
     ----------
-    level : int
-    factor : int
     kernel : str
         The reduction that is nearest: ``"area"`` (block means), ``"bicubic"`` (antialiased) or
         ``"decimated"`` (every n-th pixel); empty if nothing was compared.
@@ -67,7 +65,6 @@ def level_evidence(slide: Slide, seed: int = 0) -> tuple[LevelEvidence, ...]:
 
     Parameters
     ----------
-    slide : Slide
     seed : int
         Places are drawn by it, for all levels together; up to 8 textured ones a level.
 

@@ -84,8 +84,6 @@ def iter_patches(
 
     Parameters
     ----------
-    slide : Slide
-    geometry : PatchGeometry
     origins : ndarray, shape (n, 2), int64
         Level-0 origins (x, y), multiples of `geometry.step_px`.
     threads : int

@@ -105,7 +105,6 @@ def draw_keys(names: Sequence[str], ids: Sequence[str]) -> list[str]:
     ----------
     names : sequence of str
         Paths relative to the source, with ``/``, without suffix.
-    ids : sequence of str
     """
     if not names:
         return []

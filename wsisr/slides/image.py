@@ -71,7 +71,6 @@ def open_image(path: Path, white: float | None = None) -> tuple[SlideInfo, Image
 
     Parameters
     ----------
-    path : Path
     white : float, optional
         Sample value that is white, for samples of more than 8 bits.
 

@@ -202,7 +202,6 @@ def decode_jpeg(data: bytes, stated: StatedJpeg, *, raw: bool = False) -> UInt8A
     ----------
     data : bytes
         A whole stream, an abbreviated one, or a restart segment.
-    stated : StatedJpeg
     raw : bool
         Return three components as they are stored.
 

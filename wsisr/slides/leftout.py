@@ -105,7 +105,6 @@ def unread_format(name: str, is_slide_name: bool) -> str:
 
     Parameters
     ----------
-    name : str
     is_slide_name : bool
         Whether the name without its last suffix is that of a slide.
     """

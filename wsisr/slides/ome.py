@@ -34,11 +34,8 @@ class OmeImage:
 
     Attributes
     ----------
-    name : str
-    width_px, height_px : int
     planes_z, times : int
         Focal planes and time points.
-    channels : tuple of OmeChannel
     ifds : dict
         (z, channel, t) -> number of the directory in this file; planes that lie in other files
         are left out.

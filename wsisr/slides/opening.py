@@ -192,7 +192,6 @@ def read_whole(path: Path, white: float | None = None) -> tuple[UInt8Array, Slid
 
     Parameters
     ----------
-    path : Path
     white : float, optional
         Sample value that is white, for samples of more than 8 bits.
 

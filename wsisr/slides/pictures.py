@@ -49,9 +49,6 @@ class PictureFacts:
         Whether samples are floating point.
     orientation : int
         EXIF's number; 1 is upright.
-    grey : bool
-    dpi : tuple of float or None
-    icc : bytes or None
     """
 
     kind: str
@@ -165,7 +162,6 @@ def read_picture(
 
     Parameters
     ----------
-    path : Path
     white : float, optional
         Sample value that becomes 255, for samples of more than 8 bits.
 

@@ -67,7 +67,6 @@ class Level:
         Stored tile (or strip) size: reads snapped to it decode each tile once.
     exact : bool
         Whether `Slide.read_level` returns this level's stored pixels bit for bit.
-    compression : Compression
     moved_px : (int, int)
         By how many of its own pixels, right and down, it was moved to lie on level 0, because
         the file states where it starts; (0, 0) nearly always.
@@ -140,7 +139,6 @@ class SlideInfo:
         Empty, or why there is no usable resolution.
     objective_power : float or None
         As stated by the file; informative only (design 3.2).
-    levels : tuple of Level
     icc_sha256 : str or None
         Hash of the embedded ICC profile; profiles are never applied silently (design 3.9).
     bytes : int

@@ -43,8 +43,6 @@ def read_layer(slide: Slide, geometry: PatchGeometry, layer: Layer, x0: int, y0:
 
     Parameters
     ----------
-    slide : Slide
-    geometry : PatchGeometry
     layer : Layer
         One of `geometry.layers`.
     x0, y0 : int

@@ -71,7 +71,6 @@ def open_stack(
     ----------
     path : Path
         What the stack is called in messages: the folder or the HDF5 file.
-    stack : ImageStack
     size_px : int
         Side of every image; another size is an error when that image is read.
     white : float, optional

@@ -68,7 +68,6 @@ class LevelStreams:
         ``"jpeg"`` or ``"jpeg2k"``.
     grid : TileGrid
         Square tiles; those at the right and lower edge are stored whole.
-    level : int
     """
 
     kind: StreamKind

@@ -40,10 +40,8 @@ class TiffLevel:
         Number of the page in the file, or of its parent for a SubIFD.
     grid : TileGrid
         Of the true image; `stored_columns` counts what the file stores across.
-    stored_columns, stored_rows : int
     offsets, byte_counts : ndarray of int64
         One a chunk, in bytes; a count of 0 means never scanned.
-    form : ChunkFormat
     """
 
     page: int
@@ -67,17 +65,14 @@ class TiffDirectory:
 
     Attributes
     ----------
-    vendor : str
     description, software : str
         Of the first page.
     levels : tuple of TiffLevel
         Finest first.
     resolution : tuple of float or None
         Micrometres per pixel (x, y) by the general TIFF tags of the first page.
-    icc : bytes or None
     tags : dict
         The few vendor tags that matter, by name.
-    quirks : tuple of str
     ome_um_per_px : tuple of float or None
         Micrometres per pixel (x, y) by the OME-XML of the image that is read.
     focal_plane : int or None

@@ -48,10 +48,8 @@ class Series:
     ----------
     candidates : tuple of LevelPages
         The image and what may be its levels, in the order of the file.
-    quirks : tuple of str
     um_per_px : tuple of float or None
         By the OME-XML of this very image.
-    focal_plane : int or None
     blind_readers : tuple of str
         Readers that know of no OME-XML and show the first page instead.
     """

@@ -115,7 +115,6 @@ class Damage:
 
     Attributes
     ----------
-    path : Path
     tiles : dict
         (level, row, column) -> what the decoder says.
     read : int

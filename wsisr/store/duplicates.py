@@ -61,7 +61,6 @@ class SameTissue:
         Best normalised cross-correlation of an overlap.
     rotation_deg : float
         From first to second, image coordinates.
-    mirrored : bool
     rows : (int, int)
         Rows of the best pair.
     """

@@ -38,7 +38,6 @@ class GreyPatches:
 
     Attributes
     ----------
-    reader : ShardReader
     side_px : int
         Side of the images.
     """
@@ -118,8 +117,6 @@ def describe_slide(
 
     Parameters
     ----------
-    store : PairStore
-    slide_id : str
     rows : ndarray, shape (p,), int
     um_per_px : float
         Resolution to compare at; the coarsest array that is not coarser is read and reduced.

@@ -21,7 +21,6 @@ class Finding:
         Slide id; empty where the store as a whole is meant.
     array : str
         Array or column; may be empty.
-    text : str
     """
 
     severity: Severity

@@ -26,7 +26,6 @@ class KeepResult:
 
     Attributes
     ----------
-    rule : str
     before, kept, stored : int
         Pairs that counted before, that count now, and that are stored.
     splits : dict of str to int
@@ -56,7 +55,6 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
 
     Parameters
     ----------
-    path : Path
     rule : str
         E.g. ``"spread<0.25 and ncc_band>0.85"``; all stored pairs are judged anew.
 

@@ -67,7 +67,6 @@ class LocalFiles:
 
     Parameters
     ----------
-    root : Path
     max_files : int
         How many files stay open.
     """

@@ -90,7 +90,6 @@ class Place:
 
     Attributes
     ----------
-    files : Files
     key : str
         Relative to the root of `files`; empty for the root itself.
     """

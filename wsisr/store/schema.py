@@ -56,7 +56,6 @@ class Column:
 
     Attributes
     ----------
-    name : str
     dtype : numpy.dtype
     unit : str
         Empty for pure numbers.

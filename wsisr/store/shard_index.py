@@ -33,7 +33,6 @@ class ShardIndexes:
         ----------
         path : str
             What messages call the shard.
-        file : OpenFile
         cells : int
             Inner chunks of a whole shard.
         """

@@ -23,7 +23,6 @@ class KnownLayout:
     ----------
     patches : int
         Length of the array.
-    shards : ShardLayout
     codec : str
         ``"raw"``, ``"zstd"``, ``"htj2k"``, or ``"jpeg"`` and ``"jpeg2k"`` of a slide's own tiles.
     checksums : bool

@@ -175,7 +175,6 @@ class ShardFile:
     ----------
     place : Place
         The shard's file, on this machine; its folder is made with the first patch.
-    layout : ShardLayout
     encode : callable or None
         From a contiguous inner chunk (tile_px, tile_px, 3) to bytes; None for raw bytes.
     pool : Executor or None

@@ -24,8 +24,6 @@ class ArraySummary:
 
     Attributes
     ----------
-    name : str
-    sizes_px : tuple of int
     um_per_px : (float, float) or None
         Smallest and largest true resolution.
     origins : dict of str to int
@@ -47,16 +45,10 @@ class StoreSummary:
 
     Attributes
     ----------
-    path : Path or Place
-    format_version : int
-    codec : str
-    manifest : str
-    planned, slides, patients : int
     patient_sources : dict of str to int
         Slides by how their patient is known; without those of stores that do not say.
     stored, kept : int
         Pairs.
-    arrays : tuple of ArraySummary
     splits : dict of str to int
         Kept pairs; empty while the build is not finished.
     labels : dict of str to int
@@ -69,7 +61,6 @@ class StoreSummary:
         Medians and 95th percentiles of certificate columns over kept pairs.
     reasons : dict of str to int
         Rejected pairs.
-    keep_rule : str
     """
 
     path: Path | Place

@@ -82,7 +82,6 @@ class TileWriter:
         The staged group.
     spec : ArraySpec
         Of the patches.
-    plan : TilePlan
     """
 
     def __init__(self, put: SlidePaths[Place], spec: ArraySpec, plan: TilePlan) -> None:

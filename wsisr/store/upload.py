@@ -31,10 +31,8 @@ class UploadResult:
 
     Attributes
     ----------
-    address : str
     slides, sent, there : int
         Slides of the store; files that were sent, and that were there as they should be.
-    sent_bytes : int
     """
 
     address: str
@@ -59,13 +57,11 @@ def upload_store(
 
     Parameters
     ----------
-    path : Path
     target : str
         ``s3://bucket/pairs.zarr``, ``gs://...`` or ``az://...``.
     overwrite : bool
         Replace another store there. A store of the same manifest whose slides are all among this
         one's is no other one: it is added to.
-    reporter : Reporter
 
     Raises
     ------

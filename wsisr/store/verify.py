@@ -60,7 +60,6 @@ class VerifyReport:
 
     Attributes
     ----------
-    path : Path or Place
     slides, patches : int
         What was checked.
     findings : tuple of Finding
@@ -110,7 +109,6 @@ def verify_store(
 
     Parameters
     ----------
-    path : path, URL or Place
     against : path, URL or Place, or None
         A second store: no patient, group, file or tissue of its test split may be in this one's
         train or val split, nor the other way round.
@@ -122,7 +120,6 @@ def verify_store(
         Without it the checksums of such streams are compared, and the report says so.
     duplicates : bool
         Look for the same tissue under different patients (reads a sample of patches).
-    reporter : Reporter
 
     Returns
     -------
@@ -301,10 +298,8 @@ def tissue_in_two_splits(
 
     Parameters
     ----------
-    store : PairStore
     splits : mapping of split to ndarray, shape (m, 2), int
         Index into the store's slides, row in that slide.
-    reporter : Reporter
 
     Returns
     -------

@@ -35,8 +35,6 @@ def verify_slide(
 
     Parameters
     ----------
-    store : PairStore
-    slide_id : str
     deep : bool
         Also read everything that is stored and compare checksums and patch digests.
     decode : bool

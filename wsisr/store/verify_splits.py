@@ -25,7 +25,6 @@ class SlideIdentity:
 
     Attributes
     ----------
-    slide : str
     patient, group, fingerprint : str
         `group` is empty where none is known.
     splits : tuple of str
@@ -90,7 +89,6 @@ def check_splits(
 
     Parameters
     ----------
-    store : PairStore
     readable : list of str
         Slides whose attributes can be read.
     splits : mapping of str to ndarray, shape (m, 2), int
@@ -180,7 +178,6 @@ def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Fin
 
     Parameters
     ----------
-    slides : list of SlideIdentity
     declared : bool
         Whether the manifest declares that patients cross splits.
     """

@@ -26,11 +26,8 @@ def check_tiles(
 
     Parameters
     ----------
-    reader : WindowReader
-    view : SlideView
     columns : mapping of str to ndarray, shape (n,)
         Of the patches.
-    slide_id : str
     read : bool
         Read every stream, which checks its CRC-32C.
     decode : bool

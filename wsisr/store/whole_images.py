@@ -22,7 +22,6 @@ class WholeImage:
 
     Attributes
     ----------
-    slide : str
     rows : tuple of int
         Of the slide.
     places : tuple of (int, int)
@@ -50,8 +49,6 @@ def whole_image(store: PairStore, slide: str, rows: Sequence[int]) -> WholeImage
 
     Parameters
     ----------
-    store : PairStore
-    slide : str
     rows : sequence of int
         The patches that may be used.
 

@@ -116,7 +116,6 @@ class WindowReader(ShardReader):
         (n, s, s, 3), of the patches.
     tile_shape : tuple of int
         (tiles, t, t, 3).
-    slide : SlidePaths of Place
     """
 
     def __init__(

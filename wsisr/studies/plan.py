@@ -16,10 +16,8 @@ class Training:
 
     Attributes
     ----------
-    row : Row
     scale : int or None
         Of a fixed-scale network.
-    seed : int
     """
 
     row: Row

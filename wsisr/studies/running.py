@@ -24,8 +24,6 @@ class StudyRequest:
 
     Attributes
     ----------
-    study : Study
-    budget : Budget
     data : Path
         The pair store.
     output : Path
@@ -34,7 +32,6 @@ class StudyRequest:
         Ids; empty: all.
     part : (int, int) or None
         Train this share alone and evaluate nothing.
-    device : str or None
     """
 
     study: Study
@@ -58,7 +55,6 @@ class StudyOutcome:
         Runs and their reasons.
     trained : int
         Runs that are finished.
-    evaluated : bool
     """
 
     interrupted: bool

@@ -28,10 +28,8 @@ class StudyTable:
         With the budget, where it is a small one.
     score : str
         What the numbers are, and of which LR.
-    notes : tuple of str
     header : tuple of str
         Row, then ours and the paper's for each scale.
-    lines : tuple of tuple of str
     """
 
     title: str

@@ -40,7 +40,6 @@ class Labelled:
 
     Attributes
     ----------
-    slide : str
     slide_index, row : int
         Its place in the store; an image's is that of its first patch.
     patient : str
@@ -143,8 +142,6 @@ def folds_of(patients: Mapping[str, str], folds: int, seed: int = 0) -> dict[str
     ----------
     patients : mapping of str to str
         Patient to class (or empty).
-    folds : int
-    seed : int
 
     Raises
     ------
@@ -212,9 +209,7 @@ class TaskFeed:
     images : sequence of ndarray, shape (h, w, 3), uint8
     targets : sequence of ndarray, shape (c, h, w), uint8; or of int
         What a network is to draw, or the number of the class.
-    config : TrainConfig
     device : torch.device
-    processes : Processes
     """
 
     def __init__(

@@ -94,7 +94,6 @@ class HoVerNet(nn.Module):
 
     Parameters
     ----------
-    fast : bool
     types : int
         Channels of the types, background among them; 0 where it names none.
     """
@@ -240,7 +239,6 @@ def find_nuclei(
 
     Parameters
     ----------
-    model : HoVerNet
     image : ndarray, shape (H, W, 3), uint8
     names : sequence of str
         Of the types, from 1; empty where they are not asked for.

@@ -108,7 +108,6 @@ class Weights:
 
     Parameters
     ----------
-    path : Path
     classes : sequence of str
         Of the store: names of the file's types where there are as many, which the file itself does
         not name.

@@ -50,7 +50,6 @@ class TaskRequest:
         Folders of the labelled set.
     images : str
         What is learnt on: ``hr``, or a model (``bicubic``, a run) and its output at `scale`.
-    scale : float or None
     lr_source : str
         Degradation that LR is made by for it.
     split : str
@@ -58,14 +57,10 @@ class TaskRequest:
     folds : int
         0: one network, validated on the split ``val``. Else one for each part of the patients,
         fitted on all others.
-    preset : str
     assignments : tuple of str
         ``section.key=value``.
     output : Path or None
         ``tasks/<task>`` by default; folds lie in it.
-    resume : bool
-    seed, steps : int or None
-    device : str or None
     runs : Path
         Where models are looked for.
     """

@@ -45,9 +45,7 @@ class TaskScore:
 
     Attributes
     ----------
-    name, title : str
     better : {"high", "low", "zero"}
-    digits : int
     part : bool
         Only a part of something pooled.
     """
@@ -65,11 +63,9 @@ class Pooled:
 
     Attributes
     ----------
-    title : str
     value : callable
         Of the parts (each an array over images) and the images' classes.
     better : {"high", "low"}
-    digits : int
     """
 
     title: str
@@ -127,7 +123,6 @@ def scores_of(task: str, types: Sequence[str] = ()) -> tuple[TaskScore, ...]:
 
     Parameters
     ----------
-    task : str
     types : sequence of str
         That truth and reference tell apart.
     """
@@ -150,8 +145,6 @@ def score_answer(
 
     Parameters
     ----------
-    kind : Kind
-    answer : Answer
     labels : ImageLabels or None
         Of tasks whose truth are objects.
     name : str
@@ -175,8 +168,6 @@ def nuclei_scores(
 
     Parameters
     ----------
-    truth : ImageLabels
-    answer : Answer
     radius_px : float
         Of `centroid_detection`.
     types : sequence of str

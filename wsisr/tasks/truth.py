@@ -24,7 +24,6 @@ class Truth:
 
     Parameters
     ----------
-    store : PairStore
     folders : sequence of Path
         Where the labelled set lies.
     """

@@ -42,8 +42,6 @@ class CamelyonSlide:
     ----------
     name : str
         ``normal_001``, ``tumor_001``, ``test_001``, ...
-    tumour : bool
-    spec : SlideSpec
     """
 
     name: str
@@ -62,7 +60,6 @@ def plan_camelyon16_like(
         Numbers of slides; every other test slide has a tumour, the first one too.
     side_px : int
         Typical side; actual sides lie within 18 % and are whole tiles.
-    seed : int
     """
     names = [(f"normal_{n:03d}", False) for n in range(1, normals + 1)]
     names += [(f"tumor_{n:03d}", True) for n in range(1, tumours + 1)]
@@ -219,7 +216,6 @@ def asap_xml(truth: SlideTruth, tumour_group: str, hole_group: str) -> str:
 
     Parameters
     ----------
-    truth : SlideTruth
     tumour_group, hole_group : str
         ``"Tumor"`` and ``"Exclusion"``, or ``"_0"`` and ``"_2"``; every area after the first is
         then in ``"_1"``.

@@ -28,10 +28,7 @@ class ScannerTruth:
 
     Attributes
     ----------
-    scale : int
-    optics : Objective
     tone_gain : (float, float, float)
-    gamma : float
     full_well_e, read_levels : float
         Sensor: variance = x 255 / full well + read^2; no noise where `full_well_e` is 0.
     quality : int or None
@@ -110,9 +107,6 @@ def scan(
 
     Parameters
     ----------
-    truth : ScannerTruth
-    count : int
-    seed : int
     lr_px : int
         Side of the LR, LR px.
     residual_px : float
@@ -166,7 +160,6 @@ class DegradationTests:
 
     Attributes
     ----------
-    spec : str
     scales : tuple of float
         Scales to test.
     keeps_grey : float

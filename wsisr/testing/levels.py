@@ -72,7 +72,6 @@ def reduce_shifted(
         Level-0 region that covers `LevelShift.source_span` on both axes.
     corner : (int, int)
         Its origin (x, y), level-0 px.
-    shift : LevelShift
     region : (int, int, int, int)
         What is wanted (x, y, width, height), level pixels.
 

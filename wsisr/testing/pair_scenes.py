@@ -51,7 +51,6 @@ def synthetic_tissue(
 
     Parameters
     ----------
-    height_px, width_px : int
     seed : int
         The same seed gives the same scene.
     contrast : float

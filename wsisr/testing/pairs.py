@@ -51,8 +51,6 @@ class PairCase:
     ----------
     suite : str
         Key of `SUITES`.
-    seed : int
-    scale : int
     lr : ndarray, shape (h, w, 3), uint8
     hr_region : ndarray, shape (H, W, 3), uint8
     centre_x, centre_y : float
@@ -165,7 +163,6 @@ def make_pair(
         from the seed. Without it a synthetic tissue is made.
     lr_px : int
         Side of the LR patch, LR px.
-    scale : int
     search_px : int
         The region is ``scale * lr_px + search_px`` a side; true offsets are its middle plus up
         to ten pixels (fewer in narrow regions).

@@ -47,7 +47,6 @@ class Requirement:
         Least share of accepted pairs.
     max_accepted_px : float or None
         Largest error of an accepted pair.
-    none_accepted : bool
     """
 
     median_px: float | None = None
@@ -77,7 +76,6 @@ class SuiteResult:
 
     Attributes
     ----------
-    suite : str
     errors_px : ndarray, shape (n,)
         Distance of the patch's centre from the truth, HR px.
     accepted : ndarray, shape (n,), bool
@@ -149,7 +147,6 @@ def run_suite(
 
     Parameters
     ----------
-    register : callable
     suite : str
         Key of `wsisr.testing.pairs.SUITES`.
     seeds : iterable of int
@@ -185,7 +182,6 @@ class OverviewCase:
     moving, fixed : ndarray, uint8 RGB
     matrix : ndarray, shape (2, 3)
         Moving px -> fixed px, pixel edges.
-    mirrored : bool
     """
 
     moving: UInt8Array

@@ -25,7 +25,6 @@ class Objective:
     ----------
     na : float
         Numerical aperture.
-    defocus_um : float
     sigma_px : float
         Extra Gaussian blur, HR px.
     """
@@ -41,7 +40,6 @@ class Objective:
         ----------
         frequency : ndarray
             Cycles per HR px.
-        wavelength_um : float
         """
         rho = np.clip(frequency / HR_UM_PER_PX * wavelength_um / (2 * self.na), 0, 1)
         focused = 2 / np.pi * (np.arccos(rho) - rho * np.sqrt(1 - rho**2))
@@ -83,8 +81,6 @@ def render(scene: Float64Array, view: FieldOfView, optics: Objective | None = No
     ----------
     scene : ndarray, shape (H, W, 3), float64
         HR samples, 0-255.
-    view : FieldOfView
-    optics : Objective, optional
 
     Returns
     -------

@@ -52,7 +52,6 @@ class RescanSpec:
     noise : float
         Standard deviation in dense tissue, grey levels; none on empty glass.
     layout : {"philips", "aperio", "generic"}
-    factors : tuple of int or None
     quality : int
         JPEG quality.
     seed : int
@@ -123,7 +122,6 @@ class SecondScan:
         What the first scan shows.
     affine : 2x3 tuple
         Second scan -> first scan, level-0 px, pixel edges.
-    spec : RescanSpec
     """
 
     scene: Scene
@@ -246,7 +244,6 @@ def write_rescan(path: Path, first: SlideTruth, spec: RescanSpec | None = None) 
         File to write.
     first : SlideTruth
         Truth of the first scan.
-    spec : RescanSpec, optional
     """
     truth, picture = plan_rescan(first, spec or RescanSpec(), path.name)
     write_picture(path, truth.slide, picture)

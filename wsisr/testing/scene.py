@@ -94,7 +94,6 @@ class Scene:
         Tissue is the union of `tissue` without the union of `holes` (tears and fat vacuoles).
     tumour, exclusions : tuple of outline
         Tumour is the union of `tumour` without `exclusions`, where there is tissue.
-    pens : tuple of Pen
     folds, blurs : tuple of outline
         Where the section lies double; where it is out of focus.
     frame : (x0, y0, x1, y1) or None

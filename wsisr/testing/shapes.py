@@ -35,14 +35,12 @@ def blob(
 
     Parameters
     ----------
-    rng : Generator
     centre : (x, y)
         Level-0 px.
     radius : (rx, ry)
         Mean radii of the ellipse that is deformed, level-0 px.
     roughness : float
         Relative amplitude of the deformation.
-    vertices : int
     power : float
         2 deforms an ellipse, 4 a rounded rectangle, which fills a slide better.
     """

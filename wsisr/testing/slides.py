@@ -72,7 +72,6 @@ def write_slide(path: Path, spec: SlideSpec | None = None) -> SlideTruth:
     ----------
     path : Path
         File to write; its folder must exist.
-    spec : SlideSpec, optional
 
     Raises
     ------
@@ -108,12 +107,10 @@ def write_picture(
 
     Parameters
     ----------
-    path : Path
     truth : SlideTruth
         Sizes, levels, codec.
     picture : Renderable
         Level-0 pixels; the levels are made from them.
-    icc : bytes, optional
     big_tiff : bool, optional
         None decides by size.
     """

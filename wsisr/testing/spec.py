@@ -45,7 +45,6 @@ class SlideSpec:
         Displacements of the levels that have one.
     tissue, holes, tumour, exclusions : tuple of outline or None
         None draws them from the seed; `tumour` then depends on `with_tumour`.
-    with_tumour : bool
     pens, folds, blurs : see `Scene`
     frame_px : int
         Width of a black border on all four sides.
@@ -60,9 +59,7 @@ class SlideSpec:
     codec : {"jpeg", "jpeg2000", "deflate", "lzw", "none"}
     quality : int
         JPEG quality.
-    ycbcr : bool or None
     subsampling : {"444", "422", "420"}
-    tile_px : int or None
     icc : bytes or None
         Profile to embed.
     big_tiff : bool or None
@@ -113,7 +110,6 @@ def sparse_spec(
 
     Parameters
     ----------
-    width_px, height_px : int
     islands : int
         Pieces of tissue, spread over the slide; every other one is tumour. One lies near the far
         corner, where wrong downsamples show most.

@@ -15,13 +15,7 @@ from wsisr.testing.truth import SlideTruth
 
 
 class StoredSlide:
-    """Random access to a generated slide's stored pixels.
-
-    Parameters
-    ----------
-    path : Path
-    truth : SlideTruth
-    """
+    """Random access to a generated slide's stored pixels."""
 
     def __init__(self, path: Path, truth: SlideTruth) -> None:
         self.path = path

@@ -107,7 +107,6 @@ class NucleusKind:
 
     Attributes
     ----------
-    name : str
     radius_um : (low, high)
         Range of the geometric mean of the semi-axes.
     elongation : (low, high)

@@ -34,7 +34,6 @@ class LevelTruth:
         Size of the picture in level pixels.
     stored_width_px, stored_height_px : int
         Size that the file states; larger where the vendor pads levels to whole tiles.
-    tile_px : int
     shift : LevelShift
         Factor and displacement against level 0.
     missing : tuple of (column, row)
@@ -74,10 +73,6 @@ class SlideTruth:
         What the file says: the same, something wrong, or nothing.
     scene : Scene
         Outlines and seed; renders any region.
-    levels : tuple of LevelTruth
-    codec, subsampling : str
-    quality : int
-    ycbcr : bool
     background : str
         ``"encoded"``, ``"shared"`` or ``"missing"``: how tiles of empty glass are stored.
     icc_bytes : int

@@ -28,7 +28,6 @@ class MemorySlide:
     Parameters
     ----------
     image : ndarray, shape (h, w, 3), uint8
-    um_per_px : float or None
     """
 
     def __init__(self, image: UInt8Array, um_per_px: float | None, name: str = "memory") -> None:
@@ -73,8 +72,6 @@ class ScanSpec:
     ----------
     ratio : float
         Fixed px per moving px.
-    rotation_deg : float
-    mirrored : bool
     side_px : int
         Of the moving scan, moving px.
     stripe_px : float
@@ -90,7 +87,6 @@ class ScanSpec:
         Other stain and gamma, shot and read noise.
     quality : int or None
         JPEG quality of both; None: none.
-    seed : int
     """
 
     ratio: float = 4.0
@@ -161,7 +157,6 @@ def make_scans(spec: ScanSpec, scene: Float64Array | None = None) -> ScanPair:
 
     Parameters
     ----------
-    spec : ScanSpec
     scene : ndarray, shape (H, W, 3), optional
         What the fixed scanner sees, 0-255; its edges are faded to glass. Without it synthetic
         tissue is made, a tenth larger than the moving scan's field.

@@ -117,13 +117,10 @@ class TiffPage:
         Stored size.
     tile_px : int
         Tile side; 0 for one strip.
-    codec : TileCodec
-    description, software, make : str or None
     subfile_type : int
         TIFF NewSubfileType.
     um_per_px : float or None
         Written as pixels per centimetre where given.
-    icc : bytes or None
     """
 
     width_px: int
@@ -158,7 +155,6 @@ class TiffWriter:
 
     Parameters
     ----------
-    path : Path
     big : bool
         BigTIFF (64-bit offsets).
     """

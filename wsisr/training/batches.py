@@ -75,8 +75,6 @@ def make_batch(
     ----------
     raw : mapping
         uint8 (k, size, size, 3) by role: ``hr``, and ``lr`` and ``reference`` where stored.
-    plan : StepPlan
-    rule : BatchRule
     device : torch.device
     """
     slots = upload(plan.slots, device)

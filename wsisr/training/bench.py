@@ -46,8 +46,6 @@ class LoaderTiming:
 
     Attributes
     ----------
-    name : str
-    crops : int
     cpu_s, wall_s : float
         Of this process, all threads.
     bytes : int
@@ -76,7 +74,6 @@ def bench_store(
 
     Parameters
     ----------
-    path : Path
     array : str, optional
         The finest by default.
     workers : int, optional

@@ -49,8 +49,6 @@ class Card:
 
     Attributes
     ----------
-    name : str
-    memory_gib, bandwidth_gb_s : float
     tf32_tflops, half_tflops : float
         Dense products of float32 (in TF32 where it has that) and of 16-bit types, 10^12 a second.
     arithmetic, traffic : float
@@ -169,7 +167,6 @@ def step_cost(config: TrainConfig, *, fused: bool = True) -> StepCost:
 
     Parameters
     ----------
-    config : TrainConfig
     fused : bool
         Attention keeps no score matrix, as on GPUs; on a CPU, where position tables are learnt,
         it does.

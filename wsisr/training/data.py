@@ -38,7 +38,6 @@ class PairDataset(Dataset[dict[str, Tensor]]):
 
     Parameters
     ----------
-    store : path or PairStore
     split : str
         ``train``, ``val`` or ``test``; only kept pairs are in it.
     arrays : sequence of str, optional
@@ -95,7 +94,6 @@ class Role:
     Attributes
     ----------
     name : {"hr", "lr", "reference"}
-    array : str
     corner, size : int
         Corner and side of a crop are the plan's times these; 0 for `size`: the plan's `read_px`.
     """

@@ -115,7 +115,6 @@ class TrainingOutcome:
     Attributes
     ----------
     state : {"finished", "interrupted"}
-    step : int
     validation : tuple of dict
         Rows of the last validation.
     best : dict or None

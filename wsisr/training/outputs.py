@@ -47,9 +47,6 @@ class RunFiles(ABC):
 
     Parameters
     ----------
-    folder : Path
-    config : TrainConfig
-    record : RunRecord
     from_step : int
         Where the run starts or goes on; rows beyond it are cut from the logs.
     """
@@ -203,7 +200,6 @@ def sample_sheet(
     ----------
     images : sequence of (lr, bicubic, sr, hr)
         Floats in [0, 1], (3, h, w) and three times (3, H, W), on the CPU.
-    scale : float
     """
     rows = []
     for lr, bicubic, sr, hr in images:

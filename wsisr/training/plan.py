@@ -107,7 +107,6 @@ def plan_data(
 
     Parameters
     ----------
-    store : PairStore
     scale : int or None
         HR over LR; None: any scale, simulated.
     lr_source : str or Degradation

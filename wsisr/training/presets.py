@@ -29,7 +29,6 @@ class Resolved:
 
     Attributes
     ----------
-    config : TrainConfig
     readings : tuple of str
         How the preset reads what its paper leaves open.
     warnings : tuple of str

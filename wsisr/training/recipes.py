@@ -48,7 +48,6 @@ class FeatureSettings:
     ----------
     feature_weights : str or None
         File of VGG19 weights; None: a random trunk of a fixed seed, which the run's record says.
-    feature_seed : int
     feature_levels : tuple of str or None
         Layers; None: relu1_1 to relu5_1 (contrastive), relu2_2 (perceptual); empty: no network.
     """

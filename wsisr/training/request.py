@@ -58,10 +58,8 @@ class TrainRequest:
 
     Attributes
     ----------
-    model : str
     data : Path
         The pair store.
-    scale : int or None
     preset : str
         ``auto``: recommended on a GPU, tiny without one.
     lr_source : str or None
@@ -72,11 +70,8 @@ class TrainRequest:
         YAML file of any part of the configuration.
     output : Path or None
         Run folder; ``runs/<model>-x<scale>`` or ``runs/<model>`` by default.
-    resume : bool
     init_from : Path or None
         A run, a saved model or another project's weights to start from.
-    seed, steps : int or None
-    device : str or None
     """
 
     model: str

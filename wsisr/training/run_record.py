@@ -34,7 +34,6 @@ class RunRecord:
     ----------
     folder : Path or None
         None: nothing is written (dry runs).
-    document : dict
     name : str
         Of the file.
     """
@@ -74,8 +73,6 @@ def first_document(
 
     Parameters
     ----------
-    config : TrainConfig
-    model : SRModel
     store : mapping of str to str
         Its ``path``, ``digest``, ``manifest`` and ``content``.
     environment : mapping

@@ -58,7 +58,6 @@ class StepPlan:
 
     Attributes
     ----------
-    step : int
     slots, index : int64 array, shape (k,)
         Place in the step; place in the rows of the run.
     scales : tuple of float

@@ -46,7 +46,6 @@ def train(
 
     Parameters
     ----------
-    request : TrainRequest
     report : Reporter
         Gets the decisions as messages, then progress.
     dry_run : bool

@@ -51,7 +51,6 @@ def validation_scales(
 
     Parameters
     ----------
-    config : TrainConfig
     scale_range : (float, float)
         Of training.
     largest : float

@@ -47,7 +47,6 @@ class UpscaleRequest:
     model : str
         Folder of a run or of a saved model, ``"bicubic"``, a network that ships (``"he-x2"``), or
         ``"auto"``: the one that ships whose card fits the slide.
-    options : UpscaleOptions
     device, precision, pool : str
         See `wsisr.inference.load`; several devices (``"cuda:0,cuda:1"``, ``"all"``) share out the
         slides of a folder, a process each.
@@ -77,7 +76,6 @@ class UpscaleSummary:
 
     Attributes
     ----------
-    done : tuple of UpscaleResult
     failed : tuple of (str, str)
         Input and error.
     skipped : int

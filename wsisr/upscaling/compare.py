@@ -147,8 +147,6 @@ def compare_slides(
     ----------
     source : Path
         The input that was upscaled.
-    output : Path
-    finer : Path
     folder : Path
         Made; what an earlier comparison left there is replaced.
     name : str
@@ -157,7 +155,6 @@ def compare_slides(
         Folder of its audit, whose maps the viewer can show.
     plane, frame
         How the output was made (`UpscaleResult` has both).
-    report : Reporter
 
     Raises
     ------

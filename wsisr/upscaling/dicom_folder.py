@@ -54,10 +54,8 @@ def write_dicom_folder(folder: Path, tiff: Path, output: "Output") -> None:
 
     Parameters
     ----------
-    folder : Path
     tiff : Path
         The pyramid, lossless.
-    output : Output
 
     Raises
     ------

@@ -45,10 +45,8 @@ class UpscaleOptions:
         Context around it, input px; None takes the model's recommendation.
     compression : str or None
         None: JPEG in a TIFF, zstd in an OME-Zarr.
-    quality : int
     mask : bool
         Fill background by bicubic.
-    overwrite : bool
     threads : int or None
         Threads that compress tiles; None: one per core, at most 8.
     white : float or None
@@ -82,14 +80,8 @@ class UpscaleJob:
 
     Attributes
     ----------
-    plane : Plane
-    frame : Frame
-    plan : Tiling
-    scale : float
-    output : Output
     identity : dict
         What the pixels depend on.
-    messages : tuple of str
     """
 
     plane: Plane

@@ -25,13 +25,11 @@ class OmeFacts:
     ----------
     name : str
         Image name.
-    width_px, height_px : int
     um_per_px : (float, float) or None
     magnification : float or None
         Nominal, of the output.
     notice : str
         One sentence; first thing in the description.
-    provenance : mapping of str to str
     channels : int
         1 (grey) or 3 (RGB).
     planes : tuple of str

@@ -40,12 +40,10 @@ def write_ome_zarr(
 
     Parameters
     ----------
-    folder : Path
     tiles : binary file
         Where the levels' offsets point into.
     levels : list of LevelImage
         Finest first.
-    output : Output
     """
     for index, level in enumerate(levels):
         _write_level(folder / str(index), tiles, level, output.codec.channels)

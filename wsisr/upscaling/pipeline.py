@@ -40,13 +40,7 @@ class UpscaleResult:
 
     Attributes
     ----------
-    path : Path
-    model : str
-    width_px, height_px : int
     um_per_px : (float, float) or None
-    scale : float
-    frame : Frame
-    plane : Plane
     windows : int
         Runs of the network; the rest was filled by bicubic.
     seams : SeamEnergy
@@ -102,7 +96,6 @@ def upscale_slide(
         ``.bmp`` or ``.webp`` for a picture of at most 178 Mpx.
     model : Engine
         `wsisr.inference.load` gives one.
-    options : UpscaleOptions
     report : Reporter
         Events of stage ``"upscale"``, one a block.
     page : callable, optional

@@ -71,7 +71,6 @@ class PyramidSink:
 
     Parameters
     ----------
-    output : Output
     identity : mapping
         Everything that the pixels depend on; an unfinished output of another identity is refused.
     threads : int

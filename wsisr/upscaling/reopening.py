@@ -51,7 +51,6 @@ class Witnesses:
 
         Parameters
         ----------
-        level : int
         box : Box
             What of the level it covers, level px.
         at : int
@@ -92,7 +91,6 @@ def check_pyramid(
         What it is to be.
     sizes : list of (int, int)
         Width and height of each level.
-    witnesses : Witnesses
 
     Returns
     -------

@@ -31,7 +31,6 @@ class SeamEnergy:
         Counts.
     input_border, input_interior : float
         The same of the input's steps at those places.
-    input_borders, input_interiors : int
     """
 
     border: float = 0.0

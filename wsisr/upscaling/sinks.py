@@ -58,12 +58,9 @@ class Output:
 
     Attributes
     ----------
-    path : Path
-    width_px, height_px : int
     um_per_px : (float, float) or None
     description, software : str
         OME-XML, and the name of this program.
-    icc : bytes or None
     codec : Codec
         How tiles are stored.
     frames : Codec or None

@@ -28,7 +28,6 @@ class Plane:
         Level px per plane px; 1 means stored pixels.
     factor : float
         Level-0 px per plane px.
-    width_px, height_px : int
     um_per_px : (float, float) or None
         Of the plane, x and y.
     """
@@ -56,7 +55,6 @@ def plan_plane(
 
     Parameters
     ----------
-    info : SlideInfo
     magnification : float, optional
         Nominal, e.g. 10: level 0's nominal magnification divided by it is the exact factor.
     level_um_per_px : float, optional

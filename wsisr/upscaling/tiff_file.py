@@ -32,7 +32,6 @@ class LevelImage:
 
     Attributes
     ----------
-    width_px, height_px, tile_px : int
     offsets, byte_counts : ndarray of uint64
         Row by row.
     um_per_px : (float, float) or None
@@ -64,10 +63,8 @@ def write_directories(
         Open for reading and writing, starting with `HEADER`.
     levels : sequence of LevelImage
         Finest first.
-    codec : Codec
     description : str
         OME-XML, for the first page.
-    software : str
     icc : bytes or None
         Profile; every level carries it.
     """

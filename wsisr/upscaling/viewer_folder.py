@@ -38,7 +38,6 @@ class ViewerLayer:
 
     Attributes
     ----------
-    name : str
     rgba : ndarray, shape (h, w, 4), uint8
     x, y, width, height : float
         The field it covers, px of the first picture.
@@ -68,7 +67,6 @@ def write_viewer(
         Made, or replaced.
     pictures : sequence of ViewerPicture
         The first two are shown first.
-    title, note : str
     layers : sequence of ViewerLayer
         Switched off at first.
     """

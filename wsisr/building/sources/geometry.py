@@ -28,7 +28,6 @@ def plan_geometry(
     ----------
     info : SlideInfo
         The opened slide.
-    manifest : Manifest
     slide_id : str
         Name for messages.
     barred : frozenset of int

@@ -319,7 +319,6 @@ def reduce_patch(hr: UInt8Array, size_px: int, how: str) -> UInt8Array:
     Parameters
     ----------
     hr : ndarray, shape (size, size, 3), uint8
-    size_px : int
     how : str
         `Manifest.reduction`: antialiased bicubic in one step or by 2 over and over (each step
         rounded to whole grey levels), or the pixel nearest to each centre.

@@ -26,7 +26,6 @@ class Survey:
 
     Attributes
     ----------
-    reading : Reading
     candidates : RankedCandidates
         Places that pass every rule, best rank first.
     funnel : dict of str to int
@@ -35,7 +34,6 @@ class Survey:
         Tissue at `tissue_um_per_px`.
     tissue : dict
         Health numbers of the mask.
-    tissue_um_per_px : float
     overview_px : int
         Level-0 width that the mask spans.
     transforms, evidence : tuple of dict

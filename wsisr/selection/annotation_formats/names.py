@@ -46,7 +46,6 @@ class ClassNames:
 
     Parameters
     ----------
-    classes : sequence of str
     synonyms : mapping of class to other names, optional
         The manifest's own; they come before the built-in ones.
     """

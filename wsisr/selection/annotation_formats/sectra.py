@@ -33,7 +33,6 @@ def parse_sectra(
     ----------
     size_px : (int, int) or None
         Width and height of level 0.
-    um_per_px : float or None
 
     Raises
     ------

@@ -44,7 +44,6 @@ class ParsedShape:
         Area in level-0 px, not yet repaired; None for points.
     points : ndarray, shape (n, 2)
         Level-0 x, y; empty for areas.
-    role : Role
     """
 
     label: str

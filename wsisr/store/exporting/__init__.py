@@ -72,7 +72,6 @@ def export_store(
     allow_identifiers : bool
         Keep the folders of slides' paths in their names, and write patient names of stores that
         were built before pseudonyms.
-    reporter : Reporter
 
     Returns
     -------

@@ -52,7 +52,6 @@ class OutputSeam:
 
     Attributes
     ----------
-    x0, y0, x1, y1 : int
     ratio : float
         Energy of the steps across it over that of lines nearby; of the input's own divided out.
     step : float
@@ -181,8 +180,6 @@ def split_bands(
     ----------
     luma, plain : ndarray, shape (h, w), float32
         Of the output and of the enlarged input.
-    scale : float
-    spectrum : Spectrum
 
     Returns
     -------

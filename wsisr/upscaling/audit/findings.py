@@ -53,24 +53,20 @@ class Findings:
 
     Attributes
     ----------
-    scale : Fraction
     maps : dict
         A value for each place: the largest ``misfit``; ``beyond``, the detail (rms) that the input
         cannot carry; with a finer slide the means of `SIDES`; with a calibration ``doubt``, and
         ``trusted`` (1 or 0; NaN where glass was not judged).
     rows, boxes : list
         Of ``places.csv``, a block each, and the places of each block.
-    seams : list of OutputSeam
     spectrum : Spectrum
         Of tissue.
-    pattern : Pattern
     vanished, appeared : list of ndarray, shape (N, 3)
         x, y and diameter in um of blobs: output px.
     nuclei : bool
         Whether they were looked for.
     tissue, glass : ndarray of bool
         Which places count, and which are empty; the fringe of tissue is neither.
-    threshold : float
     """
 
     scale: Fraction
@@ -216,9 +212,6 @@ def write_findings(
 
     Parameters
     ----------
-    folder : Path
-    found : Findings
-    grid : Grid
     um_per_px : (float, float) or None
         Of the input.
     document : dict

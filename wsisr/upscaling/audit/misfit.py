@@ -130,7 +130,6 @@ class Chosen:
 
     Attributes
     ----------
-    degradation : Degradation
     why : str
         A sentence for people.
     rms : float
@@ -210,7 +209,6 @@ def choose(
     ----------
     samples : sequence of (SR, LR)
         Blocks of one field, uint8.
-    scale : float
     given : str
         By the user; empty for none.
     recorded : str

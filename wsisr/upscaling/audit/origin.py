@@ -32,7 +32,6 @@ class Origin:
     ----------
     plane : Plane
         Of the input.
-    frame : Frame
     model, trained_on, weights_sha256 : str
         Name, degradation it was trained on, and its weights; empty where the output does not say.
     stated : bool
@@ -124,7 +123,6 @@ def find_origin(
 
     Parameters
     ----------
-    output : Path
     low, made : SlideInfo
         Of the input and of the output.
     scale, magnification : float, optional

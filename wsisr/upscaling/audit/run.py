@@ -99,10 +99,8 @@ class AuditResult:
 
     Attributes
     ----------
-    folder : Path
     places, inconsistent : int
         Places of tissue, and how many of them contradict the input.
-    threshold : float
     sentences : tuple of str
         What was measured, assumed and left out.
     """

@@ -24,7 +24,6 @@ class AuditSlides:
     ----------
     made, low : Slide
         Output and input.
-    origin : Origin
     high : Slide or None
         A finer slide of the same glass.
     """

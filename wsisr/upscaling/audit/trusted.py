@@ -26,7 +26,6 @@ class Trusting:
 
     Attributes
     ----------
-    calibration : Calibration
     spread : Engine
         Its network, which gives the spread over symmetries.
     notes : tuple of str
