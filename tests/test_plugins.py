@@ -28,7 +28,7 @@ from wsisr.tasks import register_segmenter
 from wsisr.tasks.reference import open_reference
 from wsisr.testing.degradations import DegradationTests
 from wsisr.testing.models import ModelTests
-from wsisr.training.recipes import RECIPES, recipe_class
+from wsisr.training.recipes import RECIPES
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
@@ -282,7 +282,7 @@ def test_what_a_broken_plugin_had_registered_is_forgotten(tmp_path: Path) -> Non
     file.write_text(file.read_text() + "\nraise ValueError('late')\n", encoding="utf-8")
     with pytest.raises(PluginError, match=r"ValueError in line 15 \(late\)"):
         load_plugins([str(file)])
-    with pytest.raises(DegradationError, match="No degradation 'mine'"):
+    with pytest.raises(DegradationError, match="no degradation is named 'mine'"):
         parse_degradation("mine")
 
 
@@ -409,7 +409,7 @@ def test_installed_packages_are_found_by_name(
         "what": "model", "name": "sketch", "source": "example_sr.network",
         "package": "example-sr 1.2", "sha256": "",
     }  # fmt: skip
-    assert recipe_class("charbonnier").kind == "charbonnier"
+    assert RECIPES.get("charbonnier").kind == "charbonnier"
     assert parse_degradation("vignette").plugins[0]["package"] == "example-sr 1.2"
     record = MODELS.record("sketch")
     assert (

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from wsisr.errors import PluginError, WsisrError
+from wsisr.words import closest
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -97,6 +98,18 @@ class Registry(Generic[T]):
             for point in _points(self.group, name):
                 self._open(point)
         return self._items.get(name)
+
+    def get(self, name: str) -> T:
+        """What has this name, as `find`; an error where nothing has, with the closest name."""
+        found = self.find(name)
+        if found is None:
+            raise self.error(self.unknown(name))
+        return found
+
+    def unknown(self, name: object) -> str:
+        """The sentence of a name that nothing has."""
+        near = closest(str(name), self)
+        return f"no {self.what} is named {name!r}; {near} (one of your own: {OPTION} FILE.py)"
 
     def load_installed(self) -> None:
         """Load what installed packages offer; what cannot be loaded stands in `broken`."""

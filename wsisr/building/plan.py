@@ -175,19 +175,39 @@ def plan_build(
     for split, counts in quotas.items():
         members = [slide_id for slide_id in sorted(records) if splits[slide_id] == split]
         supplies = {s: _supplies(records[s], manifest, list(counts), limits[s]) for s in members}
-        for name, total in counts.items():
-            missing = max(0, total - (kept_before or {}).get(split, {}).get(name, 0))
-            supply = {s: supplies[s][name] for s in members}
-            share = fill_evenly(supply, missing, manifest.seed, keys)
-            for slide_id, count in share.items():
-                wanted[slide_id][name] = count
-            if sum(share.values()) < missing:
-                short.append(f"{split}/{name} {sum(supply.values()):,} of {missing:,}")
+        lacking = _lacking(counts, (kept_before or {}).get(split, {}))
+        spread, few = _spread(supplies, lacking, manifest.seed, keys)
+        wanted |= spread
+        short += [f"{split}/{text}" for text in few]
     shares = {
         slide_id: SlideShare(slide_id=slide_id, split=splits[slide_id], wanted=wanted[slide_id])
         for slide_id in sorted(records)
     }
     return BuildPlan(shares=shares, warnings=_shortage(short, len(records)))
+
+
+def _lacking(counts: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, int]:
+    """How many pairs of each class are still to be found."""
+    return {name: max(0, total - kept.get(name, 0)) for name, total in counts.items()}
+
+
+def _spread(
+    supplies: Mapping[str, Mapping[str, int]],
+    lacking: Mapping[str, int],
+    seed: int,
+    keys: Mapping[str, str],
+) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Each slide's share of what lacks, as even as supplies allow; and what there is too few of."""
+    wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in supplies}
+    short = []
+    for name, missing in lacking.items():
+        supply = {slide_id: counts[name] for slide_id, counts in supplies.items()}
+        share = fill_evenly(supply, missing, seed, keys)
+        for slide_id, count in share.items():
+            wanted[slide_id][name] = count
+        if sum(share.values()) < missing:
+            short.append(f"{name} {sum(supply.values()):,} of {missing:,}")
+    return wanted, short
 
 
 def _shortage(short: Sequence[str], slides: int) -> tuple[str, ...]:
@@ -221,18 +241,10 @@ def _plan_by_patch(
     limits = slide_limits(records, patients, manifest)
     names = sorted({name for counts in quotas.values() for name in counts})
     slides, keys = sorted(records), _keys(records)
-    wanted: dict[str, dict[str, int]] = {slide_id: {} for slide_id in slides}
-    short: list[str] = []
     supplies = {s: _supplies(records[s], manifest, names, limits[s]) for s in slides}
-    for name in names:
-        total = sum(counts.get(name, 0) for counts in quotas.values())
-        missing = max(0, total - kept_before.get("", {}).get(name, 0))
-        supply = {s: supplies[s][name] for s in slides}
-        share = fill_evenly(supply, missing, manifest.seed, keys)
-        for slide_id, count in share.items():
-            wanted[slide_id][name] = count
-        if sum(share.values()) < missing:
-            short.append(f"{name} {sum(supply.values()):,} of {missing:,}")
+    totals = {name: sum(counts.get(name, 0) for counts in quotas.values()) for name in names}
+    lacking = _lacking(totals, kept_before.get("", {}))
+    wanted, short = _spread(supplies, lacking, manifest.seed, keys)
     everything = {s: None if limits[s] is None else {ANY: limits[s] or 0} for s in slides}
     shares = {s: wanted[s] if quotas else everything[s] for s in slides}
     draws = [_planned_draws(records[s], shares[s], manifest) for s in slides]

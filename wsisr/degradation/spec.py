@@ -33,7 +33,7 @@ from pydantic import (
 from wsisr.degradation.stage import STAGES, Stage
 from wsisr.errors import DegradationError
 from wsisr.files import read_document, replace_file
-from wsisr.plugins import OPTION, check_recorded
+from wsisr.plugins import check_recorded
 from wsisr.words import closest
 
 # Every degradation that is built in, in the order in which lists name them.
@@ -187,9 +187,7 @@ def _stage(part: str) -> Stage:
         raise DegradationError(f"{name!r} is refused: {REFUSED[name]}.")
     if name in UNNAMED:
         raise DegradationError(UNNAMED[name])
-    stage = STAGES.find(name)
-    if stage is None:
-        raise DegradationError(f"No degradation {name!r}; {_kinds_like(name)}")
+    stage = STAGES.get(name)
     values: dict[str, Any] = {}
     for item in filter(None, (piece.strip() for piece in rest.split(","))):
         key, equals, text = (piece.strip() for piece in item.partition("="))
@@ -257,8 +255,7 @@ def _known(stage: Any, where: str) -> Any:
     kind = stage.get("kind")
     found = STAGES.find(kind) if isinstance(kind, str) else None
     if found is None:
-        like = _kinds_like(str(kind))
-        raise DegradationError(f"{where}: stages: no degradation {kind!r}; {like}")
+        raise DegradationError(f"{where}: stages: {STAGES.unknown(kind)}")
     try:
         return found(**stage)
     except (ValidationError, TypeError) as error:
@@ -278,7 +275,3 @@ def _explain(error: ValidationError) -> str:
     given = first.get("input")
     shown = f" (given: {given!r})" if isinstance(given, (int, float, str, tuple)) else ""
     return f"{place}: {message}{shown}" if place else message
-
-
-def _kinds_like(word: str) -> str:
-    return f"{closest(word, STAGES)} (one of your own: {OPTION} FILE.py)"

@@ -10,7 +10,7 @@ from wsisr.models.info import ModelInfo
 from wsisr.models.layers.upsample import upsample_factors
 from wsisr.models.settings import override
 from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
-from wsisr.plugins import OPTION, Registry
+from wsisr.plugins import Registry
 from wsisr.words import closest
 
 PRESETS = ("paper", "official", "recommended", "tiny")
@@ -89,16 +89,11 @@ def model_spec(name: str) -> ModelSpec:
     ModelError
         If the name is unknown; the message has the closest one.
     """
-    found = MODELS.find(name)
-    if found is not None:
-        return found
-    if name.lower() in NOT_BUILT:
+    if name.lower() in NOT_BUILT and MODELS.find(name) is None:
         raise ModelError(
             f"{name!r} is not built ({NOT_BUILT[name.lower()]}); built: {', '.join(list_models())}"
         )
-    raise ModelError(
-        f"no model is named {name!r}; {closest(name, MODELS)} (one of your own: {OPTION} FILE.py)"
-    )
+    return MODELS.get(name)
 
 
 def resolve_settings(name: str, scale: int | None, preset: str, changes: Mapping[str, Any]) -> Any:

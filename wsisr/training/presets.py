@@ -144,11 +144,11 @@ def _without_other_recipe(content: dict[str, Any], change: Mapping[str, Any]) ->
 
 def _check(config: TrainConfig, kind: str) -> None:
     """What one section cannot know of another."""
-    from wsisr.training.recipes import recipe_class, recipe_settings
+    from wsisr.training.recipes import RECIPES, recipe_settings
 
     model, recipe = config.model, config.recipe.kind
     resolve_settings(model.name, model.scale, model.preset, model.settings)
-    if recipe_class(recipe).trains != kind:
+    if RECIPES.get(recipe).trains != kind:
         raise ConfigError(
             f"recipe.kind={recipe} does not fit {model.name}, which is of {kind} scale; "
             f"use {'implicit' if kind == 'arbitrary' else 'l1'}"

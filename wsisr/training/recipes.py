@@ -30,7 +30,7 @@ from wsisr.models.features import RELU2_2, RELU_X_1, FeatureNet
 from wsisr.models.losses import CwtLossSettings, cwt_loss
 from wsisr.models.settings import override
 from wsisr.models.wrapper import SRModel
-from wsisr.plugins import OPTION, Registry
+from wsisr.plugins import Registry
 from wsisr.training.batches import Batch
 from wsisr.training.config import RecipeSection
 from wsisr.words import closest
@@ -183,23 +183,6 @@ def register_recipe(recipe: R) -> R:
     return recipe
 
 
-def recipe_class(kind: str) -> type[Recipe]:
-    """The recipe of a kind, of an installed package too.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
-    found = RECIPES.find(kind)
-    if found is None:
-        raise ConfigError(
-            f"no recipe is named {kind!r} (recipe.kind); {closest(kind, RECIPES)} (one of your "
-            f"own: {OPTION} FILE.py)"
-        )
-    return found
-
-
 def recipe_settings(section: RecipeSection) -> list[Any]:
     """The checked settings objects of a recipe.
 
@@ -208,7 +191,7 @@ def recipe_settings(section: RecipeSection) -> list[Any]:
     ConfigError, ModelError
         For a setting that the recipe has not, or one out of range.
     """
-    kinds = recipe_class(section.kind).settings_types
+    kinds = RECIPES.get(section.kind).settings_types
     left = dict(section.settings)
     found = []
     for kind in kinds:
@@ -224,7 +207,7 @@ def recipe_settings(section: RecipeSection) -> list[Any]:
 
 def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Recipe:
     """The recipe of a configuration, on the CPU."""
-    return recipe_class(section.kind).make(recipe_settings(section), model, crop_hr_px)
+    return RECIPES.get(section.kind).make(recipe_settings(section), model, crop_hr_px)
 
 
 @register_recipe

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from wsisr.errors import ConfigError
-from wsisr.plugins import OPTION, Registry
+from wsisr.plugins import Registry
 from wsisr.training.config import TrainConfig
-from wsisr.words import closest
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class Trackers:
 
     def __init__(self, folder: Path, from_step: int, config: TrainConfig) -> None:
         self._open = [
-            tracker_class(name)(folder, from_step, config.to_dict())
+            TRACKERS.get(name)(folder, from_step, config.to_dict())
             for name in tracker_names(config)
         ]
 
@@ -123,20 +122,3 @@ def tracker_names(config: TrainConfig) -> Iterable[str]:
     """Trackers of a configuration; ``train.tensorboard=true`` is one of them."""
     board = [TensorBoard.name] if config.train.tensorboard else []
     return dict.fromkeys([*board, *config.train.trackers])
-
-
-def tracker_class(name: str) -> type[Tracker]:
-    """The tracker of a name, of an installed package too.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
-    found = TRACKERS.find(name)
-    if found is None:
-        raise ConfigError(
-            f"no tracker is named {name!r} (train.trackers); {closest(name, TRACKERS)} (one of "
-            f"your own: {OPTION} FILE.py)"
-        )
-    return found

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wsisr.building.layout import Layout, SlideTask
 from wsisr.building.manifest import Manifest
@@ -121,16 +122,7 @@ def _folder(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> 
         split = next((SPLIT_FOLDERS[p.lower()] for p in parts if p.lower() in SPLIT_FOLDERS), "")
         label = next((name for p in parts if (name := _class_of(p, manifest))), "")
         others = [p for p in parts if p.lower() not in SPLIT_FOLDERS and not _class_of(p, manifest)]
-        tasks.append(
-            SlideTask(
-                source=image,
-                patient=own_patient(image.slide_id, draw=image.draw_key),
-                group=image.slide_id,
-                site=others[0] if others else "",
-                label=label,
-                split=split,
-            )
-        )
+        tasks.append(_by_itself(image, site=others[0] if others else "", label=label, split=split))
     return tasks
 
 
@@ -184,6 +176,16 @@ def _grades(source: Path) -> dict[str, tuple[str, str]]:
     return {}
 
 
+def _by_itself(image: SlideSource, **facts: Any) -> SlideTask:
+    """An image that is its own patient and group: nobody says whose it is."""
+    return SlideTask(
+        source=image,
+        patient=own_patient(image.slide_id, draw=image.draw_key),
+        group=image.slide_id,
+        **facts,
+    )
+
+
 def _consep(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> list[SlideTask]:
     """``Train/Images/train_1.png`` with ``Train/Labels/train_1.mat``."""
     tasks = []
@@ -193,13 +195,7 @@ def _consep(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> 
         labels = image.path.parent.parent / "Labels" / f"{image.path.stem}.mat"
         split = SPLIT_FOLDERS.get(image.path.stem.partition("_")[0].lower(), "")
         tasks.append(
-            SlideTask(
-                source=image,
-                patient=own_patient(image.slide_id, draw=image.draw_key),
-                group=image.slide_id,
-                split=split,
-                annotation=labels if labels.is_file() else None,
-            )
+            _by_itself(image, split=split, annotation=labels if labels.is_file() else None)
         )
     return tasks
 
@@ -217,10 +213,8 @@ def _monuseg(source: Path, images: Sequence[SlideSource], manifest: Manifest) ->
         folders = " ".join(PurePosixPath(image.relative).parts[:-1]).lower()
         split = next((name for name in ("test", "train") if name in folders), "")
         tasks.append(
-            SlideTask(
-                source=image,
-                patient=own_patient(image.slide_id, draw=image.draw_key),
-                group=image.slide_id,
+            _by_itself(
+                image,
                 split=split,
                 annotation=outlines.get(image.path.stem) or unions.get(image.path.stem),
             )
