@@ -86,14 +86,14 @@ def test_two_scans_whose_field_is_off_are_looked_for_again(scans: Path) -> None:
         plan = patch_geometry((layer,), (1,))
         origins = np.array([[256, 256]])
         wish: Any = SimpleNamespace(hr="40x", size=512)
-        (wanted,) = read_pairs(moving, fixed, right, plan, origins, wish)
+        (wanted,) = read_pairs((moving, fixed), right, plan, origins, wish)
         assert wanted.certificate is not None and wanted.certificate.accepted
 
         document = right.to_json()
         shift = np.asarray(document["matrix"], float)
         shift[0, 2] += 56.0
         off = ScanRegistration.from_json({**document, "matrix": shift.tolist()})
-        (found,) = read_pairs(moving, fixed, off, plan, origins, wish)
+        (found,) = read_pairs((moving, fixed), off, plan, origins, wish)
         assert found.certificate is not None
         assert found.certificate.accepted
         error = np.abs(found.arrays["40x"].astype(int) - wanted.arrays["40x"].astype(int)).mean()

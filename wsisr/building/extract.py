@@ -151,16 +151,9 @@ def _extract(
                 told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
                 attributes["notes"] = [*told, *damage]
             mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
-            save_patches(
-                scan_folder,
-                StorePaths(store).report,
-                task.slide_id,
-                record.overview_px,
-                np.stack([columns["x"], columns["y"]], axis=1),
-                columns["kept"],
-                record.geometry.field_px,
-            )
-            save_contact_sheet(StorePaths(store).report, task.slide_id, rows.samples)
+            report = StorePaths(store).report
+            save_patches(scan_folder, report, task.slide_id, record, columns)
+            save_contact_sheet(report, task.slide_id, rows.samples)
             writer.finish(columns, mask, attributes)
         except BaseException:
             writer.abort()

@@ -7,9 +7,8 @@ report. Every phase skips what is done; a failed slide is a row in `failures.csv
 of the run.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from wsisr.building.extract import ExtractResult, extract_slide
 from wsisr.building.finish import finish_store
@@ -98,7 +97,7 @@ def scan(
     if count := sum(record is not None for record in kept):
         text = f"{count} of {len(todo)} slides were scanned by a dry run: not again if unchanged."
         report(ProgressEvent(stage="scan", message=text))
-    run_phase(prepared, "scan", scan_slide, jobs, runner, report)
+    run_phase(prepared, "scan", jobs, runner(scan_slide, jobs), report)
     failed = failed_slides(prepared)
     for task in todo:
         # A record that cannot be read back must not make its slide vanish without a word.
@@ -203,7 +202,8 @@ def extract(
             if slide_id not in committed
         ]
         put_back = wait_s == BUSY_WAIT_S or prepared.request.shared
-        busy = run_phase(prepared, "extract", extract_slide, jobs, runner, report, put_back)
+        outcomes = runner(extract_slide, jobs)
+        busy = run_phase(prepared, "extract", jobs, outcomes, report, put_back)
         if not busy:
             break
     return busy
@@ -230,13 +230,17 @@ def finish(prepared: Prepared, writer: StoreWriter, report: Reporter) -> BuildSu
 def run_phase(
     prepared: Prepared,
     stage: str,
-    function: Callable[..., Any],
     jobs: Sequence[Task],
-    runner: Runner,
+    outcomes: Iterator[Outcome],
     report: Reporter,
     put_back: bool = False,
 ) -> list[str]:
     """Run a phase; every fault becomes a file that later phases and restarts know of.
+
+    Parameters
+    ----------
+    outcomes : iterator of Outcome
+        What a `Runner` gives of the jobs, which begin with the first one that is asked for.
 
     Returns
     -------
@@ -248,7 +252,7 @@ def run_phase(
     for key, _ in jobs:
         (prepared.errors / f"{key}.json").unlink(missing_ok=True)
     report(ProgressEvent(stage=stage, done=0, total=len(jobs), unit="slide"))
-    for done, outcome in enumerate(runner(function, jobs), start=1):
+    for done, outcome in enumerate(outcomes, start=1):
         message = ""
         if put_back and outcome.kind == StoreLockedError.__name__:
             busy.append(outcome.key)

@@ -5,14 +5,14 @@ functions of the slide alone, so they are the same whoever made them.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image
 
-from wsisr.arrays import Int64Array, UInt8Array
+from wsisr.arrays import AnyArray, UInt8Array
+from wsisr.building.scan_records import ScanRecord
 from wsisr.drawing.overlays import patch_overlay
 from wsisr.drawing.sheets import contact_sheet
 from wsisr.files import save_picture
@@ -40,13 +40,7 @@ def save_overview(
 
 
 def save_patches(
-    scans: Path,
-    report: Path,
-    slide_id: str,
-    width_px: int,
-    origins: Int64Array,
-    kept: ArrayLike,
-    field_px: int,
+    scans: Path, report: Path, slide_id: str, record: ScanRecord, columns: Mapping[str, AnyArray]
 ) -> None:
     """The scan's picture with every stored patch: blue where kept, orange where refused.
 
@@ -54,13 +48,10 @@ def save_patches(
     ----------
     scans, report : Path
         Where the scan's picture is, and the folder that gets ``slides/<id>.png``.
-    width_px : int
-        Level-0 width that the picture spans.
-    origins : ndarray, shape (n, 2)
-        Level-0 px.
-    kept : array of bool, shape (n,)
-    field_px : int
-        Level-0 side of the field of view.
+    slide_id : str
+    record : ScanRecord
+    columns : mapping of str to ndarray, shape (n,)
+        With ``x``, ``y`` (level-0 px) and ``kept`` of every patch.
     """
     path = overview_path(scans, slide_id)
     # Ready-made images have no overview: they are their own.
@@ -68,7 +59,10 @@ def save_patches(
         return
     with Image.open(path) as opened:
         picture = np.asarray(opened.convert("RGB"))
-    drawn = patch_overlay(picture, width_px, origins, kept, field_px)
+    origins = np.stack([columns["x"], columns["y"]], axis=1)
+    drawn = patch_overlay(
+        picture, record.overview_px, origins, columns["kept"], record.geometry.field_px
+    )
     save_picture(report / "slides" / f"{slide_id}.png", drawn, **QUICK)
 
 

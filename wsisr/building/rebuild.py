@@ -5,13 +5,14 @@ from the record; every patch is compared with its digest, every slide with that 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from wsisr.arrays import UInt8Array
 from wsisr.building.extract import tile_plan
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
@@ -47,7 +48,7 @@ from wsisr.store.digests import PatchDigests, patch_digests
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import DIGEST, PATCH_DIGEST, WRITTEN_COLUMNS
 from wsisr.store.tile_array import TilePlan
-from wsisr.store.writer import SlideWriter, read_store_attributes
+from wsisr.store.writer import read_store_attributes
 
 STREAM_COLOURS = 2
 """The first rules by which colours follow from a file's stream, and not from its tags."""
@@ -152,7 +153,7 @@ def rebuild_pairs(
         ]
         matched = replace(prepared, tasks=tasks)
         with matched.runner(runner) as chosen:
-            run_phase(matched, "rebuild", rebuild_slide, jobs, chosen, report)
+            run_phase(matched, "rebuild", jobs, chosen(rebuild_slide, jobs), report)
         failures = tuple(failed_slides(matched).values())
         summary = finish_store(matched, failures, writer, report)
         if not failures:
@@ -277,7 +278,11 @@ def rebuild_slide(
                 rows = np.arange(start, min(start + step, total))
                 pairs = {p.index: p for p in source.read_recorded(reading, columns, rows)}
                 for row in rows.tolist():
-                    _append(writer, pairs, row, digests, task, specs, rules)
+                    pair = pairs.get(row)
+                    blocks = _recorded(pair, specs, digests, row)
+                    if pair is None or blocks is None:
+                        raise BuildError(_other_patch(task.slide_id, row, rules))
+                    writer.append(blocks, () if pair.window is None else (pair.window,))
             own = {key: value for key, value in attributes.items() if key not in WRITTEN_ATTRIBUTES}
             given = {name: v for name, v in columns.items() if name not in WRITTEN_COLUMNS}
             digest = writer.finish(given, unpack_mask(entry["tissue"]), own)
@@ -299,36 +304,29 @@ def _recorded_tiles(source: Source, task: SlideTask, reading: Reading) -> TilePl
         ) from reason
 
 
-def _append(
-    writer: SlideWriter,
-    pairs: Mapping[int, ReadPair],
-    row: int,
-    digests: PatchDigests,
-    task: SlideTask,
-    specs: Sequence[ArraySpec],
-    rules: int,
-) -> None:
-    pair = pairs.get(row)
-    blocks = None if pair is None else {spec.name: pair.arrays[spec.name][None] for spec in specs}
+def _recorded(
+    pair: ReadPair | None, specs: Sequence[ArraySpec], digests: PatchDigests, row: int
+) -> dict[str, UInt8Array] | None:
+    """A pair's pixels, shape (1, side, side, 3) each; None if the record names others."""
+    if pair is None:
+        return None
+    blocks = {spec.name: pair.arrays[spec.name][None] for spec in specs}
     wanted = replace(digests, values=digests.values[row : row + 1])
-    if (
-        pair is None
-        or blocks is None
-        or patch_digests(list(blocks.values()), digests.algorithm).differ(wanted).any()
-    ):
+    found = patch_digests(list(blocks.values()), digests.algorithm)
+    return None if found.differ(wanted).any() else blocks
+
+
+def _other_patch(slide_id: str, row: int, rules: int) -> str:
+    cause = (
+        "the file has changed, or another version of a reading library gives other pixels "
+        "(compare created_with in the record with wsisr doctor)"
+    )
+    if rules < STREAM_COLOURS:
         cause = (
-            "the file has changed, or another version of a reading library gives other pixels "
-            "(compare created_with in the record with wsisr doctor)"
+            f"the record is of rules {rules}, and by rules {RULES} colours follow from each "
+            "file's stream, so that these pixels may be others today; or " + cause
         )
-        if rules < STREAM_COLOURS:
-            cause = (
-                f"the record is of rules {rules}, and by rules {RULES} colours follow from each "
-                "file's stream, so that these pixels may be others today; or " + cause
-            )
-        raise BuildError(
-            f"{task.slide_id}: row {row} is not the patch that the record names: {cause}."
-        )
-    writer.append(blocks, () if pair.window is None else (pair.window,))
+    return f"{slide_id}: row {row} is not the patch that the record names: {cause}."
 
 
 def rebuild_from(

@@ -61,24 +61,14 @@ def plan_geometry(
         hr_factor = 1.0 if abs(hr_factor - 1.0) <= UPSAMPLING_TOLERANCE else hr_factor
     else:
         hr_factor = float(downsample_factor(nominal or 0, hr_power, slide_id))
-    hr = _layer(info, manifest, manifest.hr, hr_factor, manifest.size, None, slide_id)
+    hr = _layer(info, manifest, manifest.hr, hr_factor, None, slide_id)
     layers = [hr]
     allowed = replace(info, levels=tuple(v for v in info.levels if v.index not in barred))
     for name in manifest.lr:
         scale = hr_power / parse_magnification(name)
         if manifest.mpp is None:
             downsample_factor(nominal or 0, parse_magnification(name), slide_id)
-        layers.append(
-            _layer(
-                allowed,
-                manifest,
-                name,
-                hr_factor * scale,
-                round(manifest.size / scale),
-                hr,
-                slide_id,
-            )
-        )
+        layers.append(_layer(allowed, manifest, name, hr_factor * scale, hr, slide_id))
     return patch_geometry(tuple(layers), tuple(level.factor for level in info.levels))
 
 
@@ -105,7 +95,6 @@ def _layer(
     manifest: Manifest,
     name: str,
     factor: float,
-    size_px: int,
     hr: Layer | None,
     slide_id: str,
 ) -> Layer:
@@ -116,6 +105,7 @@ def _layer(
     level between the two may be a recompression.
     """
     margin = manifest.margin_px if hr is None else 0
+    size_px = manifest.size if hr is None else round(hr.size_px * hr.factor / factor)
     usable = [level for level in info.levels if level.factor is not None and level.exact]
     stored = next((level for level in usable if level.factor == factor), None)
     if hr is not None and manifest.native == "never":

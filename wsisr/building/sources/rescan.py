@@ -197,13 +197,12 @@ class Rescan:
         raise NotKept("its HR is cut from another scan, pair by pair")
 
     def read(self, reading: Reading, origins: Int64Array) -> Iterator[ReadPair]:
-        scans = reading.scans or {}
-        registration = ScanRegistration.from_json(scans)
+        found = reading.scans or {}
+        registration = ScanRegistration.from_json(found)
         # The first stores measured pairs with the whole scale, and looked beyond the HR scan.
-        first = "stated_scale" not in scans
-        return read_pairs(
-            self._lr, self._hr, registration, reading.geometry, origins, self.manifest, first
-        )
+        first = "stated_scale" not in found
+        scans = (self._lr, self._hr)
+        return read_pairs(scans, registration, reading.geometry, origins, self.manifest, first)
 
     def read_recorded(
         self, reading: Reading, columns: Mapping[str, AnyArray], rows: Int64Array
@@ -238,18 +237,18 @@ class Rescan:
 
 
 def read_pairs(
-    lr: Slide,
-    hr: Slide,
+    scans: tuple[Slide, Slide],
     registration: ScanRegistration,
     geometry: PatchGeometry,
     origins: Int64Array,
     manifest: Manifest,
     first_rules: bool = False,
 ) -> Iterator[ReadPair]:
-    """Read and register pairs, in the order that reads the LR scan row by row.
+    """Read and register pairs of an LR and an HR scan, in the order that reads the LR row by row.
 
     With `first_rules`, as stores of rules 1 did, so that their records give the same pixels.
     """
+    lr, hr = scans
     layer = geometry.hr
     factor, field = manifest.size // layer.size_px, geometry.field_px
     margin = round(PATCH_MARGIN_PX * layer.factor)
