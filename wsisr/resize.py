@@ -242,18 +242,12 @@ _FUNCTIONS: dict[str, tuple[Callable[[NDArray[np.floating[Any]]], Float64Array],
 
 @lru_cache(maxsize=1024)
 def _on_device(
-    in_px: int,
-    out_px: int,
-    ratio: float,
-    kernel: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    fixed_point: bool,
+    plan: tuple[int, int, float, str], device: torch.device, dtype: torch.dtype, fixed_point: bool
 ) -> tuple[Tensor, ...]:
     # Cached tensors must stay usable for autograd even if first made under inference mode.
     with torch.inference_mode(False), torch.no_grad():
         tensors = []
-        for block in plan_axis(in_px, out_px, ratio, kernel):
+        for block in plan_axis(*plan):
             weights = block.weights
             if fixed_point:
                 scaled = weights * (1 << _PIL_BITS)
@@ -268,10 +262,10 @@ def _resample_axis(
     in_px = int(x.shape[axis])
     if out_px == in_px and ratio == 1.0:
         return x
-    blocks = plan_axis(in_px, out_px, ratio, kernel)
-    weights = _on_device(in_px, out_px, ratio, kernel, x.device, x.dtype, fixed_point)
+    plan = (in_px, out_px, ratio, kernel)
+    weights = _on_device(plan, x.device, x.dtype, fixed_point)
     parts = []
-    for block, weight in zip(blocks, weights, strict=True):
+    for block, weight in zip(plan_axis(*plan), weights, strict=True):
         if axis == -1:
             parts.append(x[..., block.in_start : block.in_stop] @ weight)
         else:

@@ -6,7 +6,7 @@ rounded downsample and drifts. So the place of every level is measured on textur
 an offset and a slope per axis, and applied (design 3.6).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -156,7 +156,7 @@ def calibrate_levels(
     known: dict[int, LevelTransform] = {}
     chosen = [v for v in levels[1:] if only is None or v.index in _with_references(levels, only)]
     for level in chosen:
-        known[level.index] = _measure(slide, level, levels, known, seed, places, wanted)
+        known[level.index] = _measure(slide, level, known, seed, places, wanted)
     return tuple(known.values())
 
 
@@ -172,9 +172,11 @@ def _with_references(levels: list[Level], only: Collection[int]) -> set[int]:
     return needed
 
 
-def _reference(level: Level, levels: list[Level]) -> Level | None:
+def _reference(level: Level, levels: Sequence[Level]) -> Level | None:
     """Finest level that divides this one and is at most `MAX_RATIO` times finer."""
     for candidate in levels:
+        if candidate.factor is None:
+            continue
         ratio = exact_factor(level) / exact_factor(candidate)
         if candidate.index < level.index and ratio.is_integer() and 2 <= ratio <= MAX_RATIO:
             return candidate
@@ -184,7 +186,6 @@ def _reference(level: Level, levels: list[Level]) -> Level | None:
 def _measure(
     slide: Slide,
     level: Level,
-    levels: list[Level],
     known: dict[int, LevelTransform],
     seed: int,
     places: Int64Array | None,
@@ -207,7 +208,7 @@ def _measure(
             diagnosis=f"not measured: {reason}",
         )
 
-    reference = _reference(level, levels)
+    reference = _reference(level, slide.info.levels)
     if reference is None:
         return unmeasured("no finer level is near enough")
     below = known.get(reference.index)

@@ -5,6 +5,8 @@ how a camera pixel sees the tissue: the aliasing of the LR is then part of the m
 an error. The LR itself is never resampled.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -42,6 +44,18 @@ MIN_LR_PX = 16
 
 UNRELATED_NCC_BAND = 0.3
 """Unrelated patches measured 0.14 or less."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _GreyPair:
+    """Both images of a pair as they are correlated, and what is known of them before."""
+
+    lr: Float32Array
+    hr: Float32Array
+    hr_rgb: UInt8Array | None
+    scale: float
+    method: Method
+    texture: float
 
 
 def register_pair(
@@ -98,18 +112,24 @@ def register_pair(
     """
     method = _check(lr, hr_region, scale, method, initial)
     gate = gate or (TWO_SCANS if method == Method.AFFINE else ONE_SLIDE)
-    lr_grey, hr_grey = corr.grey(lr), corr.grey(hr_region)
-    texture = corr.texture(lr_grey)
-    if texture < gate.min_texture or float(np.std(hr_grey)) < corr.FLAT:
-        return _blank(lr_grey, hr_grey, scale, method, texture, Reason.TEXTURE)
-    rgb = hr_region if match_colours else None
+    lr_grey = corr.grey(lr)
+    pair = _GreyPair(
+        lr=lr_grey,
+        hr=corr.grey(hr_region),
+        hr_rgb=hr_region if match_colours else None,
+        scale=scale,
+        method=method,
+        texture=corr.texture(lr_grey),
+    )
+    if pair.texture < gate.min_texture or float(np.std(pair.hr)) < corr.FLAT:
+        return _blank(pair, Reason.TEXTURE)
     try:
         if method == Method.AFFINE:
-            return _affine(lr_grey, hr_grey, rgb, scale, texture, gate, initial, side_px)
-        return _translation(lr_grey, hr_grey, rgb, int(scale), method, texture, gate)
+            return _affine(pair, gate, initial, side_px)
+        return _translation(pair, gate)
     except cv2.error:
         # OpenCV raises where its iteration finds no correlation to climb.
-        return _blank(lr_grey, hr_grey, scale, method, texture, Reason.NO_CONVERGENCE)
+        return _blank(pair, Reason.NO_CONVERGENCE)
 
 
 def _check(
@@ -154,13 +174,12 @@ def _check(
     return chosen
 
 
-def _blank(
-    lr: Float32Array, hr: Float32Array, scale: float, method: str, texture: float, reason: str
-) -> PairCertificate:
+def _blank(pair: _GreyPair, reason: str) -> PairCertificate:
     """The certificate of a pair without a match: the middle of the search range."""
+    lr, hr, scale = pair.lr, pair.hr, pair.scale
     x, y = (max(0, int(hr.shape[i] - scale * lr.shape[i]) // 2) for i in (1, 0))
     return PairCertificate(
-        method=method,
+        method=pair.method,
         scale=scale,
         dx=float(x),
         dy=float(y),
@@ -173,7 +192,7 @@ def _blank(
         spread=0.0,
         error=UNKNOWN_PX,
         sharpness=0.0,
-        texture=texture,
+        texture=pair.texture,
         affine=translation_affine(scale, x, y),
         verdict=Verdict.REJECT,
         reason=reason,
@@ -211,15 +230,8 @@ def find_orientation(
     return best[1], best[2]
 
 
-def _translation(
-    lr: Float32Array,
-    hr: Float32Array,
-    hr_rgb: UInt8Array | None,
-    scale: int,
-    method: Method,
-    texture: float,
-    gate: Gate,
-) -> PairCertificate:
+def _translation(pair: _GreyPair, gate: Gate) -> PairCertificate:
+    lr, hr, method, scale = pair.lr, pair.hr, pair.method, int(pair.scale)
     range_x = hr.shape[1] - scale * lr.shape[1]
     range_y = hr.shape[0] - scale * lr.shape[0]
     plain: float | None = None
@@ -229,9 +241,11 @@ def _translation(
     else:
         dx, dy = corr.refine_translation(lr, hr, scale, *corr.coarse_offset(lr, hr, scale))
     alike = hr
-    if hr_rgb is not None:
+    if pair.hr_rgb is not None:
         size = (lr.shape[1], lr.shape[0], scale)
-        alike = in_colours_of(lr, hr_rgb, lambda plane: corr.box_reduce_at(plane, dx, dy, *size))
+        alike = in_colours_of(
+            lr, pair.hr_rgb, lambda plane: corr.box_reduce_at(plane, dx, dy, *size)
+        )
         dx, dy = corr.refine_translation(lr, alike, scale, dx, dy)
     if method != Method.NCC_INTEGER:
         offset_x = min(max(round(dx), 0), range_x)
@@ -262,7 +276,7 @@ def _translation(
         spread=spread,
         error=max(_error(reason, spread, lr), UNSEEN_PX if unseen else 0.0),
         sharpness=corr.sharpness(lr, reduced),
-        texture=texture,
+        texture=pair.texture,
         affine=translation_affine(scale, dx, dy),
         verdict=verdict,
         reason=reason,
@@ -287,15 +301,9 @@ def _error(reason: str, spread: float, lr: Float32Array, off_centre: float = 0.0
 
 
 def _affine(
-    lr: Float32Array,
-    hr: Float32Array,
-    hr_rgb: UInt8Array | None,
-    scale: float,
-    texture: float,
-    gate: Gate,
-    initial: Affine | None,
-    side_px: float | None,
+    pair: _GreyPair, gate: Gate, initial: Affine | None, side_px: float | None
 ) -> PairCertificate:
+    lr, hr, scale = pair.lr, pair.hr, pair.scale
     height, width = lr.shape
     if initial is None:
         whole = max(1, round(scale))
@@ -309,14 +317,14 @@ def _affine(
         first = aff.prealign(lr, hr, aff.to_matrix(initial), reach)
     matrix = aff.refine_affine(lr, hr, first, side_px)
     alike = hr
-    if hr_rgb is not None and np.isfinite(matrix).all():
+    if pair.hr_rgb is not None and np.isfinite(matrix).all():
         through = matrix
         alike = in_colours_of(
-            lr, hr_rgb, lambda plane: aff.sample_through(plane, through, width, height)
+            lr, pair.hr_rgb, lambda plane: aff.sample_through(plane, through, width, height)
         )
         matrix = aff.refine_affine(lr, alike, matrix, side_px)
     if not np.isfinite(matrix).all():
-        return _blank(lr, hr, scale, Method.AFFINE, texture, Reason.NO_CONVERGENCE)
+        return _blank(pair, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, matrix, width, height)
     band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
     # A small middle, so that a bend does not average out in it: the crop is centred there.
@@ -351,7 +359,7 @@ def _affine(
         spread=spread,
         error=_error(reason, spread, lr, leverage(lr)),
         sharpness=corr.sharpness(lr, sampled),
-        texture=texture,
+        texture=pair.texture,
         affine=aff.to_affine(matrix),
         verdict=verdict,
         reason=reason,

@@ -25,7 +25,6 @@ from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.nodes import (
     NODE_NCC_BAND,
     NODE_SPACING_UM,
-    Nodes,
     corners_of,
     measure_nodes,
     node_grid,
@@ -86,12 +85,8 @@ class ScanRegistration:
     ----------
     matrix : 2x3 nested tuple
         Affine part, moving level-0 px -> fixed level-0 px, pixel edges.
-    scale : float
-        Measured fixed px per moving px.
     stated_scale : float
-        The same as the files' resolutions have it.
-    rotation_deg : float
-        Turn of the affine part, after undoing a mirroring.
+        Fixed px per moving px as the files' resolutions have it.
     positions : ndarray, shape (n, 2)
         Centres of the nodes, moving px.
     residuals : ndarray, shape (n, 2)
@@ -105,22 +100,17 @@ class ScanRegistration:
         Smooth piece that a node belongs to; -1 for nodes that are not used.
     spacing_px : float
         Node spacing, moving px.
-    field_rms_px : float
-        Distance of the used nodes from the smooth field, fixed px, root mean square.
-    same_glass : bool
-        Whether both scans show the same section: else they are no pairs for SR.
+    seams : tuple of Seam
     reason : str
-        Why not, or empty.
+        Why both scans do not show the same section, or empty.
+    overview : OverviewMatch
     match_colours : bool
         Whether its patches are measured in matched colours (see `register_pair`), which the first
         stores did not: their records give the same pixels.
     """
 
     matrix: Affine
-    mirrored: bool
-    scale: float
     stated_scale: float
-    rotation_deg: float
     positions: Float64Array
     residuals: Float64Array
     ncc_band: Float64Array
@@ -129,11 +119,38 @@ class ScanRegistration:
     piece: Int64Array
     spacing_px: float
     seams: tuple[Seam, ...]
-    field_rms_px: float
-    same_glass: bool
     reason: str
     overview: OverviewMatch
     match_colours: bool
+
+    @property
+    def mirrored(self) -> bool:
+        return float(np.linalg.det(aff.to_matrix(self.matrix)[:, :2])) < 0
+
+    @property
+    def scale(self) -> float:
+        """Measured fixed px per moving px."""
+        return aff.pixel_side(aff.to_matrix(self.matrix))
+
+    @property
+    def rotation_deg(self) -> float:
+        """Turn of the affine part, after undoing a mirroring."""
+        linear = aff.to_matrix(self.matrix)[:, :2]
+        if self.mirrored:
+            linear = linear @ np.diag([-1.0, 1.0])
+        turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
+        return float(np.degrees(turn))
+
+    @property
+    def same_glass(self) -> bool:
+        """Whether both scans show the same section: else they are no pairs for SR."""
+        return not self.reason
+
+    @property
+    def field_rms_px(self) -> float:
+        """Distance of the used nodes from the smooth field, fixed px, root mean square."""
+        used = self.piece >= 0
+        return _rms(self.residuals[used] - self.field(self.positions[used]))
 
     @cached_property
     def field(self) -> ResidualField:
@@ -240,22 +257,17 @@ class ScanRegistration:
         """The registration that `to_json` wrote, also the first versions of it: those knew whole
         scales alone, and neither errors nor sharpness."""
         table = np.asarray(values["places"], dtype=np.float64).reshape(-1, 4)
-        matrix = np.asarray(values["matrix"], dtype=np.float64)
         even = {"errors": np.zeros(len(table)), "focus": np.ones((len(table), 2))}
         values = even | {"stated_scale": values.get("scale")} | values
         overview = values["overview"]
-        return _finish(
-            matrix=matrix,
+        return cls(
+            matrix=aff.to_affine(np.asarray(values["matrix"], dtype=np.float64)),
             stated_scale=float(values["stated_scale"]),
+            positions=table[:, :2],
             residuals=table[:, 2:],
-            nodes=Nodes(
-                positions=table[:, :2],
-                places=aff.apply(matrix, table[:, :2]) + table[:, 2:],
-                ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
-                errors=np.asarray(values["errors"], dtype=np.float64),
-                focus=np.asarray(values["focus"], dtype=np.float64).reshape(-1, 2),
-                texture=np.zeros(len(table)),  # only asked for while measuring
-            ),
+            ncc_band=np.asarray(values["ncc_band"], dtype=np.float64),
+            errors=np.asarray(values["errors"], dtype=np.float64),
+            focus=np.asarray(values["focus"], dtype=np.float64).reshape(-1, 2),
             piece=np.asarray(values["piece"], dtype=np.int64),
             spacing_px=float(values["spacing_px"]),
             seams=tuple(Seam(**seam) for seam in values["seams"]),
@@ -333,48 +345,10 @@ def register_scans(
         piece[good] = split_pieces(used.positions, residuals[good], spacing_px)
         reason = why_not_one_piece(piece)
     if not reason:
-        seams = locate_seams(
-            moving, fixed, matrix, used.positions, residuals[good], used.errors, spacing_px
-        )
-    return _finish(
-        matrix=matrix,
-        stated_scale=scale,
-        nodes=nodes,
-        residuals=residuals,
-        piece=piece,
-        spacing_px=spacing_px,
-        seams=seams,
-        reason=reason,
-        overview=match,
-        match_colours=True,
-    )
-
-
-def _finish(
-    *,
-    matrix: Float64Array,
-    stated_scale: float,
-    nodes: Nodes,
-    residuals: Float64Array,
-    piece: Int64Array,
-    spacing_px: float,
-    seams: tuple[Seam, ...],
-    reason: str,
-    overview: OverviewMatch,
-    match_colours: bool,
-) -> ScanRegistration:
-    """The registration with everything that follows from its nodes."""
-    field = ResidualField(nodes.positions, residuals, piece, spacing_px)
-    used = piece >= 0
-    determinant = float(np.linalg.det(matrix[:, :2]))
-    linear = matrix[:, :2] @ np.diag([-1.0, 1.0]) if determinant < 0 else matrix[:, :2]
-    turn = np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])
+        seams = locate_seams(moving, fixed, matrix, used, residuals[good], spacing_px)
     return ScanRegistration(
         matrix=aff.to_affine(matrix),
-        mirrored=determinant < 0,
-        scale=aff.pixel_side(matrix),
-        stated_scale=stated_scale,
-        rotation_deg=float(np.degrees(turn)),
+        stated_scale=scale,
         positions=nodes.positions,
         residuals=residuals,
         ncc_band=nodes.ncc_band,
@@ -383,11 +357,9 @@ def _finish(
         piece=piece,
         spacing_px=spacing_px,
         seams=seams,
-        field_rms_px=_rms(residuals[used] - field(nodes.positions[used])),
-        same_glass=not reason,
         reason=reason,
-        overview=overview,
-        match_colours=match_colours,
+        overview=match,
+        match_colours=True,
     )
 
 

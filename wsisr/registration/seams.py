@@ -11,7 +11,7 @@ from wsisr.arrays import Float64Array
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.field import Seam
-from wsisr.registration.nodes import corners_of, oriented_region
+from wsisr.registration.nodes import Nodes, corners_of, oriented_region
 from wsisr.registration.steps import (
     MIN_STEP_PX,
     REACH_PX,
@@ -32,9 +32,8 @@ def locate_seams(
     moving: Slide,
     fixed: Slide,
     matrix: Float64Array,
-    positions: Float64Array,
+    nodes: Nodes,
     residuals: Float64Array,
-    errors: Float64Array,
     spacing_px: float,
 ) -> tuple[Seam, ...]:
     """Seams between neighbouring nodes whose residuals differ, each narrowed to a strip.
@@ -43,8 +42,11 @@ def locate_seams(
     ----------
     matrix : ndarray, shape (2, 3)
         Affine part, moving px -> fixed px.
-    positions, residuals, errors : ndarray, shapes (n, 2), (n, 2), (n,)
-        Of the nodes that agree with the map: moving px, fixed px, fixed px.
+    nodes : Nodes
+        Those that agree with the map.
+    residuals : ndarray, shape (n, 2)
+        How far they lie off it, fixed px.
+    spacing_px : float
 
     Returns
     -------
@@ -52,15 +54,16 @@ def locate_seams(
         Rectangles of the moving scan. A seam is known where it was looked for; its rectangle
         reaches half a node spacing to either side along the seam.
     """
-    if len(positions) < 2:
+    if len(nodes) < 2:
         return ()
+    positions = nodes.positions
     pairs = cKDTree(positions).query_pairs(1.2 * spacing_px, output_type="ndarray")
     apart = np.abs(positions[pairs[:, 1]] - positions[pairs[:, 0]])
     # Neighbours along one axis; those of the border may have been moved a little.
     pairs = pairs[apart.min(axis=1) < 0.25 * apart.max(axis=1)]
     jump = np.linalg.norm(residuals[pairs[:, 0]] - residuals[pairs[:, 1]], axis=1)
     # The usual error, not that of these two: a seam in a node raises its own.
-    doubtful = jump > max(MIN_STEP_PX, SIGNIFICANT * np.sqrt(2) * float(np.median(errors)))
+    doubtful = jump > max(MIN_STEP_PX, SIGNIFICANT * np.sqrt(2) * float(np.median(nodes.errors)))
     order = np.argsort(-jump[doubtful], kind="stable")[:MAX_SEARCHES]
     found = []
     for first, second in pairs[doubtful][order].tolist():
