@@ -5,6 +5,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from wsisr.drawing.axes import axis_ends, tick_labels, ticks_between
 from wsisr.drawing.charts import ChartSeries, chart, histogram, histogram_of
-from wsisr.drawing.fields import funnel, residual_field
+from wsisr.drawing.fields import ResidualShifts, funnel, residual_field
 from wsisr.drawing.style import DARK, LIGHT
 from wsisr.drawing.vector import text_width_px
 from wsisr.errors import ConfigError
@@ -278,11 +279,15 @@ def test_a_funnel_says_what_each_step_lost() -> None:
     assert narrow["width"] == "380" and narrow["height"] == f"{one.height_px}"
 
 
+def field(places: np.ndarray, residuals: np.ndarray, **known: Any) -> ResidualShifts:
+    return ResidualShifts(places=places, residuals=residuals, extent=(1000, 500), **known)
+
+
 def test_a_field_draws_what_it_is_given() -> None:
     places = np.array([[100.0, 100.0], [900.0, 400.0], [500.0, 250.0]])
     shifts = np.array([[0.3, 0.4], [9.0, 9.0], [np.nan, 0.0]])
     used = np.array([True, False, True])
-    one = residual_field(places, shifts, (1000, 500), title="field", used=used)
+    one = residual_field(field(places, shifts, used=used), title="field")
     assert "1 arrows, 95th percentile 0.5 HR px" in one.description
     svg = one.svg()
     assert svg.count('style="fill:var(--c7,') >= 2 and "0.5 HR px" in svg
@@ -292,20 +297,18 @@ def test_a_field_draws_what_it_is_given() -> None:
     start, tip = arrow[0], max(arrow, key=sum)
     across, down = tip[0] - start[0], tip[1] - start[1]
     assert down / across == pytest.approx(4 / 3, abs=0.1) and across > 10
-    empty = residual_field(np.zeros((0, 2)), np.zeros((0, 2)), (1000, 500), title="field")
+    empty = residual_field(field(np.zeros((0, 2)), np.zeros((0, 2))), title="field")
     assert empty.image().shape == one.image().shape
     assert not np.array_equal(empty.image(), one.image())
-    full = residual_field(
+    known = field(
         places,
         shifts,
-        (1000, 500),
-        title="field",
-        words="ring: its error",
         errors=np.full(3, 0.1),
         soft=np.array([True, False, False]),
         strips=[(0, 0, 100, 500)],
         outlines=[places],
     )
+    full = residual_field(known, title="field", words="ring: its error")
     assert "ring: its error" in full.svg() and "var(--tissue," in full.svg()
 
 

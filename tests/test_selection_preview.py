@@ -6,7 +6,7 @@ from PIL import Image
 from selection_scenes import disk, glass, paint_tissue
 from shapely.geometry import box
 
-from wsisr.drawing.overlays import PATCH, TISSUE
+from wsisr.drawing.overlays import PATCH, TISSUE, patch_overlay
 from wsisr.drawing.sheets import SheetImage, contact_sheet, sheet
 from wsisr.errors import ConfigError
 from wsisr.files import save_picture
@@ -28,9 +28,9 @@ def test_overlay_draws_outline_annotations_and_patches_in_place():
     drawn = Annotations(
         regions=(Region(label=TUMOR, polygon=box(700, 500, 900, 700)),), source_format="geojson"
     )
-    picture = overlay_picture(
-        _tissue(), annotations=drawn, origins=[(100, 200), (1000, 300)], field_px=150
-    )
+    picture = overlay_picture(_tissue(), annotations=drawn)
+    places = [(100, 200), (1000, 300)]
+    picture = patch_overlay(picture, 10 * SHAPE[1], places, [True, True], 150)
     assert picture.shape == (*SHAPE, 3)
     assert (picture[50, 75] == COLOURS[TUMOR]).all()
     assert (picture[20, 15] == PATCH).all()
@@ -42,8 +42,9 @@ def test_overlay_draws_outline_annotations_and_patches_in_place():
 
 
 def test_overlay_of_a_large_slide_is_reduced():
-    picture = overlay_picture(_tissue(), origins=[(800, 600)], field_px=100, max_side_px=80)
+    picture = overlay_picture(_tissue(), max_side_px=80)
     assert picture.shape == (60, 80, 3)
+    picture = patch_overlay(picture, 10 * SHAPE[1], [(800, 600)], [True], 100)
     assert (picture[30, 40] == PATCH).all()
 
 

@@ -91,7 +91,6 @@ def histogram(
     x_label: str,
     y_label: str,
     marks: Mapping[str, float] | None = None,
-    size_px: tuple[int, int] = (720, 320),
 ) -> Chart:
     """Bars between edges, as `numpy.histogram` counts them.
 
@@ -102,8 +101,6 @@ def histogram(
         Finite and increasing.
     marks : mapping of str to float, optional
         Named places on x, e.g. ``{"median 0.08": 0.08}``.
-    size_px : (int, int)
-        Width and height.
 
     Raises
     ------
@@ -122,7 +119,7 @@ def histogram(
     ordered = sorted((marks or {}).items(), key=lambda item: -item[1])
     inside = tuple((name, value) for name, value in ordered if ends[0] <= value <= ends[-1])
     plot = Plot(title, x_label, y_label, (data,), edges=ends, marks=inside)
-    return Chart(title, _describe(plot), *size_px, partial(paint, plot))
+    return Chart(title, _describe(plot), 720, 320, partial(paint, plot))
 
 
 def histogram_of(
@@ -133,7 +130,6 @@ def histogram_of(
     y_label: str,
     start: float | None = None,
     low_is_bad: bool = False,
-    size_px: tuple[int, int] = (720, 320),
 ) -> Chart | None:
     """Values counted into 8 to 40 bars, with their median and the end of 95 % of them.
 
@@ -169,7 +165,6 @@ def histogram_of(
         x_label=x_label,
         y_label=y_label,
         marks={f"median {median:.3g}": median, f"95 % {side} {end:.3g}": end},
-        size_px=size_px,
     )
 
 

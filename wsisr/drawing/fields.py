@@ -1,6 +1,7 @@
 """Drawings whose places are px: what is left after each step, and arrows over a slide."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +38,7 @@ def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720)
 
     def paint(figure: "Figure", width: float, height: float) -> list[Readout]:
         axes = canvas(figure)
-        put(figure, 10.0, 20.0, title, size_px=TITLE_PX, bold=True)
+        put(figure, 10.0, 20.0, title, size=TITLE_PX, weight="bold")
         left = 18.0 + max((text_width_px(name) for name, _ in steps), default=0.0)
         tail = max(map(text_width_px, tails), default=0.0)
         per_pair = max(40.0, width - left - tail - 14.0) / (max(counts, default=0) or 1)
@@ -47,7 +48,7 @@ def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720)
             middle = y + (ROW_PX - 8) / 2
             axes.barh(middle, whole - wide, ROW_PX - 8, wide + left, color=LIGHT["c2"], alpha=0.35)
             axes.barh(middle, wide, ROW_PX - 8, left, color=LIGHT["c1"])
-            put(figure, left - 8, y + 14, name, anchor="right")
+            put(figure, left - 8, y + 14, name, ha="right")
             put(figure, left + whole + 8, y + 14, tails[row], colour="muted")
         return []
 
@@ -57,23 +58,11 @@ def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720)
     return Chart(title, description, width_px, height_px, paint, fixed=True)
 
 
-def residual_field(
-    places: Float64Array,
-    residuals: Float64Array,
-    extent: tuple[float, float],
-    *,
-    title: str,
-    words: str = "",
-    used: BoolArray | None = None,
-    errors: Float64Array | None = None,
-    soft: BoolArray | None = None,
-    strips: Sequence[tuple[float, float, float, float]] = (),
-    outlines: Sequence[Float64Array] = (),
-    side_px: int = 380,
-) -> Chart:
-    """Arrows of residual shifts over a slide, enlarged so that they can be seen.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResidualShifts:
+    """Residual shifts over a slide, and what else is known of their places.
 
-    Parameters
+    Attributes
     ----------
     places : ndarray, shape (n, 2)
         Where, px of the slide.
@@ -81,8 +70,6 @@ def residual_field(
         x, y in HR px; what is not finite gets a ring.
     extent : (float, float)
         Width and height of the slide, same px as `places`.
-    words : str
-        What stands below the field; by default the scale alone.
     used : ndarray, shape (n,), bool, optional
         The others get a ring: outliers, or pairs that are not kept.
     errors : ndarray, shape (n,), optional
@@ -93,17 +80,41 @@ def residual_field(
         Seams, same px as `places`.
     outlines : sequence of ndarray, shape (k, 2)
         Of the tissue, same px as `places`.
+    """
+
+    places: Float64Array
+    residuals: Float64Array
+    extent: tuple[float, float]
+    used: BoolArray | None = None
+    errors: Float64Array | None = None
+    soft: BoolArray | None = None
+    strips: Sequence[tuple[float, float, float, float]] = ()
+    outlines: Sequence[Float64Array] = ()
+
+
+def residual_field(
+    shifts: ResidualShifts, *, title: str, words: str = "", side_px: int = 380
+) -> Chart:
+    """Arrows of residual shifts over a slide, enlarged so that they can be seen.
+
+    Parameters
+    ----------
+    shifts : ResidualShifts
+    title : str
+    words : str
+        What stands below the field; by default the scale alone.
     side_px : int
         Longer side of the field.
     """
-    places = np.asarray(places, np.float64).reshape(-1, 2)
-    residuals = np.asarray(residuals, np.float64).reshape(-1, 2)
+    places = np.asarray(shifts.places, np.float64).reshape(-1, 2)
+    residuals = np.asarray(shifts.residuals, np.float64).reshape(-1, 2)
+    used, errors, soft = shifts.used, shifts.errors, shifts.soft
     length = np.hypot(residuals[:, 0], residuals[:, 1])
     shown = np.isfinite(length) & (np.ones(len(places), bool) if used is None else used)
     top = float(np.percentile(length[shown], 95)) if shown.any() else 0.0
-    unit, scale = max(top, LEAST_PX), side_px / max(extent)
+    unit, scale = max(top, LEAST_PX), side_px / max(shifts.extent)
     enlarge, bar = ARROW_SHARE * side_px / unit, ARROW_SHARE * side_px
-    wide, high = (max(1.0, value * scale) for value in extent)
+    wide, high = (max(1.0, value * scale) for value in shifts.extent)
 
     def paint(figure: "Figure", width: float, height: float) -> list[Readout]:
         from matplotlib.collections import EllipseCollection, PolyCollection
@@ -111,10 +122,10 @@ def residual_field(
         axes = canvas(figure)
         frame = [(0.5, 0.5), (wide, 0.5), (wide, high), (0.5, high)]
         axes.add_collection(PolyCollection([frame], edgecolors=LIGHT["grid"], facecolors="none"))
-        if outlines:
-            areas = [outline * scale for outline in outlines]
+        if shifts.outlines:
+            areas = [outline * scale for outline in shifts.outlines]
             axes.add_collection(PolyCollection(areas, facecolors=LIGHT["tissue"], linewidths=0))
-        boxes = [np.array([(a, b), (c, b), (c, d), (a, d)]) * scale for a, b, c, d in strips]
+        boxes = [np.array([(a, b), (c, b), (c, d), (a, d)]) * scale for a, b, c, d in shifts.strips]
         if boxes:
             axes.add_collection(PolyCollection(boxes, facecolors=LIGHT["grid"], linewidths=0))
         at = places * scale

@@ -32,12 +32,10 @@ def slide_overlay(
     overview: UInt8Array | None = None,
     veils: Iterable[tuple[BoolArray, Colour]] = (),
     rings: Iterable[tuple[ArrayLike, Colour]] = (),
-    origins: ArrayLike | None = None,
-    field_px: float = 0.0,
     px_per_mask_px: float = 1.0,
     max_side_px: int = 2400,
 ) -> UInt8Array:
-    """An overview with the tissue's outline, marked areas, drawn rings and patches.
+    """An overview with the tissue's outline, marked areas and drawn rings.
 
     Parameters
     ----------
@@ -48,10 +46,6 @@ def slide_overlay(
         Areas that are tinted: pen, outside of the scan.
     rings : iterable of (array of shape (n, 2), colour)
         Annotations, level-0 px.
-    origins : array, shape (n, 2), optional
-        Level-0 origins of patches.
-    field_px : float
-        Level-0 side of their fields of view.
     px_per_mask_px : float
         Level-0 px per px of the mask.
     max_side_px : int
@@ -78,8 +72,6 @@ def slide_overlay(
         pen.line(
             [*map(tuple, corners.tolist()), tuple(corners[0].tolist())], fill=colour, width=line
         )
-    if origins is not None:
-        _frames(pen, np.asarray(origins, np.float64).reshape(-1, 2), per_px, field_px, PATCH, line)
     return np.asarray(drawn)
 
 

@@ -94,25 +94,25 @@ def paint(plot: Plot, figure: "Figure", width: float, height: float) -> list[Rea
 
     for tick, label in zip(y_ticks, y_labels, strict=True):
         y = float(place(1.0, tick)[0, 1])
-        put(figure, left - 8, y + 4.5, label, colour="muted", anchor="right")
+        put(figure, left - 8, y + 4.5, label, colour="muted", ha="right")
     ends = [-1e9] * max(1, rows)
     for index, (tick, label) in enumerate(zip(x_ticks, x_labels, strict=True)):
         row, half = index % max(1, rows), text_width_px(label) / 2
         x = max(half + 2, min(float(place(tick, low)[0, 0]), width - half - 2))
         if label and x - half > ends[row]:
             y = bottom + 18 + LABEL_ROW_PX * row
-            put(figure, x, y, label, colour="muted", anchor="center")
+            put(figure, x, y, label, colour="muted", ha="center")
             ends[row] = x + half + (4 if rows else 12)
     if plot.x_label:
         wide = text_width_px(plot.x_label)
         size = max(9.0, min(TEXT_PX, TEXT_PX * (width - 8.0) / wide))
         centre = (left + right) / 2 if wide < right - left else width / 2
-        put(figure, centre, height - 8.0, plot.x_label, size_px=size, anchor="center")
+        put(figure, centre, height - 8.0, plot.x_label, size=size, ha="center")
     if plot.y_label:
-        put(figure, 15.0, (top + bottom) / 2, plot.y_label, anchor="center", turned=True)
+        put(figure, 15.0, (top + bottom) / 2, plot.y_label, ha="center", va="center", rotation=90)
     if not any(len(data.x) for data in plot.series):
         middle = (left + right) / 2, (top + bottom) / 2
-        put(figure, *middle, "no data", colour="muted", anchor="center")
+        put(figure, *middle, "no data", colour="muted", ha="center")
         return []
     readouts = [*_bars(plot, axes, place), *_points(plot, axes, place)]
     for data in plot.series:
@@ -130,7 +130,7 @@ def _head(plot: Plot, figure: "Figure", width: float) -> float:
     height = figure.get_size_inches()[1] * 72
     y = 20.0
     for line in wrapped(plot.title, width - 20.0):
-        put(figure, 10.0, y, line, size_px=TITLE_PX, bold=True)
+        put(figure, 10.0, y, line, size=TITLE_PX, weight="bold")
         y += 20.0
     if len(plot.series) < 2:
         return y
@@ -312,4 +312,4 @@ def _marks(
         wide = text_width_px(name) + 6
         right = x - wide < 8.0 or (row == 0 and x + wide < width - 16)
         side = "left" if right else "right"
-        put(figure, x + (5 if right else -5), top - above + 11, name, anchor=side)
+        put(figure, x + (5 if right else -5), top - above + 11, name, ha=side)

@@ -5,12 +5,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -67,6 +67,10 @@ class Chart:
     height_px: int
     paint: Paint
     fixed: bool = False
+
+    def sized(self, size_px: tuple[int, int]) -> "Chart":
+        """The same chart drawn at another width and height."""
+        return replace(self, width_px=size_px[0], height_px=size_px[1])
 
     def svg(self, width_px: int | None = None) -> str:
         """Inline SVG with colours of the page's theme; `width_px` lays it out for another width."""
@@ -181,26 +185,16 @@ def put(
     x: float,
     y: float,
     text: str,
-    *,
-    size_px: float = TEXT_PX,
     colour: str = "ink",
-    anchor: str = "left",
-    turned: bool = False,
-    bold: bool = False,
+    **properties: Any,
 ) -> None:
-    """One line of text with its baseline at a place in px, y downwards; `turned` reads upwards."""
+    """One line of text with its baseline at a place in px, y downwards.
+
+    `properties` are those of matplotlib's `Text`.
+    """
     width, height = (value * PX_PER_INCH for value in figure.get_size_inches())
-    figure.text(
-        x / width,
-        1 - y / height,
-        text,
-        size=size_px,
-        color=LIGHT[colour],
-        ha=anchor,
-        va="center" if turned else "baseline",
-        rotation=90 if turned else 0,
-        weight="bold" if bold else "normal",
-    )
+    style = {"size": TEXT_PX, "color": LIGHT[colour], "ha": "left", **properties}
+    figure.text(x / width, 1 - y / height, text, **style)
 
 
 def canvas(figure: "Figure") -> "Axes":

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsisr.arrays import UInt8Array
 from wsisr.drawing.charts import histogram_of
-from wsisr.drawing.fields import residual_field
+from wsisr.drawing.fields import ResidualShifts, residual_field
 from wsisr.drawing.overlays import checkerboard, red_cyan
 from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.drawing.vector import save_charts
@@ -205,16 +205,19 @@ def save_scan_figures(
     save_picture(folder / "overlay.png", scan_overlay(registration, moving, fixed))
     base, used = moving.info.levels[0], registration.piece >= 0
     soft = registration.focus_share(registration.positions).min(axis=1) < OUT_OF_FOCUS
-    field = residual_field(
-        registration.positions,
-        registration.residuals,
-        (base.width_px, base.height_px),
-        title="Residual of the affine map at the nodes",
-        words="ring: its error, square: out of focus, strip: seam, small ring: not used",
+    shifts = ResidualShifts(
+        places=registration.positions,
+        residuals=registration.residuals,
+        extent=(base.width_px, base.height_px),
         used=used,
         errors=registration.errors,
         soft=soft,
         strips=[(s.left, s.top, s.right, s.bottom) for s in registration.seams],
+    )
+    field = residual_field(
+        shifts,
+        title="Residual of the affine map at the nodes",
+        words="ring: its error, square: out of focus, strip: seam, small ring: not used",
         side_px=900,
     )
     lengths = histogram_of(

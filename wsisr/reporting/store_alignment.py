@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from wsisr.arrays import Float64Array
 from wsisr.drawing.charts import ChartSeries, chart, histogram_of
-from wsisr.drawing.fields import residual_field
+from wsisr.drawing.fields import ResidualShifts, residual_field
 from wsisr.drawing.vector import Chart, save_charts
 from wsisr.files import save_picture
 from wsisr.registration.ceiling import luma_power, psnr_ceiling
@@ -135,11 +135,11 @@ class Alignment:
                 y_label="pairs",
                 start=0.0 if words.startswith("length") else None,
                 low_is_bad=words == UNITS["ncc_band"],
-                size_px=CHART_PX,
             )
             for title, words, values in wanted
         ]
-        return {one.title: one for one in [*found, self._calibration()] if one is not None}
+        drawn = [one.sized(CHART_PX) for one in [*found, self._calibration()] if one is not None]
+        return {one.title: one for one in drawn}
 
     def _calibration(self) -> Chart | None:
         """Slides by the shift of their LR level: as the file places it, and as it was stored."""
@@ -174,7 +174,6 @@ class Alignment:
             title=CALIBRATION,
             x_label="shift, HR px",
             y_label="slides",
-            size_px=CHART_PX,
         )
 
     @cached_property
@@ -210,14 +209,14 @@ class Alignment:
         for slide_id in sorted(worst, key=lambda name: (-worst[name], name))[:MAPS]:
             scene = facts.scene(slide_id)
             if scene is not None:
-                field = residual_field(
-                    scene.origins + scene.field_px / 2,
-                    values[scene.rows],
-                    scene.extent_px,
-                    title=f"Residual shifts over slide {slide_id}",
+                shifts = ResidualShifts(
+                    places=scene.origins + scene.field_px / 2,
+                    residuals=values[scene.rows],
+                    extent=scene.extent_px,
                     used=facts.kept[scene.rows],
                     outlines=scene.outlines(),
                 )
+                field = residual_field(shifts, title=f"Residual shifts over slide {slide_id}")
                 drawn[slide_id] = field, worst[slide_id]
         return drawn
 

@@ -1,7 +1,5 @@
 """What was chosen on a slide, as a picture."""
 
-from numpy.typing import ArrayLike
-
 from wsisr.arrays import UInt8Array
 from wsisr.drawing.overlays import INVALID, PEN, slide_overlay
 from wsisr.selection.annotation_formats.geojson import COLOURS, OTHER_COLOUR
@@ -16,20 +14,15 @@ def overlay_picture(
     tissue: TissueMap,
     *,
     annotations: Annotations | None = None,
-    origins: ArrayLike | None = None,
-    field_px: int = 0,
     max_side_px: int = MAX_SIDE_PX,
 ) -> UInt8Array:
-    """Overview with the tissue's outline, pen, invalid areas, annotations and patches.
+    """Overview with the tissue's outline, pen, invalid areas and annotations.
 
     Parameters
     ----------
     tissue : TissueMap
         With its overview; without one the outline stands on white.
-    origins : array, shape (n, 2), optional
-        Level-0 origins of the chosen patches.
-    field_px : int
-        Level-0 side of their fields of view.
+    annotations : Annotations, optional
     max_side_px : int
         Larger overviews are reduced.
 
@@ -48,8 +41,6 @@ def overlay_picture(
         overview=tissue.overview,
         veils=((tissue.pen, PEN), (tissue.invalid, INVALID)),
         rings=rings,
-        origins=origins,
-        field_px=field_px,
         px_per_mask_px=tissue.factor,
         max_side_px=max_side_px,
     )
