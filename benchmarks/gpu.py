@@ -21,7 +21,7 @@ import torch
 
 from wsisr.device import choose_device, describe, forget_most, most_bytes, on_gpu
 from wsisr.proof.plan import plan_checks
-from wsisr.proof.run import prove
+from wsisr.proof.run import ProofRequest, prove
 from wsisr.proof.table import report_text
 from wsisr.proof.targets import plan_targets
 from wsisr.training import TrainRequest, resolve_config
@@ -140,8 +140,7 @@ def main() -> None:
         checks += plan_checks(gpu=on_gpu(choose_device(given.device)))
     report = prove(
         given.output,
-        minutes=given.minutes,
-        device=given.device,
+        ProofRequest(minutes=given.minutes, device=given.device),
         checks=checks,
         tell=lambda check, row: print(row["state"], check.key, file=sys.stderr, flush=True),
         note=lambda said: print(said, file=sys.stderr, flush=True),

@@ -65,7 +65,7 @@ def request(work: Path, **changes: object) -> TrustRequest:
 def test_the_spread_is_the_deviation_of_the_eight_answers(work: Path) -> None:
     trained = open_run(work / "run")
     lr = np.random.default_rng(0).integers(0, 255, (24, 20, 3)).astype(np.uint8)
-    spread = load_network(trained, device="cpu", spread=True)
+    spread = load_network(trained, device="cpu", symmetries="spread")
     plain = load_network(trained, device="cpu")
     answers = []
     for turn in range(8):

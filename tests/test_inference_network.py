@@ -129,13 +129,13 @@ def test_symmetries_are_the_mean_over_eight(name: str, scale: int | None) -> Non
             made = super_resolve(plain, turned, 2.0, WHOLE)
             made = made[:, ::-1] if mirror else made
             total += np.rot90(made, -turn)
-    found = super_resolve(_network(name, scale, symmetries=True), image, 2.0, WHOLE)
+    found = super_resolve(_network(name, scale, symmetries="mean"), image, 2.0, WHOLE)
     # The mean is taken before values are clipped to what can be shown.
     inside = (found > 0.5) & (found < 254.5)
     assert inside.mean() > 0.5
     np.testing.assert_allclose(found[inside], (total / 8)[inside], atol=0.5)
     mirrored = super_resolve(
-        _network(name, scale, symmetries=True), image[:, ::-1].copy(), 2.0, WHOLE
+        _network(name, scale, symmetries="mean"), image[:, ::-1].copy(), 2.0, WHOLE
     )
     np.testing.assert_allclose(mirrored[:, ::-1], found, atol=2e-3)
 
@@ -244,7 +244,8 @@ def test_bfloat16_as_on_a_gpu_is_near_float32_for_every_network(
     frame = plan_frame(16, 12, 2.0)
     found = []
     for precision in ("float32", "bfloat16"):
-        network = _network(name, scale, precision=precision, pool_px=8)
+        network = _network(name, scale, pool_px=8)
+        network.precision = precision
         monkeypatch.setattr(network, "_on_gpu", precision != "float32")  # channels last
         renderer = Renderer(engine=network, frame=frame, plan=plan_tiles(network.needs, 2.0, 16))
         found.append(render_all(renderer, picture(16, 12), 64).astype(float))

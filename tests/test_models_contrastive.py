@@ -178,7 +178,7 @@ def test_one_branch_after_the_other_gives_the_gradients_of_both_at_once() -> Non
     model, lr, hr = build()
     settings = ContrastiveSettings(positives=2, temperature=0.2, weight=0.5)
     branch = ContrastiveBranch(model, settings).double()  # type: ignore[arg-type]
-    losses = contrastive_step(model, branch, lr, hr, draws(), None, settings)  # type: ignore[arg-type]
+    losses = contrastive_step(model, branch, (lr, hr), draws(), None)  # type: ignore[arg-type]
     stepwise = [
         p.grad.clone() for m in (model, branch) for p in m.parameters() if p.grad is not None
     ]
@@ -210,7 +210,7 @@ def test_no_gradient_of_the_term_reaches_the_detached_branch() -> None:
         torch.manual_seed(4)
         branch = ContrastiveBranch(model, settings).double()  # type: ignore[arg-type]
         model.zero_grad()
-        contrastive_step(model, branch, lr, hr, draws(), None, settings)  # type: ignore[arg-type]
+        contrastive_step(model, branch, (lr, hr), draws(), None)  # type: ignore[arg-type]
         gradients.append([p.grad for p in branch.parameters() if p.grad is not None])
     for a, b in zip(*gradients, strict=True):
         assert torch.equal(a, b)
@@ -225,7 +225,7 @@ def test_kinds_of_branch() -> None:
     assert shared.network(model) is model and not list(shared.parameters())  # type: ignore[arg-type]
     settings = ContrastiveSettings(con="ema", ema_decay=0.5)
     ema = ContrastiveBranch(model, settings)  # type: ignore[arg-type]
-    losses = contrastive_step(model, ema, lr, hr, draws(), None, settings)  # type: ignore[arg-type]
+    losses = contrastive_step(model, ema, (lr, hr), draws(), None)  # type: ignore[arg-type]
     assert all(p.grad is None for p in ema.parameters()) and float(losses.con) == 0
     before = next(iter(ema.parameters())).clone()
     with torch.no_grad():

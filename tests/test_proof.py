@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -171,8 +172,13 @@ def test_an_output_that_is_off_disagrees(bench: Bench, monkeypatch: pytest.Monke
 PASSED = {"state": "pass", "facts": {"words": 1}}
 
 
+CPU = run.ProofRequest(device="cpu")
+
+
 class Scripted:
     """A worker that answers as it is told: a row, or how its process ended."""
+
+    longest_s = run.LONGEST_S["cpu"]
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -197,18 +203,18 @@ def test_a_report_is_whole_after_a_break_and_goes_on(
     first = Scripted(PASSED, KeyboardInterrupt())
     monkeypatch.setattr(run, "_Worker", lambda *_: first)
     with pytest.raises(KeyboardInterrupt):
-        run.prove(path, device="cpu", checks=planned)
+        run.prove(path, CPU, checks=planned)
     assert list(run.read_report(path)["rows"]) == [planned[0].key]
     second = Scripted(PASSED, None)
     monkeypatch.setattr(run, "_Worker", lambda *_: second)
-    run.prove(path, device="cpu", checks=planned)
+    run.prove(path, CPU, checks=planned)
     assert second.asked == [planned[1].key, planned[2].key]
     assert list(run.read_report(path)["rows"]) == [check.key for check in planned[:2]]
     with pytest.raises(ConfigError, match="was begun with preset tiny, not preset recommended"):
-        run.prove(path, device="cpu", preset="recommended", checks=planned)
+        run.prove(path, replace(CPU, preset="recommended"), checks=planned)
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="does not describe a report of wsisr doctor --gpu"):
-        run.prove(path, device="cpu", checks=planned)
+        run.prove(path, CPU, checks=planned)
 
 
 def test_what_the_time_stopped_is_tried_last_and_fails_only_with_time_of_its_own(
@@ -227,7 +233,7 @@ def test_what_the_time_stopped_is_tried_last_and_fails_only_with_time_of_its_own
     def call(*answers: Any) -> tuple[Slow, Any]:
         worker = Slow(*answers)
         monkeypatch.setattr(run, "_Worker", lambda *_: worker)
-        return worker, run.prove(path, device="cpu", minutes=1.0, checks=planned)
+        return worker, run.prove(path, replace(CPU, minutes=1.0), checks=planned)
 
     worker, report = call(None)
     assert worker.asked == [planned[0].key] and report["stopped"] == [planned[0].key]
@@ -249,7 +255,7 @@ def test_what_a_killed_run_left_is_removed_and_told(
     told: list[str] = []
     run.prove(
         tmp_path / "gpu.json",
-        device="cpu",
+        CPU,
         checks=plan_checks(["srcnn"], gpu=False)[:1],
         note=told.append,
     )

@@ -16,6 +16,7 @@ from wsisr.errors import ConfigError
 from wsisr.store import open_pairs
 from wsisr.training import PairDataset
 from wsisr.training.batches import Batch, BatchRule, make_batch, pixel_range, symmetric, unit
+from wsisr.training.config import DataSection
 from wsisr.training.data import MemorySource, Role, StreamSource, default_workers, open_source
 from wsisr.training.sampling import CropRule, StepPlan, permutation, plan_step, sample_index
 
@@ -219,17 +220,17 @@ def test_all_sources_give_the_same_bytes(store: Path) -> None:
 def test_the_source_follows_the_size(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wsisr.training import data as module
 
-    options = {"device": CPU, "workers": 2}
-    near = open_source(PairDataset(store), [HR], cache="auto", **options)  # type: ignore[arg-type]
+    section = DataSection(workers=2)
+    near = open_source(PairDataset(store), [HR], section, device=CPU)
     assert "18 patches in memory" in near.description
     needed = 18 * 3 * 64**2
     monkeypatch.setattr(module, "available_bytes", lambda: 3 * needed)
     for sharers, place in ((1, "in memory"), (2, "streamed")):
-        shared = open_source(PairDataset(store), [HR], cache="auto", sharers=sharers, **options)  # type: ignore[arg-type]
+        shared = open_source(PairDataset(store), [HR], section, sharers=sharers, device=CPU)
         assert place in shared.description
         shared.close()
     monkeypatch.setattr(module, "available_bytes", lambda: 1000)
-    far = open_source(PairDataset(store), [HR], cache="auto", **options)  # type: ignore[arg-type]
+    far = open_source(PairDataset(store), [HR], section, device=CPU)
     assert far.description == "18 patches streamed from the store by 2 threads"
     far.close()
     assert 1 <= default_workers(4) <= default_workers() <= 8

@@ -11,7 +11,12 @@ from slides_samples import picture
 
 from wsisr.errors import ConfigError, SlideError
 from wsisr.slides import open_slide
-from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
+from wsisr.upscaling.pictures import (
+    PICTURE_SUFFIXES,
+    PictureTags,
+    check_picture_size,
+    save_picture,
+)
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 RGB = cv2.GaussianBlur(picture(90, 70), (0, 0), 2.0)
@@ -31,7 +36,8 @@ def _stated(path: Path) -> float | None:
 @pytest.mark.parametrize("um", [0.5, 0.25, 0.1, 0.0621])
 def test_resolution_is_true_at_any_magnification(tmp_path: Path, suffix: str, um: float) -> None:
     path = tmp_path / f"a{suffix}"
-    save_picture(path, RGB, quality=90, um_per_px=(um, um), icc=SRGB, description="x")
+    tags = PictureTags(um_per_px=(um, um), icc=SRGB, description="x")
+    save_picture(path, RGB, quality=90, tags=tags)
     assert _stated(path) == pytest.approx(um, rel=1e-4)
     with Image.open(path) as image:
         assert image.info.get("icc_profile") == (None if suffix == ".bmp" else SRGB)
@@ -43,12 +49,14 @@ def test_resolution_is_true_at_any_magnification(tmp_path: Path, suffix: str, um
 def test_resolution_is_read_back_by_our_own_slides(tmp_path: Path, suffix: str) -> None:
     for um in (0.0621, 0.25, 6.0):
         path = tmp_path / f"{um}{suffix}"
-        save_picture(path, RGB, quality=90, um_per_px=(um, um))
+        save_picture(path, RGB, quality=90, tags=PictureTags(um_per_px=(um, um)))
         with open_slide(path) as slide:
             assert slide.info.mpp is not None
             assert slide.info.mpp.value == pytest.approx(um, rel=1e-3)
     # Finer than a field's integers reach: none is stated, or the true one.
-    save_picture(tmp_path / f"fine{suffix}", RGB, quality=90, um_per_px=(1e-5, 1e-5))
+    save_picture(
+        tmp_path / f"fine{suffix}", RGB, quality=90, tags=PictureTags(um_per_px=(1e-5, 1e-5))
+    )
     shown = _stated(tmp_path / f"fine{suffix}")
     assert shown is None or shown > 200 or shown == pytest.approx(1e-5, rel=1e-3)
 

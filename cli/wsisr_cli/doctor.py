@@ -78,17 +78,14 @@ def _prove(
     output: Path, minutes: float, device: str | None, models: list[str], preset: str | None
 ) -> int:
     from wsisr.models import model_spec
-    from wsisr.proof.run import prove
+    from wsisr.proof.run import ProofRequest, prove
     from wsisr.proof.table import report_text
 
     for name in models:
         model_spec(name)
     report = prove(
         output,
-        minutes=minutes,
-        device=device,
-        models=models,
-        preset=preset,
+        ProofRequest(minutes=minutes, device=device, models=models, preset=preset),
         tell=lambda check, row: typer.echo(
             f"{row['state'].upper():4}  {check.key}  {row['seconds']:.1f} s"
             + (f"\n      {row['said']}" if row["state"] == "fail" else ""),

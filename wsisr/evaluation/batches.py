@@ -96,9 +96,9 @@ def score_batch(
     StoreError
         HR and LR do not belong together.
     """
-    lr, hr = read_pair(plan.store, column, batch, plan.settings.seed, plan.device)
+    pair = read_pair(plan.store, column, batch, plan.settings.seed, plan.device)
     try:
-        scores = _scores(plan, engines, entry, column, batch, lr, hr)
+        scores = _scores(plan, engines, entry, column, batch, pair)
     except (OutputError, RuntimeError, MemoryError) as error:
         failed = isinstance(error, OutputError)
         if not failed and not is_out_of_memory(error):
@@ -108,7 +108,7 @@ def score_batch(
             alone = (score_batch(plan, engines, entry, column, [sample]) for sample in batch)
             return [row for rows in alone for row in rows]
         if not failed:
-            size = f"{hr.shape[-1]} x {hr.shape[-2]}"
+            size = f"{pair[1].shape[-1]} x {pair[1].shape[-2]}"
             raise ModelError(
                 f"{entry.name}: memory runs out for one image of {size} px; close other programs "
                 "that use it, or run with --device cpu."
@@ -144,11 +144,10 @@ def _scores(
     entry: TrainedModel,
     column: ScaleColumn,
     batch: Sequence[Sample],
-    lr: Tensor,
-    hr: Tensor,
+    pair: tuple[Tensor, Tensor],
 ) -> list[dict[str, float]]:
-    """Nothing of HR but the LR reaches a network, unless it is an oracle."""
-    finer = None
+    """Scores of LR and HR. Nothing of HR but the LR reaches a network, unless it is an oracle."""
+    (lr, hr), finer = pair, None
     kind = reference_of(entry)
     if kind == HR_ITSELF.model:
         return plan.scorer(hr.double() / 255.0, hr, column.scale, batch)

@@ -160,7 +160,7 @@ class Engines:
                     entry,
                     device=self._plan.device,
                     precision="float32",
-                    symmetries=settings.self_ensemble,
+                    symmetries="mean" if settings.self_ensemble else "",
                     whole=settings.tile == "off",
                 )
             except WsisrError:

@@ -284,7 +284,7 @@ def _judge(
 ) -> dict[str, tuple[Float64Array, Float64Array]]:
     """For each patient: the doubt of its places of tissue, and 1 where one is wrong."""
     plain = load_network(trained, device=request.device, precision="float32")
-    spread = load_network(trained, device=request.device, precision="float32", spread=True)
+    spread = load_network(trained, device=request.device, precision="float32", symmetries="spread")
     plan = plan_tiles(plain.needs, column.scale)
     parts: dict[str, list[tuple[Float64Array, Float64Array]]] = {}
     done = 0

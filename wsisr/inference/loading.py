@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from wsisr.errors import ConfigError, ModelError
 from wsisr.inference.engine import BicubicEngine
-from wsisr.inference.network import PRECISIONS, Network
+from wsisr.inference.network import PRECISIONS, Network, Symmetries
 from wsisr.inference.opening import open_model
 from wsisr.inference.trained import TrainedModel
 
@@ -37,8 +37,7 @@ def load_network(
     device: "torch.device | str" = "auto",
     precision: str = "auto",
     pool: str = "local",
-    symmetries: bool = False,
-    spread: bool = False,
+    symmetries: Symmetries = "",
     whole: bool = False,
 ) -> "Network | BicubicEngine":
     """Load a model onto a device, ready to run.
@@ -53,7 +52,7 @@ def load_network(
         Over what a network pools that does so over its input: over the size of its training crops
         around each pixel (its recommended tile where that size is not recorded), so that tiles
         give what the whole would; or over the tile that it is given.
-    symmetries, spread, whole : bool
+    symmetries, whole
         See `Network`.
 
     Raises
@@ -89,13 +88,12 @@ def load_network(
     network = Network(
         model,
         place,
-        precision=precision,  # type: ignore[arg-type]
         pool_px=pool_px,
         trained=trained,
         symmetries=symmetries,
-        spread=spread,
         whole=whole,
     )
+    network.precision = precision
     if network.pooling and pool_px is not None:
         size = "its training crops" if trained.crop_px else "its recommended tile"
         network.pooling += f" (the size of {size})"

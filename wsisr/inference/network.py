@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsisr.models.wrapper import ArbitraryScaleModel, SRModel
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Symmetries = Literal["", "mean", "spread"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 PROBE_PX = 32
 """Side of the window that tells how much memory a network takes on a CPU, plane px."""
@@ -55,16 +56,14 @@ class Network:
     model : SRModel
         In eval mode, on `device`.
     device : torch.device
-    precision : {"float32", "bfloat16", "float16"}
     pool_px : int, optional
         Pool over windows of this side, LR px, in place of the whole input
         (`wsisr.inference.local_pool`); nothing to networks that do not pool. `close` undoes it.
     trained : TrainedModel, optional
         What the model is on disk.
-    symmetries : bool
-        Give the mean over the eight symmetries of each window.
-    spread : bool
-        Give the standard deviation over them instead: how far the network agrees with itself.
+    symmetries : {"", "mean", "spread"}
+        Give the mean over the eight symmetries of each window; or their standard deviation: how
+        far the network agrees with itself.
     whole : bool
         A window that is a whole plane goes through the model's own ``forward``, which retrieves
         textures in the paper's scope.
@@ -75,11 +74,9 @@ class Network:
         model: "SRModel",
         device: "torch.device",
         *,
-        precision: Precision = "float32",
         pool_px: int | None = None,
         trained: TrainedModel | None = None,
-        symmetries: bool = False,
-        spread: bool = False,
+        symmetries: Symmetries = "",
         whole: bool = False,
     ) -> None:
         import torch
@@ -91,9 +88,8 @@ class Network:
         self._on_gpu = on_gpu(device)
         self.model = model
         self.place = device
-        self.precision: str = precision
+        self.precision: str = "float32"
         self.symmetries = symmetries
-        self.spread = spread
         self.whole = whole
         info = model.info
         self.trained = trained or TrainedModel.unsaved(info.name, info.scale, info.scale_range)
@@ -199,7 +195,7 @@ class Network:
         reference: "Tensor | None",
     ) -> "Tensor":
         """(N, 3, height, width) of the reaches, float32, new."""
-        if not (self.symmetries or self.spread):
+        if not self.symmetries:
             return self._part(frame, windows, x, reference, 0).float()
         parts = (
             self._part(
@@ -211,7 +207,7 @@ class Network:
             ).float()
             for turn in range(8)
         )
-        if not self.spread:
+        if self.symmetries == "mean":
             total: Tensor = sum(parts, start=self._torch.zeros((), device=self.place))
             return total / 8.0
         # Updated one by one (Welford), which loses nothing where all eight nearly agree.

@@ -96,8 +96,7 @@ class ContrastiveBranch(nn.Module):
 
     def __init__(self, base: SRModel, settings: ContrastiveSettings) -> None:
         super().__init__()
-        self.kind = settings.con
-        self.decay = settings.ema_decay
+        self.settings = settings
         self.own: SRModel | None = None
         if settings.con == "separate":
             self.own = build_from_settings(
@@ -109,7 +108,7 @@ class ContrastiveBranch(nn.Module):
     @property
     def trained(self) -> bool:
         """Whether the branch has its own L1 loss."""
-        return self.kind != "ema"
+        return self.settings.con != "ema"
 
     def network(self, base: SRModel) -> SRModel:
         """The network that makes positives."""
@@ -118,9 +117,9 @@ class ContrastiveBranch(nn.Module):
     @torch.no_grad()
     def follow(self, base: SRModel) -> None:
         """After each optimiser step: move the moving average (nothing for other branches)."""
-        if self.kind == "ema" and self.own is not None:
+        if self.settings.con == "ema" and self.own is not None:
             for ours, theirs in zip(self.own.parameters(), base.parameters(), strict=True):
-                ours.lerp_(theirs, 1 - self.decay)
+                ours.lerp_(theirs, 1 - self.settings.ema_decay)
 
 
 def similarities(anchor: Tensor, others: Tensor, kind: Similarity) -> Tensor:
@@ -214,18 +213,18 @@ class StepLosses:
 def contrastive_step(
     base: SRModel,
     branch: ContrastiveBranch,
-    lr: Tensor,
-    hr: Tensor,
+    pair: tuple[Tensor, Tensor],
     draws: Draws,
     features: Features | None,
-    settings: ContrastiveSettings,
     backward: Callable[[Tensor], None] = Tensor.backward,
 ) -> StepLosses:
     """Forward and backward of eq. 5; gradients are accumulated, the optimiser is the caller's.
 
     With detached positives the second branch is finished (and its activations freed) before the
-    base branch starts. `lr` and `hr` must be centre-aligned (see `wsisr.degradation.pools`).
+    base branch starts. LR and HR of the `pair` must be centre-aligned (see
+    `wsisr.degradation.pools`).
     """
+    (lr, hr), settings = pair, branch.settings
     symmetries = draw_symmetries(draws, settings.positives)
     network = branch.network(base)
     joint = settings.backprop_positive

@@ -126,7 +126,7 @@ def import_weights(
                 f"{path} is a file of {known.layout.title}, which is {known.found.model} and not "
                 f"{model}; leave --model out"
             )
-        return _from_name(path, tensors, model, scale, preset, changes, part)
+        return _filled(path, tensors, _network(model, scale, preset, changes), part)
     network = load_community(path)
     _check_said(path, network, None, scale)
     return Imported(
@@ -177,26 +177,25 @@ def _from_layout(
     )
 
 
-def _from_name(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    name: str,
-    scale: int | None,
-    preset: str,
-    changes: Sequence[str],
-    part: str | None,
-) -> Imported:
+def _network(name: str, scale: int | None, preset: str, changes: Sequence[str]) -> SRModel:
+    """A network of this program, by its name and settings."""
     spec = model_spec(name)
     if preset not in spec.presets:
         raise ModelError(f"{name} has no preset {preset!r}; it has {', '.join(spec.presets)}")
     settings = override(spec.presets[preset](scale), read_changes(name, changes), name)
     with torch.random.fork_rng(devices=[]):
-        network = build_from_settings(spec, settings, scale, preset)
+        return build_from_settings(spec, settings, scale, preset)
+
+
+def _filled(
+    path: Path, tensors: Mapping[str, Tensor], network: SRModel, part: str | None
+) -> Imported:
+    """A network with the tensors of a file that has its own names."""
     chosen = own_part(network, tensors, str(path), part)
     load_exactly(network, ours(chosen.tensors), str(path))
     return Imported(
         model=network.eval(),
-        layout=f"{name}'s own names",
+        layout=f"{network.info.name}'s own names",
         part=chosen.name,
         taken=len(chosen.tensors),
         dropped=0,

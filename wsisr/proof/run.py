@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -30,13 +31,33 @@ LONGEST_S = {"gpu": 600.0, "cpu": 3600.0}
 Document = dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProofRequest:
+    """What is to be proved, and in which time.
+
+    Attributes
+    ----------
+    minutes : float
+        Of one call. What is running when they are over is stopped and tried last in the next one;
+        where it has half of that and is stopped again, it has failed.
+    device : str, optional
+        ``auto`` by default.
+    models : sequence of str
+        Networks; all by default.
+    preset : str, optional
+        Of the networks; ``recommended`` on a GPU, ``tiny`` without one.
+    """
+
+    minutes: float = 10.0
+    device: str | None = None
+    models: Sequence[str] = ()
+    preset: str | None = None
+
+
 def prove(
     output: Path,
+    request: ProofRequest = ProofRequest(),
     *,
-    minutes: float = 10.0,
-    device: str | None = None,
-    models: Sequence[str] = (),
-    preset: str | None = None,
     checks: Sequence[ProofCheck] | None = None,
     tell: Callable[[ProofCheck, Document], None] = lambda check, row: None,
     note: Callable[[str], None] = lambda said: None,
@@ -47,15 +68,7 @@ def prove(
     ----------
     output : Path
         The report, JSON; rewritten as a whole after every check.
-    minutes : float
-        Of this call. What is running when they are over is stopped and tried last in the next one;
-        where it has half of that and is stopped again, it has failed.
-    device : str, optional
-        ``auto`` by default.
-    models : sequence of str
-        Networks; all by default.
-    preset : str, optional
-        Of the networks; ``recommended`` on a GPU, ``tiny`` without one.
+    request : ProofRequest
     checks : sequence of ProofCheck, optional
         In place of `wsisr.proof.plan.plan_checks`.
     tell : callable
@@ -68,67 +81,66 @@ def prove(
     ConfigError
         The report belongs to another machine, version or choice; or it is no report.
     """
-    place = choose_device(device)
-    preset = preset or ("recommended" if accelerated(place) else "tiny")
+    place = choose_device(request.device)
+    preset = request.preset or ("recommended" if accelerated(place) else "tiny")
     cards = gpu_count() if on_gpu(place) else 2 * (place.type == "cpu")
     if checks is None:
         able = has_bfloat16(place) or not on_gpu(place)
-        checks = plan_checks(models, gpu=on_gpu(place), bfloat16=able, cards=cards)
+        checks = plan_checks(request.models, gpu=on_gpu(place), bfloat16=able, cards=cards)
     with held(output.with_name(f".{output.name}.lock"), output, "proof", " ".join(sys.argv)):
-        return _prove(output, place, preset, checks, minutes, tell, note)
+        report = _opened(output, _identity(place, preset))
+        report |= {"planned": [check.key for check in checks], "minutes": request.minutes}
+        # Beside the report, so that the next run finds what a killed one left; the lock is held.
+        work = output.with_name(f".{output.name}.work")
+        if work.exists():
+            note(f"{work}: an earlier run was killed and left this; removed.")
+            remove_tree(work)
+        work.mkdir(parents=True)
+        worker = _Worker(work, place, preset, LONGEST_S["gpu" if accelerated(place) else "cpu"])
+        try:
+            _check_all(output, report, worker, checks, request.minutes, tell)
+        finally:
+            worker.close()
+            report["correction"] = _correction(report["rows"].values())
+            _write(output, report)
+            remove_tree(work)
+        return report
 
 
-def _prove(
+def _check_all(
     output: Path,
-    place: torch.device,
-    preset: str,
+    report: Document,
+    worker: "_Worker",
     checks: Sequence[ProofCheck],
     minutes: float,
     tell: Callable[[ProofCheck, Document], None],
-    note: Callable[[str], None],
-) -> Document:
-    report = _opened(output, _identity(place, preset))
+) -> None:
+    """The checks that the report lacks, those that were stopped before last, while time is left."""
     stopped: list[str] = report.setdefault("stopped", [])
-    report |= {"planned": [check.key for check in checks], "minutes": minutes}
     end = time.monotonic() + 60.0 * minutes
-    longest = LONGEST_S["gpu" if accelerated(place) else "cpu"]
-    # Beside the report, so that the next run finds what a killed one left; the lock is held.
-    work = output.with_name(f".{output.name}.work")
-    if work.exists():
-        note(f"{work}: an earlier run was killed and left this; removed.")
-        remove_tree(work)
-    work.mkdir(parents=True)
-    worker = _Worker(work, place, preset, longest)
-    try:
-        for check in sorted(checks, key=lambda check: check.key in stopped):
-            if check.key in report["rows"]:
-                continue
-            if time.monotonic() >= end:
+    for check in sorted(checks, key=lambda check: check.key in stopped):
+        if check.key in report["rows"]:
+            continue
+        if time.monotonic() >= end:
+            break
+        began = time.monotonic()
+        row = worker.ask(check, min(worker.longest_s, end - began), end)
+        seconds = round(time.monotonic() - began, 2)
+        if row is None:
+            again = check.key in stopped
+            if not again:
+                stopped.append(check.key)
+            if not again or seconds < 30.0 * minutes:
                 break
-            began = time.monotonic()
-            row = worker.ask(check, min(longest, end - began), end)
-            seconds = round(time.monotonic() - began, 2)
-            if row is None:
-                again = check.key in stopped
-                if not again:
-                    stopped.append(check.key)
-                if not again or seconds < 30.0 * minutes:
-                    break
-                row = {"state": "fail", "fault": "time"}
-                row["said"] = f"not done in {seconds:.0f} s, the second time that it was tried"
-            if check.key in stopped:
-                stopped.remove(check.key)
-            row = {**check.document(), **row, "seconds": seconds}
-            report["rows"][check.key] = row
-            report["date"] = _now()
-            _write(output, report)
-            tell(check, row)
-    finally:
-        worker.close()
-        report["correction"] = _correction(report["rows"].values())
+            row = {"state": "fail", "fault": "time"}
+            row["said"] = f"not done in {seconds:.0f} s, the second time that it was tried"
+        if check.key in stopped:
+            stopped.remove(check.key)
+        row = {**check.document(), **row, "seconds": seconds}
+        report["rows"][check.key] = row
+        report["date"] = _now()
         _write(output, report)
-        remove_tree(work)
-    return report
+        tell(check, row)
 
 
 def read_report(path: Path) -> Document:

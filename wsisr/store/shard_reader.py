@@ -265,7 +265,7 @@ class ShardReader:
                 cells = shards.patches * shards.chunks_per_patch
                 index = self._indexes.get(path, file, cells)
                 first = place * shards.chunks_per_patch
-                self._read_tiles(layout, file, path, index[first:], y, x, out)
+                self._read_tiles(layout, file, path, index[first:], (y, x), out)
         except FileNotFoundError as err:
             if self._strict:
                 raise CorruptStoreError(f"{path} is missing.") from err
@@ -277,11 +277,10 @@ class ShardReader:
         file: OpenFile,
         path: str,
         index: UInt64Array,
-        y: int,
-        x: int,
+        corner: tuple[int, int],
         out: UInt8Array,
     ) -> None:
-        shards, tile = layout.shards, layout.shards.tile_px
+        (y, x), shards, tile = corner, layout.shards, layout.shards.tile_px
         height, width = out.shape[:2]
         whole = shards.tiles == 1 and height == width == tile
         for ty in range(y // tile, (y + height - 1) // tile + 1):

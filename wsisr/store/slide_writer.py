@@ -50,12 +50,12 @@ class SlideWriter:
         paths: StorePaths,
         slide_id: str,
         arrays: Sequence[ArraySpec],
-        stored: RootAttributes,
         *,
         threads: int,
         wait_s: float,
         tiles: TilePlan | None = None,
     ) -> None:
+        stored = read_store_attributes(paths.root)
         codec = stored["codec"]
         names = [spec.name for spec in arrays]
         if len(set(names)) != len(names):

@@ -105,7 +105,7 @@ class WindowReader(ShardReader):
         ``"40x"``; ``40x-tiles`` is read.
     patches : int
         How many the slide has.
-    verify, threads, indexes
+    verify, indexes
         As for `ShardReader`.
     tiles : DecodedTiles or None
         Shared with other readers.
@@ -125,14 +125,11 @@ class WindowReader(ShardReader):
         patches: int,
         *,
         verify: bool = True,
-        threads: int = 1,
         indexes: ShardIndexes | None = None,
         tiles: DecodedTiles | None = None,
     ) -> None:
         self.slide, self._array = slide, array
-        super().__init__(
-            slide.array(tiles_of(array)), verify=verify, threads=threads, indexes=indexes
-        )
+        super().__init__(slide.array(tiles_of(array)), verify=verify, indexes=indexes)
         meta = self.place / META
         layout = self._layout
         if layout is None or layout.codec not in STREAM_DECODERS or layout.shards.tiles != 1:
@@ -151,11 +148,7 @@ class WindowReader(ShardReader):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(  # type: ignore[misc]
-            state["slide"],
-            state["array"],
-            state["patches"],
-            verify=state["verify"],
-            threads=state["threads"],
+            state["slide"], state["array"], state["patches"], verify=state["verify"]
         )
 
     @cached_property

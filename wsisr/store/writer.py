@@ -187,15 +187,8 @@ class StoreWriter:
         fields = [spec.factor * spec.size_px for spec in arrays]
         if max(fields) - min(fields) > 1e-6 * fields[0]:
             raise StoreError(f"Slide {slide_id}: its arrays see different fields of view.")
-        stored = read_store_attributes(self.paths.root)
         return SlideWriter(
-            self.paths,
-            slide_id,
-            arrays,
-            stored,
-            threads=self.threads,
-            wait_s=wait_s,
-            tiles=tiles,
+            self.paths, slide_id, arrays, threads=self.threads, wait_s=wait_s, tiles=tiles
         )
 
     def committed(self) -> set[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from wsisr.errors import ConfigError
 from wsisr.host import available_bytes, usable_cores
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
+from wsisr.training.config import DataSection
 from wsisr.training.sampling import StepPlan
 
 DEVICE_SHARE = 0.4
@@ -239,10 +240,9 @@ def _gathered(stack: Tensor, index: Int64Array, y: Int64Array, x: Int64Array, si
 def open_source(
     data: PairDataset,
     roles: Sequence[Role],
+    section: DataSection,
     *,
-    cache: Literal["auto", "device", "ram", "stream"],
     device: torch.device,
-    workers: int | None,
     sharers: int = 1,
     report: Reporter = silent,
 ) -> BatchSource:
@@ -250,7 +250,8 @@ def open_source(
 
     `sharers` processes on this machine do the same, each with its own GPU or all on the CPU.
     """
-    threads = default_workers(sharers) if workers is None else workers
+    cache = section.cache
+    threads = default_workers(sharers) if section.workers is None else section.workers
     sides = [_sizes(data, role.array) for role in roles]
     alike = all(len(found) == 1 for found in sides)
     needed = sum(len(data) * 3 * max(found) ** 2 for found in sides)

@@ -311,11 +311,9 @@ class ContrastiveRecipe(Recipe):
         terms = contrastive_step(
             model,
             self.branch,
-            batch.lr,
-            batch.hr,
+            (batch.lr, batch.hr),
             batch.draws.within("contrastive"),
             self.trunk,
-            self.settings,
             backward,
         )
         loss = terms.base + terms.con + self.settings.weight * terms.contrastive

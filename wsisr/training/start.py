@@ -180,9 +180,8 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
         source = open_source(
             rows,
             roles(plan, rule),
-            cache=data.cache,
+            data,
             device=device,
-            workers=data.workers,
             sharers=setting.processes.local_count,
             report=report,
         )

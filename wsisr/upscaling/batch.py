@@ -155,9 +155,9 @@ def upscale(
             source, request.output, engine, request.options, report, request.audit
         )
         if request.compare is not None:
-            from wsisr.upscaling.compare import compare_result
+            from wsisr.upscaling.compare import compare_slides
 
-            compare_result(
+            compare_slides(
                 source, result, request.compare, report, audited=request.audit is not None
             )
         return UpscaleSummary(done=(result,))

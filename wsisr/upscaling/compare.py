@@ -101,7 +101,7 @@ class Match:
     step_y: float
 
 
-def compare_result(
+def compare_slides(
     source: Path,
     result: UpscaleResult,
     finer: Path,
@@ -109,52 +109,18 @@ def compare_result(
     *,
     audited: bool = False,
 ) -> SlideComparison:
-    """Compare a fresh output with a finer slide; writes into ``OUT.compare/`` and reports.
-
-    Where it was `audited`, the viewer can show the maps of its audit.
-    """
-    folder = result.path.with_name(result.path.name + ".compare")
-    found = compare_slides(
-        source,
-        result.path,
-        finer,
-        folder,
-        plane=result.plane,
-        frame=result.frame,
-        name=f"{result.model} x{result.scale:g}",
-        audit=audit_folder(result.path) if audited else None,
-        report=report,
-    )
-    report(ProgressEvent(stage="compare", message=found.sentence()))
-    return found
-
-
-def compare_slides(
-    source: Path,
-    output: Path,
-    finer: Path,
-    folder: Path,
-    *,
-    plane: Plane,
-    frame: Frame,
-    name: str = "upscaled",
-    audit: Path | None = None,
-    report: Reporter = silent,
-) -> SlideComparison:
-    """Compare an upscaled slide with a finer one.
+    """Compare a fresh output with a finer slide, and report.
 
     Parameters
     ----------
     source : Path
         The input that was upscaled.
-    folder : Path
-        Made; what an earlier comparison left there is replaced.
-    name : str
-        What the viewer calls the output.
-    audit : Path or None
-        Folder of its audit, whose maps the viewer can show.
-    plane, frame
-        How the output was made (`UpscaleResult` has both).
+    result : UpscaleResult
+        Beside its file ``OUT.compare/`` is made; what an earlier comparison left there is replaced.
+    finer : Path
+    report : Reporter
+    audited : bool
+        Whether the output was: the viewer can show the maps of its audit then.
 
     Raises
     ------
@@ -163,9 +129,11 @@ def compare_slides(
     SlideError
         If the finer slide is coarser than the output, or shows another field.
     """
+    plane, frame = result.plane, result.frame
+    folder = result.path.with_name(result.path.name + ".compare")
     with (
         open_slide(source) as low,
-        open_slide(output) as made,
+        open_slide(result.path) as made,
         open_slide(finer) as high,
         staged_files(folder, "comparison") as staged,
     ):
@@ -201,10 +169,10 @@ def compare_slides(
         pictures = _pictures(slides, view)
         _write_viewer(
             staged / "viewer",
-            (name, "real", "input, bicubic"),
+            (f"{result.model} x{result.scale:g}", "real", "input, bicubic"),
             pictures,
             _note(made, high, frame, view),
-            () if audit is None else audit_layers(audit, view),
+            audit_layers(audit_folder(result.path), view) if audited else (),
         )
     means = {
         name: float(np.mean([min(100.0, rows[i][name]) for i in scored]))
@@ -212,7 +180,9 @@ def compare_slides(
         else float("nan")
         for name in FIELDS[5:]
     }
-    return SlideComparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
+    found = SlideComparison(folder=folder, regions=tuple(rows), scored=len(scored), **means)
+    report(ProgressEvent(stage="compare", message=found.sentence()))
+    return found
 
 
 def match_finer(plane: Plane, frame: Frame, made: SlideInfo, high: SlideInfo) -> Match:

@@ -7,6 +7,7 @@ density that says nothing (1:1). A BMP has 32 bits a metre, a PNG too, a WebP on
 
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,31 @@ def check_picture_size(path: Path, width_px: int, height_px: int) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PictureTags:
+    """What a picture's file says of it.
+
+    Attributes
+    ----------
+    um_per_px : (float, float), optional
+        x and y; None states none.
+    icc : bytes, optional
+        A BMP cannot carry it.
+    description : str
+        A PNG and EXIF carry it.
+    """
+
+    um_per_px: tuple[float, float] | None = None
+    icc: bytes | None = None
+    description: str = ""
+
+
 def save_picture(
     path: Path,
     rgb: UInt8Array,
     *,
     quality: int,
-    um_per_px: tuple[float, float] | None = None,
-    icc: bytes | None = None,
-    description: str = "",
+    tags: PictureTags = PictureTags(),
     grey: bool = False,
 ) -> None:
     """Write a picture under its name once another decoder has shown it as it is.
@@ -62,12 +80,7 @@ def save_picture(
     rgb : (h, w, 3) uint8
     quality : int
         1 to 100, of JPEG and WebP (whose 100 is lossless).
-    um_per_px : (float, float), optional
-        x and y; None states none.
-    icc : bytes, optional
-        A BMP cannot carry it.
-    description : str
-        A PNG and EXIF carry it.
+    tags : PictureTags
     grey : bool
         Write one channel, the luma of `rgb`.
 
@@ -78,27 +91,27 @@ def save_picture(
     """
     from PIL import Image
 
-    suffix = path.suffix.lower()
+    suffix, um_per_px = path.suffix.lower(), tags.um_per_px
     written = Image.fromarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if grey else rgb)
     if grey:
         rgb = np.asarray(written.convert("RGB"))
     options: dict[str, Any] = {}
     if suffix in (".jpg", ".jpeg"):
         options = {"quality": quality, "subsampling": 0 if quality >= FULL_CHROMA_FROM else 2}
-        options["exif"] = _exif(um_per_px, description)
+        options["exif"] = _exif(um_per_px, tags.description)
     elif suffix == ".webp":
         options = {"quality": quality, "lossless": quality == 100, "exact": True}
-        options["exif"] = _exif(um_per_px, description)
+        options["exif"] = _exif(um_per_px, tags.description)
     elif suffix == ".png":
         from PIL.PngImagePlugin import PngInfo
 
         text = PngInfo()
-        text.add_itxt("Description", description)
+        text.add_itxt("Description", tags.description)
         options["pnginfo"] = text
     if um_per_px is not None and suffix in (".png", ".bmp") and min(um_per_px) > _FINEST_UM:
         options["dpi"] = tuple(25_400 / um for um in um_per_px)
-    if icc is not None and suffix != ".bmp":
-        options["icc_profile"] = icc
+    if tags.icc is not None and suffix != ".bmp":
+        options["icc_profile"] = tags.icc
     staged = path.with_name(f".{path.stem}.partial{path.suffix}")
     with disk_full_is_clear(path, ANEW):
         try:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class UpscaleResult:
     windows: int
     seams: SeamEnergy
     overlap: tuple[float, int]
-    seconds: float
+    seconds: float = 0.0
     resumed: int
     messages: tuple[str, ...]
 
@@ -126,7 +126,8 @@ def upscale_slide(
         for sentence in job.messages:
             report(ProgressEvent(stage="upscale", message=sentence))
         look = None if page is None else _Audit(slide=slide, job=job, report=report, page=page)
-        return _run(slide, job, model, options, report, started, look)
+        result = _run(slide, job, model, options, report, look)
+    return replace(result, seconds=time.monotonic() - started)
 
 
 def _run(
@@ -135,7 +136,6 @@ def _run(
     model: Engine,
     options: UpscaleOptions,
     report: Reporter,
-    started: float,
     look: "_Audit | None",
 ) -> UpscaleResult:
     frame, plane = job.frame, job.plane
@@ -194,7 +194,6 @@ def _run(
         windows=sum(int(r["windows"]) for r in records),
         seams=sum((SeamEnergy.of_row(r["seams"]) for r in records), SeamEnergy()),
         overlap=(sum(r["overlap"][0] for r in records), sum(r["overlap"][1] for r in records)),
-        seconds=time.monotonic() - started,
         resumed=len(earlier),
         messages=tuple(messages),
     )

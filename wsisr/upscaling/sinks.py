@@ -15,7 +15,12 @@ from wsisr.geometry import Box
 from wsisr.inference.blocks import Edges
 from wsisr.locks import RecordLock, held
 from wsisr.upscaling.codecs import Codec
-from wsisr.upscaling.pictures import PICTURE_SUFFIXES, check_picture_size, save_picture
+from wsisr.upscaling.pictures import (
+    PICTURE_SUFFIXES,
+    PictureTags,
+    check_picture_size,
+    save_picture,
+)
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf")
 
@@ -170,15 +175,11 @@ class PictureSink:
         if look is not None:
             folder.mkdir(exist_ok=True)
             staged = folder / output.path.name
-        save_picture(
-            staged,
-            self._pixels,
-            quality=output.codec.quality,
-            um_per_px=output.um_per_px,
-            icc=output.icc,
-            description=output.description,
-            grey=output.grey,
+        tags = PictureTags(
+            um_per_px=output.um_per_px, icc=output.icc, description=output.description
         )
+        quality = output.codec.quality
+        save_picture(staged, self._pixels, quality=quality, tags=tags, grey=output.grey)
         if look is not None:
             look(staged)
             os.replace(staged, output.path)

@@ -74,7 +74,7 @@ class Trusting:
                 f"The calibration of {run.name} promises nothing of this output: "
                 f"{'; '.join(faults)}. Audit it without --trust, or calibrate what made it."
             )
-        spread = load_network(trained, device=device, precision="float32", spread=True)
+        spread = load_network(trained, device=device, precision="float32", symmetries="spread")
         return cls(calibration, spread, tuple(notes))
 
     def places(self, pictures: AuditSlides, block: Box) -> tuple[Float32Array, Float32Array]:
