@@ -2,6 +2,7 @@
 
 import pickle
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from wsisr.errors import ModelError
-from wsisr.models import SRModel, create_model, import_weights, load_foreign, save_model, start_from
+from wsisr.models import (
+    SRModel,
+    WeightsAnswers,
+    create_model,
+    import_weights,
+    load_foreign,
+    save_model,
+    start_from,
+)
 from wsisr.models.importing import likely_span
 
 torch.set_num_threads(1)
@@ -35,7 +44,9 @@ def run(model: SRModel, lr: Tensor, scale: int) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_official_layout_gives_the_official_output(name: str, tmp_path: Path) -> None:
     given = official(name)
-    done = import_weights(save(given.state, tmp_path / "w.pth"), span=UNSAID.get(name))
+    done = import_weights(
+        save(given.state, tmp_path / "w.pth"), WeightsAnswers(span=UNSAID.get(name))
+    )
     assert done.model.info.scale in (None, given.scale)
     found = run(done.model, given.lr, given.scale)
     assert found.shape == given.output.shape
@@ -191,13 +202,13 @@ def test_of_two_networks_one_has_to_be_named(tmp_path: Path) -> None:
     path = save({"netG_A": given.state, "netG_B": other}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"netG_A and netG_B.*--part"):
         import_weights(path)
-    done = import_weights(path, part="netG_B")
+    done = import_weights(path, WeightsAnswers(part="netG_B"))
     assert done.part == "netG_B" and not any("average" in note for note in done.notes)
     assert torch.allclose(
         done.model.net.body[1].body[0].weight, other["body.1.body.0.weight"].float()
     )
     with pytest.raises(ModelError, match="no part 'netG_C'"):
-        import_weights(path, part="netG_C")
+        import_weights(path, WeightsAnswers(part="netG_C"))
 
 
 def test_the_same_names_in_safetensors(tmp_path: Path) -> None:
@@ -214,7 +225,7 @@ def test_a_weights_file_of_ours_alone_is_what_its_header_says(tmp_path: Path) ->
     with torch.no_grad():
         assert torch.equal(import_weights(alone).model(lr), model.eval()(lr))
     with pytest.raises(ModelError, match="is edsr, x2; leave --model and --scale out"):
-        import_weights(alone, scale=4)
+        import_weights(alone, WeightsAnswers(scale=4))
     data = bytearray(alone.read_bytes())
     data[-1001] ^= 64
     alone.write_bytes(data)
@@ -228,10 +239,11 @@ def test_own_names_need_the_network_to_be_named(tmp_path: Path) -> None:
     path = save({"state_dict": prefixed(model.state_dict(), "model.")}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="--model and --scale"):
         import_weights(path)
-    done = import_weights(path, model="srcnn", scale=3, preset="tiny")
+    ours = WeightsAnswers(model="srcnn", scale=3, preset="tiny")
+    done = import_weights(path, ours)
     assert done.part == "state_dict.model.net"
     with pytest.raises(ModelError, match="of another shape"):
-        import_weights(path, model="srcnn", scale=3, preset="tiny", changes=("width2=9",))
+        import_weights(path, replace(ours, changes=("width2=9",)))
 
 
 @pytest.mark.parametrize(
@@ -290,10 +302,13 @@ def test_what_is_said_about_a_file_is_checked(tmp_path: Path) -> None:
         ({"changes": ("wings=2",)}, "no setting 'wings'"),
     ):
         with pytest.raises(ModelError, match=words):
-            import_weights(path, **options)
-    assert import_weights(path, changes=("res_scale=0.5",)).model.settings.res_scale == 0.5
+            import_weights(path, WeightsAnswers(**options))
+    done = import_weights(path, WeightsAnswers(changes=("res_scale=0.5",)))
+    assert done.model.settings.res_scale == 0.5
     with pytest.raises(ModelError, match="leave --scale out"):
-        import_weights(save(official("lte-edsr").state, tmp_path / "l.pth"), scale=2)
+        import_weights(
+            save(official("lte-edsr").state, tmp_path / "l.pth"), WeightsAnswers(scale=2)
+        )
 
 
 @pytest.mark.parametrize(

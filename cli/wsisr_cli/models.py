@@ -145,11 +145,10 @@ def import_(
     `spandrel`). Files that need no answer here can be given to eval and upscale as they are.
     """
     from wsisr.inference.opening import import_model
+    from wsisr.models import WeightsAnswers
 
     use(plugin)
-    imported = import_model(
-        file,
-        output,
+    said = WeightsAnswers(
         model=model,
         scale=scale,
         preset=preset,
@@ -157,7 +156,7 @@ def import_(
         part=part,
         span=range_,
     )
-    typer.echo("\n".join(imported.lines()))
+    typer.echo("\n".join(import_model(file, output, said).lines()))
     typer.echo(f"Written: {output} (model.safetensors, config.json, README.md)")
 
 

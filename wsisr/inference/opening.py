@@ -15,7 +15,7 @@ from wsisr.inference.trained import (
 )
 
 if TYPE_CHECKING:
-    from wsisr.models.importing import Imported
+    from wsisr.models.importing import Imported, WeightsAnswers
 
 
 def open_model(text: str | Path, runs: Path | None = None) -> TrainedModel:
@@ -46,7 +46,7 @@ def open_model(text: str | Path, runs: Path | None = None) -> TrainedModel:
     )
 
 
-def import_model(path: Path, folder: Path, **options: Any) -> "Imported":
+def import_model(path: Path, folder: Path, said: "WeightsAnswers") -> "Imported":
     """Turn a file of another program into a saved model of ours, with a card.
 
     Parameters
@@ -55,8 +55,8 @@ def import_model(path: Path, folder: Path, **options: Any) -> "Imported":
         The file.
     folder : Path
         To write; it must not hold anything yet.
-    **options
-        Of `wsisr.models.import_weights`.
+    said : WeightsAnswers
+        As for `wsisr.models.import_weights`.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def import_model(path: Path, folder: Path, **options: Any) -> "Imported":
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already and not empty; name another folder with -o")
-    imported = import_weights(path, **options)
+    imported = import_weights(path, said)
     record = describe_import(imported, path)
     save_model(imported.model, folder, {"imported": record})
     (folder / CARD_NAME).write_text(import_card(imported, record), encoding="utf-8")

@@ -43,7 +43,7 @@ from wsisr.models import (
     swinir,
 )
 from wsisr.models.filling import load_foreign, start_from
-from wsisr.models.importing import import_weights
+from wsisr.models.importing import WeightsAnswers, import_weights
 from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import (
@@ -65,6 +65,7 @@ __all__ = [
     "ModelSpec",
     "SRModel",
     "Traits",
+    "WeightsAnswers",
     "bicubic",
     "compact",
     "create_model",

@@ -76,22 +76,12 @@ class Imported:
         ]
 
 
-def import_weights(
-    path: Path | str,
-    *,
-    model: str | None = None,
-    scale: int | None = None,
-    preset: str = "recommended",
-    changes: Sequence[str] = (),
-    part: str | None = None,
-    span: int | None = None,
-) -> Imported:
-    """Build a model from a file of weights.
+@dataclass(frozen=True, kw_only=True)
+class WeightsAnswers:
+    """What a user says of a file of weights, where it does not say it itself.
 
-    Parameters
+    Attributes
     ----------
-    path : Path
-        The file.
     model : str, optional
         The network; needed where the file's names are those of no known program. Where they are, it
         is checked.
@@ -105,6 +95,25 @@ def import_weights(
         Which of several networks of the file, by its dotted path.
     span : {1, 255}, optional
         Largest value that the network was trained on, where the file does not say it.
+    """
+
+    model: str | None = None
+    scale: int | None = None
+    preset: str = "recommended"
+    changes: Sequence[str] = ()
+    part: str | None = None
+    span: int | None = None
+
+
+def import_weights(path: Path | str, said: WeightsAnswers = WeightsAnswers()) -> Imported:
+    """Build a model from a file of weights.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    said : WeightsAnswers
+        Most files need none.
 
     Raises
     ------
@@ -114,21 +123,21 @@ def import_weights(
     path = Path(path)
     done = _from_header(path)
     if done is not None:
-        _check_said(path, done.model, model, scale)
+        _check_said(path, done.model, said.model, said.scale)
         return done
     tensors = read_tensors(path)
-    known = recognise(tensors, str(path), part)
-    if known is not None and model in (None, known.found.model):
-        return _from_layout(path, known, scale, changes, span)
-    if model is not None:
+    known = recognise(tensors, str(path), said.part)
+    if known is not None and said.model in (None, known.found.model):
+        return _from_layout(path, known, said)
+    if said.model is not None:
         if known is not None:
             raise ModelError(
                 f"{path} is a file of {known.layout.title}, which is {known.found.model} and not "
-                f"{model}; leave --model out"
+                f"{said.model}; leave --model out"
             )
-        return _filled(path, tensors, _network(model, scale, preset, changes), part)
+        return _from_name(path, tensors, said.model, said)
     network = load_community(path)
-    _check_said(path, network, None, scale)
+    _check_said(path, network, None, said.scale)
     return Imported(
         model=network,
         layout=f"{network.info.name.removeprefix(PREFIX)} (spandrel)",
@@ -146,26 +155,24 @@ def _check_said(path: Path, found: SRModel, name: str | None, scale: int | None)
         raise ModelError(f"{path} is {found.info.name}, {reach}; leave --model and --scale out")
 
 
-def _from_layout(
-    path: Path, known: Recognised, scale: int | None, changes: Sequence[str], span: int | None
-) -> Imported:
-    found = known.found
+def _from_layout(path: Path, known: Recognised, said: WeightsAnswers) -> Imported:
+    found, scale = known.found, said.scale
     spec = model_spec(found.model)
     if scale is not None and spec.kind == "arbitrary":
         raise ModelError(f"{path}: {spec.name} takes any scale; leave --scale out")
     if scale is not None and scale != found.scale:
         raise ModelError(f"{path} enlarges by {found.scale}, not by {scale}; leave --scale out")
     settings = override(spec.presets[found.preset](found.scale), found.settings, spec.name)
-    settings = override(settings, read_changes(spec.name, changes), spec.name)
+    settings = override(settings, read_changes(spec.name, said.changes), spec.name)
     with torch.random.fork_rng(devices=[]):
         network = build_from_settings(spec, settings, found.scale, PRESET)
     load_exactly(network, ours(found.tensors), f"{path} ({known.layout.title})")
     notes = [*known.part.notes, *found.notes]
     if found.spans:
-        chosen, note = decide_span(path, network, found, span, must=True)
+        chosen, note = decide_span(path, network, found, said.span, must=True)
         load_exactly(network, ours(folded(found, chosen)), str(path))
         notes.append(note)
-    elif span is not None:
+    elif said.span is not None:
         raise ModelError(f"{path} says its range itself; leave --range out")
     return Imported(
         model=network.eval(),
@@ -177,25 +184,21 @@ def _from_layout(
     )
 
 
-def _network(name: str, scale: int | None, preset: str, changes: Sequence[str]) -> SRModel:
-    """A network of this program, by its name and settings."""
-    spec = model_spec(name)
-    if preset not in spec.presets:
-        raise ModelError(f"{name} has no preset {preset!r}; it has {', '.join(spec.presets)}")
-    settings = override(spec.presets[preset](scale), read_changes(name, changes), name)
-    with torch.random.fork_rng(devices=[]):
-        return build_from_settings(spec, settings, scale, preset)
-
-
-def _filled(
-    path: Path, tensors: Mapping[str, Tensor], network: SRModel, part: str | None
+def _from_name(
+    path: Path, tensors: Mapping[str, Tensor], name: str, said: WeightsAnswers
 ) -> Imported:
-    """A network with the tensors of a file that has its own names."""
-    chosen = own_part(network, tensors, str(path), part)
+    spec = model_spec(name)
+    if said.preset not in spec.presets:
+        raise ModelError(f"{name} has no preset {said.preset!r}; it has {', '.join(spec.presets)}")
+    settings = spec.presets[said.preset](said.scale)
+    settings = override(settings, read_changes(name, said.changes), name)
+    with torch.random.fork_rng(devices=[]):
+        network = build_from_settings(spec, settings, said.scale, said.preset)
+    chosen = own_part(network, tensors, str(path), said.part)
     load_exactly(network, ours(chosen.tensors), str(path))
     return Imported(
         model=network.eval(),
-        layout=f"{network.info.name}'s own names",
+        layout=f"{name}'s own names",
         part=chosen.name,
         taken=len(chosen.tensors),
         dropped=0,
