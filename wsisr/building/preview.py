@@ -48,8 +48,6 @@ def save_patches(
     ----------
     scans, report : Path
         Where the scan's picture is, and the folder that gets ``slides/<id>.png``.
-    slide_id : str
-    record : ScanRecord
     columns : mapping of str to ndarray, shape (n,)
         With ``x``, ``y`` (level-0 px) and ``kept`` of every patch.
     """

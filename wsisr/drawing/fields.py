@@ -99,8 +99,6 @@ def residual_field(
 
     Parameters
     ----------
-    shifts : ResidualShifts
-    title : str
     words : str
         What stands below the field; by default the scale alone.
     side_px : int

@@ -68,7 +68,6 @@ def prove(
     ----------
     output : Path
         The report, JSON; rewritten as a whole after every check.
-    request : ProofRequest
     checks : sequence of ProofCheck, optional
         In place of `wsisr.proof.plan.plan_checks`.
     tell : callable

@@ -100,10 +100,8 @@ class ScanRegistration:
         Smooth piece that a node belongs to; -1 for nodes that are not used.
     spacing_px : float
         Node spacing, moving px.
-    seams : tuple of Seam
     reason : str
         Why both scans do not show the same section, or empty.
-    overview : OverviewMatch
     match_colours : bool
         Whether its patches are measured in matched colours (see `register_pair`), which the first
         stores did not: their records give the same pixels.

@@ -46,7 +46,6 @@ def locate_seams(
         Those that agree with the map.
     residuals : ndarray, shape (n, 2)
         How far they lie off it, fixed px.
-    spacing_px : float
 
     Returns
     -------

@@ -22,7 +22,6 @@ def overlay_picture(
     ----------
     tissue : TissueMap
         With its overview; without one the outline stands on white.
-    annotations : Annotations, optional
     max_side_px : int
         Larger overviews are reduced.
 

@@ -117,8 +117,6 @@ def compare_slides(
         The input that was upscaled.
     result : UpscaleResult
         Beside its file ``OUT.compare/`` is made; what an earlier comparison left there is replaced.
-    finer : Path
-    report : Reporter
     audited : bool
         Whether the output was: the viewer can show the maps of its audit then.
 

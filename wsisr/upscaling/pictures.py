@@ -80,7 +80,6 @@ def save_picture(
     rgb : (h, w, 3) uint8
     quality : int
         1 to 100, of JPEG and WebP (whose 100 is lossless).
-    tags : PictureTags
     grey : bool
         Write one channel, the luma of `rgb`.
 
