@@ -146,6 +146,23 @@ def test_zarr_python_finds_the_codec_without_an_import_of_ours(tmp_path: Path) -
     assert done.stdout == patches(0, 3)["40x"][2].tobytes()
 
 
+def test_zarr_python_reads_a_raw_store_where_there_is_no_wsisr(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", {"a": 3})
+    code = (
+        "import sys; sys.modules['wsisr'] = None; import zarr;"
+        "slide = zarr.open_group(sys.argv[1], mode='r')['slides/a'];"
+        "parts = [slide[name][:] for name in ('40x', '10x', 'patches/x', 'patches/digest')];"
+        "sys.stdout.buffer.write(b''.join(part.tobytes() for part in parts))"
+    )
+    store = tmp_path / "a.zarr"
+    done = subprocess.run([sys.executable, "-c", code, str(store)], capture_output=True, check=True)
+    view = open_pairs(store).slides["a"]
+    columns = [view.column(name).tobytes() for name in ("x", "digest")]
+    assert done.stdout == b"".join(
+        [*(patches(0, 3)[name].tobytes() for name in ("40x", "10x")), *columns]
+    )
+
+
 def test_a_missing_shard_of_ours_is_an_error_and_not_black(tmp_path: Path) -> None:
     make_store(tmp_path / "a.zarr", {"a": 3})
     (tmp_path / "a.zarr/slides/a/40x/c/0/0/0/0").unlink()
