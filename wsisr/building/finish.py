@@ -26,7 +26,7 @@ from wsisr.selection.hashing import hash_draws, hash_key
 from wsisr.selection.patients import PatientSource
 from wsisr.slides.tiles import DAMAGE_WORDS
 from wsisr.store import PairStore, StoreWriter, open_pairs
-from wsisr.store.schema import FUNNEL_STEPS
+from wsisr.store.schema import funnel_steps
 from wsisr.store.slide_view import SlideView
 from wsisr.store.summarise import lr_lines, patient_sources
 
@@ -112,7 +112,7 @@ def why_nothing(view: SlideView, manifest: Manifest) -> str:
     """
     attributes: Mapping[str, Any] = dict(view.attributes)
     funnel: dict[str, int] = attributes.get("funnel", {})
-    steps = [(name, funnel[name]) for name in FUNNEL_STEPS if name in funnel]
+    steps = [(name, funnel[name]) for name in funnel_steps(funnel)]
     if not steps or funnel.get("kept", 0):
         return ""
     if steps[0][1] == 0:

@@ -11,30 +11,10 @@ from wsisr.files import replace_file
 from wsisr.selection.patients import WORDS
 from wsisr.store import PairStore
 from wsisr.store.layout import StorePaths
-from wsisr.store.schema import FUNNEL_STEPS
+from wsisr.store.schema import FUNNEL_WORDS, funnel_steps
 from wsisr.store.summarise import overrides_of, patient_sources
 from wsisr.tables import csv_lines
 from wsisr.words import counted
-
-FUNNEL_WORDS = {
-    "candidates": "candidates",
-    "scanned": "scanned, no pen",
-    "tissue": "enough tissue",
-    "label": "one class",
-    "texture": "enough texture",
-    "colour": "usual colour",
-    "overlap": "no overlap",
-    "read": "read",
-    "inside": "in both scans",
-    "whole": "whole",
-    "off_seams": "off seams",
-    "in_focus": "in focus",
-    "registered": "registered",
-    "accepted": "accepted",
-    "kept": "kept",
-}
-"""Headings of the steps of the funnel."""
-
 
 NOTHING = "Nothing"
 """Kind of failure of a slide that was read and gave no pair."""
@@ -247,7 +227,7 @@ def _arrays(store: PairStore) -> list[str]:
 
 def _slide_table(store: PairStore) -> list[str]:
     present = {step for s in store.slides for step in _attributes(store, s).get("funnel", {})}
-    steps = [step for step in FUNNEL_STEPS if step in present]
+    steps = funnel_steps(present)
     head = [
         "slide",
         "patient",

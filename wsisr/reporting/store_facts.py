@@ -11,7 +11,7 @@ import numpy as np
 from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int64Array, UInt8Array
 from wsisr.errors import StoreError
 from wsisr.store import PairStore, Table, open_pairs, summarise_store
-from wsisr.store.schema import FUNNEL_STEPS, KEPT, layer_column
+from wsisr.store.schema import KEPT, layer_column
 from wsisr.store.summarise import StoreSummary
 from wsisr.tables import read_table
 
@@ -255,12 +255,6 @@ def read_facts(path: Path, folder: Path) -> StoreFacts:
         failures=_failures(folder),
         warnings=_warnings(folder),
     )
-
-
-def funnel_steps(funnel: Mapping[str, int]) -> list[str]:
-    """The steps that a funnel has, in the order of the build."""
-    order = {step: place for place, step in enumerate(FUNNEL_STEPS)}
-    return sorted(funnel, key=lambda step: order.get(step, len(order)))
 
 
 def _failures(folder: Path) -> tuple[Mapping[str, str], ...]:

@@ -18,31 +18,14 @@ from wsisr.drawing.overlays import patch_overlay, tissue_map
 from wsisr.drawing.vector import Chart
 from wsisr.files import replace_file
 from wsisr.reporting.page import template
-from wsisr.reporting.store_facts import StoreFacts, funnel_steps
+from wsisr.reporting.store_facts import StoreFacts
 from wsisr.reporting.store_pairs import choose_gallery, read_pair
 from wsisr.store.places import Place
 from wsisr.store.presets import SLIDE
+from wsisr.store.schema import FUNNEL_WORDS, funnel_steps
 from wsisr.store.summarise import lr_lines, overrides_of
 from wsisr.store.verify_splits import is_declared_leaky
 
-STEP_WORDS = {
-    "grid": "places of the grid",
-    "candidates": "candidates",
-    "scanned": "scanned, no pen",
-    "tissue": "enough tissue",
-    "label": "one class",
-    "texture": "enough texture",
-    "colour": "usual colour",
-    "overlap": "no overlap",
-    "read": "wanted and read",
-    "inside": "in both scans",
-    "whole": "wholly scanned",
-    "off_seams": "off the seams of the stitching",
-    "in_focus": "in focus in both scans",
-    "registered": "registered",
-    "accepted": "accepted",
-    "kept": "kept",
-}
 ORIGIN_WORDS = {
     "rescan": "a second scan of the glass: real",
     "rescan-reduced": "a second scan's finer level, reduced by us",
@@ -143,7 +126,7 @@ def pairs(facts: StoreFacts) -> Markup:
 def funnel_chart(facts: StoreFacts) -> Chart | None:
     """From candidates to kept over all slides; None where the build recorded no funnel."""
     total = facts.summary.funnel
-    steps = [(STEP_WORDS.get(step, step), total[step]) for step in funnel_steps(total)]
+    steps = [(FUNNEL_WORDS.get(step, step), total[step]) for step in funnel_steps(total)]
     return funnel_of(steps, title="From candidates to kept pairs", width_px=900) if steps else None
 
 
@@ -152,7 +135,7 @@ def funnel(facts: StoreFacts) -> Markup:
     steps = funnel_steps(facts.summary.funnel)
     return template("store.html").funnel(
         drawn=funnel_chart(facts),
-        head=["slide", *(STEP_WORDS.get(step, step) for step in steps)],
+        head=["slide", *(FUNNEL_WORDS.get(step, step) for step in steps)],
         rows=[
             [slide_id, *((attributes.get("funnel") or {}).get(step) for step in steps)]
             for slide_id, attributes in facts.attributes.items()

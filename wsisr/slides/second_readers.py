@@ -88,6 +88,19 @@ def _info(info: SlideInfo, name: str, grids: tuple[TileGrid, ...]) -> SlideInfo:
     )
 
 
+class _Bare:
+    """A reader that says nothing of its tiles but their pixels, and holds nothing open."""
+
+    def scanned(self, level: int, row: int, column: int) -> bool | None:
+        return True
+
+    def icc_profile(self) -> bytes | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
 class TifffileStore:
     """The series of a TIFF as tifffile understands it; blocks through its Zarr view."""
 
@@ -219,7 +232,7 @@ def _grid(width_px: int, height_px: int) -> TileGrid:
     )
 
 
-class PydicomStore:
+class PydicomStore(_Bare):
     """Frames of a tiled-full DICOM series, found and turned to RGB by pydicom.
 
     Only JPEG-LS and HTJ2K are decoded by imagecodecs, for which pydicom needs further packages.
@@ -266,15 +279,6 @@ class PydicomStore:
                 return Tile(_frame(path, header, number - start))
         raise SlideError("pydicom finds no such frame")
 
-    def scanned(self, level: int, row: int, column: int) -> bool | None:
-        return True
-
-    def icc_profile(self) -> bytes | None:
-        return None
-
-    def close(self) -> None:
-        pass
-
 
 def _frame(path: Path, header: Any, index: int) -> UInt8Array:
     import imagecodecs
@@ -305,7 +309,7 @@ def _stored_frame(path: Path, header: Any, index: int) -> bytes:
     return bytes(get_frame(data, index, number_of_frames=int(header.NumberOfFrames)))
 
 
-class OpenCvStore:
+class OpenCvStore(_Bare):
     """A plain image as OpenCV shows it: turned by its EXIF tag, colours from the stream."""
 
     def __init__(self, info: SlideInfo) -> None:
@@ -345,15 +349,6 @@ class OpenCvStore:
         rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)
         columns = slice(column * BLOCK_PX, (column + 1) * BLOCK_PX)
         return Tile(np.ascontiguousarray(self._pixels[rows, columns]))
-
-    def scanned(self, level: int, row: int, column: int) -> bool | None:
-        return True
-
-    def icc_profile(self) -> bytes | None:
-        return None
-
-    def close(self) -> None:
-        pass
 
 
 _PLAIN: dict[str, Callable[[SlideInfo], TileStore]] = {

@@ -1,6 +1,6 @@
 """What a store contains: columns and image arrays, with names, types, units and their checks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -27,27 +27,33 @@ LR_ORIGINS: Final = (
 )
 VERDICTS: Final = ("reject", "accept")
 
-FUNNEL_STEPS: Final = (
-    "grid",
-    "candidates",
-    "scanned",
-    "tissue",
-    "label",
-    "texture",
-    "colour",
-    "overlap",
-    "read",
-    "inside",
-    "whole",
-    "off_seams",
-    "in_focus",
-    "registered",
-    "accepted",
-    "kept",
-)
-"""Steps of the funnel in the order of a build; JSON keys are sorted and do not keep it."""
+FUNNEL_WORDS: Final = {
+    "grid": "places of the grid",
+    "candidates": "candidates",
+    "scanned": "scanned, no pen",
+    "tissue": "enough tissue",
+    "label": "one class",
+    "texture": "enough texture",
+    "colour": "usual colour",
+    "overlap": "no overlap",
+    "read": "wanted and read",
+    "inside": "in both scans",
+    "whole": "wholly scanned",
+    "off_seams": "off the seams of the stitching",
+    "in_focus": "in focus in both scans",
+    "registered": "registered",
+    "accepted": "accepted",
+    "kept": "kept",
+}
+"""Steps of the funnel in the order of a build, and what people call them."""
 
 Columns = Mapping[str, AnyArray]
+
+
+def funnel_steps(funnel: Iterable[str]) -> list[str]:
+    """The steps that a funnel has, in the order of the build, which sorted JSON does not keep."""
+    order = {step: place for place, step in enumerate(FUNNEL_WORDS)}
+    return sorted(funnel, key=lambda step: order.get(step, len(order)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from wsisr.arrays import AnyArray, BoolArray
 from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
 from wsisr.store.reader import PairStore, open_pairs
-from wsisr.store.schema import FUNNEL_STEPS, KEPT
+from wsisr.store.schema import KEPT, funnel_steps
 from wsisr.store.slide_view import SlideView
 from wsisr.words import counted
 
@@ -118,8 +118,7 @@ def summarise_store(path: Address) -> StoreSummary:
     for view in views:
         for step, count in (view.attributes.get("funnel") or {}).items():
             funnel[step] = funnel.get(step, 0) + int(count)
-    order = {step: place for place, step in enumerate(FUNNEL_STEPS)}
-    funnel = dict(sorted(funnel.items(), key=lambda item: order.get(item[0], len(order))))
+    funnel = {step: funnel[step] for step in funnel_steps(funnel)}
     residuals = None
     alignment: dict[str, float] = {}
     if {"residual_x", "residual_y"} <= names:

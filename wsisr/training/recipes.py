@@ -229,16 +229,11 @@ class PixelRecipe(Recipe):
 
 
 @register_recipe
-class ImplicitRecipe(Recipe):
+class ImplicitRecipe(PixelRecipe):
     """Mean absolute error at sampled HR pixels, or PSNR there, for models of any scale."""
 
     kind = "implicit"
     trains = "arbitrary"
-    settings_types = (PixelSettings,)
-
-    def __init__(self, pixels: PixelSettings) -> None:
-        super().__init__()
-        self.pixels = pixels
 
     def step(self, model: SRModel, batch: Batch, backward: Backward) -> Logs:
         assert batch.coord is not None and batch.cell is not None and batch.target is not None
