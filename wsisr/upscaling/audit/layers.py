@@ -20,8 +20,6 @@ TITLES = {
     "omission": "omission",
 }
 LONGEST_PX = 2048
-UNSEEN = 0.05
-"""Share of the top of a map below which nothing is laid over the picture."""
 UNTRUSTED = (245, 125, 21)
 
 
@@ -71,10 +69,9 @@ def audit_layers(folder: Path, view: Box) -> list[ViewerLayer]:
 
 
 def _coloured(part: Float32Array, top: float) -> UInt8Array:
-    """As on the page, and clearer where there is less."""
+    """As on the page; where there is nothing to see, the picture is as it was."""
     share = np.clip(np.nan_to_num(part.astype(np.float64)) / top, 0.0, 1.0)
-    alpha = np.where(share > UNSEEN, 80 + 150 * share, 0).astype(np.uint8)
-    return np.dstack((heat(share, 1.0), alpha))
+    return np.dstack((heat(share, 1.0), (230 * share).astype(np.uint8)))
 
 
 def _untrusted(part: Float32Array) -> UInt8Array:
