@@ -24,6 +24,10 @@ class TestCompact(FixedScaleTests):
     name, scale = "compact", 4
 
 
+class TestCompactAny(ModelTests):
+    name = "compact-any"
+
+
 class TestRcan(CompiledTests):
     name, scale = "rcan", 2
 

