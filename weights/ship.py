@@ -30,7 +30,7 @@ SERVES: dict[str, dict[str, Any]] = {
     # At x2 it was worse than bicubic on DSB 2018 (its card); between x2 and x3 nothing was scored.
     "he-any": {"input_um_per_px": [0.4, 4.4], "least_scale": 3.0},
 }
-STEPS = {"he-x2": (6000, 1784, 3200), "he-x4": (6000, 1494, 3200), "he-any": (6000, 1211, 3600)}
+STEPS = {"he-x2": (6000, 1784, 2400), "he-x4": (6000, 1494, 2400), "he-any": (6000, 1211, 2400)}
 """Of the parts of training, each from the weights before; the first of he-any is he-x4's."""
 CARD = train.HERE / "card.md.j2"
 COMMON = {"output_um_per_px": 0.2, "stain": "haematoxylin and eosin"}

