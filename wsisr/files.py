@@ -208,15 +208,15 @@ def read_document(
     kind
         Missing, broken, of something else, or of another version.
     """
+    called = f" is no {what.partition(' ')[2]}" if what else " cannot be read"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        called = f" is no {what.partition(' ')[2]}" if what else " cannot be read"
         raise kind(f"{path.parent}{called}: it holds no {path.name}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise kind(f"{path} cannot be read: {error}") from error
     if not isinstance(document, dict):
-        raise kind(f"{path} cannot be read: it holds no JSON object")
+        raise kind(f"{path}{called}: it holds no JSON object")
     if form and document.get("format") != form:
         raise kind(f"{path} does not describe {what}.")
     if version is not None and document.get("format_version") != version:
