@@ -1,6 +1,6 @@
 """What the networks that ship are worth, on images that they have not seen. Run by hand.
 
-    python weights/score.py DATA WORK he-x2 he-x4 he-any
+    python weights/score.py DATA WORK he-x4 he-any
 
 `DATA` as for `train.py`; networks by name, or folders. Four sets: the patients of BreaKHis that
 nobody trained on, as they are and reduced by two; MoNuSeg, GlaS and DSB 2018, which are for testing

@@ -25,12 +25,11 @@ from wsisr.models.weights import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.slides.fingerprint import fingerprint
 
 SERVES: dict[str, dict[str, Any]] = {
-    "he-x2": {"input_um_per_px": [0.4, 2.2]},
     "he-x4": {"input_um_per_px": [0.8, 4.4]},
-    # At x2 it was worse than bicubic on DSB 2018 (its card); between x2 and x3 nothing was scored.
-    "he-any": {"input_um_per_px": [0.4, 4.4], "least_scale": 3.0},
+    # Trained from x1.5 on, scored from x2 on.
+    "he-any": {"input_um_per_px": [0.4, 4.4], "least_scale": 2.0},
 }
-STEPS = {"he-x2": (6000, 1784, 2400), "he-x4": (6000, 1494, 2400), "he-any": (6000, 1211, 2400)}
+STEPS = {"he-x4": (6000, 1494, 2400), "he-any": (6000, 1211, 2400)}
 """Of the parts of training, each from the weights before; the first of he-any is he-x4's."""
 CARD = train.HERE / "card.md.j2"
 COMMON = {"output_um_per_px": 0.2, "stain": "haematoxylin and eosin"}

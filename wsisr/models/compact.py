@@ -163,7 +163,7 @@ def _build_any(settings: CompactSettings, scale: int | None) -> ArbitraryScaleMo
     traits = Traits(
         halo_px=_reach_px(settings) + 2,
         halo_exact=True,
-        tile_px=96,
+        tile_px=192,
         channels_last=True,
         scale_range=(1.0, float(FINEST)),
     )

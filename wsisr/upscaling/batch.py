@@ -28,6 +28,8 @@ from wsisr.upscaling.pyramid import tidy
 from wsisr.upscaling.sinks import audit_folder, container_of
 
 log = logging.getLogger(__name__)
+Engines = Callable[[Path, Reporter], tuple[Engine, UpscaleOptions]]
+"""What is to be run on a slide, and with which options."""
 
 OUTPUT_SUFFIX = ".ome.tiff"
 LEAST_BORDER_PX = 10_000
@@ -45,7 +47,7 @@ class UpscaleRequest:
     output : Path
         A file; a folder where the source is a folder.
     model : str
-        Folder of a run or of a saved model, ``"bicubic"``, a network that ships (``"he-x2"``), or
+        Folder of a run or of a saved model, ``"bicubic"``, a network that ships (``"he-x4"``), or
         ``"auto"``: the one that ships whose card fits the slide.
     device, precision, pool : str
         See `wsisr.inference.load`; several devices (``"cuda:0,cuda:1"``, ``"all"``) share out the
@@ -150,10 +152,8 @@ def upscale(
             raise ConfigError(
                 "Several devices share out the slides of a folder; this is one input."
             )
-        engine = _engines(request)(source, report)
-        result = upscale_slide(
-            source, request.output, engine, request.options, report, request.audit
-        )
+        engine, options = _engines(request)(source, report)
+        result = upscale_slide(source, request.output, engine, options, report, request.audit)
         if request.compare is not None:
             from wsisr.upscaling.compare import compare_slides
 
@@ -166,24 +166,28 @@ def upscale(
     return _folder(request, report, runner)
 
 
-def _engines(request: UpscaleRequest) -> Callable[[Path, Reporter], Engine]:
-    """What is to be run on a slide; every network is loaded once."""
+def _engines(request: UpscaleRequest) -> Engines:
+    """Every network is loaded once."""
 
     @cache
     def loaded(name: str) -> Engine:
         return load(name, device=request.device, precision=request.precision, pool=request.pool)
 
-    return lambda source, report: loaded(_named_model(request, source, report))
+    def found(source: Path, report: Reporter) -> tuple[Engine, UpscaleOptions]:
+        name, options = _chosen(request, source, report)
+        return loaded(name), options
+
+    return found
 
 
-def _named_model(request: UpscaleRequest, source: Path, report: Reporter) -> str:
+def _chosen(request: UpscaleRequest, source: Path, report: Reporter) -> tuple[str, UpscaleOptions]:
     if request.model != AUTO:
-        return request.model
+        return request.model, request.options
     from wsisr.upscaling.choosing import fitting
 
-    name, sentence = fitting(source, request.options)
+    name, scale, sentence = fitting(source, request.options)
     report(ProgressEvent(stage="model", message=sentence))
-    return name
+    return name, replace(request.options, scale=scale)
 
 
 def _folder(
@@ -246,7 +250,7 @@ def _folder(
 
 
 def _outcomes(
-    engines: Callable[[Path, Reporter], Engine],
+    engines: Engines,
     jobs: Sequence[Task],
     runner: Runner | None,
     report: Reporter,
@@ -257,7 +261,8 @@ def _outcomes(
         return
 
     def made(path: Path, target: Path, asked: UpscaleRequest, tell: Reporter) -> UpscaleResult:
-        return upscale_slide(path, target, engines(path, tell), asked.options, tell, asked.audit)
+        engine, options = engines(path, tell)
+        return upscale_slide(path, target, engine, options, tell, asked.audit)
 
     for key, (path, target, request, _) in jobs:
         yield attempt(key, made, (path, target, request, _named(report, key)))
@@ -268,9 +273,9 @@ def _on_worker(
 ) -> UpscaleResult:
     """One slide in a process of its own device, which loads the model once."""
     load_plugins(plugins)
-    name = _named_model(request, path, silent)
+    name, options = _chosen(request, path, silent)
     engine = _loaded(name, own_device("auto"), request.precision, request.pool)
-    return upscale_slide(path, target, engine, request.options, page=request.audit)
+    return upscale_slide(path, target, engine, options, page=request.audit)
 
 
 @lru_cache(maxsize=4)

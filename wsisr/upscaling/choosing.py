@@ -47,8 +47,8 @@ def not_h_and_e(rgb: UInt8Array) -> str:
     return ""
 
 
-def fitting(source: Path, options: UpscaleOptions) -> tuple[str, str]:
-    """Name of the shipped network for an input, and the sentence that says so.
+def fitting(source: Path, options: UpscaleOptions) -> tuple[str, float, str]:
+    """Name of the shipped network for an input, its scale, and the sentence that says so.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def fitting(source: Path, options: UpscaleOptions) -> tuple[str, str]:
         return _fitting(slide, options)
 
 
-def _fitting(slide: Slide, options: UpscaleOptions) -> tuple[str, str]:
+def _fitting(slide: Slide, options: UpscaleOptions) -> tuple[str, float, str]:
     info, name = slide.info, slide.info.path.name
     line = f"Name a network yourself: --model {' or '.join([*shipped(), 'bicubic'])}."
     if info.mpp is None:
@@ -89,7 +89,8 @@ def _fitting(slide: Slide, options: UpscaleOptions) -> tuple[str, str]:
             f"{name}: the networks that ship were trained on {stain}, and this does not look like "
             f"it ({why}). {line}"
         )
-    return model.name, (
+    sentence = (
         f"--model {AUTO}: {model.name} at x{scale:g}, from {um:.3g} to {um / scale:.3g} um/px; it "
         f"looks like {stain}. Not seen: whether the section was frozen."
     )
+    return model.name, scale, sentence
