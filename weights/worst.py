@@ -53,7 +53,7 @@ def main() -> None:
     for network in options.networks:
         gain, test, scale, slide, row = worst(options.work, network)
         pairs = open_pairs(options.work / f"{test}.zarr")
-        hr = pairs.read([at for at in pairs.split("test") if at == (slide, row)], "40x")[0]
+        hr = pairs.read([(pairs.slide_index(slide), row)], "40x")[0]
         side = int(hr.shape[0] // scale * scale)
         hr = hr[:side, :side]
         lr = degrade(torch.from_numpy(hr.copy()).permute(2, 0, 1), "bicubic", scale)
