@@ -70,7 +70,8 @@ class _Lines:
             # What an earlier run had done says nothing of how fast this one is.
             self.began, self.first = now, event.done
         if event.total and (finished or now - self.last >= PLAIN_INTERVAL_S):
-            unit = f" {event.unit}s" if event.unit else ""
+            plural = "es" if event.unit.endswith("ch") else "s"
+            unit = f" {event.unit}{plural}" if event.unit else ""
             done = f"{event.stage}: {event.done}/{event.total}{unit}"
             said = [done, event.item, self._left(now, event)]
             sys.stderr.write(", ".join(part for part in said if part) + "\n")
