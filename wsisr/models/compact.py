@@ -27,11 +27,10 @@ from wsisr.models.edsr import EdsrBody, EdsrSettings, body_reach_px
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
-from wsisr.models.layers.coordinates import pixel_centres
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, coordinate_dtype
+from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, render_in_chunks
 
 FINEST = 4
 """Scale of the grid that other scales are sampled from."""
@@ -115,10 +114,7 @@ class CompactAny(Compact):
         chunk_px: int,
     ) -> Tensor:
         """Every pixel of an image at once, (N, 3, H, W): the low pass is over all of it."""
-        coord = pixel_centres(size, lr.device, coordinate_dtype(lr)).expand(len(lr), -1, -1)
-        cells = coord.new_tensor(cell).expand(len(lr), 1, 2)
-        out = self.decode(features, lr, coord, cells)
-        return out.transpose(1, 2).reshape(len(lr), 3, *size)
+        return render_in_chunks(self, features, lr, size, cell, size[0] * size[1])
 
 
 def lowpass(x: Tensor, step_px: Tensor) -> Tensor:
@@ -137,14 +133,11 @@ def lowpass(x: Tensor, step_px: Tensor) -> Tensor:
     place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     taps = (-0.5 * (place / sigma[..., None]).square()).exp()
     taps = (taps / taps.sum(-1, keepdim=True)).repeat_interleave(channels, 0)
-    planes = F.pad(x, (reach,) * 4, mode="replicate").reshape(1, n * channels, *_padded(x, reach))
+    wide = F.pad(x, (reach,) * 4, mode="replicate")
+    planes = wide.reshape(1, n * channels, *wide.shape[-2:])
     planes = F.conv2d(planes, taps[:, 0, None, :, None], groups=n * channels)
     planes = F.conv2d(planes, taps[:, 1, None, None, :], groups=n * channels)
     return planes.reshape(x.shape)
-
-
-def _padded(x: Tensor, reach: int) -> tuple[int, int]:
-    return x.shape[-2] + 2 * reach, x.shape[-1] + 2 * reach
 
 
 def _reach_px(settings: CompactSettings) -> int:
