@@ -154,7 +154,7 @@ def fit_store(
 
 
 def compare_store(
-    path: Path, specs: Sequence[str], choice: PairSelection = PairSelection()
+    path: Path, specs: Sequence[str], choice: PairSelection = PairSelection(limit=8)
 ) -> Comparison:
     """`wsisr.degradation.comparison.compare_with_native` on a store's registered pairs."""
     return compare_with_native(registered_pairs(open_pairs(path), choice), specs)
