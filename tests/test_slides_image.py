@@ -17,7 +17,7 @@ from wsisr.errors import SlideError
 from wsisr.registration.presentation import read_image
 from wsisr.slides import open_slide
 from wsisr.slides.opening import read_whole
-from wsisr.slides.pictures import read_picture
+from wsisr.slides.plain_images import read_picture
 from wsisr.slides.stack import ImageStack, open_stack
 
 
@@ -205,7 +205,7 @@ def test_a_grey_image_is_one_channel_in_memory_and_rgb_as_a_slide(tmp_path: Path
 def test_decoding_takes_a_stated_multiple_of_the_pixels(tmp_path: Path) -> None:
     code = """
 import resource, sys
-from wsisr.slides.pictures import read_picture
+from wsisr.slides.plain_images import read_picture
 import imagecodecs, simplejpeg, PIL.Image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pixels, _, _ = read_picture(__import__("pathlib").Path(sys.argv[1]))

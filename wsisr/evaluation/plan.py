@@ -38,9 +38,9 @@ from wsisr.evaluation.entries import (
 )
 from wsisr.evaluation.judges import Judge, open_judges
 from wsisr.evaluation.leaks import find_leaks, refuse_leaks, stamps, unknown
-from wsisr.evaluation.pictures import SrPictures, find_pictures, pictures_notes
 from wsisr.evaluation.scoring import Scorer, found_metrics
 from wsisr.evaluation.settings import EvalSettings
+from wsisr.evaluation.sr_images import SrImages, find_sr_images, sr_image_notes
 from wsisr.evaluation.tasks import Task
 from wsisr.inference.loading import load_trained
 from wsisr.inference.trained import TrainedModel
@@ -65,7 +65,7 @@ class Plan:
         What stands on every table.
     notes : tuple of str
         What a person should know.
-    pictures : mapping of str to SrPictures
+    pictures : mapping of str to SrImages
         Sets that were made elsewhere, by the name of their entry.
     judges : tuple of Judge
         Downstream references.
@@ -82,7 +82,7 @@ class Plan:
     device: str
     stamps: tuple[str, ...]
     notes: tuple[str, ...]
-    pictures: Mapping[str, SrPictures] = field(default_factory=dict)
+    pictures: Mapping[str, SrImages] = field(default_factory=dict)
     judges: tuple[Judge, ...] = ()
 
     def jobs(self) -> Iterator[tuple[TrainedModel, ScaleColumn]]:
@@ -146,7 +146,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
     for column in columns:
         if column.degradation is not None:
             refuse_identity(column.degradation, column.scale)
-    sets = find_pictures(store, columns, settings.images)
+    sets = find_sr_images(store, columns, settings.images)
     entries = (*entries, *(made.entry for made in sets))
     refuse_twins([entry.name for entry in entries] + [failure.name for failure in failures])
     if settings.weights_dir is not None:
@@ -175,7 +175,7 @@ def prepare(settings: EvalSettings, tasks: Sequence[Task] = ()) -> Plan:
             f"{', '.join(blind)}: training patients are not recorded, so that a leak cannot be "
             "excluded (give the run's folder instead of its saved model)."
         )
-    words += pictures_notes(sets)
+    words += sr_image_notes(sets)
     for entry in entries[1:]:
         words += changed(entry)
         if not any(entry.serves(column.scale) for column in columns):

@@ -30,7 +30,7 @@ class EvalSettings:
         ``auto`` (simulated for every scale, and native where the store has it), ``native``,
         ``simulated``, the name of an array, or a degradation.
     images : tuple of str
-        Sets of SR pictures that were made elsewhere (`wsisr.evaluation.pictures`): ``NAME=FOLDER``.
+        Sets of SR images made elsewhere (`wsisr.evaluation.sr_images`): ``NAME=FOLDER``.
     protocols : tuple of str
         Named sets of scores; the first one's first score is the headline.
     metrics : tuple of str

@@ -12,7 +12,13 @@ from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.compression import LOSSY, jpeg_quality
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.jpeg import YCBCR_TAG, parse_jpeg_header, stream_space
-from wsisr.slides.pictures import HEADER_BYTES, PictureFacts, check_depth, read_facts, read_picture
+from wsisr.slides.plain_images import (
+    HEADER_BYTES,
+    PictureFacts,
+    check_depth,
+    read_facts,
+    read_picture,
+)
 from wsisr.slides.protocol import Compression, Level, SlideInfo
 from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
 from wsisr.slides.tiles import Tile, TileGrid

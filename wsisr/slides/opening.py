@@ -14,7 +14,7 @@ from wsisr.arrays import UInt8Array
 from wsisr.errors import SlideError
 from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.icc import srgb_converter
-from wsisr.slides.pictures import MAX_IMAGE_PX
+from wsisr.slides.plain_images import MAX_IMAGE_PX
 from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo
 from wsisr.slides.readers import BACKENDS, backends_for, check_path, open_with
 from wsisr.slides.remote import is_url, open_remote

@@ -21,7 +21,7 @@ from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.jpeg import YCBCR_TAG
-from wsisr.slides.pictures import TRANSPARENT, read_facts
+from wsisr.slides.plain_images import TRANSPARENT, read_facts
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
 from wsisr.slides.tiff_directory import quiet_tifffile

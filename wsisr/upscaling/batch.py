@@ -22,8 +22,8 @@ from wsisr.slides.ids import without_suffix
 from wsisr.slides.leftout import describe_left_out
 from wsisr.slides.opening import open_slide
 from wsisr.upscaling.job import UpscaleOptions
-from wsisr.upscaling.pictures import PICTURE_SUFFIXES
 from wsisr.upscaling.pipeline import Page, UpscaleResult, upscale_slide
+from wsisr.upscaling.plain_images import PICTURE_SUFFIXES
 from wsisr.upscaling.pyramid import tidy
 from wsisr.upscaling.sinks import audit_folder, container_of
 

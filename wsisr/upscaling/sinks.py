@@ -15,7 +15,7 @@ from wsisr.geometry import Box
 from wsisr.inference.blocks import Edges
 from wsisr.locks import RecordLock, held
 from wsisr.upscaling.codecs import Codec
-from wsisr.upscaling.pictures import (
+from wsisr.upscaling.plain_images import (
     PICTURE_SUFFIXES,
     PictureTags,
     check_picture_size,

@@ -14,7 +14,7 @@ from wsisr.errors import StoreError, refuse_remote_output
 from wsisr.files import disk_full_is_clear, remove_tree
 from wsisr.locks import held
 from wsisr.progress import ProgressEvent, Reporter, silent
-from wsisr.store.exporting import archives, pictures
+from wsisr.store.exporting import archives, png_folders
 from wsisr.store.exporting.data_card import write_card, write_citation
 from wsisr.store.exporting.geojson import close_geojson, write_geojson
 from wsisr.store.exporting.pair_records import (
@@ -35,8 +35,8 @@ _REMOVED = (
 Writer = Callable[[Iterator[ExportedPair], Mapping[str, type], tuple[str, ...], Path], None]
 
 _WRITERS: dict[str, Writer] = {
-    "png": pictures.write_png,
-    "huggingface": pictures.write_hugging_face,
+    "png": png_folders.write_png,
+    "huggingface": png_folders.write_hugging_face,
     "webdataset": archives.write_tars,
     "hdf5": archives.write_hdf5,
     "lmdb": archives.write_lmdb,
@@ -138,7 +138,7 @@ def _write(
         if to == "geojson":
             write_geojson(store, records_of(store, split, folders), folder)
             continue
-        name = pictures.HUB_SPLITS.get(split, split) if to == "huggingface" else split
+        name = png_folders.HUB_SPLITS.get(split, split) if to == "huggingface" else split
         pairs = _report(pairs_of(store, split, folders), split, total, reporter)
         _WRITERS[to](pairs, fields_of(store, [split]), store.arrays, folder / name)
     if to == "geojson":

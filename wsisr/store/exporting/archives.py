@@ -18,7 +18,7 @@ import numpy as np
 
 from wsisr.errors import StoreError
 from wsisr.store.exporting.pair_records import ExportedPair
-from wsisr.store.exporting.pictures import png
+from wsisr.store.exporting.png_folders import png
 
 TAR_BYTES = 500_000_000
 LMDB_SLACK = 1 << 26

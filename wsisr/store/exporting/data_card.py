@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from wsisr.store.exporting.pictures import HUB_SPLITS
+from wsisr.store.exporting.png_folders import HUB_SPLITS
 from wsisr.store.reader import PairStore
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))

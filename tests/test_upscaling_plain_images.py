@@ -11,7 +11,7 @@ from slides_samples import picture
 
 from wsisr.errors import ConfigError, SlideError
 from wsisr.slides import open_slide
-from wsisr.upscaling.pictures import (
+from wsisr.upscaling.plain_images import (
     PICTURE_SUFFIXES,
     PictureTags,
     check_picture_size,

@@ -19,7 +19,7 @@ from wsisr.errors import ConfigError, OutputError, SlideError
 from wsisr.evaluation.columns import Sample, ScaleColumn
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import TrainedModel
-from wsisr.slides.pictures import read_facts, read_picture
+from wsisr.slides.plain_images import read_facts, read_picture
 from wsisr.store import PairStore
 from wsisr.store.exporting.pair_records import Records
 
@@ -32,7 +32,7 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SrPictures:
+class SrImages:
     """A complete set of SR pictures.
 
     Attributes
@@ -72,9 +72,9 @@ class SrPictures:
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).double() / 255.0
 
 
-def find_pictures(
+def find_sr_images(
     store: PairStore, columns: Sequence[ScaleColumn], wanted: Sequence[str]
-) -> tuple[SrPictures, ...]:
+) -> tuple[SrImages, ...]:
     """Every set that was asked for.
 
     Parameters
@@ -93,7 +93,7 @@ def find_pictures(
     return tuple(_open(store, columns, text) for text in wanted)
 
 
-def _open(store: PairStore, columns: Sequence[ScaleColumn], text: str) -> SrPictures:
+def _open(store: PairStore, columns: Sequence[ScaleColumn], text: str) -> SrImages:
     label, sign, place = text.partition("=")
     name, _, asked = label.partition("@")
     folder = Path(place)
@@ -126,7 +126,7 @@ def _open(store: PairStore, columns: Sequence[ScaleColumn], text: str) -> SrPict
         is_network=False,
     )
     lossy = any(path.suffix.lower() in _LOSSY for path in files.values())
-    return SrPictures(entry=entry, array=array, files=files, digest=_digest(files), lossy=lossy)
+    return SrImages(entry=entry, array=array, files=files, digest=_digest(files), lossy=lossy)
 
 
 def _array(columns: Sequence[ScaleColumn], text: str, asked: str) -> str:
@@ -203,7 +203,7 @@ def _digest(files: Mapping[Place, Path]) -> str:
     return state.hexdigest()
 
 
-def pictures_notes(sets: Iterable[SrPictures]) -> list[str]:
+def sr_image_notes(sets: Iterable[SrImages]) -> list[str]:
     """What a reader of the tables should know of them."""
     notes = []
     for made in sets:
