@@ -13,10 +13,10 @@ from wsisr.models.layers.coordinates import (
     ensemble_weights,
     gather_cells,
     pixel_centres,
+    sample_at,
 )
 from wsisr.models.layers.interactor import OfficialInteractor, PaperInteractor
 from wsisr.models.layers.retrieval import best_match, transfer
-from wsisr.models.lte import bilinear_at
 from wsisr.testing.naive_models import naive_iste
 
 torch.set_num_threads(1)
@@ -268,7 +268,7 @@ def test_ensemble_weights_sum_to_one_and_reproduce_bilinear_interpolation() -> N
     mixed = sum(
         gather_cells(rows, c.index) * w.unsqueeze(-1) for c, w in zip(corners, weights, strict=True)
     )
-    assert (mixed - bilinear_at(lr, coord)).abs().max() < 1e-5
+    assert (mixed - sample_at(lr, coord)).abs().max() < 1e-5
 
 
 def test_cell_clip_holds_the_cell_beyond_the_trained_range() -> None:
@@ -347,7 +347,7 @@ def test_lit_agrees_with_its_plain_form() -> None:
     rel = (coord[:, :, None] - place) * side
     weights = ((q * k).sum(-1) / 2 + net.bias(rel)).softmax(2)
     token = (v * weights.unsqueeze(-1)).reshape(2, 63, -1)
-    plain = net.imnet(torch.cat((token, cell * side), -1)) + bilinear_at(lr * 2 - 1, coord)
+    plain = net.imnet(torch.cat((token, cell * side), -1)) + sample_at(lr * 2 - 1, coord)
     assert (model.query(lr, coord, cell) - (plain / 2 + 0.5)).abs().max() < 1e-12
 
 

@@ -27,10 +27,16 @@ from wsisr.models.edsr import EdsrBody, EdsrSettings, body_reach_px
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
+from wsisr.models.layers.coordinates import sample_at
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, render_in_chunks
+from wsisr.models.wrapper import (
+    ArbitraryScaleModel,
+    FeatureMaps,
+    FixedScaleModel,
+    render_in_chunks,
+)
 
 FINEST = 4
 """Scale of the grid that other scales are sampled from."""
@@ -85,29 +91,20 @@ class CompactAny(Compact):
     def __init__(self, settings: CompactSettings) -> None:
         super().__init__(settings, FINEST)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """The fine image, (N, 3 x 16, h, w): 4 x 4 px of each colour in the place of one."""
         return (F.pixel_unshuffle(self(lr), FINEST),)
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, (N, Q, 3); a sample's pixels are of one size, its first."""
         fine = F.pixel_shuffle(features[0], FINEST).to(coord.dtype)
         size = cell.new_tensor(fine.shape[-2:])
         smooth = lowpass(fine, (cell[:, 0] * size / 2).to(coord.dtype))
-        found = F.grid_sample(
-            smooth,
-            coord.flip(-1)[:, None],
-            mode="bicubic",
-            padding_mode="border",
-            align_corners=False,
-        )
-        return found[:, :, 0].transpose(1, 2).to(features[0].dtype)
+        return sample_at(smooth, coord, mode="bicubic").to(features[0].dtype)
 
     def render(
         self,
-        features: tuple[Tensor, ...],
+        features: FeatureMaps,
         lr: Tensor,
         size: tuple[int, int],
         cell: tuple[float, float],

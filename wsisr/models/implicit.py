@@ -1,8 +1,10 @@
 """Decoders from features and relative coordinates to RGB, and the encoders they stand on."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from wsisr.models.edsr import EdsrBody, EdsrSettings
@@ -22,6 +24,8 @@ _EDSR = {
     "small": EdsrSettings(width=48, blocks=8),
     "tiny": EdsrSettings(width=32, blocks=4),
 }
+CHUNK_PX = 4096
+"""Output px at once where many cells are gathered for each (about 50 kB of float32)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,23 @@ class EncoderSettings:
             groups is None or self.encoder == "swinir",
             f"encoder_groups is of a SwinIR encoder; {self.encoder} has none",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings(EncoderSettings):
+    """What a decoder stands on, and its width.
+
+    Attributes
+    ----------
+    hidden : int
+        Width of the decoder's hidden layers, and of the maps that a network makes for it.
+    """
+
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.hidden >= 1, "hidden must be at least 1")
 
 
 class Decoder(nn.Module):
@@ -107,6 +128,15 @@ def build_encoder(s: EncoderSettings, drop_path: float = 0.0) -> nn.Module:
     return RdnBody(RdnSettings() if full else RdnSettings(width=32, blocks=2, layers=3, growth=16))
 
 
+class ImplicitNetwork(nn.Module):
+    """A body, and what is decoded from its features at coordinates; see `ArbitraryScaleModel`."""
+
+    def __init__(self, s: EncoderSettings, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = build_encoder(s, drop_path)
+        self.channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+
+
 def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
     """LR px of context that a tile needs around it, decoder included."""
     if kind == "edsr":
@@ -149,3 +179,10 @@ def denormalise(rgb: Tensor) -> Tensor:
 def at_cells(feature: Tensor, index: Tensor) -> Tensor:
     """Nearest sampling: (N, C, h, w) at (N, Q) -> (N, Q, C)."""
     return gather_cells(as_rows(feature), index)
+
+
+def in_chunks(decode: Callable[[Tensor, Tensor], Tensor], coord: Tensor, cell: Tensor) -> Tensor:
+    """``decode(coord, cell)`` of at most `CHUNK_PX` coordinates at a time, (N, Q, 3)."""
+    cells = cell.expand(-1, coord.shape[1], -1)
+    parts = zip(torch.split(coord, CHUNK_PX, 1), torch.split(cells, CHUNK_PX, 1), strict=True)
+    return torch.cat([decode(*part) for part in parts], dim=1)

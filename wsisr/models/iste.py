@@ -50,39 +50,38 @@ from torch import Tensor, nn
 from wsisr.device import upload
 from wsisr.models.implicit import (
     Decoder,
-    EncoderSettings,
+    DecoderSettings,
+    ImplicitNetwork,
     at_cells,
-    build_encoder,
     denormalise,
     implicit_model,
     normalise,
 )
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import (
-    CORNERS,
     Corner,
+    as_image,
     as_rows,
     axis_centres,
-    corner_of,
-    ensemble_weights,
+    ensemble,
     gather_cells,
+    grid_of,
+    pixel_centres,
     scaled_cell,
 )
 from wsisr.models.layers.interactor import build_interactor
 from wsisr.models.layers.retrieval import BLOCK_BYTES, transfer
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel, coordinate_dtype
+from wsisr.models.wrapper import FeatureMaps, coordinate_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsteSettings(EncoderSettings):
+class IsteSettings(DecoderSettings):
     """Shape, form and ablations.
 
     Attributes
     ----------
-    hidden : int
-        Channels of textures and of fused features, width of the decoders.
     lfi : {"paper", "official", "none"}
         Local feature interactor; `none` is "w/o LFI".
     lfi_heads : int
@@ -100,15 +99,12 @@ class IsteSettings(EncoderSettings):
         Largest side of a tile, LR px (`stf_scope="tile"`).
     stf_chunk_px : int
         Pixels of a raster-order chunk (`stf_scope="chunk"`, the released tester's rule).
-    cell_clip : bool
-        Hold the cell at the trained range's end for larger scales.
     drop_path : float
         Stochastic depth of a SwinIR encoder.
     scale_draw : {"sample", "batch"}
         For training: one scale for each sample (released code) or batch (the text).
     """
 
-    hidden: int = 256
     lfi: Literal["paper", "official", "none"] = "paper"
     lfi_heads: int = 8
     texture: Literal["learned", "conv"] = "learned"
@@ -123,10 +119,10 @@ class IsteSettings(EncoderSettings):
     scale_draw: Literal["sample", "batch"] = "sample"
 
     def __post_init__(self) -> None:
-        EncoderSettings.__post_init__(self)
+        super().__post_init__()
         require(
-            min(self.hidden, self.stf_tile_px, self.stf_chunk_px, self.lfi_heads) >= 1,
-            "iste: hidden, lfi_heads, stf_tile_px and stf_chunk_px must be at least 1",
+            min(self.stf_tile_px, self.stf_chunk_px, self.lfi_heads) >= 1,
+            "iste: lfi_heads, stf_tile_px and stf_chunk_px must be at least 1",
         )
         require(
             self.branches == "both" or (self.stf and self.ltd),
@@ -134,15 +130,14 @@ class IsteSettings(EncoderSettings):
         )
 
 
-class IsteNetwork(nn.Module):
+class IsteNetwork(ImplicitNetwork):
     """Encoder, both branches, fusion and decoders."""
 
     def __init__(self, s: IsteSettings) -> None:
-        super().__init__()
+        super().__init__(s, s.drop_path)
         self.settings = s
         self.block_bytes = BLOCK_BYTES
-        self.encoder = build_encoder(s, s.drop_path)
-        channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+        channels = self.channels
         self.has_feature = s.branches != "texture"
         self.has_texture = s.branches != "feature" and (s.stf or s.ltd)
         self.has_fusion = s.branches == "both" and s.stf
@@ -163,7 +158,7 @@ class IsteNetwork(nn.Module):
         if self.has_fusion:
             self.fusion = nn.Linear(2 * s.hidden, s.hidden, bias=False)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """Maps of the LR size: the convolved feature (if any), then the texture's maps."""
         x = self.encoder(normalise(lr))
         maps = []
@@ -176,55 +171,43 @@ class IsteNetwork(nn.Module):
                 maps.append(self.texture_conv(x))
         return tuple(maps)
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates; textures are retrieved among these coordinates only."""
         return self._decode(features, coord, cell, coord.shape[1], shared=False)
 
     def render(
         self,
-        features: tuple[Tensor, ...],
+        features: FeatureMaps,
         lr: Tensor,
         size: tuple[int, int],
         cell: tuple[float, float],
         chunk_px: int,
     ) -> Tensor:
         """The whole image, scope by scope."""
-        dtype = coordinate_dtype(lr)
-        cells = upload(cell, lr.device, dtype).expand(lr.shape[0], 1, 2)
-        rows = axis_centres(size[0], lr.device, dtype)
-        cols = axis_centres(size[1], lr.device, dtype)
+        n, dtype, s = lr.shape[0], coordinate_dtype(lr), self.settings
+        cells = upload(cell, lr.device, dtype).expand(n, 1, 2)
 
-        def part(ys: Tensor, xs: Tensor) -> Tensor:
-            grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij"), dim=-1).reshape(1, -1, 2)
-            grid = grid.expand(lr.shape[0], -1, -1)
-            return self._decode(features, grid, cells, chunk_px, shared=True)
+        def part(grid: Tensor) -> Tensor:
+            return self._decode(features, grid.expand(n, -1, -1), cells, chunk_px, shared=True)
 
-        s = self.settings
         if s.stf_scope == "chunk" and self.has_fusion:
-            grid = torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1).reshape(-1, 2)
-            parts = [
-                self._decode(features, g.expand(lr.shape[0], -1, -1), cells, chunk_px, shared=True)
-                for g in torch.split(grid, s.stf_chunk_px)
-            ]
-            flat = torch.cat(parts, dim=1)
-            return flat.transpose(1, 2).reshape(lr.shape[0], 3, *size)
+            grid = pixel_centres(size, lr.device, dtype)
+            parts = [part(chunk) for chunk in torch.split(grid, s.stf_chunk_px)]
+            return as_image(torch.cat(parts, dim=1), size)
         tile = max(lr.shape[-2:]) if s.stf_scope == "image" else s.stf_tile_px
+        rows, cols = (axis_centres(side, lr.device, dtype) for side in size)
         bands = []
         for top, bottom in scopes(lr.shape[-2], size[0], tile):
-            row = [
-                part(rows[top:bottom], cols[left:right])
-                .transpose(1, 2)
-                .reshape(lr.shape[0], 3, bottom - top, right - left)
-                for left, right in scopes(lr.shape[-1], size[1], tile)
-            ]
+            row = []
+            for left, right in scopes(lr.shape[-1], size[1], tile):
+                pixels = part(grid_of(rows[top:bottom], cols[left:right]).reshape(-1, 2))
+                row.append(as_image(pixels, (bottom - top, right - left)))
             bands.append(torch.cat(row, dim=-1))
         return torch.cat(bands, dim=-2)
 
     def _decode(
         self,
-        features: tuple[Tensor, ...],
+        features: FeatureMaps,
         coord: Tensor,
         cell: Tensor,
         chunk_px: int,
@@ -232,35 +215,31 @@ class IsteNetwork(nn.Module):
     ) -> Tensor:
         """One scope. `shared`: the batch asks for the same coordinates."""
         size = (features[0].shape[-2], features[0].shape[-1])
-        corners = [corner_of(coord, size, shift) for shift in CORNERS]
-        weights = ensemble_weights(corners)
         rel_cell = scaled_cell(cell, size).to(features[0].dtype)
         out = features[0].new_zeros(*coord.shape[:2], 3)
-        for corner, weight in zip(corners, weights, strict=True):
+        for corner, weight in ensemble(coord, size):
             rgb = self._corner(features, corner, rel_cell, chunk_px, shared)
-            out = out + rgb * weight.unsqueeze(-1).to(rgb.dtype)
+            out = out + rgb * weight.to(rgb.dtype)
         return denormalise(out)
 
     def _corner(
         self,
-        features: tuple[Tensor, ...],
+        features: FeatureMaps,
         corner: Corner,
         rel_cell: Tensor,
         chunk_px: int,
         shared: bool,
     ) -> Tensor:
-        spans = range(0, corner.index.shape[1], chunk_px)
+        spans = [slice(i, i + chunk_px) for i in range(0, corner.index.shape[1], chunk_px)]
         texture_maps = features[1:] if self.has_feature else features
         parts = []
         if self.has_texture:
+            cut = [Corner(index=corner.index[:, at], rel=corner.rel[:, at]) for at in spans]
             texture = torch.cat(
-                [self._texture(texture_maps, _cut(corner, i, chunk_px), rel_cell) for i in spans],
-                dim=1,
+                [self._texture(texture_maps, some, rel_cell) for some in cut], dim=1
             )
             if self.settings.ltd:
-                parts.append(
-                    torch.cat([self.ltd(t) for t in torch.split(texture, chunk_px, 1)], dim=1)
-                )
+                parts.append(torch.cat([self.ltd(texture[:, at]) for at in spans], dim=1))
         if self.has_feature:
             rows, place = _rows_asked_for(features[0], corner.index, shared)
             if self.has_fusion:
@@ -271,15 +250,15 @@ class IsteNetwork(nn.Module):
             on_rows = F.linear(rows, first.weight[:, :hidden], first.bias)
             on_cell = F.linear(rel_cell, first.weight[:, hidden + 2 :])
             rgb = []
-            for i in spans:
-                x = gather_cells(on_rows, place[:, i : i + chunk_px]) + on_cell
-                rel = corner.rel[:, i : i + chunk_px].to(x.dtype)
+            for at in spans:
+                x = gather_cells(on_rows, place[:, at]) + on_cell
+                rel = corner.rel[:, at].to(x.dtype)
                 x = x + F.linear(rel, first.weight[:, hidden : hidden + 2])
                 rgb.append(self.lpd.after_first(x))
             parts.append(torch.cat(rgb, dim=1))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
-    def _texture(self, maps: tuple[Tensor, ...], corner: Corner, rel_cell: Tensor) -> Tensor:
+    def _texture(self, maps: FeatureMaps, corner: Corner, rel_cell: Tensor) -> Tensor:
         """Texture at queries, (N, Q, hidden) (eq. 3)."""
         if self.settings.texture == "conv":
             return at_cells(maps[0], corner.index)
@@ -287,12 +266,6 @@ class IsteNetwork(nn.Module):
         rel = corner.rel.to(amplitude.dtype)
         phase = 2 * pi * self.phase(rel_cell).sigmoid()
         return amplitude * (freq_row * rel[..., :1] + freq_col * rel[..., 1:] + phase).sin()
-
-
-def _cut(corner: Corner, start: int, count: int) -> Corner:
-    return Corner(
-        index=corner.index[:, start : start + count], rel=corner.rel[:, start : start + count]
-    )
 
 
 def _rows_asked_for(feature: Tensor, index: Tensor, shared: bool) -> tuple[Tensor, Tensor]:
@@ -325,15 +298,6 @@ def scopes(lr_side: int, hr_side: int, tile_px: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(starts) if b > a]
 
 
-def _build(settings: IsteSettings, scale: int | None) -> ArbitraryScaleModel:
-    return implicit_model(
-        IsteNetwork(settings),
-        settings,
-        tile_px=settings.stf_tile_px,
-        global_context=settings.branches == "both" and settings.stf,
-    )
-
-
 SPEC = register(
     ModelSpec(
         name="iste",
@@ -354,6 +318,11 @@ SPEC = register(
                 encoder="edsr", encoder_size="tiny", hidden=64, stf_tile_px=24
             ),
         },
-        build=_build,
+        build=lambda s, scale: implicit_model(
+            IsteNetwork(s),
+            s,
+            tile_px=s.stf_tile_px,
+            global_context=s.branches == "both" and s.stf,
+        ),
     )
 )

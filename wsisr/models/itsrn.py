@@ -19,49 +19,34 @@ from torch import Tensor, nn
 
 from wsisr.models.implicit import (
     Decoder,
-    EncoderSettings,
+    DecoderSettings,
+    ImplicitNetwork,
     at_cells,
-    build_encoder,
     denormalise,
     implicit_model,
     normalise,
 )
 from wsisr.models.layers.coordinates import CORNERS, cell_near, scaled_cell
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel
+from wsisr.models.wrapper import FeatureMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class ItsrnSettings(EncoderSettings):
-    """Encoder and hyper-network.
-
-    Attributes
-    ----------
-    hidden : int
-        Width of the hyper-network's four hidden layers and of the small networks.
-    """
-
-    hidden: int = 256
-
-    def __post_init__(self) -> None:
-        EncoderSettings.__post_init__(self)
-        require(self.hidden >= 1, "itsrn: hidden must be at least 1")
+class ItsrnSettings(DecoderSettings):
+    """Encoder, hyper-network (four hidden layers) and small networks."""
 
 
-class Itsrn(nn.Module):
+class Itsrn(ImplicitNetwork):
     """Encoder, hyper-network, combination of four cells."""
 
     def __init__(self, s: ItsrnSettings) -> None:
-        super().__init__()
-        self.encoder = build_encoder(s)
-        self.channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+        super().__init__(s)
         self.hidden = s.hidden
         self.imnet = Decoder(4, 27 * self.channels, (s.hidden,) * 4, nn.GELU)
         self.weight = Decoder(4, 1, (s.hidden,), nn.GELU)
         self.score = Decoder(2, 1, (s.hidden,), nn.GELU)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """Each cell's features times the hyper-network's last layer, (N, 3 (hidden + 1), h, w)."""
         features = self.encoder(normalise(lr))
         last = self.imnet.layers[-1]
@@ -71,9 +56,7 @@ class Itsrn(nn.Module):
         kernel = matrix.view(self.channels, 3, 3, 3 * (self.hidden + 1)).permute(3, 0, 1, 2)
         return (F.conv2d(features, kernel, padding=1),)
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, (N, Q, 3)."""
         (cells,) = features
         size = (cells.shape[-2], cells.shape[-1])
@@ -99,10 +82,6 @@ class Itsrn(nn.Module):
         return denormalise(self.weight(torch.stack(preds, dim=-1)).squeeze(-1))
 
 
-def _build(settings: ItsrnSettings, scale: int | None) -> ArbitraryScaleModel:
-    return implicit_model(Itsrn(settings), settings)
-
-
 SPEC = register(
     ModelSpec(
         name="itsrn",
@@ -116,6 +95,6 @@ SPEC = register(
             "recommended": lambda scale: ItsrnSettings(),
             "tiny": lambda scale: ItsrnSettings(encoder="edsr", encoder_size="tiny", hidden=64),
         },
-        build=_build,
+        build=lambda s, scale: implicit_model(Itsrn(s), s),
     )
 )

@@ -13,77 +13,53 @@ once and its result is gathered. Deviation: features are cropped to the input be
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsisr.models.implicit import (
     Decoder,
-    EncoderSettings,
+    DecoderSettings,
+    ImplicitNetwork,
     at_cells,
-    build_encoder,
     denormalise,
     implicit_model,
     normalise,
 )
-from wsisr.models.layers.coordinates import CORNERS, corner_of, ensemble_weights, scaled_cell
+from wsisr.models.layers.coordinates import ensemble, scaled_cell
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel
+from wsisr.models.wrapper import FeatureMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class LiifSettings(EncoderSettings):
-    """Encoder and decoder.
-
-    Attributes
-    ----------
-    hidden : int
-        Width of the decoder's four hidden layers.
-    """
-
-    hidden: int = 256
-
-    def __post_init__(self) -> None:
-        EncoderSettings.__post_init__(self)
-        require(self.hidden >= 1, "liif: hidden must be at least 1")
+class LiifSettings(DecoderSettings):
+    """Encoder and decoder (four hidden layers)."""
 
 
-class Liif(nn.Module):
+class Liif(ImplicitNetwork):
     """Encoder, and a decoder of (3x3 features, relative coordinate, cell)."""
 
     def __init__(self, s: LiifSettings) -> None:
-        super().__init__()
-        self.encoder = build_encoder(s)
-        self.channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
+        super().__init__(s)
         self.imnet = Decoder(9 * self.channels + 4, 3, (s.hidden,) * 4)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """The decoder's first layer on every cell's 3x3 features, (N, hidden, h, w)."""
         features = self.encoder(normalise(lr))
         first = self.imnet.first()
         kernel = first.weight[:, : 9 * self.channels].view(-1, self.channels, 3, 3)
         return (F.conv2d(features, kernel, first.bias, padding=1),)
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, (N, Q, 3)."""
         (cells,) = features
         size = (cells.shape[-2], cells.shape[-1])
-        corners = [corner_of(coord, size, shift) for shift in CORNERS]
-        weights = ensemble_weights(corners)
         on_query = self.imnet.first().weight[:, 9 * self.channels :]
-        rel_cell = scaled_cell(cell, size).to(cells.dtype)
-        from_cell = F.linear(rel_cell, on_query[:, 2:])
+        from_cell = F.linear(scaled_cell(cell, size).to(cells.dtype), on_query[:, 2:])
         out = cells.new_zeros(())
-        for corner, weight in zip(corners, weights, strict=True):
+        for corner, weight in ensemble(coord, size):
             x = at_cells(cells, corner.index) + from_cell
             x = x + F.linear(corner.rel.to(x.dtype), on_query[:, :2])
-            out = out + self.imnet.after_first(x) * weight.unsqueeze(-1).to(x.dtype)
+            out = out + self.imnet.after_first(x) * weight.to(x.dtype)
         return denormalise(out)
-
-
-def _build(settings: LiifSettings, scale: int | None) -> ArbitraryScaleModel:
-    return implicit_model(Liif(settings), settings)
 
 
 SPEC = register(
@@ -99,6 +75,6 @@ SPEC = register(
             "recommended": lambda scale: LiifSettings(),
             "tiny": lambda scale: LiifSettings(encoder="edsr", encoder_size="tiny", hidden=64),
         },
-        build=_build,
+        build=lambda s, scale: implicit_model(Liif(s), s),
     )
 )

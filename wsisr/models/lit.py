@@ -11,6 +11,7 @@ them. Features are cropped to the input before decoding (see `swinir`).
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +19,17 @@ from torch import Tensor, nn
 from wsisr.models.implicit import (
     Decoder,
     EncoderSettings,
-    build_encoder,
+    ImplicitNetwork,
     denormalise,
     implicit_model,
+    in_chunks,
     normalise,
 )
 from wsisr.models.layers.blocks import conv3
-from wsisr.models.layers.coordinates import corner_of, scaled_cell
-from wsisr.models.lte import bilinear_at
+from wsisr.models.layers.coordinates import as_rows, corner_of, gather_cells, sample_at, scaled_cell
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import ArbitraryScaleModel
-
-MAX_CHUNK_PX = 4096
-"""49 cells are gathered for each pixel: more at once only costs memory."""
+from wsisr.models.wrapper import FeatureMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ class LitSettings(EncoderSettings):
     hidden: int = 256
 
     def __post_init__(self) -> None:
-        EncoderSettings.__post_init__(self)
+        super().__post_init__()
         require(self.width % self.heads == 0, "lit: width must be a multiple of heads")
         require(self.waves % 4 == 0, "lit: waves must be a multiple of 4")
         require(self.reach_px >= 0 and self.hidden >= 1, "lit: reach_px >= 0 and hidden >= 1")
@@ -79,14 +77,13 @@ class PositionBias(nn.Module):
         return self.proj(torch.cat((angle.sin(), angle.cos()), dim=-1).to(self.proj.weight.dtype))
 
 
-class Lit(nn.Module):
+class Lit(ImplicitNetwork):
     """Encoder, local attention, decoder."""
 
     def __init__(self, s: LitSettings) -> None:
-        super().__init__()
+        super().__init__(s)
         self.heads, self.reach = s.heads, s.reach_px
-        self.encoder = build_encoder(s)
-        self.conv_ch = conv3(int(self.encoder.out_channels), s.width)  # type: ignore[arg-type]
+        self.conv_ch = conv3(self.channels, s.width)
         self.conv_q = conv3(s.width, s.width)
         self.conv_k = conv3(s.width, s.width)
         self.conv_v = conv3(s.width, s.width)
@@ -94,24 +91,16 @@ class Lit(nn.Module):
         area = (2 * s.reach_px + 1) ** 2
         self.imnet = Decoder(s.width * area + 2, 3, (s.hidden,) * 4, nn.GELU)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """Queries, keys and values on the LR grid."""
         x = self.conv_ch(self.encoder(normalise(lr)))
         return self.conv_q(x), self.conv_k(x), self.conv_v(x)
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, (N, Q, 3)."""
-        parts = [
-            self._decode(features, lr, part, cell_part)
-            for part, cell_part in _chunks(coord, cell, MAX_CHUNK_PX)
-        ]
-        return torch.cat(parts, dim=1)
+        return in_chunks(partial(self._decode, features, lr), coord, cell)
 
-    def _decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def _decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         q_map, k_map, v_map = features
         size = (q_map.shape[-2], q_map.shape[-1])
         n, count = coord.shape[:2]
@@ -125,39 +114,18 @@ class Lit(nn.Module):
         place = (row[..., None] + reach + dy) * (width + 2 * reach) + col[..., None] + reach + dx
         rel = here.rel[:, :, None] - 2 * torch.stack((dy, dx), dim=-1).to(coord.dtype)
         k, v = (self._neighbours(m, place) for m in (k_map, v_map))
-        q = _bilinear_zeros(q_map, coord).view(n, count, 1, self.heads, -1)
+        q = sample_at(q_map, coord, beyond="zeros").view(n, count, 1, self.heads, -1)
         scores = (q * k).sum(dim=-1) / k.shape[-1] ** 0.5 + self.bias(rel)
         weighted = v * scores.softmax(dim=2).unsqueeze(-1).to(v.dtype)
-        rel_cell = scaled_cell(cell, size).to(v.dtype).expand(n, count, 2)
+        rel_cell = scaled_cell(cell, size).to(v.dtype)
         out = self.imnet(torch.cat((weighted.reshape(n, count, -1), rel_cell), dim=-1))
-        return denormalise(out + bilinear_at(normalise(lr), coord))
+        return denormalise(out + sample_at(normalise(lr), coord))
 
     def _neighbours(self, feature: Tensor, place: Tensor) -> Tensor:
         """(N, C, h, w) at (N, Q, 49) -> (N, Q, 49, heads, C / heads)."""
         r = self.reach
-        rows = nn.functional.pad(feature, (r, r, r, r)).flatten(2).transpose(1, 2)
-        n, count, area = place.shape
-        index = place.reshape(n, -1, 1).expand(-1, -1, rows.shape[-1])
-        return rows.gather(1, index).view(n, count, area, self.heads, -1)
-
-
-def _bilinear_zeros(feature: Tensor, coord: Tensor) -> Tensor:
-    """Bilinear sampling with zeros outside, (N, C, h, w) at (N, Q, 2) -> (N, Q, C)."""
-    grid = coord.flip(-1).unsqueeze(1)
-    out = nn.functional.grid_sample(
-        feature.to(grid.dtype), grid, mode="bilinear", align_corners=False
-    )
-    return out[:, :, 0].transpose(1, 2).to(feature.dtype)
-
-
-def _chunks(coord: Tensor, cell: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    starts = range(0, coord.shape[1], count)
-    one = cell.shape[1] == 1
-    return [(coord[:, i : i + count], cell if one else cell[:, i : i + count]) for i in starts]
-
-
-def _build(settings: LitSettings, scale: int | None) -> ArbitraryScaleModel:
-    return implicit_model(Lit(settings), settings, extra_halo_px=settings.reach_px + 2)
+        rows = as_rows(nn.functional.pad(feature, (r, r, r, r)))
+        return gather_cells(rows, place.flatten(1)).view(*place.shape, self.heads, -1)
 
 
 SPEC = register(
@@ -175,6 +143,6 @@ SPEC = register(
                 encoder="edsr", encoder_size="tiny", width=32, heads=4, reach_px=1, hidden=64
             ),
         },
-        build=_build,
+        build=lambda s, scale: implicit_model(Lit(s), s, extra_halo_px=s.reach_px + 2),
     )
 )

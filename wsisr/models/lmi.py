@@ -26,6 +26,7 @@ Exact saving: the weights sum to one, so that the head acts on the averaged feat
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -33,21 +34,19 @@ from torch import Tensor, nn
 from wsisr.models.implicit import (
     Decoder,
     EncoderSettings,
+    ImplicitNetwork,
     at_cells,
-    build_encoder,
     denormalise,
     implicit_model,
+    in_chunks,
     normalise,
 )
 from wsisr.models.layers.coordinates import corner_of, scaled_cell
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.wrapper import ArbitraryScaleModel
+from wsisr.models.wrapper import FeatureMaps
 
 SHIFTS = tuple((row, col) for row in (-3, -1, 1, 3) for col in (-3, -1, 1, 3))
 """Half LR px from a query to the places whose nearest cells are its 16."""
-
-MAX_CHUNK_PX = 4096
-"""Output pixels at once: each takes about 50 kB in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,32 +93,25 @@ class Mixer(nn.Module):
         self.out = nn.Linear(channels, 3)
 
 
-class Lmi(nn.Module):
+class Lmi(ImplicitNetwork):
     """Encoder, position network, mixer."""
 
     def __init__(self, s: LmiSettings) -> None:
-        super().__init__()
-        self.encoder = build_encoder(s)
-        channels = int(self.encoder.out_channels)  # type: ignore[arg-type]
-        self.metanet = Decoder(2 * len(SHIFTS) + 1, len(SHIFTS) * channels, (channels,))
+        super().__init__(s)
+        cells, channels = len(SHIFTS), self.channels
+        self.metanet = Decoder(2 * cells + 1, cells * channels, (channels,))
         self.imnet = Mixer(channels)
 
-    def encode(self, lr: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, lr: Tensor) -> FeatureMaps:
         """Features and the normalised LR image."""
         rgb = normalise(lr)
         return self.encoder(rgb), rgb
 
-    def decode(
-        self, features: tuple[Tensor, ...], lr: Tensor, coord: Tensor, cell: Tensor
-    ) -> Tensor:
+    def decode(self, features: FeatureMaps, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """RGB at coordinates, (N, Q, 3)."""
-        cells = cell.expand(-1, coord.shape[1], -1)
-        parts = zip(
-            torch.split(coord, MAX_CHUNK_PX, 1), torch.split(cells, MAX_CHUNK_PX, 1), strict=True
-        )
-        return torch.cat([self._decode(features, part, own) for part, own in parts], dim=1)
+        return in_chunks(partial(self._decode, features), coord, cell)
 
-    def _decode(self, features: tuple[Tensor, ...], coord: Tensor, cell: Tensor) -> Tensor:
+    def _decode(self, features: FeatureMaps, coord: Tensor, cell: Tensor) -> Tensor:
         feature, rgb = features
         size = (feature.shape[-2], feature.shape[-1])
         n, count = coord.shape[:2]
@@ -141,10 +133,6 @@ class Lmi(nn.Module):
         return denormalise(self.imnet.out((out * weight.unsqueeze(-1)).sum(dim=-2)))
 
 
-def _build(settings: LmiSettings, scale: int | None) -> ArbitraryScaleModel:
-    return implicit_model(Lmi(settings), settings, extra_halo_px=2)
-
-
 SPEC = register(
     ModelSpec(
         name="lmi",
@@ -158,6 +146,6 @@ SPEC = register(
             "recommended": lambda scale: LmiSettings(),
             "tiny": lambda scale: LmiSettings(encoder="edsr", encoder_size="tiny"),
         },
-        build=_build,
+        build=lambda s, scale: implicit_model(Lmi(s), s, extra_halo_px=2),
     )
 )

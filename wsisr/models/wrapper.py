@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from wsisr.device import upload
 from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo, Traits
-from wsisr.models.layers.coordinates import cell_size, output_size, pixel_centres
+from wsisr.models.layers.coordinates import as_image, cell_size, output_size, pixel_centres
+
+FeatureMaps = tuple[Tensor, ...]
+"""What `encode` makes of LR: maps of the input's own size."""
 
 
 class SRModel(nn.Module):
@@ -106,8 +109,8 @@ class FixedScaleModel(SRModel):
 class ArbitraryScaleModel(SRModel):
     """``model(lr, scale=2.4)`` or ``model(lr, size=(H, W))`` -> (N, 3, H, W), any h, w >= 1.
 
-    The wrapped network offers ``encode(lr) -> features`` (a tuple of maps of the input's own
-    size) and ``decode(features, lr, coord, cell) -> (N, Q, 3)``; where pixels depend on one
+    The wrapped network offers ``encode(lr) -> features`` (`FeatureMaps`) and
+    ``decode(features, lr, coord, cell) -> (N, Q, 3)``; where pixels depend on one
     another it also has ``render(features, lr, size, cell, chunk) -> (N, 3, H, W)``. It never sees
     padding: encoders pad and crop inside.
 
@@ -167,7 +170,7 @@ class ArbitraryScaleModel(SRModel):
 
 def render_in_chunks(
     net: nn.Module,
-    features: tuple[Tensor, ...],
+    features: FeatureMaps,
     lr: Tensor,
     size: tuple[int, int],
     cell: tuple[float, float],
@@ -180,8 +183,7 @@ def render_in_chunks(
     for start in range(0, coord.shape[0], chunk_px):
         part = coord[start : start + chunk_px].expand(lr.shape[0], -1, -1)
         parts.append(net.decode(features, lr, part, cells.expand(lr.shape[0], 1, 2)))  # type: ignore[operator]
-    out = torch.cat(parts, dim=1)
-    return out.transpose(1, 2).reshape(lr.shape[0], 3, *size)
+    return as_image(torch.cat(parts, dim=1), size)
 
 
 def coordinate_dtype(lr: Tensor) -> torch.dtype:

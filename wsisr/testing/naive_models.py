@@ -18,7 +18,8 @@ from wsisr.models import cwtnet, iste
 from wsisr.models.hat import HybridNetwork
 from wsisr.models.iste import IsteNetwork
 from wsisr.models.layers.attention import WindowAttention
-from wsisr.models.layers.deformable import DeformableAttention, grid_of, query_axis, reference_axis
+from wsisr.models.layers.coordinates import grid_of
+from wsisr.models.layers.deformable import DeformableAttention, query_axis, reference_axis
 from wsisr.models.layers.hybrid import HybridBlock, OverlapAttention
 from wsisr.models.masrnet import MixAttention
 

@@ -7,6 +7,7 @@ An axis of n pixels spans [-1, 1]; pixel i has its centre at (2 i + 1) / n - 1. 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.errors import ModelError
@@ -20,11 +21,19 @@ def axis_centres(count: int, device: torch.device, dtype: torch.dtype) -> Tensor
     return (2 * torch.arange(count, device=device, dtype=dtype) + 1) / count - 1
 
 
+def grid_of(rows: Tensor, cols: Tensor) -> Tensor:
+    """(h,), (w,) -> (h, w, 2) as (row, column)."""
+    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1)
+
+
 def pixel_centres(size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Centres of all pixels of an image, (H W, 2), row-major, (row, column)."""
-    rows = axis_centres(size[0], device, dtype)
-    cols = axis_centres(size[1], device, dtype)
-    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1).reshape(-1, 2)
+    return grid_of(*(axis_centres(side, device, dtype) for side in size)).reshape(-1, 2)
+
+
+def as_image(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Row-major pixels (N, H W, C) -> (N, C, H, W)."""
+    return pixels.transpose(1, 2).reshape(pixels.shape[0], -1, *size)
 
 
 def cell_size(size: tuple[int, int]) -> tuple[float, float]:
@@ -114,6 +123,12 @@ def ensemble_weights(corners: list[Corner]) -> Tensor:
     return areas.flip(0) / areas.sum(dim=0)
 
 
+def ensemble(coord: Tensor, size: tuple[int, int]) -> list[tuple[Corner, Tensor]]:
+    """The four cells around each query, each with its weight, (N, Q, 1)."""
+    corners = [corner_of(coord, size, shift) for shift in CORNERS]
+    return list(zip(corners, ensemble_weights(corners).unsqueeze(-1), strict=True))
+
+
 def scaled_cell(cell: Tensor, size: tuple[int, int]) -> Tensor:
     """Cells in LR-pixel units: (N, Q or 1, 2) times (h, w)."""
     return torch.stack((cell[..., 0] * size[0], cell[..., 1] * size[1]), dim=-1)
@@ -127,3 +142,10 @@ def gather_cells(rows: Tensor, index: Tensor) -> Tensor:
 def as_rows(feature: Tensor) -> Tensor:
     """(N, C, h, w) -> (N, h w, C)."""
     return feature.flatten(2).transpose(1, 2)
+
+
+def sample_at(x: Tensor, coord: Tensor, mode: str = "bilinear", beyond: str = "border") -> Tensor:
+    """Interpolate (N, C, h, w) at (N, Q, 2) -> (N, Q, C); `beyond` the edges: ``grid_sample``'s."""
+    grid = coord.flip(-1).unsqueeze(1)
+    out = F.grid_sample(x.to(grid.dtype), grid, mode=mode, padding_mode=beyond, align_corners=False)
+    return out[:, :, 0].transpose(1, 2).to(x.dtype)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wsisr.device import on_gpu
 from wsisr.models.layers.attention import attend
+from wsisr.models.layers.coordinates import grid_of
 
 ReferencePoints = Literal["v1", "dat++"]
 CPU_SCORES = 1 << 17
@@ -50,11 +51,6 @@ def query_axis(count: int, like: Tensor) -> Tensor:
     if count == 1:
         return torch.zeros(1, device=like.device, dtype=like.dtype)
     return torch.linspace(-1, 1, count, device=like.device, dtype=like.dtype)
-
-
-def grid_of(rows: Tensor, cols: Tensor) -> Tensor:
-    """(h,), (w,) -> (h, w, 2) as (row, column)."""
-    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1)
 
 
 class DeformableAttention(nn.Module):

@@ -23,6 +23,7 @@ from wsisr.models.layers.attention import (
     table_bias,
 )
 from wsisr.models.layers.blocks import ChannelAttention, conv3, run
+from wsisr.models.layers.coordinates import grid_of
 
 
 def overlap_index(window: int, extended: int) -> Tensor:
@@ -33,8 +34,7 @@ def overlap_index(window: int, extended: int) -> Tensor:
     """
 
     def grid(side: int) -> Tensor:
-        axis = torch.arange(side)
-        return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
+        return grid_of(torch.arange(side), torch.arange(side)).reshape(-1, 2)
 
     delta = grid(extended)[None] - grid(window)[:, None] + window - 1
     return delta[..., 0] * (window + extended - 1) + delta[..., 1]
