@@ -197,9 +197,9 @@ def test_one_branch_after_the_other_gives_the_gradients_of_both_at_once() -> Non
     joint = [p.grad for m in (model, branch) for p in m.parameters() if p.grad is not None]
     for a, b in zip(stepwise, joint, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-13)
-    torch.testing.assert_close(losses.base, base.detach())
-    torch.testing.assert_close(losses.con, con.detach())
-    torch.testing.assert_close(losses.contrastive, term.detach())
+    torch.testing.assert_close(losses["base"], base.detach())
+    torch.testing.assert_close(losses["con"], con.detach())
+    torch.testing.assert_close(losses["contrastive"], term.detach())
 
 
 def test_no_gradient_of_the_term_reaches_the_detached_branch() -> None:
@@ -226,7 +226,7 @@ def test_kinds_of_branch() -> None:
     settings = ContrastiveSettings(con="ema", ema_decay=0.5)
     ema = ContrastiveBranch(model, settings)  # type: ignore[arg-type]
     losses = contrastive_step(model, ema, (lr, hr), draws(), None)  # type: ignore[arg-type]
-    assert all(p.grad is None for p in ema.parameters()) and float(losses.con) == 0
+    assert all(p.grad is None for p in ema.parameters()) and float(losses["con"]) == 0
     before = next(iter(ema.parameters())).clone()
     with torch.no_grad():
         next(iter(model.parameters())).add_(1.0)

@@ -39,7 +39,6 @@ register(
     ModelSpec(
         name="sketch",
         family="mine",
-        kind="fixed",
         summary="two convolutions on the bicubic enlargement",
         citation="mine, unpublished",
         settings=Settings,

@@ -3,11 +3,12 @@
 For training only: a saved model is the generator alone.
 
 PatchGAN in pix2pix's layout, unconditional, receptive field 70 px (the paper's "split into grids,
-fed one by one" is one convolutional pass). `Vgg16Discriminator` is SRGAN's, `Vgg128Discriminator`
-the one of RealSR and ESRGAN; both need a fixed HR size.
+fed one by one" is one convolutional pass). `VggDiscriminator` is SRGAN's, or the one of RealSR and
+ESRGAN; both need a fixed HR size.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import torch
@@ -50,12 +51,6 @@ class AdversarialSettings:
         require(1 <= self.layers <= 6, "adversarial: layers must be from 1 to 6")
 
 
-ADVERSARIAL_PRESETS = {
-    "paper": AdversarialSettings(),
-    "recommended": AdversarialSettings(colour_weight=1.0),
-}
-
-
 class PatchDiscriminator(nn.Module):
     """PatchGAN: RGB -> map of logits, one for each overlapping 70 px patch (3 layers)."""
 
@@ -93,62 +88,50 @@ class PatchDiscriminator(nn.Module):
         return out
 
 
-class Vgg16Discriminator(nn.Module):
-    """SRGAN's discriminator: eight 3x3 convolutions, two dense layers; one logit an image.
+_VGG = {
+    "vgg16": (1024, ((1, 3, 2), (2, 3, 1), (2, 3, 2), (4, 3, 1), (4, 3, 2), (8, 3, 1), (8, 3, 2))),
+    "vgg128": (
+        100,
+        (
+            *((1, 4, 2), (2, 3, 1), (2, 4, 2), (4, 3, 1), (4, 4, 2)),
+            *((8, 3, 1), (8, 4, 2), (8, 3, 1), (8, 4, 2)),
+        ),
+    ),
+}
+"""Width of the dense layer; channels (over those of the first convolution), kernel and stride."""
 
-    `hr_px` is the side of the HR patches, a multiple of 16.
+
+class VggDiscriminator(nn.Module):
+    """Convolutions and two dense layers; one logit an image.
+
+    `vgg16` is SRGAN's (eight 3x3 convolutions), `vgg128` that of ESRGAN and RealSR (ten, kernel 4
+    where strided; HR of 128 px in those works). `hr_px` is the side of the HR patches, a multiple
+    of 16 and of 32.
     """
 
-    def __init__(self, hr_px: int, width: int = 64) -> None:
+    def __init__(self, kind: Literal["vgg16", "vgg128"], hr_px: int, width: int = 64) -> None:
         super().__init__()
-        require(hr_px % 16 == 0, f"vgg16 discriminator: HR patches of {hr_px} px; multiple of 16")
-        body: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
-        channels = width
-        for wider, stride in ((1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (8, 1), (8, 2)):
-            body += [
-                nn.Conv2d(channels, wider * width, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(wider * width),
-                nn.LeakyReLU(0.2),
-            ]
-            channels = wider * width
-        self.body = nn.Sequential(*body)
-        self.head = nn.Sequential(
-            nn.Linear(channels * (hr_px // 16) ** 2, 1024), nn.LeakyReLU(0.2), nn.Linear(1024, 1)
+        dense, steps = _VGG[kind]
+        reduction = prod(stride for *_, stride in steps)
+        require(
+            hr_px % reduction == 0,
+            f"{kind} discriminator: HR patches of {hr_px} px; multiple of {reduction}",
         )
-
-    def forward(self, rgb: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(rgb * 2 - 1).flatten(1))
-        return out
-
-
-class Vgg128Discriminator(nn.Module):
-    """The discriminator of ESRGAN and RealSR: ten convolutions, kernel 4 where strided.
-
-    `hr_px` is the side of the HR patches, a multiple of 32 (128 in those works).
-    """
-
-    def __init__(self, hr_px: int = 128, width: int = 64) -> None:
-        super().__init__()
-        require(hr_px % 32 == 0, f"vgg128 discriminator: HR patches of {hr_px} px; multiple of 32")
         body: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.2)]
         channels = width
-        for i, times in enumerate((1, 2, 4, 8, 8)):
+        for times, kernel, stride in steps:
             wider = times * width
-            if i > 0:
-                body += [
-                    nn.Conv2d(channels, wider, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(wider),
-                    nn.LeakyReLU(0.2),
-                ]
             body += [
-                nn.Conv2d(wider, wider, 4, stride=2, padding=1, bias=False),
+                nn.Conv2d(channels, wider, kernel, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(wider),
                 nn.LeakyReLU(0.2),
             ]
             channels = wider
         self.body = nn.Sequential(*body)
         self.head = nn.Sequential(
-            nn.Linear(channels * (hr_px // 32) ** 2, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1)
+            nn.Linear(channels * (hr_px // reduction) ** 2, dense),
+            nn.LeakyReLU(0.2),
+            nn.Linear(dense, 1),
         )
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -160,9 +143,7 @@ def build_discriminator(settings: AdversarialSettings, hr_px: int) -> nn.Module:
     """The discriminator of a setting for HR patches of a side."""
     if settings.discriminator == "patch":
         return PatchDiscriminator(settings.layers, settings.norm)
-    if settings.discriminator == "vgg16":
-        return Vgg16Discriminator(hr_px)
-    return Vgg128Discriminator(hr_px)
+    return VggDiscriminator(settings.discriminator, hr_px)
 
 
 def generator_term(fake_logits: Tensor) -> Tensor:
@@ -176,17 +157,6 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return 0.5 * (F.softplus(-real).mean() + F.softplus(fake).mean())
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorLoss:
-    """The generator's loss (eq. 7) and its weighted terms."""
-
-    total: Tensor
-    pixel: Tensor
-    adversarial: Tensor
-    perceptual: Tensor
-    colour: Tensor
-
-
 def generator_loss(
     sr: Tensor,
     hr: Tensor,
@@ -194,8 +164,10 @@ def generator_loss(
     discriminator: nn.Module,
     features: FeatureNet,
     settings: AdversarialSettings,
-) -> GeneratorLoss:
-    """L_G = alpha L_mae + beta L_adv + L_per [+ colour]; freeze the discriminator meanwhile.
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_G = alpha L_mae + beta L_adv + L_per [+ colour] (eq. 7), and its weighted terms, detached.
+
+    Freeze the discriminator meanwhile.
 
     Parameters
     ----------
@@ -206,20 +178,17 @@ def generator_loss(
     features : FeatureNet
         With the level relu2_2 (the paper's).
     """
-    pixel = F.l1_loss(sr, hr) * settings.pixel_weight
-    adversarial = generator_term(discriminator(sr)) * settings.adversarial_weight
+    terms = {
+        "pixel": F.l1_loss(sr, hr) * settings.pixel_weight,
+        "adversarial": generator_term(discriminator(sr)) * settings.adversarial_weight,
+    }
     distance = F.mse_loss if settings.perceptual == "mse" else F.l1_loss
     with torch.no_grad():
         wanted = features(hr)
     pairs = zip(features(sr), wanted, strict=True)
     perceptual = torch.stack([distance(a.float(), b.float()) for a, b in pairs]).mean()
-    perceptual = perceptual * settings.perceptual_weight
+    terms["perceptual"] = perceptual * settings.perceptual_weight
     reduced = F.adaptive_avg_pool2d(sr, (lr.shape[-2], lr.shape[-1]))
-    colour = F.l1_loss(reduced, lr) * settings.colour_weight
-    return GeneratorLoss(
-        total=pixel + adversarial + perceptual + colour,
-        pixel=pixel.detach(),
-        adversarial=adversarial.detach(),
-        perceptual=perceptual.detach(),
-        colour=colour.detach(),
-    )
+    terms["colour"] = F.l1_loss(reduced, lr) * settings.colour_weight
+    total = terms["pixel"] + terms["adversarial"] + terms["perceptual"] + terms["colour"]
+    return total, {name: term.detach() for name, term in terms.items()}

@@ -45,7 +45,6 @@ def _build(settings: BicubicSettings, scale: int | None) -> BicubicModel:
 SPEC = register(
     ModelSpec(
         name="bicubic",
-        family="baseline",
         kind="arbitrary",
         summary="bicubic interpolation (MATLAB's operator); no parameters",
         citation="Keys, Cubic convolution interpolation for digital image processing, 1981",

@@ -103,20 +103,16 @@ def community_from(state: Mapping[str, Tensor], source: str, name: str) -> Fixed
     model = FixedScaleModel(_Bare(found), traits, scale)
     model.settings = CommunitySettings()
     window = getattr(found.model, "window_size", 1)
+    # Tiles begin where the whole image's attention windows do; padding is the network's own.
+    tiles = lcm(multiple, window if isinstance(window, int) and window > 0 else 1)
     model.info = ModelInfo(
         name=PREFIX + found.architecture.name,
         family=FAMILY,
         preset=FAMILY,
         kind="fixed",
         scale=scale,
-        scale_range=(float(scale), float(scale)),
-        # Tiles begin where the whole image's attention windows do; padding is the network's own.
-        multiple_of_px=lcm(multiple, window if isinstance(window, int) and window > 0 else 1),
-        halo_px=traits.halo_px,
-        tile_px=traits.tile_px,
-        global_context=True,
-        dtypes=dtypes,
         citation=f"weights file {name}, architecture as recognised by spandrel",
+        **vars(traits) | {"multiple_of_px": tiles, "scale_range": (float(scale), float(scale))},
     )
     return model
 

@@ -30,7 +30,7 @@ from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
 from wsisr.models.layers.coordinates import sample_at
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import later, require
+from wsisr.models.settings import at_least_one, later
 from wsisr.models.wrapper import (
     ArbitraryScaleModel,
     FeatureMaps,
@@ -53,7 +53,7 @@ class CompactSettings:
     anchored: bool = later(False)
 
     def __post_init__(self) -> None:
-        require(self.width >= 1 and self.blocks >= 1, "compact: width and blocks are at least 1")
+        at_least_one(self, "compact", "width", "blocks")
 
     @property
     def body(self) -> EdsrSettings:
@@ -142,8 +142,7 @@ def _reach_px(settings: CompactSettings) -> int:
     return body_reach_px(settings.body) + (3 if settings.anchored else 1)
 
 
-def _build(settings: CompactSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: CompactSettings, scale: int) -> FixedScaleModel:
     traits = Traits(halo_px=_reach_px(settings), halo_exact=True, tile_px=192, channels_last=True)
     return FixedScaleModel(Compact(settings, scale), traits, scale)
 
@@ -171,8 +170,6 @@ CITATION = "after Lim et al., Enhanced deep residual networks for single image S
 SPEC = register(
     ModelSpec(
         name="compact",
-        family="baseline",
-        kind="fixed",
         summary="a small residual network on LR, added to bicubic; the network that ships",
         citation=CITATION,
         settings=CompactSettings,
@@ -183,7 +180,6 @@ SPEC = register(
 SPEC_ANY = register(
     ModelSpec(
         name="compact-any",
-        family="baseline",
         kind="arbitrary",
         summary="compact at x4, sampled at any scale; the network that ships",
         citation=CITATION,

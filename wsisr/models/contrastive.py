@@ -201,15 +201,6 @@ def _levels_of(features: Features, stack: Tensor) -> list[Tensor]:
     return [m.view(*stack.shape[:2], *m.shape[1:]) for m in maps]
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepLosses:
-    """Detached terms of one step: L1 of both branches (con 0 where untrained), contrastive."""
-
-    base: Tensor
-    con: Tensor
-    contrastive: Tensor
-
-
 def contrastive_step(
     base: SRModel,
     branch: ContrastiveBranch,
@@ -217,8 +208,11 @@ def contrastive_step(
     draws: Draws,
     features: Features | None,
     backward: Callable[[Tensor], None] = Tensor.backward,
-) -> StepLosses:
+) -> dict[str, Tensor]:
     """Forward and backward of eq. 5; gradients are accumulated, the optimiser is the caller's.
+
+    Returns the detached terms: L1 of both branches (``base``; ``con``, 0 where that is untrained)
+    and ``contrastive``.
 
     With detached positives the second branch is finished (and its activations freed) before the
     base branch starts. LR and HR of the `pair` must be centre-aligned (see
@@ -254,4 +248,4 @@ def contrastive_step(
         total = total + con_loss
     backward(total)
     counted = con_loss.detach() if branch.trained else torch.zeros_like(con_loss)
-    return StepLosses(base=base_loss.detach(), con=counted, contrastive=term.detach())
+    return {"base": base_loss.detach(), "con": counted, "contrastive": term.detach()}

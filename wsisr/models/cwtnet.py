@@ -64,7 +64,7 @@ from wsisr.models.layers.texture import transfer_texture
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.layers.wavelet import haar, haar_diagonal
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import later, require
+from wsisr.models.settings import at_least_one, later, require
 from wsisr.models.wrapper import SRModel, check_batch
 
 MLCAMSR_MEAN = (0.7204, 0.4298, 0.6379)
@@ -121,10 +121,7 @@ class CwtnetSettings:
     wr: bool = later(True)
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width, self.blocks, self.sr_depth, self.wr_reduction) >= 1,
-            "cwtnet: width, blocks, sr_depth and wr_reduction must be at least 1",
-        )
+        at_least_one(self, "cwtnet", "width", "blocks", "sr_depth", "wr_reduction")
         require(
             self.wt_input == "wavelet" or self.wt_bands == "hh",
             "cwtnet: wt_input='image' has no bands; leave wt_bands at 'hh'",
@@ -347,8 +344,7 @@ class Cwt(SRModel):
             )
 
 
-def _build(settings: CwtnetSettings, scale: int | None) -> Cwt:
-    assert scale is not None
+def _build(settings: CwtnetSettings, scale: int) -> Cwt:
     if settings.branches == "sr":
         reach = 2 * settings.blocks * settings.sr_depth + 5
         alone = Traits(halo_px=reach, halo_exact=True, tile_px=96, channels_last=True)
@@ -361,7 +357,6 @@ SPEC = register(
     ModelSpec(
         name="cwtnet",
         family="cwtnet",
-        kind="fixed",
         summary="two branches: super-resolution and wavelets of the next finer level",
         citation="Jia et al., CWT-Net: cross-scale wavelet-based transformer, arXiv 2409.07092",
         settings=CwtnetSettings,

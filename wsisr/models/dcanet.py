@@ -85,8 +85,7 @@ class Dcanet(nn.Module):
         return self.rgb.restore(self.tail(x + self.body_conv(y)))
 
 
-def _build(settings: DcanetSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: DcanetSettings, scale: int) -> FixedScaleModel:
     traits = Traits(halo_px=32, tile_px=192, global_context=True, channels_last=True)
     return FixedScaleModel(Dcanet(settings, scale), traits, scale)
 
@@ -94,8 +93,6 @@ def _build(settings: DcanetSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="dcanet",
-        family="baseline",
-        kind="fixed",
         summary="RCAN with connected channel attentions (our reading)",
         citation="Ma et al., Learning connected attentions, arXiv 2007.05099, 2020",
         settings=DcanetSettings,

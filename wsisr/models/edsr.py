@@ -18,7 +18,7 @@ from wsisr.models.layers.blocks import Chain, ResidualBlock, conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -32,7 +32,7 @@ class EdsrSettings:
     rgb_mean: tuple[float, float, float] = DIV2K_MEAN
 
     def __post_init__(self) -> None:
-        require(self.width >= 1 and self.blocks >= 1, "edsr: width and blocks must be at least 1")
+        at_least_one(self, "edsr", "width", "blocks")
 
 
 class EdsrBody(nn.Module):
@@ -71,8 +71,7 @@ def body_reach_px(settings: EdsrSettings) -> int:
     return 2 * settings.blocks + 2
 
 
-def _build(settings: EdsrSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: EdsrSettings, scale: int) -> FixedScaleModel:
     traits = Traits(
         halo_px=body_reach_px(settings) + 2, halo_exact=True, tile_px=192, channels_last=True
     )
@@ -82,8 +81,6 @@ def _build(settings: EdsrSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="edsr",
-        family="baseline",
-        kind="fixed",
         summary="residual blocks without normalisation",
         citation="Lim et al., Enhanced deep residual networks for single image SR, CVPRW 2017",
         settings=EdsrSettings,

@@ -184,8 +184,7 @@ def build_groups(
     return [blocks[g * s.depth : (g + 1) * s.depth] for g in range(s.groups)]
 
 
-def _build(settings: HatSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: HatSettings, scale: int) -> FixedScaleModel:
     s = settings
     traits = Traits(multiple_of_px=s.window_px, halo_px=32, tile_px=64, global_context=True)
     return FixedScaleModel(HybridNetwork(s, build_groups(s), scale), traits, scale)
@@ -194,8 +193,6 @@ def _build(settings: HatSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="hat",
-        family="baseline",
-        kind="fixed",
         summary="window, channel and overlapping cross-attention",
         citation="Chen et al., Activating more pixels in image SR transformer, CVPR 2023",
         settings=HatSettings,

@@ -1,24 +1,15 @@
 """What a model is: the record that travels with every network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """Immutable description of one built model.
+class Traits:
+    """What an architecture's builder knows of a network.
 
     Attributes
     ----------
-    name, family, preset : str
-        Registry name, family (``"mihatp"``, ``"baseline"``, ...) and preset it was built from.
-    kind : {"fixed", "arbitrary"}
-        ``"fixed"``: ``model(lr)``; ``"arbitrary"``: ``model(lr, scale=...)``.
-    scale : int or None
-        Magnification of a fixed-scale model; None for arbitrary-scale models.
-    scale_range : tuple of float
-        Smallest and largest scale the design covers (training range for arbitrary models;
-        larger ones work but are out of distribution).
     multiple_of_px : int
         Side multiple (LR px) that inputs are padded to inside; any size may be given.
     halo_px : int
@@ -40,31 +31,10 @@ class ModelInfo:
         Samples that a training step needs: 2 where something is normalised over the batch alone.
     takes_reference : bool
         True if ``model(lr, reference=...)`` accepts a finer image of the same field.
-    citation : str
-        The paper that defines the network.
+    scale_range : tuple of float, or None
+        Smallest and largest scale the design covers (training range for arbitrary models;
+        larger ones work but are out of distribution); None: its scale alone, 1 to 4 without one.
     """
-
-    name: str
-    family: str
-    preset: str
-    kind: Literal["fixed", "arbitrary"]
-    scale: int | None
-    scale_range: tuple[float, float]
-    multiple_of_px: int = 1
-    halo_px: int
-    halo_exact: bool = False
-    tile_px: int
-    global_context: bool = False
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    channels_last: bool = False
-    smallest_batch: int = 1
-    takes_reference: bool = False
-    citation: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traits:
-    """The part of `ModelInfo` that an architecture's builder knows; see there for the fields."""
 
     multiple_of_px: int = 1
     halo_px: int
@@ -76,3 +46,28 @@ class Traits:
     smallest_batch: int = 1
     takes_reference: bool = False
     scale_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(Traits):
+    """Immutable description of one built model.
+
+    Attributes
+    ----------
+    name, family, preset : str
+        Registry name, family (``"mihatp"``, ``"baseline"``, ...) and preset it was built from.
+    kind : {"fixed", "arbitrary"}
+        ``"fixed"``: ``model(lr)``; ``"arbitrary"``: ``model(lr, scale=...)``.
+    scale : int or None
+        Magnification of a fixed-scale model; None for arbitrary-scale models.
+    citation : str
+        The paper that defines the network.
+    """
+
+    name: str
+    family: str
+    preset: str
+    kind: Literal["fixed", "arbitrary"]
+    scale: int | None
+    scale_range: tuple[float, float] = field()
+    citation: str

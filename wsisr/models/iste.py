@@ -72,7 +72,7 @@ from wsisr.models.layers.coordinates import (
 from wsisr.models.layers.interactor import build_interactor
 from wsisr.models.layers.retrieval import BLOCK_BYTES, transfer
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one, require
 from wsisr.models.wrapper import FeatureMaps, coordinate_dtype
 
 
@@ -120,10 +120,7 @@ class IsteSettings(DecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            min(self.stf_tile_px, self.stf_chunk_px, self.lfi_heads) >= 1,
-            "iste: lfi_heads, stf_tile_px and stf_chunk_px must be at least 1",
-        )
+        at_least_one(self, "iste", "lfi_heads", "stf_tile_px", "stf_chunk_px")
         require(
             self.branches == "both" or (self.stf and self.ltd),
             "iste: stf and ltd are ablations of branches='both'; leave them on otherwise",

@@ -85,7 +85,6 @@ class Itsrn(ImplicitNetwork):
 SPEC = register(
     ModelSpec(
         name="itsrn",
-        family="baseline",
         kind="arbitrary",
         summary="implicit transformer network; any scale",
         citation="Yang et al., Implicit transformer network, NeurIPS 2021",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wsisr.models.info import Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import later, require
+from wsisr.models.settings import at_least_one, later
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -34,7 +34,7 @@ class Li2021Settings:
     image_skip: bool = later(False)
 
     def __post_init__(self) -> None:
-        require(self.width >= 1, "li2021: width must be at least 1")
+        at_least_one(self, "li2021", "width")
 
 
 def _convs(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -102,8 +102,7 @@ class Li2021Generator(nn.Module):
         return out + enlarged if self.image_skip else out
 
 
-def _build(settings: Li2021Settings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: Li2021Settings, scale: int) -> FixedScaleModel:
     # align_corners=True stretches with the size of the map: tiles are never exact.
     traits = Traits(
         multiple_of_px=16 // gcd(16, scale),
@@ -118,8 +117,6 @@ def _build(settings: Li2021Settings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="li2021",
-        family="baseline",
-        kind="fixed",
         summary="residual U-net on the enlarged image (generator of Li et al.)",
         citation="Li et al., Single image SR for WSI using CNNs, Medical Image Analysis 2021",
         settings=Li2021Settings,

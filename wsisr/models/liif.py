@@ -65,7 +65,6 @@ class Liif(ImplicitNetwork):
 SPEC = register(
     ModelSpec(
         name="liif",
-        family="baseline",
         kind="arbitrary",
         summary="local implicit image function; any scale",
         citation="Chen et al., Local implicit image function, CVPR 2021",

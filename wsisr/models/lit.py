@@ -28,7 +28,7 @@ from wsisr.models.implicit import (
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.coordinates import as_rows, corner_of, gather_cells, sample_at, scaled_cell
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one, require
 from wsisr.models.wrapper import FeatureMaps
 
 
@@ -58,7 +58,8 @@ class LitSettings(EncoderSettings):
         super().__post_init__()
         require(self.width % self.heads == 0, "lit: width must be a multiple of heads")
         require(self.waves % 4 == 0, "lit: waves must be a multiple of 4")
-        require(self.reach_px >= 0 and self.hidden >= 1, "lit: reach_px >= 0 and hidden >= 1")
+        at_least_one(self, "lit", "hidden")
+        require(self.reach_px >= 0, "lit: reach_px must be at least 0")
 
 
 class PositionBias(nn.Module):
@@ -131,7 +132,6 @@ class Lit(ImplicitNetwork):
 SPEC = register(
     ModelSpec(
         name="lit",
-        family="baseline",
         kind="arbitrary",
         summary="local implicit transformer; any scale",
         citation="Chen et al., Cascaded local implicit transformer, CVPR 2023",

@@ -136,7 +136,6 @@ class Lmi(ImplicitNetwork):
 SPEC = register(
     ModelSpec(
         name="lmi",
-        family="baseline",
         kind="arbitrary",
         summary="local mix implicit network over 4 x 4 cells; any scale",
         citation="Fu et al., Continuous optical zooming, CVPR 2024",

@@ -79,7 +79,6 @@ class Lte(ImplicitNetwork):
 SPEC = register(
     ModelSpec(
         name="lte",
-        family="baseline",
         kind="arbitrary",
         summary="local texture estimator in the Fourier domain; any scale",
         citation="Lee and Jin, Local texture estimator, CVPR 2022",

@@ -33,7 +33,7 @@ from wsisr.models.layers.blocks import Chain, conv3
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.upsample import deconvolution_steps, pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -80,10 +80,7 @@ class MasrnetSettings:
             f"masrnet: width {self.width} is not a multiple of "
             f"attention_groups {self.attention_groups}",
         )
-        require(
-            min(self.groups, self.blocks, self.reduction) >= 1,
-            "masrnet: groups, blocks and reduction must be at least 1",
-        )
+        at_least_one(self, "masrnet", "groups", "blocks", "reduction")
         require(self.spatial_kernel_px % 2 == 1, "masrnet: spatial_kernel_px must be odd")
 
 
@@ -175,8 +172,7 @@ class Masrnet(nn.Module):
         return self.rgb.restore(self.tail(self.upsample(x + self.body(x))))
 
 
-def _build(settings: MasrnetSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: MasrnetSettings, scale: int) -> FixedScaleModel:
     traits = Traits(
         halo_px=32,
         tile_px=128,
@@ -199,7 +195,6 @@ SPEC = register(
     ModelSpec(
         name="masrnet",
         family="masrnet",
-        kind="fixed",
         summary="residual groups with parallel channel and spatial attention",
         citation=_CITATION,
         settings=MasrnetSettings,
@@ -212,7 +207,6 @@ GAN_SPEC = register(
     ModelSpec(
         name="masrgan",
         family="masrgan",
-        kind="fixed",
         summary="MASRNet as a generator, trained with PatchGAN and a perceptual loss",
         citation=_CITATION,
         settings=MasrnetSettings,

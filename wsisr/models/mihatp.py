@@ -29,7 +29,7 @@ use and the ablation switches of the paper's table 3 are `wsisr.models.contrasti
 only); `deformable=False` is the table's "without M-HAB".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -106,8 +106,7 @@ def _third_branch(s: MihatpSettings) -> nn.Module | None:
     )
 
 
-def _build(settings: MihatpSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: MihatpSettings, scale: int) -> FixedScaleModel:
     s = settings
     blocks = build_groups(s, lambda: _third_branch(s), s.beta, s.residual == "paper")
     traits = Traits(
@@ -119,8 +118,7 @@ def _build(settings: MihatpSettings, scale: int | None) -> FixedScaleModel:
     return FixedScaleModel(HybridNetwork(s, blocks, scale), traits, scale)
 
 
-def _paper(scale: int | None) -> MihatpSettings:
-    assert scale is not None
+def _paper(scale: int) -> MihatpSettings:
     stride, kernel = (8, 9) if scale <= 2 else (4, 7) if scale <= 4 else (2, 5)
     return MihatpSettings(
         window_px=16 if scale < 8 else 12,
@@ -130,18 +128,11 @@ def _paper(scale: int | None) -> MihatpSettings:
     )
 
 
-def _recommended(scale: int | None) -> MihatpSettings:
-    p = _paper(scale)
-    return MihatpSettings(
-        residual="hat",
-        window_px=p.window_px,
-        key_stride_px=p.key_stride_px,
-        offset_kernel_px=p.offset_kernel_px,
-        table_px=48,
-    )
+def _recommended(scale: int) -> MihatpSettings:
+    return replace(_paper(scale), residual="hat", table_px=48)
 
 
-def _tiny(scale: int | None) -> MihatpSettings:
+def _tiny(scale: int) -> MihatpSettings:
     return MihatpSettings(
         residual="hat",
         width=48,
@@ -163,7 +154,6 @@ SPEC = register(
     ModelSpec(
         name="mihatp",
         family="mihatp",
-        kind="fixed",
         summary="HAT with a deformable global branch and contrastive training",
         citation="Xu et al., MiHATP: a multi-hybrid attention SR network, MICCAI 2024",
         settings=MihatpSettings,

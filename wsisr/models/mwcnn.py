@@ -20,7 +20,7 @@ from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.layers.wavelet import haar, inverse_haar
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -33,10 +33,7 @@ class MwcnnSettings:
     depth: int = 3
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width1, self.width2, self.depth) >= 1,
-            "mwcnn: widths and depth must be at least 1",
-        )
+        at_least_one(self, "mwcnn", "width1", "width2", "depth")
 
 
 def _stage(*channels: int) -> nn.Sequential:
@@ -69,8 +66,7 @@ class Mwcnn(nn.Module):
         return x + inverse_haar(self.tail(self.up1(y)))
 
 
-def _build(settings: MwcnnSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: MwcnnSettings, scale: int) -> FixedScaleModel:
     reach_hr = (
         8 * (2 * settings.depth + 2) + 8 * (settings.depth + 1) + 4 * (settings.depth + 2) + 8
     )
@@ -87,8 +83,6 @@ def _build(settings: MwcnnSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="mwcnn",
-        family="baseline",
-        kind="fixed",
         summary="U-net with wavelet transforms in place of poolings",
         citation="Liu et al., Multi-level wavelet-CNN for image restoration, CVPRW 2018",
         settings=MwcnnSettings,

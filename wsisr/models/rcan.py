@@ -15,7 +15,7 @@ from wsisr.models.layers.blocks import Chain, ResidualChannelAttentionBlock, con
 from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -30,10 +30,7 @@ class RcanSettings:
     rgb_mean: tuple[float, float, float] = DIV2K_MEAN
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width, self.groups, self.blocks, self.reduction) >= 1,
-            "rcan: width, groups, blocks and reduction must be at least 1",
-        )
+        at_least_one(self, "rcan", "width", "groups", "blocks", "reduction")
 
 
 class ResidualGroup(nn.Module):
@@ -71,8 +68,7 @@ class Rcan(nn.Module):
         return self.rgb.restore(self.tail(x + self.body(x)))
 
 
-def _build(settings: RcanSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: RcanSettings, scale: int) -> FixedScaleModel:
     traits = Traits(halo_px=32, tile_px=192, global_context=True, channels_last=True)
     return FixedScaleModel(Rcan(settings, scale), traits, scale)
 
@@ -80,8 +76,6 @@ def _build(settings: RcanSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="rcan",
-        family="baseline",
-        kind="fixed",
         summary="very deep residual channel attention",
         citation="Zhang et al., Very deep residual channel attention networks, ECCV 2018",
         settings=RcanSettings,

@@ -18,7 +18,7 @@ from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3, run
 from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import later, require
+from wsisr.models.settings import at_least_one, later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -37,10 +37,8 @@ class RdnSettings:
     up_width: int = later(0)
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width, self.blocks, self.layers, self.growth) >= 1 and self.up_width >= 0,
-            "rdn: width, blocks, layers and growth must be at least 1",
-        )
+        at_least_one(self, "rdn", "width", "blocks", "layers", "growth")
+        require(self.up_width >= 0, "rdn: up_width must be at least 0")
 
 
 class DenseLayer(nn.Module):
@@ -112,8 +110,7 @@ def body_reach_px(settings: RdnSettings) -> int:
     return settings.blocks * settings.layers + 3
 
 
-def _build(settings: RdnSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: RdnSettings, scale: int) -> FixedScaleModel:
     traits = Traits(
         halo_px=body_reach_px(settings) + 2, halo_exact=True, tile_px=192, channels_last=True
     )
@@ -123,8 +120,6 @@ def _build(settings: RdnSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="rdn",
-        family="baseline",
-        kind="fixed",
         summary="residual dense blocks with global feature fusion",
         citation="Zhang et al., Residual dense network for image super-resolution, CVPR 2018",
         settings=RdnSettings,

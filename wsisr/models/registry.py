@@ -9,7 +9,7 @@ from wsisr.errors import ModelError
 from wsisr.models.info import ModelInfo
 from wsisr.models.layers.upsample import upsample_factors
 from wsisr.models.settings import override
-from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
+from wsisr.models.wrapper import SRModel
 from wsisr.plugins import Registry
 from wsisr.words import closest
 
@@ -23,8 +23,10 @@ class ModelSpec:
 
     Attributes
     ----------
-    name, family, summary, citation : str
+    name, summary, citation : str
         `summary` is one line for lists; `citation` names authors, title, venue, year.
+    family : str
+        Of networks that belong together; ``baseline``: what papers compare with.
     kind : {"fixed", "arbitrary"}
         Whether one network serves one scale or all.
     settings : type
@@ -32,7 +34,7 @@ class ModelSpec:
     presets : mapping of str to callable
         ``preset(scale) -> settings``; `scale` is None for arbitrary-scale architectures.
     build : callable
-        ``build(settings, scale) -> SRModel``.
+        ``build(settings, scale) -> SRModel``; `scale` likewise.
     scales : tuple of int or None
         The only scales a fixed-scale architecture is defined for; None: any product of 2 and 3.
     smallest : int
@@ -40,13 +42,13 @@ class ModelSpec:
     """
 
     name: str
-    family: str
-    kind: Literal["fixed", "arbitrary"]
+    family: str = "baseline"
+    kind: Literal["fixed", "arbitrary"] = "fixed"
     summary: str
     citation: str
     settings: type
-    presets: Mapping[str, Callable[[int | None], Any]]
-    build: Callable[[Any, int | None], SRModel]
+    presets: Mapping[str, Callable[[Any], Any]]
+    build: Callable[[Any, Any], SRModel]
     scales: tuple[int, ...] | None = None
     smallest: int = 2
 
@@ -165,25 +167,16 @@ def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, prese
     """Build a network from complete settings (as a checkpoint stores them)."""
     check_scale(spec, scale)
     model = spec.build(settings, scale)
-    traits = model.traits
     model.settings = settings
+    covered = model.traits.scale_range or (float(scale or 1), float(scale or 4))
     model.info = ModelInfo(
         name=spec.name,
         family=spec.family,
         preset=preset,
         kind=spec.kind,
         scale=scale,
-        scale_range=traits.scale_range or (float(scale or 1), float(scale or 4)),
-        multiple_of_px=traits.multiple_of_px,
-        halo_px=traits.halo_px,
-        halo_exact=traits.halo_exact,
-        tile_px=traits.tile_px,
-        global_context=traits.global_context,
-        dtypes=traits.dtypes,
-        channels_last=traits.channels_last,
-        smallest_batch=traits.smallest_batch,
-        takes_reference=traits.takes_reference,
         citation=spec.citation,
+        **vars(model.traits) | {"scale_range": covered},
     )
     return model
 
@@ -191,21 +184,3 @@ def build_from_settings(spec: ModelSpec, settings: Any, scale: int | None, prese
 def settings_dict(settings: Any) -> dict[str, Any]:
     """Settings as plain values for config.json."""
     return dataclasses.asdict(settings)
-
-
-__all__ = [
-    "MODELS",
-    "NOT_BUILT",
-    "PRESETS",
-    "ArbitraryScaleModel",
-    "FixedScaleModel",
-    "ModelSpec",
-    "SRModel",
-    "build_from_settings",
-    "create_model",
-    "list_models",
-    "model_spec",
-    "register",
-    "resolve_settings",
-    "settings_dict",
-]

@@ -98,6 +98,12 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     raise ModelError(f"{where} is {value!r}; it must be of type {name}")
 
 
+def at_least_one(settings: Any, model: str, *names: str) -> None:
+    """Raise `ModelError` unless each of these settings is 1 or more (for `__post_init__`)."""
+    for name in names:
+        require(getattr(settings, name) >= 1, f"{model}: {name} must be at least 1")
+
+
 def require(condition: bool, sentence: str) -> None:
     """Raise `ModelError` with the sentence unless the condition holds (for `__post_init__`)."""
     if not condition:

@@ -75,8 +75,7 @@ def _hand_on(layer: nn.Conv2d) -> None:
         layer.weight[colour, colour, middle, middle] = 1
 
 
-def _build(settings: SrcnnSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: SrcnnSettings, scale: int) -> FixedScaleModel:
     reach_hr = settings.kernel1 // 2 + settings.kernel2 // 2 + settings.kernel3 // 2
     traits = Traits(halo_px=2 + -(-reach_hr // scale), halo_exact=True, tile_px=256)
     return FixedScaleModel(Srcnn(settings, scale), traits, scale)
@@ -85,8 +84,6 @@ def _build(settings: SrcnnSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="srcnn",
-        family="baseline",
-        kind="fixed",
         summary="three convolutions on the bicubic enlargement",
         citation="Dong et al., Image super-resolution using deep convolutional networks, 2016",
         settings=SrcnnSettings,

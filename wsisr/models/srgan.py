@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.upsample import upsample_factors
+from wsisr.models.layers.upsample import pixel_shuffle_steps, upsample_factors
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import later, require
+from wsisr.models.settings import at_least_one, later, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -38,7 +38,7 @@ class SrganSettings:
     image_skip: bool = later(False)
 
     def __post_init__(self) -> None:
-        require(min(self.width, self.blocks) >= 1, "srgan: width and blocks must be at least 1")
+        at_least_one(self, "srgan", "width", "blocks")
 
 
 class NormedBlock(nn.Module):
@@ -71,9 +71,7 @@ class Srgan(nn.Module):
             conv3(s.width, s.width, bias=False),
             nn.BatchNorm2d(s.width),
         )
-        steps: list[nn.Module] = []
-        for step in upsample_factors(scale):
-            steps += [conv3(s.width, step * step * s.width), nn.PixelShuffle(step), nn.PReLU()]
+        steps = pixel_shuffle_steps(s.width, scale, act=nn.PReLU)
         self.tail = nn.Sequential(*steps, nn.Conv2d(s.width, 3, 9, padding=4))
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -97,10 +95,7 @@ class EsrganSettings:
     unshuffle: bool = later(False)
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width, self.growth, self.blocks) >= 1,
-            "esrgan: width, growth and blocks must be at least 1",
-        )
+        at_least_one(self, "esrgan", "width", "growth", "blocks")
 
 
 class DenseBlock(nn.Module):
@@ -164,16 +159,14 @@ class Esrgan(nn.Module):
         return out
 
 
-def _build_srgan(settings: SrganSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build_srgan(settings: SrganSettings, scale: int) -> FixedScaleModel:
     traits = Traits(
         halo_px=2 * settings.blocks + 10, halo_exact=True, tile_px=192, channels_last=True
     )
     return FixedScaleModel(Srgan(settings, scale), traits, scale)
 
 
-def _build_esrgan(settings: EsrganSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build_esrgan(settings: EsrganSettings, scale: int) -> FixedScaleModel:
     if settings.unshuffle:
         require(scale in (1, 2, 4), f"esrgan: unshuffle is defined for x1, x2 and x4, not x{scale}")
     else:
@@ -192,8 +185,6 @@ def _build_esrgan(settings: EsrganSettings, scale: int | None) -> FixedScaleMode
 SRGAN_SPEC = register(
     ModelSpec(
         name="srgan",
-        family="baseline",
-        kind="fixed",
         summary="SRGAN's generator (SRResNet)",
         citation="Ledig et al., Photo-realistic single image SR using a GAN, CVPR 2017",
         settings=SrganSettings,
@@ -209,8 +200,6 @@ SRGAN_SPEC = register(
 ESRGAN_SPEC = register(
     ModelSpec(
         name="esrgan",
-        family="baseline",
-        kind="fixed",
         summary="ESRGAN's generator (RRDBNet)",
         citation="Wang et al., ESRGAN, ECCVW 2018",
         settings=EsrganSettings,

@@ -24,6 +24,7 @@ Readings:
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -32,9 +33,9 @@ from torch import Tensor, nn
 from wsisr.errors import ModelError
 from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.upsample import upsample_factors
+from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one
 from wsisr.models.wrapper import FixedScaleModel
 
 DILATIONS = (1, 2, 4, 8)
@@ -50,9 +51,7 @@ class SrmfenetSettings:
     gate: Literal["released", "plain"] = "released"
 
     def __post_init__(self) -> None:
-        require(
-            self.width >= 1 and self.blocks >= 1, "srmfenet: width and blocks must be at least 1"
-        )
+        at_least_one(self, "srmfenet", "width", "blocks")
 
 
 def _gate(width: int, released: bool) -> nn.Sequential:
@@ -101,19 +100,9 @@ class Srmfenet(nn.Module):
         super().__init__()
         self.head = conv3(3, s.width)
         self.body = Chain(*(MfeBlock(s) for _ in range(s.blocks)), conv3(s.width, s.width))
-        up: list[nn.Module] = []
-        for step in upsample_factors(scale):
-            up += [
-                nn.Conv2d(s.width, step * step * s.width, 3, padding=1),
-                nn.PixelShuffle(step),
-                nn.LeakyReLU(SLOPE),
-            ]
-        self.up = nn.Sequential(*up)
-        self.tail = nn.Sequential(
-            conv3(s.width, s.width),
-            nn.LeakyReLU(SLOPE),
-            nn.Conv2d(s.width, 3, 3, padding=1, bias=False),
-        )
+        act = partial(nn.LeakyReLU, SLOPE)
+        self.up = nn.Sequential(*pixel_shuffle_steps(s.width, scale, act=act))
+        self.tail = nn.Sequential(conv3(s.width, s.width), act(), conv3(s.width, 3, bias=False))
 
     def forward(self, lr: Tensor) -> Tensor:
         if self.training and lr.shape[0] < 2:
@@ -124,8 +113,7 @@ class Srmfenet(nn.Module):
         return self.tail(self.up(x + self.body(x)))
 
 
-def _build(settings: SrmfenetSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: SrmfenetSettings, scale: int) -> FixedScaleModel:
     reach = sum(DILATIONS) * settings.blocks + 5
     traits = Traits(
         halo_px=reach, tile_px=96, global_context=True, channels_last=True, smallest_batch=2
@@ -136,8 +124,6 @@ def _build(settings: SrmfenetSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="srmfenet",
-        family="baseline",
-        kind="fixed",
         summary="dilated convolutions weighted against each other (SHISRCNet's SR half)",
         citation="Xie et al., SHISRCNet, MICCAI 2023",
         settings=SrmfenetSettings,

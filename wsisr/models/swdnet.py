@@ -20,7 +20,7 @@ from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3
 from wsisr.models.layers.wavelet import haar, inverse_haar
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.settings import require
+from wsisr.models.settings import at_least_one, require
 from wsisr.models.wrapper import FixedScaleModel
 
 
@@ -44,12 +44,9 @@ class SwdnetSettings:
     wavelet_width: int = 24
 
     def __post_init__(self) -> None:
-        require(
-            min(self.width, self.modules, self.blocks, self.wavelet_width) >= 1
-            and self.width % 2 == 0
-            and self.wavelet_width % 2 == 0,
-            "swdnet: settings must be at least 1 and both widths even",
-        )
+        at_least_one(self, "swdnet", "width", "modules", "blocks", "wavelet_width")
+        even = self.width % 2 == self.wavelet_width % 2 == 0
+        require(even, "swdnet: both widths must be even")
 
 
 class ContextFusion(nn.Module):
@@ -259,8 +256,6 @@ def _build(settings: SwdnetSettings, scale: int | None) -> FixedScaleModel:
 SPEC = register(
     ModelSpec(
         name="swdnet",
-        family="baseline",
-        kind="fixed",
         summary="spatial and wavelet dual-stream network; x2 alone",
         citation="Chen et al., Joint spatial-wavelet dual-stream network, MICCAI 2020",
         settings=SwdnetSettings,

@@ -93,21 +93,14 @@ class SwinLayer(nn.Module):
 
     def __init__(self, s: SwinirSettings, shifted: bool, drop: float) -> None:
         super().__init__()
-        self.shift = s.window_px // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(s.width)
-        self.attn = WindowAttention(s.width, s.heads, s.window_px)
+        self.attn = WindowAttention(s.width, s.heads, s.window_px, shifted)
         self.drop_path = DropPath(drop)
         self.norm2 = nn.LayerNorm(s.width)
         self.mlp = Mlp(s.width, int(s.width * s.mlp_ratio))
 
     def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        y = self.norm1(x)
-        if self.shift:
-            y = y.roll((-self.shift, -self.shift), dims=(1, 2))
-            y = self.attn(y, index, mask).roll((self.shift, self.shift), dims=(1, 2))
-        else:
-            y = self.attn(y, index, None)
-        x = x + self.drop_path(y)
+        x = x + self.drop_path(self.attn(self.norm1(x), index, mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -229,22 +222,14 @@ class Swinir(SwinirBody):
         return self.rgb.restore(self.conv_last(F.leaky_relu(self.conv_hr(x), 0.2)))
 
 
-def _build(settings: SwinirSettings, scale: int | None) -> FixedScaleModel:
-    assert scale is not None
+def _build(settings: SwinirSettings, scale: int) -> FixedScaleModel:
     traits = Traits(multiple_of_px=settings.window_px, halo_px=32, tile_px=192)
     return FixedScaleModel(Swinir(settings, scale), traits, scale)
-
-
-def tiny_settings() -> SwinirSettings:
-    """A SwinIR that a CPU trains in seconds."""
-    return SwinirSettings(width=32, groups=2, depth=2, heads=4, head_width=32, rgb_mean=STAIN_MEAN)
 
 
 SPEC = register(
     ModelSpec(
         name="swinir",
-        family="baseline",
-        kind="fixed",
         summary="residual groups of shifted-window transformer layers",
         citation="Liang et al., SwinIR: image restoration using Swin transformer, ICCVW 2021",
         settings=SwinirSettings,
@@ -252,17 +237,10 @@ SPEC = register(
             "paper": lambda scale: SwinirSettings(),
             "official": lambda scale: SwinirSettings(drop_path=0.1),
             "recommended": lambda scale: SwinirSettings(),
-            "tiny": lambda scale: tiny_settings(),
+            "tiny": lambda scale: SwinirSettings(
+                width=32, groups=2, depth=2, heads=4, head_width=32, rgb_mean=STAIN_MEAN
+            ),
         },
         build=_build,
     )
 )
-
-
-def features_of(rgb: Tensor, body: nn.Module) -> Tensor:
-    """Encode RGB in [0, 1] normalised to [-1, 1], as LIIF, LTE and ISTE do."""
-    out: Tensor = body((rgb - 0.5) / 0.5)
-    return out
-
-
-__all__ = ["SPEC", "Swinir", "SwinirBody", "SwinirSettings", "features_of"]

@@ -73,16 +73,14 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def pad_to(x: Tensor, rows: int, cols: int) -> Tensor:
     """Likewise, to a size that is no smaller."""
     height, width = x.shape[-2:]
-    x = _pad_axis(x, cols - width, width, "w")
-    return _pad_axis(x, rows - height, height, "h")
+    x = _pad_axis(x, (0, cols - width, 0, 0), width)
+    return _pad_axis(x, (0, 0, 0, rows - height), height)
 
 
-def _pad_axis(x: Tensor, amount: int, side: int, axis: str) -> Tensor:
-    if amount == 0:
-        return x
+def _pad_axis(x: Tensor, pad: tuple[int, ...], side: int) -> Tensor:
     # Reflection raises unless the pad is smaller than the side; edge values always work.
-    mode = "reflect" if amount < side else "replicate"
-    return F.pad(x, (0, amount, 0, 0) if axis == "w" else (0, 0, 0, amount), mode=mode)
+    mode = "reflect" if max(pad) < side else "replicate"
+    return F.pad(x, pad, mode=mode) if any(pad) else x
 
 
 class FixedScaleModel(SRModel):

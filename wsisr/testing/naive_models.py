@@ -140,7 +140,7 @@ def naive_deformable(module: DeformableAttention, tokens: Tensor) -> Tensor:
 def naive_hybrid_block(block: HybridBlock, x: Tensor) -> Tensor:
     """HAB / M-HAB from the equations, without the literal form's extra LN(X)."""
     normed = block.norm1(x)
-    y = x + naive_window_attention(block.attn, normed, block.shift)
+    y = x + naive_window_attention(block.attn, normed, block.attn.shift)
     y = y + block.alpha * block.conv_block.cab(normed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     if block.deformable is not None:
         assert isinstance(block.deformable, DeformableAttention)

@@ -311,13 +311,8 @@ class ContrastiveRecipe(Recipe):
             self.trunk,
             backward,
         )
-        loss = terms.base + terms.con + self.settings.weight * terms.contrastive
-        return {
-            "loss": loss,
-            "base": terms.base,
-            "con": terms.con,
-            "contrastive": terms.contrastive,
-        }
+        loss = terms["base"] + terms["con"] + self.settings.weight * terms["contrastive"]
+        return {"loss": loss, **terms}
 
     def after_step(self, model: SRModel) -> None:
         self.branch.follow(model)
@@ -362,22 +357,15 @@ class AdversarialRecipe(Recipe):
         assert batch.hr is not None
         sr = model(batch.lr).float()
         self.discriminator.requires_grad_(False)
-        terms = generator_loss(
+        total, terms = generator_loss(
             sr, batch.hr, batch.lr, self.discriminator, self.trunk, self.settings
         )
-        backward(terms.total)
+        backward(total)
         self.discriminator.requires_grad_(True)
         real, fake = self.discriminator(batch.hr), self.discriminator(sr.detach())
         judged = discriminator_loss(real, fake)
         backward(judged)
-        return {
-            "loss": terms.total.detach(),
-            "pixel": terms.pixel,
-            "adversarial": terms.adversarial,
-            "perceptual": terms.perceptual,
-            "colour": terms.colour,
-            "discriminator": judged.detach(),
-        }
+        return {"loss": total.detach(), **terms, "discriminator": judged.detach()}
 
     def to(self, device: torch.device) -> Recipe:
         self.trunk.to(device)

@@ -95,10 +95,13 @@ class WindowAttention(nn.Module):
 
     The shift mask is folded into the bias, windows into the head dimension, so that one mask
     of (windows x heads) serves the whole batch.
+
+    `shifted`: the map is rolled by half a window before, and back after.
     """
 
-    def __init__(self, width: int, heads: int, window: int) -> None:
+    def __init__(self, width: int, heads: int, window: int, shifted: bool) -> None:
         super().__init__()
+        self.shift = window // 2 if shifted else 0
         self.heads = heads
         self.window = window
         self.relative_position_bias_table = nn.Parameter(
@@ -107,23 +110,26 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); `mask` from `shift_mask` where the input is shifted."""
+    def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C); `mask` from `shift_mask`, for those that are shifted."""
         b, height, width, _ = x.shape
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
         bias = table_bias(self.relative_position_bias_table, index)
         qkv = cut_windows(self.qkv(x), self.window)
         n_windows, n = qkv.shape[1:3]
         # (B, nW, n, 3, heads, d) -> three of (B, nW, heads, n, d)
         q, k, v = qkv.view(b, n_windows, n, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5)
-        if mask is None:
-            q, k, v = (t.flatten(0, 1) for t in (q, k, v))
-            bias = bias[None]
-        else:
+        if self.shift:
             q, k, v = (t.flatten(1, 2) for t in (q, k, v))
             bias = (bias[None] + mask[:, None]).flatten(0, 1)[None]
+        else:
+            q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+            bias = bias[None]
         out = attend(q, k, v, bias, pad_head=on_gpu(x.device))
         out = out.reshape(b, n_windows, self.heads, n, -1).transpose(2, 3).flatten(3)
-        return self.proj(join_windows(out, self.window, height, width))
+        out = self.proj(join_windows(out, self.window, height, width))
+        return out.roll((self.shift, self.shift), dims=(1, 2)) if self.shift else out
 
 
 class Mlp(nn.Module):

@@ -91,12 +91,11 @@ class HybridBlock(nn.Module):
         add_normed: bool = False,
     ) -> None:
         super().__init__()
-        self.shift = window // 2 if shifted else 0
         self.alpha = alpha
         self.beta = beta
         self.add_normed = add_normed
         self.norm1 = nn.LayerNorm(width)
-        self.attn = WindowAttention(width, heads, window)
+        self.attn = WindowAttention(width, heads, window, shifted)
         self.conv_block = ChannelAttentionBlock(width, compress, squeeze)
         self.deformable = third
         self.drop_path = DropPath(drop)
@@ -105,12 +104,8 @@ class HybridBlock(nn.Module):
 
     def forward(self, x: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm1(x)
-        if self.shift:
-            y = normed.roll((-self.shift, -self.shift), dims=(1, 2))
-            y = self.attn(y, index, mask).roll((self.shift, self.shift), dims=(1, 2))
-        else:
-            y = self.attn(normed, index, None)
-        y = x + self.drop_path(y) + self.alpha * self.conv_block(normed)
+        y = x + self.drop_path(self.attn(normed, index, mask))
+        y = y + self.alpha * self.conv_block(normed)
         if self.deformable is not None:
             y = y + self.beta * self.deformable(normed)
         out = y + self.drop_path(self.mlp(self.norm2(y)))

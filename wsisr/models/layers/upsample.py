@@ -1,8 +1,11 @@
 """From LR features to HR pixels: products of steps of 2 and 3."""
 
+from collections.abc import Callable
+
 from torch import nn
 
 from wsisr.errors import ModelError
+from wsisr.models.layers.blocks import conv3
 
 
 def upsample_factors(scale: int) -> tuple[int, ...]:
@@ -25,18 +28,20 @@ def upsample_factors(scale: int) -> tuple[int, ...]:
 
 
 def pixel_shuffle_steps(
-    width: int, scale: int, bias: bool = True, inputs: int | None = None
+    width: int,
+    scale: int,
+    inputs: int | None = None,
+    act: Callable[[], nn.Module] | None = None,
 ) -> list[nn.Module]:
     """Convolution and pixel shuffle for each step; keys 0, 2, 4 ... in a Sequential.
 
-    `inputs` is the width in front of the first step where it is another one.
+    `inputs` is the width in front of the first step where it is another one; `act` makes what
+    follows each step.
     """
     layers: list[nn.Module] = []
     for step in upsample_factors(scale):
-        layers += [
-            nn.Conv2d(inputs or width, step * step * width, 3, padding=1, bias=bias),
-            nn.PixelShuffle(step),
-        ]
+        layers += [conv3(inputs or width, step * step * width), nn.PixelShuffle(step)]
+        layers += [] if act is None else [act()]
         inputs = width
     return layers
 
