@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.errors import ModelError
-from wsisr.models.foreign.containers import Part, read_tensors
+from wsisr.models.foreign.containers import read_tensors
 from wsisr.models.foreign.layouts import Found, recognise
 from wsisr.models.importing import decide_span, folded, ours, own_part
 from wsisr.models.weights import WEIGHTS_NAME, check_finite, load_exactly, specification_in
@@ -31,15 +31,12 @@ def load_foreign(model: SRModel, path: Path | str) -> tuple[str, ...]:
     ModelError
         Naming tensors that are missing, left over or of another shape.
     """
-    tensors, found, part = _for_model(model, Path(path))
-    notes = list(part.notes)
-    if found is not None:
-        notes += [*found.notes, *_differing(model, found)]
-        if found.spans:
-            load_exactly(model, tensors, str(path))
-            span, note = decide_span(Path(path), model, found, None, must=False)
-            tensors = ours(folded(found, span))
-            notes.append(note)
+    tensors, found, notes = _for_model(model, Path(path))
+    if found is not None and found.spans:
+        load_exactly(model, tensors, str(path))
+        span, note = decide_span(Path(path), model, found, None, must=False)
+        tensors = ours(folded(found, span))
+        notes.append(note)
     load_exactly(model, tensors, str(path))
     return tuple(notes)
 
@@ -91,13 +88,11 @@ def start_from(model: SRModel, path: Path | str) -> StartReport:
     """
     path = Path(path)
     source = path / WEIGHTS_NAME if path.is_dir() else path
-    state, found, part = _for_model(model, source)
-    notes = list(part.notes)
-    if found is not None:
-        notes += [*found.notes, *_differing(model, found)]
-        if found.spans:
-            state = ours(folded(found, found.spans[0] if found.sure else 1))
-            notes.append(f"values in 0..{found.spans[0] if found.sure else 1} are assumed")
+    state, found, notes = _for_model(model, source)
+    if found is not None and found.spans:
+        span = found.spans[0] if found.sure else 1
+        state = ours(folded(found, span))
+        notes.append(f"values in 0..{span} are assumed")
     own = model.state_dict()
     merged: dict[str, Tensor] = {}
     resampled = []
@@ -135,12 +130,13 @@ def _differing(model: SRModel, found: Found) -> list[str]:
     ]
 
 
-def _for_model(model: SRModel, path: Path) -> tuple[dict[str, Tensor], Found | None, Part]:
-    """The tensors of a file by the model's names, as far as they are its network's."""
+def _for_model(model: SRModel, path: Path) -> tuple[dict[str, Tensor], Found | None, list[str]]:
+    """The tensors of a file by the model's names, as far as they are its network's; and notes."""
     tensors = read_tensors(path)
     # What wsisr saved has the names that a layout of others may have, too, but nothing to fold.
     known = None if specification_in(path) else recognise(tensors, str(path))
     if known is not None and known.found.model == model.info.name:
-        return ours(known.found.tensors), known.found, known.part
+        notes = [*known.part.notes, *known.found.notes, *_differing(model, known.found)]
+        return ours(known.found.tensors), known.found, notes
     part = own_part(model, tensors, str(path))
-    return ours(part.tensors), None, part
+    return ours(part.tensors), None, list(part.notes)

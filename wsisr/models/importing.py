@@ -313,9 +313,5 @@ def likely_span(model: SRModel, states: Mapping[int, Mapping[str, Tensor]]) -> i
         # The border is the padding's.
         inner = (lr - rgb)[:, 4:-4, 4:-4]
         errors.append((float(inner.square().mean().sqrt()), span))
-    errors.sort()
-    return errors[0][1] if _clear([error for error, _ in errors]) else None
-
-
-def _clear(errors: Sequence[float]) -> bool:
-    return errors[0] * SURE <= errors[1] and errors[0] < 0.1
+    (least, span), (next_one, _), *_ = sorted(errors)
+    return span if least * SURE <= next_one and least < 0.1 else None

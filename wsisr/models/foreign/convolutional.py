@@ -5,43 +5,32 @@ yulunzhang/RCAN, yjn870/RDN-pytorch, XPixelGroup/BasicSR, xinntao/ESRGAN, xinnta
 """
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
 
 from wsisr.errors import ModelError
-from wsisr.models.foreign.edits import State, count, drop, fold_range, rename, shape, shuffle_scale
+from wsisr.models.foreign.edits import (
+    State,
+    count,
+    drop,
+    fold_range,
+    rename,
+    rgb_width,
+    shape,
+    shuffle_scale,
+)
 from wsisr.models.foreign.layouts import Found, StateDictLayout
 from wsisr.models.layers.colour import DIV2K_MEAN
 
 _BIG_EDSR = 256
 _RES_SCALE = "the scale of EDSR's residuals is not in the file: {} as released for {} channels"
-
-
-def _rgb(state: State, first: str) -> int:
-    """Width of a network whose first convolution takes RGB."""
-    width, inputs = shape(state, f"{first}.weight", 4)[:2]
-    if inputs != 3:
-        raise ModelError(f"it takes {inputs} channels; networks from RGB to RGB are needed")
-    return width
-
-
-def _unshifted(state: State) -> tuple[State, float, tuple[float, ...], tuple[str, ...]]:
-    """Without the mean shift layers; the range and the mean that they say."""
-    bias = -state["sub_mean.bias"].double()
-    # The mean of RGB in [0, 1] is below 1, so the span is 1 or 255, whichever leaves it there.
-    span = 255.0 if float(bias.max()) > 1 else 1.0
-    eye = state["sub_mean.weight"].double().flatten(1) - torch.eye(len(bias)).double()
-    back = state.get("add_mean.bias", -state["sub_mean.bias"]).double()
-    if float(eye.abs().max()) > 1e-6 or float((back - bias).abs().max()) > 1e-3:
-        raise ModelError("its sub_mean and add_mean are no shift by one mean of RGB")
-    state, gone = drop(state, r"sub_mean\.", r"add_mean\.")
-    mean = tuple(round(float(b) / span, 6) for b in bias)
-    return state, span, mean, gone
+_MEAN = "the mean is not in the file: that of DIV2K, as in the released options"
 
 
 def _edsr_settings(state: State) -> tuple[dict[str, Any], list[str]]:
-    width = _rgb(state, "head.0")
+    width = rgb_width(state, "head.0")
     res_scale = 0.1 if width == _BIG_EDSR else 1.0
     settings = {
         "width": width,
@@ -51,108 +40,94 @@ def _edsr_settings(state: State) -> tuple[dict[str, Any], list[str]]:
     return settings, [_RES_SCALE.format(res_scale, width)]
 
 
-def _edsr(state: State) -> Found:
-    state, span, mean, gone = _unshifted(state)
-    settings, notes = _edsr_settings(state)
-    if span != 1:
-        state = fold_range(state, span, "head.0", "tail.1")
-        notes.append(f"trained on 0..{span:g}: folded into its first and last convolution")
-    return Found(
-        model="edsr",
-        scale=shuffle_scale(state, "tail.0.", settings["width"]),
-        settings=settings | {"rgb_mean": mean},
-        tensors=state,
-        dropped=gone,
-        notes=tuple(notes),
-    )
-
-
-def _rcan_settings(state: State) -> dict[str, Any]:
-    width = _rgb(state, "head.0")
+def _rcan_settings(state: State) -> tuple[dict[str, Any], list[str]]:
+    width = rgb_width(state, "head.0")
     hidden = shape(state, "body.0.body.0.body.3.conv_du.0.weight", 4)[0]
-    return {
+    settings = {
         "width": width,
         "groups": count(state, r"body\.(\d+)\.body\."),
         "blocks": count(state, r"body\.0\.body\.(\d+)\.body\."),
         "reduction": width // hidden,
     }
+    return settings, []
 
 
-def _rcan(state: State) -> Found:
-    state, span, mean, gone = _unshifted(state)
-    settings, notes = _rcan_settings(state), []
+_SETTINGS = {"edsr": _edsr_settings, "rcan": _rcan_settings}
+"""What shapes say of a network whose names are those of EDSR-PyTorch, and what they do not."""
+
+
+def _mean_shifted(model: str, state: State) -> Found:
+    """A network between two layers that shift by a mean, which tell its range."""
+    bias = -state["sub_mean.bias"].double()
+    # The mean of RGB in [0, 1] is below 1, so the span is 1 or 255, whichever leaves it there.
+    span = 255.0 if float(bias.max()) > 1 else 1.0
+    eye = state["sub_mean.weight"].double().flatten(1) - torch.eye(len(bias)).double()
+    back = state.get("add_mean.bias", -state["sub_mean.bias"]).double()
+    if float(eye.abs().max()) > 1e-6 or float((back - bias).abs().max()) > 1e-3:
+        raise ModelError("its sub_mean and add_mean are no shift by one mean of RGB")
+    state, gone = drop(state, r"sub_mean\.", r"add_mean\.")
+    settings, notes = _SETTINGS[model](state)
     if span != 1:
         state = fold_range(state, span, "head.0", "tail.1")
         notes.append(f"trained on 0..{span:g}: folded into its first and last convolution")
     return Found(
-        model="rcan",
+        model=model,
         scale=shuffle_scale(state, "tail.0.", settings["width"]),
-        settings=settings | {"rgb_mean": mean},
+        settings=settings | {"rgb_mean": tuple(round(float(b) / span, 6) for b in bias)},
         tensors=state,
         dropped=gone,
         notes=tuple(notes),
     )
 
 
-def _basicsr_tail(state: State, blocks: int) -> State:
-    return rename(
+def _basicsr(model: str, state: State, blocks: int, *rules: tuple[str, str]) -> Found:
+    """A network of BasicSR: its body renamed by rules, its head and tail as all of them."""
+    state = rename(
         state,
+        *rules,
         (r"^conv_first\.", "head.0."),
         (r"^conv_after_body\.", f"body.{blocks}."),
         (r"^upsample\.", "tail.0."),
         (r"^conv_last\.", "tail.1."),
     )
-
-
-def _basicsr_edsr(state: State) -> Found:
-    blocks = count(state, r"body\.(\d+)\.conv1\.")
-    state = _basicsr_tail(
-        rename(
-            state,
-            (r"^body\.(\d+)\.conv1\.", r"body.\1.body.0."),
-            (r"^body\.(\d+)\.conv2\.", r"body.\1.body.2."),
-        ),
-        blocks,
-    )
-    settings, notes = _edsr_settings(state)
+    settings, notes = _SETTINGS[model](state)
     return Found(
-        model="edsr",
+        model=model,
         scale=shuffle_scale(state, "tail.0.", settings["width"]),
         settings=settings | {"rgb_mean": DIV2K_MEAN},
         tensors=state,
-        notes=(*notes, "the mean is not in the file: that of DIV2K, as in the released options"),
+        notes=(*notes, _MEAN),
         spans=(255, 1),
         first="head.0",
         last="tail.1",
     )
 
 
-def _basicsr_rcan(state: State) -> Found:
-    groups = count(state, r"body\.(\d+)\.conv\.")
-    blocks = count(state, r"body\.0\.residual_group\.(\d+)\.")
-    state = rename(
+def _basicsr_edsr(state: State) -> Found:
+    return _basicsr(
+        "edsr",
         state,
+        count(state, r"body\.(\d+)\.conv1\."),
+        (r"^body\.(\d+)\.conv1\.", r"body.\1.body.0."),
+        (r"^body\.(\d+)\.conv2\.", r"body.\1.body.2."),
+    )
+
+
+def _basicsr_rcan(state: State) -> Found:
+    blocks = count(state, r"body\.0\.residual_group\.(\d+)\.")
+    return _basicsr(
+        "rcan",
+        state,
+        count(state, r"body\.(\d+)\.conv\."),
         (r"\.residual_group\.(\d+)\.rcab\.3\.attention\.1\.", r".body.\1.body.3.conv_du.0."),
         (r"\.residual_group\.(\d+)\.rcab\.3\.attention\.3\.", r".body.\1.body.3.conv_du.2."),
         (r"\.residual_group\.(\d+)\.rcab\.", r".body.\1.body."),
         (r"^body\.(\d+)\.conv\.", rf"body.\1.body.{blocks}."),
     )
-    state = _basicsr_tail(state, groups)
-    settings = _rcan_settings(state)
-    return Found(
-        model="rcan",
-        scale=shuffle_scale(state, "tail.0.", settings["width"]),
-        settings=settings | {"rgb_mean": DIV2K_MEAN},
-        tensors=state,
-        notes=("the mean is not in the file: that of DIV2K, as in the released options",),
-        spans=(255, 1),
-        first="head.0",
-        last="tail.1",
-    )
 
 
 def _rdn(state: State) -> Found:
-    width = _rgb(state, "SFENet1")
+    width = rgb_width(state, "SFENet1")
     steps_and_last = count(state, r"UPNet\.(\d+)\.weight")
     last = f"UPNet.{steps_and_last - 1}"
     up_width = shape(state, f"{last}.weight", 4)[1]
@@ -248,13 +223,13 @@ LAYOUTS = (
         title="EDSR of EDSR-PyTorch",
         anchor="head.0.weight",
         needs=("sub_mean.weight", "sub_mean.bias", "body.0.body.0.weight", "tail.0.0.weight"),
-        read=_edsr,
+        read=partial(_mean_shifted, "edsr"),
     ),
     StateDictLayout(
         title="RCAN of its repository and EDSR-PyTorch",
         anchor="head.0.weight",
         needs=("sub_mean.weight", "sub_mean.bias", "body.0.body.0.body.3.conv_du.0.weight"),
-        read=_rcan,
+        read=partial(_mean_shifted, "rcan"),
     ),
     StateDictLayout(
         title="EDSR of BasicSR",

@@ -65,6 +65,14 @@ def shape(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
     return tuple(state[name].shape)
 
 
+def rgb_width(state: Mapping[str, Tensor], first: str) -> int:
+    """Width of a network whose first convolution takes RGB; `ModelError` if it does not."""
+    width, inputs = shape(state, f"{first}.weight", 4)[:2]
+    if inputs != 3:
+        raise ModelError(f"it takes {inputs} channels; networks from RGB to RGB are needed")
+    return width
+
+
 def shuffle_scale(state: Mapping[str, Tensor], prefix: str, left: int) -> int:
     """Magnification of the convolutions ``prefix0``, ``prefix2``, ... before pixel shuffles.
 

@@ -66,13 +66,7 @@ def _reader(
             if hidden not in state:
                 raise ModelError(f"tensor {hidden} is missing")
             settings["hidden"] = state[hidden].shape[0]
-        return Found(
-            model=model,
-            settings=settings,
-            tensors=state,
-            dropped=gone,
-            preset=preset,
-        )
+        return Found(model=model, settings=settings, tensors=state, dropped=gone, preset=preset)
 
     return read
 

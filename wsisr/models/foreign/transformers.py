@@ -8,7 +8,7 @@ from math import isqrt
 from typing import Any
 
 from wsisr.errors import ModelError
-from wsisr.models.foreign.edits import State, count, drop, rename, shape, shuffle_scale
+from wsisr.models.foreign.edits import State, count, drop, rename, rgb_width, shape, shuffle_scale
 from wsisr.models.foreign.layouts import Found, StateDictLayout
 from wsisr.models.layers.colour import DIV2K_MEAN
 from wsisr.models.layers.hybrid import released_roll
@@ -27,9 +27,7 @@ def _side(entries: int, name: str) -> int:
 
 def _trunk(state: State) -> dict[str, Any]:
     """What SwinIR and HAT share."""
-    width, inputs = shape(state, "conv_first.weight", 4)[:2]
-    if inputs != 3:
-        raise ModelError(f"it takes {inputs} channels; networks from RGB to RGB are needed")
+    width = rgb_width(state, "conv_first")
     groups = count(state, r"layers\.(\d+)\.")
     depths = [count(state, rf"layers\.{g}\.residual_group\.blocks\.(\d+)\.") for g in range(groups)]
     if len(set(depths)) != 1:
