@@ -24,8 +24,7 @@ from torch import Tensor
 from wsisr import __version__
 from wsisr.models import create_model, model_spec
 from wsisr.models.layers.coordinates import gather_cells
-from wsisr.models.layers.retrieval import transfer
-from wsisr.models.layers.texture import transfer_texture
+from wsisr.models.layers.retrieval import transfer, transfer_texture
 from wsisr.models.losses import cwt_loss
 from wsisr.resize import resize
 from wsisr.testing.naive_models import naive_fusion, naive_transfer_texture

@@ -8,7 +8,7 @@ from wsisr.errors import ModelError
 from wsisr.models import create_model
 from wsisr.models.cwtnet import wt_depth
 from wsisr.models.layers.resample import apply_matrices, bicubic_matrix, blur_matrices, enlarge
-from wsisr.models.layers.texture import best_patch, best_patch_banded, transfer_texture
+from wsisr.models.layers.retrieval import best_patch, best_patch_banded, transfer_texture
 from wsisr.models.layers.wavelet import haar, haar_diagonal, inverse_haar
 from wsisr.models.losses import CwtLossSettings, cwt_loss, ssim
 from wsisr.resize import resize

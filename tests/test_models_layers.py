@@ -15,7 +15,7 @@ from wsisr.models.community import load_community
 from wsisr.models.cost import model_cost
 from wsisr.models.describe import describe_model
 from wsisr.models.layers.attention import MASKED, cut_windows, join_windows, shift_mask
-from wsisr.models.layers.upsample import upsample_factors
+from wsisr.models.layers.blocks import upsample_factors
 from wsisr.models.wrapper import pad_to_multiple
 
 torch.set_num_threads(1)

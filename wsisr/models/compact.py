@@ -24,9 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.edsr import EdsrBody, EdsrSettings, body_reach_px
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import conv3
-from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
+from wsisr.models.layers.blocks import STAIN_MEAN, RgbMean, conv3
 from wsisr.models.layers.coordinates import sample_at
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
@@ -35,6 +33,7 @@ from wsisr.models.wrapper import (
     ArbitraryScaleModel,
     FeatureMaps,
     FixedScaleModel,
+    Traits,
     render_in_chunks,
 )
 

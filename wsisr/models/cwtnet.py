@@ -50,22 +50,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
-from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import (
     Chain,
     ResidualBlock,
     ResidualChannelAttentionBlock,
+    RgbMean,
     conv3,
+    pixel_shuffle_steps,
     run,
 )
-from wsisr.models.layers.colour import RgbMean
 from wsisr.models.layers.resample import apply_matrices, blur_matrices, enlarge
-from wsisr.models.layers.texture import transfer_texture
-from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.layers.retrieval import transfer_texture
 from wsisr.models.layers.wavelet import haar, haar_diagonal
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later, require
-from wsisr.models.wrapper import SRModel, check_batch
+from wsisr.models.wrapper import SRModel, Traits, check_batch
 
 MLCAMSR_MEAN = (0.7204, 0.4298, 0.6379)
 """Mean RGB of the paper's training set."""

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import conv3, run
-from wsisr.models.layers.colour import STAIN_MEAN, RgbMean
-from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.layers.blocks import STAIN_MEAN, RgbMean, conv3, pixel_shuffle_steps, run
 from wsisr.models.rcan import RcanSettings
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 
 @dataclass(frozen=True, kw_only=True)

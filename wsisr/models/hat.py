@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.attention import PatchNorm, init_transformer, relative_index, shift_mask
-from wsisr.models.layers.blocks import conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
+from wsisr.models.layers.blocks import DIV2K_MEAN, STAIN_MEAN, RgbMean, conv3, pixel_shuffle_steps
 from wsisr.models.layers.hybrid import (
     AttentionBlocks,
     HybridBlock,
@@ -25,10 +23,9 @@ from wsisr.models.layers.hybrid import (
     OverlapAttention,
     overlap_index,
 )
-from wsisr.models.layers.upsample import pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,13 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.upsample import deconvolution_steps, pixel_shuffle_steps
+from wsisr.models.layers.blocks import (
+    DIV2K_MEAN,
+    STAIN_MEAN,
+    Chain,
+    RgbMean,
+    conv3,
+    deconvolution_steps,
+    pixel_shuffle_steps,
+)
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, require
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 
 @dataclass(frozen=True, kw_only=True)

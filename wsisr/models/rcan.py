@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import Chain, ResidualChannelAttentionBlock, conv3
-from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.layers.blocks import (
+    DIV2K_MEAN,
+    STAIN_MEAN,
+    Chain,
+    ResidualChannelAttentionBlock,
+    RgbMean,
+    conv3,
+    pixel_shuffle_steps,
+)
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.upsample import pixel_shuffle_steps, upsample_factors
+from wsisr.models.layers.blocks import Chain, conv3, pixel_shuffle_steps, upsample_factors
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later, require
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,12 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
-from wsisr.models.info import Traits
-from wsisr.models.layers.blocks import Chain, conv3
-from wsisr.models.layers.upsample import pixel_shuffle_steps
+from wsisr.models.layers.blocks import Chain, conv3, pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one
-from wsisr.models.wrapper import FixedScaleModel
+from wsisr.models.wrapper import FixedScaleModel, Traits
 
 DILATIONS = (1, 2, 4, 8)
 SLOPE = 0.1

@@ -19,7 +19,6 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import Traits
 from wsisr.models.layers.attention import (
     DropPath,
     Mlp,
@@ -29,12 +28,18 @@ from wsisr.models.layers.attention import (
     relative_index,
     shift_mask,
 )
-from wsisr.models.layers.blocks import conv3, run
-from wsisr.models.layers.colour import DIV2K_MEAN, STAIN_MEAN, RgbMean
-from wsisr.models.layers.upsample import pixel_shuffle_steps, upsample_factors
+from wsisr.models.layers.blocks import (
+    DIV2K_MEAN,
+    STAIN_MEAN,
+    RgbMean,
+    conv3,
+    pixel_shuffle_steps,
+    run,
+    upsample_factors,
+)
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel, pad_to_multiple
+from wsisr.models.wrapper import FixedScaleModel, Traits, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

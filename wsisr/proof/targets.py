@@ -20,8 +20,7 @@ from wsisr.device import (
 )
 from wsisr.inference import load
 from wsisr.models import create_model
-from wsisr.models.layers.retrieval import transfer
-from wsisr.models.layers.texture import transfer_texture
+from wsisr.models.layers.retrieval import transfer, transfer_texture
 from wsisr.proof.plan import SCOUT, ProofCheck
 from wsisr.proof.scene import make_image
 from wsisr.testing.naive_models import naive_transfer, naive_transfer_texture, plain_form

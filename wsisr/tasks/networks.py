@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.settings import override
-from wsisr.models.wrapper import SRModel
+from wsisr.models.wrapper import ModelInfo, SRModel, Traits
 
 _GROUPS = 8
 

@@ -22,7 +22,7 @@ from wsisr.models.foreign.edits import (
     shuffle_scale,
 )
 from wsisr.models.foreign.layouts import Found, StateDictLayout
-from wsisr.models.layers.colour import DIV2K_MEAN
+from wsisr.models.layers.blocks import DIV2K_MEAN
 
 _BIG_EDSR = 256
 _RES_SCALE = "the scale of EDSR's residuals is not in the file: {} as released for {} channels"

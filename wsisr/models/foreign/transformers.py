@@ -10,7 +10,7 @@ from typing import Any
 from wsisr.errors import ModelError
 from wsisr.models.foreign.edits import State, count, drop, rename, rgb_width, shape, shuffle_scale
 from wsisr.models.foreign.layouts import Found, StateDictLayout
-from wsisr.models.layers.colour import DIV2K_MEAN
+from wsisr.models.layers.blocks import DIV2K_MEAN
 from wsisr.models.layers.hybrid import released_roll
 
 TABLES = (r".*relative_position_index", r".*attn_mask$")
