@@ -108,7 +108,7 @@ class CountingSlide(TiledSlide):
     """Counts decoded tiles."""
 
     def __init__(self, slide: TiledSlide) -> None:
-        super().__init__(slide.info, slide._store)
+        super().__init__(slide.info, slide.store)
         self.decoded: Counter[tuple[int, int, int]] = Counter()
 
     def decode_tile(self, level, row, column):

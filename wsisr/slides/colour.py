@@ -51,7 +51,7 @@ def judge_colours(pixels: UInt8Array) -> str | None:
     """The same for pixels, shape (n, 3) uint8: the beginning of a sentence, or None."""
     if len(pixels) < MIN_PIXELS:
         return None
-    shown = _brightest(pixels)
+    shown = np.median(_brightest(pixels), axis=0)
     if _chroma(shown) < STRONG_CHROMA:
         return None
     plane = pixels[None]
@@ -61,8 +61,10 @@ def judge_colours(pixels: UInt8Array) -> str | None:
     )
     for name, undone in mixups:
         bright = _brightest(undone)
-        glassy = _chroma(bright) <= NEUTRAL_CHROMA and bright.mean() >= 150
-        if glassy and _unevenness(undone) <= FLAT_GLASS:
+        colour = np.median(bright, axis=0)
+        glassy = _chroma(colour) <= NEUTRAL_CHROMA and colour.mean() >= 150
+        # Glass is flat, tissue is not.
+        if glassy and bright.astype(np.float64).std(axis=0).max() <= FLAT_GLASS:
             red, green, blue = (round(float(value)) for value in shown)
             return (
                 f"colours look wrong: the brightest areas are ({red}, {green}, {blue}) and turn "
@@ -102,17 +104,10 @@ def rgb_to_ycbcr(image: UInt8Array) -> UInt8Array:
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def _brightest(pixels: UInt8Array) -> Float64Array:
-    """Median colour of the brightest 5 % by luma."""
+def _brightest(pixels: UInt8Array) -> UInt8Array:
+    """The brightest 5 % by luma."""
     luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    return np.median(pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)], axis=0)
-
-
-def _unevenness(pixels: UInt8Array) -> float:
-    """Largest deviation of a channel among the brightest pixels: glass is flat, tissue is not."""
-    luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    bright = pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)]
-    return float(bright.astype(np.float64).std(axis=0).max())
+    return pixels[luma >= np.quantile(luma, 1 - BRIGHT_SHARE)]
 
 
 def _chroma(colour: Float64Array) -> float:

@@ -8,7 +8,13 @@ import numpy as np
 
 from wsisr.slides.colour import planes_look_like
 from wsisr.slides.decode import APERIO_JP2K_YCBCR, CODEC_NAMES, JPEG, PHOTOMETRIC_NAMES, ChunkFormat
-from wsisr.slides.jpeg import decode_jpeg, is_doubtful, parse_jpeg_header, stream_space
+from wsisr.slides.jpeg import (
+    JpegHeader,
+    decode_jpeg,
+    is_doubtful,
+    parse_jpeg_header,
+    stream_space,
+)
 from wsisr.slides.protocol import Compression
 from wsisr.slides.tiff_directory import TiffDirectory
 from wsisr.slides.tiff_metadata import aperio_generations, stated_sharpening
@@ -74,11 +80,15 @@ def stream_compression(form: ChunkFormat, chunk: bytes | None) -> Compression:
     space, by = tag, "photometric tag"
     if form.samples == 3 and form.planar != 2 and header.components:
         space, by = stream_space(header, form.photometric, form.doubtful_space)
+    return replace(jpeg_compression(header, space, by), tag=tag if tag != space else "")
+
+
+def jpeg_compression(header: JpegHeader, photometric: str, colour_by: str) -> Compression:
+    """What the header of a JPEG stream says, its colours being those."""
     return Compression(
-        codec=codec,
-        photometric=space,
-        colour_by=by,
-        tag=tag if tag != space else "",
+        codec="jpeg",
+        photometric=photometric,
+        colour_by=colour_by,
         quality=jpeg_quality(header.luminance),
         tables_sha256=header.tables_sha256,
         subsampling=header.subsampling,

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 
 from wsisr.arrays import AnyArray, UInt8Array
+from wsisr.slides.faults import DamagedTileError
 from wsisr.slides.jpeg import YCBCR_TAG, Space, StatedJpeg, decode_jpeg
-from wsisr.slides.tiles import MISSING, WHITE, Tile
+from wsisr.slides.tiles import MISSING, WHITE, Tile, TileGrid
 
 NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
 APERIO_JP2K_YCBCR, APERIO_JP2K_RGB, JPEG2000 = 33003, 33005, 34712
@@ -28,6 +29,9 @@ CODEC_NAMES: dict[int, str] = {
     ZSTD_OLD: "zstd",
     WEBP: "webp",
     WEBP_OLD: "webp",
+    JPEG_LS: "jpeg-ls",
+    HTJ2K: "htj2k",
+    NATIVE_422: "none",
 }
 CODEC_NAMES |= dict.fromkeys(JPEG2000_CODES, "jpeg2000") | dict.fromkeys(JPEGXL_CODES, "jpegxl")
 
@@ -116,6 +120,31 @@ def decode_tile(chunks: list[bytes], form: ChunkFormat, width: int, height: int)
         raise ValueError("its planes differ in size: separate planes of subsampled chroma")
     image = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
     return to_rgb(image, form)
+
+
+def decode_stored(
+    chunks: list[bytes], form: ChunkFormat, grid: TileGrid, place: tuple[int, int], name: str
+) -> Tile:
+    """`decode_tile` for the tile at a (row, column) of a level, which it has to cover.
+
+    Raises
+    ------
+    DamagedTileError
+        Under the `name` of the tile.
+    """
+    try:
+        tile = decode_tile(chunks, form, grid.tile_width_px, grid.tile_height_px)
+    except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
+        raise DamagedTileError(
+            f"{name} cannot be decoded ({str(error)[:120]}); the file is damaged, copy it again."
+        ) from error
+    _, _, width, height = grid.box(*place)
+    if tile.pixels is not None and (tile.pixels.shape[0] < height or tile.pixels.shape[1] < width):
+        raise DamagedTileError(
+            f"{name} decodes to {tile.pixels.shape[1]} x {tile.pixels.shape[0]} px instead of "
+            f"{width} x {height}; the file is damaged, copy it again."
+        )
+    return tile
 
 
 def decode_chunk(data: bytes, form: ChunkFormat, width: int, height: int) -> UInt8Array:

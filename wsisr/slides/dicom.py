@@ -17,6 +17,7 @@ from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.compression import LOSSY, colour_note, settle_colours, stream_compression
 from wsisr.slides.decode import (
+    CODEC_NAMES,
     HTJ2K,
     JPEG,
     JPEG2000,
@@ -24,17 +25,22 @@ from wsisr.slides.decode import (
     NATIVE_422,
     NONE,
     ChunkFormat,
-    decode_tile,
+    decode_stored,
 )
-from wsisr.slides.dicom_files import quiet_pydicom, series_of
+from wsisr.slides.dicom_files import (
+    icc_profile,
+    objective_power,
+    quiet_pydicom,
+    series_of,
+    spacing_um,
+)
 from wsisr.slides.dicom_frames import FrameTable, frame_table
 from wsisr.slides.dicom_layout import FACTOR_TOLERANCE, DicomFile, LevelLayout, lay_out
-from wsisr.slides.dicom_metadata import icc_profile, objective_power, spacing_um
-from wsisr.slides.faults import DamagedTileError, RefusedSlideError
+from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
-from wsisr.slides.protocol import Compression, Level, SlideInfo
+from wsisr.slides.protocol import Compression, SlideInfo
 from wsisr.slides.tiff_directory import MAX_TILE_BYTES
 from wsisr.slides.tiff_metadata import choose_resolution
 from wsisr.slides.tiles import MISSING, WHITE, Tile, TileGrid, overlap
@@ -44,21 +50,13 @@ _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
-_CODECS = (
-    dict.fromkeys((EXPLICIT_LE, IMPLICIT_LE), "none")
-    | dict.fromkeys(_JPEG, "jpeg")
-    | dict.fromkeys(_JPEG2000, "jpeg2000")
-    | dict.fromkeys(_JPEG_LS, "jpeg-ls")
-    | dict.fromkeys(_HTJ2K, "htj2k")
+_COMPRESSIONS = (
+    dict.fromkeys((EXPLICIT_LE, IMPLICIT_LE), NONE)
+    | dict.fromkeys(_JPEG, JPEG)
+    | dict.fromkeys(_JPEG2000, JPEG2000)
+    | dict.fromkeys(_JPEG_LS, JPEG_LS)
+    | dict.fromkeys(_HTJ2K, HTJ2K)
 )
-_FORMS = {
-    "none": NONE,
-    "native-422": NATIVE_422,
-    "jpeg": JPEG,
-    "jpeg2000": JPEG2000,
-    "jpeg-ls": JPEG_LS,
-    "htj2k": HTJ2K,
-}
 _PHOTOMETRICS = {"RGB": 2} | dict.fromkeys(
     ("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), YCBCR_TAG
 )
@@ -122,23 +120,15 @@ class DicomStore:
         data = part.frame(frame)
         if not data:
             return MISSING
-        grid = stored.layout.grid
-        try:
-            tile = _decode_frame(part.form, data, grid.tile_width_px, grid.tile_height_px)
-        except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
-            raise DamagedTileError(
-                f"{part.path}: frame {frame + 1} (row {row}, column {column} of the level of "
-                f"{grid.width_px} x {grid.height_px} px) cannot be decoded ({str(error)[:120]}); "
-                "the file is damaged, copy it again."
-            ) from error
-        height = min(grid.tile_height_px, grid.height_px - row * grid.tile_height_px)
-        width = min(grid.tile_width_px, grid.width_px - column * grid.tile_width_px)
-        pixels = tile.pixels
-        if pixels is None or pixels.shape[0] < height or pixels.shape[1] < width:
-            raise DamagedTileError(
-                f"{part.path}: frame {frame + 1} is too small; copy the file again."
-            )
-        return tile
+        grid, chunks = stored.layout.grid, [data]
+        if part.form.planar == 2:
+            size = grid.tile_width_px * grid.tile_height_px
+            chunks = [data[i * size : (i + 1) * size] for i in range(part.form.samples)]
+        name = (
+            f"{part.path}: frame {frame + 1} (row {row}, column {column} of the level of "
+            f"{grid.width_px} x {grid.height_px} px)"
+        )
+        return decode_stored(chunks, part.form, grid, (row, column), name)
 
     def stored(self, level: int, row: int, column: int) -> bytes | None:
         """The compressed bytes of a frame that was not moved; None where nothing was scanned."""
@@ -229,13 +219,9 @@ def _open_series(path: Path, focal_plane: int | None) -> tuple[SlideInfo, DicomS
     if missing:
         quirks.append(f"{missing} frame(s) were never scanned: white and invalid.")
     described = tuple(
-        Level(
-            index=index,
-            width_px=level.grid.width_px,
-            height_px=level.grid.height_px,
+        replace(
+            level.grid.level(index, base),
             factor=factors[index],
-            tile_width_px=level.grid.tile_width_px,
-            tile_height_px=level.grid.tile_height_px,
             compression=_compression(level),
             moved_px=level.layout.moved_px,
         )
@@ -327,7 +313,7 @@ def _part(file: DicomFile) -> DicomPart:
             f"{path}: {photometric}, a single channel of {bits} bit (fluorescence, or one stain); "
             "only RGB slides are read."
         )
-    if syntax not in _CODECS:
+    if syntax not in _COMPRESSIONS:
         raise SlideError(f"{path}: transfer syntax {syntax} is not read here.")
     if bits != 8 or samples != 3:
         raise SlideError(f"{path}: {samples} sample(s) of {bits} bit; only 8-bit RGB is read here.")
@@ -344,15 +330,15 @@ def _part(file: DicomFile) -> DicomPart:
         native_bytes=int(header.Rows) * int(header.Columns) * _native_samples(photometric, samples),
         extended=_extended_offsets(header),
     )
-    codec = _CODECS[syntax]
-    planar = int(header.get("PlanarConfiguration", 0) or 0)
-    if codec == "none" and photometric == "YBR_FULL_422":
-        codec, planar = "native-422", 0
+    compression = _COMPRESSIONS[syntax]
+    if compression == NONE and photometric == "YBR_FULL_422":
+        compression = NATIVE_422
+    apart = int(header.get("PlanarConfiguration", 0) or 0) == 1
     form = ChunkFormat(
-        compression=_FORMS[codec],
+        compression=compression,
         photometric=_PHOTOMETRICS[photometric],
         # Only uncompressed frames are stored plane by plane.
-        planar=2 if codec == "none" and planar == 1 else 1,
+        planar=2 if compression == NONE and apart else 1,
         samples=samples,
     )
     used = [i for i in range(len(frames.first) - 1) if frames.size(i)]
@@ -380,20 +366,12 @@ def _extended_offsets(header: Any) -> tuple[Int64Array, Int64Array] | None:
     )
 
 
-def _decode_frame(form: ChunkFormat, data: bytes, width: int, height: int) -> Tile:
-    if form.planar == 2:
-        size = width * height
-        planes = [data[i * size : (i + 1) * size] for i in range(form.samples)]
-        return decode_tile(planes, form, width, height)
-    return decode_tile([data], form, width, height)
-
-
 def _compression(level: DicomLevel) -> Compression:
     part, header = level.parts[0], level.layout.files[0].header
-    codec = _CODECS[part.syntax]
+    codec = CODEC_NAMES[part.form.compression]
     lossy = codec in (*LOSSY, "jpeg-ls", "htj2k") and part.syntax not in _REVERSIBLE
     ratios = header.get("LossyImageCompressionRatio")
-    told = len(ratios) if isinstance(ratios, list | tuple) or hasattr(ratios, "__len__") else 1
+    told = len(ratios) if hasattr(ratios, "__len__") else 1
     stated_lossy = str(header.get("LossyImageCompression", "00")) == "01"
     generations = max(1, told if stated_lossy else 1) if lossy else int(stated_lossy)
     layout = level.layout

@@ -1,4 +1,4 @@
-"""Which files make one DICOM slide: light look-ups, no pixel is touched."""
+"""Which files make one DICOM slide, and what their headers state; no pixel is touched."""
 
 import logging
 import warnings
@@ -139,3 +139,31 @@ def patient_id(path: Path) -> str:
             return str(header.get("PatientID", "") or "").strip()
     except Exception:  # a damaged file raises whatever the parser met
         return ""
+
+
+def spacing_um(header: Any) -> tuple[float, float] | None:
+    """(x, y) um per pixel; PixelSpacing is (row distance, column distance) in mm."""
+    groups = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    for group in (_first(header, name) for name in groups):
+        if measures := _first(group, "PixelMeasuresSequence"):
+            header = measures
+            break
+    spacing = header.get("PixelSpacing")
+    if not spacing or len(spacing) != 2:
+        return None
+    return float(spacing[1]) * 1000.0, float(spacing[0]) * 1000.0
+
+
+def objective_power(header: Any) -> float | None:
+    power = _first(header, "OpticalPathSequence").get("ObjectiveLensPower")
+    return float(power) if power else None
+
+
+def icc_profile(header: Any) -> bytes | None:
+    profile = _first(header, "OpticalPathSequence").get("ICCProfile")
+    return bytes(profile) if profile else None
+
+
+def _first(header: Any, name: str) -> Any:
+    """The first item of a sequence; an empty one where there is none."""
+    return next(iter(header.get(name) or ()), {})

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsisr.arrays import BoolArray, Float64Array, Int32Array
 from wsisr.errors import SlideError
-from wsisr.slides.dicom_metadata import spacing_um
+from wsisr.slides.dicom_files import spacing_um
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.focal import choose_plane
 from wsisr.slides.tiles import TileGrid

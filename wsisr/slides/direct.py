@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from wsisr.geometry import level_factor
 from wsisr.slides.compression import colour_note, settle_colours, tiff_compression
-from wsisr.slides.decode import ChunkFormat, decode_tile
-from wsisr.slides.faults import DamagedTileError, OpenSlideOnlyError
+from wsisr.slides.decode import ChunkFormat, decode_stored
+from wsisr.slides.faults import OpenSlideOnlyError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PositionedFile
-from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiff_directory import PLACED_FREELY, TiffDirectory, TiffLevel, read_directory
 from wsisr.slides.tiff_metadata import objective_power, tiff_resolution
 from wsisr.slides.tiles import MISSING, Tile, TileGrid
@@ -44,16 +43,8 @@ class DirectStore:
         data = self._chunks(level, row, column)
         if data is None:
             return MISSING
-        grid = stored.grid
-        width, height = grid.tile_width_px, grid.tile_height_px
-        try:
-            tile = decode_tile(data, stored.form, width, height)
-        except (ValueError, RuntimeError, TypeError, IndexError, MemoryError) as error:
-            raise DamagedTileError(
-                f"{self._directory.path}: tile at row {row}, column {column} of level {level} "
-                f"cannot be decoded ({str(error)[:120]}); the file is damaged, copy it again."
-            ) from error
-        return _covering(tile, stored, row, column, self._directory.path, level)
+        name = f"{self._directory.path}: tile at row {row}, column {column} of level {level}"
+        return decode_stored(data, stored.form, stored.grid, (row, column), name)
 
     def _chunks(self, level: int, row: int, column: int) -> list[bytes] | None:
         """What is stored of a tile; None where nothing was scanned."""
@@ -98,22 +89,6 @@ class DirectStore:
         self._file.close()
 
 
-def _covering(tile: Tile, stored: TiffLevel, row: int, column: int, path: Path, level: int) -> Tile:
-    """Refuse a decoded tile that does not cover its part of the level."""
-    if tile.pixels is None:
-        return tile
-    grid = stored.grid
-    height = min(grid.tile_height_px, grid.height_px - row * grid.tile_height_px)
-    width = min(grid.tile_width_px, grid.width_px - column * grid.tile_width_px)
-    if tile.pixels.shape[0] < height or tile.pixels.shape[1] < width:
-        raise DamagedTileError(
-            f"{path}: tile at row {row}, column {column} of level {level} decodes to "
-            f"{tile.pixels.shape[1]} x {tile.pixels.shape[0]} px instead of {width} x {height}; "
-            "the file is damaged, copy it again."
-        )
-    return tile
-
-
 def open_direct(path: Path, focal_plane: int | None = None) -> tuple[SlideInfo, DirectStore]:
     """Open a TIFF-family slide.
 
@@ -150,16 +125,8 @@ def describe_tiff(
     resolution = tiff_resolution(directory)
     base = directory.levels[0].grid
     levels = tuple(
-        Level(
-            index=index,
-            width_px=level.grid.width_px,
-            height_px=level.grid.height_px,
-            factor=level_factor(
-                base.width_px, base.height_px, level.grid.width_px, level.grid.height_px
-            ),
-            tile_width_px=level.grid.tile_width_px,
-            tile_height_px=level.grid.tile_height_px,
-            compression=tiff_compression(directory, index, store),
+        replace(
+            level.grid.level(index, base), compression=tiff_compression(directory, index, store)
         )
         for index, level in enumerate(directory.levels)
     )

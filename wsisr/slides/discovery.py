@@ -27,7 +27,6 @@ from wsisr.slides.leftout import (
     ZARR,
     Kind,
     LeftOut,
-    Listed,
     asides,
     unread_format,
     vms_parts,
@@ -220,11 +219,7 @@ def _once(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSourc
 
 def _without_asides(slides: list[SlideSource], left_out: list[LeftOut]) -> list[SlideSource]:
     """Thumbnails and masks beside slides are none."""
-    listed = [
-        Listed(relative=s.relative, stem=Path(without_suffix(s.relative)).name, kind=s.kind)
-        for s in slides
-    ]
-    beside = asides(listed)
+    beside = asides({slide.relative: slide.kind for slide in slides})
     for relative, (kind, reason) in beside.items():
         left_out.append(LeftOut(relative=relative, kind=kind, reason=reason))
     return [slide for slide in slides if slide.relative not in beside]

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.magnification import MppQuality, MppSource
-from wsisr.slides.compression import LOSSY, jpeg_quality
+from wsisr.slides.compression import LOSSY, jpeg_compression
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.jpeg import YCBCR_TAG, parse_jpeg_header, stream_space
 from wsisr.slides.plain_images import (
@@ -19,8 +20,8 @@ from wsisr.slides.plain_images import (
     read_facts,
     read_picture,
 )
-from wsisr.slides.protocol import Compression, Level, SlideInfo
-from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
+from wsisr.slides.protocol import Compression, SlideInfo
+from wsisr.slides.tiff_metadata import choose_resolution
 from wsisr.slides.tiles import Tile, TileGrid
 
 BLOCK_PX = 1024
@@ -35,28 +36,24 @@ class ImageStore:
         self._path = path
         self._white = white
         self._icc = facts.icc
-        self._grid = TileGrid(
+        grid = TileGrid(
             width_px=facts.width_px,
             height_px=facts.height_px,
             tile_width_px=min(BLOCK_PX, facts.width_px),
             tile_height_px=min(BLOCK_PX, facts.height_px),
         )
+        self.grids = (grid,)
         self._pixels: UInt8Array | None = None
         self._valid: BoolArray | None = None
         self._lock = threading.Lock()
-
-    @property
-    def grids(self) -> tuple[TileGrid, ...]:
-        return (self._grid,)
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
         with self._lock:
             if self._pixels is None:
                 self._pixels, self._valid, _ = read_picture(self._path, self._white)
             pixels, whole = self._pixels, self._valid
-        grid = self._grid
-        rows = slice(row * grid.tile_height_px, (row + 1) * grid.tile_height_px)
-        columns = slice(column * grid.tile_width_px, (column + 1) * grid.tile_width_px)
+        x, y, width, height = self.grids[0].box(row, column)
+        rows, columns = slice(y, y + height), slice(x, x + width)
         block = pixels[rows, columns]
         block = np.repeat(block, 3, axis=2) if block.shape[2] == 1 else np.ascontiguousarray(block)
         return Tile(block, None if whole is None else whole[rows, columns])
@@ -87,16 +84,12 @@ def open_image(path: Path, white: float | None = None) -> tuple[SlideInfo, Image
     """
     facts = read_facts(path)
     check_depth(path, facts, white)
-    stated = []
-    problem = ""
     dpi = facts.dpi
+    stated = []
     if dpi is not None and min(dpi) > 0:
         um = (25400.0 / dpi[0], 25400.0 / dpi[1])
-        if max(um) <= COARSEST_TIFF_UM_PER_PX:
-            stated.append((um, MppSource.TIFF, MppQuality.DERIVED))
-        else:
-            problem = f"its resolution tag ({dpi[0]:.0f} dpi) is no microscope's"
-    resolution = choose_resolution(path.name, stated, problem)
+        stated.append((um, MppSource.TIFF, MppQuality.DERIVED))
+    resolution = choose_resolution(path.name, stated)
     icc = facts.icc
     store = ImageStore(path, facts, white)
     grid = store.grids[0]
@@ -106,17 +99,7 @@ def open_image(path: Path, white: float | None = None) -> tuple[SlideInfo, Image
         backend="image",
         mpp=resolution.mpp,
         mpp_problem=resolution.problem,
-        levels=(
-            Level(
-                index=0,
-                width_px=facts.width_px,
-                height_px=facts.height_px,
-                factor=1,
-                tile_width_px=grid.tile_width_px,
-                tile_height_px=grid.tile_height_px,
-                compression=_compression(path, facts),
-            ),
-        ),
+        levels=(replace(grid.level(0, grid), compression=_compression(path, facts)),),
         icc_sha256=hashlib.sha256(icc).hexdigest() if icc else None,
         bytes=total_bytes((path,)),
         fingerprint=fingerprint((path,)),
@@ -145,12 +128,4 @@ def _compression(path: Path, facts: PictureFacts) -> Compression:
     space, by = "minisblack" if facts.grey else "cmyk", "number of components"
     if len(header.components) == 3:
         space, by = stream_space(header, YCBCR_TAG)
-    return Compression(
-        codec=codec,
-        photometric=space,
-        colour_by=by,
-        quality=jpeg_quality(header.luminance),
-        tables_sha256=header.tables_sha256,
-        subsampling=header.subsampling,
-        generations=1,
-    )
+    return replace(jpeg_compression(header, space, by), generations=1)

@@ -4,10 +4,12 @@ Names decide, and the few bytes of an index that names its parts; no pixel is re
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from wsisr.slides.ids import without_suffix
 
 Kind = Literal["link", "format", "index", "part", "picture", "mask", "annotation"]
 
@@ -130,17 +132,8 @@ def vms_parts(index: Path) -> tuple[Path, ...]:
     return tuple(part for name in names if name and (part := index.parent / name).is_file())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Listed:
-    """What `asides` needs to know of a file that looks like a slide."""
-
-    relative: str
-    stem: str
-    kind: str
-
-
-def asides(files: Sequence[Listed]) -> dict[str, tuple[Kind, str]]:
-    """Pictures and masks among files that look like slides, by relative path.
+def asides(kinds: Mapping[str, str]) -> dict[str, tuple[Kind, str]]:
+    """Pictures and masks among files that look like slides, by relative path, as their kinds are.
 
     - An image that is called like a slide file in its folder or one above, with or without more
       words (``a.png``, ``a.svs.jpg``, ``qc/a_heatmap.png``, ``a_1024_2048.png`` of ``a.svs``).
@@ -152,29 +145,28 @@ def asides(files: Sequence[Listed]) -> dict[str, tuple[Kind, str]]:
     """
     stems: dict[str, set[str]] = {}
     names: set[tuple[str, str]] = set()
-    for file in files:
-        folder, name = _parts(file.relative)
-        stems.setdefault(file.stem.lower(), set()).add(folder)
-        if file.kind != "image":
-            names |= {(folder, file.stem.lower()), (folder, name.lower())}
+    for relative, kind in kinds.items():
+        folder, name, stem = _parts(relative)
+        stems.setdefault(stem, set()).add(folder)
+        if kind != "image":
+            names |= {(folder, stem), (folder, name)}
     found: dict[str, tuple[Kind, str]] = {}
-    for file in files:
-        kind = _aside(file, stems, names)
-        if kind is not None:
-            found[file.relative] = (kind, MASK if kind == "mask" else PICTURE)
+    for relative, kind in kinds.items():
+        aside = _aside(relative, kind, stems, names)
+        if aside is not None:
+            found[relative] = (aside, MASK if aside == "mask" else PICTURE)
     return found
 
 
 def _aside(
-    file: Listed, stems: dict[str, set[str]], slides: set[tuple[str, str]]
+    relative: str, kind: str, stems: dict[str, set[str]], slides: set[tuple[str, str]]
 ) -> Literal["mask", "picture"] | None:
-    folder, name = _parts(file.relative)
-    if not name.lower().endswith(_ASIDE_SUFFIXES):
+    folder, name, stem = _parts(relative)
+    if not name.endswith(_ASIDE_SUFFIXES):
         return None
-    stem = file.stem.lower()
     # QuPath's projects and scanners keep a picture called just "thumbnail" or "macro".
     called_picture = slides and re.fullmatch(_PICTURE, stem, re.IGNORECASE)
-    if file.kind == "image" and ((folder, stem) in slides or called_picture):
+    if kind == "image" and ((folder, stem) in slides or called_picture):
         return "picture"
     for cut in range(len(stem) - 1, 0, -1):
         if stem[:cut] in stems and (match := _AFTER_STEM.fullmatch(stem[cut:])):
@@ -186,7 +178,7 @@ def _aside(
             return "picture"
         if _MASK_FOLDER.fullmatch(part):
             return "mask"
-    if file.kind == "image":
+    if kind == "image":
         parts = PurePosixPath(folder).parts
         above = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
         begins = [stem, *(stem[: match.start()] for match in re.finditer(r"[_. -]", stem))]
@@ -195,9 +187,10 @@ def _aside(
     return None
 
 
-def _parts(relative: str) -> tuple[str, str]:
+def _parts(relative: str) -> tuple[str, str, str]:
+    """The folder of a path, and its name and its stem in lower case."""
     folder, _, name = relative.rpartition("/")
-    return folder, name
+    return folder, name.lower(), PurePosixPath(without_suffix(relative)).name.lower()
 
 
 def describe_left_out(left_out: Iterable[LeftOut]) -> list[str]:

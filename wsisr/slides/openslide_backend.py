@@ -8,21 +8,21 @@ pairs, and what is missing is made from level 0.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsisr.errors import SlideError
-from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.dicom_files import series_of
 from wsisr.slides.faults import DamagedTileError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess
-from wsisr.slides.protocol import Level, SlideInfo
-from wsisr.slides.tiff_metadata import COARSEST_TIFF_UM_PER_PX, choose_resolution
+from wsisr.slides.protocol import SlideInfo
+from wsisr.slides.tiff_metadata import choose_resolution
 from wsisr.slides.tiles import Tile, TileGrid
 from wsisr.slides.vendor_xml import number
 
@@ -40,37 +40,22 @@ class OpenSlideStore:
         slide = self._handle.get()
         self.properties: dict[str, str] = dict(slide.properties)
         self._downsamples = tuple(float(value) for value in slide.level_downsamples)
-        self._grids = tuple(
-            TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
-            for w, h in slide.level_dimensions
-        )
+        self.grids = tuple(TileGrid.square(w, h, BLOCK_PX) for w, h in slide.level_dimensions)
         self._icc = _profile(slide)
-        self.factors = tuple(
-            level_factor(
-                self._grids[0].width_px, self._grids[0].height_px, grid.width_px, grid.height_px
-            )
-            for grid in self._grids
+        levels = [grid.level(index, self.grids[0]) for index, grid in enumerate(self.grids)]
+        self.levels = tuple(
+            replace(level, exact=level.factor is not None and downsample == float(level.factor))
+            for level, downsample in zip(levels, self._downsamples, strict=True)
         )
-        self.exact = tuple(
-            factor is not None and downsample == float(factor)
-            for factor, downsample in zip(self.factors, self._downsamples, strict=True)
-        )
-
-    @property
-    def grids(self) -> tuple[TileGrid, ...]:
-        return self._grids
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
-        grid = self._grids[level]
-        x, y = column * BLOCK_PX, row * BLOCK_PX
-        width, height = min(BLOCK_PX, grid.width_px - x), min(BLOCK_PX, grid.height_px - y)
-        return self.read(level, x, y, width, height)
+        return self.read(level, *self.grids[level].box(row, column))
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> Tile:
         """Any region inside a level; OpenSlide paints every pixel that it is asked for, which takes
         longer than decoding."""
-        scale = self.factors[level] if self.exact[level] else self._downsamples[level]
-        assert scale is not None
+        # Of an exact level it is the whole factor.
+        scale = self._downsamples[level]
         origin = (round(x * scale), round(y * scale))
         handle = self._handle.get()
         try:
@@ -143,12 +128,9 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
     }.get(vendor, MppSource.VENDOR)
     quality = MppQuality.DERIVED if source is MppSource.TIFF else MppQuality.STATED
     stated = [((x, y), source, quality)] if x is not None and y is not None else []
-    if stated and source is MppSource.TIFF and max(stated[0][0]) > COARSEST_TIFF_UM_PER_PX:
-        stated = []
     resolution = choose_resolution(path.name, stated)
     quirks = []
-    if not all(store.exact):
-        inexact = [str(i) for i, exact in enumerate(store.exact) if not exact]
+    if inexact := [str(level.index) for level in store.levels if not level.exact]:
         quirks.append(
             f"OpenSlide interpolates level(s) {', '.join(inexact)} of this file (its downsamples "
             "are no whole numbers); they are not used for pairs."
@@ -164,18 +146,7 @@ def open_openslide(path: Path) -> tuple[SlideInfo, OpenSlideStore]:
         mpp=resolution.mpp,
         mpp_problem=resolution.problem,
         objective_power=number(properties.get("openslide.objective-power", "")),
-        levels=tuple(
-            Level(
-                index=index,
-                width_px=grid.width_px,
-                height_px=grid.height_px,
-                factor=store.factors[index],
-                tile_width_px=BLOCK_PX,
-                tile_height_px=BLOCK_PX,
-                exact=store.exact[index],
-            )
-            for index, grid in enumerate(store.grids)
-        ),
+        levels=store.levels,
         icc_sha256=hashlib.sha256(icc).hexdigest() if icc else None,
         bytes=total_bytes(files),
         fingerprint=fingerprint(files),

@@ -17,7 +17,6 @@ import numpy as np
 
 from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import SlideError
-from wsisr.geometry import level_factor
 from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
 from wsisr.slides.jpeg import YCBCR_TAG
@@ -65,24 +64,12 @@ def open_second(info: SlideInfo, name: str) -> TiledSlide | None:
 
 
 def _info(info: SlideInfo, name: str, grids: tuple[TileGrid, ...]) -> SlideInfo:
-    base = grids[0]
-    levels = tuple(
-        Level(
-            index=index,
-            width_px=grid.width_px,
-            height_px=grid.height_px,
-            factor=level_factor(base.width_px, base.height_px, grid.width_px, grid.height_px),
-            tile_width_px=grid.tile_width_px,
-            tile_height_px=grid.tile_height_px,
-        )
-        for index, grid in enumerate(grids)
-    )
     return SlideInfo(
         path=info.path,
         vendor=info.vendor,
         backend=name,
         mpp=None,
-        levels=levels,
+        levels=tuple(grid.level(index, grids[0]) for index, grid in enumerate(grids)),
         bytes=info.bytes,
         fingerprint=info.fingerprint,
     )
@@ -144,7 +131,7 @@ class TifffileStore:
             ]
             self._channels = _channel_order(series) if "C" in series.axes else [0, 1, 2]
         self._lock = threading.Lock()
-        self.grids = tuple(_grid(width, height) for width, height in map(_size, levels))
+        self.grids = tuple(TileGrid.square(*_size(level), BLOCK_PX) for level in levels)
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
         rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)
@@ -224,12 +211,6 @@ def _size(series: Any) -> tuple[int, int]:
 
 def _px(level: Level) -> tuple[int, int]:
     return level.width_px, level.height_px
-
-
-def _grid(width_px: int, height_px: int) -> TileGrid:
-    return TileGrid(
-        width_px=width_px, height_px=height_px, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX
-    )
 
 
 class PydicomStore(_Bare):
@@ -343,7 +324,7 @@ class OpenCvStore(_Bare):
             shown: Any = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB | depth)
             self._pixels = _to_bytes(shown, info.white)
         height, width = self._pixels.shape[:2]
-        self.grids = (_grid(width, height),)
+        self.grids = (TileGrid.square(width, height, BLOCK_PX),)
 
     def fetch(self, level: int, row: int, column: int) -> Tile:
         rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)

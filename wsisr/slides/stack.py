@@ -20,7 +20,7 @@ from wsisr.errors import SlideError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.image import is_deep
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import Compression, Level, ReaderVerdict, Slide, SlideInfo
+from wsisr.slides.protocol import ReaderVerdict, Slide, SlideInfo
 from wsisr.slides.tiles import MISSING, Tile, TiledSlide, TileGrid
 
 JUDGED = 8
@@ -83,12 +83,7 @@ def open_stack(
     """
     columns = stack.columns
     height = ceil(len(stack) / columns)
-    grid = TileGrid(
-        width_px=columns * size_px,
-        height_px=height * size_px,
-        tile_width_px=size_px,
-        tile_height_px=size_px,
-    )
+    grid = TileGrid.square(columns * size_px, height * size_px, size_px)
     chosen = hashlib.sha256(np.asarray(stack.rows, "<i8").tobytes()).hexdigest()
     content = fingerprint(stack.files)
     info = SlideInfo(
@@ -97,17 +92,7 @@ def open_stack(
         backend="stack",
         mpp=None,
         mpp_problem=f"{path}: a stack of images states no resolution",
-        levels=(
-            Level(
-                index=0,
-                width_px=grid.width_px,
-                height_px=grid.height_px,
-                factor=1,
-                tile_width_px=size_px,
-                tile_height_px=size_px,
-                compression=Compression(codec="unknown"),
-            ),
-        ),
+        levels=(grid.level(0, grid),),
         bytes=total_bytes(stack.files),
         fingerprint=hashlib.sha256((content + chosen).encode()).hexdigest(),
         verdict=_judge(stack, white),
@@ -160,21 +145,17 @@ class _StackStore:
         self._path = path
         self._white = white
         self._stack = stack
-        self._grid = grid
+        self.grids = (grid,)
         self._lock = threading.Lock()
         self._data: Any = None
         self._file: Any = None
 
-    @property
-    def grids(self) -> tuple[TileGrid, ...]:
-        return (self._grid,)
-
     def fetch(self, level: int, row: int, column: int) -> Tile:
-        index = row * self._grid.columns + column
+        index = row * self.grids[0].columns + column
         if index >= len(self._stack):
             return MISSING
         pixels = self._row(index) if self._stack.dataset else self._image(index)
-        side = self._grid.tile_width_px
+        side = self.grids[0].tile_width_px
         if pixels.shape != (side, side, 3) or pixels.dtype != np.uint8:
             where = (
                 self._stack.files[index] if not self._stack.dataset else f"{self._path}[{index}]"
@@ -186,7 +167,7 @@ class _StackStore:
         return Tile(pixels)
 
     def scanned(self, level: int, row: int, column: int) -> bool | None:
-        return row * self._grid.columns + column < len(self._stack)
+        return row * self.grids[0].columns + column < len(self._stack)
 
     def icc_profile(self) -> bytes | None:
         return None

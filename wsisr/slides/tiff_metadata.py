@@ -30,27 +30,29 @@ def tiff_resolution(directory: TiffDirectory) -> Resolution:
         stated.append((vendor, MppSource.VENDOR, MppQuality.STATED))
     if directory.ome_um_per_px is not None:
         stated.append((directory.ome_um_per_px, MppSource.OME, MppQuality.STATED))
-    problem = ""
     if directory.resolution is not None:
-        if max(directory.resolution) <= COARSEST_TIFF_UM_PER_PX:
-            stated.append((directory.resolution, MppSource.TIFF, MppQuality.DERIVED))
-        else:
-            dpi = 25400.0 / directory.resolution[0]
-            problem = f"its TIFF resolution ({dpi:.0f} dpi) is no microscope's"
-    return choose_resolution(directory.path.name, stated, problem)
+        stated.append((directory.resolution, MppSource.TIFF, MppQuality.DERIVED))
+    return choose_resolution(directory.path.name, stated)
 
 
 def choose_resolution(
-    name: str,
-    stated: list[tuple[tuple[float, float], MppSource, MppQuality]],
-    problem: str = "",
+    name: str, stated: list[tuple[tuple[float, float], MppSource, MppQuality]]
 ) -> Resolution:
-    """The most specific of what a file states; a disagreement of more than 2 % is marked."""
-    if not stated:
-        why = problem or "the file does not state its resolution"
+    """The most specific of what a file states; a disagreement of more than 2 % is marked.
+
+    A general tag that is a printer's says nothing.
+    """
+    why = "the file does not state its resolution"
+    usable = []
+    for um, source, quality in stated:
+        if source is MppSource.TIFF and max(um) > COARSEST_TIFF_UM_PER_PX:
+            why = f"its resolution tag ({25400.0 / um[0]:.0f} dpi) is no microscope's"
+        else:
+            usable.append((um, source, quality))
+    if not usable:
         return Resolution(mpp=None, problem=f"{name}: {why}; {OVERRIDE_HINT}.")
-    (x, y), source, quality = stated[0]
-    for (other_x, other_y), other_source, _ in stated[1:]:
+    (x, y), source, quality = usable[0]
+    for (other_x, other_y), other_source, _ in usable[1:]:
         if other_source is not source and (
             abs(other_x - x) > CONFLICT_TOLERANCE * x or abs(other_y - y) > CONFLICT_TOLERANCE * y
         ):

@@ -8,6 +8,8 @@ off by one whole level pixel). Blocks are large, because each call has a fixed c
 
 import threading
 import warnings
+from contextlib import closing
+from dataclasses import replace
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -15,28 +17,21 @@ from typing import Any
 import numpy as np
 
 from wsisr.errors import SlideError
-from wsisr.geometry import level_factor
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import APERIO_JP2K_YCBCR, JPEG
 from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess, PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
-from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiff_directory import (
     PLACED_FREELY,
     TiffDirectory,
-    TiffLevel,
     quiet_tifffile,
     read_directory,
 )
-from wsisr.slides.tiff_metadata import (
-    COARSEST_TIFF_UM_PER_PX,
-    choose_resolution,
-    objective_power,
-    tiff_resolution,
-)
-from wsisr.slides.tiles import MISSING, Tile, TileGrid
+from wsisr.slides.tiff_metadata import choose_resolution, objective_power, tiff_resolution
+from wsisr.slides.tiles import MISSING, Tile, TileGrid, overlap
 
 BLOCK_PX = 1024
 
@@ -54,26 +49,13 @@ class TiffSlideStore:
             warnings.simplefilter("ignore")
             self.properties: dict[str, Any] = dict(slide.properties)
         self._downsamples = tuple(float(value) for value in slide.level_downsamples)
-        self._grids = tuple(
-            TileGrid(width_px=w, height_px=h, tile_width_px=BLOCK_PX, tile_height_px=BLOCK_PX)
-            for w, h in slide.level_dimensions
-        )
-        self._directory = self._tile_directory()
+        self.grids = tuple(TileGrid.square(w, h, BLOCK_PX) for w, h in slide.level_dimensions)
+        self.directory = self._tile_directory()
+        """The tags of the same file, where its levels are the ones that tiffslide shows."""
         self._check_form()
 
-    @property
-    def grids(self) -> tuple[TileGrid, ...]:
-        return self._grids
-
-    @property
-    def directory(self) -> TiffDirectory | None:
-        """The tags of the same file, where its levels are the ones that tiffslide shows."""
-        return self._directory
-
     def fetch(self, level: int, row: int, column: int) -> Tile:
-        grid = self._grids[level]
-        x, y = column * BLOCK_PX, row * BLOCK_PX
-        width, height = min(BLOCK_PX, grid.width_px - x), min(BLOCK_PX, grid.height_px - y)
+        x, y, width, height = self.grids[level].box(row, column)
         valid = self._scanned_block(level, x, y, width, height)
         if valid is not None and not bool(valid.any()):
             return MISSING
@@ -106,7 +88,7 @@ class TiffSlideStore:
         return None
 
     def icc_profile(self) -> bytes | None:
-        return self._directory.icc if self._directory is not None else None
+        return self.directory.icc if self.directory is not None else None
 
     def close(self) -> None:
         self._handle.close()
@@ -130,20 +112,20 @@ class TiffSlideStore:
         except SlideError:
             return None
         sizes = [(level.grid.width_px, level.grid.height_px) for level in directory.levels]
-        own = [(grid.width_px, grid.height_px) for grid in self._grids]
+        own = [(grid.width_px, grid.height_px) for grid in self.grids]
         return directory if sizes[: len(own)] == own else None
 
     def _check_form(self) -> None:
         """Refuse what tiffslide shows without converting it to RGB on white."""
         vendor = str(self.properties.get("tiffslide.vendor", ""))
-        if self._directory is not None:
-            vendor = self._directory.vendor
+        if self.directory is not None:
+            vendor = self.directory.vendor
         if vendor in PLACED_FREELY and vendor != "leica":
             self.close()
             raise SlideError(f"{self._path}: {vendor} slides overlap their tiles; see OpenSlide.")
-        if self._directory is None:
+        if self.directory is None:
             return
-        form = self._directory.levels[0].form
+        form = self.directory.levels[0].form
         raw = form.compression == APERIO_JP2K_YCBCR or (
             form.photometric == YCBCR_TAG and (form.compression != JPEG or form.planar == 2)
         )
@@ -158,23 +140,17 @@ class TiffSlideStore:
         self, level: int, x: int, y: int, width: int, height: int
     ) -> np.ndarray | None:
         """Mask of a block with missing tiles (tiffslide paints them black); None without any."""
-        if self._directory is None:
+        if self.directory is None:
             return None
-        stored = self._directory.levels[level]
+        stored = self.directory.levels[level]
         if bool((stored.byte_counts > 0).all()):
             return None
-        return _scanned_mask(stored, x, y, width, height)
-
-
-def _scanned_mask(stored: TiffLevel, x: int, y: int, width: int, height: int) -> np.ndarray | None:
-    from wsisr.slides.tiles import overlap
-
-    mask = np.ones((height, width), dtype=np.bool_)
-    for row, column in stored.grid.touched(x, y, width, height):
-        if any(stored.byte_counts[index] == 0 for index in stored.chunks_of(row, column)):
-            target, _ = overlap(stored.grid, row, column, (x, y, width, height))
-            mask[target] = False
-    return None if bool(mask.all()) else mask
+        mask = np.ones((height, width), dtype=np.bool_)
+        for row, column in stored.grid.touched(x, y, width, height):
+            if any(stored.byte_counts[index] == 0 for index in stored.chunks_of(row, column)):
+                target, _ = overlap(stored.grid, row, column, (x, y, width, height))
+                mask[target] = False
+        return None if bool(mask.all()) else mask
 
 
 def _level0(position: int, downsample: float) -> int:
@@ -205,29 +181,18 @@ def open_tiffslide(path: Path) -> tuple[SlideInfo, TiffSlideStore]:
     else:
         x, y = properties.get("tiffslide.mpp-x"), properties.get("tiffslide.mpp-y")
         stated = []
-        if x is not None and y is not None and max(float(x), float(y)) <= COARSEST_TIFF_UM_PER_PX:
+        if x is not None and y is not None:
             stated = [((float(x), float(y)), MppSource.TIFF, MppQuality.DERIVED)]
         resolution = choose_resolution(path.name, stated)
         stated_power = properties.get("tiffslide.objective-power")
         power = float(stated_power) if stated_power is not None else None
-    base = store.grids[0]
-    levels = []
-    chunks = DirectStore(directory, PositionedFile(path)) if directory is not None else None
-    for index, grid in enumerate(store.grids):
-        level = Level(
-            index=index,
-            width_px=grid.width_px,
-            height_px=grid.height_px,
-            factor=level_factor(base.width_px, base.height_px, grid.width_px, grid.height_px),
-            tile_width_px=BLOCK_PX,
-            tile_height_px=BLOCK_PX,
-        )
-        if directory is not None and chunks is not None:
-            compression = tiff_compression(directory, index, chunks)
-            level = Level(**{**vars(level), "compression": compression})
-        levels.append(level)
-    if chunks is not None:
-        chunks.close()
+    levels = [grid.level(index, store.grids[0]) for index, grid in enumerate(store.grids)]
+    if directory is not None:
+        with closing(DirectStore(directory, PositionedFile(path))) as chunks:
+            levels = [
+                replace(level, compression=tiff_compression(directory, level.index, chunks))
+                for level in levels
+            ]
     info = SlideInfo(
         path=path,
         vendor=directory.vendor if directory is not None else "unknown-tiff",

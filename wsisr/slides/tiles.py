@@ -18,8 +18,9 @@ import numpy as np
 
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
+from wsisr.geometry import level_factor
 from wsisr.slides.faults import DamagedTileError
-from wsisr.slides.protocol import Slide, SlideInfo
+from wsisr.slides.protocol import Level, Slide, SlideInfo
 
 WHITE = 255
 MAX_READ_BYTES = 4 << 30
@@ -63,6 +64,16 @@ class TileGrid:
     tile_width_px: int
     tile_height_px: int
 
+    @classmethod
+    def square(cls, width_px: int, height_px: int, side_px: int) -> Self:
+        """Square tiles; or the blocks that stand in for tiles."""
+        return cls(
+            width_px=width_px,
+            height_px=height_px,
+            tile_width_px=side_px,
+            tile_height_px=side_px,
+        )
+
     @property
     def columns(self) -> int:
         return -(-self.width_px // self.tile_width_px)
@@ -70,6 +81,23 @@ class TileGrid:
     @property
     def rows(self) -> int:
         return -(-self.height_px // self.tile_height_px)
+
+    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """x, y, width and height of what of a tile lies inside the level."""
+        x, y = column * self.tile_width_px, row * self.tile_height_px
+        width = min(self.tile_width_px, self.width_px - x)
+        return x, y, width, min(self.tile_height_px, self.height_px - y)
+
+    def level(self, index: int, finest: "TileGrid") -> Level:
+        """The level that is cut so, with its factor by the size of the finest."""
+        return Level(
+            index=index,
+            width_px=self.width_px,
+            height_px=self.height_px,
+            factor=level_factor(finest.width_px, finest.height_px, self.width_px, self.height_px),
+            tile_width_px=self.tile_width_px,
+            tile_height_px=self.tile_height_px,
+        )
 
     def touched(self, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int]]:
         """Rows and columns of the tiles that a region of the level touches, row by row."""
@@ -186,7 +214,7 @@ class TileCache:
 
 
 class TiledSlide:
-    """An open slide over a `TileStore`; implements `wsisr.slides.Slide`.
+    """An open slide over `store`, where its tiles come from; implements `wsisr.slides.Slide`.
 
     Pickling one ships how it was opened, not its handles: the copy opens the file again.
     """
@@ -200,8 +228,8 @@ class TiledSlide:
         convert: Callable[[UInt8Array], UInt8Array] | None = None,
         reopen: Callable[[], Any] | None = None,
     ) -> None:
-        self._info = info
-        self._store = store
+        self.info = info
+        self.store = store
         self._cache = TileCache(int(cache_mib * 2**20))
         self._convert = convert
         self._reopen = reopen
@@ -214,17 +242,13 @@ class TiledSlide:
         Without it each is an error of the read that meets it. For whoever reads a whole slide and
         asks `Damage.check` in the end.
         """
-        self.damage = self.damage or Damage(self._info.path)
+        self.damage = self.damage or Damage(self.info.path)
         return self.damage
 
-    @property
-    def info(self) -> SlideInfo:
-        return self._info
-
     def __repr__(self) -> str:
-        level = self._info.levels[0]
+        level = self.info.levels[0]
         size = f"{level.width_px} x {level.height_px} px"
-        return f"<slide {self._info.path.name!r} {size}, {self._info.backend}>"
+        return f"<slide {self.info.path.name!r} {size}, {self.info.backend}>"
 
     def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
         if self._reopen is None:
@@ -234,7 +258,7 @@ class TiledSlide:
     def grid(self, level: int) -> TileGrid:
         """The tile grid of a level."""
         self._check(level)
-        return self._store.grids[level]
+        return self.store.grids[level]
 
     def decode_tile(
         self,
@@ -251,7 +275,7 @@ class TiledSlide:
         if self.damage is not None:
             self.damage.count()
         try:
-            tile = (fetch or self._store.fetch)(level, row, column)
+            tile = (fetch or self.store.fetch)(level, row, column)
         except DamagedTileError as error:
             if self.damage is None:
                 raise
@@ -267,7 +291,7 @@ class TiledSlide:
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> UInt8Array:
         """Stored pixels of a level, in that level's own pixels: see `Slide.read_level`."""
         self._check(level, width, height)
-        grid = self._store.grids[level]
+        grid = self.store.grids[level]
         keys = list(grid.touched(x, y, width, height))
         tiles = ((row, column, self._tile(level, row, column)) for row, column in keys)
         return assemble_pixels(grid, tiles, x, y, width, height)
@@ -275,10 +299,10 @@ class TiledSlide:
     def read_validity(self, level: int, x: int, y: int, width: int, height: int) -> BoolArray:
         """Which of the same pixels were scanned: see `Slide.read_validity`."""
         self._check(level, width, height)
-        grid = self._store.grids[level]
+        grid = self.store.grids[level]
         out = np.zeros((height, width), dtype=np.bool_)
         for row, column in grid.touched(x, y, width, height):
-            scanned = self._store.scanned(level, row, column)
+            scanned = self.store.scanned(level, row, column)
             if scanned and self.damage is not None:
                 scanned = None  # only decoding it tells
             if scanned is False:
@@ -292,25 +316,20 @@ class TiledSlide:
         return out
 
     @property
-    def store(self) -> TileStore:
-        """Where its tiles come from."""
-        return self._store
-
-    @property
     def converts(self) -> bool:
         """Whether pixels are not those of the stored tiles."""
         return self._convert is not None
 
     def icc_profile(self) -> bytes | None:
         """The embedded ICC profile, if any."""
-        return self._store.icc_profile()
+        return self.store.icc_profile()
 
     def close(self) -> None:
         """Let go of handles and memory; closing twice is no error."""
         if not self._closed:
             self._closed = True
             self._cache.clear()
-            self._store.close()
+            self.store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -328,14 +347,14 @@ class TiledSlide:
 
     def _check(self, level: int, width: int = 1, height: int = 1) -> None:
         if self._closed:
-            raise SlideError(f"{self._info.path} is closed; open it again to read.")
-        if not 0 <= level < len(self._store.grids):
+            raise SlideError(f"{self.info.path} is closed; open it again to read.")
+        if not 0 <= level < len(self.store.grids):
             raise SlideError(
-                f"{self._info.path} has no level {level}; it has {len(self._store.grids)}."
+                f"{self.info.path} has no level {level}; it has {len(self.store.grids)}."
             )
         if width < 1 or height < 1 or width * height * 3 > MAX_READ_BYTES:
             raise SlideError(
-                f"{self._info.path}: cannot read {width} x {height} px at once; read at least "
+                f"{self.info.path}: cannot read {width} x {height} px at once; read at least "
                 f"1 x 1 px and at most {MAX_READ_BYTES >> 30} GiB, in blocks."
             )
 

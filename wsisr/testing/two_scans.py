@@ -13,7 +13,8 @@ import numpy as np
 
 from wsisr.arrays import BoolArray, Float64Array, UInt8Array
 from wsisr.magnification import MppSource, make_mpp
-from wsisr.slides.protocol import Level, SlideInfo
+from wsisr.slides.protocol import SlideInfo
+from wsisr.slides.tiles import TileGrid
 from wsisr.testing.pair_scenes import synthetic_tissue
 from wsisr.testing.pairs import faded, restain, sensor
 from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
@@ -33,20 +34,13 @@ class MemorySlide:
     def __init__(self, image: UInt8Array, um_per_px: float | None, name: str = "memory") -> None:
         self.image = image
         height, width = image.shape[:2]
-        level = Level(
-            index=0,
-            width_px=width,
-            height_px=height,
-            factor=1,
-            tile_width_px=256,
-            tile_height_px=256,
-        )
+        grid = TileGrid.square(width, height, 256)
         self.info = SlideInfo(
             path=Path(name),
             vendor="none",
             backend="memory",
             mpp=make_mpp(um_per_px, um_per_px, MppSource.OVERRIDE) if um_per_px else None,
-            levels=(level,),
+            levels=(grid.level(0, grid),),
             bytes=0,
             fingerprint="",
         )
