@@ -7,7 +7,7 @@ from shapely.geometry import box
 
 from wsisr.errors import ConfigError
 from wsisr.selection.annotations import TUMOR, Annotations, Region
-from wsisr.selection.candidates import first_occurrences
+from wsisr.selection.candidates import first_occurrences, rank_keys
 from wsisr.selection.cues import WhitePoint
 from wsisr.selection.quality import nuclei_map, texture_map, tile_quality
 from wsisr.selection.rules import (
@@ -73,8 +73,7 @@ def test_funnel_counts_every_step_and_every_kept_patch_obeys(tissue, annotations
         min_tissue=0.8, min_label_share=0.8, min_texture=0.01, rgb_outliers=4.0, max_overlap=0.0
     )
     table = _describe(origins, tissue, _labelling(annotations))
-    kept, funnel = apply_rules(table, rules, FIELD)
-    counts = funnel.as_dict()
+    kept, counts = apply_rules(table, rules, FIELD)
     assert list(counts) == [
         "candidates", "scanned", "tissue", "label", "texture", "colour", "overlap",
     ]  # fmt: skip
@@ -87,7 +86,7 @@ def test_funnel_counts_every_step_and_every_kept_patch_obeys(tissue, annotations
     assert (kept["texture"] >= 0.01).all()
     assert (kept["invalid"] == 0).all()
     assert {TUMOR, "normal"} == set(kept["label"].tolist())
-    assert (np.diff(kept["rank"].astype(np.float64)) >= 0).all()
+    assert (np.diff(rank_keys(1, "s", kept.origins).astype(np.float64)) >= 0).all()
     gaps = np.abs(kept.origins[:, None] - kept.origins[None]).max(axis=2)
     np.fill_diagonal(gaps, FIELD)
     assert gaps.min() >= FIELD

@@ -54,8 +54,8 @@ def test_one_box_and_many_boxes_agree(tissue):
     assert many.shape == (3,)
     assert many[1] == tissue.fraction(Box(x=1000, y=900, width=512, height=512)) == 1.0
     assert many[0] == many[2] == 0.0
-    assert tissue.invalid_fraction(Box(x=0, y=2300, width=64, height=64)) == 1.0
-    assert tissue.pen_fraction(boxes).tolist() == [0, 0, 0]
+    assert tissue.mean_of(tissue.invalid, [[0, 2300, 64, 64]]) == 1.0
+    assert tissue.mean_of(tissue.pen, boxes).tolist() == [0, 0, 0]
 
 
 def test_files_round_trip_to_the_same_mask(tissue, tmp_path):

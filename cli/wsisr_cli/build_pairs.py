@@ -1,8 +1,7 @@
 """`wsisr build-pairs`: a folder of slides becomes a store of LR-HR pairs."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -12,15 +11,6 @@ from wsisr_cli.usage import MORE
 
 if TYPE_CHECKING:
     from wsisr.building import BuildRequest
-
-
-class Phase(StrEnum):
-    """A step of a build that schedulers run by itself."""
-
-    SCAN = "scan"
-    PLAN = "plan"
-    EXTRACT = "extract"
-    FINISH = "finish"
 
 
 def command(
@@ -127,7 +117,7 @@ def command(
         ),
     ] = None,
     phase: Annotated[
-        Phase | None,
+        Literal["scan", "plan", "extract", "finish"] | None,
         typer.Option(
             help="Do this phase alone; each can be run again, anywhere.", rich_help_panel=MORE
         ),
@@ -229,7 +219,7 @@ def command(
         workers=workers or usable_cores(),
         part=share(part),
         slides=tuple(slide or ()),
-        phase="finish" if finish else phase.value if phase else None,
+        phase="finish" if finish else phase,
         overwrite=overwrite,
         mpp_override=mpp_override,
         patient_key=patient_key,

@@ -43,9 +43,9 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "What is built in": {"manifests": "manifests", "models": "models", "study": "study"},
     "This machine and others": {
-        "doctor": "doctor",
-        "demo": "demo",
-        "bench": "bench",
+        "doctor": "machine:doctor",
+        "demo": "machine:demo",
+        "bench": "machine:bench",
         "cluster": "cluster",
     },
 }

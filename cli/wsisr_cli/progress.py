@@ -13,17 +13,13 @@ PLAIN_INTERVAL_S = 10.0
 
 
 @contextmanager
-def console_reporter(quiet: bool = False) -> Iterator[Reporter]:
+def console_reporter() -> Iterator[Reporter]:
     """A reporter for the terminal; everything goes to stderr, results belong to stdout."""
     console = _Bars() if sys.stderr.isatty() else _Lines()
     try:
-        yield _silent if quiet else console.report
+        yield console.report
     finally:
         console.close()
-
-
-def _silent(event: ProgressEvent) -> None:
-    """For --quiet: warnings still reach the user through the result."""
 
 
 class _Bars:

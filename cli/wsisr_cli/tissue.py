@@ -1,19 +1,13 @@
 """`wsisr tissue`: find tissue, look at it, compare masks."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from wsisr_cli.options import FocalPlane, Mpp, White
 
 app = typer.Typer(no_args_is_help=True, help="Find tissue on slides and compare masks.")
-
-
-class TissueMethod(StrEnum):
-    CONSENSUS = "consensus"
-    CLAM_LIKE = "clam-like"
 
 
 @app.command()
@@ -28,9 +22,9 @@ def mask(
         ),
     ] = Path("tissue"),
     method: Annotated[
-        TissueMethod,
+        Literal["consensus", "clam-like"],
         typer.Option(help="consensus: three cues, two votes. clam-like: saturation threshold."),
-    ] = TissueMethod.CONSENSUS,
+    ] = "consensus",
     um_per_px: Annotated[
         float,
         typer.Option(
@@ -54,7 +48,7 @@ def mask(
 
     settings = TissueSettings(min_area_mm2=min_area_mm2, max_hole_mm2=max_hole_mm2)
     with open_slide(slide, mpp=mpp, focal_plane=focal_plane, white=white) as opened:
-        found = tissue_of(opened, um_per_px, method=method.value, settings=settings)
+        found = tissue_of(opened, um_per_px, method=method, settings=settings)
     name = slide.name if slide.is_dir() else slide.stem
     paths = write_tissue_files(found, output, name)
     health = found.health

@@ -56,14 +56,8 @@ def describe_plan(
 
 def _describe(prepared: Prepared, report: Reporter, runner: Runner) -> PlanText:
     forget_old_scans(time.time())
-    records, errors, kept = _scan(
-        {task.slide_id: task for task in prepared.tasks},
-        prepared.manifest,
-        prepared,
-        runner,
-        report,
-    )
     by_id = {task.slide_id: task for task in prepared.tasks}
+    records, errors, kept = _scan(by_id, prepared.manifest, prepared, runner, report)
     shares, notes = _shares(records, by_id, prepared.manifest)
     notes = (*notes, *_not_tiled(records, by_id, prepared, runner))
     seconds = _seconds_per_pair(records, by_id, prepared)

@@ -6,6 +6,7 @@ the PatientID of DICOM files; neither reads pixels. The user's table has the las
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from wsisr.slides.dicom_files import patient_id
 from wsisr.slides.discovery import folders_of
 from wsisr.slides.ids import short_forms, without_suffix
 from wsisr.tables import read_table
-from wsisr.words import nearest
+from wsisr.words import counted, nearest
 
 if TYPE_CHECKING:
     from wsisr.building.staging import SlideStage
@@ -163,39 +164,29 @@ def recognise(source: Path, slides: Sequence[SlideSource]) -> Layout:
     reference = _reference(root) if camelyon else {}
     tasks = []
     for slide in sorted(slides, key=lambda item: item.slide_id):
-        stem = _stem(slide)
+        drawn = annotations.found.get(slide.relative)
         task = SlideTask(
             source=slide,
             patient=own_patient(slide.slide_id, draw=slide.draw_key),
             group=slide.slide_id,
-            annotation=_path(root, annotations.found.get(slide.relative)),
+            annotation=None if drawn is None else root / drawn,
             annotation_fault=annotations.faults.get(slide.relative, ""),
         )
-        match = _CAMELYON16.fullmatch(stem) if camelyon else None
+        match = _CAMELYON16.fullmatch(_stem(slide)) if camelyon else None
         tasks.append(_camelyon_task(task, match, reference) if match else task)
-    if not camelyon:
-        found = sum(task.annotation is not None for task in tasks)
-        return Layout(
-            name="folder",
-            sentence=f"{_slides(len(tasks))} in a plain folder, {found} with annotations",
-            manifest="default",
-            tasks=tuple(tasks),
-            left_out=beside,
+    found = sum(task.annotation is not None for task in tasks)
+    name, manifest = "folder", "default"
+    sentence = f"{counted(len(tasks), 'slide')} in a plain folder, {found} with annotations"
+    if camelyon:
+        count = Counter(_stem(slide).lower().partition("_")[0] for slide in named)
+        kind = "official" if official else "flat"
+        name, manifest = f"camelyon16-{kind}", "pathimgsr"
+        sentence = (
+            f"CAMELYON16 in the {kind} layout: {count['normal']} normal, {count['tumor']} tumour "
+            f"and {count['test']} test slides"
         )
-    count = {
-        kind: sum(_stem(s).lower().startswith(kind) for s in named)
-        for kind in ("normal", "tumor", "test")
-    }
-    name = "camelyon16-official" if official else "camelyon16-flat"
     return Layout(
-        name=name,
-        sentence=(
-            f"CAMELYON16 in the {'official' if official else 'flat'} layout: {count['normal']} "
-            f"normal, {count['tumor']} tumour and {count['test']} test slides"
-        ),
-        manifest="pathimgsr",
-        tasks=tuple(tasks),
-        left_out=beside,
+        name=name, sentence=sentence, manifest=manifest, tasks=tuple(tasks), left_out=beside
     )
 
 
@@ -215,10 +206,6 @@ def _camelyon_task(task: SlideTask, match: re.Match[str], reference: dict[str, s
         label="tumor" if kind == "tumor" else "normal",
         site="RUMC" if first else "UMCU",
     )
-
-
-def _slides(count: int) -> str:
-    return f"{count} slide" + ("" if count == 1 else "s")
 
 
 def _stem(slide: SlideSource) -> str:
@@ -263,10 +250,6 @@ def _names(slide: SlideSource) -> tuple[str, ...]:
     first = slide.files[0] if slide.files else slide.path
     # QuPath names a DICOM series by its first file.
     return (*own, first.name, first.stem) if slide.kind == "dicom" else own
-
-
-def _path(root: Path, relative: str | None) -> Path | None:
-    return None if relative is None else root / relative
 
 
 def find_patients(

@@ -45,8 +45,7 @@ from wsisr.slides.streams import NotKept
 from wsisr.store import ArraySpec, BuildLock, StoreWriter
 from wsisr.store.attributes import WRITTEN_ATTRIBUTES, digest_algorithm
 from wsisr.store.digests import PatchDigests, patch_digests
-from wsisr.store.layout import StorePaths
-from wsisr.store.schema import DIGEST, PATCH_DIGEST, WRITTEN_COLUMNS
+from wsisr.store.schema import DIGEST, WRITTEN_COLUMNS
 from wsisr.store.tile_array import TilePlan
 from wsisr.store.writer import read_store_attributes
 
@@ -57,14 +56,8 @@ CHUNK_BYTES = 128 << 20
 _SET_BY_STORE = ("format", "format_version", "codec", "digest")
 
 
-def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
-    """List the slides of a source as the record's manifest understands them.
-
-    Raises
-    ------
-    BuildError
-        If settings are given that the record fixes, or the source holds nothing.
-    """
+def _prepare(request: BuildRequest, record: Record) -> Prepared:
+    """List the slides of a source as the record's manifest understands them."""
     fixed = [
         name
         for name, given in (
@@ -95,8 +88,6 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
     kind = source_kind(manifest)
     layout = kind.list(request.source, manifest)
     tasks = kind.join(layout.tasks, manifest, request.source)
-    paths = StorePaths(request.output)
-    pseudonyms = pseudonyms_of(request.patient_key)
     if (record.root.get("pseudonyms") or {}).get("ids"):
         # Slides are told by their content then, so that no key is needed but for what is left out.
         layout = replace(layout, left_out=())
@@ -106,29 +97,28 @@ def prepare_rebuild(request: BuildRequest, record: Record) -> Prepared:
         layout=layout,
         manifest=manifest,
         tasks=tasks,
-        paths=paths,
-        pseudonyms=pseudonyms,
+        pseudonyms=pseudonyms_of(request.patient_key),
     )
 
 
-def rebuild_pairs(
-    prepared: Prepared, record: Record, report: Reporter = silent, runner: Runner | None = None
+def rebuild_from(
+    request: BuildRequest, path: Any, report: Reporter = silent, runner: Runner | None = None
 ) -> BuildSummary:
-    """Rebuild a store, or go on with it.
+    """Rebuild a store from the record at `path`, or go on with it.
 
     Parameters
     ----------
-    prepared : Prepared
-        From `prepare_rebuild`.
     report : callable
         Receives progress events.
 
     Raises
     ------
     BuildError
-        If a slide of the record is missing or has changed (named; nothing is written then), or
-        the place holds another store.
+        If settings are given that the record fixes, a slide of the record is missing or has
+        changed (named; nothing is written then), or the place holds another store.
     """
+    record = load_record(path)
+    prepared = _prepare(request, record)
     with damage_is_clear(record.path, BuildError, "copy it again"):
         tasks = match_slides(prepared, record)
     for text in _other_versions(record):
@@ -252,8 +242,8 @@ def rebuild_slide(
     manifest: Manifest,
     entry: dict[str, Any],
     store: Any,
-    rules: int = RULES,
-    algorithm: str = PATCH_DIGEST,
+    rules: int,
+    algorithm: str,
 ) -> int:
     """Rebuild and commit one slide; returns its number of rows.
 
@@ -327,11 +317,3 @@ def _other_patch(slide_id: str, row: int, rules: int) -> str:
             "file's stream, so that these pixels may be others today; or " + cause
         )
     return f"{slide_id}: row {row} is not the patch that the record names: {cause}."
-
-
-def rebuild_from(
-    request: BuildRequest, path: Any, report: Reporter = silent, runner: Runner | None = None
-) -> BuildSummary:
-    """Rebuild a store from the record at `path`; see `rebuild_pairs`."""
-    record = load_record(path)
-    return rebuild_pairs(prepare_rebuild(request, record), record, report, runner)

@@ -108,7 +108,6 @@ class Prepared:
     layout: Layout
     manifest: Manifest
     tasks: tuple[SlideTask, ...]
-    paths: StorePaths
     pseudonyms: Pseudonyms
     named_patients: int = 0
     """Slides whose readable id holds a value that was made a pseudonym."""
@@ -148,6 +147,10 @@ class Prepared:
         """The source folder."""
         source = self.request.source
         return source if source.is_dir() else source.parent
+
+    @property
+    def paths(self) -> StorePaths:
+        return StorePaths(self.request.output)
 
     @property
     def scans(self) -> Path:
@@ -198,7 +201,6 @@ def prepare(request: BuildRequest) -> Prepared:
         layout=layout,
         manifest=manifest,
         tasks=tasks,
-        paths=StorePaths(request.output),
         pseudonyms=pseudonyms,
         named_patients=named,
     )

@@ -123,20 +123,17 @@ def write_failures(folder: Path, failures: Sequence[Failure], layout: Layout) ->
         for i in layout.left_out
         if i.loses_slides
     ]
-    replace_file(folder / "failures.csv", _failures_csv([*failures, *lost]))
+    rows = [
+        (failure.slide_id, failure.path, failure.stage, failure.kind, failure.error)
+        for failure in sorted((*failures, *lost), key=lambda item: item.slide_id)
+    ]
+    heads = ("slide", "file", "stage", "kind", "error")
+    replace_file(folder / "failures.csv", csv_lines([heads, *rows]))
     traces = [f"{f.slide_id} ({f.stage})\n{f.trace}" for f in failures if f.trace]
     if traces:
         replace_file(folder / "failures.log", "\n".join(traces).encode())
     else:
         (folder / "failures.log").unlink(missing_ok=True)
-
-
-def _failures_csv(failures: Sequence[Failure]) -> bytes:
-    rows = [
-        (failure.slide_id, failure.path, failure.stage, failure.kind, failure.error)
-        for failure in sorted(failures, key=lambda item: item.slide_id)
-    ]
-    return csv_lines([("slide", "file", "stage", "kind", "error"), *rows])
 
 
 def summary_text(

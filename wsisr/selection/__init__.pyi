@@ -18,7 +18,6 @@ from .quality import nuclei_map as nuclei_map
 from .quality import texture_map as texture_map
 from .quality import tile_quality as tile_quality
 from .rules import CandidateTable as CandidateTable
-from .rules import Funnel as Funnel
 from .rules import Labelling as Labelling
 from .rules import SelectionRules as SelectionRules
 from .rules import apply_rules as apply_rules

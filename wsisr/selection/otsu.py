@@ -122,23 +122,16 @@ def guarded_threshold(values: NDArray[np.floating], floor: float, ceiling: float
     low, high = np.quantile(values, [0.01, 0.999])
     value, separability = otsu(values)
     if high <= floor:
-        return Threshold(
-            value=floor, separability=separability, verdict=ThresholdVerdict.NOTHING, limited=True
-        )
-    if low > ceiling:
-        return Threshold(
-            value=ceiling,
-            separability=separability,
-            verdict=ThresholdVerdict.EVERYTHING,
-            limited=True,
-        )
-    verdict = ThresholdVerdict.OTSU
-    if separability < SEPARABLE:
-        value, verdict = triangle(values), ThresholdVerdict.TRIANGLE
-    held = min(max(value, floor), ceiling)
-    return Threshold(
-        value=held, separability=separability, verdict=verdict, limited=bool(held != value)
-    )
+        held, verdict, limited = floor, ThresholdVerdict.NOTHING, True
+    elif low > ceiling:
+        held, verdict, limited = ceiling, ThresholdVerdict.EVERYTHING, True
+    else:
+        verdict = ThresholdVerdict.OTSU
+        if separability < SEPARABLE:
+            value, verdict = triangle(values), ThresholdVerdict.TRIANGLE
+        held = min(max(value, floor), ceiling)
+        limited = bool(held != value)
+    return Threshold(value=held, separability=separability, verdict=verdict, limited=limited)
 
 
 def _histogram(values: NDArray[np.floating]) -> tuple[Float64Array, Float64Array]:

@@ -116,7 +116,7 @@ def _loops(labels: Int32Array) -> Iterable[tuple[int, Float64Array]]:
     padded = np.pad(labels, 1)
     width = padded.shape[1]
     centre = padded[1:-1, 1:-1]
-    starts: dict[int, list[tuple[int, int, int]]] = {}
+    starts: dict[int, list[tuple[int, int]]] = {}
     # (direction, neighbour, start corner offset (y, x)) in padded corner coordinates.
     for direction, neighbour, dy, dx in (
         (0, padded[:-2, 1:-1], 0, 0),
@@ -127,40 +127,31 @@ def _loops(labels: Int32Array) -> Iterable[tuple[int, Float64Array]]:
         rows, columns = np.nonzero((centre != 0) & (neighbour != centre))
         keys = (rows + dy) * width + columns + dx
         for key, label in zip(keys.tolist(), centre[rows, columns].tolist(), strict=True):
-            starts.setdefault(key, []).append((direction, label, 0))
+            starts.setdefault(key, []).append((direction, label))
     moves = (1, width, -1, -width)
     while starts:
         first_key = next(iter(starts))
-        direction, label, _ = starts[first_key][0]
+        direction, label = starts[first_key][0]
         key, corners = first_key, [first_key]
-        first = (first_key, direction)
-        previous = direction
+        first_direction = direction
         while True:
-            _drop(starts, key, direction, label)
+            starts[key].remove((direction, label))
+            if not starts[key]:
+                del starts[key]
             key += moves[direction]
-            options = [d for d, owner, _ in starts.get(key, ()) if owner == label]
+            options = [d for d, owner in starts.get(key, ()) if owner == label]
             # Right turn first: it keeps to the same pixel.
             turn = min(options, key=lambda d: (d - direction - 1) % 4) if options else None
-            back = (first[1] - direction - 1) % 4 if key == first_key else 4
+            back = (first_direction - direction - 1) % 4 if key == first_key else 4
             if turn is None or back <= (turn - direction - 1) % 4:
                 break
             if turn != direction:
                 corners.append(key)
-            previous = direction = turn
-        if previous == first[1]:
+            direction = turn
+        if direction == first_direction:
             corners = corners[1:]
         y, x = np.divmod(np.asarray(corners), width)
         yield label, np.stack([x, y], axis=1).astype(np.float64)
-
-
-def _drop(
-    starts: dict[int, list[tuple[int, int, int]]], key: int, direction: int, label: int
-) -> None:
-    remaining = [item for item in starts[key] if item[:2] != (direction, label)]
-    if remaining:
-        starts[key] = remaining
-    else:
-        del starts[key]
 
 
 def _signed_area(ring: Float64Array) -> float:

@@ -6,7 +6,7 @@ order, a hash of where a patch lies: the result does not depend on file order or
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from wsisr.selection.candidates import (
     boxes_of,
     first_occurrences,
     greedy_non_overlapping,
-    rank_keys,
+    ranked_order,
 )
 from wsisr.selection.quality import mean_rgb, texture_map
 from wsisr.selection.tissue_map import TissueMap
@@ -31,8 +31,8 @@ class CandidateTable:
     Attributes
     ----------
     columns : mapping of name to ndarray, shape (n, ...)
-        ``x, y`` (int64, level-0 origin), ``rank`` (uint64), ``tissue``, ``invalid``, ``pen``
-        (shares of the field), ``texture``, ``rgb`` (n, 3), ``label`` (str) and ``label_share``.
+        ``x, y`` (int64, level-0 origin), ``tissue``, ``invalid``, ``pen`` (shares of the field),
+        ``texture``, ``rgb`` (n, 3), ``label`` (str) and ``label_share``.
     """
 
     columns: Mapping[str, NDArray[np.generic]]
@@ -100,16 +100,6 @@ class SelectionRules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Funnel:
-    """How many candidates each rule left, in the order of the rules."""
-
-    steps: tuple[tuple[str, int], ...] = field(default=())
-
-    def as_dict(self) -> dict[str, int]:
-        return dict(self.steps)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Labelling:
     """What says of which class a place is.
 
@@ -148,18 +138,15 @@ def describe_candidates(
         For the ranks.
     """
     origins = first_occurrences(np.asarray(origins, np.int64).reshape(-1, 2))
-    rank = rank_keys(seed, slide_id, origins)
-    order = np.lexsort((origins[:, 0], origins[:, 1], rank))
-    origins, rank = origins[order], rank[order]
+    origins = origins[ranked_order(seed, slide_id, origins)]
     boxes = boxes_of(origins, field_px)
     label, share = label_shares(boxes, labelling)
     columns: dict[str, NDArray[np.generic]] = {
         "x": origins[:, 0],
         "y": origins[:, 1],
-        "rank": rank,
         "tissue": tissue.fraction(boxes),
-        "invalid": tissue.invalid_fraction(boxes),
-        "pen": tissue.pen_fraction(boxes),
+        "invalid": tissue.mean_of(tissue.invalid, boxes),
+        "pen": tissue.mean_of(tissue.pen, boxes),
         "label": label,
         "label_share": share,
     }
@@ -201,40 +188,35 @@ def apply_rules(
     field_px: int,
     *,
     white_rgb: tuple[float, float, float] = (255.0, 255.0, 255.0),
-) -> tuple[CandidateTable, Funnel]:
+) -> tuple[CandidateTable, dict[str, int]]:
     """Drop what the rules forbid and count.
 
     Returns
     -------
     table : CandidateTable
         The ranked reserve: best rank first.
-    funnel : Funnel
+    funnel : dict
         Counts after each step: ``candidates, scanned, tissue, label, texture, colour, overlap``.
     """
-    steps = [("candidates", len(table))]
+    funnel = {"candidates": len(table)}
     clean = _column(table, "invalid") <= rules.max_invalid
     inked = _column(table, "pen") > rules.max_pen
-    table = _step(table, clean & ~inked, "scanned", steps)
-    table = _step(table, _column(table, "tissue") >= rules.min_tissue, "tissue", steps)
+    table = _step(table, clean & ~inked, "scanned", funnel)
+    table = _step(table, _column(table, "tissue") >= rules.min_tissue, "tissue", funnel)
     if rules.min_label_share:
-        pure = _column(table, "label_share") > rules.min_label_share
-        table = _step(table, pure, "label", steps)
-    else:
-        steps.append(("label", len(table)))
+        table = table.take(_column(table, "label_share") > rules.min_label_share)
+    funnel["label"] = len(table)
     if rules.min_texture:
-        table = _step(table, _column(table, "texture") >= rules.min_texture, "texture", steps)
-    else:
-        steps.append(("texture", len(table)))
+        table = table.take(_column(table, "texture") >= rules.min_texture)
+    funnel["texture"] = len(table)
     keep = np.ones(len(table), np.bool_)
     if rules.max_brightness < 1.0:
         keep &= ~is_blank(_column(table, "rgb"), white_rgb, rules.max_brightness)
     if rules.rgb_outliers:
         keep &= ~rgb_outliers(_column(table, "rgb"), rules.rgb_outliers)
-    table = _step(table, keep, "colour", steps)
+    table = _step(table, keep, "colour", funnel)
     kept = greedy_non_overlapping(table.origins, field_px, rules.max_overlap)
-    table = table.take(kept)
-    steps.append(("overlap", len(table)))
-    return table, Funnel(steps=tuple(steps))
+    return _step(table, kept, "overlap", funnel), funnel
 
 
 def rgb_outliers(rgb: ArrayLike, deviations: float) -> BoolArray:
@@ -266,8 +248,8 @@ def _column(table: CandidateTable, name: str) -> Float64Array:
 
 
 def _step(
-    table: CandidateTable, keep: BoolArray, name: str, steps: list[tuple[str, int]]
+    table: CandidateTable, keep: ArrayLike, name: str, funnel: dict[str, int]
 ) -> CandidateTable:
     table = table.take(keep)
-    steps.append((name, len(table)))
+    funnel[name] = len(table)
     return table

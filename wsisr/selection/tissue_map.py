@@ -108,23 +108,11 @@ class TissueMap:
         -------
         float, or ndarray of shape (n,)
         """
-        return self._share("mask", box_level0)
-
-    @overload
-    def invalid_fraction(self, box_level0: Box) -> float: ...
-    @overload
-    def invalid_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
-    def invalid_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
-        """Exact share of a level-0 box that was never scanned or is black filler."""
-        return self._share("invalid", box_level0)
-
-    @overload
-    def pen_fraction(self, box_level0: Box) -> float: ...
-    @overload
-    def pen_fraction(self, box_level0: ArrayLike) -> Float64Array: ...
-    def pen_fraction(self, box_level0: Box | ArrayLike) -> float | Float64Array:
-        """Exact share of a level-0 box under pen."""
-        return self._share("pen", box_level0)
+        if not isinstance(box_level0, Box):
+            return self.mean_of(self.mask, box_level0)
+        box = box_level0
+        boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
+        return float(integral_share(self._integral, boxes, self.factor)[0])
 
     def mean_of(self, values: RowMap, boxes: ArrayLike) -> Float64Array:
         """Area mean of any map of the mask's shape over level-0 boxes (n, 4)."""
@@ -147,17 +135,9 @@ class TissueMap:
         return {"type": "FeatureCollection", "features": features}
 
     @cached_property
-    def _integrals(self) -> dict[str, Integral]:
-        """Of masks that were asked for one box after another."""
-        return {}
-
-    def _share(self, name: str, box: Box | ArrayLike) -> float | Float64Array:
-        if not isinstance(box, Box):
-            return box_means(getattr(self, name), np.asarray(box, np.float64), self.factor)
-        if name not in self._integrals:
-            self._integrals[name] = integral_of(getattr(self, name))
-        boxes = np.array([[box.x, box.y, box.width, box.height]], np.float64)
-        return float(integral_share(self._integrals[name], boxes, self.factor)[0])
+    def _integral(self) -> Integral:
+        """For boxes that are asked for one after another."""
+        return integral_of(self.mask)
 
 
 def box_means(values: RowMap, boxes: Float64Array, factor: float) -> Float64Array:

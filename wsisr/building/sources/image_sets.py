@@ -7,7 +7,8 @@ with `images.stack` the images of one folder or HDF5 file are the rows of one sl
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -101,13 +102,9 @@ def list_images(source: Path, manifest: Manifest) -> Layout:
 
 def _is_image(slide: SlideSource) -> bool:
     """Not a mask or an overlay, as data sets keep them beside the images."""
-    parts = PurePosixPath(slide.relative).parts
-    stem = slide.path.stem.lower()
-    return not (stem.endswith(("_anno", "_mask", "_overlay")) or _any_of(parts, _LABEL_FOLDERS))
-
-
-def _any_of(parts: Iterable[str], names: Sequence[str]) -> bool:
-    return any(part.lower() in names for part in parts)
+    folders = {part.lower() for part in PurePosixPath(slide.relative).parts}
+    called = slide.path.stem.lower().endswith(("_anno", "_mask", "_overlay"))
+    return not (called or folders & set(_LABEL_FOLDERS))
 
 
 def _folder(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> list[SlideTask]:
@@ -143,19 +140,15 @@ def _glas(source: Path, images: Sequence[SlideSource], manifest: Manifest) -> li
             continue
         patient, grade = grades.get(image.path.stem.lower(), ("", ""))
         mask = image.path.with_name(f"{image.path.stem}_anno{image.path.suffix}")
-        tasks.append(
-            SlideTask(
-                source=image,
-                patient=own_patient(f"patient-{patient}", "GlaS")
-                if patient
-                else own_patient(image.slide_id, draw=image.draw_key),
-                group=image.slide_id,
-                label=grade,
-                split="train" if match.group(1).lower() == "train" else "test",
-                part=(match["part"] or "").upper(),
-                annotation=mask if mask.is_file() else None,
-            )
+        task = _by_itself(
+            image,
+            label=grade,
+            split="train" if match.group(1).lower() == "train" else "test",
+            part=(match["part"] or "").upper(),
+            annotation=mask if mask.is_file() else None,
         )
+        known = own_patient(f"patient-{patient}", "GlaS") if patient else task.patient
+        tasks.append(replace(task, patient=known))
     return tasks
 
 

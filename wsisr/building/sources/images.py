@@ -25,16 +25,11 @@ from wsisr.geometry import PatchGeometry
 from wsisr.magnification import MppSource, make_mpp, parse_magnification
 from wsisr.selection.candidates import grid_candidates, ranked_order
 from wsisr.selection.image_labels import annotation_attribute, field_classes
-from wsisr.slides import Slide
 from wsisr.slides.stack import ImageStack, open_stack
 
 DECLARED = "manifest"
 """Source of a resolution that the manifest declares for its images."""
 MASK_UM_PER_PX = 8.0
-
-
-def _stack_of(task: SlideTask, stack: ImageStack, manifest: Manifest) -> Slide:
-    return open_stack(task.source.path, stack, manifest.size, manifest.white)
 
 
 class Images(Levels):
@@ -52,7 +47,8 @@ class Images(Levels):
     @classmethod
     def open(cls, task: SlideTask, manifest: Manifest, backend: str | None = None) -> Self:
         if isinstance(task.detail, ImageStack):
-            return cls(task, manifest, _stack_of(task, task.detail, manifest))
+            stack = open_stack(task.source.path, task.detail, manifest.size, manifest.white)
+            return cls(task, manifest, stack)
         return super().open(task, manifest, backend)._declared()
 
     @classmethod

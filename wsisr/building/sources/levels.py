@@ -8,6 +8,7 @@ every n-th pixel or reduce by 2 over and over: there LR is made from the HR patc
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -97,11 +98,7 @@ class Levels:
         return plan_geometry(self.slides[0].info, self.manifest, self.task.slide_id)
 
     def places(self, geometry: PatchGeometry, root: Path) -> Survey:
-        def fit(
-            evidence: Sequence[LevelEvidence],
-        ) -> tuple[Reading, tuple[LevelTransform, ...]]:
-            return self._calibrated(geometry, evidence)
-
+        fit = partial(self._calibrated, geometry)
         return survey_glass(self.slides[0], self.task, self.manifest, root, fit)
 
     def _calibrated(

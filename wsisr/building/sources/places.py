@@ -37,6 +37,7 @@ from wsisr.selection.points import points_of
 from wsisr.selection.quality import nuclei_map, texture_map
 from wsisr.selection.rules import Labelling, SelectionRules, apply_rules, describe_candidates
 from wsisr.slides import LevelEvidence, Slide, colour_check, level_evidence
+from wsisr.words import finite
 
 UNLABELLED = -1
 
@@ -94,7 +95,7 @@ def survey_glass(
         tissue_um_per_px=tissue.um_per_px,
         overview_px=round(tissue.mask.shape[1] * tissue.factor),
         transforms=tuple(transform.to_json() for transform in transforms),
-        evidence=tuple(_plain(asdict(item)) for item in evidence),
+        evidence=tuple(finite(asdict(item)) for item in evidence),
         notes=(
             *tissue.health.flags,
             *(
@@ -190,7 +191,7 @@ def choose_candidates(
         tissue=_rounded(table["tissue"]),
         texture=_rounded(table["texture"]),
     )
-    return ranked, funnel.as_dict()
+    return ranked, funnel
 
 
 def selection_rules(manifest: Manifest) -> SelectionRules:
@@ -216,14 +217,6 @@ def _labelling(annotations: Annotations | None, task: SlideTask, manifest: Manif
     if annotations is None:
         return Labelling(other="" if task.label in outlined else background)
     return Labelling(annotations=annotations, labels=outlined, other=background)
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """For JSON: an infinite or undefined number becomes null (its sentence says which)."""
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in values.items()
-    }
 
 
 def _rounded(values: Any) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from shapely.geometry import Polygon
 
-from wsisr.selection.annotation_formats.names import SYNONYMS, TUMOR, UNLABELLED, fold, role_of
+from wsisr.selection.annotation_formats.names import TUMOR, TUMOR_NAMES, UNLABELLED, fold, role_of
 from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
 
 ROOT = "ASAP_Annotations"
@@ -42,7 +42,7 @@ def label_of(group: str) -> str:
     key = fold(group)
     if key in ("", "none"):
         return UNLABELLED
-    return TUMOR if key in SYNONYMS[0] else key
+    return TUMOR if key in TUMOR_NAMES else key
 
 
 def _shape(node: Any, parents: dict[str, str], budget: VertexBudget) -> ParsedShape | None:

@@ -18,7 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from wsisr.arrays import Float64Array
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import UNLABELLED, role_of
-from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
+from wsisr.selection.annotation_formats.shapes import ParsedShape, VertexBudget
 
 GEOMETRIES = (
     "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
@@ -137,26 +137,12 @@ def _parse(
         if kind in ("Point", "MultiPoint"):
             points: Float64Array = budget.coordinates([values] if kind == "Point" else values)
             yield ParsedShape(label=label, name=name, points=points)
-        elif kind == "Polygon":
-            polygon = budget.polygon(values)
-            if polygon is not None:
-                yield ParsedShape(
-                    label=label,
-                    name=name,
-                    geometry=polygon,
-                    points=NO_POINTS,
-                    role=role_of([label]),
-                )
-        elif kind == "MultiPolygon":
-            parts = [p for p in (budget.polygon(rings) for rings in values) if p is not None]
+        elif kind in ("Polygon", "MultiPolygon"):
+            drawn = map(budget.polygon, [values] if kind == "Polygon" else values)
+            parts = [polygon for polygon in drawn if polygon is not None]
             if parts:
-                yield ParsedShape(
-                    label=label,
-                    name=name,
-                    geometry=MultiPolygon(parts),
-                    points=NO_POINTS,
-                    role=role_of([label]),
-                )
+                area = parts[0] if kind == "Polygon" else MultiPolygon(parts)
+                yield ParsedShape(label=label, name=name, geometry=area, role=role_of([label]))
     except TypeError:
         raise AnnotationError(f"{path}: the coordinates of a {kind} are misshapen.") from None
 

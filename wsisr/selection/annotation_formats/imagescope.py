@@ -11,7 +11,7 @@ from typing import Any
 from shapely.geometry import Polygon
 
 from wsisr.selection.annotation_formats.names import UNLABELLED, role_of
-from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
+from wsisr.selection.annotation_formats.shapes import ParsedShape, VertexBudget
 
 ROOT = "Annotations"
 ELLIPSE, ARROW, RULER, POINTS = "2", "3", "4", "5"
@@ -70,6 +70,5 @@ def _shape(region: Any, words: list[str], budget: VertexBudget) -> ParsedShape |
         parents=tuple(others),
         name=name,
         geometry=Polygon(ring),
-        points=NO_POINTS,
         role="hole" if cuts else role_of(words),
     )

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import TUMOR
-from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape
+from wsisr.selection.annotation_formats.shapes import ParsedShape
 from wsisr.selection.regions import mask_to_polygons
 
 MAX_MASK_PX = 400_000_000
@@ -60,5 +60,5 @@ def parse_label_mask(
     shapes = []
     for value, label in sorted(labels.items()):
         for polygon in mask_to_polygons(values == value, px_per_mask_px):
-            shapes.append(ParsedShape(label=label, geometry=polygon, points=NO_POINTS))
+            shapes.append(ParsedShape(label=label, geometry=polygon))
     return shapes

@@ -14,7 +14,7 @@ Role = Literal["area", "inner", "hole", "ignore"]
 """What a shape does: label its area; label it and cut out of the areas that it lies in
 (CAMELYON17's ``normal`` inside of ``metastases``); only cut; or cut and belong to nothing."""
 
-SYNONYMS = (frozenset({TUMOR, "tumour", "metastases", "metastasis", "_0", "_1"}),)
+TUMOR_NAMES = frozenset({TUMOR, "tumour", "metastases", "metastasis", "_0", "_1"})
 """CAMELYON16 calls its tumour groups ``_0`` and ``_1`` on most slides, ``Tumor`` on others;
 CAMELYON17 has ``metastases``."""
 HOLES = frozenset({"_2", "exclusion", "exclude", "excluded"})
@@ -67,13 +67,10 @@ class ClassNames:
         return None
 
     def _known(self) -> dict[str, str]:
-        known: dict[str, str] = {}
         own = {fold(name): name for name in self.classes}
-        for members in SYNONYMS:
-            meant = [own[key] for key in sorted(members) if key in own]
-            # Where a manifest tells tumour from metastases, the files' words are taken as they are.
-            if len(meant) == 1:
-                known.update(dict.fromkeys(members, meant[0]))
+        meant = TUMOR_NAMES & own.keys()
+        # Where a manifest tells tumour from metastases, the files' words are taken as they are.
+        known = dict.fromkeys(TUMOR_NAMES, own[min(meant)]) if len(meant) == 1 else {}
         for name, others in self.synonyms.items():
             known.update({fold(other): name for other in others})
         return known | own

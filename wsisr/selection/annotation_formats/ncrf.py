@@ -12,7 +12,7 @@ from shapely.geometry import Polygon
 
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import NORMAL, TUMOR, Role
-from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
+from wsisr.selection.annotation_formats.shapes import ParsedShape, VertexBudget
 
 
 def is_ncrf(document: Any) -> bool:
@@ -32,11 +32,8 @@ def parse_ncrf(path: Path, document: dict[str, Any]) -> list[ParsedShape]:
     label = TUMOR if positive else NORMAL
     role: Role = "hole" if positive else "area"
     return [
-        ParsedShape(label=TUMOR, name=name, geometry=area, points=NO_POINTS)
-        for name, area in positive
-    ] + [
-        ParsedShape(label=label, name=name, geometry=area, points=NO_POINTS, role=role)
-        for name, area in negative
+        *(ParsedShape(label=TUMOR, name=name, geometry=area) for name, area in positive),
+        *(ParsedShape(label=label, name=name, geometry=area, role=role) for name, area in negative),
     ]
 
 

@@ -14,7 +14,7 @@ from shapely.geometry import Polygon
 
 from wsisr.errors import AnnotationError
 from wsisr.selection.annotation_formats.names import UNLABELLED
-from wsisr.selection.annotation_formats.shapes import NO_POINTS, ParsedShape, VertexBudget
+from wsisr.selection.annotation_formats.shapes import ParsedShape, VertexBudget
 
 AGREEMENT = 0.02
 
@@ -64,7 +64,6 @@ def parse_sectra(
                 label=UNLABELLED,
                 name=str(item.get("name") or ""),
                 geometry=Polygon(ring * np.asarray(scale)),
-                points=NO_POINTS,
             )
         )
     return shapes

@@ -7,7 +7,7 @@ it is executed, fetched or expanded.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class ParsedShape:
     parents: tuple[str, ...] = ()
     name: str = ""
     geometry: BaseGeometry | None = None
-    points: Float64Array
+    points: Float64Array = field(default_factory=lambda: NO_POINTS)
     role: Role = "area"
 
 
