@@ -31,8 +31,8 @@ from wsisr.registration import register_pair, register_scans
 from wsisr.registration.planes import register_planes
 from wsisr.registration.presentation import sample_pairs
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.pairs import faded, make_pair, scene_px, sensor
-from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
+from wsisr.testing.pairs import make_pair, scene_px, sensor
+from wsisr.testing.rendering import FieldOfView, Objective, faded, jpeg, render, to_uint8
 from wsisr.testing.two_scans import ScanPair, ScanSpec, make_scans
 
 STRIPES = {"jump_px": 3.0, "drift_px": 1.5}

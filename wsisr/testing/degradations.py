@@ -17,9 +17,21 @@ from wsisr.degradation import degrade, lr_size, parse_degradation
 from wsisr.degradation.scanner_pairs import RealPair
 from wsisr.errors import DegradationError
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import (
+    WAVELENGTHS_UM,
+    FieldOfView,
+    Objective,
+    any_part,
+    faded,
+    jpeg,
+    noisy,
+    render,
+    to_uint8,
+)
 
 _MARGIN_PX = 64
+RESIDUAL_PX = 0.4
+"""Residuals are uniform within this, HR px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +72,7 @@ class ScannerTruth:
         f = np.fft.fftfreq(side)
         radius = np.hypot(f[:, None], f[None, :])
         box = np.full(self.scale, 1.0 / self.scale)
-        for channel, wavelength in enumerate((0.62, 0.55, 0.45)):
+        for channel, wavelength in enumerate(WAVELENGTHS_UM):
             spread = np.fft.fftshift(np.fft.ifft2(self.optics.transfer(radius, wavelength)).real)
             cut = slice(side // 2 - half_px, side // 2 + half_px + 1)
             plane = np.apply_along_axis(np.convolve, 0, spread[cut, cut], box)
@@ -70,14 +82,12 @@ class ScannerTruth:
 
 
 def make_scanner(seed: int, *, clean: bool = False, scale: int = 4) -> ScannerTruth:
-    """Draw a scanner: NA 0.25-0.45, defocus 0-5 um, extra blur 0.4-1.2 px; see `ScannerTruth`.
+    """Draw a scanner (`Objective.draw`, `ScannerTruth`).
 
     `clean` leaves tone, noise and both compressions out.
     """
     rng = np.random.default_rng([seed, 77])
-    optics = Objective(
-        na=rng.uniform(0.25, 0.45), defocus_um=rng.uniform(0, 5), sigma_px=rng.uniform(0.4, 1.2)
-    )
+    optics = Objective.draw(rng)
     if clean:
         return ScannerTruth(scale=scale, optics=optics)
     gain = rng.uniform(0.9, 1.05, 3)
@@ -100,7 +110,6 @@ def scan(
     seed: int,
     *,
     lr_px: int = 96,
-    residual_px: float = 0.4,
     scenes: list[Float64Array] | None = None,
 ) -> list[RealPair]:
     """Photograph fields with a scanner, each with a known sub-pixel residual.
@@ -109,8 +118,6 @@ def scan(
     ----------
     lr_px : int
         Side of the LR, LR px.
-    residual_px : float
-        Residuals are uniform within this, HR px.
     scenes : list of ndarray (H, W, 3), optional
         HR images to photograph; synthetic tissue by default.
     """
@@ -119,14 +126,13 @@ def scan(
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         scene = _scene(scenes, i, side + 2 * _MARGIN_PX, seed * 1000 + i, rng)
-        shift = rng.uniform(-residual_px, residual_px, 2)
+        shift = rng.uniform(-RESIDUAL_PX, RESIDUAL_PX, 2)
         centre = (_MARGIN_PX + side / 2 + shift[0], _MARGIN_PX + side / 2 + shift[1])
         view = FieldOfView(linear=truth.scale * np.eye(2), centre=centre, side_px=lr_px)
         seen = render(scene, view, truth.optics)
         seen = 255 * np.clip(seen * truth.tone_gain / 255, 0, 1) ** truth.gamma
         if truth.full_well_e > 0:
-            variance = np.clip(seen, 0, 255) * 255 / truth.full_well_e + truth.read_levels**2
-            seen = seen + rng.standard_normal(seen.shape) * np.sqrt(variance)
+            seen = noisy(seen, truth.full_well_e, truth.read_levels, rng)
         lr = to_uint8(seen)
         hr = to_uint8(scene[_MARGIN_PX : _MARGIN_PX + side, _MARGIN_PX : _MARGIN_PX + side])
         if truth.quality is not None:
@@ -142,17 +148,8 @@ def _scene(
     scenes: list[Float64Array] | None, index: int, size: int, seed: int, rng: np.random.Generator
 ) -> Float64Array:
     if scenes is None:
-        tile = synthetic_tissue(size, size, seed)
-    else:
-        source = scenes[index % len(scenes)]
-        top = int(rng.integers(source.shape[0] - size + 1))
-        left = int(rng.integers(source.shape[1] - size + 1))
-        tile = source[top : top + size, left : left + size].astype(np.float64)
-    mean = tile.mean((0, 1))
-    edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
-    ramp = np.concatenate((edge, np.ones(size - 64), edge[::-1]))
-    faded: Float64Array = mean + np.outer(ramp, ramp)[..., None] * (tile - mean)
-    return faded
+        return faded(synthetic_tissue(size, size, seed), fade_px=32)
+    return faded(any_part(scenes[index % len(scenes)], size, rng), fade_px=32)
 
 
 class DegradationTests:

@@ -35,23 +35,18 @@ def write_images(
     *,
     width_px: int = 256,
     height_px: int = 256,
-    um_per_px: float = 0.25,
-    seed: int = 1,
 ) -> None:
     """Plain images by relative path, e.g. ``train/liver/a.png``."""
     for number, name in enumerate(names):
-        pixels = tissue_image(seed * 1000 + number, width_px, height_px, um_per_px)
-        write_image(folder / name, pixels)
+        write_image(folder / name, tissue_image(1000 + number, width_px, height_px))
 
 
-def write_cores(
-    folder: Path, count: int, *, side_px: int = 640, um_per_px: float = 0.504, seed: int = 2
-) -> None:
+def write_cores(folder: Path, count: int, *, side_px: int = 640) -> None:
     """Cores of a tissue microarray: round tissue on white, one PNG each."""
     y, x = np.mgrid[:side_px, :side_px] + 0.5 - side_px / 2
     outside = np.hypot(x, y) > 0.48 * side_px
     for number in range(count):
-        pixels = tissue_image(seed * 1000 + number, side_px, side_px, um_per_px)
+        pixels = tissue_image(2000 + number, side_px, side_px, 0.504)
         pixels[outside] = 244
         write_image(folder / f"core_{number + 1:03d}.png", pixels)
 
@@ -60,18 +55,14 @@ def write_glas_like(
     folder: Path,
     counts: Mapping[str, int],
     *,
-    patients: int = 4,
     width_px: int = 775,
     height_px: int = 522,
-    seed: int = 3,
 ) -> dict[str, int]:
     """GlaS: ``train_1.bmp``, ``train_1_anno.bmp``, ..., ``Grade.csv`` with spaces in its headings.
 
     Parameters
     ----------
     counts : mapping of ``"train"``, ``"testA"``, ``"testB"`` to int
-    patients : int
-        Dealt round over all images, so that patients stand in train and test, as in GlaS.
 
     Returns
     -------
@@ -83,18 +74,19 @@ def write_glas_like(
     for kind, count in counts.items():
         for number in range(1, count + 1):
             name, serial = f"{kind}_{number}", len(glands)
-            pixels = tissue_image(seed * 1000 + serial, width_px, height_px, 0.62)
+            pixels = tissue_image(3000 + serial, width_px, height_px, 0.62)
             glands[name] = 2 + serial % 4
             write_image(folder / f"{name}.bmp", pixels)
             write_image(folder / f"{name}_anno.bmp", _discs(width_px, height_px, glands[name]))
             grade = ("benign, healthy", "malignant, poorly differentiated")[serial % 2]
-            rows.append(f"{name}, {serial % patients + 1}, {grade}")
+            # Four patients are dealt round, so that they stand in train and test, as in GlaS.
+            rows.append(f"{name}, {serial % 4 + 1}, {grade}")
     (folder / "Grade.csv").write_text("\n".join(rows) + "\n")
     return glands
 
 
 def write_consep_like(
-    folder: Path, train: int, test: int, *, side_px: int = 1000, seed: int = 4
+    folder: Path, train: int, test: int, *, side_px: int = 1000
 ) -> dict[str, int]:
     """CoNSeP: ``Train/Images/train_1.png``, ``Train/Labels/train_1.mat``, overlays beside them.
 
@@ -110,7 +102,7 @@ def write_consep_like(
         root = folder / kind.capitalize()
         for number in range(1, count + 1):
             name = f"{kind}_{number}"
-            pixels = tissue_image(seed * 1000 + len(most), side_px, side_px)
+            pixels = tissue_image(4000 + len(most), side_px, side_px)
             write_image(root / "Images" / f"{name}.png", pixels)
             write_image(root / "Overlay" / f"{name}.png", pixels)
             most[name] = 1 + len(most) % 7
@@ -131,17 +123,15 @@ def write_consep_like(
     return most
 
 
-def write_pcam_folders(folder: Path, counts: Mapping[str, int], *, seed: int = 5) -> None:
+def write_pcam_folders(folder: Path, counts: Mapping[str, int]) -> None:
     """PCam unpacked: ``train/0/000.png`` and so on, 96 px, classes 0 and 1 in turn."""
     for split, count in counts.items():
-        patches, labels = _pcam(count, seed + len(split))
+        patches, labels = _pcam(count, 5 + len(split))
         for number, (pixels, label) in enumerate(zip(patches, labels.tolist(), strict=True)):
             write_image(folder / split / str(label) / f"{number:03d}.png", pixels)
 
 
-def write_pcam_hdf5(
-    folder: Path, counts: Mapping[str, int], *, seed: int = 5, slides: int = 2
-) -> None:
+def write_pcam_hdf5(folder: Path, counts: Mapping[str, int], *, slides: int = 2) -> None:
     """PCam as published: ``camelyonpatch_level_2_split_train_x.h5``, ``_y.h5``, ``_meta.csv``.
 
     Needs h5py. `slides` source slides per split are dealt round; 0 writes no table.
@@ -151,7 +141,7 @@ def write_pcam_hdf5(
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in counts.items():
         stem = f"camelyonpatch_level_2_split_{split}"
-        patches, labels = _pcam(count, seed + len(split))
+        patches, labels = _pcam(count, 5 + len(split))
         with h5py.File(folder / f"{stem}_x.h5", "w") as file:
             file["x"] = patches
         with h5py.File(folder / f"{stem}_y.h5", "w") as file:
@@ -180,7 +170,7 @@ def _discs(width_px: int, height_px: int, count: int) -> UInt8Array:
 
 
 def write_monuseg_like(
-    folder: Path, count: int, *, side_px: int = 128, unions: int = 0, seed: int = 6
+    folder: Path, count: int, *, side_px: int = 128, unions: int = 0
 ) -> dict[str, list[tuple[float, float, float]]]:
     """MoNuSeg: ``Tissue Images/TCGA-AA-0001-01Z-00-DX1.tif`` with Aperio XML in ``Annotations``.
 
@@ -194,12 +184,12 @@ def write_monuseg_like(
     """
     from PIL import Image
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(6)
     nuclei: dict[str, list[tuple[float, float, float]]] = {}
     y, x = np.mgrid[:side_px, :side_px]
     for number in range(count):
         name = f"TCGA-AA-{number + 1:04d}-01Z-00-DX1"
-        pixels = tissue_image(seed * 1000 + number, side_px, side_px).astype(np.float64)
+        pixels = tissue_image(6000 + number, side_px, side_px).astype(np.float64)
         pixels = 200 + 0.2 * (pixels - 200)
         inside = np.zeros((side_px, side_px), bool)
         nuclei[name] = []

@@ -225,10 +225,8 @@ def naive_transfer(queries: Tensor, keys: Tensor, block_bytes: int = 0) -> tuple
 
 def naive_fusion(net: IsteNetwork, queries: Tensor, textures: Tensor) -> Tensor:
     """Self-texture fusion with the full similarity matrix, (N, Q, C) -> (N, Q, C)."""
-    matrix = torch.bmm(F.normalize(queries, dim=-1), F.normalize(textures, dim=-1).transpose(1, 2))
-    confidence, index = matrix.max(dim=-1)
-    found = textures.gather(1, index.unsqueeze(-1).expand(-1, -1, textures.shape[-1]))
-    return queries + net.fusion(torch.cat((queries, found), dim=-1)) * confidence.unsqueeze(-1)
+    found, confidence = naive_transfer(queries, textures)
+    return queries + net.fusion(torch.cat((queries, found), dim=-1)) * confidence
 
 
 def naive_iste(net: IsteNetwork, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:

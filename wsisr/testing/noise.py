@@ -3,6 +3,7 @@
 import numpy as np
 
 from wsisr.arrays import Float64Array, Int64Array
+from wsisr.selection.hashing import mix, unit_interval
 
 
 def hash_unit(seed: int, stream: int, ix: Int64Array, iy: Int64Array) -> Float64Array:
@@ -10,11 +11,7 @@ def hash_unit(seed: int, stream: int, ix: Int64Array, iy: Int64Array) -> Float64
     start = (seed * 0x9E3779B97F4A7C15 + stream * 0xD1B54A32D192ED03) & 0xFFFFFFFFFFFFFFFF
     z = np.asarray(ix, np.int64).astype(np.uint64) * np.uint64(0x8CB92BA72F3D8DD7)
     z = z + np.asarray(iy, np.int64).astype(np.uint64) * np.uint64(0xA24BAED4963EE407)
-    z = z + np.uint64(start)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return unit_interval(mix(z + np.uint64(start)))
 
 
 def value_noise(

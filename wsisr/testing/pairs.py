@@ -20,7 +20,18 @@ from wsisr.errors import ConfigError
 from wsisr.registration.certificate import Affine
 from wsisr.registration.orientation import D4
 from wsisr.testing.pair_scenes import EOSIN_OD, HEMATOXYLIN_OD, synthetic_tissue
-from wsisr.testing.rendering import Displacement, FieldOfView, Objective, jpeg, render, to_uint8
+from wsisr.testing.rendering import (
+    FADE_PX,
+    Displacement,
+    FieldOfView,
+    Objective,
+    any_part,
+    faded,
+    jpeg,
+    noisy,
+    render,
+    to_uint8,
+)
 
 SUITES = {
     "A0": "whole-pixel shifts of one scan",
@@ -35,9 +46,10 @@ SUITES = {
     "P": "the right place, but outside the search region",
 }
 
+SEARCH_PX = 26
+"""How much larger the region is than the patch; true offsets are its middle and up to ten px."""
 MARGIN_PX = 48
 """Scene beyond the search region on every side; its outer part is faded so that it is periodic."""
-FADE_PX = 24
 PALE = 0.45
 """Contrast of low-texture tissue: its LR has a texture of about 3 grey levels per px, where the
 palest 256-px crop of the real slides looked at has 3.9 and ordinary tissue 6 to 10."""
@@ -84,21 +96,6 @@ class PairCase:
         return self.centre_y - self.scale * self.lr.shape[0] / 2
 
 
-def faded(tile: Float64Array, colour: Float64Array | float | None = None) -> Float64Array:
-    """The tile with its outer `FADE_PX` faded to a colour, its mean by default.
-
-    A smooth periodic scene, as rendering wants it.
-    """
-    base = tile.mean(axis=(0, 1)) if colour is None else colour
-
-    def ramp(size: int) -> Float64Array:
-        edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(FADE_PX) + 0.5) / FADE_PX)
-        return np.concatenate([edge, np.ones(size - 2 * FADE_PX), edge[::-1]])
-
-    window = np.outer(ramp(tile.shape[0]), ramp(tile.shape[1]))[..., None]
-    return base + window * (tile - base)
-
-
 def restain(image: Float64Array, rng: np.random.Generator) -> Float64Array:
     """Other stain, gain and gamma: stains +-30 %, gain +-12 %, gamma +-15 %."""
     residual = np.cross(HEMATOXYLIN_OD, EOSIN_OD)
@@ -110,16 +107,8 @@ def restain(image: Float64Array, rng: np.random.Generator) -> Float64Array:
 
 
 def sensor(image: Float64Array, rng: np.random.Generator) -> Float64Array:
-    """Shot and read noise: variance ``x * 255 / full well + read^2``, grey levels."""
-    full_well, read = rng.uniform(3000, 12000), rng.uniform(0.5, 2.0)
-    variance = np.clip(image, 0, 255) * 255 / full_well + read**2
-    return image + rng.standard_normal(image.shape) * np.sqrt(variance)
-
-
-def _random_optics(rng: np.random.Generator) -> Objective:
-    return Objective(
-        na=rng.uniform(0.25, 0.45), defocus_um=rng.uniform(0, 5), sigma_px=rng.uniform(0.4, 1.2)
-    )
+    """The noise of a sensor that is drawn."""
+    return noisy(image, rng.uniform(3000, 12000), rng.uniform(0.5, 2.0), rng)
 
 
 def _bend(rng: np.random.Generator, half_px: float, drift: bool) -> Displacement:
@@ -148,7 +137,6 @@ def make_pair(
     scene: Float64Array | None = None,
     lr_px: int = 256,
     scale: int = 4,
-    search_px: int = 26,
 ) -> PairCase:
     """A pair of one suite with its truth.
 
@@ -163,9 +151,6 @@ def make_pair(
         from the seed. Without it a synthetic tissue is made.
     lr_px : int
         Side of the LR patch, LR px.
-    search_px : int
-        The region is ``scale * lr_px + search_px`` a side; true offsets are its middle plus up
-        to ten pixels (fewer in narrow regions).
 
     Raises
     ------
@@ -175,16 +160,14 @@ def make_pair(
     if suite not in SUITES:
         raise ConfigError(f"{suite!r} is no suite of pairs; there are {', '.join(SUITES)}.")
     rng = np.random.default_rng([seed, list(SUITES).index(suite)])
-    offset = _offset(suite, search_px, rng)
+    offset = _offset(suite, rng)
     centre = offset + scale * lr_px / 2
     linear, displacement = _geometry(suite, scale, lr_px, rng)
-    region_px = scale * lr_px + search_px
+    region_px = scale * lr_px + SEARCH_PX
     if suite == "N":
         lr, hr = (_glass(rng, size) for size in (lr_px, region_px))
     else:
-        tile = _tile(
-            scene, scene_px(lr_px, scale, search_px), seed, rng, PALE if suite == "L" else 1.0
-        )
+        tile = _tile(scene, scene_px(lr_px, scale), seed, rng, PALE if suite == "L" else 1.0)
         hr = to_uint8(tile[MARGIN_PX : MARGIN_PX + region_px, MARGIN_PX : MARGIN_PX + region_px])
         source = np.ascontiguousarray(np.rot90(tile, 2)) if suite == "W" else tile
         view = FieldOfView(
@@ -193,7 +176,7 @@ def make_pair(
             side_px=lr_px,
             displacement=displacement,
         )
-        optics = None if suite.startswith("A") else _random_optics(rng)
+        optics = None if suite.startswith("A") else Objective.draw(rng)
         image = render(source, view, optics)
         lr = _photograph(image, suite, rng)
     if displacement is not None:
@@ -221,15 +204,14 @@ def make_pair(
     )
 
 
-def _offset(suite: str, search_px: int, rng: np.random.Generator) -> Float64Array:
+def _offset(suite: str, rng: np.random.Generator) -> Float64Array:
     """Corner of the LR footprint in the region, HR px; outside it in suite P."""
-    reach = min(10.0, search_px / 2 - 2)
-    offset = search_px / 2 + rng.uniform(-reach, reach, 2)
+    offset = SEARCH_PX / 2 + rng.uniform(-10.0, 10.0, 2)
     if suite in ("A0", "W", "N"):
         return np.round(offset)
     if suite == "P":
         beyond = rng.uniform(1.5, MARGIN_PX - FADE_PX - 2)
-        offset[rng.integers(2)] = -beyond if rng.random() < 0.5 else search_px + beyond
+        offset[rng.integers(2)] = -beyond if rng.random() < 0.5 else SEARCH_PX + beyond
     return offset
 
 
@@ -244,9 +226,9 @@ def _geometry(
     return scale * stretch * turn, _bend(rng, lr_px / 2, drift=suite == "B3")
 
 
-def scene_px(lr_px: int, scale: int = 4, search_px: int = 26) -> int:
+def scene_px(lr_px: int, scale: int = 4) -> int:
     """Side of the scene that `make_pair` needs, HR px."""
-    return fft.next_fast_len(scale * lr_px + search_px + 2 * MARGIN_PX, real=True)
+    return fft.next_fast_len(scale * lr_px + SEARCH_PX + 2 * MARGIN_PX, real=True)
 
 
 def _tile(
@@ -258,9 +240,7 @@ def _tile(
         raise ConfigError(
             f"A scene of {scene.shape[1]} x {scene.shape[0]} px is too small: {size} px are needed."
         )
-    top = int(rng.integers(scene.shape[0] - size + 1))
-    left = int(rng.integers(scene.shape[1] - size + 1))
-    tile = scene[top : top + size, left : left + size].astype(np.float64)
+    tile = any_part(scene, size, rng)
     mean = tile.mean(axis=(0, 1))
     return faded(mean + contrast * (tile - mean))
 

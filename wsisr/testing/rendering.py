@@ -15,6 +15,7 @@ Displacement = Callable[[Float64Array, Float64Array], tuple[Float64Array, Float6
 
 HR_UM_PER_PX = 0.25
 WAVELENGTHS_UM = (0.62, 0.55, 0.45)
+FADE_PX = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,12 @@ class Objective:
     na: float
     defocus_um: float
     sigma_px: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Objective":
+        """NA 0.25-0.45, defocus 0-5 um, extra blur 0.4-1.2 px."""
+        na, defocus_um = rng.uniform(0.25, 0.45), rng.uniform(0, 5)
+        return cls(na=na, defocus_um=defocus_um, sigma_px=rng.uniform(0.4, 1.2))
 
     def transfer(self, frequency: Float64Array, wavelength_um: float) -> Float64Array:
         """Incoherent transfer function; Stokseth's approximation of defocus (1969).
@@ -154,6 +161,38 @@ def jpeg(rgb: UInt8Array, quality: int, full_chroma: bool = False) -> UInt8Array
     _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), flags)
     decoded = cast(UInt8Array, cv2.imdecode(data, cv2.IMREAD_COLOR))
     return cast(UInt8Array, cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
+
+
+def faded(
+    tile: Float64Array, colour: Float64Array | float | None = None, fade_px: int = FADE_PX
+) -> Float64Array:
+    """The tile with its outer `fade_px` faded to a colour, its mean by default.
+
+    A smooth periodic scene, as rendering wants it.
+    """
+    base = tile.mean(axis=(0, 1)) if colour is None else colour
+
+    def ramp(size: int) -> Float64Array:
+        edge = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade_px) + 0.5) / fade_px)
+        return np.concatenate([edge, np.ones(size - 2 * fade_px), edge[::-1]])
+
+    window = np.outer(ramp(tile.shape[0]), ramp(tile.shape[1]))[..., None]
+    return base + window * (tile - base)
+
+
+def any_part(scene: Float64Array, size_px: int, rng: np.random.Generator) -> Float64Array:
+    """A square of a scene at a place that is drawn."""
+    top = int(rng.integers(scene.shape[0] - size_px + 1))
+    left = int(rng.integers(scene.shape[1] - size_px + 1))
+    return scene[top : top + size_px, left : left + size_px].astype(np.float64)
+
+
+def noisy(
+    image: Float64Array, full_well_e: float, read_levels: float, rng: np.random.Generator
+) -> Float64Array:
+    """Shot and read noise: variance ``x * 255 / full well + read^2``, grey levels."""
+    variance = np.clip(image, 0, 255) * 255 / full_well_e + read_levels**2
+    return image + rng.standard_normal(image.shape) * np.sqrt(variance)
 
 
 def to_uint8(image: Float64Array) -> UInt8Array:

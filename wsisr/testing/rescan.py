@@ -6,15 +6,14 @@ interpolate: errors below a grey level for scales of 2 and more). The truth is t
 between the two scans' level-0 pixels.
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, cos, radians, sin
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import TypeAdapter
 from scipy import ndimage
 
 from wsisr.arrays import Float32Array, Float64Array, UInt8Array
@@ -99,17 +98,12 @@ class RescanTruth:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        record = {"slide": self.slide.to_json(), "first": self.first, "affine": self.affine}
-        path.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        path.write_text(TypeAdapter(RescanTruth).dump_json(self).decode() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "RescanTruth":
         """Read a file that `save` wrote."""
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        a, b = (tuple(row) for row in record["affine"])
-        return cls(
-            slide=SlideTruth.from_json(record["slide"]), first=record["first"], affine=(a, b)
-        )
+        return TypeAdapter(RescanTruth).validate_json(path.read_bytes())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ All outlines are rings in continuous level-0 pixels (pixel i covers [i, i + 1)).
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike
+from pydantic import TypeAdapter
 
 from wsisr.arrays import BoolArray, Float64Array
 from wsisr.testing.levels import LevelShift
-from wsisr.testing.scene import Outline, Pen, Scene, SceneNuclei
+from wsisr.testing.scene import Outline, Scene, SceneNuclei
 from wsisr.testing.shapes import polygon_of
 
 TRUTH_VERSION = 1
@@ -93,7 +94,7 @@ class SlideTruth:
     subsampling: str
     background: str
     icc_bytes: int = 0
-    version: int = field(default=TRUTH_VERSION)
+    version: int = TRUTH_VERSION
 
     @cached_property
     def tissue_area(self) -> shapely.Geometry:
@@ -149,28 +150,12 @@ class SlideTruth:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able description; `from_json` gives an equal truth."""
-        return _plain(self)
+        return dict(_ADAPTER.dump_python(self, mode="json", warnings="error"))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "SlideTruth":
         """Inverse of `to_json`."""
-        values = dict(data)
-        scene = {k: _tuples(v) for k, v in values["scene"].items()}
-        scene["pens"] = tuple(
-            Pen(colour=p["colour"], outline=_tuples(p["outline"])) for p in scene["pens"]
-        )
-        values["scene"] = Scene(**scene)
-        values["levels"] = tuple(
-            LevelTruth(
-                **{
-                    **level,
-                    "shift": LevelShift(**level["shift"]),
-                    "missing": _tuples(level["missing"]),
-                }
-            )
-            for level in values["levels"]
-        )
-        return cls(**values)
+        return _ADAPTER.validate_python(data)
 
     def save(self, path: Path) -> None:
         """Write `to_json` to a file."""
@@ -182,13 +167,7 @@ class SlideTruth:
         return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _plain(truth: SlideTruth) -> dict[str, Any]:
-    data = asdict(truth)
-    return dict(json.loads(json.dumps(data)))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+_ADAPTER = TypeAdapter(SlideTruth)
 
 
 def _area(rings: Sequence[Outline], holes: Sequence[Outline]) -> shapely.Geometry:

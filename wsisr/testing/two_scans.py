@@ -16,8 +16,8 @@ from wsisr.magnification import MppSource, make_mpp
 from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiles import TileGrid
 from wsisr.testing.pair_scenes import synthetic_tissue
-from wsisr.testing.pairs import faded, restain, sensor
-from wsisr.testing.rendering import FieldOfView, Objective, jpeg, render, to_uint8
+from wsisr.testing.pairs import restain, sensor
+from wsisr.testing.rendering import FieldOfView, Objective, faded, jpeg, render, to_uint8
 
 GLASS = 240.0
 FIXED_UM_PER_PX = 0.25
