@@ -1,5 +1,6 @@
 """A pyramid gets its name only after readers of others have shown it as it was given."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,19 @@ def test_tiles_out_of_place_are_an_error(
 
     monkeypatch.setattr(pyramid, "write_directories", shuffle)
     with pytest.raises(SlideError, match=r"tifffile shows the tile .* of level 0"):
+        upscale_slide(slide, tmp_path / "o.ome.tiff", load("bicubic"), UpscaleOptions(scale=2.0))
+
+
+def test_a_resolution_that_a_reader_does_not_see_is_an_error(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pyramid.write_directories
+
+    def forget(file: Any, levels: Any, codec: Codec, **more: Any) -> None:
+        real(file, [replace(level, um_per_px=None) for level in levels], codec, **more)
+
+    monkeypatch.setattr(pyramid, "write_directories", forget)
+    with pytest.raises(SlideError, match="tifffile sees nan um/px, written were"):
         upscale_slide(slide, tmp_path / "o.ome.tiff", load("bicubic"), UpscaleOptions(scale=2.0))
 
 

@@ -27,6 +27,9 @@ BLOCK_PX = 16
 sizes; means of blocks hardly move by that."""
 OPENSLIDE_KNOWS = ("jpeg", "deflate", "zstd")
 
+_Seen = tuple[list[tuple[int, int]], float, list[UInt8Array]]
+"""Width and height of each level, um/px, and the pixels of the tiles that were asked for."""
+
 
 class Witnesses:
     """Tiles as they were given, for each level the most textured of each part.
@@ -102,9 +105,13 @@ def check_pyramid(
     SlideError
         If a reader shows something else than was given, or there was nothing to compare.
     """
+
+    def wrong(what: str) -> SlideError:
+        return SlideError(f"{output.path}: {what}; {_REMEDY}")
+
     given = list(witnesses.given())
     if {level for level, _, _ in given} != set(range(len(sizes))):
-        raise SlideError(f"{output.path}: a level has no tile to compare; {_REMEDY}")
+        raise wrong("a level has no tile to compare")
     readers = {"tifffile": _by_tifffile}
     if output.frames is not None:
         readers = {"wsidicom": _by_wsidicom}
@@ -119,23 +126,17 @@ def check_pyramid(
         try:
             found_sizes, um, shown = read(path, [(level, box) for level, box, _ in given])
         except Exception as error:  # whatever a reader of others raises is the finding
-            raise SlideError(f"{output.path}: {name} cannot read it: {error}; {_REMEDY}") from error
+            raise wrong(f"{name} cannot read it: {error}") from error
         if found_sizes != sizes:
-            raise SlideError(
-                f"{output.path}: {name} sees levels of {found_sizes}, written were {sizes}; "
-                f"{_REMEDY}"
-            )
-        if output.um_per_px is not None and abs(um / output.um_per_px[0] - 1) > 1e-3:
-            raise SlideError(
-                f"{output.path}: {name} sees {um:g} um/px, written were "
-                f"{output.um_per_px[0]:g}; {_REMEDY}"
-            )
+            raise wrong(f"{name} sees levels of {found_sizes}, written were {sizes}")
+        if output.um_per_px is not None and not abs(um / output.um_per_px[0] - 1) <= 1e-3:
+            raise wrong(f"{name} sees {um:g} um/px, written were {output.um_per_px[0]:g}")
         for (level, box, _), pixels, right in zip(given, shown, expected, strict=True):
             apart = np.abs(_means(pixels) - _means(right)).mean()
             if not apart <= TOLERANCE:
-                raise SlideError(
-                    f"{output.path}: {name} shows the tile at {box.x},{box.y} of level {level} "
-                    f"{apart:.1f} grey levels off; {_REMEDY}"
+                raise wrong(
+                    f"{name} shows the tile at {box.x},{box.y} of level {level} {apart:.1f} grey "
+                    "levels off"
                 )
     return f"{len(given)} tiles of {len(sizes)} level(s) by {' and '.join(readers)}"
 
@@ -146,9 +147,7 @@ _REMEDY = (
 )
 
 
-def _by_tifffile(
-    path: Path, places: list[tuple[int, Box]]
-) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+def _by_tifffile(path: Path, places: list[tuple[int, Box]]) -> _Seen:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
@@ -168,9 +167,7 @@ def _by_tifffile(
     return sizes, um, shown
 
 
-def _by_zarr(
-    path: Path, places: list[tuple[int, Box]]
-) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+def _by_zarr(path: Path, places: list[tuple[int, Box]]) -> _Seen:
     import zarr
 
     group = zarr.open_group(path, mode="r")
@@ -186,9 +183,7 @@ def _by_zarr(
     return sizes, um, shown
 
 
-def _by_wsidicom(
-    path: Path, places: list[tuple[int, Box]]
-) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+def _by_wsidicom(path: Path, places: list[tuple[int, Box]]) -> _Seen:
     from wsidicom import WsiDicom
 
     with WsiDicom.open(path) as slide:
@@ -203,9 +198,7 @@ def _by_wsidicom(
     return sizes, um, shown
 
 
-def _by_openslide(
-    path: Path, places: list[tuple[int, Box]]
-) -> tuple[list[tuple[int, int]], float, list[UInt8Array]]:
+def _by_openslide(path: Path, places: list[tuple[int, Box]]) -> _Seen:
     import openslide
 
     file = next(iter(sorted(path.iterdir()))) if path.is_dir() else path
