@@ -1,5 +1,6 @@
 """Properties of the geometry that makes pairs true."""
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -51,12 +52,32 @@ BOXES = st.builds(
 )
 
 
+def pixels(box: Box) -> set[tuple[int, int]]:
+    return {(x, y) for x in range(box.x, box.right) for y in range(box.y, box.bottom)}
+
+
 @given(BOXES, BOXES)
 def test_a_box_contains_another_where_it_holds_all_of_its_pixels(a: Box, b: Box) -> None:
-    held = {(x, y) for x in range(a.x, a.right) for y in range(a.y, a.bottom)}
-    wanted = {(x, y) for x in range(b.x, b.right) for y in range(b.y, b.bottom)}
-    assert a.contains(b) == (wanted <= held)
+    assert a.contains(b) == (pixels(b) <= pixels(a))
     assert a.contains(a)
+
+
+@given(BOXES, st.integers(1, 70))
+def test_blocks_hold_every_pixel_of_a_box_once(box: Box, side: int) -> None:
+    blocks = box.blocks(side)
+    assert sum(block.width * block.height for block in blocks) == box.width * box.height
+    assert set().union(*map(pixels, blocks)) == pixels(box)
+    assert all(max(block.width, block.height) <= side for block in blocks)
+    assert blocks == sorted(blocks, key=lambda block: (block.y, block.x))
+
+
+@given(BOXES, BOXES, st.integers(0, 9))
+def test_boxes_are_moved_grown_and_cut_by_their_pixels(a: Box, b: Box, margin: int) -> None:
+    assert pixels(a.within(b)) == pixels(a) & pixels(b)
+    assert a.relative_to(b).moved(b.x, b.y) == a
+    grown = a.grown(margin)
+    assert grown.contains(a) and grown.width == a.width + 2 * margin
+    assert np.zeros((200, 200))[a.moved(60, 60).slices].shape == (a.height, a.width)
 
 
 @st.composite

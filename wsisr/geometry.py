@@ -64,6 +64,14 @@ class Box:
     width: int
     height: int
 
+    @classmethod
+    def between(cls, left: int, top: int, right: int, bottom: int) -> "Box":
+        """From its edges."""
+        return cls(x=left, y=top, width=right - left, height=bottom - top)
+
+    def __str__(self) -> str:
+        return f"{self.x},{self.y},{self.width},{self.height}"
+
     @property
     def right(self) -> int:
         return self.x + self.width
@@ -71,6 +79,40 @@ class Box:
     @property
     def bottom(self) -> int:
         return self.y + self.height
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns of an array that begins at 0, 0."""
+        return slice(self.y, self.bottom), slice(self.x, self.right)
+
+    def moved(self, x: int, y: int) -> "Box":
+        return Box(x=self.x + x, y=self.y + y, width=self.width, height=self.height)
+
+    def relative_to(self, other: "Box") -> "Box":
+        """The same, counted from the corner of another."""
+        return self.moved(-other.x, -other.y)
+
+    def grown(self, margin: int) -> "Box":
+        """With a margin on every side."""
+        width, height = self.width + 2 * margin, self.height + 2 * margin
+        return Box(x=self.x - margin, y=self.y - margin, width=width, height=height)
+
+    def within(self, other: "Box") -> "Box":
+        """What of it lies in another; a side is 0 or negative where nothing does."""
+        return Box.between(
+            max(self.x, other.x),
+            max(self.y, other.y),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
+
+    def blocks(self, side: int) -> list["Box"]:
+        """Squares that cover it, row by row from its corner; the last ones of a side are cut."""
+        return [
+            Box.between(x, y, min(x + side, self.right), min(y + side, self.bottom))
+            for y in range(self.y, self.bottom, side)
+            for x in range(self.x, self.right, side)
+        ]
 
     def contains(self, other: "Box") -> bool:
         return (

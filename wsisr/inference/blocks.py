@@ -149,11 +149,14 @@ class Renderer:
         """Plane pixels that a block (region px) needs, blending included."""
         rows = list(window_rows(self.frame, block, self.plan))
         first, last = rows[0][0], rows[-1][-1]
-        near = [lr_box(self.frame, w.reach, bicubic.HALO_PX, 1) for w in (first, last)]
-        x, y = (min(b.x for b in (first.lr, *near)), min(b.y for b in (first.lr, *near)))
-        right = max(b.right for b in (last.lr, *near))
-        bottom = max(b.bottom for b in (last.lr, *near))
-        return Box(x=x, y=y, width=right - x, height=bottom - y)
+        boxes = [lr_box(self.frame, w.reach, bicubic.HALO_PX, 1) for w in (first, last)]
+        boxes += [first.lr, last.lr]
+        return Box.between(
+            min(box.x for box in boxes),
+            min(box.y for box in boxes),
+            max(box.right for box in boxes),
+            max(box.bottom for box in boxes),
+        )
 
     def render(
         self,
@@ -192,7 +195,7 @@ class Renderer:
         right_sums = np.zeros((*lead, block.height + blend, wide - block.width, 3), np.float32)
         carry = np.zeros((*lead, blend, wide, 3), np.float32)
         if above is not None:
-            carry[..., : above.shape[-3], : block.width, :] += above / np.float32(EDGE_UNIT)
+            carry[..., : above.shape[-3], : block.width, :] += _sums(above)
         columns: tuple[int, ...] = ()
         rows: list[int] = []
         inferred = 0
@@ -219,9 +222,7 @@ class Renderer:
                 wy = axis_weights(window.down, (window.reach.y, window.reach.bottom), blend)
                 sums[..., : len(wy), across, :] += part * wy[:, None, None] * wx[None, :, None]
             if left is not None:
-                sums[..., : bottom - top, : left.shape[-2], :] += left[
-                    ..., top:bottom, :, :
-                ] / np.float32(EDGE_UNIT)
+                sums[..., : bottom - top, : left.shape[-2], :] += _sums(left[..., top:bottom, :, :])
             done = sums[..., : bottom - top, : block.width, :]
             pixels[..., top:bottom, :, :] = self._finished(done)
             right_sums[..., top:bottom, :, :] = sums[..., : bottom - top, block.width :, :]
@@ -229,23 +230,20 @@ class Renderer:
         edges = None
         if blend:
             if left is not None:
-                carry[..., : left.shape[-2], :] += left[..., block.height :, :, :] / np.float32(
-                    EDGE_UNIT
-                )
+                carry[..., : left.shape[-2], :] += _sums(left[..., block.height :, :, :])
             right_sums[..., block.height :, :, :] = carry[..., block.width :, :]
             last = block.y + block.height == region.height
             edges = Edges(
                 right=_fixed(right_sums),
                 below=_fixed(carry[..., : 0 if last else blend, : block.width, :]),
             )
-        under = Box(x=x0, y=y0, width=block.width, height=block.height)
         return Rendered(
             pixels=pixels,
             edges=edges,
             columns=columns,
             rows=tuple(rows),
             inferred=inferred,
-            source=source.crop(lr_box(self.frame, under, 0, 1)),
+            source=source.crop(lr_box(self.frame, block.moved(region.x, region.y), 0, 1)),
             overlap=(overlap.squares, overlap.count),
             shrunk=self.capacity.shrunk,
         )
@@ -401,26 +399,23 @@ class _Overlap:
         stop = windows[0].down.last
         self._above = [
             (
-                Box(x=reach.x, y=stop, width=reach.width, height=reach.bottom - stop),
+                Box.between(reach.x, stop, reach.right, reach.bottom),
                 part[..., stop - reach.y :, :, :].copy(),
             )
             for reach, part in row
         ]
 
     def _compare(self, a: tuple[Box, Float32Array], b: tuple[Box, Float32Array]) -> None:
-        x, y = max(a[0].x, b[0].x), max(a[0].y, b[0].y)
-        width, height = min(a[0].right, b[0].right) - x, min(a[0].bottom, b[0].bottom) - y
-        if width < 1 or height < 1:
+        both = a[0].within(b[0])
+        if both.width < 1 or both.height < 1:
             return
-        both = Box(x=x, y=y, width=width, height=height)
         difference = _crop(a[1], a[0], both) - _crop(b[1], b[0], both)
         self.squares += float(np.square(difference).sum(dtype=np.float64))
         self.count += difference.size
 
 
 def _crop(pixels: AnyArray, box: Box, part: Box) -> AnyArray:
-    y, x = part.y - box.y, part.x - box.x
-    return pixels[..., y : y + part.height, x : x + part.width, :]
+    return pixels[..., *part.relative_to(box).slices, :]
 
 
 def _twice(box: Box) -> Box:
@@ -429,3 +424,9 @@ def _twice(box: Box) -> Box:
 
 def _fixed(sums: Float32Array) -> UInt16Array:
     return np.clip(np.rint(sums * np.float32(EDGE_UNIT)), 0, 65535).astype(np.uint16)
+
+
+def _sums(edge: UInt16Array) -> Float32Array:
+    """Back from `_fixed`."""
+    grey: Float32Array = np.divide(edge, EDGE_UNIT, dtype=np.float32)
+    return grey

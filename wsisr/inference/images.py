@@ -80,5 +80,5 @@ def super_resolve(
         )
         edges[i] = done.edges
         edges.pop(i - across, None)
-        out[..., block.y : block.bottom, block.x : block.right, :] = done.pixels
+        out[..., *block.slices, :] = done.pixels
     return out

@@ -92,7 +92,14 @@ class Network:
         self.symmetries = symmetries
         self.whole = whole
         info = model.info
-        self.trained = trained or TrainedModel.unsaved(info.name, info.scale, info.scale_range)
+        self.trained = trained or TrainedModel(
+            name=info.name,
+            model=info.name,
+            preset="",
+            scale=info.scale,
+            scale_range=info.scale_range,
+            is_network=False,
+        )
         if info.channels_last and self._on_gpu:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         multiple = info.multiple_of_px

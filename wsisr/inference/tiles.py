@@ -92,22 +92,15 @@ def plan_frame(
     width, height = max(1, round(lr_width_px * scale)), max(1, round(lr_height_px * scale))
     part = Box(x=0, y=0, width=width, height=height)
     if lr_region is not None:
-        if (
-            lr_region.width < 1
-            or lr_region.height < 1
-            or not Box(x=0, y=0, width=lr_width_px, height=lr_height_px).contains(lr_region)
-        ):
+        plane = Box(x=0, y=0, width=lr_width_px, height=lr_height_px)
+        if min(lr_region.width, lr_region.height) < 1 or not plane.contains(lr_region):
             raise ConfigError(
-                f"--region {lr_region.x},{lr_region.y},{lr_region.width},{lr_region.height} (in px "
-                f"of the level that is read) is not inside its {lr_width_px} x {lr_height_px} px."
+                f"--region {lr_region} (in px of the level that is read) is not inside its "
+                f"{lr_width_px} x {lr_height_px} px."
             )
-        x0, x1 = (
-            round(v * width / lr_width_px) for v in (lr_region.x, lr_region.x + lr_region.width)
-        )
-        y0, y1 = (
-            round(v * height / lr_height_px) for v in (lr_region.y, lr_region.y + lr_region.height)
-        )
-        part = Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+        x0, x1 = (round(v * width / lr_width_px) for v in (lr_region.x, lr_region.right))
+        y0, y1 = (round(v * height / lr_height_px) for v in (lr_region.y, lr_region.bottom))
+        part = Box.between(x0, y0, x1, y1)
     return Frame(
         lr_width_px=lr_width_px,
         lr_height_px=lr_height_px,
@@ -242,27 +235,12 @@ class NetworkWindow:
     def core(self) -> Box:
         """The whole core, output px."""
         across, down = self.across, self.down
-        return Box(
-            x=across.start,
-            y=down.start,
-            width=across.stop - across.start,
-            height=down.stop - down.start,
-        )
+        return Box.between(across.start, down.start, across.stop, down.stop)
 
 
 def blocks_of(frame: Frame, block_px: int = BLOCK_PX) -> list[Box]:
     """Blocks of a frame row by row, in px of its region."""
-    region = frame.region
-    return [
-        Box(
-            x=x,
-            y=y,
-            width=min(block_px, region.width - x),
-            height=min(block_px, region.height - y),
-        )
-        for y in range(0, region.height, block_px)
-        for x in range(0, region.width, block_px)
-    ]
+    return frame.region.relative_to(frame.region).blocks(block_px)
 
 
 def split_evenly(start: int, length: int, largest: int) -> list[tuple[int, int]]:
@@ -297,10 +275,10 @@ def spans(length: int, region: tuple[int, int], block: tuple[int, int], plan: Ti
 def window_rows(frame: Frame, block: Box, plan: Tiling) -> Iterator[list[NetworkWindow]]:
     """The windows of a block (region px), one list for each row of cores."""
     region = frame.region
-    x, y = region.x + block.x, region.y + block.y
+    made = block.moved(region.x, region.y)
     wide, high = (region.x, region.right), (region.y, region.bottom)
-    columns = spans(frame.width_px, wide, (x, x + block.width), plan)
-    for down in spans(frame.height_px, high, (y, y + block.height), plan):
+    columns = spans(frame.width_px, wide, (made.x, made.right), plan)
+    for down in spans(frame.height_px, high, (made.y, made.bottom), plan):
         yield [window_of(frame, plan, across, down) for across in columns]
 
 
@@ -311,28 +289,21 @@ def window_of(frame: Frame, plan: Tiling, across: Span, down: Span) -> NetworkWi
         min(span.stop + plan.blend_px, end) if span.last >= span.stop else span.last
         for span, end in ((across, region.right), (down, region.bottom))
     )
-    reach = Box(x=across.first, y=down.first, width=x1 - across.first, height=y1 - down.first)
+    reach = Box.between(across.first, down.first, x1, y1)
     seen = reach
     if not plan.exact:
-        seen = Box(
-            x=across.start,
-            y=down.start,
-            width=min(across.stop + plan.blend_px, frame.width_px) - across.start,
-            height=min(down.stop + plan.blend_px, frame.height_px) - down.start,
-        )
-    return NetworkWindow(
-        across=across,
-        down=down,
-        reach=reach,
-        lr=lr_box(frame, seen, plan.halo_px, plan.multiple_px),
-    )
+        x1 = min(across.stop + plan.blend_px, frame.width_px)
+        y1 = min(down.stop + plan.blend_px, frame.height_px)
+        seen = Box.between(across.start, down.start, x1, y1)
+    lr = lr_box(frame, seen, plan.halo_px, plan.multiple_px)
+    return NetworkWindow(across=across, down=down, reach=reach, lr=lr)
 
 
 def lr_box(frame: Frame, out: Box, halo_px: int, multiple_px: int) -> Box:
     """Plane pixels under an output box, with a halo, out to whole multiples, inside the plane."""
     x0, x1 = _axis(out.x, out.right, frame.lr_width_px, frame.width_px, halo_px, multiple_px)
     y0, y1 = _axis(out.y, out.bottom, frame.lr_height_px, frame.height_px, halo_px, multiple_px)
-    return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+    return Box.between(x0, y0, x1, y1)
 
 
 def _axis(
@@ -354,7 +325,7 @@ def split_window(
     parts = []
     for top, bottom in split_evenly(reach.y, reach.height, largest_px):
         for left, right in split_evenly(reach.x, reach.width, largest_px):
-            box = Box(x=left, y=top, width=right - left, height=bottom - top)
+            box = Box.between(left, top, right, bottom)
             lr = lr_box(frame, box, plan.halo_px, plan.multiple_px)
             parts.append(NetworkWindow(across=window.across, down=window.down, reach=box, lr=lr))
     return parts

@@ -85,20 +85,6 @@ class TrainedModel:
     document: Mapping[str, Any] = field(default_factory=dict)
     is_network: bool = True
 
-    @classmethod
-    def unsaved(
-        cls, model: str, scale: int | None, scale_range: tuple[float, float]
-    ) -> "TrainedModel":
-        """A network that is in memory alone, as in validation."""
-        return cls(
-            name=model,
-            model=model,
-            preset="",
-            scale=scale,
-            scale_range=scale_range,
-            is_network=False,
-        )
-
     @property
     def reach(self) -> str:
         """``"x4"``, or ``"x1 to x4"``: the scales it was trained on."""
@@ -265,16 +251,7 @@ def open_run(folder: Path | str) -> TrainedModel:
     """
     folder = Path(folder)
     path = folder / RUN_NAME
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no training run: it holds no {RUN_NAME}")
-    document = read_document(path)
-    if document.get("format") != FORMAT:
-        raise ConfigError(f"{path} does not describe a training run")
-    if document.get("format_version") != FORMAT_VERSION:
-        raise ConfigError(
-            f"{path} has format version {document.get('format_version')}; this program reads "
-            f"{FORMAT_VERSION}. Use the version that wrote it."
-        )
+    document = read_document(path, "a training run", FORMAT, FORMAT_VERSION)
     with damage_is_clear(path, ConfigError, _AGAIN):
         low, high = document["scale_range"]
         scale = document["scale"]
@@ -306,9 +283,7 @@ def open_saved(folder: Path | str) -> TrainedModel:
     """
     folder = Path(folder)
     path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no saved model: it holds no {CONFIG_NAME}")
-    config = read_document(path)
+    config = read_document(path, "a saved model")
     extra = config.get("extra")
     extra = dict(extra) if isinstance(extra, dict) else {}
     extra["plugins"] = config.get("plugins")

@@ -190,9 +190,7 @@ def _chosen(request: UpscaleRequest, source: Path, report: Reporter) -> tuple[st
     return name, replace(request.options, scale=scale)
 
 
-def _folder(
-    request: UpscaleRequest, report: Reporter, runner: Runner | None = None
-) -> UpscaleSummary:
+def _folder(request: UpscaleRequest, report: Reporter, runner: Runner | None) -> UpscaleSummary:
     listing = list_source(request.source, (*IMAGE_SUFFIXES, *MORE_IMAGE_SUFFIXES))
     slides = listing.slides
     for line in describe_left_out(listing.left_out):
@@ -240,9 +238,8 @@ def _folder(
                 stage="slides", done=number, total=len(todo), unit="slide", item=outcome.key
             )
         )
-    done.sort(key=lambda result: result.path)
     return UpscaleSummary(
-        done=tuple(done),
+        done=tuple(sorted(done, key=lambda result: result.path)),
         failed=tuple(sorted(failed)),
         skipped=len(mine) - len(todo),
         unaudited=unaudited,
@@ -250,10 +247,7 @@ def _folder(
 
 
 def _outcomes(
-    engines: Engines,
-    jobs: Sequence[Task],
-    runner: Runner | None,
-    report: Reporter,
+    engines: Engines, jobs: Sequence[Task], runner: Runner | None, report: Reporter
 ) -> Iterator[Outcome]:
     """In this process, or where it was asked for."""
     if runner is not None:
@@ -309,15 +303,6 @@ def _is_mine(slide_id: str, part: tuple[int, int] | None) -> bool:
 def _named(report: Reporter, name: str) -> Callable[[ProgressEvent], None]:
     def tell(event: ProgressEvent) -> None:
         message = f"{name}: {event.message}" if event.message else ""
-        report(
-            ProgressEvent(
-                stage=f"upscale {name}",
-                done=event.done,
-                total=event.total,
-                unit=event.unit,
-                item=event.item,
-                message=message,
-            )
-        )
+        report(replace(event, stage=f"upscale {name}", message=message))
 
     return tell

@@ -152,11 +152,8 @@ def make_codec(name: str | None, quality: int, container: str = "tiff") -> Codec
             raise ConfigError(
                 f"--compression {name}: DICOM is written as jpeg or lossless (JPEG 2000)."
             )
-        return (
-            Codec(name="jpeg", quality=quality)
-            if name != "lossless"
-            else Codec(name="jpeg2000", quality=100)
-        )
+        lossless = Codec(name="jpeg2000", quality=100)
+        return lossless if name == "lossless" else Codec(name="jpeg", quality=quality)
     if container == "ome-zarr":
         if name not in (None, "zstd", "lossless"):
             raise ConfigError(

@@ -5,7 +5,6 @@ from, or one registered to it. What is compared are whole output pixels; the fin
 the output's own grid (stored pixels where the resolutions agree, else antialiased reduction).
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from wsisr.errors import MppError, SlideError
 from wsisr.files import remove_tree, save_picture, staged_files
 from wsisr.geometry import Box
 from wsisr.inference import bicubic
-from wsisr.inference.tiles import Frame, lr_box
+from wsisr.inference.tiles import Frame, blocks_of, lr_box
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
 from wsisr.slides.protocol import Slide, SlideInfo
@@ -29,7 +28,7 @@ from wsisr.upscaling.audit.layers import audit_layers
 from wsisr.upscaling.pipeline import UpscaleResult
 from wsisr.upscaling.sinks import audit_folder
 from wsisr.upscaling.source import Plane, read_plane
-from wsisr.upscaling.viewer_folder import ViewerLayer, ViewerPicture, write_viewer
+from wsisr.upscaling.viewer_folder import ViewerPicture, write_viewer
 
 REGION_PX = 512
 MAP_PX = 1600
@@ -141,7 +140,7 @@ def compare_slides(
         )
         size = frame.region.width, frame.region.height
         rows: list[dict[str, Any]] = []
-        boxes = list(_regions(*size))
+        boxes = blocks_of(frame, REGION_PX)
         cell = -(-max(size) // MAP_PX)
         total = np.zeros((-(-size[1] // cell), -(-size[0] // cell)), np.float32)
         texture: list[float] = []
@@ -164,13 +163,16 @@ def compare_slides(
         save_picture(staged / "difference.png", difference_picture(total))
         remove_tree(folder / "viewer")  # of tiles that a smaller one lacks
         view = viewed_part(frame.region.width, frame.region.height, boxes, texture)
-        pictures = _pictures(slides, view)
-        _write_viewer(
+        names = (f"{result.model} x{result.scale:g}", "real", "input, bicubic")
+        write_viewer(
             staged / "viewer",
-            (f"{result.model} x{result.scale:g}", "real", "input, bicubic"),
-            pictures,
-            _note(made, high, frame, view),
-            audit_layers(audit_folder(result.path), view) if audited else (),
+            [
+                ViewerPicture(name=name, rgb=rgb)
+                for name, rgb in zip(names, _pictures(slides, view), strict=True)
+            ],
+            title="Upscaled and real",
+            note=_note(made, high, frame, view),
+            layers=audit_layers(audit_folder(result.path), view) if audited else (),
         )
     means = {
         name: float(np.mean([min(100.0, rows[i][name]) for i in scored]))
@@ -229,12 +231,6 @@ def read_finer(slide: Slide, match: Match, frame: Frame, box: Box) -> UInt8Array
     return read_resampled(slide, match.level, corner, factor, (box.width, box.height))
 
 
-def _regions(width: int, height: int) -> Iterator[Box]:
-    for y in range(0, height, REGION_PX):
-        for x in range(0, width, REGION_PX):
-            yield Box(x=x, y=y, width=min(REGION_PX, width - x), height=min(REGION_PX, height - y))
-
-
 def regions_to_score(texture: list[float], rows: list[dict[str, Any]]) -> list[int]:
     """Regions to score: room for SSIM, no bare glass (unless all are), those with most texture."""
     roomy = [i for i, row in enumerate(rows) if min(row["width"], row["height"]) >= 32]
@@ -277,9 +273,7 @@ def _scores(slides: _ComparedSlides, box: Box) -> dict[str, float]:
 
 
 def enlarged(low: Slide, plane: Plane, frame: Frame, box: Box) -> Float32Array:
-    out = Box(
-        x=frame.region.x + box.x, y=frame.region.y + box.y, width=box.width, height=box.height
-    )
+    out = box.moved(frame.region.x, frame.region.y)
     need = lr_box(frame, out, bicubic.HALO_PX, 1)
     return bicubic.enlarge(read_plane(low, plane, need), need, frame, out)
 
@@ -305,44 +299,17 @@ def _pictures(slides: _ComparedSlides, view: Box) -> tuple[UInt8Array, UInt8Arra
     """Output, finer slide and enlarged input of a part of the output."""
     sr = np.empty((view.height, view.width, 3), np.uint8)
     hr, plain = np.empty_like(sr), np.empty_like(sr)
-    for y in range(view.y, view.bottom, REGION_PX):
-        for x in range(view.x, view.right, REGION_PX):
-            box = Box(
-                x=x,
-                y=y,
-                width=min(REGION_PX, view.right - x),
-                height=min(REGION_PX, view.bottom - y),
-            )
-            place = (
-                slice(y - view.y, box.bottom - view.y),
-                slice(x - view.x, box.right - view.x),
-            )
-            sr[place], hr[place] = slides.sr(box), slides.hr(box)
-            plain[place] = slides.plain(box)
+    for box in view.blocks(REGION_PX):
+        place = box.relative_to(view).slices
+        sr[place], hr[place], plain[place] = slides.sr(box), slides.hr(box), slides.plain(box)
     return sr, hr, plain
 
 
 def _note(made: Slide, high: Slide, frame: Frame, view: Box) -> str:
     note = f"{made.info.path.name} against {high.info.path.name}"
     if (view.width, view.height) != (frame.region.width, frame.region.height):
-        note += f"; part {view.x},{view.y},{view.width},{view.height} of the output"
+        note += f"; part {view} of the output"
     return note + ". Not for diagnosis."
-
-
-def _write_viewer(
-    folder: Path,
-    names: Sequence[str],
-    pictures: Sequence[UInt8Array],
-    note: str,
-    layers: Sequence[ViewerLayer],
-) -> None:
-    write_viewer(
-        folder,
-        [ViewerPicture(name=name, rgb=rgb) for name, rgb in zip(names, pictures, strict=True)],
-        title="Upscaled and real",
-        note=note,
-        layers=layers,
-    )
 
 
 def viewed_part(width: int, height: int, boxes: list[Box], texture: list[float]) -> Box:

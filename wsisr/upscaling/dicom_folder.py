@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 HEADER_BYTES = 1 << 16
 _NAMESPACE = uuid.UUID("8d6f3a0e-27c4-5f58-b1a9-64c2e0d9f713")
-_KINDS = (b"\x08\x00\x08\x00CS", b"\x08\x00\x07\x90CS")
-"""ImageType and FrameType, as explicit little-endian headers spell them."""
-_DATES = {b"\x08\x00\x23\x00DA": b"19700101", b"\x08\x00\x33\x00TM": b"000000.000000 "}
-"""ContentDate and ContentTime, and what they are to say."""
+_CORRECTED: dict[bytes, bytes | None] = {
+    b"\x08\x00\x08\x00CS": None,
+    b"\x08\x00\x07\x90CS": None,
+    b"\x08\x00\x23\x00DA": b"19700101",
+    b"\x08\x00\x33\x00TM": b"000000.000000 ",
+}
+"""ImageType and FrameType, as explicit little-endian headers spell them, which become DERIVED;
+ContentDate and ContentTime, and what they are to say."""
 _ICC_DATE = struct.pack(">6H", 1970, 1, 1, 0, 0, 0)
 """When a profile was made: bytes 24 to 35 of its header."""
 _LONGEST_TEXT = 1024
@@ -149,8 +153,7 @@ def _correct(path: Path) -> None:
     """ORIGINAL becomes DERIVED and the date a fixed one, in place: a level may be gigabytes."""
     with open(path, "r+b") as file:
         head = file.read(HEADER_BYTES)
-
-        for tag, value in (*dict.fromkeys(_KINDS).items(), *_DATES.items()):
+        for tag, value in _CORRECTED.items():
             at = head.find(tag)
             length = int.from_bytes(head[at + 6 : at + 8], "little")
             if value is None:

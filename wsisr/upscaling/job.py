@@ -146,8 +146,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
     if options.white is not None:
         provenance["input_white"] = f"{options.white:g}"
     if options.region is not None:
-        r = options.region
-        provenance["region_level0_px"] = f"{r.x},{r.y},{r.width},{r.height}"
+        provenance["region_level0_px"] = str(options.region)
     notice = NOTICE if model.is_network else NOTICE_INTERPOLATED
     description = ome_xml(
         OmeFacts(
@@ -227,13 +226,12 @@ def check_output(output: Path, options: UpscaleOptions) -> None:
 
 def _cut(region: Box, level: Level) -> str:
     """What of a region lies outside the slide, as a sentence; empty where all of it is inside."""
-    x, y = max(0, region.x), max(0, region.y)
-    right, bottom = min(level.width_px, region.right), min(level.height_px, region.bottom)
-    if (x, y, right, bottom) == (region.x, region.y, region.right, region.bottom):
+    inside = region.within(Box(x=0, y=0, width=level.width_px, height=level.height_px))
+    if inside == region:
         return ""
     return (
         f"--region reaches outside the slide of {level.width_px} x {level.height_px} px; what lies "
-        f"inside is made: {x},{y},{right - x},{bottom - y}."
+        f"inside is made: {inside}."
     )
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -345,4 +346,4 @@ class _BlockClock:
         self._done += 1
         self._left -= 1
         seconds = int((time.monotonic() - self._start) / self._done * self._left)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d} left"
+        return f"{timedelta(seconds=seconds)} left"

@@ -40,6 +40,7 @@ STAGED_NAME = {"tiff": TILES_NAME, "ome-zarr": "zarr", "dicom": "dicom"}
 """What of the folder gets the output's name."""
 LOOKED_AT_NAME = "looked-at"
 """Empty; there once the output was opened again and only its name was missing."""
+_Colour = tuple[int, int, int]
 
 
 def level_sizes(width_px: int, height_px: int, tile_px: int = TILE_PX) -> list[tuple[int, int]]:
@@ -89,7 +90,7 @@ class PyramidSink:
         self._grids = [(-(-w // TILE_PX), -(-h // TILE_PX)) for w, h in self._sizes]
         self._offsets = [np.zeros(c * r, np.uint64) for c, r in self._grids]
         self._counts = [np.zeros(c * r, np.uint64) for c, r in self._grids]
-        self._plain: dict[tuple[int, int, int], tuple[int, int]] = {}
+        self._plain: dict[_Colour, tuple[int, int]] = {}
         self._records: list[dict[str, Any]] = []
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="tile")
         with disk_full_is_clear(output.path), ExitStack() as stack:
@@ -175,9 +176,9 @@ class PyramidSink:
         for level in range(first, min(first + BLOCK_LEVELS, len(self._sizes))):
             jobs = list(self._cut(level, x, y, pixels))
             encoded = self._pool.map(lambda job: self._encode(job[1]), jobs)
-            for (at, tile), data in zip(jobs, encoded, strict=True):
+            for (at, tile), (colour, data) in zip(jobs, encoded, strict=True):
                 self._witnesses.see(level, self._box(level, at), at, tile)
-                place = self._place(tile, data, fresh)
+                place = self._place(colour, data, fresh)
                 self._offsets[level][at], self._counts[level][at] = place
                 written.append((level, at, *place))
             if level + 1 == len(self._sizes):
@@ -205,19 +206,14 @@ class PyramidSink:
         x, y = at % columns * TILE_PX, at // columns * TILE_PX
         return Box(x=x, y=y, width=min(TILE_PX, width - x), height=min(TILE_PX, height - y))
 
-    def _encode(self, tile: UInt8Array) -> bytes | tuple[int, int, int]:
-        """Compressed bytes, or the colour of a tile that has but one and is stored already."""
+    def _encode(self, tile: UInt8Array) -> tuple[_Colour | None, bytes]:
+        """The colour of a tile that has but one, and compressed bytes unless that is stored."""
         colour = _colour(tile)
-        if colour is not None and colour in self._plain:
-            return colour
-        return self._output.codec.encode(tile)
+        return colour, b"" if colour in self._plain else self._output.codec.encode(tile)
 
     def _place(
-        self, tile: UInt8Array, data: bytes | tuple[int, int, int], fresh: list[tuple[int, ...]]
+        self, colour: _Colour | None, data: bytes, fresh: list[tuple[int, ...]]
     ) -> tuple[int, int]:
-        if isinstance(data, tuple):
-            return self._plain[data]
-        colour = _colour(tile)
         if colour is not None and colour in self._plain:
             return self._plain[colour]
         if self._end % 2:
@@ -281,15 +277,8 @@ class PyramidSink:
             level = BLOCK_LEVELS
             while level < len(self._sizes):
                 width, height = self._sizes[level]
-                for y in range(0, height, BLOCK_PX):
-                    for x in range(0, width, BLOCK_PX):
-                        box = Box(
-                            x=x,
-                            y=y,
-                            width=min(BLOCK_PX, width - x),
-                            height=min(BLOCK_PX, height - y),
-                        )
-                        self._write_levels(level, box, self._unspool(level, box))
+                for box in Box(x=0, y=0, width=width, height=height).blocks(BLOCK_PX):
+                    self._write_levels(level, box, self._unspool(level, box))
                 level += BLOCK_LEVELS
             levels = [
                 LevelImage(
@@ -354,7 +343,7 @@ class PyramidSink:
         self._journal.close()
 
 
-def _colour(tile: UInt8Array) -> tuple[int, int, int] | None:
+def _colour(tile: UInt8Array) -> _Colour | None:
     if not one_colour(tile):
         return None
     red, green, blue = tile[0, 0].tolist()

@@ -157,7 +157,7 @@ class PictureSink:
         return iter(())
 
     def put(self, block: Box, pixels: UInt8Array, record: dict[str, Any]) -> None:
-        self._pixels[block.y : block.bottom, block.x : block.right] = pixels
+        self._pixels[block.slices] = pixels
 
     def keep_edges(self, index: int, edges: Edges) -> None:
         self._edges[index, "right"], self._edges[index, "below"] = edges.right, edges.below

@@ -161,11 +161,10 @@ def plane_region(plane: Plane, level0: Box) -> Box:
     y1 = min(plane.height_px, ceil(level0.bottom / plane.factor - 1e-9))
     if x0 >= x1 or y0 >= y1:
         raise ConfigError(
-            f"--region {level0.x},{level0.y},{level0.width},{level0.height} (level-0 px) lies "
-            f"outside the slide of {plane.width_px * plane.factor:.0f} x "
-            f"{plane.height_px * plane.factor:.0f} px."
+            f"--region {level0} (level-0 px) lies outside the slide of "
+            f"{plane.width_px * plane.factor:.0f} x {plane.height_px * plane.factor:.0f} px."
         )
-    return Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+    return Box.between(x0, y0, x1, y1)
 
 
 def read_plane(slide: Slide, plane: Plane, box: Box) -> UInt8Array:

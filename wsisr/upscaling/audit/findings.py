@@ -221,8 +221,7 @@ def write_findings(
     if "trusted" in found.maps:
         counted["trusted"] = found.maps["trusted"] == 1
     for row, cells in zip(found.rows, found.boxes, strict=True):
-        part = np.s_[cells.y : cells.bottom, cells.x : cells.right]
-        row |= {name: int(places[part].sum()) for name, places in counted.items()}
+        row |= {name: int(places[cells.slices].sum()) for name, places in counted.items()}
     (folder / "places.csv").write_bytes(csv_table(FIELDS, found.rows, ".4g"))
     pixel = None if um_per_px is None else (um_per_px[0] * CELL_PX, um_per_px[1] * CELL_PX)
     _write_map(folder / MAP_NAME, found.maps, pixel)

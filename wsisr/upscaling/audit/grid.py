@@ -1,6 +1,5 @@
 """Which input px and output px are looked at together."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -40,7 +39,7 @@ class Grid:
                 f"{made.width} x {made.height} px of output are too few to be audited: "
                 f"{CELL_PX} px of input a side at least."
             )
-        area = Box(x=x0, y=y0, width=x1 - x0, height=y1 - y0)
+        area = Box.between(x0, y0, x1, y1)
         return cls(area=area, num=num, den=den, origin_x=made.x, origin_y=made.y)
 
     @property
@@ -48,27 +47,15 @@ class Grid:
         """Places along y and x."""
         return -(-self.area.height // CELL_PX), -(-self.area.width // CELL_PX)
 
-    def blocks(self) -> Iterator[Box]:
+    def blocks(self) -> list[Box]:
         """In plane px; all but the last of a side hold whole places."""
         side = BLOCK_CELLS * CELL_PX
         # Places and whole output px must both fit.
-        side = -(-side // (CELL_PX * self.den)) * CELL_PX * self.den
-        for y in range(self.area.y, self.area.bottom, side):
-            for x in range(self.area.x, self.area.right, side):
-                yield Box(
-                    x=x,
-                    y=y,
-                    width=min(side, self.area.right - x),
-                    height=min(side, self.area.bottom - y),
-                )
+        return self.area.blocks(-(-side // (CELL_PX * self.den)) * CELL_PX * self.den)
 
     def wider(self, block: Box, margin_px: int = MARGIN_PX) -> Box:
         """A block with its context, inside of the area."""
-        margin = -(-margin_px // self.den) * self.den
-        x, y = max(self.area.x, block.x - margin), max(self.area.y, block.y - margin)
-        right = min(self.area.right, block.right + margin)
-        bottom = min(self.area.bottom, block.bottom + margin)
-        return Box(x=x, y=y, width=right - x, height=bottom - y)
+        return block.grown(-(-margin_px // self.den) * self.den).within(self.area)
 
     def around(self, row: int, column: int) -> Box:
         """A place with its surroundings, inside of the area, of whole output px."""
@@ -78,9 +65,7 @@ class Grid:
         top = max(area.y, area.y + row * CELL_PX - reach) // step * step
         side = (CELL_PX + 2 * reach) // step * step
         left, top = max(left, area.x), max(top, area.y)
-        return Box(
-            x=left, y=top, width=min(side, area.right - left), height=min(side, area.bottom - top)
-        )
+        return Box(x=left, y=top, width=side, height=side).within(area)
 
     def made(self, box: Box) -> Box:
         """The same field in px of the output file."""

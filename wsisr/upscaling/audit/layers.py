@@ -9,7 +9,7 @@ from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.drawing.sheets import enlarged, heat
 from wsisr.files import read_document
 from wsisr.geometry import Box
-from wsisr.upscaling.audit.findings import map_top, read_maps
+from wsisr.upscaling.audit.findings import CLASS_COLOURS, UNTRUSTED, map_top, read_maps
 from wsisr.upscaling.viewer_folder import ViewerLayer
 
 TITLES = {
@@ -20,7 +20,6 @@ TITLES = {
     "omission": "omission",
 }
 LONGEST_PX = 2048
-UNTRUSTED = (245, 125, 21)
 
 
 def audit_layers(folder: Path, view: Box) -> list[ViewerLayer]:
@@ -75,5 +74,5 @@ def _coloured(part: Float32Array, top: float) -> UInt8Array:
 
 
 def _untrusted(part: Float32Array) -> UInt8Array:
-    colour = np.broadcast_to(np.array(UNTRUSTED, np.uint8), (*part.shape, 3))
+    colour = np.broadcast_to(np.array(CLASS_COLOURS[UNTRUSTED], np.uint8), (*part.shape, 3))
     return np.dstack((colour, np.where(part == 0, 130, 0).astype(np.uint8)))

@@ -160,7 +160,7 @@ def audit_pictures(
     folder = request.folder or audit_folder(request.output)
     scale, grid, origin = pictures.scale, pictures.grid, pictures.origin
     with staged_files(folder, "audit") as staged:
-        blocks = list(grid.blocks())
+        blocks = grid.blocks()
         tried = blocks[:: max(1, len(blocks) // TRIED)][:TRIED]
         some = [pictures.pair(block) for block in tried]
         chosen = choose(some, scale, request.degradation, origin.trained_on)
@@ -226,12 +226,10 @@ def _look(found: Findings, pictures: AuditSlides, chosen: Chosen, block: Box) ->
     wide, cells, there = grid.wider(block), grid.cells(block), grid.made(block)
     sr, lr, plain = pictures.with_plain(wide)
     values = misfit(degraded(sr, lr.shape[:2], pictures.scale, chosen.degradation), lr)
-    inner = values[block.y - wide.y :, block.x - wide.x :][: block.height, : block.width]
-    at = np.s_[cells.y : cells.bottom, cells.x : cells.right]
+    inner = values[block.relative_to(wide).slices]
+    at = cells.slices
     found.misfit[at] = cells_of(inner)
-    y, x = ((a - b) * step.numerator // step.denominator
-            for a, b in ((block.y, wide.y), (block.x, wide.x)))  # fmt: skip
-    cut = np.s_[y : y + there.height, x : x + there.width]
+    cut = there.relative_to(grid.made(wide)).slices
     made = sr.astype(np.float32)
     # Glass has a spectrum of its own, and would thin out that of tissue.
     spectrum = found.spectrum if found.tissue[at].any() else type(found.spectrum)()
@@ -257,8 +255,8 @@ def _trust(found: Findings, pictures: AuditSlides, trusting: Trusting, report: R
     grid = pictures.grid
     found.maps |= {name: np.zeros(grid.shape, np.float32) for name in ("doubt", "trusted")}
     for number, (block, cells) in enumerate(zip(grid.blocks(), found.boxes, strict=True), 1):
-        at = np.s_[cells.y : cells.bottom, cells.x : cells.right]
-        found.maps["doubt"][at], found.maps["trusted"][at] = trusting.places(pictures, block)
+        doubt, trusted = trusting.places(pictures, block)
+        found.maps["doubt"][cells.slices], found.maps["trusted"][cells.slices] = doubt, trusted
         report(ProgressEvent(stage="trust", done=number, total=len(found.boxes), unit="block"))
 
 
@@ -267,21 +265,18 @@ def _look_closer(found: Findings, pictures: AuditSlides, report: Reporter) -> No
     grid, fine = pictures.grid, pictures.um_per_px
     found.nuclei = fine is not None and fine <= COARSEST_UM_PER_PX
     found.maps |= {side: np.full(grid.shape, np.nan, np.float32) for side in SIDES}
-    blocks = list(grid.blocks())
+    blocks = grid.blocks()
     for number, (block, row) in enumerate(zip(blocks, found.rows, strict=True), 1):
         wide, cells = grid.wider(block), grid.cells(block)
         sr, _, plain = pictures.with_plain(wide)
         hr = pictures.hr(wide)
-        there, around = grid.made(block), grid.made(wide)
-        inside = Box(
-            x=there.x - around.x, y=there.y - around.y, width=there.width, height=there.height
-        )
-        cut = slice(inside.y, inside.bottom), slice(inside.x, inside.right)
+        there = grid.made(block)
+        inside = there.relative_to(grid.made(wide))
+        cut = inside.slices
         classes = correctness(sr[cut], hr[cut], bicubic.to_grey(plain[cut]))
         row |= {side: classes.means()[side] for side in SIDES}
         for side in SIDES:
-            part = found.maps[side][cells.y : cells.bottom, cells.x : cells.right]
-            part[:] = place_means(getattr(classes, side), cells)
+            found.maps[side][cells.slices] = place_means(getattr(classes, side), cells)
         if found.nuclei and fine is not None:
             row |= _nuclei(found, sr, hr, fine, inside, there)
         report(ProgressEvent(stage="compare", done=number, total=len(blocks), unit="block"))

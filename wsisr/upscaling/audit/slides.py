@@ -63,21 +63,16 @@ class AuditSlides:
 
     def with_plain(self, box: Box) -> tuple[UInt8Array, UInt8Array, Float32Array]:
         """Output, input and enlarged input, all read once."""
-        plane, halo = self.origin.plane, bicubic.HALO_PX
-        x, y = max(0, box.x - halo), max(0, box.y - halo)
-        right, bottom = (
-            min(plane.width_px, box.right + halo),
-            min(plane.height_px, box.bottom + halo),
-        )
-        need = Box(x=x, y=y, width=right - x, height=bottom - y)
+        plane = self.origin.plane
+        whole = Box(x=0, y=0, width=plane.width_px, height=plane.height_px)
+        need = box.grown(bicubic.HALO_PX).within(whole)
         around = self.lr(need)
         step = step_of(self.scale)
         out = Box(
             **{name: v * step.numerator // step.denominator for name, v in asdict(box).items()}
         )
         plain = np.clip(bicubic.enlarge(around, need, self.origin.frame, out), 0, 255)
-        inside = around[box.y - y : box.bottom - y, box.x - x : box.right - x]
-        return self.sr(box), inside, plain
+        return self.sr(box), around[box.relative_to(need).slices], plain
 
     @cached_property
     def _match(self) -> Match:

@@ -83,12 +83,9 @@ class Trusting:
         wide = grid.wider(block, max(MARGIN_PX, self.spread.needs.halo_px))
         lr = pictures.lr(wide)
         doubt = doubt_of(self.spread, lr, pictures.scale)
-        there, around = grid.made(block), grid.made(wide)
-        y, x = there.y - around.y, there.x - around.x
         cells = grid.cells(block)
-        mean = place_means(doubt[y : y + there.height, x : x + there.width], cells)
-        y, x = block.y - wide.y, block.x - wide.x
-        tissue = is_tissue(lr[y : y + block.height, x : x + block.width], cells)
+        mean = place_means(doubt[grid.made(block).relative_to(grid.made(wide)).slices], cells)
+        tissue = is_tissue(lr[block.relative_to(wide).slices], cells)
         trusted = np.where(tissue, mean <= self.calibration.threshold, np.nan)
         return mean, trusted.astype(np.float32)
 
