@@ -257,12 +257,15 @@ def test_no_cell_is_a_formula() -> None:
     assert csv_cell("tumour") == "tumour"
 
 
-@pytest.mark.parametrize(("to", "module"), [("hdf5", "h5py"), ("lmdb", "lmdb")])
+@pytest.mark.parametrize(
+    ("to", "module", "extra"),
+    [("hdf5", "h5py", "hdf5"), ("lmdb", "lmdb", "lmdb"), ("huggingface", "pyarrow", "parquet")],
+)
 def test_a_missing_library_is_named_with_the_remedy(
-    store: Path, tmp_path: Path, to: str, module: str, monkeypatch: pytest.MonkeyPatch
+    store: Path, tmp_path: Path, to: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(StoreError, match=f"pip install {module}"):
+    with pytest.raises(StoreError, match=rf"package {module}: pip install 'wsisr\[{extra}\]'"):
         export_store(store, to, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

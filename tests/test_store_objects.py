@@ -105,10 +105,11 @@ def test_what_is_kept_in_memory_is_bounded(
     there: ObjectFiles, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_files, "CACHE_BYTES", 20_000)
-    store, rows = open_pairs(Place(there)), [(0, r) for r in range(10)]
+    files = ObjectFiles(there.url, there.store)
+    store, rows = open_pairs(Place(files)), [(0, r) for r in range(10)]
     assert np.array_equal(store.read(rows, "40x"), open_pairs(local).read(rows, "40x"))
-    kept = sum(len(data) for data in there._cache.values())
-    assert 0 < kept == there._cached <= 20_000
+    kept = sum(len(data) for data in files._cache._values.values())
+    assert 0 < kept == files._cache.weight <= 20_000
 
 
 def test_an_upload_that_is_cut_anywhere_shows_no_half_slide(

@@ -30,9 +30,9 @@ from wsisr.errors import CorruptStoreError, StoreError
 from wsisr.store import PairStore, ShardReader, StoreWriter, open_pairs
 from wsisr.store import presets as store_presets
 from wsisr.store import shards as store_shards
+from wsisr.store.caches import ShardIndexes
 from wsisr.store.local_files import LocalFiles
 from wsisr.store.places import Place
-from wsisr.store.shard_index import ShardIndexes
 
 
 @pytest.fixture(scope="module", params=["raw", "small", "zstd"])
@@ -60,7 +60,7 @@ def test_crops_are_those_of_zarr_python(tiled: Path, data: st.DataObject) -> Non
     name, side = data.draw(st.sampled_from([("40x", 32), ("10x", 8)]))
     folder = tiled / "slides/a" / name
     theirs = zarr.open_array(folder, mode="r")
-    reader = ShardReader(folder, threads=data.draw(st.sampled_from([1, 3])))
+    reader = ShardReader(folder)
     assert reader.direct
     h = data.draw(st.integers(1, side))
     w = data.draw(st.integers(1, side))

@@ -224,12 +224,12 @@ def test_verify_reads_streams_and_with_deep_their_pixels(own: Path) -> None:
     reader.__dict__["table"] = replace(reader.table, digests=digests)
     columns = {"x": view.column("x"), "y": view.column("y")}
     for decode, count in ((False, 0), (True, 1)):
-        found = check_tiles(reader, view, columns, "a_jpeg", read=True, decode=decode)
+        found = check_tiles(reader, view, columns, read=True, decode=decode)
         assert len(found) == count and all(fault.check == "digest" for fault in found)
     with pytest.raises(CorruptStoreError, match="tile 2"):
         reader.window(int(np.argmax([2 in reader.tiles(row) for row in range(len(reader))])))
     columns["x"] = columns["x"] + np.arange(len(view)) % 2
-    (found,) = check_tiles(reader, view, columns, "a_jpeg", read=False, decode=False)
+    (found,) = check_tiles(reader, view, columns, read=False, decode=False)
     assert found.check == "geometry"
 
 

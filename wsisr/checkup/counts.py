@@ -6,6 +6,7 @@ from pathlib import Path
 from wsisr.building.manifest import Manifest
 from wsisr.building.plan import SPLITS, resolved_quotas
 from wsisr.store import PairStore, open_pairs
+from wsisr.store.splits import by_slide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +82,14 @@ def _have(store: PairStore, manifest: Manifest) -> dict[str, int]:
     ids = store.attributes["slides"]
     for split in SPLITS:
         rows = store.split(split)
+        members = dict(by_slide(rows))
         found[f"{split} pairs"] = len(rows)
-        found[f"{split} slides"] = len({int(i) for i in rows[:, 0]})
+        found[f"{split} slides"] = len(members)
         for number, name in enumerate(classes):
-            total = 0
-            for index in sorted({int(i) for i in rows[:, 0]}):
-                labels = store.slides[ids[index]].column("label")
-                total += int((labels[rows[rows[:, 0] == index, 1]] == number).sum())
-            found[f"{split} pairs ({name})"] = total
+            found[f"{split} pairs ({name})"] = sum(
+                int((store.slides[ids[index]].column("label")[own] == number).sum())
+                for index, own in members.items()
+            )
     for kind in ("pairs", "slides"):
         found[f"train+val {kind}"] = found[f"train {kind}"] + found[f"val {kind}"]
     return found

@@ -8,6 +8,7 @@ import ast
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -151,11 +152,7 @@ def _evaluate(node: ast.expr, columns: Mapping[str, AnyArray]) -> Any:
     match node:
         case ast.BoolOp():
             parts = [np.asarray(_evaluate(part, columns), bool) for part in node.values]
-            join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
-            result = parts[0]
-            for operand in parts[1:]:
-                result = join(result, operand)
-            return result
+            return reduce(np.logical_and if isinstance(node.op, ast.And) else np.logical_or, parts)
         case ast.Compare():
             result = np.asarray(True)
             left = _evaluate(node.left, columns)

@@ -86,7 +86,6 @@ class _Candidate:
     first: int
     second: int
     mirrored: bool
-    shared: int
 
 
 def find_same_tissue(
@@ -193,13 +192,11 @@ def _candidates(
     order = np.argsort(-votes, kind="stable")[:MAX_CANDIDATES]
     taken: dict[tuple[int, int], int] = {}
     chosen = []
-    for (one_, two_, mirror), vote in zip(triples[order].tolist(), votes[order], strict=True):
+    for one_, two_, mirror in triples[order].tolist():
         key = (int(slide_of_patch[one_]), int(slide_of_patch[two_]))
         taken[key] = taken.get(key, 0) + 1
         if taken[key] <= MAX_CANDIDATES_PER_SLIDE_PAIR:
-            chosen.append(
-                _Candidate(first=one_, second=two_, mirrored=bool(mirror), shared=int(vote))
-            )
+            chosen.append(_Candidate(first=one_, second=two_, mirrored=bool(mirror)))
     return chosen
 
 

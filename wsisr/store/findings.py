@@ -1,5 +1,6 @@
 """What `verify` says: findings with a severity, a place and a sentence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,8 +43,7 @@ def warning(check: str, text: str, slide: str = "", array: str = "") -> Finding:
     return Finding(severity="warning", check=check, text=text, slide=slide, array=array)
 
 
-def shorten(names: list[str]) -> str:
+def shorten(names: Sequence[object]) -> str:
     """``a, b, c and 4 more``."""
-    if len(names) <= 5:
-        return ", ".join(names)
-    return f"{', '.join(names[:5])} and {len(names) - 5} more"
+    shown = ", ".join(map(str, names[:5]))
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsisr.errors import StoreError
+from wsisr.store.caches import ProcessCache
 from wsisr.store.places import Buffer
 
 CACHE_BYTES = 256_000_000
@@ -93,8 +94,7 @@ class ObjectFiles:
         self._store: Any = self._given
         self._pool: ThreadPoolExecutor | None = None
         self._busy = threading.local()
-        self._cache: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
-        self._cached = 0
+        self._cache: ProcessCache[tuple[str, int, int], Any] = ProcessCache(CACHE_BYTES, len)
         self._listing: dict[str, int] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -119,11 +119,10 @@ class ObjectFiles:
     def ahead(self, wanted: Iterable[tuple[str, int, int]]) -> None:
         ranges: dict[str, set[tuple[int, int]]] = defaultdict(set)
         room = CACHE_BYTES // 2  # others read too
-        with self._lock:
-            for key, offset, length in wanted:
-                if (key, offset, length) not in self._cache and room >= length:
-                    ranges[key].add((offset, length))
-                    room -= length
+        for key, offset, length in wanted:
+            if self._cache.get((key, offset, length)) is None and room >= length:
+                ranges[key].add((offset, length))
+                room -= length
         self.together(self._fetch, list(ranges.items()))
 
     def _fetch(self, task: tuple[str, set[tuple[int, int]]]) -> None:
@@ -222,9 +221,7 @@ class ObjectFiles:
 
     def forget(self) -> None:
         """Let go of everything that is kept in memory."""
-        with self._lock:
-            self._cache.clear()
-            self._cached = 0
+        self._cache.clear()
         self._listing = None
 
     def for_zarr(self, key: str) -> Any:
@@ -252,24 +249,15 @@ class ObjectFiles:
         return self._listing
 
     def _kept(self, what: tuple[str, int, int], fetch: Callable[[], Any]) -> Any:
-        if self._pid != os.getpid():
-            self._reset()
-        with self._lock:
-            data = self._cache.get(what)
-            if data is not None:
-                self._cache.move_to_end(what)
+        data = self._cache.get(what)
         if data is None:
             data = fetch()
             self._keep(what, data)
         return data
 
     def _keep(self, what: tuple[str, int, int], data: Any) -> None:
-        with self._lock:
-            if what not in self._cache and len(data) <= CACHE_BYTES // 4:
-                self._cache[what] = data
-                self._cached += len(data)
-            while self._cached > CACHE_BYTES:
-                self._cached -= len(self._cache.popitem(last=False)[1])
+        if len(data) <= CACHE_BYTES // 4:
+            self._cache.put(what, data)
 
     def _ask(self, key: Any, verb: str, *words: Any, **options: Any) -> Any:
         """Ask obstore; its refusals become ours, without what the server said."""

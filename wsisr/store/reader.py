@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 from wsisr.arrays import AnyArray, Int32Array, UInt8Array
 from wsisr.errors import NoSuchSlideError, StoreError
 from wsisr.store.attributes import RootAttributes, read_root_attributes
+from wsisr.store.caches import ShardIndexes
 from wsisr.store.columns import read_plain
 from wsisr.store.digests import canonical_digest
 from wsisr.store.layout import META, StoreTree, check_array_name, check_slide_id
 from wsisr.store.metadata import child_names, damage_of, read_node
 from wsisr.store.places import Address, Place, local_path, place_of
 from wsisr.store.schema import COLUMNS, KEPT, find_column
-from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import Job, ShardReader, fetch_ahead
 from wsisr.store.slide_view import SlideView
 from wsisr.store.table import Table, concatenate, data_frame, empty_column
@@ -27,36 +27,32 @@ from wsisr.store.window_reader import DecodedTiles
 class _Slides(Mapping[str, SlideView]):
     """Committed slides by id, opened when first used; which are open, the store knows."""
 
-    def __init__(
-        self, store: "PairStore", ids: Mapping[str, None], opened: dict[str, SlideView]
-    ) -> None:
+    def __init__(self, store: "PairStore") -> None:
         self._store = store
-        self._present = ids
-        self._open = opened
 
     def __getitem__(self, slide_id: str) -> SlideView:
-        if slide_id not in self._open:
-            if slide_id not in self._present:
-                fits = self._store.named(slide_id)
-                if len(fits) != 1 or fits[0] not in self._present:
+        store, opened = self._store, self._store._views
+        if slide_id not in opened:
+            if slide_id not in self:
+                fits = store.named(slide_id)
+                if len(fits) != 1 or fits[0] not in self:
                     raise NoSuchSlideError(
-                        f"{self._store.path} has no slide {slide_id!r}; if its own list names it, "
+                        f"{store.path} has no slide {slide_id!r}; if its own list names it, "
                         "run wsisr verify."
                     )
                 return self[fits[0]]
-            index = self._store.slide_index(slide_id)
-            self._open[slide_id] = SlideView(self._store, slide_id, index)
-        return self._open[slide_id]
+            opened[slide_id] = SlideView(store, slide_id, store.slide_index(slide_id))
+        return opened[slide_id]
 
     def __contains__(self, slide_id: object) -> bool:
         # Answered without opening the slide, which may be broken.
-        return slide_id in self._present
+        return slide_id in self._store._present
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._present)
+        return iter(self._store._present)
 
     def __len__(self) -> int:
-        return len(self._present)
+        return len(self._store._present)
 
     def __repr__(self) -> str:
         return f"<{len(self)} slides>"
@@ -122,7 +118,7 @@ class PairStore:
     @property
     def slides(self) -> Mapping[str, SlideView]:
         """The committed slides, sorted by id."""
-        return _Slides(self, self._present, self._views)
+        return _Slides(self)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -228,9 +224,9 @@ class PairStore:
             If pyarrow is not installed.
         """
         from wsisr.store.exporting.pair_records import table_of
-        from wsisr.store.exporting.tables import require_arrow
+        from wsisr.store.exporting.tables import require
 
-        return require_arrow().table(table_of(self))
+        return require("pyarrow").table(table_of(self))
 
     def split(self, name: str) -> Int32Array:
         """Pairs of a split, shape (m, 2): slide index, row.

@@ -6,11 +6,9 @@ and does nothing else between the disk and the array. Layouts that it does not k
 zarr-python, one patch at a time.
 """
 
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -18,12 +16,14 @@ from numpy.typing import ArrayLike
 
 from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, StoreError, damage_is_clear
+from wsisr.store.caches import ShardIndexes
 from wsisr.store.layout import META
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Address, OpenFile, place_of
-from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_layouts import KnownLayout, chunk_decoder, known_layout
 from wsisr.store.shards import ABSENT, CRC_BYTES
+
+R = TypeVar("R")
 
 
 class ShardReader:
@@ -38,8 +38,6 @@ class ShardReader:
         `Files` share what is open.
     verify : bool
         Check the CRC-32C of every inner chunk that is read (about 8 GB/s).
-    threads : int
-        Threads that read and decode a batch; 1 stays in the caller's thread.
     indexes : ShardIndexes or None
         Shared with other readers.
     strict : bool or None
@@ -59,7 +57,6 @@ class ShardReader:
         path: Address,
         *,
         verify: bool = True,
-        threads: int = 1,
         indexes: ShardIndexes | None = None,
         strict: bool | None = None,
     ) -> None:
@@ -78,14 +75,11 @@ class ShardReader:
             raise StoreError(f"{self.place / META}: not an array of uint8 images (n, h, w, 3).")
         self._layout = known_layout(node.document)
         self._verify = verify
-        self._threads = max(1, threads)
         self._strict = "size_px" in node.attributes if strict is None else strict
         self._files = self.place.files
         self._address = str(self.place)
         self._folder = f"{self.place.key}/" if self.place.key else ""
         self._indexes = indexes if indexes is not None else ShardIndexes()
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
         self._scratch = threading.local()
         self._fallback: Any = None
 
@@ -97,20 +91,10 @@ class ShardReader:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "place": self.place,
-            "verify": self._verify,
-            "threads": self._threads,
-            "strict": self._strict,
-        }
+        return {"place": self.place, "verify": self._verify, "strict": self._strict}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["place"],
-            verify=state["verify"],
-            threads=state["threads"],
-            strict=state["strict"],
-        )
+        self.__init__(state["place"], verify=state["verify"], strict=state["strict"])  # type: ignore[misc]
 
     def read(
         self,
@@ -160,13 +144,8 @@ class ShardReader:
             raise StoreError(f"out must be a C-contiguous uint8 array of shape {shape}.")
         jobs = list(zip(index.tolist(), tops.tolist(), lefts.tolist(), out, strict=True))
         fetch_ahead([(self, *job) for job in jobs])
-        if self._threads > 1 and count > 1:
-            # One slice per thread: a task per patch would cost as much as a raw read.
-            step = -(-count // self._threads)
-            parts = [jobs[start : start + step] for start in range(0, count, step)]
-            list(self._executor().map(self._read_jobs, parts))
-        else:
-            self._read_jobs(jobs)
+        for job in jobs:
+            self.read_into(*job)
         return out
 
     def read_into(self, row: int, y: int, x: int, out: UInt8Array) -> None:
@@ -175,10 +154,6 @@ class ShardReader:
             self._read_fallback(row, y, x, out)
         else:
             self._read_direct(self._layout, row, y, x, out)
-
-    def _read_jobs(self, jobs: list[tuple[int, int, int, UInt8Array]]) -> None:
-        for row, y, x, out in jobs:
-            self.read_into(row, y, x, out)
 
     def check(
         self,
@@ -211,15 +186,11 @@ class ShardReader:
         layout = self._layout
         if layout is None:
             return []
-        shard, place = divmod(row, layout.shards.patches)
-        key = f"{self._folder}c/{shard}/0/0/0"
         try:
-            with self._files.open(key) as file:
-                cells = layout.shards.patches * layout.shards.chunks_per_patch
-                index = self._indexes.get(f"{self._address}/c/{shard}/0/0/0", file, cells)
-        except (FileNotFoundError, CorruptStoreError):
+            index = self._in_shard(layout, row, lambda file, path, chunks: chunks)
+        except CorruptStoreError:
             return []  # `read_into` says so
-        index = index[place * layout.shards.chunks_per_patch :]
+        key = f"{self._folder}c/{row // layout.shards.patches}/0/0/0"
         tile, height, width = layout.shards.tile_px, out.shape[0], out.shape[1]
         return [
             (key, *index[ty * layout.shards.tiles + tx].tolist())
@@ -241,22 +212,21 @@ class ShardReader:
         layout = self._layout
         if layout is None or layout.shards.chunks_per_patch != 1:
             raise StoreError(f"{self.place}: its patches are not one stored chunk each.")
-        return self._in_shard(layout, row, self._stored_chunk)
+        return self._in_shard(
+            layout,
+            row,
+            lambda file, path, chunks: self._stored_chunk(layout, file, path, *chunks[0].tolist()),
+        )
 
     def _in_shard(
-        self, layout: KnownLayout, row: int, take: Callable[..., UInt8Array]
-    ) -> UInt8Array:
-        """What `take` makes of the one inner chunk of a row."""
-        shard, place = divmod(row, layout.shards.patches)
-        path = f"{self._address}/c/{shard}/0/0/0"
-        try:
-            with self._files.open(f"{self._folder}c/{shard}/0/0/0") as file:
-                index = self._indexes.get(path, file, layout.shards.patches)
-                return take(layout, file, path, *index[place].tolist())
-        except FileNotFoundError as err:
-            raise CorruptStoreError(f"{path} is missing.") from err
-
-    def _read_direct(self, layout: KnownLayout, row: int, y: int, x: int, out: UInt8Array) -> None:
+        self,
+        layout: KnownLayout,
+        row: int,
+        take: Callable[[OpenFile, str, UInt64Array], R],
+        absent: Callable[[], R] | None = None,
+    ) -> R:
+        """What `take` makes of the open shard of a row: what messages call it, and offset and
+        length of the row's own chunks; `absent` stands in where there is no such file."""
         shards = layout.shards
         shard, place = divmod(row, shards.patches)
         path = f"{self._address}/c/{shard}/0/0/0"
@@ -264,12 +234,19 @@ class ShardReader:
             with self._files.open(f"{self._folder}c/{shard}/0/0/0") as file:
                 cells = shards.patches * shards.chunks_per_patch
                 index = self._indexes.get(path, file, cells)
-                first = place * shards.chunks_per_patch
-                self._read_tiles(layout, file, path, index[first:], (y, x), out)
+                return take(file, path, index[place * shards.chunks_per_patch :])
         except FileNotFoundError as err:
-            if self._strict:
+            if absent is None:
                 raise CorruptStoreError(f"{path} is missing.") from err
-            out[:] = layout.fill
+            return absent()
+
+    def _read_direct(self, layout: KnownLayout, row: int, y: int, x: int, out: UInt8Array) -> None:
+        self._in_shard(
+            layout,
+            row,
+            lambda file, path, chunks: self._read_tiles(layout, file, path, chunks, (y, x), out),
+            None if self._strict else lambda: out.fill(layout.fill),
+        )
 
     def _read_tiles(
         self,
@@ -377,12 +354,6 @@ class ShardReader:
             raise CorruptStoreError(
                 f"{self.place}, patch {row}: {text}; run wsisr verify."
             ) from error
-
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool_pid != os.getpid():
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="wsisr-read")
-            self._pool_pid = os.getpid()
-        return self._pool
 
 
 Job = tuple[ShardReader, int, int, int, UInt8Array]

@@ -1,6 +1,6 @@
 """Splits: which patch belongs to train, val or test."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +81,11 @@ def split_rows(
         ]
         result[split] = np.concatenate([np.empty((0, 2), np.int32), *parts]).astype(np.int32)
     return result
+
+
+def by_slide(rows: Int32Array) -> Iterator[tuple[int, Int32Array]]:
+    """Each slide's index in a split, shape (m, 2), with its rows there, in one go through all."""
+    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
+    indices, starts = np.unique(ordered[:, 0], return_index=True)
+    parts = np.split(ordered[:, 1], starts[1:])
+    yield from zip(indices.tolist(), parts, strict=False)

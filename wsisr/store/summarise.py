@@ -1,12 +1,14 @@
 """What a store contains, in numbers and in text."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
-from wsisr.arrays import AnyArray, BoolArray
+from wsisr.arrays import AnyArray
 from wsisr.store.layout import META
 from wsisr.store.places import Address, Place, place_of
 from wsisr.store.reader import PairStore, open_pairs
@@ -16,6 +18,7 @@ from wsisr.words import counted
 
 RESIDUAL_EDGES_PX = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, np.inf)
 """Bins of the sub-pixel residual, HR px."""
+_ALIGNMENT = ("ncc", "ncc_band", "spread", "sharpness")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,28 +100,14 @@ def summarise_store(path: Address) -> StoreSummary:
     store = open_pairs(path)
     views = list(store.slides.values())
     names = {name for view in views for name in view.columns()}
-    wanted = [
-        name
-        for name in (
-            "label",
-            "reason",
-            "verdict",
-            "residual_x",
-            "residual_y",
-            "ncc",
-            "ncc_band",
-            "spread",
-            "sharpness",
-        )
-        if name in names
-    ]
-    table = store.table(kept=False, columns=[KEPT, *wanted])
+    wanted = ("label", "reason", "residual_x", "residual_y", *_ALIGNMENT)
+    columns = [KEPT, *(name for name in wanted if name in names)]
+    table = store.table(kept=False, columns=columns)
     kept = table[KEPT].astype(bool)
-    funnel: dict[str, int] = {}
+    funnel: Counter[str] = Counter()
     for view in views:
-        for step, count in (view.attributes.get("funnel") or {}).items():
-            funnel[step] = funnel.get(step, 0) + int(count)
-    funnel = {step: funnel[step] for step in funnel_steps(funnel)}
+        funnel.update(view.attributes.get("funnel") or {})
+    in_order = {step: int(funnel[step]) for step in funnel_steps(funnel)}
     residuals = None
     alignment: dict[str, float] = {}
     if {"residual_x", "residual_y"} <= names:
@@ -127,7 +116,7 @@ def summarise_store(path: Address) -> StoreSummary:
         counts, _ = np.histogram(length, RESIDUAL_EDGES_PX)
         residuals = tuple(counts.tolist())
         alignment |= _percentiles("residual", length)
-    for name in ("ncc", "ncc_band", "spread", "sharpness"):
+    for name in _ALIGNMENT:
         if name in names:
             values = table[name][kept]
             alignment |= _percentiles(name, values[np.isfinite(values)])
@@ -145,19 +134,20 @@ def summarise_store(path: Address) -> StoreSummary:
         kept=int(kept.sum()),
         arrays=_arrays(store, views),
         splits={name: len(store.split(name)) for name in store.split_names()},
-        labels=_count(table.names("label"), kept) if "label" in names else {},
-        funnel=funnel,
+        labels=_count(compress(table.names("label"), kept)) if "label" in names else {},
+        funnel=in_order,
         residuals=residuals,
         alignment=alignment,
-        reasons=_count(table.names("reason"), ~kept) if "reason" in names else {},
+        reasons=_count(compress(table.names("reason"), ~kept)) if "reason" in names else {},
         keep_rule=str((store.attributes.get("keep") or {}).get("rule", "")),
     )
 
 
 def patient_sources(store: PairStore) -> dict[str, int]:
     """Slides by how their patient is known, most first."""
-    words = [str(view.attributes.get("patient_source") or "") for view in store.slides.values()]
-    return _count(words, np.ones(len(words), np.bool_))
+    return _count(
+        str(view.attributes.get("patient_source") or "") for view in store.slides.values()
+    )
 
 
 def overrides_of(store: PairStore) -> dict[str, int]:
@@ -185,11 +175,8 @@ def _percentiles(name: str, values: AnyArray) -> dict[str, float]:
     return {f"{name} median": float(median), f"{name} p95": float(high)}
 
 
-def _count(words: list[str], rows: BoolArray) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for word, counts_too in zip(words, rows.tolist(), strict=True):
-        if counts_too and word:
-            counts[word] = counts.get(word, 0) + 1
+def _count(words: Iterable[str]) -> dict[str, int]:
+    counts = Counter(word for word in words if word)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -198,15 +185,12 @@ def _arrays(store: PairStore, views: list[SlideView]) -> tuple[ArraySummary, ...
     for name in store.arrays:
         specs = [view.spec(name) for view in views if name in view.arrays]
         scales = [spec.um_per_px for spec in specs if spec.um_per_px is not None]
-        origins: dict[str, int] = {}
-        for spec in specs:
-            origins[spec.origin] = origins.get(spec.origin, 0) + 1
         found.append(
             ArraySummary(
                 name=name,
                 sizes_px=tuple(sorted({spec.size_px for spec in specs})),
                 um_per_px=(min(scales), max(scales)) if scales else None,
-                origins=dict(sorted(origins.items())),
+                origins=dict(sorted(Counter(spec.origin for spec in specs).items())),
                 native=sum(spec.native for spec in specs),
             )
         )
@@ -220,9 +204,7 @@ def _lines(s: StoreSummary) -> list[str]:
         f"  format {s.format_version}, codec {s.codec}, manifest {s.manifest or '(unnamed)'}",
     ]
     if s.patient_sources:
-        lines.append(
-            "  patients known by: " + ", ".join(f"{k} {v:,}" for k, v in s.patient_sources.items())
-        )
+        lines.append(f"  patients known by: {_listed(s.patient_sources)}")
     if s.slides < s.planned:
         lines.append(f"  {s.planned - s.slides} of {s.planned} planned slides are not in it")
     if s.keep_rule:
@@ -237,14 +219,14 @@ def _lines(s: StoreSummary) -> list[str]:
         origins = ", ".join(f"{name} ({count})" for name, count in array.origins.items())
         lines.append(f"  {array.name}: {size} px{scale}; {origins}")
     if s.splits:
-        lines.append("  splits: " + ", ".join(f"{k} {v:,}" for k, v in sorted(s.splits.items())))
+        lines.append(f"  splits: {_listed(dict(sorted(s.splits.items())))}")
     else:
         lines.append("  splits: none yet, the build is not finished")
     if s.labels:
-        lines.append("  labels: " + ", ".join(f"{k} {v:,}" for k, v in s.labels.items()))
+        lines.append(f"  labels: {_listed(s.labels)}")
     if s.funnel:
         built = " of the build" if s.keep_rule else ""
-        lines.append(f"  funnel{built}: " + " > ".join(f"{k} {v:,}" for k, v in s.funnel.items()))
+        lines.append(f"  funnel{built}: {_listed(s.funnel, ' > ')}")
     if s.residuals is not None:
         lines.append("  residual of kept pairs (HR px):")
         top = max(max(s.residuals), 1)
@@ -253,15 +235,19 @@ def _lines(s: StoreSummary) -> list[str]:
         ):
             span = f"{low:g} - {high:g}" if np.isfinite(high) else f"{low:g} and more"
             lines.append(f"    {span:>12}  {count:>9,}  {'#' * round(40 * count / top)}")
-    for name in ("residual", "ncc", "ncc_band", "spread", "sharpness"):
+    for name in ("residual", *_ALIGNMENT):
         if f"{name} median" in s.alignment:
             lines.append(
                 f"  {name}: median {s.alignment[f'{name} median']:.3f}, "
                 f"95th percentile {s.alignment[f'{name} p95']:.3f}"
             )
     if s.reasons:
-        lines.append("  not kept: " + ", ".join(f"{k} {v:,}" for k, v in s.reasons.items()))
+        lines.append(f"  not kept: {_listed(s.reasons)}")
     return lines
+
+
+def _listed(counts: Mapping[str, int], between: str = ", ") -> str:
+    return between.join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def lr_lines(store: PairStore) -> list[str]:

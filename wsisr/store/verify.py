@@ -217,37 +217,41 @@ def _declared(store: PairStore, splits: dict[str, Int32Array]) -> Finding:
     )
 
 
-def _fields(store: PairStore, slides: Sequence[SlideIdentity]) -> list[float]:
-    """Fields of view (um) of every slide whose metadata can be read."""
-    fields = []
-    for slide in slides:
-        with suppress(StoreError):
-            fields.append(field_um(store, slide.slide))
-    return fields
-
-
-def _features(
-    store: PairStore,
-    slides: Sequence[SlideIdentity],
-    um_per_px: float,
+def _found_twice(
+    slides: Mapping[str, tuple[PairStore, SlideIdentity]],
+    units: Mapping[str, str],
     compared: int,
     reporter: Reporter,
-) -> dict[str, SlideFeatures]:
-    """Features of every slide that can be read; `compared` is how many slides there are in all."""
+) -> Iterator[tuple[SameTissue, SlideIdentity, SlideIdentity]]:
+    """Slides of different units that show the same tissue, of those that can be read.
 
-    def describe(slide: str) -> SlideFeatures | None:
+    Parameters
+    ----------
+    slides : mapping of str to (PairStore, SlideIdentity)
+        By what messages call them.
+    compared : int
+        How many slides are taken to share the sampled patches.
+    """
+    fields = []
+    for store, slide in slides.values():
+        with suppress(StoreError):
+            fields.append(field_um(store, slide.slide))
+    if not fields:
+        return
+    um_per_px = common_resolution(fields)
+
+    def describe(name: str) -> SlideFeatures | None:
+        store, slide = slides[name]
         try:
-            kept = np.flatnonzero(store.slides[slide].column(KEPT))
-            return describe_slide(store, slide, sample_rows(kept, compared), um_per_px)
+            kept = np.flatnonzero(store.slides[slide.slide].column(KEPT))
+            return describe_slide(store, slide.slide, sample_rows(kept, compared), um_per_px)
         except StoreError:
             return None  # Its pixels cannot be read; `verify_slide` has said so.
 
-    found = {}
-    names = [slide.slide for slide in slides]
-    for name, features in _in_threads(describe, names, "duplicates", reporter):
-        if features is not None:
-            found[name] = features
-    return found
+    described = _in_threads(describe, list(slides), "duplicates", reporter)
+    features = {name: found for name, found in described if found is not None}
+    for pair in find_same_tissue(features, units):
+        yield pair, slides[pair.first][1], slides[pair.second][1]
 
 
 def _in_threads(
@@ -268,14 +272,9 @@ def _check_duplicates(
     units = units_of(list(slides))
     if len(set(units.values())) < 2:
         return []
-    fields = _fields(store, slides)
-    if not fields:
-        return []
-    features = _features(store, slides, common_resolution(fields), len(slides), reporter)
-    by_name = {slide.slide: slide for slide in slides}
+    named = {slide.slide: (store, slide) for slide in slides}
     findings = []
-    for pair in find_same_tissue(features, units):
-        one, two = by_name[pair.first], by_name[pair.second]
+    for pair, one, two in _found_twice(named, units, len(slides), reporter):
         splits = sorted({*one.splits, *two.splits})
         text = _same_tissue(pair, f"patients {one.patient} and {two.patient}")
         if len(splits) > 1 and not is_declared_leaky(store):
@@ -309,18 +308,13 @@ def tissue_in_two_splits(
     slides = [s for s in identities(store, list(store.slides), splits) if len(s.splits) == 1]
     if is_declared_leaky(store) or len({slide.splits for slide in slides}) < 2:
         return []
-    fields = _fields(store, slides)
-    if not fields:
-        return []
+    named = {slide.slide: (store, slide) for slide in slides}
+    units = {slide.slide: slide.splits[0] for slide in slides}
     compared = len(slides) * PATCH_BUDGET // FINISH_PATCHES
-    features = _features(store, slides, common_resolution(fields), compared, reporter)
-    by_name = {slide.slide: slide for slide in slides}
-    found = find_same_tissue(features, {name: by_name[name].splits[0] for name in features})
     return [
         f"{_same_tissue(pair, f'patients {one.patient} and {two.patient}')}, in {one.splits[0]} "
         f"and {two.splits[0]}"
-        for pair in found
-        for one, two in [(by_name[pair.first], by_name[pair.second])]
+        for pair, one, two in _found_twice(named, units, compared, reporter)
     ]
 
 
@@ -359,19 +353,10 @@ def _check_against(
                 findings.append(_crossing(text, slide, match, other.path.name))
     if not duplicates:
         return findings
-    fields = _fields(store, slides) + _fields(other, theirs)
-    if not fields:
-        return findings
-    um_per_px = common_resolution(fields)
-    names = {f"A:{slide.slide}": slide for slide in slides}
-    names |= {f"B:{slide.slide}": slide for slide in theirs}
-    total = len(slides) + len(theirs)
-    ours = _features(store, slides, um_per_px, total, reporter)
-    features = {f"A:{name}": value for name, value in ours.items()}
-    others = _features(other, theirs, um_per_px, total, reporter)
-    features |= {f"B:{name}": value for name, value in others.items()}
-    for pair in find_same_tissue(features, {name: name[0] for name in features}):
-        one, two = names[pair.first], names[pair.second]
+    named = {f"A:{slide.slide}": (store, slide) for slide in slides}
+    named |= {f"B:{slide.slide}": (other, slide) for slide in theirs}
+    units = {name: name[0] for name in named}
+    for pair, one, two in _found_twice(named, units, len(named), reporter):
         if one.fingerprint == two.fingerprint:
             continue
         text = _same_tissue(pair, f"A is {store.path.name}, B is {other.path.name}")

@@ -43,31 +43,32 @@ def verify_slide(
     """
     try:
         with damage_is_clear(store.paths.slide(slide_id).meta, CorruptStoreError, "restore it"):
-            return _findings(store, slide_id, deep, decode)
+            found = _findings(store, slide_id, deep, decode)
     except (WsisrError, OSError) as fault:
         # What is said of one slide must not keep the others from being looked at.
-        return [error("metadata", f"{fault}", slide_id)]
+        found = [error("metadata", f"{fault}")]
+    return [replace(finding, slide=slide_id) for finding in found]
 
 
 def _findings(store: PairStore, slide_id: str, deep: bool, decode: bool) -> list[Finding]:
     root = store.paths.slide(slide_id).root
     node = read_node(root)
     view = store.slides[slide_id]
-    arrays, patches = list(view.arrays), len(view)
-    findings = _check_document(node, slide_id)
-    findings += _check_digest(root, node.attributes, arrays, slide_id)
-    layouts, faults = _layouts(root, view, slide_id)
+    arrays = list(view.arrays)
+    findings = _check_document(node)
+    findings += _check_digest(root, node.attributes, arrays)
+    layouts, faults = _layouts(root, view)
     findings += faults
-    findings += _check_files(root, layouts, view, slide_id)
-    columns, faults = _read_columns(view, arrays, patches, slide_id)
+    findings += _check_files(root, layouts, view)
+    columns, faults = _read_columns(view)
     findings += faults
-    findings += _check_tissue(root, slide_id)
-    findings += _check_geometry(view, columns, slide_id)
-    findings += _check_funnel(store, view, columns, slide_id)
+    findings += _check_tissue(root)
+    findings += _check_geometry(view, columns)
+    findings += _check_funnel(store, view, columns)
     whole = bool(layouts) and len(layouts) == len(arrays)
     good = True
     for window in view.windows().values() if whole else ():
-        faults = check_tiles(window, view, columns, slide_id, read=deep, decode=decode)
+        faults = check_tiles(window, view, columns, read=deep, decode=decode)
         good = good and not faults
         findings += faults
     if deep and whole and good:
@@ -76,59 +77,52 @@ def _findings(store: PairStore, slide_id: str, deep: bool, decode: bool) -> list
             stored = PatchDigests(digest_algorithm(store.attributes), columns[DIGEST])
         # Of windows the streams have been looked at.
         names = arrays if decode else [name for name in arrays if name not in view.tiled]
-        findings += _check_pixels([view.reader(name) for name in names], stored, slide_id)
+        findings += _check_pixels([view.reader(name) for name in names], stored)
     return findings
 
 
-def _check_document(node: Node, slide_id: str) -> list[Finding]:
+def _check_document(node: Node) -> list[Finding]:
     expected = to_json(group_document(node.attributes))
     if (node.place / META).get() != expected:
         text = f"{META} is not as wsisr wrote it: it was edited or written by another program."
-        return [error("metadata", text, slide_id)]
+        return [error("metadata", text)]
     return []
 
 
-def _check_digest(
-    root: Place, attributes: Mapping[str, Any], arrays: list[str], slide_id: str
-) -> list[Finding]:
+def _check_digest(root: Place, attributes: Mapping[str, Any], arrays: list[str]) -> list[Finding]:
     if slide_digest(root, attributes, arrays) == attributes.get("digest"):
         return []
     text = (
         "the digest of its files and metadata differs: something was edited, added, removed or cut."
     )
-    return [error("digest", text, slide_id)]
+    return [error("digest", text)]
 
 
-def _layouts(
-    root: Place, view: SlideView, slide_id: str
-) -> tuple[dict[str, KnownLayout], list[Finding]]:
+def _layouts(root: Place, view: SlideView) -> tuple[dict[str, KnownLayout], list[Finding]]:
     layouts: dict[str, KnownLayout] = {}
     findings: list[Finding] = []
-    patches = len(view)
     for name, folder in view.folders.items():
         try:
             document = read_node(root / folder).document
         except StoreError as fault:
-            findings.append(error("metadata", str(fault), slide_id, name))
+            findings.append(error("metadata", str(fault), array=name))
             continue
         layout = known_layout(document)
         if layout is None:
             text = "its shard layout is not one that wsisr writes."
-            findings.append(error("metadata", text, slide_id, name))
-        elif name not in view.tiled and layout.patches != patches:
-            text = f"it has {layout.patches} patches, the slide has {patches}."
-            findings.append(error("counts", text, slide_id, name))
+            findings.append(error("metadata", text, array=name))
+        elif name not in view.tiled and layout.patches != len(view):
+            text = f"it has {layout.patches} patches, the slide has {len(view)}."
+            findings.append(error("counts", text, array=name))
         else:
             layouts[name] = layout
     if len({la.shards.patches for name, la in layouts.items() if name not in view.tiled}) > 1:
         text = "its arrays differ in patches per shard."
-        findings.append(error("metadata", text, slide_id))
+        findings.append(error("metadata", text))
     return layouts, findings
 
 
-def _check_files(
-    root: Place, layouts: Mapping[str, KnownLayout], view: SlideView, slide_id: str
-) -> list[Finding]:
+def _check_files(root: Place, layouts: Mapping[str, KnownLayout], view: SlideView) -> list[Finding]:
     """Every file that must be there, and no other."""
     expected = {META, f"{PATCHES}/{META}", f"{TISSUE}/{META}", f"{TISSUE}/c/0/0"}
     for name, layout in layouts.items():
@@ -149,107 +143,97 @@ def _check_files(
     present = {name for name in present if not (others and name.startswith(others))}
     findings = []
     if missing := sorted(expected - present):
-        findings.append(error("files", f"missing: {shorten(missing)}.", slide_id))
+        findings.append(error("files", f"missing: {shorten(missing)}."))
     if extra := sorted(present - expected):
-        findings.append(error("files", f"not part of the store: {shorten(extra)}.", slide_id))
+        findings.append(error("files", f"not part of the store: {shorten(extra)}."))
     return findings
 
 
-def _read_columns(
-    view: SlideView, arrays: list[str], patches: int, slide_id: str
-) -> tuple[dict[str, AnyArray], list[Finding]]:
+def _read_columns(view: SlideView) -> tuple[dict[str, AnyArray], list[Finding]]:
     columns: dict[str, AnyArray] = {}
     findings: list[Finding] = []
     names = view.columns()
     required = [c.name for c in COLUMNS.values() if c.required] + [DIGEST]
     if missing := [name for name in required if name not in names]:
-        findings.append(error("metadata", f"no column {', '.join(missing)}.", slide_id))
+        findings.append(error("metadata", f"no column {', '.join(missing)}."))
     for name in names:
-        column = find_column(name, arrays)
+        column = find_column(name, view.arrays)
         try:
             values = view.column(name)
         except CorruptStoreError as fault:
-            findings.append(error("checksum", str(fault), slide_id, name))
+            findings.append(error("checksum", str(fault), array=name))
             continue
         if column is None:
-            findings.append(error("metadata", "unknown column.", slide_id, name))
-        elif values.dtype != column.dtype or values.shape != (patches,):
-            text = f"{values.shape} {values.dtype}, expected ({patches},) {column.dtype}."
-            findings.append(error("counts", text, slide_id, name))
+            findings.append(error("metadata", "unknown column.", array=name))
+        elif values.dtype != column.dtype or values.shape != (len(view),):
+            text = f"{values.shape} {values.dtype}, expected ({len(view)},) {column.dtype}."
+            findings.append(error("counts", text, array=name))
         else:
             columns[name] = values
     return columns, findings
 
 
-def _check_tissue(root: Place, slide_id: str) -> list[Finding]:
+def _check_tissue(root: Place) -> list[Finding]:
     try:
         read_plain(root / TISSUE)
     except StoreError as fault:
-        return [error("checksum", str(fault), slide_id, TISSUE)]
+        return [error("checksum", str(fault), array=TISSUE)]
     return []
 
 
-def _check_geometry(
-    view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
-) -> list[Finding]:
+def _check_geometry(view: SlideView, columns: Mapping[str, AnyArray]) -> list[Finding]:
     findings: list[Finding] = []
     try:
         specs = [view.spec(name) for name in view.arrays]
     except StoreError as fault:
-        return [error("metadata", str(fault), slide_id)]
+        return [error("metadata", str(fault))]
     mpp = view.attributes.get("mpp")
     for spec in specs:
-        findings += _check_spec(spec, specs[0], mpp, slide_id)
-        if view.spec(spec.name).size_px != _stored_size(view, spec.name):
+        findings += _check_spec(spec, specs[0], mpp)
+        if view.reader(spec.name).shape[1] != spec.size_px:
             text = f"its patches are not {spec.size_px} px wide and high."
-            findings.append(error("geometry", text, slide_id, spec.name))
+            findings.append(error("geometry", text, array=spec.name))
     if {"x", "y"} <= columns.keys() and len(columns["x"]):
         x, y = columns["x"], columns["y"]
         if min(x.min(), y.min()) < 0:
-            findings.append(error("geometry", "patches lie outside the slide.", slide_id, "x, y"))
-        findings += _check_bounds(view, specs[0], x, y, slide_id)
+            findings.append(error("geometry", "patches lie outside the slide.", array="x, y"))
+        findings += _check_bounds(view, specs[0], x, y)
         for spec in specs:
             step = spec.factor
             if spec.origin.startswith(("rescan", "cross-scanner", "simulated")):
                 continue  # Made from HR, or from another slide with its own grid.
             if float(step).is_integer() and (np.any(x % int(step)) or np.any(y % int(step))):
                 text = f"origins are not whole pixels of {spec.name} (multiples of {step:g})."
-                findings.append(error("geometry", text, slide_id, "x, y"))
+                findings.append(error("geometry", text, array="x, y"))
         places = np.unique(np.stack((x, y), axis=1), axis=0)
         if len(places) < len(x):
             text = f"{len(x) - len(places)} patches lie where another one lies."
-            findings.append(warning("geometry", text, slide_id, "x, y"))
+            findings.append(warning("geometry", text, array="x, y"))
     for name, words in (("label", "labels"), ("reason", "reasons")):
         known: Any = view.attributes.get(words) or []
         count = len(known)
         values = columns.get(name)
         if values is not None and len(values) and (values.min() < -1 or values.max() >= count):
             text = f"values outside the slide's {count} {words}."
-            findings.append(error("metadata", text, slide_id, name))
+            findings.append(error("metadata", text, array=name))
     return findings
 
 
-def _stored_size(view: SlideView, name: str) -> int:
-    return int(view.reader(name).shape[1])
-
-
-def _check_spec(spec: ArraySpec, hr: ArraySpec, mpp: Any, slide_id: str) -> list[Finding]:
+def _check_spec(spec: ArraySpec, hr: ArraySpec, mpp: Any) -> list[Finding]:
     findings = []
     field, want = spec.factor * spec.size_px, hr.factor * hr.size_px
     if not isclose(field, want, rel_tol=1e-6):
         text = f"its field of view is {field:g} level-0 px, that of {hr.name} is {want:g}."
-        findings.append(error("geometry", text, slide_id, spec.name))
+        findings.append(error("geometry", text, array=spec.name))
     if mpp and spec.um_per_px is not None:
         true = float(mpp["value"]) * spec.factor
         if not isclose(true, spec.um_per_px, rel_tol=RESOLUTION_TOLERANCE):
             text = f"{spec.um_per_px:g} um/px, but the slide's mpp and its factor give {true:g}."
-            findings.append(error("geometry", text, slide_id, spec.name))
+            findings.append(error("geometry", text, array=spec.name))
     return findings
 
 
-def _check_bounds(
-    view: SlideView, hr: ArraySpec, x: AnyArray, y: AnyArray, slide_id: str
-) -> list[Finding]:
+def _check_bounds(view: SlideView, hr: ArraySpec, x: AnyArray, y: AnyArray) -> list[Finding]:
     levels = view.attributes.get("levels") or [{}]
     width, height = levels[0].get("width_px"), levels[0].get("height_px")
     if not isinstance(width, int) or not isinstance(height, int):
@@ -258,12 +242,12 @@ def _check_bounds(
     # One pixel of grace: a field of a physical size need not end on a whole pixel.
     if x.max() + field > width + 1 or y.max() + field > height + 1:
         text = f"patches reach beyond the slide ({width} x {height} px)."
-        return [error("geometry", text, slide_id, "x, y")]
+        return [error("geometry", text, array="x, y")]
     return []
 
 
 def _check_funnel(
-    store: PairStore, view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
+    store: PairStore, view: SlideView, columns: Mapping[str, AnyArray]
 ) -> list[Finding]:
     funnel = view.attributes.get("funnel") or {}
     kept = columns.get(KEPT)
@@ -272,13 +256,11 @@ def _check_funnel(
         return []
     if funnel["kept"] != int(kept.sum()):
         text = f"the funnel says {funnel['kept']} kept pairs, the column {int(kept.sum())}."
-        return [error("counts", text, slide_id, KEPT)]
+        return [error("counts", text, array=KEPT)]
     return []
 
 
-def _check_pixels(
-    readers: list[ShardReader], stored: PatchDigests | None, slide_id: str
-) -> list[Finding]:
+def _check_pixels(readers: list[ShardReader], stored: PatchDigests | None) -> list[Finding]:
     """Read every chunk, which checks its CRC-32C, and compare the digest of every patch."""
     if not readers:
         return []
@@ -293,19 +275,19 @@ def _check_pixels(
             blocks = [reader.read(rows) for reader in readers]
         except CorruptStoreError:
             # Something in this batch is broken: find out what, patch by patch.
-            findings += _broken_rows(readers, rows, slide_id)
+            findings += _broken_rows(readers, rows)
             continue
         if stored is not None:
             wanted = replace(stored, values=stored.values[rows])
             found = patch_digests(blocks, stored.algorithm)
             wrong += rows[found.differ(wanted)].tolist()
     if wrong:
-        text = f"{len(wrong)} patches do not match their digest (rows {_some(wrong)})."
-        findings.append(error("digest", text, slide_id))
+        text = f"{len(wrong)} patches do not match their digest (rows {shorten(wrong)})."
+        findings.append(error("digest", text))
     return findings
 
 
-def _broken_rows(readers: list[ShardReader], rows: Int64Array, slide_id: str) -> list[Finding]:
+def _broken_rows(readers: list[ShardReader], rows: Int64Array) -> list[Finding]:
     findings = []
     for reader in readers:
         broken: list[int] = []
@@ -317,10 +299,6 @@ def _broken_rows(readers: list[ShardReader], rows: Int64Array, slide_id: str) ->
                 broken.append(row)
                 first = first or str(fault)
         if broken:
-            text = f"{len(broken)} patches cannot be read (rows {_some(broken)}): {first}"
-            findings.append(error("checksum", text, slide_id, reader.place.name))
+            text = f"{len(broken)} patches cannot be read (rows {shorten(broken)}): {first}"
+            findings.append(error("checksum", text, array=reader.place.name))
     return findings
-
-
-def _some(rows: list[int]) -> str:
-    return shorten([str(row) for row in rows])

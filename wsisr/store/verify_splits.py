@@ -1,7 +1,7 @@
 """Checks of splits: valid, complete, and without leaks between them."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from wsisr.store.layout import META
 from wsisr.store.reader import PairStore
 from wsisr.store.schema import KEPT
 from wsisr.store.slide_view import SlideView
-from wsisr.store.splits import split_digest, splits_json
+from wsisr.store.splits import by_slide, split_digest, splits_json
 
 PAPER_RANDOM = "paper-random"
 
@@ -126,14 +126,6 @@ def check_splits(
     return findings
 
 
-def by_slide(rows: Int32Array) -> Iterator[tuple[int, Int32Array]]:
-    """Each slide's index in a split, shape (m, 2), with its rows there, in one go through all."""
-    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
-    indices, starts = np.unique(ordered[:, 0], return_index=True)
-    parts = np.split(ordered[:, 1], starts[1:])
-    yield from zip(indices.tolist(), parts, strict=False)
-
-
 def _check_declared(store: PairStore, slide: str, split: str) -> list[Finding]:
     declared = store.slides[slide].attributes.get("split")
     if declared is None or declared == split or is_declared_leaky(store):
@@ -240,13 +232,10 @@ def measured_overlap(store: PairStore, splits: Mapping[str, Int32Array]) -> tupl
     train, test = splits.get("train"), splits.get("test")
     if train is None or test is None:
         return 0, 0
-    touched = 0
-    for index in np.unique(test[:, 0]).tolist():
-        slide = store.attributes["slides"][index]
-        boxes = footprints(store.slides[slide])
-        ours = boxes[test[test[:, 0] == index, 1]]
-        theirs = boxes[train[train[:, 0] == index, 1]]
-        touched += int(overlapping(ours, theirs).sum())
+    touched, learnt = 0, dict(by_slide(train))
+    for index, rows in by_slide(test):
+        boxes = footprints(store.slides[store.attributes["slides"][index]])
+        touched += int(overlapping(boxes[rows], boxes[learnt.get(index, rows[:0])]).sum())
     return touched, len(test)
 
 

@@ -17,7 +17,6 @@ def check_tiles(
     reader: WindowReader,
     view: SlideView,
     columns: Mapping[str, AnyArray],
-    slide_id: str,
     *,
     read: bool,
     decode: bool,
@@ -35,17 +34,17 @@ def check_tiles(
     """
     name = reader.place.name
     try:
-        used, faults = _used(reader, slide_id)
+        used, faults = _used(reader)
     except CorruptStoreError as fault:
-        return [error("metadata", str(fault), slide_id, name)]
-    faults += _check_places(reader, view, columns, slide_id)
+        return [error("metadata", str(fault), array=name)]
+    faults += _check_places(reader, view, columns)
     if idle := sorted(set(range(reader.tile_shape[0])) - used):
-        text = f"no patch uses {len(idle)} of its tiles (numbers {_some(idle)})."
-        faults.append(error("metadata", text, slide_id, name))
-    return faults + (_check_streams(reader, slide_id, decode) if read else [])
+        text = f"no patch uses {len(idle)} of its tiles (numbers {shorten(idle)})."
+        faults.append(error("metadata", text, array=name))
+    return faults + (_check_streams(reader, decode) if read else [])
 
 
-def _used(reader: WindowReader, slide_id: str) -> tuple[set[int], list[Finding]]:
+def _used(reader: WindowReader) -> tuple[set[int], list[Finding]]:
     """Tiles that patches use, and what is wrong with the table."""
     table, name = reader.table, reader.place.name
     faults = []
@@ -54,11 +53,11 @@ def _used(reader: WindowReader, slide_id: str) -> tuple[set[int], list[Finding]]
     outside |= (table.columns < 0) | (table.columns >= columns)
     if outside.any():
         text = f"{int(outside.sum())} tiles lie outside the level's grid."
-        faults.append(error("geometry", text, slide_id, name))
+        faults.append(error("geometry", text, array=name))
     places = np.unique(np.stack([table.rows, table.columns], axis=1), axis=0)
     if len(places) < len(table.rows):
         text = f"{len(table.rows) - len(places)} tiles are stored twice."
-        faults.append(error("metadata", text, slide_id, name))
+        faults.append(error("metadata", text, array=name))
     used: set[int] = set()
     for row in range(len(reader)):
         used.update(reader.tiles(row))
@@ -66,7 +65,7 @@ def _used(reader: WindowReader, slide_id: str) -> tuple[set[int], list[Finding]]
 
 
 def _check_places(
-    reader: WindowReader, view: SlideView, columns: Mapping[str, AnyArray], slide_id: str
+    reader: WindowReader, view: SlideView, columns: Mapping[str, AnyArray]
 ) -> list[Finding]:
     """Windows lie where `x` and `y` say, moved by what the calibration of the levels says."""
     if not {"x", "y"} <= columns.keys() or not len(reader):
@@ -77,10 +76,10 @@ def _check_places(
     if isclose(float(np.ptp(moved, axis=0).max()), 0.0, abs_tol=1e-6):
         return []
     text = "its windows are not where the patches' x and y say."
-    return [error("geometry", text, slide_id, "window_x, window_y")]
+    return [error("geometry", text, array="window_x, window_y")]
 
 
-def _check_streams(reader: WindowReader, slide_id: str, decode: bool) -> list[Finding]:
+def _check_streams(reader: WindowReader, decode: bool) -> list[Finding]:
     broken: list[int] = []
     wrong: list[int] = []
     first = ""
@@ -95,13 +94,9 @@ def _check_streams(reader: WindowReader, slide_id: str, decode: bool) -> list[Fi
             first = first or str(fault)
     faults = []
     if broken:
-        text = f"{len(broken)} tiles cannot be read (numbers {_some(broken)}): {first}"
-        faults.append(error("checksum", text, slide_id, reader.place.name))
+        text = f"{len(broken)} tiles cannot be read (numbers {shorten(broken)}): {first}"
+        faults.append(error("checksum", text, array=reader.place.name))
     if wrong:
-        text = f"{len(wrong)} tiles do not match their digest (numbers {_some(wrong)})."
-        faults.append(error("digest", text, slide_id, reader.place.name))
+        text = f"{len(wrong)} tiles do not match their digest (numbers {shorten(wrong)})."
+        faults.append(error("digest", text, array=reader.place.name))
     return faults
-
-
-def _some(numbers: list[int]) -> str:
-    return shorten([str(number) for number in numbers])

@@ -1,8 +1,5 @@
 """Reading patches that are windows over a slide's own tiles."""
 
-import os
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,12 +8,12 @@ import numpy as np
 
 from wsisr.arrays import Int64Array, UInt8Array, UInt64Array
 from wsisr.errors import CorruptStoreError, damage_is_clear
+from wsisr.store.caches import ProcessCache, ShardIndexes
 from wsisr.store.columns import read_plain
 from wsisr.store.layout import META, SlidePaths, tiles_of
 from wsisr.store.places import Place
 from wsisr.store.presets import STREAM_DECODERS
 from wsisr.store.schema import WINDOW
-from wsisr.store.shard_index import ShardIndexes
 from wsisr.store.shard_reader import ShardReader
 from wsisr.store.tile_array import TABLE, TilePlan, tile_digest
 
@@ -27,35 +24,11 @@ CACHE_BYTES = 32 << 20
 """Decoded tiles that a store keeps: neighbouring patches share theirs."""
 
 
-class DecodedTiles:
-    """Tiles that were decoded last, of all slides of a store; belongs to one process."""
+class DecodedTiles(ProcessCache[tuple[str, int], UInt8Array]):
+    """Tiles that were decoded last, of all slides of a store."""
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._tiles: OrderedDict[tuple[str, int], UInt8Array] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: tuple[str, int]) -> UInt8Array | None:
-        if self._pid != os.getpid():
-            self._reset()
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: tuple[str, int], tile: UInt8Array) -> None:
-        with self._lock:
-            if key not in self._tiles:
-                self._bytes += tile.nbytes
-            self._tiles[key] = tile
-            while self._bytes > self._limit_bytes:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+        super().__init__(limit_bytes, weigh=lambda tile: tile.nbytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +196,15 @@ class WindowReader(ShardReader):
         key = (self._address, number)
         tile = self._tiles.get(key)
         if tile is None:
-            assert self._layout is not None
-            tile = self._in_shard(self._layout, number, self._read_chunk)
+            layout = self._layout
+            assert layout is not None
+            tile = self._in_shard(
+                layout,
+                number,
+                lambda file, path, chunks: self._read_chunk(
+                    layout, file, path, *chunks[0].tolist()
+                ),
+            )
             self._tiles.put(key, tile)
         return tile
 

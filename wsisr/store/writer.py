@@ -107,9 +107,7 @@ class StoreWriter:
         return writer
 
     @classmethod
-    def resume(
-        cls, path: Path, root: Mapping[str, Any], *, threads: int = 1, shared: bool = False
-    ) -> "StoreWriter":
+    def resume(cls, path: Path, root: Mapping[str, Any]) -> "StoreWriter":
         """Go on with a store; new slides may have come.
 
         The manifest must be the store's own (`manifest_sha256` and magnifications are compared).
@@ -118,10 +116,8 @@ class StoreWriter:
 
         Parameters
         ----------
-        path, root, threads
+        path, root
             As for `create`.
-        shared : bool
-            Whether other parts of this build may be running: nothing of theirs is cleaned up.
 
         Raises
         ------
@@ -130,12 +126,10 @@ class StoreWriter:
         """
         probe = StorePaths(Path(path))
         with disk_full_is_clear(probe.root):
-            if not shared:
-                cls(path, "raw")._recover()
+            cls(path, "raw")._recover()
             stored = read_store_attributes(probe.root)
-            writer = cls(path, stored["codec"], threads)
-            if not shared:
-                writer._clean_staging()
+            writer = cls(path, stored["codec"])
+            writer._clean_staging()
             given = cast(RootAttributes, plain_json(root_attributes(root, stored["codec"])))
             for key, what in (("manifest_sha256", "manifest"), ("magnifications", "layers")):
                 if given.get(key) != stored.get(key):

@@ -7,6 +7,7 @@ stops it takes that folder away again; what a kill leaves is removed by the next
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -24,7 +25,7 @@ from wsisr.store.exporting.pair_records import (
     pairs_of,
     records_of,
 )
-from wsisr.store.exporting.tables import require_arrow
+from wsisr.store.exporting.tables import CsvTable, ParquetTable, require
 from wsisr.store.reader import PairStore, open_pairs
 
 ExportFormat = Literal["png", "huggingface", "webdataset", "hdf5", "lmdb", "geojson"]
@@ -34,9 +35,10 @@ _REMOVED = (
 )
 Writer = Callable[[Iterator[ExportedPair], Mapping[str, type], tuple[str, ...], Path], None]
 
+_NEEDS = {"huggingface": "pyarrow", "hdf5": "h5py", "lmdb": "lmdb"}
 _WRITERS: dict[str, Writer] = {
-    "png": png_folders.write_png,
-    "huggingface": png_folders.write_hugging_face,
+    "png": partial(png_folders.write_folders, table=CsvTable),
+    "huggingface": partial(png_folders.write_folders, table=ParquetTable),
     "webdataset": archives.write_tars,
     "hdf5": archives.write_hdf5,
     "lmdb": archives.write_lmdb,
@@ -90,7 +92,8 @@ def export_store(
         raise StoreError(
             f"{to!r} is no export format; choose one of {', '.join(get_args(ExportFormat))}."
         )
-    _require(to)
+    if to in _NEEDS:
+        require(_NEEDS[to])
     refuse_remote_output(folder)
     store = open_pairs(path)
     if not store.split_names():
@@ -119,13 +122,6 @@ def export_store(
             remove_tree(staged)
             raise
     return counts
-
-
-def _require(to: str) -> None:
-    if to == "huggingface":
-        require_arrow()
-    elif to in ("hdf5", "lmdb"):
-        archives.require({"hdf5": "h5py", "lmdb": "lmdb"}[to])
 
 
 def _write(

@@ -10,7 +10,6 @@ import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ import numpy as np
 from wsisr.errors import StoreError
 from wsisr.store.exporting.pair_records import ExportedPair
 from wsisr.store.exporting.png_folders import png
+from wsisr.store.exporting.tables import require
 
 TAR_BYTES = 500_000_000
 LMDB_SLACK = 1 << 26
@@ -26,20 +26,6 @@ PNG_LEVEL = 1
 """What BasicSR's own files state; its readers do not use it."""
 _LMDB_BATCH = _ROWS = 64
 _OF_TYPE = {bool: "?", int: "i8", float: "f8"}
-
-
-def require(module: str) -> Any:
-    """A library of a format.
-
-    Raises
-    ------
-    StoreError
-        If it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise StoreError(f"This needs the package {module}: pip install {module}") from error
 
 
 def write_tars(

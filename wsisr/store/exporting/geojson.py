@@ -10,6 +10,8 @@ Reference: qupath, `PathObjectTypeAdapters`.
 import json
 import uuid
 from collections.abc import Iterator
+from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,14 @@ _NAMESPACE = uuid.UUID("3c1f4a52-6d1e-5b0a-9a44-0f5d8d4a7e10")
 
 def write_geojson(store: PairStore, records: Iterator[Record], folder: Path) -> None:
     """Append the tiles of one split to the files of their slides; memory holds one tile."""
-    current, file = -1, None
-    try:
-        for record in records:
-            if record["slide_index"] != current:
-                if file is not None:
-                    file.close()
-                current = record["slide_index"]
-                path = folder / f"{record['key'].rpartition('_r')[0]}.geojson"
-                fresh = not path.exists()
-                file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
-                file.write('{"type":"FeatureCollection","features":[\n' if fresh else ",\n")
-            else:
-                assert file is not None
-                file.write(",\n")
-            assert file is not None
-            file.write(json.dumps(_feature(store, record), separators=(",", ":")))
-    finally:
-        if file is not None:
-            file.close()
+    for _, tiles in groupby(records, key=itemgetter("slide_index")):
+        first = next(tiles)
+        path = folder / f"{first['key'].rpartition('_r')[0]}.geojson"
+        before = ",\n" if path.exists() else '{"type":"FeatureCollection","features":[\n'
+        with open(path, "a", encoding="utf-8") as file:
+            for record in chain((first,), tiles):
+                file.write(before + json.dumps(_feature(store, record), separators=(",", ":")))
+                before = ",\n"
 
 
 def close_geojson(folder: Path) -> None:

@@ -17,6 +17,7 @@ from wsisr.store.layout import check_array_name
 from wsisr.store.reader import PairStore
 from wsisr.store.schema import DIGEST, KEPT, VERDICTS, WINDOW, find_column
 from wsisr.store.slide_view import SlideView
+from wsisr.store.splits import by_slide
 
 Record = dict[str, Any]
 _OWN = ("x", "y", "label", "split", KEPT, DIGEST, *WINDOW)
@@ -47,26 +48,24 @@ def pairs_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Ex
 
     With `folders`, a slide's name keeps the folders of its path.
     """
-    for view, index, members in _by_slide(store, split):
-        records = Records(view, index, split, folders)
-        for row in members:
-            record = records.of(row)
-            images = {name: store.patch(view.slide_id, row, name) for name in view.arrays}
-            yield ExportedPair(key=record["key"], record=record, images=images)
+    for record in records_of(store, split, folders):
+        view = store.slides[store.attributes["slides"][record["slide_index"]]]
+        images = {name: store.patch(view.slide_id, record["row"], name) for name in view.arrays}
+        yield ExportedPair(key=record["key"], record=record, images=images)
 
 
 def records_of(store: PairStore, split: str, folders: bool = False) -> Iterator[Record]:
     """The same without reading pixels."""
-    for view, index, members in _by_slide(store, split):
-        records = Records(view, index, split, folders)
+    for records, members in _by_slide(store, split, folders):
         yield from (records.of(row) for row in members)
 
 
-def _by_slide(store: PairStore, split: str) -> Iterator[tuple[SlideView, int, list[int]]]:
-    rows = store.split(split)
-    for index in np.unique(rows[:, 0]).tolist():
+def _by_slide(
+    store: PairStore, split: str, folders: bool = False
+) -> Iterator[tuple["Records", list[int]]]:
+    for index, rows in by_slide(store.split(split)):
         view = store.slides[store.attributes["slides"][index]]
-        yield view, index, rows[rows[:, 0] == index, 1].tolist()
+        yield Records(view, index, split, folders), rows.tolist()
 
 
 class Records:
@@ -169,9 +168,8 @@ def fields_of(store: PairStore, splits: Sequence[str]) -> dict[str, type]:
     """Every field that records of these splits have, and its type, without making them all."""
     fields: dict[str, type] = {}
     for split in splits:
-        for view, index, members in _by_slide(store, split):
-            record = Records(view, index, split).of(members[0])
-            for name, value in record.items():
+        for records, members in _by_slide(store, split):
+            for name, value in records.of(members[0]).items():
                 # A value that is not known says nothing of its type: all such are numbers.
                 kind = float if value is None else type(value)
                 fields[name] = float if {kind, fields.get(name)} == {int, float} else kind

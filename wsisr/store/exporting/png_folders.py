@@ -39,41 +39,23 @@ def roles(arrays: tuple[str, ...]) -> dict[str, str]:
     return {arrays[0]: "hr", **(low if len(low) > 1 else dict.fromkeys(low, "lr"))}
 
 
-def write_png(
-    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
-) -> None:
-    """Pictures with ``metadata.csv``."""
-    _write(pairs, fields, arrays, folder, parquet=False)
-
-
-def write_hugging_face(
-    pairs: Iterator[ExportedPair], fields: Mapping[str, type], arrays: tuple[str, ...], folder: Path
-) -> None:
-    """Pictures with ``metadata.parquet``."""
-    _write(pairs, fields, arrays, folder, parquet=True)
-
-
-def _write(
+def write_folders(
     pairs: Iterator[ExportedPair],
     fields: Mapping[str, type],
     arrays: tuple[str, ...],
     folder: Path,
     *,
-    parquet: bool,
+    table: type[CsvTable | ParquetTable],
 ) -> None:
+    """Pictures, and the table of their records beside them."""
     role = roles(arrays)
     columns = {f"{role[name]}_file_name": str for name in arrays} | dict(fields)
     for name in arrays:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    table = (
-        ParquetTable(folder / "metadata.parquet", columns)
-        if parquet
-        else CsvTable(folder / "metadata.csv", columns)
-    )
-    with table:
+    with table(folder / f"metadata.{table.suffix}", columns) as rows:
         for pair in pairs:
             names = {}
             for name, image in pair.images.items():
                 names[f"{role[name]}_file_name"] = f"{name}/{pair.key}.png"
                 (folder / name / f"{pair.key}.png").write_bytes(png(image))
-            table.add({**names, **pair.record})
+            rows.add({**names, **pair.record})

@@ -12,10 +12,13 @@ from wsisr.tables import csv_cell
 
 BATCH = 10_000
 """Rows that a Parquet writer gathers."""
+_EXTRAS = {"pyarrow": "parquet", "h5py": "hdf5", "lmdb": "lmdb"}
 
 
 class CsvTable:
     """A CSV file whose cells no spreadsheet runs as formulas."""
+
+    suffix = "csv"
 
     def __init__(self, path: Path, fields: Mapping[str, type]) -> None:
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 - see __exit__
@@ -35,8 +38,10 @@ class CsvTable:
 class ParquetTable:
     """A Parquet file; needs pyarrow (extra `parquet`)."""
 
+    suffix = "parquet"
+
     def __init__(self, path: Path, fields: Mapping[str, type]) -> None:
-        self._arrow = require_arrow()
+        self._arrow = require("pyarrow")
         parquet = import_module("pyarrow.parquet")
         of = {
             bool: self._arrow.bool_(),
@@ -68,8 +73,8 @@ class ParquetTable:
         self._writer.close()
 
 
-def require_arrow() -> Any:
-    """The module pyarrow.
+def require(module: str) -> Any:
+    """A library of a format.
 
     Raises
     ------
@@ -77,6 +82,8 @@ def require_arrow() -> Any:
         If it is not installed.
     """
     try:
-        return import_module("pyarrow")
+        return import_module(module)
     except ImportError as error:
-        raise StoreError("This needs the package pyarrow: pip install 'wsisr[parquet]'.") from error
+        raise StoreError(
+            f"This needs the package {module}: pip install 'wsisr[{_EXTRAS[module]}]'."
+        ) from error
