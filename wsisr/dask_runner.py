@@ -10,7 +10,7 @@ import importlib
 import logging
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -123,18 +123,16 @@ class DaskRunner:
         return bool(workers) and all(RESOURCE in w.get("resources", {}) for w in workers.values())
 
     def __call__(self, function: Callable[..., Any], tasks: Sequence[Task]) -> Iterator[Outcome]:
-        suspects: list[Task] = []
-        yield from self._run(function, tasks, suspects)
+        suspects = yield from self._run(function, tasks)
         for task in suspects:
-            guilty: list[Task] = []
-            yield from self._run(function, [task], guilty)
-            if guilty:
+            if (yield from self._run(function, [task])):
                 yield worker_died(task[0])
 
     def _run(
-        self, function: Callable[..., Any], tasks: Sequence[Task], lost: list[Task]
-    ) -> Iterator[Outcome]:
-        """Yield outcomes as they come; append the tasks that were lost with their workers."""
+        self, function: Callable[..., Any], tasks: Sequence[Task]
+    ) -> Generator[Outcome, None, list[Task]]:
+        """Yields outcomes as they come; returns the tasks that were lost with their workers."""
+        lost: list[Task] = []
         run = uuid.uuid4().hex[:8]
         resources = {RESOURCE: 1} if self._one_slide_each(self._workers()) else None
         futures = {
@@ -167,6 +165,7 @@ class DaskRunner:
         finally:
             with suppress(OSError, TimeoutError):
                 self._client.cancel(list(futures))
+        return lost
 
 
 def _on_worker(

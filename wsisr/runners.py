@@ -155,8 +155,8 @@ class ProcessRunner:
         for task in suspects:
             with _Pool(1, self.devices[:1]) as pool:
                 guilty = yield from pool.run(function, [task], 1)
-            for key, _ in guilty:
-                yield worker_died(key)
+            if guilty:
+                yield worker_died(task[0])
 
     def _share(self, tasks: Sequence[Task]) -> int:
         """Threads of each task."""

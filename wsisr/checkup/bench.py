@@ -121,19 +121,13 @@ def bench_slide(path: Path, most: int = 3000, folder: Path | None = None) -> lis
             raise BuildError(f"{path}: smaller than one patch of {PATCH_PX} px.")
         out = Path(scratch)
         jobs = [
-            measure(
-                "wsisr, blocks to raw shards", len(origins), lambda: _write(path, origins, out)
-            ),
-            measure("wsisr, reading only", len(origins), lambda: _read(path, origins)),
+            measure(OURS, len(origins), lambda: _write(path, origins, out)),
+            measure(READING, len(origins), lambda: _read(path, origins)),
+            _decode_limit(path, origins),
+            _openslide_per_patch(path, origins, out),
+            *_four_magnifications(path, origins),
         ]
-        limit = _decode_limit(path, origins)
-        if limit is not None:
-            jobs.append(limit)
-        openslide = _openslide_per_patch(path, origins, out)
-        if openslide is not None:
-            jobs.append(openslide)
-        jobs += _four_magnifications(path, origins)
-        return jobs
+        return [job for job in jobs if job is not None]
 
 
 def table(timings: Sequence[Timing]) -> str:
@@ -203,12 +197,19 @@ def _decode_limit(path: Path, origins: Int64Array) -> Timing | None:
         return measure(LIMIT, len(origins), decode)
 
 
-def _openslide_per_patch(path: Path, origins: Int64Array, folder: Path) -> Timing | None:
+def _by_openslide(path: Path) -> Any:
+    """A slide opened by OpenSlide, or None where it cannot be."""
     import openslide
 
     try:
-        slide = openslide.OpenSlide(str(path))
+        return openslide.OpenSlide(str(path))
     except openslide.OpenSlideError:
+        return None
+
+
+def _openslide_per_patch(path: Path, origins: Int64Array, folder: Path) -> Timing | None:
+    slide = _by_openslide(path)
+    if slide is None:
         return None
 
     def job() -> None:
@@ -242,11 +243,8 @@ def _four_magnifications(path: Path, origins: Int64Array) -> list[Timing]:
                 pass
 
         jobs = [measure(OURS_4, len(chosen), ours)]
-    import openslide
-
-    try:
-        reference = openslide.OpenSlide(str(path))
-    except openslide.OpenSlideError:
+    reference = _by_openslide(path)
+    if reference is None:
         return jobs
 
     def theirs() -> None:

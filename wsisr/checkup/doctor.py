@@ -1,14 +1,13 @@
 """Is this machine, and is this slide, fit for a build? PASS, WARN or FAIL with the fix in words."""
 
 import importlib
+import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +48,18 @@ class Check:
         )
 
 
+def _pass(name: str, detail: str) -> Check:
+    return Check(name=name, status=Status.PASS, detail=detail)
+
+
+def _warn(name: str, detail: str, fix: str) -> Check:
+    return Check(name=name, status=Status.WARN, detail=detail, fix=fix)
+
+
+def _fail(name: str, detail: str, fix: str) -> Check:
+    return Check(name=name, status=Status.FAIL, detail=detail, fix=fix)
+
+
 MODULES = (
     ("numpy", "numpy"),
     ("cv2", "opencv-python-headless"),
@@ -81,7 +92,7 @@ def examine(folder: Path, slide: Path | None = None) -> Iterator[Check]:
     slide : Path, optional
         A slide to check as well.
     """
-    yield _python()
+    yield _pass("python", platform.python_version())
     for module, package in MODULES:
         yield _module(module, package)
     yield _opencv()
@@ -89,76 +100,56 @@ def examine(folder: Path, slide: Path | None = None) -> Iterator[Check]:
     yield _guard("small codec", _small_codec, "reinstall imagecodecs and wsisr")
     yield _guard("manifests", _manifests, "reinstall wsisr")
     yield _disk(folder)
-    yield _cores()
+    yield _pass("cores", f"{usable_cores()} usable")
     yield _memory()
     if slide is not None:
         yield from _slide(slide)
-
-
-def _python() -> Check:
-    found = ".".join(map(str, sys.version_info[:3]))
-    return Check(name="python", status=Status.PASS, detail=found)
 
 
 def _module(module: str, package: str) -> Check:
     try:
         loaded = importlib.import_module(module)
     except Exception as error:
-        return Check(
-            name=module,
-            status=Status.FAIL,
-            detail=f"cannot be imported: {error}",
-            fix=f"pip install {package.replace(' and ', ' ')}",
-        )
-    return Check(
-        name=module, status=Status.PASS, detail=str(getattr(loaded, "__version__", "imported"))
-    )
+        fix = f"pip install {package.replace(' and ', ' ')}"
+        return _fail(module, f"cannot be imported: {error}", fix)
+    return _pass(module, str(getattr(loaded, "__version__", "imported")))
 
 
 def _opencv() -> Check:
     """All distributions of OpenCV write the same folder, the last one over the others."""
     there = [name for name in OPENCV if installed_version(name) is not None]
     if len(there) < 2:
-        return Check(name="opencv", status=Status.PASS, detail=there[0] if there else "unknown")
+        return _pass("opencv", there[0] if there else "unknown")
     kept = OPENCV[0] if OPENCV[0] in there else there[0]
-    return Check(
-        name="opencv",
-        status=Status.FAIL,
-        detail=f"{' and '.join(there)} are installed into one folder, each over the other's files",
-        fix=f"pip uninstall -y {' '.join(there)} && pip install {kept}=={installed_version(kept)}",
+    return _fail(
+        "opencv",
+        f"{' and '.join(there)} are installed into one folder, each over the other's files",
+        f"pip uninstall -y {' '.join(there)} && pip install {kept}=={installed_version(kept)}",
     )
 
 
 def _memory() -> Check:
     free = available_bytes() / 1e9
     if free < 4:
-        return Check(
-            name="memory",
-            status=Status.WARN,
-            detail=f"{free:.1f} GB can be taken",
-            fix="build with fewer --workers (0.5 to 1 GB each), upscale with a smaller --tile",
-        )
-    return Check(name="memory", status=Status.PASS, detail=f"{free:.0f} GB can be taken")
+        fix = "build with fewer --workers (0.5 to 1 GB each), upscale with a smaller --tile"
+        return _warn("memory", f"{free:.1f} GB can be taken", fix)
+    return _pass("memory", f"{free:.0f} GB can be taken")
 
 
 def _torch() -> Check:
     """Looked up, not imported: builds do not need it and it takes seconds."""
-    try:
-        return Check(name="torch", status=Status.PASS, detail=version("torch"))
-    except PackageNotFoundError:
-        return Check(
-            name="torch",
-            status=Status.WARN,
-            detail="not installed: build-pairs works, training and evaluation do not",
-            fix="pip install torch",
-        )
+    found = installed_version("torch")
+    if found is not None:
+        return _pass("torch", found)
+    lacking = "not installed: build-pairs works, training and evaluation do not"
+    return _warn("torch", lacking, "pip install torch")
 
 
 def _guard(name: str, probe: Callable[[], str], fix: str) -> Check:
     try:
-        return Check(name=name, status=Status.PASS, detail=probe())
+        return _pass(name, probe())
     except Exception as error:
-        return Check(name=name, status=Status.FAIL, detail=str(error), fix=fix)
+        return _fail(name, str(error), fix)
 
 
 def _small_codec() -> str:
@@ -184,52 +175,34 @@ def _disk(folder: Path) -> Check:
         with tempfile.NamedTemporaryFile(dir=existing):
             pass
     except OSError as error:
-        return Check(
-            name="disk",
-            status=Status.FAIL,
-            detail=f"{existing} cannot be written: {error.strerror}",
-            fix="choose another folder with -o",
-        )
+        detail = f"{existing} cannot be written: {error.strerror}"
+        return _fail("disk", detail, "choose another folder with -o")
     if free < 20:
-        return Check(
-            name="disk",
-            status=Status.WARN,
-            detail=f"{free:.1f} GB free at {existing}",
-            fix="12,000 pairs of 1024 px take 40 GB with --codec raw, about half with small, an "
+        return _warn(
+            "disk",
+            f"{free:.1f} GB free at {existing}",
+            "12,000 pairs of 1024 px take 40 GB with --codec raw, about half with small, an "
             "eighth or so with slide",
         )
-    return Check(name="disk", status=Status.PASS, detail=f"{free:.0f} GB free at {existing}")
-
-
-def _cores() -> Check:
-    return Check(name="cores", status=Status.PASS, detail=f"{usable_cores()} usable")
+    return _pass("disk", f"{free:.0f} GB free at {existing}")
 
 
 def _slide(path: Path) -> Iterator[Check]:
     try:
         slide = open_slide(path)
     except WsisrError as error:
-        yield Check(
-            name="slide", status=Status.FAIL, detail=str(error), fix="see the message above"
-        )
+        yield _fail("slide", str(error), "see the message above")
         return
     with closing(slide):
         info = slide.info
-        yield Check(
-            name="slide",
-            status=Status.PASS,
-            detail=f"{info.vendor}, {len(info.levels)} levels, read by {info.backend}",
-        )
+        yield _pass("slide", f"{info.vendor}, {len(info.levels)} levels, read by {info.backend}")
         yield _resolution(info.mpp.value if info.mpp else None, info.mpp_problem)
-        inexact = [str(level.index) for level in info.levels if not level.exact]
-        yield Check(
-            name="levels",
-            status=Status.WARN if inexact else Status.PASS,
-            detail=f"levels {', '.join(inexact)} cannot be read exactly"
-            if inexact
-            else "every level is read bit for bit",
-            fix="they are made from level 0 instead" if inexact else "",
-        )
+        inexact = ", ".join(str(level.index) for level in info.levels if not level.exact)
+        if inexact:
+            fix = "they are made from level 0 instead"
+            yield _warn("levels", f"levels {inexact} cannot be read exactly", fix)
+        else:
+            yield _pass("levels", "every level is read bit for bit")
         verdict = info.verdict
         assert verdict is not None
         fixes = {
@@ -244,28 +217,17 @@ def _slide(path: Path) -> Iterator[Check]:
             fix=fixes[verdict.status],
         )
         fault = colour_check(slide)
-        yield Check(
-            name="colour",
-            status=Status.FAIL if fault else Status.PASS,
-            detail=fault or "plausible",
-            fix="convert the file anew from its source" if fault else "",
-        )
+        if fault:
+            yield _fail("colour", fault, "convert the file anew from its source")
+        else:
+            yield _pass("colour", "plausible")
 
 
 def _resolution(value: float | None, problem: str) -> Check:
     if value is None:
-        return Check(
-            name="resolution",
-            status=Status.FAIL,
-            detail=problem,
-            fix="give it with --mpp-override CSV (columns slide,mpp)",
-        )
+        return _fail("resolution", problem, "give it with --mpp-override CSV (columns slide,mpp)")
     nominal = nominal_magnification(value)
     if nominal is None:
-        return Check(
-            name="resolution",
-            status=Status.WARN,
-            detail=f"{value:.4g} um/px is none of 80x, 40x, 20x, 10x, 5x",
-            fix="ask for a physical resolution with --mpp",
-        )
-    return Check(name="resolution", status=Status.PASS, detail=f"{value:.4g} um/px, {nominal}x")
+        detail = f"{value:.4g} um/px is none of 80x, 40x, 20x, 10x, 5x"
+        return _warn("resolution", detail, "ask for a physical resolution with --mpp")
+    return _pass("resolution", f"{value:.4g} um/px, {nominal}x")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from wsisr.checkup.published_files import PublishedFile
@@ -10,7 +11,6 @@ from wsisr.errors import ManifestError
 
 _HASHES = {32: "md5", 64: "sha256"}
 _PARTIAL = (".partial", ".part", ".crdownload")
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +140,6 @@ def _verdict(path: Path, item: PublishedFile, read: bool) -> str:
 
 
 def _checksum(path: Path, kind: str) -> str:
-    state = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
-        while part := file.read(_READ_BYTES):
-            state.update(part)
-    return state.hexdigest()
+        new = partial(hashlib.new, kind, usedforsecurity=False)
+        return hashlib.file_digest(file, new).hexdigest()

@@ -24,6 +24,7 @@ from wsisr.proof import measures
 from wsisr.proof.bench import SAVED_AT, STEPS, Bench, CheckError
 from wsisr.proof.plan import ProofCheck
 from wsisr.proof.scene import make_image
+from wsisr.proof.targets import measure
 from wsisr.training import train
 from wsisr.training.logs import read_rows
 
@@ -225,5 +226,5 @@ _CHECKS: dict[str, Callable[[ProofCheck, Bench], dict[str, Any]]] = {
     "memory": measures.memory,
     "cards": _cards,
     "rehearse": measures.rehearse,
-    "target": measures.target,
+    "target": lambda check, bench: measure(check.model, bench),
 }

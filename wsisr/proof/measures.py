@@ -28,7 +28,6 @@ from wsisr.models.wrapper import SRModel
 from wsisr.proof.bench import Bench, CheckError
 from wsisr.proof.plan import SMALL, ProofCheck
 from wsisr.proof.scene import patches
-from wsisr.proof.targets import measure
 from wsisr.testing.naive_models import has_fused_parts, plain_form
 from wsisr.training import resolve_config, train
 from wsisr.training.bench import run_synthetic
@@ -180,10 +179,6 @@ def rehearse(check: ProofCheck, bench: Bench) -> dict[str, Any]:
     if watch.faults:
         raise CheckError(watch.faults[0].kind, "; ".join(map(str, watch.faults)))
     return {}
-
-
-def target(check: ProofCheck, bench: Bench) -> dict[str, Any]:
-    return measure(check.model, bench)
 
 
 def apart(a: Tensor, b: Tensor) -> float:
