@@ -4,6 +4,7 @@ Exit codes: 0 all done; 1 finished, some slides failed; 2 nothing done or bad us
 for other shares of a build; 130 interrupted.
 """
 
+import atexit
 import errno
 import gc
 import importlib
@@ -232,7 +233,10 @@ def main() -> None:
     """Entry point of the `wsisr` script."""
     from wsisr.errors import WsisrError, without_secrets
 
-    gc.set_threshold(20_000, 20, 20)  # imports make many objects and no cycles worth the search
+    # Imports make many objects and no cycles worth the search; at the end the process takes all
+    # memory with it, so that nothing has to be searched for once more (0.13 CPU s of a build).
+    gc.set_threshold(150_000, 20, 20)
+    atexit.register(gc.freeze)
     try:
         _take_scheduler_signals()
         _refuse_remote_output(sys.argv[1:])

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wsisr.arrays import Float64Array, Int64Array
+from wsisr.arrays import Float64Array, Int64Array, UInt8Array
 from wsisr.registration.fitting import Line, robust_line
 from wsisr.registration.pair import register_pair
 from wsisr.registration.places import exact_factor, textured_places
@@ -216,15 +216,15 @@ def _measure(
         why = f"level {reference.index}, its reference, could not be measured"
         return unmeasured(why, bare=below.bare)
     patch = min(PATCH_PX, level.width_px, level.height_px)
-    corners = textured_places(slide, level, patch, wanted, seed, places)
+    found = textured_places(slide, level, patch, wanted, seed, places)
 
-    def measure(corner: Int64Array) -> tuple[float, ...] | None:
-        return _one_place(slide, level, reference, below, (int(corner[0]), int(corner[1])), patch)
+    def measure(place: tuple[int, int, UInt8Array]) -> tuple[float, ...] | None:
+        return _one_place(slide, level, reference, below, place)
 
-    rows = [row for row in in_threads(measure, corners) if row is not None]
+    rows = [row for row in in_threads(measure, found) if row is not None]
     if len(rows) < MIN_PLACES:
-        text = f"only {len(rows)} of {len(corners)} places could be matched"
-        return unmeasured(text, len(corners), len(rows), bare=len(corners) < MIN_PLACES)
+        text = f"only {len(rows)} of {len(found)} places could be matched"
+        return unmeasured(text, len(found), len(rows), bare=len(found) < MIN_PLACES)
     table = np.asarray(rows)
     line_x, scatter_x = _consistent_line(table[:, 0], table[:, 2])
     line_y, scatter_y = _consistent_line(table[:, 1], table[:, 3])
@@ -241,7 +241,7 @@ def _measure(
         error_y_px=line_y.error,
         rms_px=float(np.sqrt(np.mean(misfit**2))),
         places=len(rows),
-        tried=len(corners),
+        tried=len(found),
         width_px=base.width_px,
         height_px=base.height_px,
         ncc_band=float(np.median(table[:, 4])),
@@ -279,16 +279,15 @@ def _one_place(
     level: Level,
     reference: Level,
     below: LevelTransform | None,
-    corner: tuple[int, int],
-    patch: int,
+    place: tuple[int, int, UInt8Array],
 ) -> tuple[float, ...] | None:
     """Level-0 centre, level-0 shift, band NCC and sharpness of one patch; None if rejected."""
-    x, y = corner
+    x, y, coarse = place
+    patch = len(coarse)
     ratio = exact_factor(level) // exact_factor(reference)
     margin = MARGIN_LEVEL_PX * ratio
     left, top = x * ratio - margin, y * ratio - margin
     size = patch * ratio + 2 * margin
-    coarse = slide.read_level(level.index, x, y, patch, patch)
     fine = slide.read_level(reference.index, left, top, size, size)
     certificate = register_pair(coarse, fine, ratio, match_colours=False)
     if not certificate.accepted:

@@ -240,7 +240,8 @@ def measure_node(
 ) -> NodeMatch | None:
     """Match the patch whose top-left corner is given (moving px); None without texture."""
     lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
-    if corr.texture(lr) < TWO_SCANS.min_texture:
+    texture = corr.texture(lr)
+    if texture < TWO_SCANS.min_texture:
         return None
     reach = int(NODE_REACH_PX)
     corners = corners_of(x - reach, y - reach, NODE_PX + 2 * reach, NODE_PX + 2 * reach)
@@ -251,12 +252,13 @@ def measure_node(
     sampled = aff.sample_through(hr, found, NODE_PX, NODE_PX)
     centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
     back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
+    shifts = part_shifts(lr, sampled, aff.pixel_side(found), 2, texture)
     place = aff.apply(back, centre) + np.array([box.x, box.y])
     return NodeMatch(
         x=float(place[0]),
         y=float(place[1]),
         ncc_band=corr.ncc(corr.band_pass(lr), corr.band_pass(sampled)),
-        error_px=_standard_error(part_shifts(lr, sampled, aff.pixel_side(found), 2)[:MIDDLE]),
+        error_px=_standard_error(shifts[:MIDDLE]),
         focus=relative_focus(lr, sampled),
         fixed_focus=own_focus(hr),
         fixed_texture=min(

@@ -253,11 +253,11 @@ def _translation(pair: _GreyPair, gate: Gate) -> PairCertificate:
     reduced = corr.box_reduce_at(hr, dx, dy, lr.shape[1], lr.shape[0], scale)
     if plain is None:
         plain = corr.ncc(lr, reduced)
-    band = corr.ncc(corr.band_pass(lr), corr.band_pass(reduced))
+    band, sharpness = corr.band_scores(lr, reduced)
     seen = reduced
     if alike is not hr:
         seen = corr.box_reduce_at(alike, dx, dy, lr.shape[1], lr.shape[0], scale)
-    shifts = part_shifts(lr, seen, scale, 2)
+    shifts = part_shifts(lr, seen, scale, 2, pair.texture)
     spread = spread_of(shifts)
     unseen = one_sided(shifts) and not np.isfinite(shifts[MIDDLE]).all()
     outside = max(-dx, -dy, dx - range_x, dy - range_y)
@@ -275,7 +275,7 @@ def _translation(pair: _GreyPair, gate: Gate) -> PairCertificate:
         ncc_band=band,
         spread=spread,
         error=max(_error(reason, spread, lr), UNSEEN_PX if unseen else 0.0),
-        sharpness=corr.sharpness(lr, reduced),
+        sharpness=sharpness,
         texture=pair.texture,
         affine=translation_affine(scale, dx, dy),
         verdict=verdict,
@@ -326,10 +326,10 @@ def _affine(
     if not np.isfinite(matrix).all():
         return _blank(pair, Reason.NO_CONVERGENCE)
     sampled = aff.sample_through(hr, matrix, width, height)
-    band = corr.ncc(corr.band_pass(lr), corr.band_pass(sampled))
+    band, sharpness = corr.band_scores(lr, sampled)
     # A small middle, so that a bend does not average out in it: the crop is centred there.
     seen = aff.sample_through(alike, matrix, width, height)
-    shifts = part_shifts(lr, seen, scale, 4)
+    shifts = part_shifts(lr, seen, scale, 4, pair.texture)
     spread = max(spread_of(shifts), 2 * float(np.nan_to_num(np.abs(shifts[MIDDLE])).max()))
     # The crop whose centre is the image of the LR patch's centre.
     centre = aff.apply(matrix, np.array([width / 2, height / 2]))
@@ -358,7 +358,7 @@ def _affine(
         ncc_band=band,
         spread=spread,
         error=_error(reason, spread, lr, leverage(lr)),
-        sharpness=corr.sharpness(lr, sampled),
+        sharpness=sharpness,
         texture=pair.texture,
         affine=aff.to_affine(matrix),
         verdict=verdict,

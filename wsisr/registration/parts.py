@@ -47,7 +47,7 @@ UNKNOWN_PX = 1000.0
 
 
 def part_shifts(
-    lr: Float32Array, reduced: Float32Array, scale: float, middle_share: int
+    lr: Float32Array, reduced: Float32Array, scale: float, middle_share: int, texture: float
 ) -> Float64Array:
     """Shift that each part of a patch asks for against its aligned HR, HR px.
 
@@ -56,6 +56,8 @@ def part_shifts(
     lr, reduced : ndarray, shape (h, w), float32
     middle_share : int
         Side of the patch over that of its middle part.
+    texture : float
+        Of the whole `lr` (`wsisr.registration.correlation.texture`).
 
     Returns
     -------
@@ -69,7 +71,7 @@ def part_shifts(
     parts = [(y, x, height, width) for y in (0, down) for x in (0, right)]
     height, width = (min(size, max(size // middle_share, MIN_PART_PX)) for size in lr.shape)
     parts.append(((lr.shape[0] - height) // 2, (lr.shape[1] - width) // 2, height, width))
-    enough = PART_TEXTURE * corr.texture(lr)
+    enough = PART_TEXTURE * texture
     shifts = np.full((len(parts), 2), np.nan)
     for row, (top, left, height, width) in enumerate(parts):
         part = (slice(top, top + height), slice(left, left + width))

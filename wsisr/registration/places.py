@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wsisr.arrays import Float64Array, Int64Array
+from wsisr.arrays import Float64Array, Int64Array, UInt8Array
 from wsisr.errors import RegistrationError
 from wsisr.registration import correlation as corr
 from wsisr.slides.protocol import Level, Slide
@@ -23,8 +23,8 @@ def exact_factor(level: Level) -> int:
 
 def textured_places(
     slide: Slide, level: Level, patch_px: int, wanted: int, seed: int, places: Int64Array | None
-) -> Int64Array:
-    """Top-left corners of patches of a level worth measuring, level px.
+) -> list[tuple[int, int, UInt8Array]]:
+    """Patches of a level worth measuring: top-left corners (level px) and pixels.
 
     Parameters
     ----------
@@ -37,21 +37,18 @@ def textured_places(
 
     Returns
     -------
-    ndarray, shape (m, 2), int64
+    list of (int, int, ndarray)
         At most `wanted`, cell by cell the most textured first.
     """
     rng = np.random.default_rng([seed, level.index])
     candidates = _candidates(slide, level, patch_px, wanted, rng, places)
-    texture = np.array(
-        [
-            corr.texture(
-                corr.grey(slide.read_level(level.index, int(x), int(y), patch_px, patch_px))
-            )
-            for x, y in candidates
-        ]
-    )
-    good = texture >= MIN_TEXTURE
-    return _spread_out(candidates[good], texture[good], level, wanted, rng)
+    patches = [
+        slide.read_level(level.index, x, y, patch_px, patch_px) for x, y in candidates.tolist()
+    ]
+    texture = np.array([corr.texture(corr.grey(patch)) for patch in patches])
+    good = np.flatnonzero(texture >= MIN_TEXTURE)
+    chosen = good[_spread_out(candidates[good], texture[good], level, wanted, rng)]
+    return [(*map(int, candidates[index]), patches[index]) for index in chosen]
 
 
 def _limits(level: Level, patch_px: int) -> Int64Array:
@@ -107,7 +104,7 @@ def _spread_out(
     level: Level,
     wanted: int,
     rng: np.random.Generator,
-) -> Int64Array:
+) -> list[int]:
     """Round after round, the best place left of each cell; cells in random order, so that a
     small number of places still covers the whole slide."""
     cells: dict[tuple[int, int], list[int]] = {}
@@ -122,4 +119,4 @@ def _spread_out(
     while len(chosen) < min(wanted, len(corners)):
         chosen += [queue[depth] for queue in queues if len(queue) > depth]
         depth += 1
-    return corners[chosen[:wanted]]
+    return chosen[:wanted]

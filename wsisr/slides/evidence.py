@@ -80,12 +80,12 @@ def level_evidence(slide: Slide, seed: int = 0) -> tuple[LevelEvidence, ...]:
     ]
     windows = _choose(slide, compared, seed)
 
-    def look(window: list[tuple[_Compared, int, int]]) -> list[_Difference]:
-        return [_compare(slide, one, x, y) for one, x, y in window]
+    def look(window: list[_Place]) -> list[_Difference]:
+        return [_compare(slide, place) for place in window]
 
     for window, found in zip(windows, in_threads(look, windows), strict=True):
-        for (one, _, _), difference in zip(window, found, strict=True):
-            one.found.append(difference)
+        for place, difference in zip(window, found, strict=True):
+            place.compared.found.append(difference)
     return tuple(one.judged() for one in compared)
 
 
@@ -155,10 +155,18 @@ class _Compared:
         )
 
 
-def _choose(
-    slide: Slide, compared: list[_Compared], seed: int
-) -> list[list[tuple[_Compared, int, int]]]:
-    """Windows of the slide, each with the levels that have texture there and where (level px).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Place:
+    """Where a level is compared (level px), and what it shows there."""
+
+    compared: _Compared
+    x: int
+    y: int
+    stored: UInt8Array
+
+
+def _choose(slide: Slide, compared: list[_Compared], seed: int) -> list[list[_Place]]:
+    """Windows of the slide, each with the places of the levels that have texture there.
 
     A window is the same share of the way across and down in every level, so that all of them are
     held against the same pixels of level 0, which are decoded once.
@@ -173,9 +181,12 @@ def _choose(
         for one in sought:
             places = taken[one.level.index]
             place = (int(across * (one.right + 1)), int(down * (one.bottom + 1)))
-            if len(places) < PLACES and place not in places and _textured(slide, one, *place):
+            if len(places) == PLACES or place in places:
+                continue
+            stored = _textured(slide, one, *place)
+            if stored is not None:
                 places.add(place)
-                window.append((one, *place))
+                window.append(_Place(compared=one, x=place[0], y=place[1], stored=stored))
         if window:
             windows.append(window)
         if all(len(places) == PLACES for places in taken.values()):
@@ -183,19 +194,20 @@ def _choose(
     return windows
 
 
-def _textured(slide: Slide, one: _Compared, x: int, y: int) -> bool:
+def _textured(slide: Slide, one: _Compared, x: int, y: int) -> UInt8Array | None:
+    """What a level shows at a place; None where it is glass or not scanned."""
     index, side = one.level.index, one.side
     if not slide.read_validity(index, x, y, side, side).all():
-        return False
+        return None
     image = slide.read_level(index, x, y, side, side)
-    return float(cv2.meanStdDev(image)[1].max()) >= MIN_TEXTURE
+    return image if float(cv2.meanStdDev(image)[1].max()) >= MIN_TEXTURE else None
 
 
-def _compare(slide: Slide, one: _Compared, x: int, y: int) -> _Difference:
+def _compare(slide: Slide, place: _Place) -> _Difference:
     """One place of a level against level 0, of which the kernels see some pixels around it."""
-    factor, side, base = one.factor, one.side, slide.info.levels[0]
-    stored = slide.read_level(one.level.index, x, y, side, side)
-    left, top = x * factor, y * factor
+    one, stored, base = place.compared, place.stored, slide.info.levels[0]
+    factor, side = one.factor, one.side
+    left, top = place.x * factor, place.y * factor
     x0, x1 = source_span(float(left), float(factor), side, base.width_px)
     y0, y1 = source_span(float(top), float(factor), side, base.height_px)
     around = slide.read_level(0, x0, y0, x1 - x0, y1 - y0)
@@ -244,17 +256,34 @@ def _decimated(source: UInt8Array, stored: UInt8Array, factor: int) -> float:
     """Error of every n-th pixel, from the phase that is nearest: writers start anew in every
     tile."""
     phases = sorted({0, factor // 4, factor // 2, factor - 1})
-    return min(_mse(stored, source[y::factor, x::factor]) for y in phases for x in phases)
+    side = len(stored)
+    padded = _padded(stored)
+    least = np.inf
+    for y in phases:
+        # Whole pixels of 4 bytes are picked several times faster than triples; the fourth is 255
+        # on both sides and adds nothing.
+        rows = _padded(source[y::factor]).view(np.uint32)[..., 0]
+        for x in phases:
+            picked = np.ascontiguousarray(rows[:, x::factor]).view(np.uint8)
+            error = cv2.norm(padded, picked.reshape(side, side, 4), cv2.NORM_L2SQR)
+            least = min(least, error)
+    return float(least / stored.size)
+
+
+def _padded(image: UInt8Array) -> UInt8Array:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2RGBA), np.uint8)
 
 
 def _mse(first: UInt8Array, second: UInt8Array) -> float:
-    return cv2.norm(first, np.ascontiguousarray(second), cv2.NORM_L2SQR) / first.size
+    return cv2.norm(first, second, cv2.NORM_L2SQR) / first.size
 
 
 def _detail(image: UInt8Array) -> float:
     """Mean energy of the Laplacian of the mean of the channels."""
-    grey = image.sum(axis=2, dtype=np.int32)
+    red, green, blue = cv2.split(image)
+    grey = np.add(red, green, dtype=np.int32) + blue
     laplacian = (
         4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
     )
-    return float(np.mean(laplacian.astype(np.float64) ** 2)) / 9
+    # Sums of squares of whole numbers: exact in whatever order.
+    return cv2.norm(laplacian, cv2.NORM_L2SQR) / laplacian.size / 9
