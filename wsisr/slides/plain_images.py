@@ -6,7 +6,10 @@ Samples of more than 8 bits are scaled by a white that the user states and never
 no file says which of its 65,536 values is white.
 """
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -19,6 +22,8 @@ from wsisr.errors import SlideError
 from wsisr.slides.decode import composite_on_white
 from wsisr.slides.faults import RefusedSlideError
 from wsisr.slides.jpeg import StatedJpeg, decode_jpeg, parse_jpeg_header
+
+logger = logging.getLogger(__name__)
 
 MAX_IMAGE_PX = 178_000_000
 """Largest plain image that is decoded: 0.5 GB as RGB; half as many of deeper samples."""
@@ -93,25 +98,23 @@ def read_facts(path: Path) -> PictureFacts:
         If Pillow does not know it, it holds several images, is larger than 178 MPx, or its samples
         are of a kind that is not read.
     """
-    from PIL import Image
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                kind, mode = str(image.format), image.mode
-                width, height = image.size
-                pages = int(getattr(image, "n_frames", 1))
-                dpi, icc = _dpi(image), image.info.get("icc_profile")
-                bits, floating = _depth(path, image)
-                turn = _orientation(path, image)
-                grey = _is_grey(path, image)
-                if "transparency" in image.info:
-                    mode = {"L": "LA", "1": "LA", "RGB": "RGBA", "P": "PA"}.get(mode, mode)
+        with _opened(path) as image:
+            kind, mode = str(image.format), image.mode
+            width, height = image.size
+            pages = int(getattr(image, "n_frames", 1))
+            dpi, icc = _dpi(image), image.info.get("icc_profile")
+            bits, floating = _depth(path, image)
+            turn = _orientation(path, image)
+            grey = _is_grey(path, image)
+            if "transparency" in image.info:
+                mode = {"L": "LA", "1": "LA", "RGB": "RGBA", "P": "PA"}.get(mode, mode)
     except SlideError:
         raise
     except Exception as error:
-        found = _rare_tiff(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = _rare_tiff(path)
         if found is not None:
             return found
         raise SlideError(
@@ -271,6 +274,20 @@ def _rare_tiff(path: Path) -> PictureFacts | None:
     )
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Pillow's image. What Pillow warns of names no file: it is said again with the name of it."""
+    from PIL import Image
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            yield image
+    for text in sorted({str(warning.message).strip() for warning in said}):
+        logger.warning("%s: Pillow warns: %s", path.name, text)
+
+
 def _tiff_tags(path: Path) -> Any:
     """Tags of the first page, also of samples that Pillow does not decode."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -331,7 +348,6 @@ def _depth(path: Path, image: Any) -> tuple[int, bool]:
 def _samples_of(path: Path, facts: PictureFacts) -> AnyArray:
     """Stored samples, (height, width, channels), as stored and not turned."""
     import imagecodecs
-    from PIL import Image
 
     samples: AnyArray
     if facts.kind == "PNG":
@@ -343,10 +359,8 @@ def _samples_of(path: Path, facts: PictureFacts) -> AnyArray:
     elif facts.deep:
         samples = _deep_tiff(path)
     else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                samples = _from_pillow(image, facts)
+        with _opened(path) as image:
+            samples = _from_pillow(image, facts)
     return samples[:, :, None] if samples.ndim == 2 else samples
 
 
