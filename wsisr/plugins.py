@@ -181,9 +181,6 @@ class Registry(Generic[T]):
         """Names that a module, or a package, has registered."""
         return [n for n, module in self._modules.items() if module.partition(".")[0] == top]
 
-    def __getitem__(self, name: str) -> T:
-        return self._items[name]
-
     def __contains__(self, name: object) -> bool:
         return name in self._items
 

@@ -76,7 +76,6 @@ class Fault:
 
     Attributes
     ----------
-    kind : {"stray", "wait", "draw", "double"}
     what : str
         The operation of torch.
     where : str
@@ -96,7 +95,6 @@ class Watch:
 
     Attributes
     ----------
-    counts : dict of Fault to int
     end : str
         What torch said where a value was asked for, which nothing has; empty if all was gone
         through.

@@ -25,7 +25,6 @@ class AdversarialSettings:
 
     Attributes
     ----------
-    discriminator : {"patch", "vgg16", "vgg128"}
     layers : int
         Strided layers of PatchGAN (3: receptive field 70 px).
     norm : {"batch", "instance", "none", "spectral"}

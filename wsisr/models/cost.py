@@ -65,8 +65,6 @@ def model_cost(
         As for `create_model`.
     scale : float, optional
         Magnification; 4 if left out (2 where a network exists for x2 alone).
-    lr_px : int
-        Side of the LR input.
     """
     if lr_px < 1:
         raise ModelError(f"lr_px={lr_px}: give at least one pixel")

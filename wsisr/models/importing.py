@@ -106,14 +106,7 @@ class WeightsAnswers:
 
 
 def import_weights(path: Path | str, said: WeightsAnswers = WeightsAnswers()) -> Imported:
-    """Build a model from a file of weights.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    said : WeightsAnswers
-        Most files need none.
+    """Build a model from a file of weights; most need no answers.
 
     Raises
     ------

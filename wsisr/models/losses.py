@@ -56,7 +56,6 @@ class CwtLossSettings:
         ``(0, 1)`` the SR branch, whose output then stays noise.
     ssim_weight : float
         Lambda 3 and 4: of 1 - SSIM in both.
-    pixel : {"l1", "mse"}
     wr_weight : float
         Of L1 between the transforms of WR's pseudo reference and of the reference (not in the
         paper, which leaves open how WR is trained).

@@ -62,7 +62,6 @@ class MasrnetSettings:
         Kernel of the spatial gate.
     tail_conv, long_conv : bool
         Convolution at the end of each group, and of all groups before the long skip.
-    upsampler : {"deconv", "pixelshuffle"}
     rgb_mean : tuple of float
         Subtracted before and added after.
     """

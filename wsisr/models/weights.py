@@ -94,8 +94,6 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> SRModel:
     ----------
     path : Path
         The folder, or one of its two files.
-    device : torch.device
-        Where its tensors go.
 
     Raises
     ------

@@ -209,7 +209,6 @@ class TaskFeed:
     images : sequence of ndarray, shape (h, w, 3), uint8
     targets : sequence of ndarray, shape (c, h, w), uint8; or of int
         What a network is to draw, or the number of the class.
-    device : torch.device
     """
 
     def __init__(

@@ -9,6 +9,7 @@ Names of layers are the authors', so that a file is filled in by name or refused
 follows from its kernels.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,10 @@ class HoVerNet(nn.Module):
         self.fast, self.types = fast, types
         self.seen_px, self.told_px = (256, 164) if fast else (270, 80)
         kernel = 3 if fast else 5
-        self.conv0 = nn.Sequential()
-        if fast:
-            self.conv0.add_module("pad", _Padded(7, 1))
-        self.conv0.add_module("conv", nn.Conv2d(3, 64, 7, bias=False))
-        self.conv0.add_module("bn", nn.BatchNorm2d(64))
-        self.conv0.add_module("relu", nn.ReLU())
+        padded = {"pad": _Padded(7, 1)} if fast else {}
+        self.conv0 = _named(
+            **padded, conv=nn.Conv2d(3, 64, 7, bias=False), bn=nn.BatchNorm2d(64), relu=nn.ReLU()
+        )
         self.d0 = _ResidualUnits(64, (64, 256), 3, 1)
         self.d1 = _ResidualUnits(256, (128, 512), 4, 2)
         self.d2 = _ResidualUnits(512, (256, 1024), 6, 2)
@@ -152,29 +151,28 @@ def _add(
         unit.add_module(f"{name}_relu", nn.ReLU())
 
 
-def _bna(channels: int) -> nn.Sequential:
-    block = nn.Sequential()
-    block.add_module("bn", nn.BatchNorm2d(channels))
-    block.add_module("relu", nn.ReLU())
-    return block
+def _named(**parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _bna(channels: int, **more: nn.Module) -> nn.Sequential:
+    return _named(bn=nn.BatchNorm2d(channels), relu=nn.ReLU(), **more)
 
 
 def _decoder(channels: int, kernel: int) -> nn.Sequential:
-    decoder = nn.Sequential()
+    parts = {}
     for name, before, inner, count in (("u3", 1024, 256, 8), ("u2", 512, 128, 4)):
-        part = nn.Sequential()
-        part.add_module("conva", nn.Conv2d(before, inner, kernel, bias=False))
-        part.add_module("dense", _Dense(inner, kernel, count))
-        part.add_module("convf", nn.Conv2d(2 * inner, 2 * inner, 1, bias=False))
-        decoder.add_module(name, part)
-    last = nn.Sequential()
-    last.add_module("conva_pad", _Padded(kernel, 1))
-    last.add_module("conva", nn.Conv2d(256, 64, kernel, bias=False))
-    decoder.add_module("u1", last)
-    out = _bna(64)
-    out.add_module("conv", nn.Conv2d(64, channels, 1))
-    decoder.add_module("u0", out)
-    return decoder
+        parts[name] = _named(
+            conva=nn.Conv2d(before, inner, kernel, bias=False),
+            dense=_Dense(inner, kernel, count),
+            convf=nn.Conv2d(2 * inner, 2 * inner, 1, bias=False),
+        )
+    last = nn.Conv2d(256, 64, kernel, bias=False)
+    return _named(
+        **parts,
+        u1=_named(conva_pad=_Padded(kernel, 1), conva=last),
+        u0=_bna(64, conv=nn.Conv2d(64, channels, 1)),
+    )
 
 
 def _middle(x: Tensor, side: int) -> Tensor:
@@ -242,7 +240,6 @@ def find_nuclei(
     image : ndarray, shape (H, W, 3), uint8
     names : sequence of str
         Of the types, from 1; empty where they are not asked for.
-    device : torch.device
     """
     seen, told = model.seen_px, model.told_px
     height, width = image.shape[:2]

@@ -48,13 +48,11 @@ class Kind(ABC):
 
     Class attributes
     ----------------
-    name, title : str
     network : str
         Of the reference.
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
     network: ClassVar[str]
 
     @abstractmethod
@@ -71,9 +69,12 @@ class Kind(ABC):
 
 
 class Maps(Kind):
-    """Tasks whose truth are objects."""
+    """Tasks whose truth are objects: two maps are drawn of them."""
 
     network = "unet"
+
+    def channels(self, classes: Sequence[str]) -> int:
+        return 2
 
     @abstractmethod
     def target(self, truth: ImageLabels) -> UInt8Array:
@@ -84,10 +85,6 @@ class Nuclei(Maps):
     """Inside or not, and how far inside: nuclei that touch part where the distance is small."""
 
     name = "nuclei"
-    title = "nuclei"
-
-    def channels(self, classes: Sequence[str]) -> int:
-        return 2
 
     def target(self, truth: ImageLabels) -> UInt8Array:
         """Inside; distance to the nucleus's edge over its largest; whether distances are known."""
@@ -133,10 +130,6 @@ class Glands(Maps):
     """Inside or not, and the contour between glands."""
 
     name = "glands"
-    title = "glands"
-
-    def channels(self, classes: Sequence[str]) -> int:
-        return 2
 
     def target(self, truth: ImageLabels) -> UInt8Array:
         """Inside; a contour of `CONTOUR_PX` to both sides of every gland's edge."""
@@ -168,7 +161,6 @@ class Classes(Kind):
     """The class of a whole image."""
 
     name = "classes"
-    title = "classes"
     network = "resnet18"
 
     def channels(self, classes: Sequence[str]) -> int:

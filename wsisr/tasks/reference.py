@@ -48,10 +48,8 @@ class Reference(Protocol):
 
     Attributes
     ----------
-    kind : Kind
     words : str
         What it is, with a digest: scores of two different ones are never mixed.
-    classes : tuple of str
     """
 
     @property
@@ -111,7 +109,6 @@ class Weights:
     classes : sequence of str
         Of the store: names of the file's types where there are as many, which the file itself does
         not name.
-    device : torch.device
     """
 
     kind: Kind = KINDS["nuclei"]
@@ -222,7 +219,6 @@ def open_reference(text: str, device: torch.device, classes: Sequence[str] = ())
         ``nuclei`` (the folder ``tasks/nuclei``), a folder of a run or of folds, or
         ``nuclei=FOLDER``, ``nuclei=NAME`` of a registered function, ``nuclei=FILE`` with weights of
         HoVer-Net.
-    device : torch.device
     classes : sequence of str
         Of the store, for functions.
 

@@ -45,7 +45,6 @@ class TaskScore:
 
     Attributes
     ----------
-    better : {"high", "low", "zero"}
     part : bool
         Only a part of something pooled.
     """
@@ -65,7 +64,6 @@ class Pooled:
     ----------
     value : callable
         Of the parts (each an array over images) and the images' classes.
-    better : {"high", "low"}
     """
 
     title: str
@@ -141,7 +139,7 @@ def score_answer(
     radius_px: float,
     types: Sequence[str] = (),
 ) -> dict[str, float]:
-    """All numbers of an image (`scores_of`).
+    """All numbers of an image (`scores_of`); see `nuclei_scores`.
 
     Parameters
     ----------
@@ -149,10 +147,6 @@ def score_answer(
         Of tasks whose truth are objects.
     name : str
         The image's class, for the others.
-    radius_px : float
-        Of the detection of nuclei.
-    types : sequence of str
-        Types of nuclei to be told apart.
     """
     if kind.name == "nuclei":
         return nuclei_scores(labels, answer, radius_px, types)
@@ -239,30 +233,31 @@ def class_scores(truth: str, answer: Answer) -> dict[str, float]:
 def pooled(task: str, classes: Sequence[str] = (), types: Sequence[str] = ()) -> tuple[Pooled, ...]:
     """What is computed over all images of a task at once."""
 
-    def summed(kind: type, prefix: str, *names: str) -> Callable[[Parts], object]:
-        return lambda parts: kind(*(float(np.nansum(parts[f"{prefix}_{n}"])) for n in names))
+    def of(
+        kind: type, value: str, prefix: str, *names: str
+    ) -> Callable[[Parts, Sequence[str]], float]:
+        """A value of a kind of sums, whose parts are added up over all images."""
+
+        def compute(parts: Parts, _: Sequence[str]) -> float:
+            sums = kind(*(float(np.nansum(parts[f"{prefix}_{name}"])) for name in names))
+            return float(getattr(sums, value))
+
+        return compute
 
     if task == "nuclei":
-        found = summed(Detection, "nuclei_found", *_DETECTION)
-        quality = summed(Panoptic, "nuclei_panoptic", *_DETECTION, "iou_sum")
+        quality = of(Panoptic, "pq", "nuclei_panoptic", *_DETECTION, "iou_sum")
         return (
-            Pooled(title="F1 of detection", value=lambda p, _: found(p).f1),  # type: ignore[attr-defined]
-            Pooled(title="PQ", value=lambda p, _: quality(p).pq),  # type: ignore[attr-defined]
+            Pooled(title="F1 of detection", value=of(Detection, "f1", "nuclei_found", *_DETECTION)),
+            Pooled(title="PQ", value=quality),
             *_typed(types),
         )
     if task == "glands":
-        there = summed(Detection, "glands_found", *_DETECTION)
-        dice = summed(Weighted, "glands_pooled_dice", *_WEIGHTED)
-        far = summed(Weighted, "glands_pooled_hausdorff", *_WEIGHTED)
+        dice = of(Weighted, "value", "glands_pooled_dice", *_WEIGHTED)
+        far = of(Weighted, "value", "glands_pooled_hausdorff", *_WEIGHTED)
         return (
-            Pooled(title="F1", value=lambda p, _: there(p).f1),  # type: ignore[attr-defined]
-            Pooled(title="object Dice", value=lambda p, _: dice(p).value),  # type: ignore[attr-defined]
-            Pooled(
-                title="object Hausdorff, px",
-                value=lambda p, _: far(p).value,  # type: ignore[attr-defined]
-                better="low",
-                digits=1,
-            ),
+            Pooled(title="F1", value=of(Detection, "f1", "glands_found", *_DETECTION)),
+            Pooled(title="object Dice", value=dice),
+            Pooled(title="object Hausdorff, px", value=far, better="low", digits=1),
         )
 
     def said(parts: Parts) -> list[str]:

@@ -280,7 +280,7 @@ class _Run:
         patients = sorted({sample.patient for sample in samples})
         say(
             report,
-            f"{kind.title}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
+            f"{kind.name}: {where}{config.model.name}, {model.parameter_count:,} parameters; "
             f"{_count(samples)} ({request.words}) of {counted(len(patients), 'patient')}, "
             f"{len({s.patient for s, _ in self.held_out})} held out.",
         )

@@ -6,7 +6,7 @@ together. LR of real scales follows the size rule of `wsisr.degradation`: the re
 ``round(L s)`` for an LR side of L, margin included, and pixel centres keep their true place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -18,6 +18,13 @@ from wsisr.degradation import Degradation, degrade, hr_size, resize
 from wsisr.degradation.draws import Draws
 from wsisr.device import upload
 from wsisr.training.sampling import CropRule, StepPlan
+
+_MOVES: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda x: x.flip(-2),
+    lambda x: x.flip(-1),
+    lambda x: x.mT,
+)
+"""Rows turned over, columns turned over, both exchanged: with or without each, eight symmetries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,7 @@ class Batch:
         """The batch on a device; itself where it is there."""
         if self.lr.device == device:
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if _is_tensor(value)}
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, draws=replace(self.draws, slots=self.draws.slots.to(device)), **moved)
 
 
@@ -60,10 +67,10 @@ class BatchRule:
 
     crops: CropRule
     degradation: Degradation | None
-    flips: bool
-    sample_px: int | None
-    reference: bool
-    seed: int
+    flips: bool = True
+    sample_px: int | None = None
+    reference: bool = False
+    seed: int = 0
 
 
 def make_batch(
@@ -75,7 +82,6 @@ def make_batch(
     ----------
     raw : mapping
         uint8 (k, size, size, 3) by role: ``hr``, and ``lr`` and ``reference`` where stored.
-    device : torch.device
     """
     slots = upload(plan.slots, device)
     draws = Draws(seed=rule.seed, step=plan.step, slots=slots)
@@ -95,9 +101,9 @@ def make_batch(
     whole = unit(region)
     reference = _reference(rule, whole, None, rule.crops.region_lr_px)
     return Batch(
-        lr=unit(_inner(lr, margin)),
-        hr=_inner(whole, margin * int(plan.scales[0])),
-        reference=None if reference is None else _inner(reference, 2 * margin),
+        lr=unit(inner(lr, margin)),
+        hr=inner(whole, margin * int(plan.scales[0])),
+        reference=None if reference is None else inner(reference, 2 * margin),
         draws=draws,
     )
 
@@ -107,7 +113,7 @@ def symmetric(images: Tensor, draws: Draws, on: bool = True) -> Tensor:
     if not on:
         return images
     flags = draws.words("symmetry", 1)[:, 0]
-    for bit, move in enumerate((_flip_rows, _flip_columns, _transpose)):
+    for bit, move in enumerate(_MOVES):
         chosen = ((flags >> bit) & 1).bool()[:, None, None, None]
         images = torch.where(chosen, move(images), images)
     return images
@@ -141,7 +147,7 @@ def _sampled(hr: Tensor, plan: StepPlan, rule: BatchRule, draws: Draws) -> Batch
         place = upload(members, hr.device)
         own = Draws(seed=draws.seed, step=draws.step, slots=draws.slots[place])
         region = symmetric(hr[place][..., :side, :side], own, rule.flips)
-        lr = _inner(_degraded(region, rule, scale, plan, own.slots), rule.crops.margin_lr_px)
+        lr = inner(_degraded(region, rule, scale, plan, own.slots), rule.crops.margin_lr_px)
         parts.append((members, (unit(lr), *_queries(region, rule, own))))
     order = upload(np.argsort([m for members, _ in parts for m in members]), hr.device)
     lr, coord, cell, target = (
@@ -195,23 +201,8 @@ def _reference(rule: BatchRule, hr: Tensor, stored: Tensor | None, lr_px: int) -
     return resize(hr, (2 * lr_px, 2 * lr_px)).clamp_(0.0, 1.0)
 
 
-def _inner(images: Tensor, margin_px: int) -> Tensor:
+def inner(images: Tensor, margin_px: int) -> Tensor:
+    """Images (..., h, w) without a margin on all sides."""
     if margin_px == 0:
         return images
     return images[..., margin_px:-margin_px, margin_px:-margin_px].contiguous()
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
-
-
-def _flip_rows(x: Tensor) -> Tensor:
-    return x.flip(-2)
-
-
-def _flip_columns(x: Tensor) -> Tensor:
-    return x.flip(-1)
-
-
-def _transpose(x: Tensor) -> Tensor:
-    return x.transpose(-2, -1)

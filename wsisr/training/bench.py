@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wsisr.arrays import UInt8Array
 from wsisr.degradation import parse_degradation
 from wsisr.device import accelerated
 from wsisr.errors import ConfigError
@@ -94,19 +93,25 @@ def bench_store(
         patches=len(data),
         hr_px=min(sizes),
         crop_lr_px=side // SCALE,
-        margin_lr_px=0,
         scale=SCALE,
         scale_range=(SCALE, SCALE),
-        per_sample=False,
-        native=False,
     )
-    plans = [_plan(rule, number) for number in range(BATCHES)]
+    slots = slots_of(0, 1, BATCH)
+    plans = [
+        plan_step(rule, seed=0, step=number, slots=slots, per_step=BATCH)
+        for number in range(BATCHES)
+    ]
     role = Role(name="hr", array=name, corner=1, size=0)
     threads = default_workers() if workers is None else workers
     stream = StreamSource(data, [role], threads, pin=False)
     try:
         found = [
-            _timed("crops, this thread", plans, side, lambda p, n: _read(data, name, p)),
+            _timed(
+                "crops, this thread",
+                plans,
+                side,
+                lambda p, n: data.read(name, p.index, p.y, p.x, p.read_px),
+            ),
             _timed(
                 f"crops, {threads} threads ahead",
                 plans,
@@ -118,35 +123,26 @@ def bench_store(
     finally:
         stream.close()
     few = PairDataset(store, arrays=[name], rows=data.rows[:MEMORY_PATCHES])
-    memory = MemorySource(few, [role], torch.device("cpu"))
-    small = [_folded(plan, len(few)) for plan in plans]
-    found.append(_timed("crops from memory", small, side, lambda p, n: memory.fetch(n, p)))
-    finish = BatchRule(
-        crops=rule,
-        degradation=parse_degradation("bicubic"),
-        flips=True,
-        sample_px=None,
-        reference=False,
-        seed=0,
-    )
     cpu = torch.device("cpu")
-    found.append(
+    memory = MemorySource(few, [role], cpu)
+    small = [replace(plan, index=plan.index % len(few)) for plan in plans]
+    finish = BatchRule(crops=rule, degradation=parse_degradation("bicubic"))
+    return [
+        *found,
+        _timed("crops from memory", small, side, lambda p, n: memory.fetch(n, p)),
         _timed(
             f"batches from memory, bicubic x{SCALE}, symmetries",
             small[: max(1, BATCHES // 4)],
             side,
             lambda p, n: make_batch(memory.fetch(n, p), p, finish, cpu),
-        )
-    )
-    found.append(
+        ),
         _timed(
             "zarr-python, crop by crop",
             plans[: max(1, BATCHES // 8)],
             side,
             _zarr_reader(data, name),
-        )
-    )
-    return found
+        ),
+    ]
 
 
 def measure_synthetic(request: TrainRequest, report: Reporter = silent) -> str:
@@ -205,15 +201,6 @@ def loader_table(timings: Sequence[LoaderTiming]) -> str:
     return "\n".join(lines)
 
 
-def _plan(rule: CropRule, number: int) -> StepPlan:
-    slots = slots_of(0, 1, BATCH)
-    return plan_step(rule, seed=0, step=number, slots=slots, per_step=BATCH)
-
-
-def _folded(plan: StepPlan, count: int) -> StepPlan:
-    return StepPlan(**{**vars(plan), "index": plan.index % count})
-
-
 def _timed(
     name: str,
     plans: Sequence[StepPlan],
@@ -235,10 +222,6 @@ def _timed(
         wall_s=time.perf_counter() - wall,
         bytes=crops * 3 * side * side,
     )
-
-
-def _read(data: PairDataset, array: str, plan: StepPlan) -> UInt8Array:
-    return data.read(array, plan.index, plan.y, plan.x, plan.read_px)
 
 
 def _zarr_reader(data: PairDataset, array: str) -> Callable[[StepPlan, int], object]:

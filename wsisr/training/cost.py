@@ -70,23 +70,19 @@ class Card:
     measured: bool = False
 
 
-def _card(name: str, gib: float, bandwidth: float, tf32: float, half: float) -> Card:
-    return Card(
+CARDS = {
+    name: Card(
         name=name, memory_gib=gib, bandwidth_gb_s=bandwidth, tf32_tflops=tf32, half_tflops=half
     )
-
-
-CARDS = {
-    card.name: card
-    for card in (
-        _card("t4-16", 15, 320, 8.1, 65),
-        _card("rtx3090-24", 24, 936, 35.6, 71),
-        _card("rtx4090-24", 24, 1008, 82.6, 165),
-        _card("a100-40", 40, 1555, 156, 312),
-        _card("l40s-48", 45, 864, 183, 362),
-        _card("a100-80", 80, 2039, 156, 312),
-        _card("h100-80", 80, 3350, 495, 989),
-        _card("h200-141", 140, 4800, 495, 989),
+    for name, gib, bandwidth, tf32, half in (
+        ("t4-16", 15, 320, 8.1, 65),
+        ("rtx3090-24", 24, 936, 35.6, 71),
+        ("rtx4090-24", 24, 1008, 82.6, 165),
+        ("a100-40", 40, 1555, 156, 312),
+        ("l40s-48", 45, 864, 183, 362),
+        ("a100-80", 80, 2039, 156, 312),
+        ("h100-80", 80, 3350, 495, 989),
+        ("h200-141", 140, 4800, 495, 989),
     )
 }
 """Memory that tensors can be given, of that printed on the card; the rest from NVIDIA's sheets: T4

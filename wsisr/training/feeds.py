@@ -4,7 +4,6 @@ import time
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from wsisr.degradation.draws import Draws
 from wsisr.device import has_float64
@@ -110,7 +109,7 @@ class FixedFeed:
             lr=lr,
             coord=every[chosen],
             cell=torch.full((count, 1, 2), 2.0 / width, device=device),
-            target=_colours(count, data.sample_px, device),
+            target=torch.rand(count, data.sample_px, 3, device=device),
             draws=draws,
         )
 
@@ -122,7 +121,3 @@ class FixedFeed:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-def _colours(count: int, pixels: int, device: torch.device) -> Tensor:
-    return torch.rand(count, pixels, 3, device=device)

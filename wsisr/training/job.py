@@ -114,7 +114,6 @@ class TrainingOutcome:
 
     Attributes
     ----------
-    state : {"finished", "interrupted"}
     validation : tuple of dict
         Rows of the last validation.
     best : dict or None

@@ -19,7 +19,7 @@ from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
 from wsisr.store.places import Place
 from wsisr.store.schema import VERDICTS, layer_column
-from wsisr.store.verify_splits import SlideIdentity, identities
+from wsisr.store.verify_splits import identities
 
 STORED_LEVEL = "stored-level"
 NATIVE = ("rescan", "rescan-reduced", "stored-level")
@@ -87,10 +87,6 @@ class DataPlan:
     notes: tuple[str, ...] = ()
 
     @property
-    def simulated(self) -> bool:
-        return self.lr is None
-
-    @property
     def degradation(self) -> str | None:
         """Its name."""
         return None if self.simulation is None else self.simulation.name
@@ -126,7 +122,9 @@ def plan_data(
     hr = store.arrays[0]
     train = store.split("train")
     notes: list[str] = []
-    native = _native_array(store, hr, scale) if scale is not None else None
+    native = None
+    if scale is not None:
+        native = _array_at(store, hr, scale, list(store.slides), every=False)
     usable = [name for name in store.slides if hr in store.slides[name].arrays]
     lr, origin = None, ""
     if lr_source in ("auto", "native"):
@@ -145,7 +143,9 @@ def plan_data(
     sizes = {store.slides[name].spec(hr).size_px for name in usable}
     flips, note = _flips(store, train, lr)
     notes += note
-    seen = _slides(store, np.concatenate((train, val)))
+    names = store.attributes["slides"]
+    slides_seen = np.unique(np.concatenate((train, val))[:, 0]).tolist()
+    seen = identities(store, [names[slide] for slide in slides_seen], {})
     return DataPlan(
         path=store.path,
         digest=store.content_digest(),
@@ -172,14 +172,10 @@ def plan_data(
     )
 
 
-def _native_array(store: PairStore, hr: str, scale: float) -> str | None:
-    """The array whose pixels are exactly `scale` HR pixels wide, whatever its origin."""
-    return _array_at(store, hr, scale, list(store.slides), every=False)
-
-
 def _array_at(
     store: PairStore, hr: str, scale: float, slides: Sequence[str], every: bool = True
 ) -> str | None:
+    """The array whose pixels are exactly `scale` HR pixels wide; of `every` slide, or of some."""
     for array in store.arrays:
         views = [store.slides[name] for name in slides if array in store.slides[name].arrays]
         if not views or (every and len(views) < len(slides)):
@@ -321,12 +317,6 @@ def _patient(store: PairStore, slide: int) -> str:
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names) - {""}))
-
-
-def _slides(store: PairStore, rows: Int32Array) -> list[SlideIdentity]:
-    """Who and what the slides of some rows are."""
-    names = [store.attributes["slides"][slide] for slide in np.unique(rows[:, 0]).tolist()]
-    return identities(store, names, {})
 
 
 def _content(store: PairStore, train: Int32Array, val: Int32Array) -> str:

@@ -82,9 +82,6 @@ def resolve_config(
 
     Parameters
     ----------
-    model : str
-        A name of the registry.
-    preset : {"paper", "official", "recommended", "tiny"}
     scale : int, optional
         Of a fixed-scale model; 4 by default, or the only one the model is defined for.
     changes : sequence of mapping

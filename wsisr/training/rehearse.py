@@ -53,7 +53,6 @@ def blank_feed(config: TrainConfig, info: Any, device: torch.device) -> Feed:
         scale=config.model.scale,
         scale_range=(low, high),
         per_sample=config.model.scale is None and data.scale_draw == "sample",
-        native=False,
     )
     named = DEGRADATION if data.lr_source in ("auto", "native") else data.lr_source
     batches = BatchRule(

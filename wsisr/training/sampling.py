@@ -30,7 +30,6 @@ class CropRule:
         Side of a crop; px around it that are read and degraded too (0 for native LR).
     scale : int or None
         Of a fixed-scale model; None: drawn from `scale_range`.
-    scale_range : (float, float)
     per_sample : bool
         Draw a scale for each sample instead of each step.
     native : bool
@@ -40,11 +39,11 @@ class CropRule:
     patches: int
     hr_px: int
     crop_lr_px: int
-    margin_lr_px: int
+    margin_lr_px: int = 0
     scale: int | None
     scale_range: tuple[float, float]
-    per_sample: bool
-    native: bool
+    per_sample: bool = False
+    native: bool = False
 
     @property
     def region_lr_px(self) -> int:

@@ -27,8 +27,6 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AVERAGED = "averaged"
 _FIRST_LOSS_SCALE = 2.0**14
 _GROWTH_STEPS = 2000
-
-
 MISCOMPILED = frozenset({"li2021"})
 """Networks whose backward pass inductor's C++ gets wrong: ended by the C library in every run, in
 both memory formats, while the forward pass is right; nothing like it is known on a GPU."""
@@ -69,16 +67,9 @@ class Stepper:
         self.shown = model
         if config.train.ema:
             self.shown = self.parts[AVERAGED] = deepcopy(model).requires_grad_(False)
-        self.optimisers = {
-            name: make_optimiser(parameters, config.optim)
-            for name, parameters in recipe.parameters(model).items()
-        }
-        self.trained = [
-            parameter
-            for optimiser in self.optimisers.values()
-            for group in optimiser.param_groups
-            for parameter in group["params"]
-        ]
+        groups = recipe.parameters(model)
+        self.optimisers = {name: make_optimiser(g, config.optim) for name, g in groups.items()}
+        self.trained = [parameter for group in groups.values() for parameter in group]
         scale = _FIRST_LOSS_SCALE if precision == "fp16" else 1.0
         self.meters = torch.tensor([scale, 0.0, 0.0, 0.0], device=device)
 

@@ -23,7 +23,7 @@ from wsisr.metrics.images import MetricError
 from wsisr.metrics.pixel import capped
 from wsisr.metrics.protocols import get_protocol
 from wsisr.models.wrapper import SRModel
-from wsisr.training.batches import unit
+from wsisr.training.batches import inner, unit
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import PairDataset
 from wsisr.training.parallel import Processes
@@ -135,13 +135,7 @@ def _simulated(
     region_hr = hr_size(region, scale)
     hr = _read(data, plan.hr, row, (plan.hr_px - region_hr) // 2, region_hr)
     lr = degrade(hr, plan.simulation, scale, slots=[row], size=(region, region))
-    if margin:
-        cut = margin * int(scale)
-        return (
-            lr[..., margin:-margin, margin:-margin].contiguous(),
-            hr[..., cut:-cut, cut:-cut].contiguous(),
-        )
-    return lr, hr
+    return inner(lr, margin), inner(hr, margin * int(scale))
 
 
 def _read(data: PairDataset, array: str, row: int, at: int, side: int) -> Tensor:

@@ -104,8 +104,6 @@ def recognise(
         All tensors of the file, by dotted path.
     source : str
         The file, for messages.
-    wanted : str, optional
-        The part to take.
 
     Raises
     ------

@@ -65,7 +65,6 @@ class DeformableAttention(nn.Module):
     table_px : int
         Input side that the position table has one entry per displacement for (the training LR
         side). Other sides sample the same continuous table.
-    reference_points : {"v1", "dat++"}
     """
 
     def __init__(
