@@ -244,6 +244,11 @@ def test_own_names_need_the_network_to_be_named(tmp_path: Path) -> None:
     assert done.part == "state_dict.model.net"
     with pytest.raises(ModelError, match="of another shape"):
         import_weights(path, replace(ours, changes=("width2=9",)))
+    with pytest.raises(ModelError, match="no preset 'small'"):
+        import_weights(path, replace(ours, preset="small"))
+    # Its preset hangs on the scale.
+    with pytest.raises(ModelError, match="built for one scale"):
+        import_weights(path, WeightsAnswers(model="mihatp"))
 
 
 @pytest.mark.parametrize(

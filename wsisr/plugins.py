@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -268,14 +269,17 @@ def check_recorded(records: object, where: str) -> list[str]:
 def at_fault(error: BaseException) -> str:
     """A sentence on the line of a plug-in that an error comes from; empty if it is none's."""
     tops = {module.partition(".")[0] for r in _REGISTRIES.values() for module in r.modules}
-    place, trace = "", error.__traceback__
-    while trace is not None:
-        code, module = trace.tb_frame.f_code, str(trace.tb_frame.f_globals.get("__name__"))
+    place = ""
+    for frame, line in walk_tb(error.__traceback__):
+        code, module = frame.f_code, str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] in tops - {_OWN, "__main__"}:
-            place = f"{Path(code.co_filename).name}, line {trace.tb_lineno}, in {code.co_name}"
-        trace = trace.tb_next
+            place = f"{Path(code.co_filename).name}, line {line}, in {code.co_name}"
+    return place and f"{place}: {type(error).__name__}{_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
     first = str(error).strip().partition("\n")[0]
-    return place and f"{place}: {type(error).__name__}{f' ({first})' if first else ''}"
+    return f" ({first})" if first else ""
 
 
 def words(record: Mapping[str, object]) -> str:
@@ -369,17 +373,12 @@ def _broken(label: str, name: str, error: BaseException) -> str:
         )
     if isinstance(error, SystemExit):
         return f"{label}: it ends the program instead of registering something; it is no plug-in"
-    line, trace = "", error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") == name:
-            line = f" in line {trace.tb_lineno}"
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        line = f" in line {error.lineno}"
-    first = str(error).strip().partition("\n")[0]
+    own = [n for f, n in walk_tb(error.__traceback__) if f.f_globals.get("__name__") == name]
+    line = error.lineno if isinstance(error, SyntaxError) else own[-1] if own else None
+    place = "" if line is None else f" in line {line}"
     return (
-        f"{label}: it cannot be imported, {type(error).__name__}{line}"
-        f"{f' ({first})' if first else ''}; mend it, or do without it"
+        f"{label}: it cannot be imported, {type(error).__name__}{place}{_reason(error)}; mend it, "
+        "or do without it"
     )
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_stack
 from typing import Any, Literal
 
 import numpy as np
@@ -224,24 +225,20 @@ def _is_double(made: Tensor) -> bool:
 
 def _in_a_pass() -> bool:
     """Whether a network's layer runs: what it drops at random hangs on the step's seed alone."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), nn.Module):
-            return True
-        frame = frame.f_back
-    return False
+    return any(
+        frame.f_code.co_name == "forward" and isinstance(frame.f_locals.get("self"), nn.Module)
+        for frame, _ in walk_stack(sys._getframe(1))
+    )
 
 
 def _place() -> str:
     """Where the innermost line of this package stands, this module apart."""
-    frame: Any = sys._getframe(1)
     outside = ""
-    while frame is not None:
+    for frame, line in walk_stack(sys._getframe(1)):
         path = Path(frame.f_code.co_filename)
         if path != Path(__file__):
             if PACKAGE in path.parents:
-                return f"wsisr/{path.relative_to(PACKAGE).as_posix()}:{frame.f_lineno}"
+                return f"wsisr/{path.relative_to(PACKAGE).as_posix()}:{line}"
             if not outside and "torch" not in path.parts and path.suffix == ".py":
-                outside = f"{path.name}:{frame.f_lineno}"
-        frame = frame.f_back
+                outside = f"{path.name}:{line}"
     return outside or "unknown"

@@ -27,7 +27,7 @@ from wsisr.models.foreign.containers import (
 )
 from wsisr.models.foreign.edits import fold_range
 from wsisr.models.foreign.layouts import Found, Recognised, recognise
-from wsisr.models.registry import build_from_settings, model_spec
+from wsisr.models.registry import build_from_settings, model_spec, resolve_settings
 from wsisr.models.settings import override
 from wsisr.models.weights import check_digest, load_exactly, model_from, specification_in
 from wsisr.models.wrapper import SRModel
@@ -59,10 +59,10 @@ class Imported:
 
     model: SRModel
     layout: str
-    part: str
+    part: str = ""
     taken: int
-    dropped: int
-    notes: tuple[str, ...]
+    dropped: int = 0
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What a user should read about it."""
@@ -134,9 +134,7 @@ def import_weights(path: Path | str, said: WeightsAnswers = WeightsAnswers()) ->
     return Imported(
         model=network,
         layout=f"{network.info.name.removeprefix(PREFIX)} (spandrel)",
-        part="",
         taken=len(network.state_dict()),
-        dropped=0,
         notes=("read by spandrel, which decides what its tensors mean",),
     )
 
@@ -180,13 +178,10 @@ def _from_layout(path: Path, known: Recognised, said: WeightsAnswers) -> Importe
 def _from_name(
     path: Path, tensors: Mapping[str, Tensor], name: str, said: WeightsAnswers
 ) -> Imported:
-    spec = model_spec(name)
-    if said.preset not in spec.presets:
-        raise ModelError(f"{name} has no preset {said.preset!r}; it has {', '.join(spec.presets)}")
-    settings = spec.presets[said.preset](said.scale)
-    settings = override(settings, read_changes(name, said.changes), name)
+    changes = read_changes(name, said.changes)
+    settings = resolve_settings(name, said.scale, said.preset, changes)
     with torch.random.fork_rng(devices=[]):
-        network = build_from_settings(spec, settings, said.scale, said.preset)
+        network = build_from_settings(model_spec(name), settings, said.scale, said.preset)
     chosen = own_part(network, tensors, str(path), said.part)
     load_exactly(network, ours(chosen.tensors), str(path))
     return Imported(
@@ -194,7 +189,6 @@ def _from_name(
         layout=f"{name}'s own names",
         part=chosen.name,
         taken=len(chosen.tensors),
-        dropped=0,
         notes=chosen.notes,
     )
 
@@ -210,14 +204,7 @@ def _from_header(path: Path) -> Imported | None:
         network = model_from(config, tensors, path)
         check_digest(config, tensors, path)
     load_exactly(network, tensors, str(path))
-    return Imported(
-        model=network.eval(),
-        layout="a saved model of wsisr",
-        part="",
-        taken=len(tensors),
-        dropped=0,
-        notes=(),
-    )
+    return Imported(model=network.eval(), layout="a saved model of wsisr", taken=len(tensors))
 
 
 def own_part(

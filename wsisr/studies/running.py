@@ -12,7 +12,7 @@ from wsisr.inference.trained import RUN_NAME
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import open_pairs
 from wsisr.studies.definition import Budget, Study
-from wsisr.studies.folder import EVALUATION, RUNS, claim, write_record
+from wsisr.studies.folder import EVALUATION, RUNS, claim, read_record, write_record
 from wsisr.studies.plan import Training, request_of, share, trainings
 from wsisr.studies.tables import write_study_tables
 from wsisr.training import train
@@ -108,7 +108,10 @@ def run_study(request: StudyRequest, report: Reporter = silent) -> StudyOutcome:
     if request.part is not None:
         return StudyOutcome(interrupted=False, failed=failed, trained=len(done), evaluated=False)
     _evaluate(request, done, report)
-    write_record(request.output, {**identity, "failed": failed})
+    tried = {training.name for training in mine}
+    earlier = read_record(request.output)["failed"].items()
+    kept = {name: words for name, words in earlier if name not in tried}
+    write_record(request.output, {**identity, "failed": kept | failed})
     write_study_tables(request.output)
     return StudyOutcome(interrupted=False, failed=failed, trained=len(done), evaluated=True)
 

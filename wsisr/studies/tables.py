@@ -7,7 +7,7 @@ from pathlib import Path
 from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.published import HEADING, published
 from wsisr.evaluation.settings import scale_label
-from wsisr.evaluation.summary import MARKS, Cell, Results, ScoreTable, sample_words
+from wsisr.evaluation.summary import MARKS, Cell, ScoreTable, sample_words
 from wsisr.evaluation.tables import cell_parts, tex_text
 from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
@@ -56,17 +56,11 @@ def study_table(folder: Path) -> tuple[StudyTable, ...]:
     found = []
     for score in ("psnr", "ssim"):
         for origin in origins:
-            table = _first(results, origin, score)
-            if table is not None:
-                found.append(_table(study, budget, table, dataset, manifest, record["failed"]))
+            of_origin = (table for table in results.tables if table.origin == origin)
+            first = next((t for t in of_origin if t.score["name"].startswith(score)), None)
+            if first is not None:
+                found.append(_table(study, budget, first, dataset, manifest, record["failed"]))
     return tuple(found)
-
-
-def _first(results: Results, origin: str, score: str) -> ScoreTable | None:
-    for table in results.tables:
-        if table.origin == origin and table.score["name"].startswith(score):
-            return table
-    return None
 
 
 def _table(
