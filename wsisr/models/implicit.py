@@ -23,6 +23,7 @@ _EDSR = {
     "small": EdsrSettings(width=48, blocks=8),
     "tiny": EdsrSettings(width=32, blocks=4),
 }
+_RDN = {"full": RdnSettings(), "tiny": RdnSettings(width=32, blocks=2, layers=3, growth=16)}
 CHUNK_PX = 4096
 """Output px at once where many cells are gathered for each (about 50 kB of float32)."""
 
@@ -114,17 +115,16 @@ class Decoder(nn.Module):
 
 def build_encoder(s: EncoderSettings, drop_path: float = 0.0) -> nn.Module:
     """A body without upsampler; ``out_channels`` features at the input's size."""
-    full = s.encoder_size == "full"
     if s.encoder == "swinir":
         groups = s.encoder_groups
-        if full:
+        if s.encoder_size == "full":
             return SwinirBody(SwinirSettings(groups=groups or 6, drop_path=drop_path))
         return SwinirBody(
             SwinirSettings(width=32, groups=groups or 2, depth=2, heads=4, head_width=32)
         )
     if s.encoder == "edsr":
         return EdsrBody(_EDSR[s.encoder_size])
-    return RdnBody(RdnSettings() if full else RdnSettings(width=32, blocks=2, layers=3, growth=16))
+    return RdnBody(_RDN[s.encoder_size])
 
 
 class ImplicitNetwork(nn.Module):
@@ -141,9 +141,7 @@ def encoder_halo_px(kind: Encoder, size: EncoderSize) -> int:
     if kind == "edsr":
         return edsr_reach_px(_EDSR[size]) + 3
     if kind == "rdn":
-        return (
-            rdn_reach_px(RdnSettings() if size == "full" else RdnSettings(blocks=2, layers=3)) + 3
-        )
+        return rdn_reach_px(_RDN[size]) + 3
     return 32
 
 
