@@ -54,6 +54,11 @@ def invert(matrix: Float64Array) -> Float64Array:
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 
 
+def corners_of(x: float, y: float, width: float, height: float) -> Float64Array:
+    """Corners of a rectangle, shape (4, 2)."""
+    return np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], float)
+
+
 def pixel_side(matrix: Float64Array) -> float:
     """Side of an LR pixel under a map, HR px."""
     return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsisr.arrays import Float32Array, Float64Array, UInt8Array
-from wsisr.registration.correlation import grey
+from wsisr.registration.correlation import band_pass, grey
 
 FIT_SIGMAS_PX = (3.0, 12.0)
 """Difference of Gaussians of the fit, LR px. Finer structure would draw the fit to whatever mixture
@@ -86,8 +86,4 @@ def in_colours_of(
 
 def _coarse(image: NDArray[np.floating]) -> Float64Array:
     plane = np.ascontiguousarray(image, dtype=np.float32)
-    fine, coarse = (
-        cv2.GaussianBlur(plane, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-        for sigma in FIT_SIGMAS_PX
-    )
-    return (fine - coarse).astype(np.float64)
+    return band_pass(plane, FIT_SIGMAS_PX).astype(np.float64)

@@ -83,11 +83,10 @@ def laplacian_of_gaussian(image: Float32Array) -> Float32Array:
     return cast(Float32Array, cv2.Laplacian(smooth, cv2.CV_32F, borderType=cv2.BORDER_REFLECT))
 
 
-def band_pass(image: Float32Array) -> Float32Array:
+def band_pass(image: Float32Array, sigmas_px: tuple[float, float] = BAND_SIGMAS_PX) -> Float32Array:
     """Difference of Gaussians: what is neither noise nor slow shading."""
     fine, coarse = (
-        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-        for sigma in BAND_SIGMAS_PX
+        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT) for sigma in sigmas_px
     )
     return cast(Float32Array, fine - coarse)
 

@@ -5,7 +5,6 @@ blur sharp. What both scans see is in their cross-spectrum, where noise of the o
 other lacks averages out.
 """
 
-import cv2
 import numpy as np
 from scipy import fft
 
@@ -50,11 +49,5 @@ def relative_focus(lr: Float32Array, reference: Float32Array) -> float:
 
 def own_focus(image: Float32Array) -> float:
     """Amplitude of fine over coarse detail of one image; compare places of one scan only."""
-    amplitude = []
-    for sigmas in OWN_SIGMAS_PX:
-        fine, coarse = (
-            cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
-            for sigma in sigmas
-        )
-        amplitude.append(float(np.std(fine - coarse)))
-    return amplitude[0] / amplitude[1] if amplitude[1] > corr.FLAT else 0.0
+    fine, coarse = (float(np.std(corr.band_pass(image, sigmas))) for sigmas in OWN_SIGMAS_PX)
+    return fine / coarse if coarse > corr.FLAT else 0.0

@@ -38,48 +38,26 @@ NODE_NCC_BAND = 0.6
 SAME_GLASS_SHARE = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeMatch:
-    """One node, as it was measured.
-
-    Attributes
-    ----------
-    x, y : float
-        Place of the node's centre, fixed level-0 px.
-    error_px : float
-        Standard error of that place as the quarters of the node disagree, fixed px.
-    focus : float
-        Fine detail of the moving scan against the fixed one seen through its pixels
-        (`wsisr.registration.focus.relative_focus`).
-    fixed_focus : float
-        Fine detail of the fixed scan against its own coarse (`focus.own_focus`).
-    fixed_texture : float
-        Structure of the fixed scan there as the moving one's pixels see it, grey levels per px
-        (`wsisr.registration.correlation.texture`), of the poorest quarter of the node.
-    """
-
-    x: float
-    y: float
-    ncc_band: float
-    error_px: float
-    focus: float
-    fixed_focus: float
-    fixed_texture: float
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Nodes:
-    """All nodes of two scans, as arrays of the values of `NodeMatch`.
+    """All nodes of two scans, as they were measured.
 
     Attributes
     ----------
     positions : ndarray, shape (n, 2)
-        Centres, moving px.
+        Centres, moving level-0 px.
     places : ndarray, shape (n, 2)
-        Where they lie, fixed px.
-    ncc_band, errors, texture : ndarray, shape (n,)
+        Where they lie, fixed level-0 px.
+    ncc_band : ndarray, shape (n,)
+    errors : ndarray, shape (n,)
+        Standard error of a place as the quarters of the node disagree, fixed px.
     focus : ndarray, shape (n, 2)
-        Of the moving scan, and of the fixed one.
+        Fine detail of the moving scan against the fixed one seen through its pixels
+        (`wsisr.registration.focus.relative_focus`), and of the fixed one against its own coarse
+        (`own_focus`).
+    texture : ndarray, shape (n,)
+        Structure of the fixed scan there as the moving one's pixels see it, grey levels per px
+        (`wsisr.registration.correlation.texture`), of the poorest quarter of the node.
     """
 
     positions: Float64Array
@@ -180,22 +158,48 @@ def _mean_over(image: Float32Array, corner: Int64Array, factor: float) -> float:
     return float(cut.mean()) if cut.size else 0.0
 
 
-def corners_of(x: float, y: float, width: float, height: float) -> Float64Array:
-    """Corners of a rectangle, shape (4, 2)."""
-    return np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], float)
+@dataclass(frozen=True, kw_only=True)
+class OrientedRegion:
+    """What is read of the fixed scan for a patch of the moving scan.
+
+    Attributes
+    ----------
+    box : Box
+        Fixed level-0 px.
+    orientation : D4
+        To be applied to the pixels of `box`; it brings them into the moving scan's
+        orientation without resampling. The LR stays as it is.
+    initial : 2x3 nested tuple
+        Predicted map, LR px of the patch -> px of the oriented region, pixel edges.
+    """
+
+    box: Box
+    orientation: D4
+    initial: Affine
+
+    def read(self, fixed: Slide) -> UInt8Array:
+        """The pixels in the moving scan's orientation, shape (h, w, 3)."""
+        box = self.box
+        pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
+        return np.ascontiguousarray(self.orientation.apply(pixels))
+
+    def place(self, point: Float64Array) -> Float64Array:
+        """Fixed level-0 place of a point of the oriented pixels, both (2,)."""
+        turn = aff.to_matrix(self.orientation.matrix(self.box.width, self.box.height))
+        return aff.apply(aff.invert(turn), point) + np.array([self.box.x, self.box.y])
 
 
 def oriented_region(
-    local: Float64Array,
-    corners: Float64Array,
-    x: int,
-    y: int,
-    bounds: tuple[int, int] | None = None,
-) -> tuple[Box, D4, Affine]:
-    """Box of the fixed scan around mapped corners, its orientation and the map into it.
+    local: Float64Array, patch: Box, margin_px: int, bounds: tuple[int, int] | None = None
+) -> OrientedRegion:
+    """The region of the fixed scan that a patch with a margin (moving px) is mapped to.
 
     With `bounds`, the fixed scan's width and height, the box ends where the scan does.
     """
+    side = 2 * margin_px
+    corners = aff.corners_of(
+        patch.x - margin_px, patch.y - margin_px, patch.width + side, patch.height + side
+    )
     mapped = aff.apply(local, corners)
     left, top = (floor(value) for value in mapped.min(axis=0))
     right, bottom = (ceil(value) for value in mapped.max(axis=0))
@@ -204,11 +208,11 @@ def oriented_region(
         top, bottom = (min(max(value, 0), bounds[1]) for value in (top, bottom))
     box = Box(x=left, y=top, width=right - left, height=bottom - top)
     turn = nearest_orientation(local[:, :2]).inverse()
-    to_patch = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+    to_patch = np.array([[1.0, 0.0, patch.x], [0.0, 1.0, patch.y]])
     to_box = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
     to_region = aff.to_matrix(turn.matrix(box.width, box.height))
     initial = aff.compose(to_region, aff.compose(to_box, aff.compose(local, to_patch)))
-    return box, turn, aff.to_affine(initial)
+    return OrientedRegion(box=box, orientation=turn, initial=aff.to_affine(initial))
 
 
 def measure_nodes(
@@ -217,12 +221,10 @@ def measure_nodes(
     """Match the patches whose top-left corners are given, shape (n, 2), moving px; those without
     texture are left out."""
     rows = []
-    for done, (x, y) in enumerate(corners, start=1):
-        found = measure_node(moving, fixed, matrix, int(x), int(y))
-        if found is not None:
-            centre = (x + NODE_PX / 2, y + NODE_PX / 2)
-            quality = (found.ncc_band, found.error_px, found.focus, found.fixed_focus)
-            rows.append((*centre, found.x, found.y, *quality, found.fixed_texture))
+    for done, (x, y) in enumerate(corners.tolist(), start=1):
+        row = _measure_node(moving, fixed, matrix, Box(x=x, y=y, width=NODE_PX, height=NODE_PX))
+        if row is not None:
+            rows.append(row)
         report(ProgressEvent(stage="nodes", done=done, total=len(corners), unit="node"))
     table = np.asarray(rows, dtype=np.float64).reshape(-1, 9)
     return Nodes(
@@ -235,37 +237,30 @@ def measure_nodes(
     )
 
 
-def measure_node(
-    moving: Slide, fixed: Slide, matrix: Float64Array, x: int, y: int
-) -> NodeMatch | None:
-    """Match the patch whose top-left corner is given (moving px); None without texture."""
-    lr = corr.grey(moving.read_level(0, x, y, NODE_PX, NODE_PX))
+def _measure_node(
+    moving: Slide, fixed: Slide, matrix: Float64Array, patch: Box
+) -> tuple[float, ...] | None:
+    """Centre, place, band NCC, error, both sharpnesses and texture as `Nodes` has them; None
+    without texture."""
+    lr = corr.grey(moving.read_level(0, patch.x, patch.y, NODE_PX, NODE_PX))
     texture = corr.texture(lr)
     if texture < TWO_SCANS.min_texture:
         return None
-    reach = int(NODE_REACH_PX)
-    corners = corners_of(x - reach, y - reach, NODE_PX + 2 * reach, NODE_PX + 2 * reach)
-    box, turn, initial = oriented_region(matrix, corners, x, y)
-    pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
-    hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
-    found = aff.prealign(lr, hr, aff.to_matrix(initial), NODE_REACH_PX)
+    region = oriented_region(matrix, patch, int(NODE_REACH_PX))
+    hr = corr.grey(region.read(fixed))
+    found = aff.prealign(lr, hr, aff.to_matrix(region.initial), NODE_REACH_PX)
     sampled = aff.sample_through(hr, found, NODE_PX, NODE_PX)
-    centre = aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))
-    back = aff.invert(aff.to_matrix(turn.matrix(box.width, box.height)))
     shifts = part_shifts(lr, sampled, aff.pixel_side(found), 2, texture)
-    place = aff.apply(back, centre) + np.array([box.x, box.y])
-    return NodeMatch(
-        x=float(place[0]),
-        y=float(place[1]),
-        ncc_band=corr.ncc(corr.band_pass(lr), corr.band_pass(sampled)),
-        error_px=_standard_error(shifts[:MIDDLE]),
-        focus=relative_focus(lr, sampled),
-        fixed_focus=own_focus(hr),
-        fixed_texture=min(
-            corr.texture(np.ascontiguousarray(part))
-            for half in np.split(sampled, 2)
-            for part in np.split(half, 2, axis=1)
-        ),
+    quarters = (part for half in np.split(sampled, 2) for part in np.split(half, 2, axis=1))
+    return (
+        patch.x + NODE_PX / 2,
+        patch.y + NODE_PX / 2,
+        *region.place(aff.apply(found, np.array([NODE_PX / 2, NODE_PX / 2]))).tolist(),
+        corr.ncc(corr.band_pass(lr), corr.band_pass(sampled)),
+        _standard_error(shifts[:MIDDLE]),
+        relative_focus(lr, sampled),
+        own_focus(hr),
+        min(corr.texture(np.ascontiguousarray(part)) for part in quarters),
     )
 
 

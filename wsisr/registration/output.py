@@ -44,8 +44,7 @@ def crop_residual_px(certificate: PairCertificate, width: int, height: int) -> f
     width, height : int
         Size of the LR patch.
     """
-    matrix = aff.to_matrix(certificate.affine)
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
+    matrix, corners = aff.to_matrix(certificate.affine), aff.corners_of(0, 0, width, height)
     crop = certificate.scale * corners + [certificate.offset_x, certificate.offset_y]
     return float(np.linalg.norm(aff.apply(matrix, corners) - crop, axis=1).max())
 
@@ -92,8 +91,7 @@ def take_hr(
             raise RegistrationError("The HR region does not hold the whole crop.")
         return HrPatch(pixels=crop, resampled=False, max_residual_px=residual)
     matrix = aff.to_matrix(certificate.affine)
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], dtype=float)
-    mapped = aff.apply(matrix, corners)
+    mapped = aff.apply(matrix, aff.corners_of(0, 0, width, height))
     if mapped.min() < 0 or (mapped > [region.shape[1], region.shape[0]]).any():
         raise RegistrationError("The HR region does not hold the whole mapped patch.")
     u, v = np.meshgrid(

@@ -180,24 +180,19 @@ def _estimate(
     if len(source) < MIN_INLIERS:
         return None, none
     cv2.setRNGSeed(seed)
-    if effort.similarity:
-        matrix, mask = cv2.estimateAffinePartial2D(
-            source,
-            target,
-            method=cv2.RANSAC,
-            ransacReprojThreshold=effort.reprojection_px,
-            maxIters=20_000,
-            confidence=0.9999,
-        )
-    else:
-        matrix, mask = cv2.estimateAffine2D(
-            source,
-            target,
-            method=cv2.USAC_MAGSAC,
-            ransacReprojThreshold=effort.reprojection_px,
-            maxIters=20_000,
-            confidence=0.9999,
-        )
+    estimate, method = (
+        (cv2.estimateAffinePartial2D, cv2.RANSAC)
+        if effort.similarity
+        else (cv2.estimateAffine2D, cv2.USAC_MAGSAC)
+    )
+    matrix, mask = estimate(
+        source,
+        target,
+        method=method,
+        ransacReprojThreshold=effort.reprojection_px,
+        maxIters=20_000,
+        confidence=0.9999,
+    )
     if matrix is None or not np.isfinite(matrix).all():
         return None, none
     fitted = np.asarray(matrix, dtype=np.float64)

@@ -1,6 +1,7 @@
 """HR of one patch: cut out of its search region, which is read wider where it was too small."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -90,17 +91,14 @@ def register_patch(region: SearchRegion, lr: UInt8Array, method: str) -> PairCer
         See `wsisr.registration.register_pair`.
     """
     scale = region.hr_size_px // lr.shape[0]
-    certificate = _one_scan(lr, region.pixels, scale, method)
+    # Levels of one scan have its colours.
+    register = partial(register_pair, lr, scale=scale, method=method, match_colours=False)
+    certificate = register(region.pixels)
     if certificate.reason == Reason.OUTSIDE and (wide := region.wider()) is not None:
-        second = _one_scan(lr, wide, scale, method)
+        second = register(wide)
         if second.accepted:
             return _moved(second, -region.widening_px)
     return certificate
-
-
-def _one_scan(lr: UInt8Array, region: UInt8Array, scale: int, method: str) -> PairCertificate:
-    """Levels of one scan have its colours."""
-    return register_pair(lr, region, scale, method, match_colours=False)
 
 
 def _moved(certificate: PairCertificate, by_px: int) -> PairCertificate:

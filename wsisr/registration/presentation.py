@@ -151,18 +151,15 @@ def sample_pairs(
         corner = np.clip(registration.positions[index] - size / 2, 0, limit).round().astype(int)
         x, y = int(corner[0]), int(corner[1])
         plan = registration.plan_patch(x, y, size, size)
-        box = plan.box
-        region = plan.orientation.apply(fixed.read_level(0, box.x, box.y, box.width, box.height))
         certificate = register_pair(
             moving.read_level(0, x, y, size, size),
-            np.ascontiguousarray(region),
+            plan.read(fixed),
             registration.scale,
             "affine",
             initial=plan.initial,
         )
-        back = aff.invert(aff.to_matrix(plan.orientation.matrix(box.width, box.height)))
         centre = aff.apply(aff.to_matrix(certificate.affine), np.array([size / 2, size / 2]))
-        place = aff.apply(back, centre) + np.array([box.x, box.y])
+        place = plan.place(centre)
         samples.append(
             ScanSample(
                 x=x,

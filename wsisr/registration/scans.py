@@ -25,7 +25,7 @@ from wsisr.registration.focus import OUT_OF_FOCUS
 from wsisr.registration.nodes import (
     NODE_NCC_BAND,
     NODE_SPACING_UM,
-    corners_of,
+    OrientedRegion,
     measure_nodes,
     node_grid,
     oriented_region,
@@ -34,7 +34,6 @@ from wsisr.registration.nodes import (
     why_not_one_glass,
     why_not_one_piece,
 )
-from wsisr.registration.orientation import D4
 from wsisr.registration.overview import OverviewMatch
 from wsisr.registration.rough import rough_map
 from wsisr.registration.seams import locate_seams
@@ -49,18 +48,11 @@ PATCH_MARGIN_PX = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchPlan:
-    """What to read of the fixed scan for one patch of the moving scan.
+class PatchPlan(OrientedRegion):
+    """What to read of the fixed scan for one patch, and whether that will do.
 
     Attributes
     ----------
-    box : Box
-        Fixed level-0 px.
-    orientation : D4
-        To be applied to the pixels of `box`; it brings them into the moving scan's
-        orientation without resampling. The LR stays as it is.
-    initial : 2x3 nested tuple
-        Predicted map, LR px of the patch -> px of the oriented region, pixel edges.
     inside : bool
         Whether the fixed scan holds all of the patch, as far as the map tells.
     straddles_seam : bool
@@ -69,9 +61,6 @@ class PatchPlan:
         Whether either scan is less than half as sharp here as it is elsewhere.
     """
 
-    box: Box
-    orientation: D4
-    initial: Affine
     inside: bool
     straddles_seam: bool
     out_of_focus: bool
@@ -181,20 +170,15 @@ class ScanRegistration:
         `bounds` are the fixed scan's width and height, where the margin is to end with it.
         """
         local = aff.to_matrix(self.predict(x + width / 2, y + height / 2))
-        corners = corners_of(
-            x - margin_px, y - margin_px, width + 2 * margin_px, height + 2 * margin_px
-        )
-        box, turned, initial = oriented_region(local, corners, x, y, bounds)
-        footprint = aff.apply(local, corners_of(x, y, width, height))
+        patch = Box(x=x, y=y, width=width, height=height)
+        footprint = aff.apply(local, aff.corners_of(x, y, width, height))
         inside = bounds is None or bool(
             (footprint.min(axis=0) >= -EDGE_PX).all()
             and (footprint.max(axis=0) <= np.add(bounds, EDGE_PX)).all()
         )
         return PatchPlan(
-            box=box,
+            **vars(oriented_region(local, patch, margin_px, bounds)),
             inside=inside,
-            orientation=turned,
-            initial=initial,
             straddles_seam=any(seam.touches(x, y, width, height) for seam in self.seams),
             out_of_focus=bool(
                 self.focus_share(np.array([[x + width / 2, y + height / 2]])).min() < OUT_OF_FOCUS
@@ -328,8 +312,7 @@ def register_scans(
     """
     scale = stated_scale(moving, fixed)
     match, matrix, overview, factor, not_unique = rough_map(moving, fixed, seed, report)
-    grid = node_grid(moving, fixed, matrix, overview, factor, spacing_um)
-    spacing_px, candidates = grid
+    spacing_px, candidates = node_grid(moving, fixed, matrix, overview, factor, spacing_um)
     nodes = shown_by_both(measure_nodes(moving, fixed, matrix, candidates, report))
     reason = why_not_one_glass(nodes) or not_unique
     good = nodes.ncc_band >= NODE_NCC_BAND

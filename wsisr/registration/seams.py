@@ -8,10 +8,11 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from wsisr.arrays import Float64Array
+from wsisr.geometry import Box
 from wsisr.registration import affine as aff
 from wsisr.registration import correlation as corr
 from wsisr.registration.field import Seam
-from wsisr.registration.nodes import Nodes, corners_of, oriented_region
+from wsisr.registration.nodes import Nodes, oriented_region
 from wsisr.registration.steps import (
     MIN_STEP_PX,
     REACH_PX,
@@ -98,12 +99,10 @@ def _between(
         return None
     lr = corr.grey(moving.read_level(0, x, y, width, height))
     shifted = np.column_stack([matrix[:, :2], matrix[:, 2] + residual])
-    margin = ceil(REACH_PX) + 4
-    corners = corners_of(x - margin, y - margin, width + 2 * margin, height + 2 * margin)
-    box, turn, initial = oriented_region(shifted, corners, x, y)
-    pixels = fixed.read_level(0, box.x, box.y, box.width, box.height)
-    hr = corr.grey(np.ascontiguousarray(turn.apply(pixels)))
-    sampled = aff.sample_through(hr, aff.to_matrix(initial), width, height)
+    patch = Box(x=x, y=y, width=width, height=height)
+    region = oriented_region(shifted, patch, ceil(REACH_PX) + 4)
+    hr = corr.grey(region.read(fixed))
+    sampled = aff.sample_through(hr, aff.to_matrix(region.initial), width, height)
     step = find_step(*profile(lr, sampled, axis, aff.pixel_side(matrix)), axis)
     if step is None or not step.significant:
         return None

@@ -262,8 +262,7 @@ def read_pairs(
         box = plan.box
         if not hr.read_validity(0, box.x, box.y, box.width, box.height).all():
             return None
-        stored = hr.read_level(0, box.x, box.y, box.width, box.height)
-        region = np.ascontiguousarray(plan.orientation.apply(stored))
+        region = plan.read(hr)
         # The plan counts level-0 px of the LR scan; a coarser level has fewer.
         (a, b, tx), (c, d, ty) = plan.initial
         f = layer.factor
