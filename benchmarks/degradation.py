@@ -83,7 +83,7 @@ def kernels(arguments: argparse.Namespace) -> None:
         relative = np.linalg.norm(taps - true) / np.linalg.norm(true)
         report = profile.report
         centroid = np.hypot(report.centroid_x_px, report.centroid_y_px)
-        results.append((relative, centroid, report.gain_over_bicubic_db))
+        results.append((relative, centroid, report.gain_db))
         print(
             f"scanner {seed}: relative L2 {relative:.3f}, centroid {centroid:.3f} px, "
             f"{report.psnr_db['fitted']:.2f} dB, bicubic {report.psnr_db['bicubic']:.2f} dB, "
@@ -106,7 +106,7 @@ def ranking(arguments: argparse.Namespace) -> None:
         print(f"\nscanner {seed}: {truth.optics}, true noise at 200: {noise:.2f}, Q{truth.quality}")
         print(f"the true scanner without its noise reaches {ceiling:.2f} dB (ceiling)")
         print("\n".join(profile.report.lines()))
-        gains.append(profile.report.gain_over_bicubic_db)
+        gains.append(profile.report.gain_db)
     print(f"\ngain over bicubic, dB: {', '.join(f'{g:+.2f}' for g in gains)}")
     print(f"median {np.median(gains):+.2f}")
 

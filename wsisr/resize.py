@@ -158,14 +158,12 @@ def resize(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AxisBlock:
-    """A run of output pixels of one axis with the input pixels that they see."""
+    """The next output pixels of one axis with the input pixels that they see."""
 
-    out_start: int
-    out_stop: int
     in_start: int
     in_stop: int
     weights: Float64Array
-    """Shape (in_stop - in_start, out_stop - out_start)."""
+    """Shape (in_stop - in_start, output pixels)."""
 
 
 @lru_cache(maxsize=256)
@@ -176,15 +174,12 @@ def plan_axis(in_px: int, out_px: int, ratio: float, kernel: str) -> tuple[AxisB
     for start in range(0, out_px, _BLOCK_PX):
         stop = min(start + _BLOCK_PX, out_px)
         index, value = taps[start:stop], weights[start:stop]
-        used = index[value != 0.0]
-        low, high = int(used.min()), int(used.max()) + 1
+        keep = value != 0.0
+        low, high = int(index[keep].min()), int(index[keep].max()) + 1
         dense = np.zeros((high - low, stop - start))
         column = np.broadcast_to(np.arange(stop - start)[:, None], index.shape)
-        keep = value != 0.0
         np.add.at(dense, (index[keep] - low, column[keep]), value[keep])
-        blocks.append(
-            AxisBlock(out_start=start, out_stop=stop, in_start=low, in_stop=high, weights=dense)
-        )
+        blocks.append(AxisBlock(in_start=low, in_stop=high, weights=dense))
     return tuple(blocks)
 
 

@@ -1,7 +1,6 @@
 """Degrade batches of HR images by a named degradation."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,14 +14,6 @@ from wsisr.degradation.stage import Context, run_stages
 from wsisr.device import autocast, exact_float32
 from wsisr.errors import DegradationError
 from wsisr.resize import check_scale, crop_to_scale, lr_size, to_grey
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32: training settings must not change what an LR image is."""
-    with torch.no_grad(), autocast(device, None), exact_float32(device):
-        yield
-
 
 _CPU_CHUNK_PX = 1 << 17
 
@@ -84,7 +75,8 @@ def degrade(
     if hr.device.type == "cpu":
         count = max(1, _CPU_CHUNK_PX // int(x.shape[-1] * x.shape[-2]))
     made = []
-    with _full_precision(hr.device):
+    # Neither autocast nor TF32: training settings must not change what an LR image is.
+    with torch.no_grad(), autocast(hr.device, None), exact_float32(hr.device):
         for start in range(0, len(hr), count):
             part = replace(draws, slots=draws.slots[start : start + count])
             context = Context(size=size, scale=float(scale), draws=part)

@@ -128,6 +128,26 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     return result[..., 2 * half : 2 * half + height, 2 * half : 2 * half + width]
 
 
+def turned_places(angle: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """Where the taps of kernels lie along a direction and across it, px from the middle.
+
+    Parameters
+    ----------
+    angle : Tensor, shape (B,)
+        Radians.
+    half : int
+        Taps on either side of the middle.
+
+    Returns
+    -------
+    two Tensors, shape (B, 2 half + 1, 2 half + 1)
+    """
+    x = torch.arange(-half, half + 1, device=angle.device, dtype=angle.dtype)
+    y = x[:, None]
+    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+    return cos * x + sin * y, cos * y - sin * x
+
+
 def sample_axis(x: Tensor, position: Tensor, axis: int) -> Tensor:
     """Cubic (a = -0.5) interpolation at per-channel positions along one axis.
 

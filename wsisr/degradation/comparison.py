@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.degradation.apply import degrade
-from wsisr.degradation.scanner_pairs import RealPair, moved
-from wsisr.degradation.scanner_tone import apply_tone, fit_tone, mean_psnr
+from wsisr.degradation.fitted import apply_tone, fit_tone
+from wsisr.degradation.scanner_pairs import RealPair, mean_psnr, moved
 from wsisr.degradation.spec import Degradation, parse_degradation
 from wsisr.errors import DegradationError
 from wsisr.files import save_picture, staged_files

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from math import hypot
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wsisr.degradation.fitted import Fitted
-from wsisr.degradation.spec import Degradation, parse_degradation
+from wsisr.degradation.spec import parse_degradation
 from wsisr.degradation.uncertainty import tones
 from wsisr.errors import DegradationError
 
@@ -82,8 +83,8 @@ def compare_scanners(first: Path, second: Path) -> ScannerComparison:
     DegradationError
         A file that is no fitted profile, or one without a report.
     """
-    a, b = _profile(first), _profile(second)
-    reports = [dict(p.report or {}) for p in (a, b)]
+    (scanner, report), (other, other_report) = _profile(first), _profile(second)
+    reports = [report, other_report]
     um = [float(report["um_per_px"]) for report in reports]
     errors = [dict(report["uncertainty"]) for report in reports]
 
@@ -104,7 +105,7 @@ def compare_scanners(first: Path, second: Path) -> ScannerComparison:
         row(name, values, key, (um[0], um[1]))
     noise = (float(reports[0]["noise_at_200"]), float(reports[1]["noise_at_200"]))
     row("noise at 200, grey levels", noise, "noise_at_200", (1.0, 1.0))
-    seen = [tones(np.asarray(_stage(profile).tone)) for profile in (a, b)]
+    seen = [tones(np.asarray(stage.tone)) for stage in (scanner, other)]
     for name in seen[0]:
         row(f"{name}, grey levels", (seen[0][name], seen[1][name]), name, (1.0, 1.0))
     return ScannerComparison(
@@ -112,23 +113,18 @@ def compare_scanners(first: Path, second: Path) -> ScannerComparison:
     )
 
 
-def _profile(path: Path) -> Degradation:
+def _profile(path: Path) -> tuple[Fitted, dict[str, Any]]:
+    """The scanner and the report of its fit."""
     profile = parse_degradation(path)
-    report = profile.report or {}
-    if not isinstance(profile.stages[0], Fitted) or "um_per_px" not in report:
+    stage, report = profile.stages[0], profile.report or {}
+    if not isinstance(stage, Fitted) or "um_per_px" not in report:
         raise DegradationError(
             f"{path}: no fitted scanner with its report; write one with wsisr degrade fit."
         )
-    return profile
+    return stage, report
 
 
-def _stage(profile: Degradation) -> Fitted:
-    stage = profile.stages[0]
-    assert isinstance(stage, Fitted)
-    return stage
-
-
-def _notes(reports: list[dict[str, object]]) -> list[str]:
+def _notes(reports: list[dict[str, Any]]) -> list[str]:
     notes = []
     a, b = reports
     for key, words in (("origin", "origins"), ("scale", "scales")):

@@ -98,42 +98,25 @@ class Draws:
 
         Numbers do not change; a GPU starts one chain of kernels instead of one per purpose.
         """
-        self._check()
-        device = self.slots.device
         streams = [zlib.crc32(f"{self.scope}:{purpose}".encode()) for purpose in purposes]
-        zero = torch.zeros((1, 1), dtype=torch.int64, device=device)
-        words = philox(
-            (
-                zero,
-                upload(streams, device)[None, :],
-                (self.slots & _MASK)[:, None],
-                zero + (self.step & _MASK),
-            ),
-            (self.seed & _MASK, (self.seed >> 32) & _MASK),
-        )[..., 0]
-        drawn = (words >> 8).float() * 2.0**-24
+        device = self.slots.device
+        first = torch.zeros(1, dtype=torch.int64, device=device)
+        drawn = (self._blocks(first, upload(streams, device))[..., 0] >> 8).float() * 2.0**-24
         return replace(self, ready=dict(zip(purposes, drawn.unbind(1), strict=True)))
 
     def words(self, purpose: str, count: int) -> Tensor:
         """Raw 32-bit words, int64, shape (B, count)."""
-        self._check()
-        device = self.slots.device
-        blocks = torch.arange(-(-count // 4), device=device)
-        stream = zlib.crc32(f"{self.scope}:{purpose}".encode())
-        words = philox(
-            (
-                blocks[None, :],
-                torch.full((1, 1), stream, dtype=torch.int64, device=device),
-                (self.slots & _MASK)[:, None],
-                torch.full((1, 1), self.step & _MASK, dtype=torch.int64, device=device),
-            ),
-            (self.seed & _MASK, (self.seed >> 32) & _MASK),
-        )
-        return words.flatten(1)[:, :count]
+        blocks = torch.arange(-(-count // 4), device=self.slots.device)
+        stream = torch.full_like(blocks[:1], zlib.crc32(f"{self.scope}:{purpose}".encode()))
+        return self._blocks(blocks, stream).flatten(1)[:, :count]
 
-    def _check(self) -> None:
+    def _blocks(self, blocks: Tensor, streams: Tensor) -> Tensor:
+        """Four words of each block of a stream, shape (B, n, 4), n that of either or both."""
         if self.denied:
             raise DegradationError(f"{self.denied}.")
+        step = torch.full((1, 1), self.step & _MASK, dtype=torch.int64, device=self.slots.device)
+        counter = (blocks[None, :], streams[None, :], (self.slots & _MASK)[:, None], step)
+        return philox(counter, (self.seed & _MASK, (self.seed >> 32) & _MASK))
 
     def uniform(self, purpose: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         """One float32 per sample in [low, high), shape (B,)."""

@@ -1,12 +1,17 @@
-"""A fitted scanner as a degradation: taps, tone, noise and JPEG."""
+"""A fitted scanner as a degradation: taps, tone, noise and JPEG.
+
+The tone is a quadratic map of RGB, which pairs determine by linear least squares.
+"""
 
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from wsisr.arrays import Float64Array
 from wsisr.degradation.blur import pad_mirror
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.stage import Context, Stage, register_degradation
@@ -98,3 +103,23 @@ def tone_curve(x: Tensor) -> Tensor:
     x = x / 255.0
     r, g, b = x.unbind(1)
     return torch.stack((torch.ones_like(r), r, g, b, r * r, g * g, b * b, r * g, g * b, b * r), 1)
+
+
+def fit_tone(simulated: Tensor, real: Tensor) -> Float64Array:
+    """Quadratic map of RGB from the simulated to the real LR, shape (3, 10), by least squares."""
+    terms = tone_curve(simulated).double().permute(0, 2, 3, 1).reshape(-1, 10)
+    values = real.double().permute(0, 2, 3, 1).reshape(-1, 3)
+    normal = terms.mT @ terms
+    # A trace of ridge towards "no change": flat pairs do not determine ten numbers.
+    weight = 1e-6 * float(normal.trace())
+    neutral = torch.zeros(10, 3, dtype=torch.float64)
+    neutral[1:4] = 255.0 * torch.eye(3, dtype=torch.float64)
+    right = terms.mT @ values + weight * neutral
+    solved = torch.linalg.solve(normal + weight * torch.eye(10, dtype=torch.float64), right)
+    return np.asarray(solved.mT.numpy())
+
+
+def apply_tone(simulated: Tensor, tone: Float64Array) -> Tensor:
+    """The map of `fit_tone` applied to grey levels (B, 3, H, W)."""
+    weights = torch.as_tensor(tone, dtype=simulated.dtype)
+    return torch.einsum("ct,bthw->bchw", weights, tone_curve(simulated))

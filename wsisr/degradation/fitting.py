@@ -26,18 +26,17 @@ from torch import Tensor
 from wsisr.arrays import Float64Array
 from wsisr.degradation import scanner_kernel as kernels
 from wsisr.degradation.blur import pad_mirror
-from wsisr.degradation.jpeg import jpeg as compress
+from wsisr.degradation.fitted import apply_tone, fit_tone
 from wsisr.degradation.profile import FittedProfile, ScannerFit, build_profile
 from wsisr.degradation.scanner_jpeg import (
-    JpegSettings,
     compress_luma,
+    compressed,
     estimate_jpeg,
     expected_before_jpeg,
     luma_of,
 )
 from wsisr.degradation.scanner_noise import fit_noise
 from wsisr.degradation.scanner_pairs import Aligned, FitSettings, RealPair, align
-from wsisr.degradation.scanner_tone import apply_tone, fit_tone
 from wsisr.degradation.uncertainty import jackknife, tones
 from wsisr.errors import DegradationError
 from wsisr.progress import ProgressEvent, Reporter, silent
@@ -138,13 +137,15 @@ def fit_degradation(
         pairs=(len(fit), len(test)),
         errors=jackknife(len(fit), without),
     )
+    expected = apply_tone(held.linear(taps), tone)
+    coded = expected if jpeg is None else compressed(to_grey(expected), jpeg).float()
     return build_profile(
         name,
         found,
         held,
         {
-            "fitted": _compressed(apply_tone(held.linear(taps), tone), jpeg),
-            "fitted without JPEG": apply_tone(held.linear(taps), tone),
+            "fitted": coded,
+            "fitted without JPEG": expected,
             "bicubic": by_resize("matlab"),
             "area": by_resize("area"),
             "best gaussian": by_taps(candidates["gaussian"]),
@@ -152,12 +153,6 @@ def fit_degradation(
         origin=origin,
         um_per_px=settings.um_per_px,
     )
-
-
-def _compressed(expected: Tensor, jpeg: JpegSettings | None) -> Tensor:
-    if jpeg is None:
-        return expected
-    return compress(to_grey(expected), jpeg.quality, jpeg.subsampling).float()
 
 
 def _resized(pairs: Aligned, kernel: Kernel) -> Tensor:
@@ -168,10 +163,6 @@ def _resized(pairs: Aligned, kernel: Kernel) -> Tensor:
 def loss(pairs: Aligned, taps: Float64Array, quality: int | None) -> float:
     """Mean squared error of luma after tone and JPEG."""
     linear = pairs.linear(taps)
-    return _luma_error(linear, pairs, quality)
-
-
-def _luma_error(linear: Tensor, pairs: Aligned, quality: int | None) -> float:
     luma = luma_of(apply_tone(linear, fit_tone(linear, pairs.lr)).double())
     if quality is not None:
         luma = compress_luma(luma, quality)
@@ -237,12 +228,7 @@ def _correct_taps(pairs: Aligned, taps: Float64Array, quality: int | None) -> Fl
 
 
 def _subset(pairs: Aligned, which: Tensor) -> Aligned:
-    return Aligned(
-        hr=pairs.hr[which],
-        lr=pairs.lr[which],
-        scale=pairs.scale,
-        margin_lr_px=pairs.margin_lr_px,
-    )
+    return replace(pairs, hr=pairs.hr[which], lr=pairs.lr[which])
 
 
 def _newton_step(

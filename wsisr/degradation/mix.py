@@ -22,6 +22,7 @@ class Mix(Stage):
     """
 
     samples: ClassVar[bool] = True
+    always_random: ClassVar[bool] = True
     kind: Literal["mix"] = "mix"
     options: tuple[Any, ...] = Field(min_length=2, description="the degradations to draw from")
 
@@ -40,10 +41,6 @@ class Mix(Stage):
     @field_serializer("options")
     def _records(self, options: tuple[Any, ...]) -> list[dict[str, Any]]:
         return [option.record() for option in options]
-
-    @property
-    def random(self) -> bool:
-        return True
 
     def apply(self, x: Tensor, context: Context) -> Tensor:
         draws = context.draws

@@ -34,6 +34,7 @@ class Stain(Stage):
     """Haematoxylin, eosin and residual in optical density: gain and offset per stain."""
 
     rank: ClassVar[int] = 10
+    always_random: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "light": {"gain": 0.05, "offset_od": 0.01},
         "strong": {"gain": 0.3, "offset_od": 0.03},
@@ -56,16 +57,13 @@ class Stain(Stage):
         changed = torch.einsum("bchw,bcd->bdhw", density, matrix) + shift[:, :, None, None]
         return (255.0 * torch.pow(10.0, -changed)).clamp(0.0, 255.0)
 
-    @property
-    def random(self) -> bool:
-        return True
-
 
 @register_degradation
 class Chroma(Stage):
     """Lateral colour: red and blue shifted and magnified against green."""
 
     rank: ClassVar[int] = 20
+    always_random: ClassVar[bool] = True
     kind: Literal["chroma"] = "chroma"
     shift_px: Annotated[Amount, AfterValidator(within(0.0, 20.0))] = amount_field(
         0, 20, "length of the shift, HR px; its direction is drawn", (0.0, 1.0)
@@ -90,10 +88,6 @@ class Chroma(Stage):
             x = sample_axis(x, position, axis)
         return x
 
-    @property
-    def random(self) -> bool:
-        return True
-
 
 @register_degradation
 class Illumination(Stage):
@@ -103,6 +97,7 @@ class Illumination(Stage):
     """
 
     rank: ClassVar[int] = 40
+    always_random: ClassVar[bool] = True
     kind: Literal["illumination"] = "illumination"
     strength: Annotated[Amount, AfterValidator(within(0.0, 0.9))] = amount_field(
         0, 0.9, "largest relative change of the gain", (0.0, 0.03)
@@ -125,10 +120,6 @@ class Illumination(Stage):
         strength = context.amount(self.strength, "strength")[:, None, None]
         return x * (1.0 + strength * field / largest)[:, None]
 
-    @property
-    def random(self) -> bool:
-        return True
-
 
 @register_degradation
 class Colour(Stage):
@@ -149,6 +140,7 @@ class Sensor(Stage):
     """Shot and read noise: variance = x 255 / full well + read^2, x in grey levels."""
 
     rank: ClassVar[int] = 50
+    always_random: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "random": {"full_well_e": (3000.0, 12000.0), "read_levels": (0.5, 2.0)}
     }
@@ -167,16 +159,13 @@ class Sensor(Stage):
         noisy = x + deviation * context.draws.normals("noise", tuple(x.shape[1:]))
         return _bayer(noisy) if self.bayer else noisy
 
-    @property
-    def random(self) -> bool:
-        return True
-
 
 @register_degradation
 class Stitch(Stage):
     """A stitching seam: beyond a drawn line the image is displaced. For robustness sets."""
 
     rank: ClassVar[int] = 60
+    always_random: ClassVar[bool] = True
     kind: Literal["stitch"] = "stitch"
     shift_px: Annotated[Amount, AfterValidator(within(0.0, 20.0))] = amount_field(
         0, 20, "displacement, LR px; its direction is drawn", (0.5, 3.0)
@@ -194,10 +183,6 @@ class Stitch(Stage):
         upright = (context.draws.uniform("upright") < 0.5)[:, None, None, None]
         beyond = torch.where(upright, columns >= place * width, rows[:, None] >= place * height)
         return torch.where(beyond, moved, x)
-
-    @property
-    def random(self) -> bool:
-        return True
 
 
 @register_degradation

@@ -19,7 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from wsisr.degradation.blur import convolve, gaussian_blur
+from wsisr.degradation.blur import convolve, gaussian_blur, turned_places
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.errors import DegradationError
@@ -135,10 +135,7 @@ def motion_kernels(length_px: Tensor, angle: Tensor, half_px: int) -> Tensor:
 
     `length_px` and `angle` (radians) are (B,); the segment is centred.
     """
-    axis = torch.arange(-half_px, half_px + 1, device=length_px.device, dtype=length_px.dtype)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    along, across = x * cos + y * sin, y * cos - x * sin
+    along, across = turned_places(angle, half_px)
     beyond = (along.abs() - (length_px[:, None, None] - 1) / 2).clamp_min(0)
     line = (1 - (beyond.square() + across.square()).sqrt()).clamp_min(0)
     return (line / line.sum(dim=(-2, -1), keepdim=True))[:, None]

@@ -10,12 +10,10 @@ import torch
 
 from wsisr.arrays import Float64Array
 from wsisr.degradation.fitted import Fitted
-from wsisr.degradation.jpeg import jpeg as compress
-from wsisr.degradation.scanner_jpeg import JpegSettings
+from wsisr.degradation.scanner_jpeg import JpegSettings, compressed
 from wsisr.degradation.scanner_kernel import kernel_shape
 from wsisr.degradation.scanner_noise import Noise, with_noise
-from wsisr.degradation.scanner_pairs import Aligned
-from wsisr.degradation.scanner_tone import mean_psnr, pair_psnr
+from wsisr.degradation.scanner_pairs import Aligned, mean_psnr, pair_psnr
 from wsisr.degradation.spec import Degradation
 from wsisr.degradation.uncertainty import centroid_errors, known, mean_gain
 from wsisr.files import save_picture
@@ -70,11 +68,6 @@ class FitReport:
     uncertainty: dict[str, float | None]
     gain_db: float
     gain_error_db: float | None
-
-    @property
-    def gain_over_bicubic_db(self) -> float:
-        """Held-out PSNR of the fit above bicubic."""
-        return self.psnr_db["fitted"] - self.psnr_db["bicubic"]
 
     def lines(self) -> list[str]:
         """The report as lines of a Markdown table and three facts."""
@@ -168,27 +161,21 @@ def build_profile(
     origin: str = "",
     um_per_px: float = 0.25,
 ) -> FittedProfile:
-    """Put a fit together and score it on held-out pairs.
+    """Put a fit together and score it on the pairs that were held out of it.
 
     Parameters
     ----------
-    name : str
-        Of the degradation.
-    held : Aligned
-        The held-out pairs.
     expected : mapping of str to Tensor (B, 3, h, w)
-        LR of the held-out pairs under each simulator, without noise; ``fitted`` and ``fitted
-        without JPEG`` must be among them.
+        LR of the held-out pairs under each simulator, without noise; ``fitted``, ``fitted without
+        JPEG`` and ``bicubic`` must be among them.
     origin : str
         Of the LR.
     um_per_px : float
         Of the HR.
     """
     taps, noise, jpeg = fit.taps, fit.noise, fit.jpeg
-    rendered = to_grey(with_noise(expected["fitted without JPEG"], noise, seed=1))
-    if jpeg is not None:
-        rendered = compress(rendered, jpeg.quality, jpeg.subsampling)
-    simulated = {**expected, "rendered": rendered.float()}
+    noisy = to_grey(with_noise(expected["fitted without JPEG"], noise, seed=1))
+    simulated = {**expected, "rendered": compressed(noisy, jpeg).float()}
     psnr = {key: mean_psnr(value, held.lr) for key, value in simulated.items()}
     spectra = {
         key: float(np.mean(spectrum_error(value.clamp(0, 255) / 255.0, held.lr)))

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from wsisr.cubic import cubic_pieces
-from wsisr.degradation.blur import convolve
+from wsisr.degradation.blur import convolve, turned_places
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.jpeg import jpeg
 from wsisr.degradation.stage import (
@@ -28,6 +28,7 @@ from wsisr.degradation.stage import (
     Sigma,
     Stage,
     amount_field,
+    highest,
     register_degradation,
     within,
 )
@@ -52,6 +53,7 @@ class RealEsrgan2(Stage):
     """
 
     samples: ClassVar[bool] = True
+    always_random: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # For slides: sigma in LR px, no enlargement, no grey noise (spec section 5).
         "mild": {
@@ -96,63 +98,41 @@ class RealEsrgan2(Stage):
     quality_2: Quality = amount_field(1, 100, "second JPEG quality", (30.0, 95.0))
 
     def apply(self, x: Tensor, context: Context) -> Tensor:
-        return realesrgan2(self, x, context.size, context.scale, context.draws)
+        size, scale, draws = context.size, context.scale, context.draws
+        height, width = int(x.shape[-2]), int(x.shape[-1])
+        unit = scale if self.sigma_unit == "lr-px" else 1.0
+        here = draws.within("first").prefetch(_PURPOSES)
+        x = convolve(x, _blur_kernel(here, self.sigma_1, self.sinc, unit, None))
+        factor = _draw(here, self.resize_1, "resize")
+        rows, columns = _sizes(factor, height), _sizes(factor, width)
+        grid = _grid(self.resize_1, (height, width))
+        x = _by_matrices(x, (height, width), rows, columns, grid, here.uniform("filter"))
+        x = _noise(here, x, self.noise_1, self.poisson_1, self.grey_noise)
+        x = jpeg(to_grey(x), _draw(here, self.quality_1, "quality")).float()
 
-    @property
-    def random(self) -> bool:
-        return True
+        here = draws.within("second").prefetch(_PURPOSES)
+        # After the first resize the unit of blur is that of the shrunken image, about one LR px.
+        unit_2 = max(1.0, scale * float(torch.as_tensor(self.resize_1).mean())) if unit > 1 else 1.0
+        x = convolve(x, _blur_kernel(here, self.sigma_2, self.sinc, unit_2, self.second_blur))
+        factor = _draw(here, self.resize_2, "resize")
+        rows_2, columns_2 = _sizes(factor, size[0]), _sizes(factor, size[1])
+        grid = _grid(self.resize_2, size)
+        x = _by_matrices(x, (rows, columns), rows_2, columns_2, grid, here.uniform("filter"))
+        x = _noise(here, x, self.noise_2, self.poisson_2, self.grey_noise)
 
-
-def realesrgan2(
-    stage: RealEsrgan2, x: Tensor, size: tuple[int, int], scale: float, draws: Draws
-) -> Tensor:
-    """Two rounds of blur, resize, noise and JPEG.
-
-    Parameters
-    ----------
-    x : Tensor, float32, shape (B, 3, H, W)
-        Grey levels.
-    size : (int, int)
-        LR height and width.
-
-    Returns
-    -------
-    Tensor, float32, shape (B, 3, *size)
-    """
-    height, width = int(x.shape[-2]), int(x.shape[-1])
-    unit = scale if stage.sigma_unit == "lr-px" else 1.0
-    here = draws.within("first").prefetch(_PURPOSES)
-    x = convolve(x, _blur_kernel(here, stage.sigma_1, stage.sinc, unit, None))
-    factor = _draw(here, stage.resize_1, "resize")
-    rows, columns = _sizes(factor, height), _sizes(factor, width)
-    grid = _grid(stage.resize_1, (height, width))
-    x = _random_resize(x, (height, width), rows, columns, grid, here)
-    x = _noise(here, x, stage.noise_1, stage.poisson_1, stage.grey_noise)
-    x = jpeg(to_grey(x), _draw(here, stage.quality_1, "quality")).float()
-
-    here = draws.within("second").prefetch(_PURPOSES)
-    # After the first resize the unit of blur is that of the shrunken image, about one LR px.
-    unit_2 = max(1.0, scale * float(torch.as_tensor(stage.resize_1).mean())) if unit > 1 else 1.0
-    x = convolve(x, _blur_kernel(here, stage.sigma_2, stage.sinc, unit_2, stage.second_blur))
-    factor = _draw(here, stage.resize_2, "resize")
-    rows_2, columns_2 = _sizes(factor, size[0]), _sizes(factor, size[1])
-    grid = _grid(stage.resize_2, size)
-    x = _random_resize(x, (rows, columns), rows_2, columns_2, grid, here)
-    x = _noise(here, x, stage.noise_2, stage.poisson_2, stage.grey_noise)
-
-    last = None if stage.final_sinc == 0.0 else _sinc_kernel(here, stage.final_sinc)
-    quality = _draw(here, stage.quality_2, "quality")
-    # The order of the last two steps is drawn; both are computed and one is taken.
-    kind = here.uniform("order") < 0.5
-    first_resized = _to_size(x, (rows_2, columns_2), size, here)
-    if last is not None:
-        first_resized = convolve(first_resized, last)
-    first_resized = jpeg(to_grey(first_resized), quality).float()
-    first_coded = jpeg(to_grey(x), quality).float()
-    first_coded = _to_size(first_coded, (rows_2, columns_2), size, here)
-    if last is not None:
-        first_coded = convolve(first_coded, last)
-    return torch.where(kind[:, None, None, None], first_resized, first_coded)
+        last = None if self.final_sinc == 0.0 else _sinc_kernel(here, self.final_sinc)
+        quality = _draw(here, self.quality_2, "quality")
+        # The order of the last two steps is drawn; both are computed and one is taken.
+        kind = here.uniform("order") < 0.5
+        first_resized = _to_size(x, (rows_2, columns_2), size, here)
+        if last is not None:
+            first_resized = convolve(first_resized, last)
+        first_resized = jpeg(to_grey(first_resized), quality).float()
+        first_coded = jpeg(to_grey(x), quality).float()
+        first_coded = _to_size(first_coded, (rows_2, columns_2), size, here)
+        if last is not None:
+            first_coded = convolve(first_coded, last)
+        return torch.where(kind[:, None, None, None], first_resized, first_coded)
 
 
 def _draw(draws: Draws, value: Amount, name: str) -> Tensor:
@@ -163,8 +143,8 @@ def _draw(draws: Draws, value: Amount, name: str) -> Tensor:
 
 def _grid(value: Amount, size: tuple[int, int]) -> tuple[int, int]:
     # The largest possible size, not the largest drawn one: results must not depend on the batch.
-    high = value[1] if isinstance(value, tuple) else value
-    return max(2, math.ceil(high * size[0])), max(2, math.ceil(high * size[1]))
+    height, width = (max(2, math.ceil(highest(value) * side)) for side in size)
+    return height, width
 
 
 def _sizes(factor: Tensor, side: int) -> Tensor:
@@ -175,17 +155,14 @@ def _blur_kernel(
     draws: Draws, sigma: Amount, sinc: Amount, unit: float, probability: Amount | None
 ) -> Tensor:
     """Isotropic, anisotropic, generalised, plateau or sinc kernels, shape (B, 1, k, k)."""
-    largest = (sigma[1] if isinstance(sigma, tuple) else sigma) * unit
+    largest = highest(sigma) * unit
     half = max(_TAPS // 2, math.ceil(3.0 * largest)) if unit > 1.0 else _TAPS // 2
     first = _draw(draws, sigma, "sigma")[:, None, None] * unit
     kind = draws.uniform("kind")[:, None, None]
     # Shares of the release: iso .45, aniso .25, generalised .12 + .03, plateau .12 + .03.
     round_ = (kind < 0.45) | ((kind >= 0.70) & (kind < 0.82)) | ((kind >= 0.85) & (kind < 0.97))
     second = torch.where(round_, first, _draw(draws, sigma, "sigma-2")[:, None, None] * unit)
-    angle = draws.uniform("angle", -math.pi, math.pi)[:, None, None]
-    offset = torch.arange(-half, half + 1, device=kind.device, dtype=torch.float32)
-    u = torch.cos(angle) * offset[None, None, :] + torch.sin(angle) * offset[None, :, None]
-    v = torch.cos(angle) * offset[None, :, None] - torch.sin(angle) * offset[None, None, :]
+    u, v = turned_places(draws.uniform("angle", -math.pi, math.pi), half)
     q = (u / first.clamp_min(1e-3)) ** 2 + (v / second.clamp_min(1e-3)) ** 2
     shape = draws.uniform("beta")[:, None, None]
     general = torch.exp(-0.5 * q.clamp_min(1e-12) ** _skewed(shape, 0.5, 4.0))
@@ -235,17 +212,6 @@ def _delta(half: int, like: Tensor) -> Tensor:
     kernel = torch.zeros(2 * half + 1, 2 * half + 1, device=like.device, dtype=like.dtype)
     kernel[half, half] = 1.0
     return kernel
-
-
-def _random_resize(
-    x: Tensor,
-    source: tuple[Tensor, Tensor] | tuple[int, int],
-    rows: Tensor,
-    columns: Tensor,
-    grid: tuple[int, int],
-    draws: Draws,
-) -> Tensor:
-    return _by_matrices(x, source, rows, columns, grid, draws.uniform("filter"))
 
 
 def _to_size(

@@ -7,7 +7,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from wsisr.degradation.blur import convolve, gaussian_blur, pillow_gaussian
+from wsisr.degradation.blur import convolve, gaussian_blur, pillow_gaussian, turned_places
 from wsisr.degradation.optics import blur_by_objective
 from wsisr.degradation.stage import (
     Amount,
@@ -21,51 +21,49 @@ from wsisr.degradation.stage import (
 )
 from wsisr.device import upload
 from wsisr.errors import DegradationError
-from wsisr.resize import resize, to_grey
+from wsisr.resize import Kernel, resize, to_grey
+
+
+class Resampled(Stage):
+    """A kernel of `wsisr.resize` alone."""
+
+    samples: ClassVar[bool] = True
+    kernel: ClassVar[Kernel]
+
+    def apply(self, x: Tensor, context: Context) -> Tensor:
+        return resize(x, context.size, kernel=self.kernel)
 
 
 @register_degradation
-class Bicubic(Stage):
+class Bicubic(Resampled):
     """Antialiased bicubic, a = -0.5, half-pixel centres: MATLAB's imresize."""
 
-    samples: ClassVar[bool] = True
+    kernel: ClassVar[Kernel] = "matlab"
     kind: Literal["bicubic"] = "bicubic"
 
-    def apply(self, x: Tensor, context: Context) -> Tensor:
-        return resize(x, context.size)
-
 
 @register_degradation
-class Area(Stage):
+class Area(Resampled):
     """Mean over the LR pixel's footprint: an ideal pixel aperture."""
 
-    samples: ClassVar[bool] = True
+    kernel: ClassVar[Kernel] = "area"
     kind: Literal["area"] = "area"
 
-    def apply(self, x: Tensor, context: Context) -> Tensor:
-        return resize(x, context.size, kernel="area")
-
 
 @register_degradation
-class Bilinear(Stage):
+class Bilinear(Resampled):
     """Antialiased triangle kernel."""
 
-    samples: ClassVar[bool] = True
+    kernel: ClassVar[Kernel] = "bilinear"
     kind: Literal["bilinear"] = "bilinear"
-
-    def apply(self, x: Tensor, context: Context) -> Tensor:
-        return resize(x, context.size, kernel="bilinear")
 
 
 @register_degradation
-class Nearest(Stage):
+class Nearest(Resampled):
     """The HR pixel at the LR pixel's centre; aliases, and carries a sub-pixel shift."""
 
-    samples: ClassVar[bool] = True
+    kernel: ClassVar[Kernel] = "nearest"
     kind: Literal["nearest"] = "nearest"
-
-    def apply(self, x: Tensor, context: Context) -> Tensor:
-        return resize(x, context.size, kernel="nearest")
 
 
 @register_degradation
@@ -182,16 +180,10 @@ class Gaussian(Stage):
             half = max(2, int(4 * highest(self.sigma_px) * max(1.0, highest(self.aspect)) + 1))
             aspect = context.amount(self.aspect, "aspect")
             angle = torch.deg2rad(context.amount(self.angle_deg, "angle_deg"))
-            offset = torch.arange(-half, half + 1, device=x.device, dtype=x.dtype)
-            turned = (
-                torch.cos(angle)[:, None, None] * offset[None, None, :]
-                + torch.sin(angle)[:, None, None] * offset[None, :, None],
-                torch.cos(angle)[:, None, None] * offset[None, :, None]
-                - torch.sin(angle)[:, None, None] * offset[None, None, :],
-            )
+            along, across = turned_places(angle, half)
             first = sigma.clamp_min(1e-3)[:, None, None]
             second = (sigma * aspect).clamp_min(1e-3)[:, None, None]
-            kernel = torch.exp(-0.5 * ((turned[0] / first) ** 2 + (turned[1] / second) ** 2))
+            kernel = torch.exp(-0.5 * ((along / first) ** 2 + (across / second) ** 2))
             blurred = convolve(x, (kernel / kernel.sum((-1, -2), keepdim=True))[:, None])
         return resize(blurred, context.size, kernel="area")
 

@@ -30,6 +30,11 @@ def luma_of(rgb: Tensor) -> Tensor:
     return torch.einsum("c,bchw->bhw", weights, rgb)
 
 
+def compressed(rgb: Tensor, settings: JpegSettings | None) -> Tensor:
+    """uint8 images (B, 3, H, W) after JPEG; as they are without settings."""
+    return rgb if settings is None else jpeg(rgb, settings.quality, settings.subsampling)
+
+
 def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
     """Quality and subsampling of decoded images whose 8 x 8 grid starts at their corner.
 
@@ -100,7 +105,7 @@ def find_grid(lr: UInt8Array) -> tuple[int, int]:
             part = whole[..., top + dy :, left + dx :]
             settings = estimate_jpeg(part)
             if settings is not None:
-                again = jpeg(part, settings.quality, settings.subsampling)
+                again = compressed(part, settings)
                 changes[dx, dy] = float((again.int() - part.int()).square().double().mean())
     if not changes:
         return (0, 0)

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsisr.degradation.draws import batch_draws
-from wsisr.degradation.jpeg import jpeg as jpeg_of
-from wsisr.degradation.scanner_jpeg import JpegSettings
+from wsisr.degradation.scanner_jpeg import JpegSettings, compressed
 from wsisr.resize import to_grey
 
 _FLAT_SHARE = 0.3
@@ -40,7 +39,7 @@ def fit_noise(simulated: Tensor, real: Tensor, jpeg: JpegSettings | None) -> Noi
         JPEG removes part of the noise. The model is fitted to what is left and then scaled so
         that noise of this strength leaves as much after the same compression.
     """
-    plain = _compressed(simulated, jpeg)
+    plain = compressed(to_grey(simulated), jpeg).float()
     flat = _flat_places(simulated)
     seen = _line(simulated, _difference(real.float(), plain), flat)
     if jpeg is None:
@@ -50,7 +49,7 @@ def fit_noise(simulated: Tensor, real: Tensor, jpeg: JpegSettings | None) -> Noi
     for _ in range(12):
         middle = 0.5 * (low + high)
         trial = Noise(shot=seen.shot * middle, read_variance=seen.read_variance * middle)
-        left = _compressed(with_noise(simulated, trial), jpeg)
+        left = compressed(to_grey(with_noise(simulated, trial)), jpeg).float()
         if float(_difference(left, plain)[flat].square().mean()) < wanted:
             low = middle
         else:
@@ -65,11 +64,6 @@ def with_noise(simulated: Tensor, noise: Noise, seed: int = 0) -> Tensor:
     variance = noise.shot * simulated.clamp(0, 255) + noise.read_variance
     field = draws.normals("noise", tuple(simulated.shape[1:]))
     return simulated + field * variance.clamp_min(0.0).sqrt()
-
-
-def _compressed(simulated: Tensor, jpeg: JpegSettings | None) -> Tensor:
-    grey = to_grey(simulated)
-    return (grey if jpeg is None else jpeg_of(grey, jpeg.quality, jpeg.subsampling)).float()
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:

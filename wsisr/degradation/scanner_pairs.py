@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -166,3 +167,14 @@ def moved(hr: Tensor, residual_px: tuple[float, float]) -> Tensor:
             hr = torch.fft.irfft(spectrum, n=line.shape[axis], dim=axis)
             hr = hr.narrow(axis, 0, line.shape[axis] // 2)
     return hr
+
+
+def pair_psnr(simulated: Tensor, real: Tensor) -> Float64Array:
+    """RGB PSNR of each pair, dB, of unrounded simulated LR."""
+    error = (simulated.double().clamp(0, 255) - real.double()).square().mean((1, 2, 3))
+    return np.asarray((10.0 * torch.log10(255.0**2 / error.clamp_min(1e-6))).numpy())
+
+
+def mean_psnr(simulated: Tensor, real: Tensor) -> float:
+    """Mean over pairs of the RGB PSNR, dB, of unrounded simulated LR."""
+    return float(pair_psnr(simulated, real).mean())

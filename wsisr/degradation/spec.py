@@ -244,8 +244,7 @@ def _validate(content: Mapping[str, Any], where: str) -> Degradation:
             values["stages"] = tuple(_known(stage, where) for stage in values["stages"])
         return Degradation(**values)
     except (ValidationError, TypeError) as error:
-        text = _explain(error) if isinstance(error, ValidationError) else str(error)
-        raise DegradationError(f"{where}: {text}.") from None
+        raise DegradationError(f"{where}: {_explain(error)}.") from None
 
 
 def _known(stage: Any, where: str) -> Any:
@@ -260,11 +259,13 @@ def _known(stage: Any, where: str) -> Any:
         return found(**stage)
     except (ValidationError, TypeError) as error:
         whole = isinstance(error, TypeError) or not error.errors()[0]["loc"]
-        text = _explain(error) if isinstance(error, ValidationError) else str(error)
-        raise DegradationError(f"{where}: stages.{kind}{': ' if whole else '.'}{text}.") from None
+        joint = ": " if whole else "."
+        raise DegradationError(f"{where}: stages.{kind}{joint}{_explain(error)}.") from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
     first = error.errors()[0]
     place = ".".join(
         str(p) for p in first["loc"] if p not in ("float", "function-after[check(), ") and p

@@ -87,6 +87,8 @@ class Stage(BaseModel):
         Whether the stage reduces HR to LR; a degradation has exactly one that does.
     presets
         Named sets of parameters, e.g. ``realesrgan2:mild``.
+    always_random
+        Whether numbers are drawn whatever the parameters are.
     """
 
     model_config = ConfigDict(
@@ -96,6 +98,7 @@ class Stage(BaseModel):
     rank: ClassVar[int] = SAMPLING_RANK
     samples: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    always_random: ClassVar[bool] = False
 
     kind: str = ""
     version: Literal[1] = 1
@@ -117,11 +120,13 @@ class Stage(BaseModel):
 
     @property
     def random(self) -> bool:
-        """Whether two samples of one image may differ: where any amount is a range.
+        """Whether two samples of one image may differ: always, or where any amount is a range.
 
-        A stage that draws anything else overrides it; one that draws and denies it is refused.
+        A stage that draws on other conditions overrides it; one that draws and denies it is
+        refused.
         """
-        return any(isinstance(value, tuple) and len(value) == 2 for _, value in self)
+        drawn = any(isinstance(value, tuple) and len(value) == 2 for _, value in self)
+        return self.always_random or drawn
 
 
 S = TypeVar("S", bound=type[Stage])

@@ -77,8 +77,8 @@ def registered_pairs(
             "fit or to compare with. Name a rescanned or stored array."
         )
     split = choice.split
-    rows = store.split(split) if split in store.split_names() else store.table(columns=[]).index
     kept = store.table(columns=[]).index
+    rows = store.split(split) if split in store.split_names() else kept
     allowed = {tuple(pair) for pair in kept.tolist()}
     rows = np.array([pair for pair in rows.tolist() if tuple(pair) in allowed]).reshape(-1, 2)
     if not len(rows):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from wsisr.arrays import Float64Array
+from wsisr.degradation.fitted import apply_tone
 from wsisr.degradation.scanner_jpeg import luma_of
-from wsisr.degradation.scanner_tone import apply_tone
 
 CHANNELS = ("red", "green", "blue")
 COLOURS = {
