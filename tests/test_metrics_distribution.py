@@ -43,7 +43,7 @@ def test_kid_is_unbiased_and_sees_a_shift() -> None:
     a, b = RNG.normal(size=(400, 16)), RNG.normal(size=(400, 16))
     same, other = (kid(a, x, subsets=30, subset_size=100) for x in (b, b + 1.0))
     assert abs(same.mean) < 3 * same.deviation / np.sqrt(30) + 0.02
-    assert other.mean > 1.0 and other.deviation > 0 and same.subset_size == 100
+    assert other.mean > 1.0 and other.deviation > 0
     assert kid(a, b, subsets=3, subset_size=50) == kid(a, b, subsets=3, subset_size=50)
 
 

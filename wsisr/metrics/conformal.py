@@ -26,8 +26,6 @@ class TrustThreshold:
     ----------
     threshold : float
         Doubt up to which a place is trusted.
-    alpha : float
-        Bound of the expected loss of the next patient.
     smallest_alpha : float
         What so many patients can promise at all: 1 / (n + 1).
     loss : float
@@ -37,8 +35,6 @@ class TrustThreshold:
     """
 
     threshold: float
-    alpha: float
-    patients: int
     smallest_alpha: float
     loss: float
     trusted: float
@@ -99,8 +95,6 @@ def trust_threshold(
     at = int(np.flatnonzero(kept)[-1])
     return TrustThreshold(
         threshold=float(places[order][at]),
-        alpha=alpha,
-        patients=n,
         smallest_alpha=1.0 / (n + 1),
         loss=float(loss[at]),
         trusted=float(trusted[at]),

@@ -20,7 +20,8 @@ from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.metrics.images import MetricError
 
 THRESHOLD_OD = 0.05
-"""Of a distance: below it nothing is seen; some 11 % of the light, or 10 grey levels of 90."""
+"""Of a distance, mean over the channels: below it nothing is seen; some 11 % of the light, or 10
+grey levels of 90."""
 CURVATURE = 0.05
 """Lambda of the three scores."""
 TEMPERATURE = 0.25
@@ -43,13 +44,8 @@ class Correctness:
     def means(self) -> dict[str, float]:
         """Of the places that have a class, and the share of those; NaN where no place has one."""
         seen = ~np.isnan(self.improvement)
-        parts = {
-            "improvement": self.improvement,
-            "omission": self.omission,
-            "hallucination": self.hallucination,
-        }
         some = bool(seen.any())
-        found = {k: float(v[seen].mean()) if some else float("nan") for k, v in parts.items()}
+        found = {k: float(v[seen].mean()) if some else float("nan") for k, v in vars(self).items()}
         return found | {"seen": float(seen.mean())}
 
 
@@ -59,20 +55,13 @@ def optical_density(image: UInt8Array) -> Float32Array:
     return table.astype(np.float32)[image]
 
 
-def correctness(
-    sr: UInt8Array,
-    hr: UInt8Array,
-    enlarged_lr: UInt8Array,
-    threshold: float = THRESHOLD_OD,
-) -> Correctness:
+def correctness(sr: UInt8Array, hr: UInt8Array, enlarged_lr: UInt8Array) -> Correctness:
     """Class every pixel of SR.
 
     Parameters
     ----------
     sr, hr, enlarged_lr : ndarray, shape (H, W, 3), uint8
         Of one field and grid, in place and in colour.
-    threshold : float
-        Optical density, mean over the channels.
 
     Raises
     ------
@@ -85,7 +74,7 @@ def correctness(
         raise MetricError(f"SR, HR and enlarged LR are uint8 RGB of one shape; these are {said}.")
     s, h, low = map(optical_density, images)
     won, missed, added = (np.abs(a - b).mean(2) for a, b in ((low, h), (s, h), (s, low)))
-    seen = np.maximum(np.maximum(won, missed), added) > threshold
+    seen = np.maximum(np.maximum(won, missed), added) > THRESHOLD_OD
     # Where there was nothing to be won, whatever was added is far from both.
     floor = np.float32(1e-3)
     a, b = missed / np.maximum(won, floor), added / np.maximum(won, floor)

@@ -30,8 +30,6 @@ class Kid:
 
     mean: float
     deviation: float
-    subsets: int
-    subset_size: int
 
 
 @torch.inference_mode()
@@ -119,8 +117,6 @@ def kid(
     return Kid(
         mean=float(np.mean(values)),
         deviation=float(np.std(values)) if drawn else float("nan"),
-        subsets=subsets,
-        subset_size=subset_size,
     )
 
 

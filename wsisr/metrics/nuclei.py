@@ -53,11 +53,7 @@ class Blobs:
     def above(self, threshold: float) -> "Blobs":
         """Those that answer with more, as `find_blobs` would find them."""
         kept = self.responses > threshold
-        return Blobs(
-            centres_um=self.centres_um[kept],
-            diameters_um=self.diameters_um[kept],
-            responses=self.responses[kept],
-        )
+        return Blobs(**{name: values[kept] for name, values in vars(self).items()})
 
 
 def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) -> Blobs:
@@ -162,18 +158,16 @@ class NucleiChange:
         return len(self.appeared_um) / self.sr if self.sr else float("nan")
 
 
-def nuclei_change(
-    sr: UInt8Array, hr: UInt8Array, um_per_px: float, threshold: float = THRESHOLD
-) -> NucleiChange:
+def nuclei_change(sr: UInt8Array, hr: UInt8Array, um_per_px: float) -> NucleiChange:
     """Compare the nuclei of SR with those of HR.
+
+    A blob of one image is missing from the other only if nothing is there within 3 um that
+    answers half as much: what falls just below the threshold has not gone.
 
     Parameters
     ----------
     sr, hr : ndarray, shape (H, W, 3), uint8
         Of the same field.
-    threshold : float
-        As of `find_blobs`. A blob of one image is missing from the other only if nothing is there
-        within 3 um that answers half as much: what falls just below the threshold has not gone.
 
     Raises
     ------
@@ -182,8 +176,8 @@ def nuclei_change(
     """
     if sr.shape != hr.shape:
         raise MetricError(f"SR of {sr.shape} and HR of {hr.shape} show different fields.")
-    weak = [find_blobs(image, um_per_px, threshold / 2) for image in (hr, sr)]
-    sure = [blobs.above(threshold) for blobs in weak]
+    weak = [find_blobs(image, um_per_px, THRESHOLD / 2) for image in (hr, sr)]
+    sure = [blobs.above(THRESHOLD) for blobs in weak]
     gone = [
         np.column_stack((mine.centres_um, mine.diameters_um))[
             np.setdiff1d(

@@ -169,8 +169,6 @@ def type_detection(
         `centroid_pairs`.
     truth, found : mapping of int to str
         Type of each label; one without any is of none.
-    kind : str
-        The type.
     """
     partners, first, second = pairs
     both = [(truth.get(a, ""), found.get(b, "")) for a, b in partners]

@@ -159,10 +159,7 @@ _ALL = (
     ),
     Protocol(
         name="masrnet",
-        scores=(
-            Score(metric="psnr", channel="y", crop_px=4),
-            Score(metric="ssim", channel="y", crop_px=4),
-        ),
+        scores=_both("y", crop_px=4),
         source="MASRNet: luminance of YCbCr; perceptual index as PIRM, hence a border of 4 px.",
     ),
 )

@@ -20,6 +20,10 @@ Unit = tuple[str, str]
 LEAST_UNITS = 6
 """Below six a two-sided signed-rank test cannot reach 0.05: there is no verdict and no interval."""
 SIGNIFICANT = 0.05
+POWER = 0.8
+"""Share of trials in which a difference is to be told."""
+LEVEL = 0.95
+"""Of intervals."""
 LEAST_RESAMPLED = 10
 """Below ten units the percentiles of a resampled statistic are no interval."""
 
@@ -32,14 +36,11 @@ class Summary:
     ----------
     mean : float
         Mean of the units' means; NaN without any.
-    deviation : float
-        Standard deviation between units; NaN for one.
     low, high : float
         95 % interval of the mean (`bootstrap`); NaN below six units.
     """
 
     mean: float
-    deviation: float
     low: float
     high: float
     units: int
@@ -57,9 +58,6 @@ class PairedDifference:
         95 % interval over units (`bootstrap`).
     p_value : float or None
         Wilcoxon signed-rank, two-sided; None below six units.
-    smallest : float
-        Difference that so many units, scattered as these, would have shown in four of five trials
-        (`smallest_difference`); NaN below six.
     """
 
     difference: float
@@ -67,7 +65,6 @@ class PairedDifference:
     high: float
     p_value: float | None
     units: int
-    smallest: float = float("nan")
 
     def not_worse_by(self, margin: float) -> bool:
         """Whether the first is shown to be worse than the second by less than `margin`.
@@ -142,17 +139,12 @@ def unit_means(
     return slide_means(list(by_slide.values()), [units[s] for s in by_slide])
 
 
-def summarise(units: Mapping[Any, float], *, draws: int = 2000, seed: int = 0) -> Summary:
+def summarise(units: Mapping[Any, float]) -> Summary:
     """Mean over units (`unit_means`) with its interval."""
     means = np.array(list(units.values()), dtype=np.float64)
-    low, high = bootstrap(means, draws=draws, seed=seed)
-    return Summary(
-        mean=float(means.mean()) if len(means) else float("nan"),
-        deviation=float(means.std(ddof=1)) if len(means) > 1 else float("nan"),
-        low=low,
-        high=high,
-        units=len(means),
-    )
+    low, high = bootstrap(means)
+    mean = float(means.mean()) if len(means) else float("nan")
+    return Summary(mean=mean, low=low, high=high, units=len(means))
 
 
 def compare(
@@ -176,15 +168,12 @@ def compare(
         high=high,
         p_value=_signed_rank(differences) if len(common) >= LEAST_UNITS else None,
         units=len(common),
-        smallest=smallest_difference(differences),
     )
 
 
-def smallest_difference(
-    differences: Float64Array, *, tests: int = 1, power: float = 0.8, level: float = SIGNIFICANT
-) -> float:
-    """Mean difference that would have been told from 0; NaN below six units, and of units that
-    do not scatter: how far others would is not known from them.
+def smallest_difference(differences: Float64Array, *, tests: int = 1) -> float:
+    """Mean difference that would have been told from 0 in four of five trials; NaN below six
+    units, and of units that do not scatter: how far others would is not known from them.
 
     Parameters
     ----------
@@ -192,29 +181,22 @@ def smallest_difference(
         One of each unit; their scatter is what counts, not their mean.
     tests : int
         Comparisons that share the level (the first of Holm's steps).
-    power : float
-        Share of trials in which it would have been told.
 
     Notes
     -----
-    ``(t(1 - level / 2 tests) + t(power)) s / sqrt(n)`` with quantiles of n - 1 degrees of freedom.
+    ``(t(1 - 0.05 / 2 tests) + t(0.8)) s / sqrt(n)`` with quantiles of n - 1 degrees of freedom.
     """
     count = len(differences)
     if count < LEAST_UNITS or not np.ptp(differences):
         return float("nan")
-    reach = stats.t.ppf((1 - level / (2 * tests), power), count - 1).sum()
+    reach = stats.t.ppf((1 - SIGNIFICANT / (2 * tests), POWER), count - 1).sum()
     return float(reach * np.std(differences, ddof=1) / np.sqrt(count))
 
 
 def bootstrap_of(
-    statistic: Callable[[Int64Array], float],
-    units: Sequence[Any],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    statistic: Callable[[Int64Array], float], units: Sequence[Any], *, draws: int = 2000
 ) -> tuple[float, float, int]:
-    """Interval of something that is no mean of units (an AUC, a pooled F1); NaN below ten.
+    """95 % interval of something that is no mean of units (an AUC, a pooled F1); NaN below ten.
 
     Units are drawn with replacement and all images of each are taken; the statistic is computed
     anew. Differences of two models come from the same draws: let `statistic` give the difference.
@@ -239,7 +221,7 @@ def bootstrap_of(
     groups = [np.array(part, np.int64) for part in members.values()]
     if len(groups) < LEAST_RESAMPLED:
         return float("nan"), float("nan"), 0
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     values: list[float] = []
     again = 0
     while len(values) < draws and again <= draws:
@@ -251,7 +233,7 @@ def bootstrap_of(
             values.append(value)
     if len(values) < draws:
         return float("nan"), float("nan"), again
-    tail = 50.0 * (1 - level)
+    tail = 50.0 * (1 - LEVEL)
     low, high = np.percentile(values, (tail, 100.0 - tail))
     return float(low), float(high), again
 
@@ -264,9 +246,9 @@ def _signed_rank(differences: Float64Array) -> float:
 
 
 def bootstrap(
-    unit_values: Float64Array, *, draws: int = 2000, seed: int = 0, level: float = 0.95
+    unit_values: Float64Array, *, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Expanded percentile interval of the mean over units; NaN below six.
+    """Expanded percentile interval, 95 %, of the mean over units; NaN below six.
 
     The plain percentile interval of six values covers 87 % instead of 95 %: resampling lacks the
     factor ``sqrt(n / (n - 1))`` and knows no t distribution. The percentiles are moved outwards
@@ -279,7 +261,7 @@ def bootstrap(
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, count, (draws, count))
-    reach = np.sqrt(count / (count - 1)) * stats.t.ppf(0.5 + level / 2, count - 1)
+    reach = np.sqrt(count / (count - 1)) * stats.t.ppf(0.5 + LEVEL / 2, count - 1)
     tail = 100.0 * float(stats.norm.cdf(-reach))
     low, high = np.percentile(unit_values[chosen].mean(axis=1), (tail, 100.0 - tail))
     return float(low), float(high)
