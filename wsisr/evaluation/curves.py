@@ -15,7 +15,7 @@ from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import Cell, Results, ScoreTable
 
 
-def scale_chart(results: Results, table: ScoreTable) -> Chart | None:
+def _scale_chart(table: ScoreTable) -> Chart | None:
     """Score against scale, one line a model; None below two scales."""
     if len(table.scales) < 2:
         return None
@@ -32,7 +32,7 @@ def scale_chart(results: Results, table: ScoreTable) -> Chart | None:
     )
 
 
-def speed_chart(results: Results, costs: Sequence[CostRow], table: ScoreTable) -> Chart | None:
+def _speed_chart(results: Results, costs: Sequence[CostRow], table: ScoreTable) -> Chart | None:
     """Score against time per output megapixel at the scale that most models have."""
     scale = reference_scale(table.scales, results)
     times = {row.run: row.ms_per_mpx for row in costs if row.query_px == 0 and row.scale == scale}
@@ -71,14 +71,19 @@ def reference_scale(scales: Sequence[float], results: Results | None = None) -> 
     return 4.0 if 4.0 in scales else sorted(scales)[len(scales) // 2]
 
 
-def draw_charts(results: Results, costs: Sequence[CostRow], folder: Path) -> list[str]:
-    """Write the curves as PNG, and as PDF and SVG for papers; returns the files' stems."""
+def score_charts(results: Results, costs: Sequence[CostRow]) -> dict[str, Chart]:
+    """The headline's curves of each origin, by name; those that can be drawn."""
     drawn: dict[str, Chart | None] = {}
     for origin in results.origins:
         table = headline_table(results, origin)
-        drawn[f"scale-{slug(origin)}"] = scale_chart(results, table)
-        drawn[f"speed-{slug(origin)}"] = speed_chart(results, costs, table)
-    made = {name: one for name, one in drawn.items() if one is not None} | agreement_charts(results)
+        drawn[f"scale-{slug(origin)}"] = _scale_chart(table)
+        drawn[f"speed-{slug(origin)}"] = _speed_chart(results, costs, table)
+    return {name: one for name, one in drawn.items() if one is not None}
+
+
+def draw_charts(results: Results, costs: Sequence[CostRow], folder: Path) -> list[str]:
+    """Write the curves as PNG, and as PDF and SVG for papers; returns the files' stems."""
+    made = score_charts(results, costs) | agreement_charts(results)
     save_charts(folder / FOLDER, made)
     return [f"{FOLDER}/{name}" for name in made]
 

@@ -4,20 +4,19 @@ Sets of images are compared, not images: no patient can be resampled and nothing
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from wsisr.arrays import Float64Array
-from wsisr.device import on_gpu
 from wsisr.errors import ConfigError, OutputError
 from wsisr.evaluation.columns import Sample, ScaleColumn, chunks, read_pair
 from wsisr.evaluation.entries import reference_of
 from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.papers import TextTable
 from wsisr.evaluation.plan import Plan
-from wsisr.evaluation.run import CPU_BATCH_PX, GPU_BATCH_PX
+from wsisr.evaluation.run import batch_px
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import TrainedModel
 from wsisr.metrics.distribution import ENOUGH_IMAGES, extract, fid, kid
@@ -152,7 +151,7 @@ def _distance(
 def _batches(
     plan: Plan, column: ScaleColumn
 ) -> Iterator[tuple[Tensor, Tensor, tuple[Sample, ...]]]:
-    for batch in chunks(column, GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX):
+    for batch in chunks(column, batch_px(plan)):
         yield *read_pair(plan.store, column, batch, plan.settings.seed, plan.device), batch
 
 
@@ -172,11 +171,6 @@ def read_distances(document: Mapping[str, Any], plan: Plan | None = None) -> lis
         return rows
     keys = {(e.name, plan.key(e, c)) for e, c in plan.jobs()}
     return [row for row in rows if (row.run, row.key) in keys]
-
-
-def as_documents(rows: Sequence[Distance]) -> list[dict[str, Any]]:
-    """Plain values for results.json."""
-    return [asdict(row) for row in rows]
 
 
 def distance_tables(document: Mapping[str, Any]) -> list[TextTable]:

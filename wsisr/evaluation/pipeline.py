@@ -1,14 +1,13 @@
 """The whole of an evaluation, from settings to a folder that can be read."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from wsisr.evaluation.cost import COST, measure_costs, read_costs, write_costs
 from wsisr.evaluation.curves import draw_charts, reference_scale
 from wsisr.evaluation.distances import (
     Distance,
-    as_documents,
     measure_distances,
     open_features,
     read_distances,
@@ -67,7 +66,8 @@ def evaluate(
         results = load_results(folder)
         if encoder is not None:
             known = measure_distances(plan, encoder, results.failed, known, report)
-        document = dict(results.document, figures=[], charts=[], distances=as_documents(known))
+        distances = [asdict(distance) for distance in known]
+        document = dict(results.document, figures=[], charts=[], distances=distances)
         results = replace(results, document=document)
         with staged_files(folder, "results") as made:
             if settings.cost:

@@ -6,9 +6,9 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,6 @@ PAGE = "index.html"
 """Written beside them by whoever wants a page."""
 FORMAT = "wsisr-eval"
 FORMAT_VERSION = 1
-KEYS = (
-    "slide",
-    "patient",
-    "group",
-    "row",
-    "label",
-    "model",
-    "run",
-    "seed",
-    "scale",
-    "origin",
-    "in_range",
-    "trained_origin",
-    "reference",
-    "key",
-)
-"""Columns before the scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +67,18 @@ class ImageRow:
     def place(self) -> tuple[str, float, str, str, int]:
         """What a row is about: run, scale, origin, slide, row."""
         return (self.run, self.scale, self.origin, self.slide, self.row)
+
+
+KEYS = tuple(field.name for field in fields(ImageRow) if field.name != "scores")
+"""Columns before the scores."""
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "row": int,
+    "seed": lambda text: int(text) if text else None,
+    "scale": float,
+    "in_range": lambda text: text == "1",
+}
+_WRITTEN: Mapping[str, Callable[[Any], Any]] = {"scale": "{:g}".format, "in_range": int}
+"""How columns are read and written that are no plain texts."""
 
 
 def read_rows(path: Path) -> tuple[tuple[str, ...], list[ImageRow]]:
@@ -165,10 +160,7 @@ class RowFile:
         self.rows += rows
 
     def _encode(self, row: ImageRow) -> bytes:
-        seed = "" if row.seed is None else row.seed
-        fixed: list[Any] = [row.slide, row.patient, row.group, row.row, row.label, row.model]
-        fixed += [row.run, seed, f"{row.scale:g}", row.origin, int(row.in_range)]
-        fixed += [row.trained_origin, row.reference, row.key]
+        fixed = [_WRITTEN.get(key, lambda value: value)(getattr(row, key)) for key in KEYS]
         return csv_lines([[*fixed, *(float(row.scores[name]) for name in self.scores)]])
 
 
@@ -187,25 +179,11 @@ def _parse(line: Sequence[str], names: Sequence[str], path: Path, number: int) -
     try:
         if len(line) != len(KEYS) + len(names):
             raise ValueError(f"{len(line)} values")
-        value = {key: cell_text(cell) for key, cell in zip(KEYS, line, strict=False)}
+        value = {
+            key: _READ.get(key, str)(cell_text(cell)) for key, cell in zip(KEYS, line, strict=False)
+        }
         scores = [float(text) for text in line[len(KEYS) :]]
-        return ImageRow(
-            slide=value["slide"],
-            patient=value["patient"],
-            group=value["group"],
-            row=int(value["row"]),
-            label=value["label"],
-            model=value["model"],
-            run=value["run"],
-            seed=int(value["seed"]) if value["seed"] else None,
-            scale=float(value["scale"]),
-            origin=value["origin"],
-            in_range=value["in_range"] == "1",
-            trained_origin=value["trained_origin"],
-            reference=value["reference"],
-            key=value["key"],
-            scores=dict(zip(names, scores, strict=True)),
-        )
+        return ImageRow(**value, scores=dict(zip(names, scores, strict=True)))
     except ValueError as error:
         raise ConfigError(
             f"{path}, line {number}: {error}. Remove the line; it is computed again."

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,7 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
         """Whole batches as an uninterrupted run has them, whatever is missing of them."""
         wanted = frozenset(missing[entry.name, column.key])
         if wanted and entry.name not in engines.broken:
-            budget = GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
-            yield from (b for b in chunks(column, budget) if not wanted.isdisjoint(b))
+            yield from (b for b in chunks(column, batch_px(plan)) if not wanted.isdisjoint(b))
 
     def keep(
         entry: TrainedModel, column: ScaleColumn, batch: Batch, made: list[ImageRow], seconds: float
@@ -128,6 +128,11 @@ def run(plan: Plan, report: Reporter = silent, runner: Runner | None = None) -> 
     document.update(ceilings=_ceilings(plan, report), state="complete")
     write_results(folder, document)
     return folder
+
+
+def batch_px(plan: Plan) -> int:
+    """HR pixels of a batch."""
+    return GPU_BATCH_PX if on_gpu(plan.device) else CPU_BATCH_PX
 
 
 class _ImageClock:
@@ -228,19 +233,10 @@ def _ceilings(plan: Plan, report: Reporter) -> dict[str, Any]:
     for column in plan.columns:
         found = alignment_ceiling(plan.store, column)
         if found is not None:
-            alignment.append(
-                {
-                    "origin": column.origin,
-                    "scale": column.scale,
-                    "best_db": found.best_db,
-                    "perfect_db": found.perfect_db,
-                    "rms_px": found.rms_px,
-                    "p95_px": found.p95_px,
-                    "pairs": found.pairs,
-                }
-            )
+            place = {"origin": column.origin, "scale": column.scale}
+            alignment.append(place | asdict(found))
     coded = jpeg_ceiling(plan.store, plan.samples, plan.scorer, min(plan.settings.scales))
-    return {"alignment": alignment, "jpeg": {"scores": dict(coded.scores), "words": coded.words}}
+    return {"alignment": alignment, "jpeg": asdict(coded)}
 
 
 def _say(stage: str, message: str) -> ProgressEvent:

@@ -61,25 +61,21 @@ class ScoreColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Extra:
-    column: str
-    title: str
-    better: Better
-    digits: int
+class _Extra(ScoreColumn):
     make: Callable[[Path | None, Any], Metric]
     weights: tuple[str, ...] = ()  # keys of `wsisr.metrics.weights.FILES`
 
 
 EXTRA: Mapping[str, _Extra] = {
     "ms-ssim": _Extra(
-        column="ms_ssim_rgb",
+        name="ms_ssim_rgb",
         title="MS-SSIM-RGB",
         better="high",
         digits=4,
         make=lambda folder, device: lambda sr, hr, crop: ms_ssim(sr, hr, crop=crop),
     ),
     "lpips-alex": _Extra(
-        column="lpips_alex",
+        name="lpips_alex",
         title="LPIPS (AlexNet)",
         better="low",
         digits=4,
@@ -87,7 +83,7 @@ EXTRA: Mapping[str, _Extra] = {
         weights=("alexnet", "lpips-alex"),
     ),
     "lpips-vgg": _Extra(
-        column="lpips_vgg",
+        name="lpips_vgg",
         title="LPIPS (VGG16)",
         better="low",
         digits=4,
@@ -95,7 +91,7 @@ EXTRA: Mapping[str, _Extra] = {
         weights=("vgg16", "lpips-vgg"),
     ),
     "dists": _Extra(
-        column="dists",
+        name="dists",
         title="DISTS",
         better="low",
         digits=4,
@@ -103,28 +99,28 @@ EXTRA: Mapping[str, _Extra] = {
         weights=("vgg16", "dists"),
     ),
     "niqe": _Extra(
-        column="niqe",
+        name="niqe",
         title="NIQE (official model: photographs)",
         better="low",
         digits=3,
         make=lambda folder, device: lambda sr, hr, crop: niqe(sr, crop),
     ),
     "sharpness": _Extra(
-        column="sharpness_error",
+        name="sharpness_error",
         title="sharpness, log2 of SR / HR",
         better="zero",
         digits=3,
         make=lambda folder, device: sharpness_error,
     ),
     "spectrum": _Extra(
-        column="spectrum_error",
+        name="spectrum_error",
         title="spectrum error, decades",
         better="low",
         digits=3,
         make=lambda folder, device: spectrum_error,
     ),
     "colour": _Extra(
-        column="colour_error",
+        name="colour_error",
         title="colour error, Delta E 1976",
         better="low",
         digits=3,
@@ -192,7 +188,7 @@ class Scorer:
         self.extra: dict[str, Metric] = {}
         self._weights: dict[str, str] = {}
         self.tasks = tuple(tasks)
-        columns = []
+        columns: list[ScoreColumn] = []
         for place, protocol in enumerate(self.protocols):
             for score in protocol.scores:
                 columns.append(_protocol_column(score, protocol.name, place == 0))
@@ -205,11 +201,7 @@ class Scorer:
                 f"{(path := find_weights(key, weights_dir)).name}:{file_sha256(path)[:12]}"
                 for key in known.weights
             )
-            columns.append(
-                ScoreColumn(
-                    name=known.column, title=known.title, better=known.better, digits=known.digits
-                )
-            )
+            columns.append(known)
         for task in self.tasks:
             better: Better = "high" if task.higher_is_better else "low"
             columns.append(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wsisr.errors import ConfigError, OutputError, SlideError
 from wsisr.evaluation.columns import Sample, ScaleColumn
+from wsisr.evaluation.groups import Place
 from wsisr.evaluation.settings import scale_label
 from wsisr.inference.trained import TrainedModel
 from wsisr.slides.plain_images import read_facts, read_picture
@@ -28,7 +29,6 @@ MODEL = "pictures"
 _SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg", ".webp")
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _KEY = re.compile(r"(.*_s\d+_r\d+_x-?\d+_y-?\d+)(?![0-9])")
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)

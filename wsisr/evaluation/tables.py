@@ -50,24 +50,18 @@ def markdown(results: Results) -> str:
         lines += [f"## LR: {table.origin}. {table.score['title']}", ""]
         lines += [f"{sample_words(table)}; {convention(document, table)}.", ""]
         header = ["model", *map(scale_label, table.scales)]
-        body = [[label, *cells] for label, cells in markdown_lines(table)]
-        body += [[label, *cells] for label, cells in failed_lines(results, table)]
-        body += [[label, *cells] for label, cells in limit_lines(table)]
-        lines += [_row(header), _row(["---", *["---:"] * len(table.scales)])]
-        lines += [_row(row) for row in body]
-        lines.append("")
+        body = [*_markdown_lines(table), *failed_lines(results, table), *limit_lines(table)]
+        lines += [*_markdown_table(header, body, "---:"), ""]
     lines += ["## Legend", "", *(f"- {text}" for text in legend(results)), ""]
     if results.pairs:
         title = results.headline["title"]
         lines += [f"## Differences, {title}", ""]
         header = ["LR", "scale", "model", "against", "difference", "95 % interval", "p (Holm)", ""]
-        lines += [_row(header), _row(["---"] * len(header))]
-        lines += [_row(pair_cells(pair, results.headline["digits"])) for pair in results.pairs]
-        lines.append("")
+        body = [pair_cells(pair, results.headline["digits"]) for pair in results.pairs]
+        lines += [*_markdown_table(header, body), ""]
     for text_table in _text_tables(results):
         lines += [f"## {text_table.title}", "", *(f"- {note}" for note in text_table.notes), ""]
-        lines += [_row(text_table.header), _row(["---"] * len(text_table.header))]
-        lines += [*map(_row, text_table.rows), ""]
+        lines += [*_markdown_table(text_table.header, text_table.rows), ""]
     notes = [*failed_notes(results), *document["notes"], *limit_notes(document)]
     if notes:
         lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
@@ -76,9 +70,7 @@ def markdown(results: Results) -> str:
         lines += [f"## PSNR in dB / SSIM: {HEADING}", ""]
         lines += [f"- {text}" for text in reference_notes(results)]
         header = ["method: paper, data", *map(scale_label, scales)]
-        lines += ["", _row(header), _row(["---", *["---:"] * len(scales)])]
-        lines += [_row([label, *cells]) for label, cells in reference]
-        lines.append("")
+        lines += ["", *_markdown_table(header, reference, "---:"), ""]
     return "\n".join(lines)
 
 
@@ -101,8 +93,7 @@ def overview(results: Results) -> str:
             ]
             for group, cells in table.lines
         ]
-        body += [[label, *cells] for label, cells in failed_lines(results, table)]
-        body += [[label, *cells] for label, cells in limit_lines(table)]
+        body += [*failed_lines(results, table), *limit_lines(table)]
         lines += [*_aligned([header, *body]), ""]
     if results.pairs:
         shown = [pair_cells(pair, digits) for pair in results.pairs]
@@ -110,7 +101,7 @@ def overview(results: Results) -> str:
     for text_table in (*downstream_tables(results), *distance_tables(document)):
         lines += [f"{text_table.title}: {text_table.notes[0]}"]
         lines += [*_aligned([text_table.header, *text_table.rows]), ""]
-    used = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
+    used = "".join(cell.marks for cell in _cells(results))
     lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in used]
     return "\n".join([*lines, *failed_notes(results), *limit_notes(document)])
 
@@ -128,35 +119,31 @@ def latex(results: Results) -> str:
     parts = ["% \\usepackage{booktabs}", "% " + _provenance(document)]
     parts += [f"% {stamp}" for stamp in document["stamps"]]
     for table in results.tables:
-        columns = "l" + "r" * len(table.scales)
         title = f"LR: {table.origin}. {table.score['title']}; {sample_words(table)}"
-        header = " & ".join(["Model", *(f"$\\times${s:g}" for s in table.scales)])
         stamped = " ".join(document["stamps"])
-        parts += ["", "\\begin{table}", f"\\caption{{{tex_text(title)}. {tex_text(stamped)}}}"]
-        parts += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header + r" \\", "\\midrule"]
-        for group, cells in table.lines:
-            row = [tex_text(group.label)]
-            row += [_tex_cell(cells.get(s), table.score["digits"]) for s in table.scales]
-            parts.append(" & ".join(row) + r" \\")
-        for label, texts in failed_lines(results, table):
-            parts.append(" & ".join(map(tex_text, [label, *texts])) + r" \\")
-        limits = limit_lines(table)
-        if limits:
-            parts.append("\\midrule")
-        for label, texts in limits:
-            parts.append(" & ".join(map(tex_text, [label, *texts])) + r" \\")
-        parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+        digits = table.score["digits"]
+        body = [
+            [tex_text(group.label), *(_tex_cell(cells.get(s), digits) for s in table.scales)]
+            for group, cells in table.lines
+        ]
+        body += _tex_rows(failed_lines(results, table))
+        limits = _tex_rows(limit_lines(table))
+        parts += _tex_table(
+            f"{tex_text(title)}. {tex_text(stamped)}",
+            "l" + "r" * len(table.scales),
+            ["Model", *map(_tex_scale, table.scales)],
+            *([body, limits] if limits else [body]),
+        )
     for text_table in _text_tables(results):
-        parts += _tex_table(text_table)
+        caption = tex_text(". ".join([text_table.title, *text_table.notes]))
+        header, *body = _tex_rows([text_table.header, *text_table.rows])
+        parts += _tex_table(caption, "l" * len(header), header, body)
     parts += ["", *("% " + text for text in [*legend(results), *failed_notes(results)])]
     scales, reference = reference_lines(results)
     if reference:
-        parts += ["", "\\begin{table}", f"\\caption{{PSNR in dB / SSIM: {HEADING}.}}"]
-        parts += [f"\\begin{{tabular}}{{l{'r' * len(scales)}}}", "\\toprule"]
-        parts.append(" & ".join(["Method", *(f"$\\times${s:g}" for s in scales)]) + r" \\")
-        parts.append("\\midrule")
-        parts += [" & ".join(map(tex_text, [label, *cells])) + r" \\" for label, cells in reference]
-        parts += ["\\bottomrule", "\\end{tabular}", "\\end{table}"]
+        header = ["Method", *map(_tex_scale, scales)]
+        caption = f"PSNR in dB / SSIM: {HEADING}."
+        parts += _tex_table(caption, "l" + "r" * len(scales), header, _tex_rows(reference))
     return "\n".join([*parts, ""])
 
 
@@ -195,26 +182,26 @@ def cell_parts(cell: Cell, digits: int) -> tuple[str, str]:
     return number(summary.mean, digits), behind + (f" {cell.marks}" if cell.marks else "")
 
 
-def markdown_lines(table: ScoreTable) -> list[tuple[str, list[str]]]:
-    """Lines of a table: label and cells, best bold and second underlined."""
+def _markdown_lines(table: ScoreTable) -> list[list[str]]:
+    """Label and cells of each line, best bold and second underlined."""
     lines = []
     for group, cells in table.lines:
-        texts = []
+        line = [group.label]
         for scale in table.scales:
             cell = cells.get(scale)
             if cell is None:
-                texts.append("-")
+                line.append("-")
                 continue
             value, behind = cell_parts(cell, table.score["digits"])
             value = {1: f"**{value}**", 2: f"<u>{value}</u>"}.get(cell.rank, value)
-            texts.append(value + behind)
-        lines.append((group.label, texts))
+            line.append(value + behind)
+        lines.append(line)
     return lines
 
 
-def failed_lines(results: Results, table: ScoreTable) -> list[tuple[str, list[str]]]:
+def failed_lines(results: Results, table: ScoreTable) -> list[list[str]]:
     """Runs without a mean; `failed_notes` says why."""
-    return [(name, ["failed"] * len(table.scales)) for name in results.failed]
+    return [[name, *["failed"] * len(table.scales)] for name in results.failed]
 
 
 def failed_notes(results: Results) -> list[str]:
@@ -225,27 +212,25 @@ def failed_notes(results: Results) -> list[str]:
     ]
 
 
-def limit_lines(table: ScoreTable) -> list[tuple[str, list[str]]]:
+def limit_lines(table: ScoreTable) -> list[list[str]]:
     """Ceilings and yardsticks under a table; above 100 dB there is none to speak of."""
     digits = table.score["digits"]
     lines = []
     for label, values in table.ceilings:
-        texts = [
-            "-" if s not in values else number(math.inf if values[s] > 100 else values[s], digits)
-            for s in table.scales
-        ]
-        lines.append((label, texts))
+        known = [values.get(scale) for scale in table.scales]
+        texts = ["-" if v is None else number(math.inf if v > 100 else v, digits) for v in known]
+        lines.append([label, *texts])
     return lines
 
 
-def reference_lines(results: Results) -> tuple[list[float], list[tuple[str, list[str]]]]:
+def reference_lines(results: Results) -> tuple[list[float], list[list[str]]]:
     """Scales, and published ``PSNR / SSIM`` of the models at hand."""
     models = {group.model for group in results.groups}
     scales = sorted({column["scale"] for column in results.document["columns"]})
     lines = []
     for label, by_scale in published_lines(models, scales):
         values = [by_scale.get(scale) for scale in scales]
-        lines.append((label, [f"{v[0]:.2f} / {v[1]:.4f}" if v else "-" for v in values]))
+        lines.append([label, *(f"{v[0]:.2f} / {v[1]:.4f}" if v else "-" for v in values)])
     return scales, lines
 
 
@@ -262,32 +247,21 @@ def reference_notes(results: Results) -> list[str]:
 
 def legend(results: Results) -> list[str]:
     """What bold, brackets and marks mean; only those that occur."""
-    seen = "".join(c.marks for t in results.tables for _, cells in t.lines for c in cells.values())
-    seeds = any(
-        c.seed_sd is not None
-        for t in results.tables
-        for _, cells in t.lines
-        for c in cells.values()
-    )
+    cells = _cells(results)
+    seen = "".join(cell.marks for cell in cells)
     columns = [column for table in results.tables for column in table.columns.values()]
-    intervals = any(
-        not math.isnan(c.summary.low)
-        for t in results.tables
-        for _, cells in t.lines
-        for c in cells.values()
-    )
     lines = [
         "mean over patients (over slides where a patient is not known), the same patches for every "
         "model of a column; bold: best, underlined: second"
     ]
-    if intervals:
+    if not all(math.isnan(cell.summary.low) for cell in cells):
         lines.append("in brackets: 95 % interval by bootstrap over patients")
     if any(column.at_cap for column in columns):
         lines.append(
             f"PSNR above {PSNR_CAP_DB:g} dB, infinite for identical images, counts as "
             f"{PSNR_CAP_DB:g} dB"
         )
-    if seeds:
+    if any(cell.seed_sd is not None for cell in cells):
         lines.append("±: standard deviation over training seeds")
     lines += [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]
     lines.append("-: not this model's scale (a fixed-scale model is never resized to another one)")
@@ -354,6 +328,17 @@ def sample_counts(samples: Mapping[str, int]) -> str:
     )
 
 
+def _cells(results: Results) -> list[Cell]:
+    return [c for table in results.tables for _, line in table.lines for c in line.values()]
+
+
+def _markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], rule: str = "---"
+) -> list[str]:
+    """`rule`: of all columns but the first; ``---:`` sets them to the right."""
+    return [_row(header), _row(["---", *[rule] * (len(header) - 1)]), *map(_row, rows)]
+
+
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
@@ -366,21 +351,23 @@ def _text_tables(results: Results) -> list[TextTable]:
     ]
 
 
-def _tex_table(table: TextTable) -> list[str]:
-    caption = ". ".join([table.title, *table.notes])
-    return [
-        "",
-        "\\begin{table}",
-        f"\\caption{{{tex_text(caption)}}}",
-        f"\\begin{{tabular}}{{{'l' * len(table.header)}}}",
-        "\\toprule",
-        " & ".join(map(tex_text, table.header)) + r" \\",
-        "\\midrule",
-        *(" & ".join(map(tex_text, row)) + r" \\" for row in table.rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-    ]
+def _tex_table(
+    caption: str, columns: str, header: Sequence[str], *groups: Sequence[Sequence[str]]
+) -> list[str]:
+    """A table of cells that are LaTeX already, with a rule above each group of rows."""
+    lines = ["", "\\begin{table}", f"\\caption{{{caption}}}"]
+    lines += [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(header) + r" \\"]
+    for rows in groups:
+        lines += ["\\midrule", *(" & ".join(row) + r" \\" for row in rows)]
+    return [*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]
+
+
+def _tex_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[tex_text(cell) for cell in row] for row in rows]
+
+
+def _tex_scale(scale: float) -> str:
+    return f"$\\times${scale:g}"
 
 
 def tex_text(text: str) -> str:

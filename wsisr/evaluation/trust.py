@@ -17,7 +17,6 @@ from wsisr.arrays import Float32Array, Float64Array, UInt8Array
 from wsisr.errors import ConfigError, MagnificationError
 from wsisr.evaluation.columns import (
     SIMULATED,
-    Sample,
     ScaleColumn,
     chunks,
     plan_columns,
@@ -151,10 +150,11 @@ def calibrate(request: TrustRequest, report: Reporter = silent) -> TrustResult:
     patients = _patients(trained, store, column, request)
     field = _smoothing(store, column)
     notes = [field[1]] if field[1] else []
-    notes += [
-        "Validation pairs also chose the weights that are kept: the promise is as good as that "
-        "choice is harmless."
-    ] if request.split == "val" else []  # fmt: skip
+    if request.split == "val":
+        notes.append(
+            "Validation pairs also chose the weights that are kept: the promise is as good as that "
+            "choice is harmless."
+        )
     found = _judge(trained, store, column, field[0], request, report)
     kept = [name for name in patients if len(found[name][0])]
     if len(kept) < len(patients):
@@ -301,11 +301,10 @@ def _judge(
                     f"{store.path}: LR patches of {low.shape[1]} px have no place of {PLACE_PX} px "
                     "with its context; build larger ones (--size)."
                 )
-            found = _places(low, made, real, doubt_of(spread, low, column.scale), cells, smooth_px)
-            doubt, error = found
-            parts.setdefault(sample.patient, []).append(
-                (doubt, (error > request.bound_od).astype(np.float64))
-            )
+            doubt = doubt_of(spread, low, column.scale)
+            mean, worst = _places(low, made, real, doubt, cells, smooth_px)
+            wrong = (worst > request.bound_od).astype(np.float64)
+            parts.setdefault(sample.patient, []).append((mean, wrong))
         done += len(batch)
         report(ProgressEvent(stage="calibrate", done=done, total=len(column.samples), unit="patch"))
     return {
@@ -371,9 +370,5 @@ def _digest(store: PairStore, column: ScaleColumn) -> str:
     made.update(store.content_digest().encode())
     made.update(f"{column.origin} {column.scale:g} {column.array}".encode())
     for sample in column.samples:
-        made.update(f"{_key(sample)}\n".encode())
+        made.update(f"{sample.slide} {sample.row}\n".encode())
     return made.hexdigest()
-
-
-def _key(sample: Sample) -> str:
-    return f"{sample.slide} {sample.row}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsisr.drawing.encoding import EncodedPicture, encode
 from wsisr.evaluation.cost import COST, CostRow, read_costs
-from wsisr.evaluation.curves import headline_table, scale_chart, speed_chart
+from wsisr.evaluation.curves import headline_table, score_charts
 from wsisr.evaluation.distances import distance_tables
 from wsisr.evaluation.downstream import agreement_charts, downstream_tables
 from wsisr.evaluation.papers import paper_tables
@@ -39,14 +39,8 @@ EMBEDDED_SHEETS = 24
 
 
 def write_evaluation_report(folder: Path | str, output: Path | str | None = None) -> Path:
-    """Write one self-contained HTML file of an evaluation; returns its path.
-
-    Parameters
-    ----------
-    folder : Path
-        Written by `wsisr.evaluation.evaluate`.
-    output : Path, optional
-        The HTML file; by default ``index.html`` in the folder.
+    """Write one self-contained HTML file of an evaluation, by default ``index.html`` in its folder;
+    returns its path.
 
     Raises
     ------
@@ -88,7 +82,7 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
             if shown.origin == origin and shown.score["name"] != results.headline["name"]
         ]
         page.section(f"lr-{number}", f"More: LR {origin}", say.tables(more))
-    page.section("curves", "Curves", say.curves(_curves(results, costs)))
+    page.section("curves", "Curves", say.curves(list(score_charts(results, costs).values())))
     if results.pairs:
         digits = results.headline["digits"]
         rows = [pair_cells(pair, digits) for pair in results.pairs]
@@ -117,7 +111,7 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
         content = say.published(
             notes=reference_notes(results),
             scales=list(map(scale_label, scales)),
-            rows=[[label, *cells] for label, cells in lines],
+            rows=lines,
         )
         page.section("published", "Published, other data", content)
     page.section("method", "How it was measured", _method(results))
@@ -126,7 +120,7 @@ def write_evaluation_report(folder: Path | str, output: Path | str | None = None
 
 def _table(results: Results, shown: ScoreTable) -> dict[str, Any]:
     mark = template("evaluation.html").cell
-    rows: list[list[object]] = []
+    rows: list[Sequence[object]] = []
     for group, cells in shown.lines:
         row: list[object] = [group.label]
         for scale in shown.scales:
@@ -134,22 +128,14 @@ def _table(results: Results, shown: ScoreTable) -> dict[str, Any]:
             parts = None if cell is None else cell_parts(cell, shown.score["digits"])
             row.append("-" if cell is None or parts is None else mark(*parts, cell.rank))
         rows.append(row)
-    rows += [[label, *texts] for label, texts in failed_lines(results, shown)]
-    rows += [[Markup("<em>{}</em>").format(label), *texts] for label, texts in limit_lines(shown)]
+    rows += failed_lines(results, shown)
+    rows += [[Markup("<em>{}</em>").format(label), *texts] for label, *texts in limit_lines(shown)]
     return {
         "header": ["model", *map(scale_label, shown.scales)],
         "rows": rows,
         "caption": f"{shown.score['title']}, LR {shown.origin}",
         "words": f"{convention(results.document, shown)}; {sample_words(shown)}.",
     }
-
-
-def _curves(results: Results, costs: Sequence[CostRow]) -> list[object]:
-    found = []
-    for origin in results.origins:
-        shown = headline_table(results, origin)
-        found += [scale_chart(results, shown), speed_chart(results, costs, shown)]
-    return [one for one in found if one is not None]
 
 
 def _examples(results: Results, folder: Path) -> Markup:
