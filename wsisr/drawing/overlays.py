@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-from wsisr.arrays import BoolArray, Float64Array, Int32Array, UInt8Array
+from wsisr.arrays import BoolArray, Int32Array, UInt8Array
 
 Colour = tuple[int, int, int]
 
@@ -51,9 +51,7 @@ def slide_overlay(
     max_side_px : int
         Larger overviews are reduced.
     """
-    height, width = tissue.shape
-    scale = min(1.0, max_side_px / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = fitted_size(tissue.shape, min(max_side_px, max(tissue.shape)))
     if overview is None:
         picture = np.full((size[1], size[0], 3), 255, np.uint8)
     else:
@@ -65,7 +63,7 @@ def slide_overlay(
     wide, narrow = (inside.filter(f(3)) for f in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
     picture[np.asarray(wide) != np.asarray(narrow)] = TISSUE
     drawn = Image.fromarray(picture)
-    pen, per_px = ImageDraw.Draw(drawn), size[0] / width / px_per_mask_px
+    pen, per_px = ImageDraw.Draw(drawn), size[0] / tissue.shape[1] / px_per_mask_px
     line = 2 if max(size) > 600 else 1
     for ring, colour in rings:
         corners = np.rint(np.asarray(ring, np.float64)[:, :2] * per_px).astype(int)
@@ -98,8 +96,11 @@ def patch_overlay(
     pen = ImageDraw.Draw(drawn)
     line = 2 if max(drawn.size) > 600 else 1
     places, flags = np.asarray(origins, np.float64).reshape(-1, 2), np.asarray(kept, np.bool_)
+    per_px = drawn.width / width_px
     for shown, colour in ((flags, PATCH), (~flags, REFUSED)):
-        _frames(pen, places[shown], drawn.width / width_px, field_px, colour, line)
+        for x, y in places[shown].tolist():
+            ends = [round(v * per_px) for v in (x, y, x + field_px, y + field_px)]
+            pen.rectangle(ends, outline=colour, width=line)
     return np.asarray(drawn)
 
 
@@ -125,25 +126,17 @@ def outlined(picture: UInt8Array, labels: Int32Array, colour: Colour) -> UInt8Ar
 
 def tissue_map(tissue: UInt8Array, side_px: int) -> UInt8Array:
     """A mask alone as a picture, see-through where there is no tissue; shape (h, w, 4)."""
-    height, width = tissue.shape
-    scale = side_px / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = fitted_size(tissue.shape, side_px)
     made = np.zeros((size[1], size[0], 4), np.uint8)
     made[_reduced(tissue > 0, size)] = MAP_TISSUE
     return made
 
 
-def _frames(
-    pen: ImageDraw.ImageDraw,
-    places: Float64Array,
-    per_px: float,
-    field_px: float,
-    colour: Colour,
-    line: int,
-) -> None:
-    for x, y in places.tolist():
-        ends = [round(v * per_px) for v in (x, y, x + field_px, y + field_px)]
-        pen.rectangle(ends, outline=colour, width=line)
+def fitted_size(shape: tuple[int, ...], side_px: float) -> tuple[int, int]:
+    """Width and height of a picture of a height and width that is brought to a longer side."""
+    height, width = shape[:2]
+    scale = side_px / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _reduced(mask: BoolArray, size: tuple[int, int]) -> BoolArray:

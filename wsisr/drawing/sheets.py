@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wsisr.arrays import Float64Array, UInt8Array
+from wsisr.drawing.overlays import fitted_size
 from wsisr.drawing.style import LIGHT
 from wsisr.errors import ConfigError
 
@@ -100,10 +101,9 @@ class _Placed:
     def __init__(self, tile: SheetImage, side_px: int | None) -> None:
         image = Image.fromarray(np.ascontiguousarray(tile.image))
         if side_px is not None:
-            share = side_px / max(image.size)
-            size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
-            how = Image.Resampling.NEAREST if share >= 1 else Image.Resampling.BOX
-            image = image.resize(size, how)
+            larger = side_px >= max(image.size)
+            how = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
+            image = image.resize(fitted_size(tile.image.shape, side_px), how)
         self.image, (self.width, self.height) = image, image.size
         self.words = tile.text.splitlines()
         self.lines = len(self.words)

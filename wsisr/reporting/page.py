@@ -97,12 +97,7 @@ class Page:
         return page.render(facts, sections=self._sections, light=light, dark=dark, digest=digest)
 
     def write(self, path: Path | str) -> Path:
-        """Write the page; the folder is made, and a page that is there is replaced whole.
-
-        Returns
-        -------
-        Path
-            The file.
+        """Write the page and return its path; a page that is there is replaced whole.
 
         Raises
         ------

@@ -6,6 +6,7 @@ import numpy as np
 
 from wsisr.inference.trained import TrainedModel
 from wsisr.training.curves import Log, at_scale, read_columns, scales_of
+from wsisr.words import duration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,20 @@ class RunFacts:
         psnr = np.where(np.isfinite(rows["psnr_rgb"]), rows["psnr_rgb"], -np.inf)
         index = int(at[-1]) if len(at) else int(np.argmax(psnr))
         return {name: float(values[index]) for name, values in rows.items()}
+
+    def numbers(self) -> dict[str, object]:
+        """What a reader looks for first, as it is written, by the words that are said of it."""
+        run, best = self.run, self.best()
+        gain = best["psnr_rgb"] - best.get("bicubic_psnr_rgb", np.nan) if best else np.nan
+        done = f"{run.step:,}"
+        return {
+            "steps": f"{done} of {run.steps:,}" if run.step < run.steps else done,
+            "best PSNR-RGB, dB": f"{best['psnr_rgb']:.2f}" if best else None,
+            "over bicubic, dB": f"{gain:+.2f}" if np.isfinite(gain) else None,
+            "best step": int(best["step"]) if best else None,
+            "parameters": run.document.get("parameters"),
+            "time in steps": duration(self.seconds()),
+        }
 
     def seconds(self) -> float:
         """Time spent in steps and in waiting for data, from the log; NaN where it has none."""

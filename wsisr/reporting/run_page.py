@@ -35,19 +35,8 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page of a run: curves, samples, data, cost, settings and model card.
 
     The curves are also written as PNG, SVG and PDF, into ``figures/`` beside the page. A run that
-    is still going on is shown as far as it has come.
-
-    Parameters
-    ----------
-    folder : Path
-        A run folder, with ``run.json``.
-    output : Path, optional
-        The page; ``report.html`` in the run folder if left out.
-
-    Returns
-    -------
-    Path
-        Where the page was written.
+    is still going on is shown as far as it has come. The page is `output`, or ``report.html`` in
+    the run folder; its path is returned.
 
     Raises
     ------
@@ -96,22 +85,11 @@ def write_run_report(folder: Path, output: Path | None = None) -> Path:
 
 def _overview(facts: RunFacts) -> Markup:
     run, best = facts.run, facts.best()
-    bicubic = best.get("bicubic_psnr_rgb", np.nan)
-    gain = best["psnr_rgb"] - bicubic if best else np.nan
-    done = f"{run.step:,}" if run.step >= run.steps else f"{run.step:,} of {run.steps:,}"
-    shown = {
-        "steps": done,
-        "best PSNR-RGB, dB": f"{best['psnr_rgb']:.2f}" if best else None,
-        "over bicubic, dB": f"{gain:+.2f}" if np.isfinite(gain) else None,
-        "best step": int(best["step"]) if best else None,
-        "parameters": run.document.get("parameters"),
-        "time in steps": duration(facts.seconds()),
-    }
     return template("run.html").overview(
-        numbers={name: value for name, value in shown.items() if value is not None},
+        numbers={name: value for name, value in facts.numbers().items() if value is not None},
         run=run,
         skipped=facts.skipped,
-        below=bool(best) and best["psnr_rgb"] < bicubic,
+        below=bool(best) and best["psnr_rgb"] < best.get("bicubic_psnr_rgb", np.nan),
         saved=any((run.folder / name / "model.safetensors").is_file() for name in (BEST, LAST)),
         warnings=run.document.get("warnings") or [],
         notes=[*(run.document.get("notes") or []), *(run.document.get("readings") or [])],

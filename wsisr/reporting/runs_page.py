@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from wsisr.drawing.charts import ChartSeries, chart
 from wsisr.drawing.vector import Chart
 from wsisr.errors import ConfigError
@@ -12,7 +10,6 @@ from wsisr.inference.trained import find_runs
 from wsisr.reporting.page import Page, template
 from wsisr.reporting.run_facts import RunFacts, read_run
 from wsisr.training.curves import after_start, at_scale, scales_of
-from wsisr.words import duration
 
 HEADER = (
     "run",
@@ -33,19 +30,9 @@ def write_runs_report(folder: Path, output: Path | None = None) -> Path:
     """Write the page that compares all runs directly below a folder.
 
     One row a run (sortable) and the validation PSNR at each scale, a chart for each origin of LR;
-    a warning where stores or origins of LR differ, for then the numbers do not compare.
-
-    Parameters
-    ----------
-    folder : Path
-        For example ``runs``; runs in deeper folders are not looked for.
-    output : Path, optional
-        The page; ``report.html`` in the folder if left out.
-
-    Returns
-    -------
-    Path
-        Where the page was written.
+    a warning where stores or origins of LR differ, for then the numbers do not compare. Runs in
+    deeper folders are not looked for. The page is `output`, or ``report.html`` in the folder; its
+    path is returned.
 
     Raises
     ------
@@ -98,18 +85,13 @@ def validation_charts(all_facts: Sequence[RunFacts]) -> list[Chart]:
 
 
 def _row(facts: RunFacts) -> list[object]:
-    run, best = facts.run, facts.best()
-    gain = best["psnr_rgb"] - best.get("bicubic_psnr_rgb", np.nan) if best else np.nan
-    return [
-        run.name,
-        run.model,
-        run.reach,
-        run.preset,
-        run.state,
-        f"{run.step:,} of {run.steps:,}" if run.step < run.steps else f"{run.step:,}",
-        f"{best['psnr_rgb']:.2f}" if best else None,
-        f"{gain:+.2f}" if np.isfinite(gain) else None,
-        run.document.get("parameters"),
-        run.lr_origin,
-        duration(facts.seconds()),
-    ]
+    run = facts.run
+    shown = facts.numbers() | {
+        "run": run.name,
+        "model": run.model,
+        "trained on": run.reach,
+        "preset": run.preset,
+        "state": run.state,
+        "LR origin": run.lr_origin,
+    }
+    return [shown[name] for name in HEADER]

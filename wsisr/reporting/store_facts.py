@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int64Array, UInt8Array
+from wsisr.drawing.overlays import fitted_size
 from wsisr.errors import StoreError
 from wsisr.store import PairStore, Table, open_pairs, summarise_store
 from wsisr.store.schema import KEPT, layer_column
@@ -48,9 +49,7 @@ class SlideScene:
         """Of the tissue, level-0 px, as fine as a drawing of that longer side shows them."""
         import cv2
 
-        height, width = self.tissue.shape
-        scale = side_px / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        size = fitted_size(self.tissue.shape, side_px)
         grey = (self.tissue > 0).astype(np.uint8) * 255
         small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA)) >= 128
         found, _ = cv2.findContours(
@@ -58,7 +57,7 @@ class SlideScene:
         )
         per_px = self.extent_px[0] / size[0]
         return [
-            (cv2.approxPolyDP(contour, 0.6, True).reshape(-1, 2) + 0.5) * per_px
+            np.asarray((cv2.approxPolyDP(contour, 0.6, True).reshape(-1, 2) + 0.5) * per_px)
             for contour in found
             if cv2.contourArea(contour) >= 6
         ]
@@ -169,18 +168,10 @@ class StoreFacts:
         return np.asarray(self.table[name], np.float64) if name in self.table else None
 
     def shift_before_px(self, position: int) -> tuple[float, float] | None:
-        """How far LR lay from where the file puts it, before registration, HR px.
+        """How far LR of a pair lay from where the file puts it, before registration, HR px.
 
-        Parameters
-        ----------
-        position : int
-            In `table`.
-
-        Returns
-        -------
-        (float, float) or None
-            From the pair's own search where it had one, else from its level's calibration; None
-            where nothing was measured, or LR is of another scan.
+        From the pair's own search where it had one, else from its level's calibration; None where
+        nothing was measured, or LR is of another scan.
         """
         slide = self.store.attributes["slides"][int(self.slide_of[position])]
         attributes = self.attributes[slide]
@@ -225,12 +216,7 @@ def level_shift_px(
 
 
 def read_facts(path: Path, folder: Path) -> StoreFacts:
-    """Read a store and the report folder of its build.
-
-    Parameters
-    ----------
-    folder : Path
-        With ``failures.csv`` and ``summary.md`` where the build left them.
+    """Read a store and the report folder of its build, where that left its failures and summary.
 
     Raises
     ------

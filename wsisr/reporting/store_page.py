@@ -16,18 +16,7 @@ def write_store_report(path: Path, output: Path | None = None) -> Path:
     """Write the page of a store, and its figures as PNG, SVG and PDF in ``figures/`` beside it.
 
     Needs nothing but the store. Pictures that the build left in its report folder are taken in.
-
-    Parameters
-    ----------
-    path : Path
-        ``pairs.zarr``.
-    output : Path, optional
-        By default ``pairs.report/report.html``.
-
-    Returns
-    -------
-    Path
-        The page.
+    The page is `output`, by default ``pairs.report/report.html``; its path is returned.
 
     Raises
     ------

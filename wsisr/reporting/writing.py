@@ -21,17 +21,10 @@ MARKS = {
 def write_report(path: Path, output: Path | None = None) -> Path:
     """Write the page of a store, a run, a folder of runs, an evaluation, a study or an audit.
 
-    Parameters
-    ----------
-    output : Path, optional
-        A file, or a folder that gets ``report.html``. By default ``pairs.report/report.html``
-        beside a store, ``report.html`` in the folder of a run, and of an evaluation, a study or an
-        audit the ``index.html`` that it wrote itself.
-
-    Returns
-    -------
-    Path
-        The page.
+    `output` is a file, or a folder that gets ``report.html``; by default it is
+    ``pairs.report/report.html`` beside a store, ``report.html`` in the folder of a run, and of an
+    evaluation, a study or an audit the ``index.html`` that it wrote itself. The page's path is
+    returned.
 
     Raises
     ------
