@@ -24,11 +24,11 @@ from PIL import Image
 from scipy import ndimage
 
 from wsisr.degradation import degrade, resize
-from wsisr.degradation.files import read_rgb
 from wsisr.degradation.fitting import fit_degradation
 from wsisr.degradation.scanner_pairs import FitSettings, RealPair
 from wsisr.device import choose_device, on_gpu, synchronise
 from wsisr.metrics import psnr
+from wsisr.slides.opening import read_whole
 from wsisr.testing.degradations import make_scanner, scan
 
 THROUGHPUT = ("bicubic", "iste", "optics", "optics:10x", "realesrgan2:mild", "realesrgan2")
@@ -194,7 +194,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.scenes = None
     if arguments.scene:
-        arguments.scenes = [read_rgb(p).permute(1, 2, 0).numpy() for p in arguments.scene]
+        arguments.scenes = [read_whole(p)[0] for p in arguments.scene]
     torch.set_num_threads(1)
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, torch "

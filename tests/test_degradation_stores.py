@@ -17,7 +17,7 @@ from wsisr_cli.degrade import app
 from wsisr.degradation import degrade, stores
 from wsisr.degradation.apply import Simulation
 from wsisr.degradation.comparison import compare_with_native, noise_level
-from wsisr.degradation.files import degrade_image, read_rgb
+from wsisr.degradation.files import degrade_image
 from wsisr.degradation.scanner_pairs import FitSettings
 from wsisr.degradation.stores import (
     PairSelection,
@@ -188,22 +188,23 @@ def test_image_files_carry_their_parameters(tmp_path: Path) -> None:
     content = json.loads(record.read_text())
     assert content["scale"] == 3.3 and content["degradation"]["stages"][0]["kind"] == "iste"
     wanted = degrade(torch.as_tensor(image).permute(2, 0, 1), content["degradation"], 3.3, seed=3)
-    assert torch.equal(read_rgb(target), wanted)
+    assert torch.equal(torch.as_tensor(np.asarray(Image.open(target))).permute(2, 0, 1), wanted)
     with pytest.raises(DegradationError, match="exists already"):
         degrade_image(source, target, Simulation.of("iste", 2))
     with pytest.raises(DegradationError, match="lossy"):
         degrade_image(source, tmp_path / "lr.jpg", Simulation.of("iste", 2))
     with pytest.raises(DegradationError, match="no such image"):
-        read_rgb(tmp_path / "none.png")
+        degrade_image(tmp_path / "none.png", tmp_path / "b.png", Simulation.of("iste", 2))
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(DegradationError, match="no image that can be read"):
-        read_rgb(tmp_path / "text.png")
+        degrade_image(tmp_path / "text.png", tmp_path / "b.png", Simulation.of("iste", 2))
 
 
 def test_transparency_is_composited_on_white(tmp_path: Path) -> None:
-    clear = np.zeros((4, 4, 4), np.uint8)
-    Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert bool((read_rgb(tmp_path / "clear.png") == 255).all())
+    source, target = tmp_path / "clear.png", tmp_path / "lr.png"
+    Image.fromarray(np.zeros((4, 4, 4), np.uint8)).save(source)
+    degrade_image(source, target, Simulation.of("area", 2))
+    assert (np.asarray(Image.open(target)) == 255).all()
 
 
 def test_command_line(store: Path, tmp_path: Path) -> None:

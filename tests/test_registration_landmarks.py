@@ -102,7 +102,7 @@ def test_a_planted_error_comes_back(scans, tmp_path):
     assert report["other"]["median_relative"] == pytest.approx(5 / np.hypot(440, 400), rel=1e-3)
     assert report["best affine"]["max_px"] == pytest.approx(0.0, abs=1e-9)
     exact = target_error(marks, marks.fixed, fixed.info)
-    assert exact.max_px == 0
+    assert exact["max_px"] == 0
     assert any("other" in line and "2.5 um (5 px)" in line for line in report_lines(report))
 
 

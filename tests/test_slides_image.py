@@ -12,7 +12,6 @@ import tifffile
 from PIL import Image, ImageOps
 from slides_samples import picture
 
-from wsisr.degradation.files import read_rgb
 from wsisr.errors import SlideError
 from wsisr.registration.presentation import read_image
 from wsisr.slides import open_slide
@@ -264,7 +263,6 @@ def test_images_of_every_command_come_through_the_door(tmp_path: Path) -> None:
     with Image.open(path) as other:
         assert np.abs(np.asarray(other.convert("RGB")).astype(int) - image).mean() > 20
     np.testing.assert_array_equal(read_image(path), shown)
-    np.testing.assert_array_equal(read_rgb(path).permute(1, 2, 0).numpy(), shown)
 
 
 def test_a_stack_is_judged_by_some_of_its_images(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def turned_places(angle: Tensor, half: int) -> tuple[Tensor, Tensor]:
 
 
 def sample_axis(x: Tensor, position: Tensor, axis: int) -> Tensor:
-    """Cubic (a = -0.5) interpolation at per-channel positions along one axis.
+    """Cubic (a = -0.5) interpolation at n per-channel positions along one axis.
 
     Parameters
     ----------
@@ -157,10 +157,6 @@ def sample_axis(x: Tensor, position: Tensor, axis: int) -> Tensor:
     position : Tensor, shape (B, 1 or C, n)
         Pixel indices (0 = centre of the first pixel); clamped into the image.
     axis : {-1, -2}
-
-    Returns
-    -------
-    Tensor with n pixels along `axis`.
     """
     if axis == -2:
         return sample_axis(x.mT, position, -1).mT

@@ -3,8 +3,7 @@
 import json
 from inspect import getdoc
 
-from wsisr.degradation.mix import Mix
-from wsisr.degradation.spec import parse_degradation
+from wsisr.degradation.spec import Mix, parse_degradation
 from wsisr.degradation.stage import STAGES, Stage
 
 _SHOWN = {"fitted": "scanner.json", "mix": "bicubic | area"}

@@ -111,18 +111,8 @@ def _degraded(
     return data.getvalue(), (json.dumps(content, indent=2) + "\n").encode()
 
 
-def read_rgb(path: Path, white: float | None = None) -> torch.Tensor:
-    """An image file as uint8 RGB (3, H, W), through the checked door of slides.
-
-    Raises
-    ------
-    DegradationError
-        If it is missing, damaged, too large, or has deep samples and no `white` is given.
-    """
-    return _read(path, white)[0]
-
-
 def _read(path: Path, white: float | None) -> tuple[torch.Tensor, SlideInfo]:
+    """An image file as uint8 RGB (3, H, W), through the checked door of slides."""
     if not path.exists():
         raise DegradationError(f"{path}: no such image.")
     try:

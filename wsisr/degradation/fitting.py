@@ -70,13 +70,6 @@ def fit_degradation(
         Name of the degradation, which becomes part of ``simulated:<name>``.
     origin : str
         Of the LR, for the report.
-    report : Reporter
-        Gets one event per step.
-
-    Returns
-    -------
-    FittedProfile
-        The degradation (usable wherever a name is) and the held-out report.
 
     Raises
     ------

@@ -15,11 +15,13 @@ each sample draws one (`mix`).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,20 +29,24 @@ from pydantic import (
     InstanceOf,
     SerializeAsAny,
     ValidationError,
+    field_serializer,
+    field_validator,
     model_validator,
 )
+from torch import Tensor
 
-from wsisr.degradation.stage import STAGES, Stage
+from wsisr.degradation.stage import STAGES, Context, Stage, register_degradation, run_stages
 from wsisr.errors import DegradationError
 from wsisr.files import read_document, replace_file
 from wsisr.plugins import check_recorded
+from wsisr.resize import to_grey
 from wsisr.words import closest
 
 # Every degradation that is built in, in the order in which lists name them.
 from wsisr.degradation.samplers import Bicubic  # isort: skip
 from wsisr.degradation import realesrgan, modifiers, fitted  # isort: skip # noqa: F401
-from wsisr.degradation.mix import SEPARATOR, Mix  # isort: skip
 
+SEPARATOR = "|"
 REFUSED = {
     "cv2-cubic": "it aliases (no antialiasing) and moves bicubic baselines by +1.1 to -1.4 dB; "
     "use bicubic",
@@ -51,6 +57,45 @@ UNNAMED = {
     "fitted": "A fitted degradation is named by its file, e.g. scanner.json.",
     "mix": "A mix is named by its degradations, e.g. 'bicubic | area'.",
 }
+
+
+@register_degradation
+class Mix(Stage):
+    """One of several degradations a sample, with equal odds: written ``bicubic | area``.
+
+    A degradation that is named twice has twice the odds. Each option's draws are its own.
+    """
+
+    samples: ClassVar[bool] = True
+    always_random: ClassVar[bool] = True
+    kind: Literal["mix"] = "mix"
+    options: tuple[Any, ...] = Field(min_length=2, description="the degradations to draw from")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _parsed(cls, options: Any) -> Any:
+        if not isinstance(options, Sequence) or isinstance(options, str):
+            raise ValueError(f"give the degradations as a list or joined by {SEPARATOR!r}")
+        parsed = tuple(parse_degradation(option) for option in options)
+        if any(stage.kind == "mix" for option in parsed for stage in option.stages):
+            raise ValueError("a mix within a mix; name all its degradations in one")
+        return parsed
+
+    @field_serializer("options")
+    def _records(self, options: tuple[Any, ...]) -> list[dict[str, Any]]:
+        return [option.record() for option in options]
+
+    def apply(self, x: Tensor, context: Context) -> Tensor:
+        draws = context.draws
+        chosen = (draws.uniform("option") * len(self.options)).long()
+        made = x.new_empty((*x.shape[:2], *context.size))
+        for number, option in enumerate(self.options):
+            rows = torch.nonzero(chosen == number)[:, 0]
+            if len(rows):
+                own = replace(draws, slots=draws.slots[rows], ready={}).within(str(number))
+                small = run_stages(option.stages, x[rows], replace(context, draws=own))
+                made[rows] = to_grey(small).to(made.dtype)
+        return made
 
 
 class Degradation(BaseModel):

@@ -163,20 +163,8 @@ def register_degradation(stage: S) -> S:
 
 
 def run_stages(stages: Iterable[Stage], x: Tensor, context: Context) -> Tensor:
-    """Send a batch through stages, each with random numbers of its own.
-
-    Parameters
-    ----------
-    stages : iterable of Stage
-        In physical order, one of which samples.
-    x : Tensor, float32, shape (B, 3, H, W)
-        Grey levels.
-    context : Context
-        Its draws are divided among the stages.
-
-    Returns
-    -------
-    Tensor, float32, shape (B, 3, *context.size)
+    """Send a batch (B, 3, H, W) of float32 grey levels through stages in physical order, each with
+    random numbers of its own; one of them samples: (B, 3, *context.size).
 
     Raises
     ------

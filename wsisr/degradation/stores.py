@@ -218,19 +218,10 @@ def degrade_store(
     overwrite: bool = False,
     report: Reporter = silent,
 ) -> str:
-    """Copy a store with one more LR array, simulated from its HR.
+    """Copy a store with one more LR array, simulated from its HR; returns the array's name.
 
-    Parameters
-    ----------
-    source, target : Path
-        Committed stores are never changed in place; `target` is a new one.
-    codec : str, optional
-        Codec preset of `target`; that of `source` by default.
-
-    Returns
-    -------
-    str
-        Name of the new array. Its attributes hold the whole degradation, scale and seed.
+    Committed stores are never changed in place: `target` is a new one, by default of the codec of
+    `source`. The array's attributes hold the whole degradation, scale and seed.
     """
     refuse_remote_output(target)
     store = open_pairs(source)

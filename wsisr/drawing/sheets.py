@@ -42,7 +42,7 @@ def sheet(
     side_px: int | None = None,
     text_px: int = TEXT_PX,
 ) -> UInt8Array:
-    """Tiles in rows and columns on white.
+    """Tiles in rows and columns on white, shape (height, width, 3).
 
     Parameters
     ----------
@@ -55,10 +55,6 @@ def sheet(
         default no pixel is resampled.
     text_px : int
         Size of letters; text is shortened to its tile.
-
-    Returns
-    -------
-    ndarray, shape (height, width, 3), uint8
 
     Raises
     ------
@@ -133,9 +129,9 @@ def contact_sheet(
     captions : sequence of str
         One per pair; may be empty.
     side_px : int
-        Side of each image.
+        Of each image.
     columns : int
-        Pairs per row.
+        Of pairs.
     """
     if side_px < 16 or columns < 1:
         raise ConfigError(f"Cells of {side_px} px in {columns} columns make no contact sheet.")

@@ -17,6 +17,7 @@ from wsisr.evaluation.papers import TextTable
 from wsisr.evaluation.results import ImageRow
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import Results
+from wsisr.evaluation.verdicts import goodness
 from wsisr.inference.trained import BASELINE
 from wsisr.metrics.statistics import (
     LEAST_RESAMPLED,
@@ -347,18 +348,11 @@ def _goodness(
     score: Any,
 ) -> dict[str, tuple[float, float]]:
     """Mean of metric and task of each model, larger for better."""
-    means: list[dict[str, float]] = []
-    for name, better in ((str(metric["name"]), str(metric["better"])), (task, score.better)):
-        column = column_values(rows, groups, name)
-        sign = 1.0 if better == "high" else -1.0
-        means.append(
-            {
-                label: sign * float(np.mean(np.abs(v) if better == "zero" else v))
-                for label, units in column.units.items()
-                if len(v := np.array(list(units.values())))
-            }
-        )
-    return {label: (means[0][label], means[1][label]) for label in means[0] if label in means[1]}
+    mine, theirs = (
+        goodness(column_values(rows, groups, name), better)
+        for name, better in ((str(metric["name"]), str(metric["better"])), (task, score.better))
+    )
+    return {label: (mine[label], theirs[label]) for label in mine if label in theirs}
 
 
 def _spearman(points: Sequence[tuple[float, float]]) -> float:

@@ -1,8 +1,8 @@
 """LR images of an evaluation through the one way to run a network, a model at a time."""
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ class Engines:
         engine = self._load(entry)
         plan = self.tiling(engine, column.scale)
         images = _images(lr)
-        try:
+        with _break_downs_are_clear(entry):
             capacity = self._capacities.get(column.scale)
             if capacity is None:
                 capacity = engine.capacity(plan, column.scale, max(images.shape[1:3]))
@@ -117,10 +117,6 @@ class Engines:
                 finer=None if finer is None else _images(finer),
                 on_shrink=lambda text: self._say(f"{entry.name}: {text}"),
             )
-        except WsisrError:
-            raise
-        except Exception as error:
-            raise _broken(entry, error) from error
         small = "; smaller where memory ran out" if capacity.shrunk else ""
         self.words[f"{entry.name} {column.label}"] = f"{plan}{small}"
         return torch.from_numpy(pixels).to(lr.device).double().permute(0, 3, 1, 2) / 255.0
@@ -155,7 +151,7 @@ class Engines:
                     f"it is a {entry.model}, a network that is not known here: give {OPTION} "
                     "FILE.py, or install the package that has it"
                 )
-            try:
+            with _break_downs_are_clear(entry):
                 engine = load_network(
                     entry,
                     device=self._plan.device,
@@ -163,10 +159,6 @@ class Engines:
                     symmetries="mean" if settings.self_ensemble else "",
                     whole=settings.tile == "off",
                 )
-            except WsisrError:
-                raise
-            except Exception as error:
-                raise _broken(entry, error) from error
             # A model that does not support the precision asked for runs in float32.
             if isinstance(engine, Network) and settings.precision in engine.model.info.dtypes:
                 engine.precision = settings.precision
@@ -185,14 +177,19 @@ def _part(sr: Tensor, lr: Tensor, scale: float, region: Box | None) -> Tensor:
     return sr[..., box.y : box.y + box.height, box.x : box.x + box.width]
 
 
-def _broken(entry: TrainedModel, error: Exception) -> Exception:
+@contextmanager
+def _break_downs_are_clear(entry: TrainedModel) -> Iterator[None]:
     """Whatever a network raises, in a sentence: it may be anyone's."""
-    if is_out_of_memory(error):
-        return ModelError(
-            f"{entry.name}: memory runs out; give a smaller --tile, or run with --device cpu."
-        )
-    first = (str(error).splitlines() or [""])[0][:200]
-    return ModelError(f"{entry.name} breaks down ({type(error).__name__}: {first}).")
+    try:
+        yield
+    except WsisrError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        words = f" breaks down ({type(error).__name__}: {first})."
+        if is_out_of_memory(error):
+            words = ": memory runs out; give a smaller --tile, or run with --device cpu."
+        raise ModelError(f"{entry.name}{words}") from error
 
 
 def _images(batch: Tensor) -> "np.ndarray":

@@ -280,13 +280,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             for column in plan.columns
         ],
         "scores": [
-            {
-                "name": score.name,
-                "title": score.title,
-                "better": score.better,
-                "digits": score.digits,
-                "protocol": score.protocol,
-            }
+            {key: getattr(score, key) for key in ("name", "title", "better", "digits", "protocol")}
             for score in plan.scorer.columns
             if not score.part
         ],

@@ -115,11 +115,6 @@ def only_one(folder: Path) -> AbstractContextManager[RecordLock]:
 class RowFile:
     """Appends rows; what is on disk are always whole lines, save after a crash in mid-write.
 
-    Parameters
-    ----------
-    scores : sequence of str
-        Names of the score columns.
-
     Raises
     ------
     ConfigError

@@ -21,8 +21,6 @@ class EvalSettings:
     ----------
     scales : tuple of float
         HR over LR, from 1 (restoration alone); real scales too.
-    data : Path
-        Pair store.
     models : tuple of str
         Run folders, saved models or registry names without weights (``bicubic``); empty: every
         run below `runs`. Bicubic is always added.
@@ -73,8 +71,6 @@ class EvalSettings:
         Of random degradations.
     figures : int
         Example sheets per model and column at most (best, median, worst); 0 for none.
-    cost : bool
-        Measure the cost table.
     """
 
     scales: tuple[float, ...]

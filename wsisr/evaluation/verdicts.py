@@ -56,15 +56,20 @@ class GroupComparison:
         return "better" if gain > 0 else "worse"
 
 
-def order(column: ColumnValues, better: str) -> list[str]:
-    """Labels of a column from best to worst."""
-    sign = -1.0 if better == "high" else 1.0
-    means = {
+def goodness(column: ColumnValues, better: str) -> dict[str, float]:
+    """Mean over patients of each label, turned so that more is better."""
+    sign = 1.0 if better == "high" else -1.0
+    return {
         label: sign * float(np.mean(list(_oriented(units, better).values())))
         for label, units in column.units.items()
         if units
     }
-    return sorted(means, key=means.__getitem__)
+
+
+def order(column: ColumnValues, better: str) -> list[str]:
+    """Labels of a column from best to worst."""
+    means = goodness(column, better)
+    return sorted(means, key=means.__getitem__, reverse=True)
 
 
 def compare_column(

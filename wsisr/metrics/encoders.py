@@ -129,12 +129,6 @@ class Encoder:
 def open_encoder(path: Path, given: EncoderInput, device: Any = "cpu") -> Encoder:
     """An encoder from a TorchScript or ONNX file; see the module for what that executes.
 
-    Parameters
-    ----------
-    path : Path
-        As the user gave it.
-    device : torch device
-
     Raises
     ------
     MetricError

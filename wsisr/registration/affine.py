@@ -101,7 +101,7 @@ def _edge_map(matrix: Float64Array, index_origin: float) -> Float64Array:
 def refine_affine(
     lr: Float32Array, hr: Float32Array, first: Float64Array, side_px: float | None = None
 ) -> Float64Array:
-    """Affine map that makes the HR, seen through LR pixels, correlate best with the LR.
+    """Affine map (2, 3) that makes the HR, seen through LR pixels, correlate best with the LR.
 
     Parameters
     ----------
@@ -111,10 +111,6 @@ def refine_affine(
         First guess; within about an LR px everywhere.
     side_px : float, optional
         Side of an LR pixel, HR px; by default that of the first guess.
-
-    Returns
-    -------
-    ndarray, shape (2, 3)
 
     Raises
     ------

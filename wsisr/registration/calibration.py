@@ -228,7 +228,6 @@ def _measure(
     table = np.asarray(rows)
     line_x, scatter_x = _consistent_line(table[:, 0], table[:, 2])
     line_y, scatter_y = _consistent_line(table[:, 1], table[:, 3])
-    misfit = np.concatenate([line_x.residuals, line_y.residuals])
     sharpness = float(np.median(table[:, 5]))
     return LevelTransform(
         level=level.index,
@@ -239,7 +238,7 @@ def _measure(
         slope_y=line_y.slope,
         error_x_px=line_x.error,
         error_y_px=line_y.error,
-        rms_px=float(np.sqrt(np.mean(misfit**2))),
+        rms_px=_rms(np.concatenate([line_x.residuals, line_y.residuals])),
         places=len(rows),
         tried=len(found),
         width_px=base.width_px,
@@ -259,19 +258,18 @@ def _consistent_line(positions: Float64Array, shifts: Float64Array) -> tuple[Lin
     then jumps from tile to tile, and applying its mean would help nobody.
     """
     line = robust_line(positions, shifts, NOTABLE_DRIFT_PX)
-    scatter = float(np.sqrt(np.mean(line.residuals**2)))
+    scatter = _rms(line.residuals)
     # A drifting reader that also rounds leaves half a level pixel of scatter: still a drift.
     explained = max(abs(line.at(float(end))) for end in (positions.min(), positions.max()))
-    few_wrong = line.used.mean() >= AGREEING and _core(line) < scatter / 4
+    few_wrong = line.used.mean() >= AGREEING and _rms(line.residuals[line.used]) < scatter / 4
     if few_wrong or scatter <= max(INCONSISTENT_PX, 0.25 * explained):
         return line, 0.0
     none = np.ones(len(shifts), bool)
     return Line(offset=0.0, slope=0.0, error=line.error, residuals=shifts, used=none), scatter
 
 
-def _core(line: Line) -> float:
-    """Root mean square of the residuals that are no outliers."""
-    return float(np.sqrt(np.mean(line.residuals[line.used] ** 2)))
+def _rms(values: Float64Array) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def _one_place(

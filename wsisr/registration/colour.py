@@ -63,7 +63,7 @@ def grey_tables(lr: Float32Array, hr_channels: Float32Array) -> Float32Array | N
 def in_colours_of(
     lr: Float32Array, hr: UInt8Array, seen: Callable[[Float32Array], Float32Array]
 ) -> Float32Array:
-    """Grey of the HR as `grey_tables` has it; its plain luma where that cannot be fitted.
+    """Grey (H, W) of the HR as `grey_tables` has it; its plain luma where that cannot be fitted.
 
     Parameters
     ----------
@@ -71,10 +71,6 @@ def in_colours_of(
     hr : ndarray, shape (H, W, 3), uint8, RGB
     seen : callable
         A plane of the HR, shape (H, W), as the LR's pixels see it, shape (h, w).
-
-    Returns
-    -------
-    ndarray, shape (H, W), float32
     """
     planes = [np.ascontiguousarray(hr[..., i]) for i in range(3)]
     tables = grey_tables(lr, np.stack([seen(p.astype(np.float32)) for p in planes], axis=-1))

@@ -47,10 +47,6 @@ def box_reduce_at(
     x, y : float
         Top-left corner, px of `image`, pixel edges. Moved inside where the crop would leave
         the image.
-    width, height : int
-        Size of the result.
-    scale : int
-        Block size.
 
     Notes
     -----

@@ -17,7 +17,7 @@ by the resolution of the image, not by the column ``mpp_*``, which describes the
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +55,6 @@ class Landmarks:
     unpaired: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class TargetError:
-    """Distances of mapped landmarks from their places in the fixed scan.
-
-    Attributes
-    ----------
-    median_px, p90_px, max_px : float
-        Fixed level-0 px.
-    median_relative, p90_relative : float
-        Over the diagonal of the fixed image, as ANHIR does.
-    """
-
-    landmarks: int
-    median_um: float
-    p90_um: float
-    max_um: float
-    median_px: float
-    p90_px: float
-    max_px: float
-    median_relative: float
-    p90_relative: float
-
-
 def read_landmarks(paths: Sequence[Path], moving: SlideInfo, fixed: SlideInfo) -> Landmarks:
     """Read landmarks of two scans from one file or two (moving first).
 
@@ -111,25 +88,25 @@ def read_landmarks(paths: Sequence[Path], moving: SlideInfo, fixed: SlideInfo) -
     return found
 
 
-def target_error(landmarks: Landmarks, places: Float64Array, fixed: SlideInfo) -> TargetError:
-    """Error of mapped moving landmarks, shape (n, 2), fixed level-0 px."""
+def target_error(
+    landmarks: Landmarks, places: Float64Array, fixed: SlideInfo
+) -> dict[str, int | float]:
+    """Distances of mapped moving landmarks, shape (n, 2), fixed level-0 px, from their places.
+
+    In um, in those px, and over the diagonal of the fixed image, as ANHIR has it.
+    """
     assert fixed.mpp is not None
     off = np.linalg.norm(places - landmarks.fixed, axis=1)
-    median, high, worst = (float(v) for v in np.percentile(off, [50, 90, 100]))
+    known = np.percentile(off, [50, 90, 100]).tolist()
+    ends = dict(zip(("median", "p90", "max"), known, strict=True))
     base = fixed.levels[0]
     diagonal = float(np.hypot(base.width_px, base.height_px))
-    um = fixed.mpp.value
-    return TargetError(
-        landmarks=len(off),
-        median_um=median * um,
-        p90_um=high * um,
-        max_um=worst * um,
-        median_px=median,
-        p90_px=high,
-        max_px=worst,
-        median_relative=median / diagonal,
-        p90_relative=high / diagonal,
-    )
+    return {
+        "landmarks": len(off),
+        **{f"{name}_um": value * fixed.mpp.value for name, value in ends.items()},
+        **{f"{name}_px": value for name, value in ends.items()},
+        **{f"{name}_relative": ends[name] / diagonal for name in ("median", "p90")},
+    }
 
 
 def landmark_report(
@@ -162,9 +139,7 @@ def landmark_report(
                 "in both images; another tool's points must be those, in their order."
             )
         places[name] = points
-    return {
-        name: asdict(target_error(landmarks, points, fixed.info)) for name, points in places.items()
-    }
+    return {name: target_error(landmarks, points, fixed.info) for name, points in places.items()}
 
 
 def report_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -188,12 +163,17 @@ def write_points(path: Path, points: Float64Array) -> None:
     replace_file(path, csv_lines([["", "X", "Y"], *rows], ".4f"))
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+def _lines(path: Path) -> list[str]:
+    """The lines of a file that hold something."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RegistrationError(f"{path}: landmarks cannot be read ({error}).") from None
-    lines = [line for line in text.splitlines() if line.strip()]
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    lines = _lines(path)
     if not lines:
         raise RegistrationError(f"{path}: the file is empty.")
     separator = ";" if lines[0].count(";") > lines[0].count(",") else ","
@@ -243,11 +223,7 @@ def _read_points(path: Path) -> Points:
 
 def _read_pts(path: Path) -> Points:
     """ImageJ: ``point``, the count, then a line ``x y`` for each."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RegistrationError(f"{path}: landmarks cannot be read ({error}).") from None
-    body = [line.split() for line in lines if line.strip()]
+    body = [line.split() for line in _lines(path)]
     if len(body) < 2 or body[0] not in (["point"], ["index"]) or body[1] != [str(len(body) - 2)]:
         raise RegistrationError(f"{path}: no ImageJ points (point, their number, then x y).")
     points: Points = {}

@@ -306,10 +306,7 @@ def why_not_one_glass(nodes: Nodes) -> str:
 def why_not_one_piece(piece: Int64Array) -> str:
     """Why places that match in detail give no map between them; empty if some do.
 
-    Parameters
-    ----------
-    piece : ndarray, shape (nodes,)
-        Which of the pieces that move together each belongs to, -1 for none.
+    `piece` says which of the pieces that move together each belongs to, -1 for none.
     """
     if (piece >= 0).any():
         return ""

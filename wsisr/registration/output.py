@@ -27,22 +27,15 @@ class HrPatch:
     pixels : ndarray, shape (scale * h, scale * w, 3), uint8
     resampled : bool
         Whether they were interpolated (recorded as `hr_resampled`).
-    max_residual_px : float
-        Largest displacement that a whole-pixel crop leaves (left, where not resampled), HR px.
     """
 
     pixels: UInt8Array
     resampled: bool
-    max_residual_px: float
 
 
 def crop_residual_px(certificate: PairCertificate, width: int, height: int) -> float:
-    """Largest distance, over the patch, between the map and the whole-pixel crop, HR px.
-
-    Parameters
-    ----------
-    width, height : int
-        Size of the LR patch.
+    """Largest distance between the map and the whole-pixel crop, over an LR patch of that size,
+    HR px.
     """
     matrix, corners = aff.to_matrix(certificate.affine), aff.corners_of(0, 0, width, height)
     crop = certificate.scale * corners + [certificate.offset_x, certificate.offset_y]
@@ -63,8 +56,6 @@ def take_hr(
     ----------
     region : ndarray, shape (H, W, 3), uint8
         The search region that the certificate speaks of.
-    width, height : int
-        Size of the LR patch.
     allow_resampling : bool
         False: always crop, as the paper does.
 
@@ -89,7 +80,7 @@ def take_hr(
         crop = region[top : top + scale * height, left : left + scale * width]
         if crop.shape[:2] != (scale * height, scale * width):
             raise RegistrationError("The HR region does not hold the whole crop.")
-        return HrPatch(pixels=crop, resampled=False, max_residual_px=residual)
+        return HrPatch(pixels=crop, resampled=False)
     matrix = aff.to_matrix(certificate.affine)
     mapped = aff.apply(matrix, aff.corners_of(0, 0, width, height))
     if mapped.min() < 0 or (mapped > [region.shape[1], region.shape[0]]).any():
@@ -108,4 +99,4 @@ def take_hr(
         for channel in range(3)
     ]
     pixels = np.clip(np.rint(np.stack(channels, axis=-1)), 0, 255).astype(np.uint8)
-    return HrPatch(pixels=pixels, resampled=True, max_residual_px=residual)
+    return HrPatch(pixels=pixels, resampled=True)

@@ -291,7 +291,7 @@ def doubts(model: TrainedModel, scale: float, origin: str, output_um_per_px: flo
     if not low - 1e-9 <= scale <= high + 1e-9:
         found.append(f"for scales {low:g} to {high:g}, not {scale:g}")
     if model.lr_origin and model.lr_origin != origin and model.lr_origin != "rescan":
-        from wsisr.degradation.mix import SEPARATOR  # with torch, which bicubic does without
+        from wsisr.degradation.spec import SEPARATOR  # with torch, which bicubic does without
 
         ways = model.lr_origin.count(SEPARATOR) + 1
         was = model.lr_origin if ways == 1 else f"simulated in {ways} ways"
