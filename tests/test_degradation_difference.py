@@ -80,11 +80,16 @@ def test_planted_scatter_comes_back_as_standard_errors() -> None:
     assert mean_gain(np.array([3.0, 5.0]), np.array([1.0, 1.0]))[0] == 3.0
 
 
-def test_what_is_no_profile_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_profile_is_refused(profiles, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"name": "x", "stages": [{"kind": "bicubic"}]}))
-    with pytest.raises(DegradationError, match="no fitted scanner"):
-        compare_scanners(other, other)
+    early = json.loads(profiles["a"].read_text())
+    del early["report"]["uncertainty"]
+    older = tmp_path / "older.json"
+    older.write_text(json.dumps(early))
+    for path in (other, older):
+        with pytest.raises(DegradationError, match="no fitted scanner with its report"):
+            compare_scanners(path, path)
 
 
 def test_two_scanners_at_one_resolution_can_be_fitted() -> None:

@@ -16,7 +16,7 @@ from wsisr.errors import ConfigError, ModelError
 from wsisr.evaluation.ceilings import _tables_sha256, alignment_ceiling, jpeg_ceiling
 from wsisr.evaluation.columns import Sample, plan_columns, read_samples
 from wsisr.evaluation.cost import measure, read_costs, write_costs
-from wsisr.evaluation.entries import find_entries
+from wsisr.evaluation.entries import find_entries, refuse_twins
 from wsisr.evaluation.leaks import find_leaks, stamps, unknown
 from wsisr.evaluation.published import published, published_lines, published_notes
 from wsisr.evaluation.scoring import Scorer
@@ -64,6 +64,8 @@ def test_runs_are_found_named_or_left_out_with_a_reason(tmp_path: Path) -> None:
     assert saved[1].patients is None and unknown(saved) == ("alone",)
     with pytest.raises(ConfigError, match="named 'b'"):
         find_entries(("b", str(tmp_path / "runs/b")), tmp_path / "runs")
+    with pytest.raises(ConfigError, match="Two references are named 'b'"):
+        refuse_twins(["a", "b", "b"], "references")
     with pytest.raises(ModelError, match="no such run or model folder"):
         find_entries(("edsr",), tmp_path / "runs")
 

@@ -17,6 +17,12 @@ BEYOND_CHANCE = 3.3
 about 1 in 100."""
 
 
+COMPARED = {
+    *("um_per_px", "uncertainty", "noise_at_200", "width_px", "centroid_x_px", "centroid_y_px")
+}
+"""What must stand in a fit's report."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Difference:
     """One number of two scanners.
@@ -117,7 +123,7 @@ def _profile(path: Path) -> tuple[Fitted, dict[str, Any]]:
     """The scanner and the report of its fit."""
     profile = parse_degradation(path)
     stage, report = profile.stages[0], profile.report or {}
-    if not isinstance(stage, Fitted) or "um_per_px" not in report:
+    if not isinstance(stage, Fitted) or not report.keys() >= COMPARED:
         raise DegradationError(
             f"{path}: no fitted scanner with its report; write one with wsisr degrade fit."
         )

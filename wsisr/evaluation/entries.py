@@ -116,11 +116,11 @@ def network_plugins(entry: TrainedModel) -> list[Any]:
     return [r for r in entry.plugins if isinstance(r, dict) and r.get("what") == "model"]
 
 
-def refuse_twins(names: Sequence[str]) -> None:
-    """Raise `ConfigError` if two models have one name."""
+def refuse_twins(names: Sequence[str], what: str = "models") -> None:
+    """Raise `ConfigError` if two of them have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(f"Two models are named {twice[0]!r}; rename one of the folders.")
+        raise ConfigError(f"Two {what} are named {twice[0]!r}; rename one of the folders.")
 
 
 def reference_of(entry: TrainedModel) -> str:

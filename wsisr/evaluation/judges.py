@@ -12,6 +12,7 @@ import torch
 from wsisr.arrays import UInt8Array
 from wsisr.errors import ConfigError
 from wsisr.evaluation.columns import Sample
+from wsisr.evaluation.entries import refuse_twins
 from wsisr.evaluation.settings import EvalSettings
 from wsisr.evaluation.tasks import Task
 from wsisr.selection.image_labels import ImageLabels
@@ -179,9 +180,7 @@ def open_judges(
                 types=() if isinstance(reference, FittedReference) else _types(truth, classes),
             )
         )
-    names = [judge.name for judge in judges]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"Two references are named {names[0]!r}; rename one of the folders.")
+    refuse_twins([judge.name for judge in judges], "references")
     return tuple(judges)
 
 
