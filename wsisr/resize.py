@@ -96,7 +96,7 @@ def resize(
     scale: float | None = None,
     kernel: Kernel = "matlab",
 ) -> Tensor:
-    """Resample images to a size.
+    """Resample images to a size: (..., h, w).
 
     Parameters
     ----------
@@ -110,10 +110,6 @@ def resize(
         output is ``ceil(scale * size)`` px and the ratio is exactly `scale`.
     kernel : {"matlab", "pil", "area", "bilinear", "nearest"}
         See the module's text.
-
-    Returns
-    -------
-    Tensor, shape (..., h, w)
 
     Raises
     ------

@@ -28,7 +28,7 @@ def degrade(
     slots: Tensor | list[int] | None = None,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Make LR images from HR images, on the device of the HR images.
+    """Make LR images, uint8 (B, 3, h, w) or (3, h, w), from HR images, on the device of those.
 
     Parameters
     ----------
@@ -46,10 +46,6 @@ def degrade(
     size : (int, int), optional
         LR height and width. By default the size rule ``floor(H / s + 1e-9)``, after cropping HR
         at the top left to ``round(h s)`` (`crop_to_scale`); with a size HR is taken as it is.
-
-    Returns
-    -------
-    Tensor, uint8, shape (B, 3, h, w) or (3, h, w)
 
     Raises
     ------

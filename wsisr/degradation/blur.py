@@ -112,12 +112,8 @@ def gaussian_blur(x: Tensor, sigma_px: Tensor | float, largest: float | None = N
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each image with its own kernel through the FFT.
-
-    Parameters
-    ----------
-    x : Tensor, floating, shape (B, C, H, W)
-    kernel : Tensor, shape (1 or B, 1 or C, k, k), k odd
+    """Convolve each image (B, C, H, W) with its own kernel (1 or B, 1 or C, k, k), k odd, through
+    the FFT.
     """
     half = int(kernel.shape[-1]) // 2
     height, width = int(x.shape[-2]), int(x.shape[-1])
@@ -129,18 +125,8 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def turned_places(angle: Tensor, half: int) -> tuple[Tensor, Tensor]:
-    """Where the taps of kernels lie along a direction and across it, px from the middle.
-
-    Parameters
-    ----------
-    angle : Tensor, shape (B,)
-        Radians.
-    half : int
-        Taps on either side of the middle.
-
-    Returns
-    -------
-    two Tensors, shape (B, 2 half + 1, 2 half + 1)
+    """Where the taps of kernels lie along directions (radians, (B,)) and across them, px from the
+    middle: both (B, 2 half + 1, 2 half + 1).
     """
     x = torch.arange(-half, half + 1, device=angle.device, dtype=angle.dtype)
     y = x[:, None]

@@ -74,7 +74,7 @@ def jpeg(
     *,
     tables: Tensor | None = None,
 ) -> Tensor:
-    """Compress and decompress a batch.
+    """Compress a batch and decompress it again, to uint8 of the same shape.
 
     Parameters
     ----------
@@ -85,10 +85,6 @@ def jpeg(
         Pillow's default is 4:2:0.
     tables : Tensor, shape (1 or B, 2, 8, 8), optional
         Quantisation steps instead of a quality, e.g. those read from a file.
-
-    Returns
-    -------
-    Tensor, uint8, shape (B, 3, H, W)
 
     Raises
     ------

@@ -13,7 +13,7 @@ a negative must not teach the network to shun a stain.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -143,9 +143,7 @@ def motion_kernels(length_px: Tensor, angle: Tensor, half_px: int) -> Tensor:
 
 def _order(draws: Draws, purpose: str, count: int) -> list[int]:
     # One order for the step, whatever samples this process holds: slot 0 stands for all.
-    step = Draws(
-        seed=draws.seed, step=draws.step, slots=torch.zeros(1, dtype=torch.int64), scope=draws.scope
-    )
+    step = replace(draws, slots=torch.zeros(1, dtype=torch.int64), ready={})
     return [int(i) for i in step.words(purpose, count)[0].argsort()]
 
 

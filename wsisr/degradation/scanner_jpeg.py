@@ -36,16 +36,10 @@ def compressed(rgb: Tensor, settings: JpegSettings | None) -> Tensor:
 
 
 def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
-    """Quality and subsampling of decoded images whose 8 x 8 grid starts at their corner.
+    """Quality and subsampling of decoded images (B, 3, H, W), uint8, whose 8 x 8 grid starts at
+    their corner.
 
-    Parameters
-    ----------
-    rgb : Tensor, uint8, shape (B, 3, H, W)
-
-    Returns
-    -------
-    JpegSettings or None
-        None where no quality stands out: never compressed, above 97, or on another grid.
+    None where no quality stands out: never compressed, above 97, or on another grid.
 
     Notes
     -----
@@ -72,12 +66,8 @@ def estimate_jpeg(rgb: Tensor) -> JpegSettings | None:
 
 
 def find_grid(lr: UInt8Array) -> tuple[int, int]:
-    """Where an image's first pixel lies on its JPEG grid, (x, y) modulo 8 or, with subsampled
-    chroma, modulo 16; (0, 0) where no grid is seen.
-
-    Parameters
-    ----------
-    lr : ndarray, shape (h, w, 3), uint8
+    """Where the first pixel of an image (h, w, 3) lies on its JPEG grid, (x, y) modulo 8 or, with
+    subsampled chroma, modulo 16; (0, 0) where no grid is seen.
     """
     rgb = torch.as_tensor(lr[:144, :144].copy()).permute(2, 0, 1)[None]
     side = min(int(rgb.shape[-2]), int(rgb.shape[-1])) - 7
@@ -135,7 +125,7 @@ def _misfit(values: Tensor, quality: int) -> float:
 
 
 def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviation: float) -> Tensor:
-    """Luma that a real image had before JPEG, as expected from a simulation of it.
+    """Luma that a real image had before JPEG, float64 (B, H, W), as a simulation lets expect it.
 
     Every coefficient of the real image tells an interval. Within it the simulated coefficient,
     known to `deviation`, gives the mean of a normal distribution cut to the interval (the
@@ -149,10 +139,6 @@ def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviatio
         Decoded luma.
     deviation : float
         Standard deviation of noise and misfit, grey levels.
-
-    Returns
-    -------
-    Tensor, float64, shape (B, H, W)
     """
     step = quality_tables(quality)[0, 0]
     guess = _plain_dct(simulated.double())

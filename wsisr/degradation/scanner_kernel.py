@@ -89,7 +89,7 @@ def kernel_shape(taps: Float64Array) -> KernelShape:
 def solve_taps(
     design: Tensor, target: Tensor, side: int, smoothness: float, ridge: float = 0.0
 ) -> Float64Array:
-    """Least squares for taps with Tikhonov smoothing of their gradient.
+    """Least squares for taps (side, side) with Tikhonov smoothing of their gradient.
 
     Parameters
     ----------
@@ -101,10 +101,6 @@ def solve_taps(
     smoothness, ridge : float
         Weights of the squared gradient and of the squared taps, in units of the mean diagonal
         of the normal matrix (3e-3 recovers clean kernels best).
-
-    Returns
-    -------
-    ndarray, shape (side, side)
     """
     normal = (design.mT @ design).double().numpy()
     right = (design.mT @ target).double().numpy()

@@ -178,12 +178,8 @@ def names() -> list[str]:
 
 
 def parse_degradation(spec: "str | Path | Mapping[str, Any] | Degradation") -> Degradation:
-    """Check a degradation.
-
-    Parameters
-    ----------
-    spec : str, Path, mapping or Degradation
-        A spec string, the path of a JSON file (a text that ends in ``.json``), or a record.
+    """Check a degradation: a spec, the path of a JSON file (a text that ends in ``.json``), or a
+    record.
 
     Raises
     ------

@@ -131,7 +131,8 @@ def histogram_of(
     start: float | None = None,
     low_is_bad: bool = False,
 ) -> Chart | None:
-    """Values counted into 8 to 40 bars, with their median and the end of 95 % of them.
+    """Values counted into 8 to 40 bars, with their median and the end of 95 % of them; None where
+    no value is finite.
 
     Parameters
     ----------
@@ -141,11 +142,6 @@ def histogram_of(
         Where the axis begins; by default the lowest value.
     low_is_bad : bool
         The 95 % lie above their end instead of below.
-
-    Returns
-    -------
-    Chart or None
-        None where no value is finite.
     """
     found = np.asarray(values, np.float64).ravel()
     found = found[np.isfinite(found)]

@@ -21,13 +21,7 @@ LEAST_PX = 0.02
 
 
 def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720) -> Chart:
-    """Bars from candidates to kept, each with its count and what it lost.
-
-    Parameters
-    ----------
-    steps : sequence of (str, int)
-        What is left after each step.
-    """
+    """Bars from candidates to kept: what is left after each step, and what the step lost."""
     counts = [count for _, count in steps]
     before = [counts[0] if counts else 0, *counts[:-1]]
     lost = [b - c for b, c in zip(before, counts, strict=True)]

@@ -193,17 +193,13 @@ def read_costs(path: Path) -> tuple[CostRow, ...]:
     """
     if not path.is_file():
         return ()
-    kinds = {field.name: field.type for field in fields(CostRow)}
+    kinds: dict[str, Any] = {field.name: field.type for field in fields(CostRow)}
     try:
         return tuple(
-            CostRow(**{name: _typed(row[name], kind) for name, kind in kinds.items()})
+            CostRow(**{name: kind(cell_text(row[name])) for name, kind in kinds.items()})
             for row in read_table(path)[1]
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); remove it, it is made again."
         ) from None
-
-
-def _typed(text: str, kind: Any) -> Any:
-    return kind(cell_text(text))

@@ -110,7 +110,8 @@ def example_sheet(hr: UInt8Array, panels: Sequence[Panel]) -> UInt8Array:
 def choose_examples(
     scores: Mapping[str, Mapping[tuple[str, int], float]], better: str, kinds: int
 ) -> dict[tuple[str, int], list[str]]:
-    """Best, median and worst images of every model.
+    """Best, median and worst images of every model: (slide, row) -> why each was chosen, e.g.
+    ``["worst of edsr-x4"]``.
 
     Parameters
     ----------
@@ -118,11 +119,6 @@ def choose_examples(
     better : {"high", "low", "zero"}
     kinds : int
         1: median; 2: best and worst; 3: all.
-
-    Returns
-    -------
-    dict
-        (slide, row) -> why it was chosen, e.g. ``["worst of edsr-x4"]``.
     """
     chosen: dict[tuple[str, int], list[str]] = {}
     for label, by_place in scores.items():

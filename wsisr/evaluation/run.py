@@ -190,10 +190,7 @@ def _open_folder(
 ) -> dict[str, str]:
     """Make the folder; refuse, or replace, results of other settings.
 
-    Returns
-    -------
-    dict
-        How models have been tiled so far.
+    Returns how models have been tiled so far.
     """
     tiling: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)

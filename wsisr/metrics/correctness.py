@@ -56,12 +56,8 @@ def optical_density(image: UInt8Array) -> Float32Array:
 
 
 def correctness(sr: UInt8Array, hr: UInt8Array, enlarged_lr: UInt8Array) -> Correctness:
-    """Class every pixel of SR.
-
-    Parameters
-    ----------
-    sr, hr, enlarged_lr : ndarray, shape (H, W, 3), uint8
-        Of one field and grid, in place and in colour.
+    """Class every pixel of SR, beside images of its field and grid, in place and in colour; all are
+    uint8 (H, W, 3).
 
     Raises
     ------

@@ -130,12 +130,8 @@ def perceptual_index(niqe_mean: float, nrqm_mean: float | None = None) -> float:
 
 
 def fit_niqe(images: Iterable[Images], name: str, crop: int = 0) -> NiqeModel:
-    """Model of pristine images, e.g. HR tissue, from their sharpest blocks.
-
-    Parameters
-    ----------
-    images : iterable of images
-        In all at least 37 sharp blocks of 96 px, hundreds for a stable model.
+    """Model of pristine images, e.g. HR tissue, from their sharpest blocks of 96 px: at least 37 in
+    all, hundreds for a stable model.
     """
     kept = []
     for image in images:

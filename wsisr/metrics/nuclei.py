@@ -106,18 +106,8 @@ def find_blobs(rgb: UInt8Array, um_per_px: float, threshold: float = THRESHOLD) 
 
 
 def match_points(first: Float64Array, second: Float64Array, reach: float) -> NDArray[np.intp]:
-    """The most pairs of points that are no further apart than `reach`, each point in one.
-
-    Parameters
-    ----------
-    first, second : ndarray, shape (N, 2) and (M, 2)
-    reach : float
-        In their unit.
-
-    Returns
-    -------
-    ndarray, shape (K, 2)
-        Rows of the first and of the second.
+    """The most pairs of points (N, 2) and (M, 2) that are no further apart than `reach`, each point
+    in one: rows of the first and of the second, (K, 2).
     """
     if not len(first) or not len(second):
         return np.zeros((0, 2), np.intp)

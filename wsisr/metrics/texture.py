@@ -34,16 +34,9 @@ def _laplacian_deviation(luma: Tensor) -> Tensor:
 
 
 def radial_spectrum(luma: Tensor, bins: int = 32) -> Tensor:
-    """Mean power in rings of spatial frequency from 0 to 0.5 cycles per px.
+    """Mean power (N, bins) in rings of spatial frequency from 0 to 0.5 cycles per px.
 
-    Parameters
-    ----------
-    luma : Tensor, shape (N, 1, H, W)
-        Grey levels; the mean is removed and a Hann window applied.
-
-    Returns
-    -------
-    Tensor, shape (N, bins)
+    Of grey levels (N, 1, H, W), whose mean is removed and which get a Hann window.
     """
     height, width = int(luma.shape[-2]), int(luma.shape[-1])
     if min(height, width) < 8:

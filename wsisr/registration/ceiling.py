@@ -50,17 +50,9 @@ class Ceiling:
 
 
 def luma_power(patches: UInt8Array) -> Float64Array:
-    """Mean power spectrum of the luma of patches, per pixel.
+    """Mean power spectrum (H, W) of the luma of RGB patches (n, H, W, 3), per pixel.
 
-    Parameters
-    ----------
-    patches : ndarray, shape (n, H, W, 3), uint8, RGB
-
-    Returns
-    -------
-    ndarray, shape (H, W), float64
-        Its sum is the mean luma variance; Hann-windowed, so that borders do not count as
-        detail.
+    Its sum is the mean luma variance; Hann-windowed, so that borders do not count as detail.
     """
     if patches.ndim != 4 or patches.shape[3] != 3 or len(patches) == 0:
         raise RegistrationError("A ceiling needs HR patches of shape (n, H, W, 3).")

@@ -42,7 +42,7 @@ class Seam:
 
 
 def split_pieces(positions: Float64Array, residuals: Float64Array, spacing_px: float) -> Int64Array:
-    """Sort the nodes of a grid into smooth pieces.
+    """Sort the nodes of a grid into smooth pieces: that of each node, -1 for mistakes.
 
     Parameters
     ----------
@@ -52,11 +52,6 @@ def split_pieces(positions: Float64Array, residuals: Float64Array, spacing_px: f
         Fixed level-0 px.
     spacing_px : float
         Distance of neighbours, moving px.
-
-    Returns
-    -------
-    ndarray, shape (n,), int64
-        Piece of each node; -1 for mistakes.
     """
     label = np.full(len(positions), -1, np.int64)
     if len(positions) < 2:

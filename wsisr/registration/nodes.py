@@ -116,8 +116,7 @@ def node_grid(
     take different parts of a glass, and what one did not scan says nothing about the other.
     """
     info = moving.info
-    if info.mpp is None:
-        raise RegistrationError(f"{info.path.name}: no resolution.")
+    assert info.mpp is not None  # or `stated_scale` had refused it
     base, other = info.levels[0], fixed.info.levels[0]
     # Small overlaps get enough nodes for a field, large ones not more than it needs.
     area = _shared_area(matrix, (base.width_px, base.height_px), (other.width_px, other.height_px))

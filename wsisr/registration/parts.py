@@ -115,7 +115,7 @@ def leverage(lr: Float32Array) -> float:
 
 
 def error_bound(spread_px: float, side_px: int, leverage: float = 0.0) -> float:
-    """Distance within which the true place of a matched patch lies, with probability `SHARE`.
+    """HR px within which the true place of a matched patch lies, with probability `SHARE`.
 
     Parameters
     ----------
@@ -125,11 +125,6 @@ def error_bound(spread_px: float, side_px: int, leverage: float = 0.0) -> float:
         Shorter side of the LR patch, LR px.
     leverage : float
         Of affine maps: `leverage` of the LR patch.
-
-    Returns
-    -------
-    float
-        HR px.
     """
     sigma = (
         SIGMA * spread_px**SPREAD_POWER * (REFERENCE_PX / min(side_px, LARGEST_PX)) ** SIZE_POWER

@@ -24,7 +24,9 @@ def exact_factor(level: Level) -> int:
 def textured_places(
     slide: Slide, level: Level, patch_px: int, wanted: int, seed: int, places: Int64Array | None
 ) -> list[tuple[int, int, UInt8Array]]:
-    """Patches of a level worth measuring: top-left corners (level px) and pixels.
+    """At most `wanted` patches of a level worth measuring: top-left corner (level px) and pixels.
+
+    Cell by cell the most textured come first.
 
     Parameters
     ----------
@@ -34,11 +36,6 @@ def textured_places(
         Side of a patch, level px.
     places : ndarray, shape (n, 2), int64, or None
         Level-0 positions to choose from.
-
-    Returns
-    -------
-    list of (int, int, ndarray)
-        At most `wanted`, cell by cell the most textured first.
     """
     rng = np.random.default_rng([seed, level.index])
     candidates = _candidates(slide, level, patch_px, wanted, rng, places)

@@ -108,16 +108,12 @@ def overview_um_per_px(slide: Slide) -> float:
 
 
 def read_overview(slide: Slide, um_per_px: float) -> tuple[UInt8Array, float]:
-    """The whole slide at a resolution, and its exact factor.
+    """The whole slide (h, w, 3) at a resolution, and its exact factor, level-0 px per pixel.
 
-    Returns
-    -------
-    (ndarray, shape (h, w, 3), uint8), float
-        The image and the level-0 px per pixel; an incomplete last row or column is left out.
+    An incomplete last row or column is left out.
     """
     info = slide.info
-    if info.mpp is None:
-        raise RegistrationError(f"{info.path.name}: no resolution.")
+    assert info.mpp is not None  # or `overview_um_per_px` had refused it
     base = info.levels[0]
     factor = max(1.0, um_per_px / info.mpp.value)
     usable = [la for la in info.levels if la.factor is not None and la.factor <= factor]

@@ -96,13 +96,7 @@ def choose_refused(facts: StoreFacts, count: int) -> list[int]:
 
 
 def read_pair(facts: StoreFacts, position: int, *, overlays: bool = False) -> PairView:
-    """The middle of a pair at every magnification.
-
-    Parameters
-    ----------
-    overlays : bool
-        Also lay the coarsest LR over HR.
-    """
+    """The middle of a pair at every magnification; with `overlays` also the coarsest LR over HR."""
     store = facts.store
     slide_id = store.attributes["slides"][int(facts.slide_of[position])]
     row = int(facts.table["row"][position])
