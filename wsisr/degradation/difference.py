@@ -17,9 +17,7 @@ BEYOND_CHANCE = 3.3
 about 1 in 100."""
 
 
-COMPARED = {
-    *("um_per_px", "uncertainty", "noise_at_200", "width_px", "centroid_x_px", "centroid_y_px")
-}
+NEEDED = {"um_per_px", "uncertainty", "noise_at_200", "width_px", "centroid_x_px", "centroid_y_px"}
 """What must stand in a fit's report."""
 
 
@@ -123,7 +121,7 @@ def _profile(path: Path) -> tuple[Fitted, dict[str, Any]]:
     """The scanner and the report of its fit."""
     profile = parse_degradation(path)
     stage, report = profile.stages[0], profile.report or {}
-    if not isinstance(stage, Fitted) or not report.keys() >= COMPARED:
+    if not isinstance(stage, Fitted) or not report.keys() >= NEEDED:
         raise DegradationError(
             f"{path}: no fitted scanner with its report; write one with wsisr degrade fit."
         )

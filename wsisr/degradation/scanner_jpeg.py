@@ -125,7 +125,7 @@ def _misfit(values: Tensor, quality: int) -> float:
 
 
 def expected_before_jpeg(simulated: Tensor, real: Tensor, quality: int, deviation: float) -> Tensor:
-    """Luma that a real image had before JPEG, float64 (B, H, W), as a simulation lets expect it.
+    """Luma (B, H, W) that a real image had before JPEG, as expected from a simulation of it.
 
     Every coefficient of the real image tells an interval. Within it the simulated coefficient,
     known to `deviation`, gives the mean of a normal distribution cut to the interval (the
