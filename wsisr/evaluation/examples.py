@@ -214,7 +214,7 @@ class _Example:
         height, width = int(self.lr.shape[-2]), int(self.lr.shape[-1])
         top, bottom = y * height // whole.shape[0], -(-(y + side) * height // whole.shape[0])
         left, right = x * width // whole.shape[1], -(-(x + side) * width // whole.shape[1])
-        self.region = Box(x=left, y=top, width=right - left, height=bottom - top)
+        self.region = Box.between(left, top, right, bottom)
         made = plan_frame(width, height, column.scale, self.region).region
         dy, dx = y - made.y, x - made.x
         self._part = (slice(dy, dy + side), slice(dx, dx + side))

@@ -173,8 +173,8 @@ def _part(sr: Tensor, lr: Tensor, scale: float, region: Box | None) -> Tensor:
     """The output px of a part of the LR px, as a network would give it."""
     if region is None:
         return sr
-    box = plan_frame(int(lr.shape[-1]), int(lr.shape[-2]), scale, region).region
-    return sr[..., box.y : box.y + box.height, box.x : box.x + box.width]
+    rows, columns = plan_frame(int(lr.shape[-1]), int(lr.shape[-2]), scale, region).region.slices
+    return sr[..., rows, columns]
 
 
 @contextmanager

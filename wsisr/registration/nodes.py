@@ -195,17 +195,15 @@ def oriented_region(
 
     With `bounds`, the fixed scan's width and height, the box ends where the scan does.
     """
-    side = 2 * margin_px
-    corners = aff.corners_of(
-        patch.x - margin_px, patch.y - margin_px, patch.width + side, patch.height + side
-    )
+    around = patch.grown(margin_px)
+    corners = aff.corners_of(around.x, around.y, around.width, around.height)
     mapped = aff.apply(local, corners)
     left, top = (floor(value) for value in mapped.min(axis=0))
     right, bottom = (ceil(value) for value in mapped.max(axis=0))
     if bounds is not None:
         left, right = (min(max(value, 0), bounds[0]) for value in (left, right))
         top, bottom = (min(max(value, 0), bounds[1]) for value in (top, bottom))
-    box = Box(x=left, y=top, width=right - left, height=bottom - top)
+    box = Box.between(left, top, right, bottom)
     turn = nearest_orientation(local[:, :2]).inverse()
     to_patch = np.array([[1.0, 0.0, patch.x], [0.0, 1.0, patch.y]])
     to_box = np.array([[1.0, 0.0, -left], [0.0, 1.0, -top]])
