@@ -87,7 +87,7 @@ def test_what_is_not_there_or_broken_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"run\.json is damaged .* copy it again"):
             open_trained(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps([DOCUMENT]))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is no training run: it holds no JSON object"):
         open_trained(tmp_path)
 
 
