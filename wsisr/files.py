@@ -84,14 +84,17 @@ def write_parts(fd: int, buffers: Sequence[bytes | memoryview]) -> int:
     """Write parts to an open file, whole and uncopied; returns their size in bytes."""
     size = 0
     for start in range(0, len(buffers), _MAX_PARTS):
-        parts = [memoryview(part) for part in buffers[start : start + _MAX_PARTS]]
-        while parts:
+        parts = list(buffers[start : start + _MAX_PARTS])
+        left = sum(map(len, parts))
+        size += left
+        while left:
             written = write_some(fd, parts)
-            size += written
+            left -= written
+            if not left:
+                break
             while parts and written >= len(parts[0]):
                 written -= len(parts.pop(0))
-            if parts:
-                parts[0] = parts[0][written:]
+            parts[0] = memoryview(parts[0])[written:]
     return size
 
 

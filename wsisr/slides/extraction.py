@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -31,6 +32,8 @@ BLOCK_PX = 1024
 """Side of the blocks read from slides that are no `TiledSlide`."""
 
 TileKey = tuple[int, int, int]
+Part = tuple[int, int, Tile]
+"""Row and column of a tile in its level, and the tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +167,13 @@ def _read(
             for step, (row, cuts) in enumerate(zip(rows, plans, strict=True)):
                 taken = tiles.take(step)
                 patch, valid = _cut_patch(source, taken, cuts, sizes)
-                if any(tile is DAMAGED for tile in taken.values()):
+                if any(tile is DAMAGED for parts in taken for _, _, tile in parts):
                     valid = False  # what it is resampled from may not be invented either
                     source.count_damaged()
                 window = None
                 if valid and streams is not None:
-                    x, y, width, height = cuts[0].box
-                    level, grid = streams.level, streams.grid
-                    touched = grid.touched(x, y, width, height)
-                    window = Window(x, y, {at: taken[level, *at] for at in touched})
+                    x, y, _, _ = cuts[0].box
+                    window = Window(x, y, {(down, across): tile for down, across, tile in taken[0]})
                 yield row, patch, valid, window
 
 
@@ -213,13 +214,13 @@ class _TileSource:
         if self._tiled is not None and self._tiled.damage is not None:
             self._tiled.damage.patches += 1
 
-    def needed(self, cuts: Iterable[Cut]) -> list[TileKey]:
-        """Tiles of one patch, each once."""
-        keys: dict[TileKey, None] = {}
-        for cut in cuts:
-            for row, column in self.grids[cut.layer.level].touched(*cut.box):
-                keys[cut.layer.level, row, column] = None
-        return list(keys)
+    def needed(self, cuts: Iterable[Cut]) -> list[list[TileKey]]:
+        """Tiles of each layer of one patch."""
+        return [
+            [(level, *at) for at in self.grids[level].touched(*cut.box)]
+            for cut in cuts
+            for level in (cut.layer.level,)
+        ]
 
 
 class _LiveTiles:
@@ -234,7 +235,8 @@ class _LiveTiles:
     ) -> None:
         self._source = source
         self._limit_bytes = limit_bytes
-        self._steps = [source.needed(cuts) for cuts in plans]
+        self._layers = [source.needed(cuts) for cuts in plans]
+        self._steps = [list(dict.fromkeys(chain(*layers))) for layers in self._layers]
         self._uses: dict[TileKey, list[int]] = defaultdict(list)
         for step in range(len(self._steps) - 1, -1, -1):
             for key in self._steps[step]:
@@ -253,8 +255,8 @@ class _LiveTiles:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def take(self, step: int) -> dict[TileKey, Tile]:
-        """The tiles of one patch; those that no later patch needs are let go."""
+    def take(self, step: int) -> list[list[Part]]:
+        """The tiles of each layer of one patch; those that no later patch needs are let go."""
         taken = {}
         for key in self._steps[step]:
             tile = self._tiles.get(key)
@@ -271,7 +273,7 @@ class _LiveTiles:
         while self._bytes > self._limit_bytes and self._tiles:
             latest = max(self._tiles, key=lambda key: self._uses[key][-1])
             self._bytes -= self._tiles.pop(latest).nbytes
-        return taken
+        return [[(key[1], key[2], taken[key]) for key in keys] for keys in self._layers[step]]
 
     def _decode(self, key: TileKey) -> Tile:
         if self._pool is None:
@@ -293,21 +295,20 @@ class _LiveTiles:
 
 def _cut_patch(
     source: _TileSource,
-    tiles: dict[TileKey, Tile],
+    tiles: list[list[Part]],
     cuts: tuple[Cut, ...],
     sizes: Sequence[tuple[int, int]],
 ) -> tuple[dict[str, UInt8Array], bool]:
     patch: dict[str, UInt8Array] = {}
     valid = True
-    for cut in cuts:
+    for cut, parts in zip(cuts, tiles, strict=True):
         level, size = cut.layer.level, cut.layer.read_size_px
         grid = source.grids[level]
-        valid = valid and _all_scanned(grid, tiles, level, cut.field)
+        valid = valid and _all_scanned(grid, parts, cut.field)
         x, y, width, height = cut.box
         if width == 0 or height == 0:
             patch[cut.layer.name] = np.full((size, size, 3), 255, dtype=np.uint8)
             continue
-        parts = ((row, column, tiles[level, row, column]) for row, column in grid.touched(*cut.box))
         pixels = assemble_pixels(grid, parts, x, y, width, height)
         if cut.start is not None:
             start = (float(cut.start[0]), float(cut.start[1]))
@@ -317,18 +318,19 @@ def _cut_patch(
     return patch, valid
 
 
-def _all_scanned(
-    grid: TileGrid, tiles: dict[TileKey, Tile], level: int, field: tuple[int, int, int, int]
-) -> bool:
+def _all_scanned(grid: TileGrid, parts: list[Part], field: tuple[int, int, int, int]) -> bool:
+    """Whether all of a field was scanned; `parts` are its tiles, and others around it."""
     x, y, width, height = field
     if x < 0 or y < 0 or x + width > grid.width_px or y + height > grid.height_px:
         return False
-    for row, column in grid.touched(*field):
-        tile = tiles[level, row, column]
-        if tile.pixels is None:
+    bare = [part for part in parts if part[2].pixels is None or part[2].valid is not None]
+    touched = set(grid.touched(*field)) if bare else ()
+    for row, column, tile in bare:
+        if (row, column) not in touched:
+            continue
+        if tile.pixels is None or tile.valid is None:
             return False
-        if tile.valid is not None:
-            _, part = overlap(grid, row, column, field)
-            if not bool(tile.valid[part].all()):
-                return False
+        _, inside = overlap(grid, row, column, field)
+        if not bool(tile.valid[inside].all()):
+            return False
     return True

@@ -379,7 +379,7 @@ def overlap(
 
 def assemble_pixels(
     grid: TileGrid,
-    tiles: Iterator[tuple[int, int, Tile]],
+    tiles: Iterable[tuple[int, int, Tile]],
     x: int,
     y: int,
     width: int,

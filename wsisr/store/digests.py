@@ -76,8 +76,8 @@ def patch_digests(arrays: Sequence[UInt8Array], algorithm: str = PATCH_DIGEST) -
     digest = _PATCH_DIGEST.get(algorithm)
     if digest is None:
         raise StoreError(f"Patch digests by {algorithm!r}: pip install --upgrade wsisr.")
-    rows = range(len(arrays[0]))
-    found = [digest([np.ascontiguousarray(array[row]) for array in arrays]) for row in rows]
+    whole = [np.ascontiguousarray(array) for array in arrays]
+    found = [digest([array[row] for array in whole]) for row in range(len(whole[0]))]
     return PatchDigests(algorithm, np.array(found, np.uint64))
 
 
