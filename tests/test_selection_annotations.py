@@ -13,17 +13,15 @@ from shapely.geometry import Polygon, box
 from wsisr.errors import AnnotationError
 from wsisr.geometry import Box
 from wsisr.selection.annotation_formats import shapes
-from wsisr.selection.annotation_formats.names import ClassNames
-from wsisr.selection.annotation_use import as_classes
-from wsisr.selection.annotations import (
+from wsisr.selection.annotation_formats.names import (
     IGNORED,
     NORMAL,
     TUMOR,
     UNLABELLED,
-    load_annotations,
-    load_label_mask,
-    save_geojson,
+    ClassNames,
 )
+from wsisr.selection.annotation_use import as_classes
+from wsisr.selection.annotations import load_annotations, load_label_mask, save_geojson
 from wsisr.selection.points import load_points
 from wsisr.selection.rules import Labelling, label_shares
 

@@ -7,7 +7,8 @@ from shapely.geometry import Point
 
 from wsisr.drawing.overlays import MISSED, disagreement
 from wsisr.errors import AnnotationError, ConfigError
-from wsisr.selection.annotations import TUMOR, Annotations, Region, save_geojson
+from wsisr.selection.annotation_formats.names import TUMOR
+from wsisr.selection.annotations import Annotations, Region, save_geojson
 from wsisr.selection.compare import (
     annotation_recall,
     boundary_f1,

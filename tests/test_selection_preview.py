@@ -11,7 +11,8 @@ from wsisr.drawing.sheets import SheetImage, contact_sheet, sheet
 from wsisr.errors import ConfigError
 from wsisr.files import save_picture
 from wsisr.selection.annotation_formats.geojson import COLOURS
-from wsisr.selection.annotations import TUMOR, Annotations, Region
+from wsisr.selection.annotation_formats.names import TUMOR
+from wsisr.selection.annotations import Annotations, Region
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.tissue import segment
 

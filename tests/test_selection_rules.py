@@ -6,7 +6,8 @@ from selection_scenes import disk, glass, paint_tissue
 from shapely.geometry import box
 
 from wsisr.errors import ConfigError
-from wsisr.selection.annotations import TUMOR, Annotations, Region
+from wsisr.selection.annotation_formats.names import TUMOR
+from wsisr.selection.annotations import Annotations, Region
 from wsisr.selection.candidates import first_occurrences, rank_keys
 from wsisr.selection.cues import WhitePoint
 from wsisr.selection.quality import nuclei_map, texture_map, tile_quality

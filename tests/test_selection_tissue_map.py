@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from selection_scenes import disk, glass, info_of, paint_tissue
+from selection_scenes import disk, glass, paint_tissue
 from shapely.affinity import scale
 from shapely.geometry import box
 from shapely.ops import unary_union
@@ -81,9 +81,8 @@ def test_mask_of_another_tool_and_size_is_imported_without_never_scanned_area(ti
     Image.fromarray(large.astype(np.uint8)).save(tmp_path / "other.png")
     again = import_tissue(tissue, tmp_path / "other.png")
     assert np.array_equal(again.mask, tissue.mask)
-    scaled = read_mask_file(tmp_path / "other.png", slide=info_of(2725, 2405, 0.5))
-    assert scaled.factor == pytest.approx(2725 / 510)
-    assert scaled.um_per_px == pytest.approx(0.5 * 2725 / 510)
+    read = read_mask_file(tmp_path / "other.png", factor=5.0)
+    assert (read.um_per_px, read.factor, read.origin_px) == (None, 5.0, (0, 0))
 
 
 def test_outlines_alone_have_no_grid(tissue, tmp_path):

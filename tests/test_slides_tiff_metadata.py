@@ -8,7 +8,7 @@ from slides_samples import picture, write_pyramid
 from wsisr.slides import open_slide
 from wsisr.slides.ome import ome_images
 from wsisr.slides.tiff_metadata import aperio_fields, aperio_generations, stated_sharpening
-from wsisr.slides.vendor_xml import philips_spacings_um
+from wsisr.slides.tiff_tags import philips_spacings_um
 
 
 def info_of(tmp_path: Path, **options):

@@ -11,7 +11,7 @@ from defusedxml import ElementTree
 from wsisr.errors import ConfigError
 from wsisr.progress import ProgressEvent
 from wsisr.testing.camelyon import load_truths, plan_camelyon16_like, write_camelyon16_like
-from wsisr.testing.slides import plan_truth
+from wsisr.testing.spec import plan_truth
 from wsisr.testing.stored import StoredSlide
 from wsisr.testing.truth import SlideTruth
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsisr.testing import texture
-from wsisr.testing.noise import hash_unit, value_noise
 from wsisr.testing.scene import Scene
 from wsisr.testing.shapes import stroke
 from wsisr.testing.spec import SlideSpec, make_scene, outline, pen_stroke
+from wsisr.testing.texture import hash_unit, value_noise
 
 FOLD = outline(stroke([(900.0, 500.0), (900.0, 1100.0)], 100.0))
 BLUR = ((500.0, 500.0), (800.0, 500.0), (800.0, 800.0), (500.0, 800.0))

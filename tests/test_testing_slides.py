@@ -12,8 +12,8 @@ from skimage.registration import phase_cross_correlation
 from wsisr.errors import ConfigError
 from wsisr.testing import slides
 from wsisr.testing.levels import LevelShift
-from wsisr.testing.slides import plan_truth, render_level, sparse_spec, write_slide
-from wsisr.testing.spec import SlideSpec, spec_around
+from wsisr.testing.slides import render_level, write_slide
+from wsisr.testing.spec import SlideSpec, plan_truth, sparse_spec, spec_around
 from wsisr.testing.stored import StoredSlide
 
 LOSSLESS = SlideSpec(

@@ -21,25 +21,13 @@ from wsisr.selection.annotation_formats import asap, imagescope
 from wsisr.selection.annotation_formats.geojson import feature, is_geojson, parse_geojson
 from wsisr.selection.annotation_formats.labelmask import DEFAULT_LABELS, parse_label_mask
 from wsisr.selection.annotation_formats.markup import decoded, parse_xml
-from wsisr.selection.annotation_formats.names import IGNORED, NORMAL, TUMOR, UNLABELLED
+from wsisr.selection.annotation_formats.names import IGNORED
 from wsisr.selection.annotation_formats.ncrf import is_ncrf, parse_ncrf
 from wsisr.selection.annotation_formats.sectra import is_sectra, parse_sectra
 from wsisr.selection.annotation_formats.shapes import ParsedShape, parse_json, read_bytes
 from wsisr.selection.label_area import LabelArea
 from wsisr.selection.regions import moved, polygon_parts
 from wsisr.slides.protocol import SlideInfo
-
-__all__ = [
-    "IGNORED",
-    "NORMAL",
-    "TUMOR",
-    "UNLABELLED",
-    "Annotations",
-    "LabelledPoints",
-    "Region",
-    "load_annotations",
-    "load_label_mask",
-]
 
 Format = Literal["asap", "imagescope", "geojson", "ncrf", "sectra", "mask"]
 INSIDE_SHARE = 0.99

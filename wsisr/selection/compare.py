@@ -18,9 +18,9 @@ from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.drawing.overlays import disagreement
 from wsisr.drawing.sheets import SheetImage, sheet
 from wsisr.errors import AnnotationError, ConfigError
-from wsisr.selection.annotation_formats.names import ClassNames
+from wsisr.selection.annotation_formats.names import TUMOR, ClassNames
 from wsisr.selection.annotation_use import as_classes
-from wsisr.selection.annotations import TUMOR, Annotations, load_annotations
+from wsisr.selection.annotations import Annotations, load_annotations
 from wsisr.selection.mask_files import MASK_SUFFIXES, MaskFile, read_mask_file, resize_mask
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import integral_of, integral_share
@@ -148,7 +148,7 @@ def annotation_recall(
     if geometry.is_empty:
         return None
     drawn = polygons_to_mask([geometry], mask.shape, factor)
-    total = max(float(drawn.sum()), annotations.area(label).area_px2 / factor**2)
+    total = max(float(drawn.sum()), geometry.area / factor**2)
     return float((drawn & mask).sum()) / total if total else None
 
 

@@ -1,7 +1,7 @@
 """Three votes to a mask: thresholds, two of three, the border's second pass, morphology in um."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
 import cv2
@@ -328,12 +328,4 @@ def _local_mean(
 
 
 def _moved(thresholds: Mapping[str, Threshold], by: float) -> dict[str, Threshold]:
-    return {
-        name: Threshold(
-            value=t.value * by,
-            separability=t.separability,
-            verdict=t.verdict,
-            limited=t.limited,
-        )
-        for name, t in thresholds.items()
-    }
+    return {name: replace(t, value=t.value * by) for name, t in thresholds.items()}

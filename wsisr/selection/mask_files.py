@@ -1,6 +1,7 @@
 """Tissue masks as files: out to PNG and GeoJSON, in from ours, QuPath's and other tools'."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from wsisr.arrays import BoolArray
 from wsisr.errors import AnnotationError
 from wsisr.files import save_picture, staged_files
 from wsisr.selection.annotation_formats.labelmask import read_mask
+from wsisr.selection.annotation_formats.names import IGNORED
 from wsisr.selection.annotation_formats.shapes import read_bytes
-from wsisr.selection.annotations import IGNORED, load_annotations, save_geojson
+from wsisr.selection.annotations import load_annotations, save_geojson
 from wsisr.selection.pieces import find_pieces
 from wsisr.selection.preview import overlay_picture
 from wsisr.selection.regions import polygons_to_mask
 from wsisr.selection.tissue_map import TissueMap
-from wsisr.slides.protocol import SlideInfo
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".geojson", ".json", ".xml")
 
@@ -110,7 +111,6 @@ def read_mask_file(
     *,
     shape: tuple[int, int] | None = None,
     factor: float | None = None,
-    slide: SlideInfo | None = None,
     origin_px: tuple[int, int] = (0, 0),
 ) -> MaskFile:
     """Read a mask: PNG or TIFF (anything above 0 is tissue), or outlines.
@@ -123,10 +123,8 @@ def read_mask_file(
         Height and width to rasterise outlines to.
     factor : float, optional
         Level-0 pixels per mask pixel, for outlines and for pictures that do not say.
-    slide : SlideInfo, optional
-        Gives the scale of pictures that do not say.
     origin_px : (int, int)
-        For GeoJSON, where there is no `slide`.
+        For GeoJSON.
 
     Raises
     ------
@@ -138,21 +136,18 @@ def read_mask_file(
                 f"{path}: outlines have no pixels of their own; compare them with at least one "
                 "mask written by 'wsisr tissue mask'."
             )
-        found = load_annotations(path, slide, origin_px=origin_px)
+        found = load_annotations(path, origin_px=origin_px)
         areas = [region.polygon for region in found.regions if region.label != IGNORED]
         return MaskFile(mask=polygons_to_mask(areas, shape, factor), um_per_px=None, factor=factor)
-    data = read_bytes(path)
-    mask = read_mask(path, data) > 0
-    um_per_px, stated = _stated_scale(path)
-    if stated is None and factor is not None:
-        stated = factor
-    if stated is None and slide is not None:
-        base = slide.levels[0]
-        stated = max(base.width_px, base.height_px) / max(mask.shape)
-    if um_per_px is None and stated is not None and slide is not None and slide.mpp is not None:
-        um_per_px = stated * slide.mpp.value
-    origin_px = _stated_origin(path)
-    return MaskFile(mask=mask, um_per_px=um_per_px, factor=stated, origin_px=origin_px)
+    mask = read_mask(path, read_bytes(path)) > 0
+    text = _own_text(path)
+    um_per_px, stated = _stated_scale(text)
+    return MaskFile(
+        mask=mask,
+        um_per_px=um_per_px,
+        factor=factor if stated is None else stated,
+        origin_px=_stated_origin(text),
+    )
 
 
 def import_tissue(tissue: TissueMap, path: Path) -> TissueMap:
@@ -198,23 +193,24 @@ def resize_mask(mask: BoolArray, shape: tuple[int, int]) -> BoolArray:
     return np.asarray(cv2.resize(grey, (shape[1], shape[0]), interpolation=mode)) >= 128
 
 
-def _stated_origin(path: Path) -> tuple[int, int]:
-    """Where QuPath's frame begins, of our own PNGs of slides with a plane around the scan."""
+def _own_text(path: Path) -> dict[str, str]:
+    """What our own PNGs carry beside their pixels."""
     if path.suffix.lower() != ".png":
-        return 0, 0
+        return {}
     with Image.open(path) as image:
-        words = str(getattr(image, "text", {}).get("wsisr:origin_px", "")).split()
+        return dict(getattr(image, "text", {}))
+
+
+def _stated_origin(text: Mapping[str, str]) -> tuple[int, int]:
+    """Where QuPath's frame begins, of slides with a plane around the scan."""
+    words = str(text.get("wsisr:origin_px", "")).split()
     if len(words) != 2 or not all(word.lstrip("-").isdecimal() for word in words):
         return 0, 0
     return int(words[0]), int(words[1])
 
 
-def _stated_scale(path: Path) -> tuple[float | None, float | None]:
-    """um per pixel and level-0 pixels per pixel that our own PNGs carry."""
-    if path.suffix.lower() != ".png":
-        return None, None
-    with Image.open(path) as image:
-        text = getattr(image, "text", {})
+def _stated_scale(text: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """um per pixel and level-0 pixels per pixel."""
     values = []
     for key in ("wsisr:um_per_px", "wsisr:factor"):
         try:

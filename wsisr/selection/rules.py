@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from wsisr.arrays import BoolArray, Float64Array, Int64Array
 from wsisr.errors import ConfigError
-from wsisr.selection.annotations import IGNORED, Annotations
+from wsisr.selection.annotation_formats.names import IGNORED
+from wsisr.selection.annotations import Annotations
 from wsisr.selection.candidates import (
     boxes_of,
     first_occurrences,

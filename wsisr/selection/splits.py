@@ -32,14 +32,11 @@ class SplitPlan:
     ----------
     splits : dict of slide id to ``"train"``, ``"val"`` or ``"test"``
         In the order of slide ids.
-    units : dict of slide id to str
-        Name of the unit (patients and groups connected by shared slides) that was drawn.
     notes : tuple of str
         Warnings, in words.
     """
 
     splits: dict[str, str]
-    units: dict[str, str]
     notes: tuple[str, ...]
 
 
@@ -131,7 +128,6 @@ def plan_splits(
         chosen = _at_least_one(chosen, draw, weights, fixed)
     return SplitPlan(
         splits={slide_id: chosen[units[slide_id]] for slide_id in sorted(patients)},
-        units={slide_id: units[slide_id] for slide_id in sorted(patients)},
         notes=tuple(notes),
     )
 

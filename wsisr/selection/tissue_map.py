@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from wsisr.arrays import AnyArray, BoolArray, Float64Array, Int32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.selection.otsu import Threshold
-from wsisr.selection.regions import mask_to_polygons
+from wsisr.selection.regions import mask_to_polygons, moved
 from wsisr.selection.strips import RowMap
 
 Integral = Float64Array | Int32Array
@@ -125,7 +125,6 @@ class TissueMap:
         `wsisr.selection.tissue.import_tissue` gives the same mask.
         """
         from wsisr.selection.annotation_formats.geojson import feature
-        from wsisr.selection.regions import moved
 
         shift = -np.asarray(self.origin_px, np.float64)
         features = [

@@ -72,7 +72,6 @@ class DicomPart:
     path: Path
     file: PositionedFile
     syntax: str
-    photometric: str
     form: ChunkFormat
     frames: FrameTable
 
@@ -343,9 +342,7 @@ def _part(file: DicomFile) -> DicomPart:
     )
     used = [i for i in range(len(frames.first) - 1) if frames.size(i)]
     some = used[:: max(1, len(used) // DOUBT_TILES)]
-    part = DicomPart(
-        path=path, file=opened, syntax=syntax, photometric=photometric, form=form, frames=frames
-    )
+    part = DicomPart(path=path, file=opened, syntax=syntax, form=form, frames=frames)
     size = (int(header.Columns), int(header.Rows))
     return replace(part, form=settle_colours(form, (part.frame(i) for i in some), size))
 

@@ -1,6 +1,5 @@
 """Which files make one DICOM slide, and what their headers state; no pixel is touched."""
 
-import logging
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsisr.errors import SlideError
-from wsisr.slides.faults import RefusedSlideError
+from wsisr.slides.faults import RefusedSlideError, quiet
 
 WSM_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
@@ -21,19 +20,10 @@ DAMAGED = "damaged:"
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """pydicom warns of every value that breaks a rule; what matters is checked and raised here."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
-    logger = logging.getLogger("pydicom")
-    logger.addFilter(drop)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.removeFilter(drop)
+    """pydicom also warns, of every value that breaks a rule."""
+    with quiet("pydicom"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def is_dicom(path: Path) -> bool:

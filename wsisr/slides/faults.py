@@ -1,6 +1,25 @@
-"""Which faults end the search for a reader."""
+"""Which faults end the search for a reader, and which a library forgives."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from wsisr.errors import SlideError
+
+
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Without what a library logs of what it forgives: what matters is checked and raised here."""
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger(library)
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
 
 
 class RefusedSlideError(SlideError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from wsisr.slides.vendor_xml import parse_xml
+from wsisr.slides.tiff_tags import parse_xml
 
 NO_SLIDE = re.compile(r"(?<![a-z])(label|macro|thumbnail|overview|barcode)(?![a-z])")
 """Names of images that show the glass or its label, in lower case."""

@@ -23,8 +23,8 @@ from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess
 from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiff_metadata import choose_resolution
+from wsisr.slides.tiff_tags import number
 from wsisr.slides.tiles import Tile, TileGrid
-from wsisr.slides.vendor_xml import number
 
 BLOCK_PX = 512
 """Side of the blocks that stand in for tiles, level pixels."""

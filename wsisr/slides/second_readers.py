@@ -19,11 +19,11 @@ from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.slides.decode import CODEC_NAMES, composite_on_white, ycbcr_to_rgb
 from wsisr.slides.dicom_files import quiet_pydicom, series_of
+from wsisr.slides.faults import quiet
 from wsisr.slides.jpeg import YCBCR_TAG
 from wsisr.slides.plain_images import TRANSPARENT, read_facts
 from wsisr.slides.protocol import Level, SlideInfo
 from wsisr.slides.readers import BACKENDS, WITH_FOCAL_PLANES, backends_for, open_with
-from wsisr.slides.tiff_directory import quiet_tifffile
 from wsisr.slides.tiles import Tile, TiledSlide, TileGrid, TileStore
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class TifffileStore:
         import tifffile
         import zarr
 
-        with quiet_tifffile():
+        with quiet("tifffile"):
             self._tiff = tifffile.TiffFile(info.path)
             base = info.levels[0]
             for series in self._tiff.series:
@@ -137,7 +137,7 @@ class TifffileStore:
         rows = slice(row * BLOCK_PX, (row + 1) * BLOCK_PX)
         columns = slice(column * BLOCK_PX, (column + 1) * BLOCK_PX)
         chosen: dict[str, Any] = {"Y": rows, "X": columns, "Z": self._plane}
-        with self._lock, quiet_tifffile():
+        with self._lock, quiet("tifffile"):
             block = np.asarray(
                 self._arrays[level][tuple(chosen.get(axis, slice(None)) for axis in self._axes)]
             )

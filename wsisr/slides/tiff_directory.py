@@ -6,9 +6,7 @@ hostile file can claim is checked against the file's size here, before any memor
 """
 
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,11 +16,21 @@ import numpy as np
 from wsisr.arrays import Int64Array
 from wsisr.errors import SlideError
 from wsisr.slides.decode import CODEC_NAMES, JPEG, JPEG2000_CODES, ChunkFormat
-from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
+from wsisr.slides.faults import (
+    PlainImageOnlyError,
+    RefusedSlideError,
+    UnconvertedError,
+    quiet,
+)
 from wsisr.slides.tiff_series import choose_series, is_alike, is_level, refuse_stack
-from wsisr.slides.tiff_tags import resolution_um, text_of, vendor_of, vendor_tags
+from wsisr.slides.tiff_tags import (
+    philips_spacings_um,
+    resolution_um,
+    text_of,
+    vendor_of,
+    vendor_tags,
+)
 from wsisr.slides.tiles import TileGrid
-from wsisr.slides.vendor_xml import philips_spacings_um
 
 MAX_TILE_BYTES = 512 << 20
 """Largest decoded tile or strip that is accepted, bytes."""
@@ -36,15 +44,12 @@ class TiffLevel:
 
     Attributes
     ----------
-    page : int
-        Number of the page in the file, or of its parent for a SubIFD.
     grid : TileGrid
         Of the true image; `stored_columns` counts what the file stores across.
     offsets, byte_counts : ndarray of int64
         One a chunk, in bytes; a count of 0 means never scanned.
     """
 
-    page: int
     grid: TileGrid
     stored_columns: int
     stored_rows: int
@@ -65,7 +70,7 @@ class TiffDirectory:
 
     Attributes
     ----------
-    description, software : str
+    description : str
         Of the first page.
     levels : tuple of TiffLevel
         Finest first.
@@ -84,7 +89,6 @@ class TiffDirectory:
     path: Path
     vendor: str
     description: str
-    software: str
     levels: tuple[TiffLevel, ...]
     resolution: tuple[float, float] | None
     icc: bytes | None
@@ -93,11 +97,6 @@ class TiffDirectory:
     ome_um_per_px: tuple[float, float] | None = None
     focal_plane: int | None = None
     blind_readers: tuple[str, ...] = ()
-
-    @property
-    def tiled(self) -> bool:
-        grid = self.levels[0].grid
-        return grid.tile_width_px < grid.width_px or grid.tile_height_px < grid.height_px
 
     @property
     def icc_sha256(self) -> str | None:
@@ -140,7 +139,7 @@ def read_directory_of(
     import tifffile
 
     try:
-        with quiet_tifffile(), tifffile.TiffFile(file, name=path.name) as tiff:
+        with quiet("tifffile"), tifffile.TiffFile(file, name=path.name) as tiff:
             return _from_tiff(path, size_bytes, tiff, focal_plane)
     except SlideError:
         raise
@@ -150,21 +149,6 @@ def read_directory_of(
             f"{path}: not a readable TIFF ({type(error).__name__}: {detail}); the file is damaged "
             "or of another kind, copy it again or leave it out."
         ) from error
-
-
-@contextmanager
-def quiet_tifffile() -> Iterator[None]:
-    """tifffile logs what it forgives; what matters of it is checked and raised here."""
-
-    def drop(record: logging.LogRecord) -> bool:
-        return False
-
-    logger = logging.getLogger("tifffile")
-    logger.addFilter(drop)
-    try:
-        yield
-    finally:
-        logger.removeFilter(drop)
 
 
 def _from_tiff(path: Path, size: int, tiff: Any, focal_plane: int | None) -> TiffDirectory:
@@ -209,7 +193,6 @@ def _from_tiff(path: Path, size: int, tiff: Any, focal_plane: int | None) -> Tif
         path=path,
         vendor=vendor,
         description=description,
-        software=text_of(base, "Software"),
         levels=tuple(levels),
         resolution=resolution_um(base),
         icc=bytes(icc.value) if icc is not None else None,
@@ -279,7 +262,6 @@ def _level(path: Path, size: int, number: int, page: Any, width: int, height: in
     if not bool(used.any()):
         raise RefusedSlideError(f"{path}: page {number} has no pixel data; the file is damaged.")
     return TiffLevel(
-        page=number,
         grid=TileGrid(
             width_px=width, height_px=height, tile_width_px=tile_width, tile_height_px=tile_height
         ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wsisr.errors import MppError
 from wsisr.magnification import Mpp, MppQuality, MppSource, make_mpp
 from wsisr.slides.tiff_directory import TiffDirectory
-from wsisr.slides.vendor_xml import number, philips_spacings_um
+from wsisr.slides.tiff_tags import number, philips_spacings_um
 
 OVERRIDE_HINT = "state it with --mpp-override CSV (columns slide, mpp)"
 COARSEST_TIFF_UM_PER_PX = 10.0

@@ -19,7 +19,12 @@ import numpy as np
 from wsisr.errors import SlideError
 from wsisr.magnification import MppQuality, MppSource
 from wsisr.slides.decode import APERIO_JP2K_YCBCR, JPEG
-from wsisr.slides.faults import PlainImageOnlyError, RefusedSlideError, UnconvertedError
+from wsisr.slides.faults import (
+    PlainImageOnlyError,
+    RefusedSlideError,
+    UnconvertedError,
+    quiet,
+)
 from wsisr.slides.fingerprint import fingerprint, total_bytes
 from wsisr.slides.handles import PerProcess, PositionedFile
 from wsisr.slides.jpeg import YCBCR_TAG
@@ -27,7 +32,6 @@ from wsisr.slides.protocol import SlideInfo
 from wsisr.slides.tiff_directory import (
     PLACED_FREELY,
     TiffDirectory,
-    quiet_tifffile,
     read_directory,
 )
 from wsisr.slides.tiff_metadata import choose_resolution, objective_power, tiff_resolution
@@ -97,7 +101,7 @@ class TiffSlideStore:
         import tiffslide
 
         try:
-            with quiet_tifffile():
+            with quiet("tifffile"):
                 return tiffslide.TiffSlide(self._path)
         except Exception as error:
             detail = str(error)[:160] or type(error).__name__

@@ -26,7 +26,8 @@ from wsisr.arrays import UInt8Array
 from wsisr.magnification import nominal_magnification
 from wsisr.slides.protocol import Slide
 from wsisr.testing.levels import LevelShift
-from wsisr.testing.slides import SlideSpec, write_slide
+from wsisr.testing.slides import write_slide
+from wsisr.testing.spec import SlideSpec
 from wsisr.testing.stored import StoredSlide
 
 Region = tuple[int, int, int, int, int]

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter
 from scipy import ndimage
 
 from wsisr.arrays import Float32Array, Float64Array, UInt8Array
-from wsisr.testing.noise import hash_unit
 from wsisr.testing.scene import Outline, Pen, Scene
 from wsisr.testing.slides import write_picture
 from wsisr.testing.spec import Layout, SlideSpec, outline, plan_truth
+from wsisr.testing.texture import hash_unit
 from wsisr.testing.truth import SlideTruth
 
 Affine = tuple[tuple[float, float, float], tuple[float, float, float]]

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from wsisr.arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from wsisr.testing import texture
-from wsisr.testing.noise import hash_unit, value_noise
 from wsisr.testing.shapes import CLIP_PX, RingSet, lattice_axis, upsample
+from wsisr.testing.texture import hash_unit, value_noise
 
 Outline = tuple[tuple[float, float], ...]
 PenColour = Literal["blue", "green", "red", "black"]

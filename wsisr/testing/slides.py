@@ -20,25 +20,11 @@ import numpy as np
 from wsisr.arrays import UInt8Array
 from wsisr.testing import vendors
 from wsisr.testing.levels import reduce_shifted
-from wsisr.testing.spec import SlideSpec, make_scene, outline, pen_stroke, plan_truth, sparse_spec
+from wsisr.testing.spec import SlideSpec, plan_truth
 from wsisr.testing.truth import SlideTruth
 from wsisr.testing.writers import CLASSIC_LIMIT, TiffPage, TiffWriter, TileCodec
 
 BLOCK_PX = 2048
-
-__all__ = [
-    "Renderable",
-    "SlideSpec",
-    "codec_of",
-    "make_scene",
-    "outline",
-    "pen_stroke",
-    "plan_truth",
-    "render_level",
-    "sparse_spec",
-    "write_picture",
-    "write_slide",
-]
 
 
 def codec_of(truth: SlideTruth) -> TileCodec:

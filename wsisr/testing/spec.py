@@ -147,8 +147,6 @@ def spec_around(
     tumour: Sequence[Outline] = (),
     exclusions: Sequence[Outline] = (),
     reach_px: float = 700.0,
-    seed: int = 0,
-    layout: Layout = "philips",
 ) -> SlideSpec:
     """A slide just large enough for given coordinates, with tissue wherever one of them lies.
 
@@ -163,8 +161,6 @@ def spec_around(
         Annotation, taken as it is.
     reach_px : float
         Tissue reaches at least so far around every point.
-    seed, layout
-        As `SlideSpec`.
     """
     xy = np.asarray(points, np.float64).reshape(-1, 2)
     # Thinned to a grid first: thousands of discs of nearly the same place are one disc.
@@ -176,8 +172,6 @@ def spec_around(
     holes = [outline(np.asarray(r.coords)[:-1]) for p in pieces for r in p.interiors]
     far = np.max([xy.max(0), *(np.max(ring, axis=0) for ring in tumour)], axis=0)
     return SlideSpec(
-        seed=seed,
-        layout=layout,
         width_px=int(far[0] + reach_px) + 2000,
         height_px=int(far[1] + reach_px) + 2000,
         tissue=tuple(tissue),

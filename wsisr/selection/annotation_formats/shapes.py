@@ -35,7 +35,7 @@ class ParsedShape:
     Attributes
     ----------
     label : str
-        Class, normalised (`wsisr.selection.annotations.TUMOR` for CAMELYON's tumour groups).
+        Class, normalised (`TUMOR` for CAMELYON's tumour groups).
     parents : tuple of str
         Names that say the class where `label` is none, the nearest first.
     name : str
