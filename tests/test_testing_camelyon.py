@@ -19,26 +19,26 @@ from wsisr.testing.truth import SlideTruth
 def test_every_slide_offers_patches_of_every_class() -> None:
     """PathImgSR's rule: 1,050 px at 40x, more than 80 % tissue and 80 % of one class."""
     plan = plan_camelyon16_like()
-    assert [s.name for s in plan if s.tumour] == [
+    assert [name for name, spec in plan.items() if spec.tumour] == [
         "tumor_001",
         "tumor_002",
         "tumor_003",
         "test_001",
     ]
-    for slide in plan:
-        truth = plan_truth(slide.spec, f"{slide.name}.tif")
+    for name, spec in plan.items():
+        truth = plan_truth(spec, f"{name}.tif")
         boxes = [
             (x, y, 1050, 1050)
             for y in range(0, truth.height_px - 1050, 1050)
             for x in range(0, truth.width_px - 1050, 1050)
         ]
         tissue, tumour = truth.tissue_fraction(boxes), truth.tumour_fraction(boxes)
-        assert np.sum((tissue > 0.8) & (tumour < 0.2)) >= 8, slide.name
-        assert np.sum((tissue > 0.8) & (tumour > 0.8)) >= (8 if slide.tumour else 0), slide.name
+        assert np.sum((tissue > 0.8) & (tumour < 0.2)) >= 8, name
+        assert np.sum((tissue > 0.8) & (tumour > 0.8)) >= (8 if spec.tumour else 0), name
         assert truth.um_per_px == 0.243 and truth.width_px % 512 == 0
         ten = next(level.shift for level in truth.levels if level.factor == 4)
         assert ten.whole and max(abs(ten.x_px), abs(ten.y_px)) < 13
-    shifts = {slide.spec.shifts for slide in plan}
+    shifts = {spec.shifts for spec in plan.values()}
     assert len(shifts) == len(plan)
 
 
@@ -104,5 +104,5 @@ def test_a_used_folder_or_unknown_layout_is_refused(tmp_path: Path) -> None:
 
 def test_truths_of_one_folder_differ(tmp_path: Path) -> None:
     plan = plan_camelyon16_like(normals=2, tumours=0, tests=0)
-    first, second = (plan_truth(s.spec, "a.tif") for s in plan)
+    first, second = (plan_truth(spec, "a.tif") for spec in plan.values())
     assert isinstance(first, SlideTruth) and first.scene.tissue != second.scene.tissue

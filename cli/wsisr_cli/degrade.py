@@ -12,6 +12,12 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+HrArray = Annotated[
+    str | None, typer.Option(help="HR array; the finest by default.", metavar="ARRAY")
+]
+LrArray = Annotated[
+    str | None, typer.Option(help="LR array; the coarsest native one by default.", metavar="ARRAY")
+]
 _KIND = typer.Option(
     metavar="NAME|FILE",
     help="Degradation: a name (wsisr degrade list), e.g. iste, realesrgan2:mild, "
@@ -72,13 +78,8 @@ def fit(
         Path,
         typer.Option("--output", "-o", help="Profile, e.g. scanner.json.", metavar="FILE.json"),
     ],
-    hr: Annotated[
-        str | None, typer.Option(help="HR array; the finest by default.", metavar="ARRAY")
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(help="LR array; the coarsest native one by default.", metavar="ARRAY"),
-    ] = None,
+    hr: HrArray = None,
+    lr: LrArray = None,
     split: Annotated[
         str, typer.Option(help="Split to fit on; never the one to be tested.", metavar="NAME")
     ] = "train",
@@ -113,13 +114,8 @@ def compare(
     kinds: Annotated[
         str, typer.Option(help="Store: degradations separated by spaces.", metavar="NAMES")
     ] = "bicubic area gaussian iste optics",
-    hr: Annotated[
-        str | None, typer.Option(help="HR array; the finest by default.", metavar="ARRAY")
-    ] = None,
-    lr: Annotated[
-        str | None,
-        typer.Option(help="LR array; the coarsest native one by default.", metavar="ARRAY"),
-    ] = None,
+    hr: HrArray = None,
+    lr: LrArray = None,
     split: Annotated[str, typer.Option(help="Split to look at.", metavar="NAME")] = "train",
     pairs: Annotated[int, typer.Option(help="Pairs to read.")] = 8,
     picture: Annotated[

@@ -32,7 +32,7 @@ from wsisr.building.manifest_parts import (
     Strict,
     TissueRule,
 )
-from wsisr.errors import ManifestError, WsisrError
+from wsisr.errors import ManifestError
 from wsisr.magnification import magnification_name, parse_magnification
 from wsisr.words import closest, unknown_key
 
@@ -89,7 +89,7 @@ class Manifest(Strict):
     @field_validator("hr")
     @classmethod
     def _hr(cls, value: str) -> str:
-        return magnification_name(_magnification(value))
+        return magnification_name(parse_magnification(value))
 
     @field_validator("lr", mode="before")
     @classmethod
@@ -97,7 +97,7 @@ class Manifest(Strict):
         if isinstance(value, str):
             value = value.split(",")
         if isinstance(value, Iterable):
-            names = {_magnification(str(item)) for item in value}
+            names = {parse_magnification(str(item)) for item in value}
             return tuple(magnification_name(m) for m in sorted(names, reverse=True))
         return value
 
@@ -253,13 +253,6 @@ _LATER_SETTINGS: dict[str, Any] = {
 def scaled_count(count: int, factor: float) -> int:
     """A count of a manifest at another scale; 0 stays 0, nothing else becomes 0."""
     return max(1, round(count * factor)) if count else 0
-
-
-def _magnification(text: str) -> float:
-    try:
-        return parse_magnification(str(text))
-    except WsisrError as error:
-        raise ValueError(str(error)) from None
 
 
 def manifest_schema() -> dict[str, Any]:

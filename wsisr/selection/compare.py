@@ -148,7 +148,7 @@ def annotation_recall(
     if geometry.is_empty:
         return None
     drawn = polygons_to_mask([geometry], mask.shape, factor)
-    total = max(float(drawn.sum()), geometry.area / factor**2)
+    total = max(float(drawn.sum()), annotations.area(label).area_px2 / factor**2)
     return float((drawn & mask).sum()) / total if total else None
 
 

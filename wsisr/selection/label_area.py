@@ -33,6 +33,10 @@ class LabelArea:
     def __init__(self, geometry: BaseGeometry) -> None:
         self.geometry = geometry
 
+    @property
+    def area_px2(self) -> float:
+        return float(self.geometry.area)
+
     def areas(self, boxes: ArrayLike) -> Float64Array:
         """Area (level-0 px2) inside boxes (n, 4) of x, y, width, height."""
         values = np.asarray(boxes, np.float64).reshape(-1, 4)

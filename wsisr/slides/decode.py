@@ -1,5 +1,6 @@
 """Decode one stored tile or strip to RGB; the only place that knows codecs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -347,7 +348,7 @@ def _unpack_422(data: bytes, width: int, height: int) -> UInt8Array:
     return np.concatenate([pairs[:, :, :2].reshape(height, width, 1), chroma], axis=2)
 
 
-def _decompress(data: bytes, code: int, size: int) -> bytes | bytearray | memoryview:
+def _decompress(data: bytes, code: int, size: int) -> bytes:
     import imagecodecs
 
     if code == NONE:
@@ -355,12 +356,8 @@ def _decompress(data: bytes, code: int, size: int) -> bytes | bytearray | memory
             # The last strip holds only the rows that are left.
             return data
         return data[:size]
-    if code == LZW:
-        return imagecodecs.lzw_decode(data, out=size)
-    if code in (DEFLATE, OLD_DEFLATE):
-        return imagecodecs.deflate_decode(data, out=size)
-    if code == PACKBITS:
-        return imagecodecs.packbits_decode(data, out=size)
-    if code in (ZSTD, ZSTD_OLD):
-        return imagecodecs.zstd_decode(data, out=size)
-    raise ValueError(f"compression {code} is not supported")
+    name = CODEC_NAMES.get(code)
+    if name not in ("lzw", "deflate", "packbits", "zstd"):
+        raise ValueError(f"compression {code} is not supported")
+    decode: Callable[..., bytes] = getattr(imagecodecs, f"{name}_decode")
+    return decode(data, out=size)

@@ -321,12 +321,14 @@ def _part(file: DicomFile) -> DicomPart:
     if int(header.Rows) * int(header.Columns) * samples > MAX_TILE_BYTES:
         raise SlideError(f"{path}: frames of more than {MAX_TILE_BYTES >> 20} MiB are not read.")
     opened = PositionedFile(path)
+    # Without compression two bytes a pixel where pairs of pixels share their chroma.
+    native = 2 if photometric == "YBR_FULL_422" else samples
     frames = frame_table(
         path,
         opened,
         file.position,
         count=file.frames,
-        native_bytes=int(header.Rows) * int(header.Columns) * _native_samples(photometric, samples),
+        native_bytes=int(header.Rows) * int(header.Columns) * native,
         extended=_extended_offsets(header),
     )
     compression = _COMPRESSIONS[syntax]
@@ -345,11 +347,6 @@ def _part(file: DicomFile) -> DicomPart:
     part = DicomPart(path=path, file=opened, syntax=syntax, form=form, frames=frames)
     size = (int(header.Columns), int(header.Rows))
     return replace(part, form=settle_colours(form, (part.frame(i) for i in some), size))
-
-
-def _native_samples(photometric: str, samples: int) -> int:
-    """Bytes of a pixel without compression; two where pairs of pixels share their chroma."""
-    return 2 if photometric == "YBR_FULL_422" else samples
 
 
 def _extended_offsets(header: Any) -> tuple[Int64Array, Int64Array] | None:

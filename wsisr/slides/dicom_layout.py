@@ -156,7 +156,7 @@ def _choose_path(path: Path, files: Sequence[DicomFile]) -> tuple[str, list[str]
     """The optical path to read, and the sentence that names all where there are several."""
     paths: dict[str, Any] = {}
     for file in files:
-        for item in file.header.get("OpticalPathSequence") or [None]:
+        for item in _paths(file):
             paths.setdefault(_path_id(item), item)
     if len(paths) == 1:
         return next(iter(paths)), []
@@ -174,27 +174,27 @@ def _choose_path(path: Path, files: Sequence[DicomFile]) -> tuple[str, list[str]
     )
 
 
+def _paths(file: DicomFile) -> Any:
+    """Optical paths of a file, in the order of its frames; an unnamed one where none is stated."""
+    return file.header.get("OpticalPathSequence") or [{}]
+
+
 def _path_id(item: Any) -> str:
-    return str(item.get("OpticalPathIdentifier", "") or "") if item is not None else ""
+    return str(item.get("OpticalPathIdentifier", "") or "")
 
 
 def _path_ids(file: DicomFile) -> list[str]:
-    """Optical paths of a file, in the order of its frames."""
-    return [_path_id(item) for item in file.header.get("OpticalPathSequence") or [None]]
+    return [_path_id(item) for item in _paths(file)]
 
 
 def _codes(item: Any) -> list[str]:
-    kinds = item.get("IlluminationTypeCodeSequence") if item is not None else None
-    return [str(kind.get("CodeValue", "")) for kind in kinds or []]
+    return [str(k.get("CodeValue", "")) for k in item.get("IlluminationTypeCodeSequence") or []]
 
 
 def _describe_path(name: str, item: Any) -> str:
-    words = []
-    if item is not None:
-        kinds = item.get("IlluminationTypeCodeSequence") or []
-        words = [str(kind.get("CodeMeaning", "")) for kind in kinds]
-        words.append(str(item.get("OpticalPathDescription", "") or ""))
-    words = [word for word in words if word]
+    kinds = item.get("IlluminationTypeCodeSequence") or []
+    words = [str(kind.get("CodeMeaning", "")) for kind in kinds]
+    words = [word for word in (*words, str(item.get("OpticalPathDescription", "") or "")) if word]
     return f"{name or 'unnamed'!r}" + (f" ({', '.join(words)})" if words else "")
 
 

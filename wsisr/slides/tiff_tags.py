@@ -4,22 +4,22 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+_VENDORS = {
+    "ndpi": "hamamatsu",
+    "svs": "aperio",
+    "philips": "philips",
+    "scn": "leica",
+    "bif": "ventana",
+    "qpi": "akoya",
+    "ome": "ome-tiff",
+}
+"""tifffile's kinds of files, the first that fits."""
+
 
 def vendor_of(tiff: Any, base: Any) -> str:
-    if tiff.is_ndpi:
-        return "hamamatsu"
-    if tiff.is_svs:
-        return "aperio"
-    if tiff.is_philips:
-        return "philips"
-    if tiff.is_scn:
-        return "leica"
-    if tiff.is_bif:
-        return "ventana"
-    if tiff.is_qpi:
-        return "akoya"
-    if tiff.is_ome:
-        return "ome-tiff"
+    for kind, vendor in _VENDORS.items():
+        if getattr(tiff, f"is_{kind}"):
+            return vendor
     if text_of(base, "Software").startswith("Philips"):
         return "philips"
     if text_of(base, "Software").startswith("MedScan") and _overlaps(base):

@@ -12,7 +12,7 @@ slides lie together with their annotations beside them; the official one is the 
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 from xml.sax.saxutils import quoteattr
@@ -34,25 +34,10 @@ LARGEST_SHIFT_PX = 11
 """At the 10x level; the search of PathImgSR's registration reaches 13."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CamelyonSlide:
-    """One slide of the folder before it is written.
-
-    Attributes
-    ----------
-    name : str
-        ``normal_001``, ``tumor_001``, ``test_001``, ...
-    """
-
-    name: str
-    tumour: bool
-    spec: SlideSpec
-
-
 def plan_camelyon16_like(
     *, normals: int = 3, tumours: int = 3, tests: int = 2, side_px: int = 6144, seed: int = 16
-) -> tuple[CamelyonSlide, ...]:
-    """Which slides the folder gets (pure).
+) -> dict[str, SlideSpec]:
+    """Which slides the folder gets (pure): ``normal_001``, ``tumor_001``, ``test_001``, ...
 
     Parameters
     ----------
@@ -64,10 +49,7 @@ def plan_camelyon16_like(
     names = [(f"normal_{n:03d}", False) for n in range(1, normals + 1)]
     names += [(f"tumor_{n:03d}", True) for n in range(1, tumours + 1)]
     names += [(f"test_{n:03d}", n % 2 == 1) for n in range(1, tests + 1)]
-    return tuple(
-        CamelyonSlide(name=name, tumour=tumour, spec=_spec(seed * 1000 + k, tumour, side_px))
-        for k, (name, tumour) in enumerate(names)
-    )
+    return {name: _spec(seed * 1000 + k, tumour, side_px) for k, (name, tumour) in enumerate(names)}
 
 
 def _spec(seed: int, tumour: bool, side_px: int) -> SlideSpec:
@@ -165,28 +147,24 @@ def write_camelyon16_like(
         normals=normals, tumours=tumours, tests=tests, side_px=side_px, seed=seed
     )
     truths = {}
-    for done, slide in enumerate(plan, start=1):
-        where, xml = _places(folder, layout, slide.name)
+    for done, (name, spec) in enumerate(plan.items(), start=1):
+        where, xml = _places(folder, layout, name)
         where.mkdir(parents=True, exist_ok=True)
-        path = where / f"{slide.name}.tif"
-        truth = write_slide(path, slide.spec)
-        truths[slide.name] = replace(truth, file=path.relative_to(folder).as_posix())
-        if slide.tumour:
+        path = where / f"{name}.tif"
+        truth = write_slide(path, spec)
+        truths[name] = replace(truth, file=path.relative_to(folder).as_posix())
+        if spec.tumour:
             xml.mkdir(parents=True, exist_ok=True)
             # The challenge's files use two ways of naming groups.
             named = done % 2 == 0
             text = asap_xml(truth, *(("Tumor", "Exclusion") if named else ("_0", "_2")))
-            (xml / f"{slide.name}.xml").write_text(text, encoding="utf-8")
-        report(
-            ProgressEvent(
-                stage="generate", done=done, total=len(plan), unit="slide", item=slide.name
-            )
-        )
+            (xml / f"{name}.xml").write_text(text, encoding="utf-8")
+        report(ProgressEvent(stage="generate", done=done, total=len(plan), unit="slide", item=name))
     if layout == "official" and tests:
         rows = [
-            f"{s.name},{'Tumor,IDC,Macro' if s.tumour else 'Normal,None,None'}\n"
-            for s in plan
-            if s.name.startswith("test")
+            f"{name},{'Tumor,IDC,Macro' if spec.tumour else 'Normal,None,None'}\n"
+            for name, spec in plan.items()
+            if name.startswith("test")
         ]
         (folder / "testing" / "reference.csv").write_text("".join(rows), encoding="utf-8")
     truths = dict(sorted(truths.items()))
