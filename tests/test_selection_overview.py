@@ -9,6 +9,9 @@ from selection_scenes import ArraySlide
 from wsisr.errors import SlideError
 from wsisr.selection import overview
 from wsisr.selection.overview import plan_overview, read_overview
+from wsisr.slides import open_slide
+from wsisr.slides.tiles import Tile
+from wsisr.testing import SlideSpec, write_slide
 
 
 def _exact(picture: np.ndarray, reduction: float, shape: tuple[int, int]) -> np.ndarray:
@@ -89,3 +92,15 @@ def test_absurd_resolution_is_refused_before_reading():
     huge = np.broadcast_to(np.uint8(0), (200_000, 200_000, 3))
     with pytest.raises(SlideError, match="resolution is probably wrong"):
         plan_overview(ArraySlide([huge], 8.0).info, 8.0)
+
+
+def test_decoded_tiles_are_not_kept_when_all_has_been_read(tmp_path):
+    path = tmp_path / "slide.tif"
+    write_slide(path, SlideSpec(seed=0, width_px=900, height_px=700))
+    with open_slide(path) as slide:
+        level = plan_overview(slide.info).level
+        read_overview(slide)
+        decoded = []
+        slide.store.fetch = lambda *place: decoded.append(place) or Tile(None)
+        slide.read_level(level, 0, 0, 8, 8)
+        assert decoded == [(level, 0, 0)]

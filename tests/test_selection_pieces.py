@@ -25,7 +25,7 @@ def test_pieces_of_strips_are_those_of_the_whole(mask, connectivity):
         mask.view(np.uint8), connectivity=connectivity
     )
     pieces = find_pieces(mask, connectivity)
-    own = np.concatenate([part for _, part in pieces.labels()])
+    own = np.concatenate([numbers[part] for _, numbers, part in pieces.labels()])
     pairs = np.unique([labels.ravel(), own.ravel()], axis=1).T
     assert len(pieces) == count - 1
     # Each of OpenCV's pieces is one of ours.
@@ -56,3 +56,21 @@ def test_no_piece_is_chosen_from_an_empty_mask():
 def test_maps_are_thinned_strip_by_strip_as_whole(values, step):
     assert np.array_equal(strips.spaced(values, step), values.ravel()[::step])
     assert np.array_equal(strips.thinned(values, step), values[::step, ::step])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 6), st.integers(0, 9))
+def test_maps_are_reduced_and_enlarged_strip_by_strip_to_the_bits_of_the_whole(
+    height, width, by, seed
+):
+    values = np.random.default_rng(seed).random((height, width), np.float32)
+    size = (-(-width // by), -(-height // by))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strips, "STRIP_PX", 32)
+        small = strips.area_means(lambda rows: values[rows], values.shape, size)
+        whole = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        assert np.array_equal(small, whole.reshape(small.shape))
+        for interpolation in (cv2.INTER_LINEAR, cv2.INTER_NEAREST):
+            parts = [part for _, part in strips.enlarged(small, values.shape, interpolation)]
+            large = cv2.resize(small, (width, height), interpolation=interpolation)
+            assert np.array_equal(np.concatenate(parts, axis=1), large)

@@ -1,5 +1,6 @@
 """The consensus finds tissue, and only tissue, whatever the glass, stain and stage dirt."""
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ from PIL import Image
 from selection_scenes import ArraySlide, disk, glass, paint_tissue
 
 from wsisr.errors import ConfigError, MppError
-from wsisr.selection import cues, strips
+from wsisr.selection import consensus, cues, strips
 from wsisr.selection.compare import mask_agreement
 from wsisr.selection.tissue import TissueSettings, clam_like, segment, tissue_of
 
@@ -229,6 +230,30 @@ def test_a_mask_does_not_depend_on_the_strips(monkeypatch):
     assert np.array_equal(cut.mask, whole.mask)
     assert np.array_equal(cut.pen, whole.pen)
     assert np.array_equal(cut.invalid, whole.invalid)
+
+
+@pytest.mark.parametrize("inked", [False, True])
+def test_memory_of_a_large_picture_is_a_few_masks(monkeypatch, inked):
+    """Of every pixel one map of bytes after the other, and never one of floats: 11 bytes each."""
+    monkeypatch.setattr(strips, "STRIP_PX", 16)
+    monkeypatch.setattr(strips, "BLOCK_PIXELS", 1024)
+    monkeypatch.setattr(cues, "SAMPLE", 4000)
+    monkeypatch.setattr(consensus, "SAMPLE", 4000)
+    monkeypatch.setattr(consensus, "STABILITY_PX", 4000)
+    shape = (300, 256)
+    picture = glass(shape)
+    paint_tissue(picture, disk(shape, 100, 150, 60))
+    if inked:
+        cv2.line(picture, (210, 20), (190, 260), (40, 60, 180), 15)
+        picture[:, -20:] = 3
+    valid = np.ones(shape, np.bool_)
+    segment(picture, UM, valid=valid)  # what the first call imports and keeps is not counted
+    tracemalloc.start()
+    found = segment(picture, UM, valid=valid)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.mask.any() and found.pen.any() == found.invalid.any() == inked
+    assert most < (9 if inked else 8) * valid.size
 
 
 @pytest.mark.parametrize("colour", [(243, 243, 242), (240, 240, 240), (255, 255, 255)])

@@ -36,7 +36,7 @@ def test_sums_are_those_of_a_sparse_matrix_to_the_bit(rows: int, length: int, pe
     np.testing.assert_array_equal(weights.weights, matrix.data)
     draws = np.random.default_rng(0)
     for pixels in (
-        draws.integers(0, 256, (length, 30), np.uint8),
+        draws.integers(0, 256, (length, 1100), np.uint8),  # more than a block
         draws.normal(size=(length, 7)).astype(np.float32),
         draws.random((7, length)).astype(np.float32).T,
     ):

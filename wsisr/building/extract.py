@@ -150,11 +150,11 @@ def _extract(
             if damage:  # the scan had met some of them
                 told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
                 attributes["notes"] = [*told, *damage]
-            mask = load_mask(scan_folder, task.slide_id).astype(np.uint8)
             report = StorePaths(store).report
             save_patches(scan_folder, report, task.slide_id, record, columns)
             save_contact_sheet(report, task.slide_id, rows.samples)
-            writer.finish(columns, mask, attributes)
+            mask = load_mask(scan_folder, task.slide_id)
+            writer.finish(columns, mask.view(np.uint8), attributes)
         except BaseException:
             writer.abort()
             raise

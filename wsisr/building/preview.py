@@ -13,7 +13,7 @@ from PIL import Image
 
 from wsisr.arrays import AnyArray, UInt8Array
 from wsisr.building.scan_records import ScanRecord
-from wsisr.drawing.overlays import patch_overlay
+from wsisr.drawing.overlays import draw_patches
 from wsisr.drawing.sheets import contact_sheet
 from wsisr.files import save_picture
 from wsisr.selection.annotations import Annotations
@@ -55,13 +55,10 @@ def save_patches(
     # Ready-made images have no overview: they are their own.
     if not path.is_file():
         return
-    with Image.open(path) as opened:
-        picture = np.asarray(opened.convert("RGB"))
     origins = np.stack([columns["x"], columns["y"]], axis=1)
-    drawn = patch_overlay(
-        picture, record.overview_px, origins, columns["kept"], record.geometry.field_px
-    )
-    save_picture(report / "slides" / f"{slide_id}.png", drawn, **QUICK)
+    with Image.open(path) as drawn:
+        draw_patches(drawn, record.overview_px, origins, columns["kept"], record.geometry.field_px)
+        save_picture(report / "slides" / f"{slide_id}.png", drawn, **QUICK)
 
 
 def save_contact_sheet(

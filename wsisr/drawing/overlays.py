@@ -63,6 +63,7 @@ def slide_overlay(
     wide, narrow = (inside.filter(f(3)) for f in (ImageFilter.MaxFilter, ImageFilter.MinFilter))
     picture[np.asarray(wide) != np.asarray(narrow)] = TISSUE
     drawn = Image.fromarray(picture)
+    del picture
     pen, per_px = ImageDraw.Draw(drawn), size[0] / tissue.shape[1] / px_per_mask_px
     line = 2 if max(size) > 600 else 1
     for ring, colour in rings:
@@ -93,15 +94,22 @@ def patch_overlay(
         Level-0 side of the field of view.
     """
     drawn = Image.fromarray(np.ascontiguousarray(picture)).copy()
-    pen = ImageDraw.Draw(drawn)
-    line = 2 if max(drawn.size) > 600 else 1
+    draw_patches(drawn, width_px, origins, kept, field_px)
+    return np.asarray(drawn)
+
+
+def draw_patches(
+    picture: Image.Image, width_px: float, origins: ArrayLike, kept: ArrayLike, field_px: float
+) -> None:
+    """`patch_overlay` on an image that is there, in place."""
+    pen = ImageDraw.Draw(picture)
+    line = 2 if max(picture.size) > 600 else 1
     places, flags = np.asarray(origins, np.float64).reshape(-1, 2), np.asarray(kept, np.bool_)
-    per_px = drawn.width / width_px
+    per_px = picture.width / width_px
     for shown, colour in ((flags, PATCH), (~flags, REFUSED)):
         for x, y in places[shown].tolist():
             ends = [round(v * per_px) for v in (x, y, x + field_px, y + field_px)]
             pen.rectangle(ends, outline=colour, width=line)
-    return np.asarray(drawn)
 
 
 def outlined(picture: UInt8Array, labels: Int32Array, colour: Colour) -> UInt8Array:

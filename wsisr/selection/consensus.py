@@ -1,6 +1,6 @@
 """Three votes to a mask: thresholds, two of three, the border's second pass, morphology in um."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
 
@@ -9,11 +9,19 @@ import numpy as np
 
 from wsisr.arrays import AnyArray, BoolArray, Float32Array, UInt8Array
 from wsisr.selection.clam import TCGA, ClamSettings
-from wsisr.selection.cues import SAMPLE, Cues, WhitePoint, odd_px
+from wsisr.selection.cues import SAMPLE, Cues, DensityMap, WhitePoint, odd_px
 from wsisr.selection.otsu import Threshold, ThresholdVerdict, guarded_threshold
 from wsisr.selection.overview import OVERVIEW_UM_PER_PX
 from wsisr.selection.pieces import find_pieces
-from wsisr.selection.strips import RowMap, by_strips, spaced, strips, thinned
+from wsisr.selection.strips import (
+    RowMap,
+    area_means,
+    by_strips,
+    enlarged,
+    spaced,
+    strips,
+    thinned,
+)
 
 LIMITS: Mapping[str, tuple[float, float]] = {
     "hue": (5.0, 18.0),
@@ -217,7 +225,7 @@ def stability(
 
 
 def refine_border(
-    density: RowMap,
+    density: DensityMap | Float32Array,
     mask: BoolArray,
     usable: BoolArray,
     um_per_px: float,
@@ -229,34 +237,35 @@ def refine_border(
     The texture cue spreads by half its window, and a global threshold is too low at dark tissue
     and too high at pale. Near the border a pixel is tissue if its optical density is at least
     35 % of the way (and `faintest`) from the mean of the glass to the mean of the tissue within
-    200 um. The means are smooth, so they are computed on a coarser grid.
+    200 um. The means are smooth, so they are computed on a coarser grid. The mask is changed in
+    place.
     """
     radius = max(1, round(border_um / um_per_px))
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
-    outer = ~by_strips(mask, radius, lambda part: cv2.dilate(part, kernel))
-    outer &= usable
-    band = usable & ~outer
-    band &= ~by_strips(mask, radius, lambda part: cv2.erode(part, kernel))
-    if not band.any():
-        return mask
+    near = by_strips(mask, radius, lambda part: cv2.dilate(part, kernel))
     coarse = max(1, int(LOCAL_UM / um_per_px / 12))
     side = max(3, 2 * round(LOCAL_UM / um_per_px / coarse / 2) + 1)
-    inside, tissue_near = _local_mean(density, mask, side, coarse)
-    outside, glass_near = _local_mean(density, outer, side, coarse)
-    del outer
+    inside, tissue_near = _local_mean(density, lambda rows: mask[rows], side, coarse)
+    outside, glass_near = _local_mean(
+        density, lambda rows: usable[rows] & ~near[rows], side, coarse
+    )
     limit = outside + np.maximum(np.float32(0.35) * (inside - outside), np.float32(faintest))
-    size = (mask.shape[1], mask.shape[0])
-    known = cv2.resize(
-        (tissue_near & glass_near).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
-    ).view(np.bool_)
-    band &= known
-    del known
-    fine = np.asarray(cv2.resize(limit, size, interpolation=cv2.INTER_LINEAR), np.float32)
-    result = mask.copy()
-    for rows in strips(len(mask)):
-        if (anew := band[rows]).any():
-            result[rows][anew] = density[rows][anew] > fine[rows][anew]
-    return result
+    known = (tissue_near & glass_near).astype(np.uint8)
+    del inside, outside
+    band = near
+    band &= usable
+    band &= ~by_strips(mask, radius, lambda part: cv2.erode(part, kernel))
+    for (columns, least), (_, sure) in zip(
+        enlarged(limit, mask.shape, cv2.INTER_LINEAR),
+        enlarged(known, mask.shape, cv2.INTER_NEAREST),
+        strict=True,
+    ):
+        anew = band[:, columns] & sure.view(np.bool_)
+        for rows in strips(len(mask)):
+            if (part := anew[rows]).any():
+                values = density[rows, columns][part]
+                mask[rows, columns][part] = values > least[rows][part]
+    return mask
 
 
 def drop_rims(mask: BoolArray, pen: BoolArray, um_per_px: float) -> BoolArray:
@@ -283,6 +292,7 @@ def _tidy(mask: BoolArray, um_per_px: float, settings: TissueSettings) -> BoolAr
     least_px = min(settings.min_area_mm2 / pixel_mm2, EDGE_SHARE * mask.size)
     pieces = find_pieces(mask)
     kept = pieces.where(pieces.area >= least_px)
+    del mask, pieces
     gaps = find_pieces(~kept, connectivity=4)
     kept |= gaps.where(~gaps.at_edge & (gaps.area <= settings.max_hole_mm2 / pixel_mm2))
     return kept
@@ -307,22 +317,24 @@ def _smoothed(mask: BoolArray, operation: int, radius: int) -> BoolArray:
 
 
 def _local_mean(
-    values: RowMap, where: BoolArray, side_px: int, coarse: int
+    values: RowMap, where: Callable[[slice], BoolArray], side_px: int, coarse: int
 ) -> tuple[Float32Array, BoolArray]:
     """Means of values inside a mask over windows, on a grid `coarse` times as wide."""
-    size = (-(-where.shape[1] // coarse), -(-where.shape[0] // coarse))
+    size = (-(-values.shape[1] // coarse), -(-values.shape[0] // coarse))
     window = (side_px, side_px)
 
-    def smooth(picture: Float32Array) -> Float32Array:
-        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    def smooth(make: Callable[[slice], Float32Array]) -> Float32Array:
+        small = area_means(make, values.shape, size)
         return np.asarray(cv2.blur(small, window, borderType=cv2.BORDER_CONSTANT), np.float32)
 
-    weight = where.astype(np.float32)
-    share = smooth(weight)
-    for rows in strips(len(where)):
-        if where[rows].any():
-            weight[rows] *= values[rows]
-    total = smooth(weight)
+    def weighed(rows: slice) -> Float32Array:
+        weight = where(rows).astype(np.float32)
+        if weight.any():
+            weight *= values[rows]
+        return weight
+
+    share = smooth(lambda rows: where(rows).astype(np.float32))
+    total = smooth(weighed)
     present: BoolArray = share > 0.5 / (side_px * coarse) ** 2
     return np.divide(total, share, out=np.zeros_like(total), where=present), present
 

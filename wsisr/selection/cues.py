@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsisr.arrays import BoolArray, Float32Array, Int16Array, Int64Array, UInt8Array
-from wsisr.selection.strips import RowMap, strips
+from wsisr.arrays import AnyArray, BoolArray, Float32Array, Int16Array, Int64Array, UInt8Array
+from wsisr.selection.strips import RowMap, blocks, strips
 
 TEXTURE_WINDOW_UM = 48.0
 SAMPLE = 1_000_000
@@ -64,14 +64,14 @@ class Cues:
     rgb : ndarray, shape (h, w, 3), uint8
     texture : RowMap, shape (h, w), float32
         Root mean square gradient of the optical density per pixel in a 48 um window.
-    density : RowMap, shape (h, w), float32
+    density : DensityMap or ndarray, shape (h, w), float32
         Mean optical density, for the second pass.
     """
 
     rgb: UInt8Array
     white: WhitePoint
     texture: RowMap
-    density: RowMap
+    density: "DensityMap | Float32Array"
 
     def colours(self, pixels: UInt8Array) -> tuple[UInt8Array, Float32Array]:
         """Hue and chroma of pixels of the slide, shape (..., 3): each of shape (...).
@@ -80,11 +80,16 @@ class Cues:
         (Schreiber et al., Sci Rep 2024, with the minimum in place of the product, so that pale
         tissue is kept). Chroma is ``max - min`` of the optical density over the channels.
         """
-        red, green, blue = np.moveaxis(balanced(pixels, self.white), -1, 0)
-        hue = np.clip(np.minimum(red, blue) - green, 0, 255).astype(np.uint8)
-        first, second, third = _densities(pixels, _density_tables(self.white))
-        high = np.maximum(np.maximum(first, second), third)
-        return hue, high - np.minimum(np.minimum(first, second), third)
+        flat = pixels.reshape(-1, 3)
+        hue, chroma = np.empty(len(flat), np.uint8), np.empty(len(flat), np.float32)
+        densities = _density_tables(self.white)
+        for block in blocks(flat.shape):
+            red, green, blue = balanced(flat[block], self.white).T
+            hue[block] = np.clip(np.minimum(red, blue) - green, 0, 255)
+            first, second, third = _looked_up(flat[block], densities).T
+            high = np.maximum(np.maximum(first, second), third)
+            chroma[block] = high - np.minimum(np.minimum(first, second), third)
+        return hue.reshape(pixels.shape[:-1]), chroma.reshape(pixels.shape[:-1])
 
 
 def sample_pixels(rgb: UInt8Array, valid: BoolArray) -> UInt8Array:
@@ -100,7 +105,7 @@ def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
     pixels = sample_pixels(rgb, valid)
     if not len(pixels):
         return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
-    luma = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    luma = _luminance(pixels)
     spread = pixels.max(axis=1).astype(np.int16) - pixels.min(axis=1)
     glassy = (luma >= GLASS_LUMINANCE) & (spread <= GLASS_CHROMA)
     least = max(16, GLASS_SHARE * len(pixels))
@@ -110,7 +115,10 @@ def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
         glassy &= ~filler
     if glassy.sum() < least:
         return WhitePoint(rgb=DEFAULT_WHITE, noise=1.0, found=False)
-    histogram = np.bincount(np.rint(luma[glassy]).astype(np.int64), minlength=256)[:256]
+    histogram = np.zeros(256, np.int64)
+    for block in blocks(luma.shape):
+        levels = np.rint(luma[block][glassy[block]]).astype(np.int64)
+        histogram += np.bincount(levels, minlength=256)
     smooth = cv2.GaussianBlur(
         histogram.astype(np.float32)[None], (0, 0), 2.0, borderType=cv2.BORDER_CONSTANT
     )[0]
@@ -130,6 +138,15 @@ def white_point(rgb: UInt8Array, valid: BoolArray) -> WhitePoint:
     return WhitePoint(rgb=(red, green, blue), noise=noise, found=True)
 
 
+def _luminance(pixels: UInt8Array) -> Float32Array:
+    """Of pixels (n, 3), grey levels."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    result = np.empty(len(pixels), np.float32)
+    for block in blocks(result.shape):
+        np.dot(pixels[block].astype(np.float32), weights, out=result[block])
+    return result
+
+
 def _noise(luma: Float32Array, counts: Int64Array, first: int) -> float:
     """Robust deviation of the glass, from its bright side alone: pale tissue lies on the other.
 
@@ -147,12 +164,9 @@ def _noise(luma: Float32Array, counts: Int64Array, first: int) -> float:
 
 def balanced(rgb: UInt8Array, white: WhitePoint) -> Int16Array:
     """Grey levels scaled so that glass is 255 in every channel. Shape (..., 3), int16."""
-    grey = np.arange(256, dtype=np.float32)
-    result = np.empty(rgb.shape, np.int16)
-    for channel, level in enumerate(white.rgb):
-        table = np.rint(grey * (255.0 / level)).astype(np.int16)
-        result[..., channel] = table[rgb[..., channel]]
-    return result
+    grey = np.arange(256, dtype=np.float32)[:, None]
+    scale = np.array([255.0 / level for level in white.rgb], np.float32)
+    return np.asarray(_looked_up(rgb, np.rint(grey * scale).astype(np.int16)), np.int16)
 
 
 def tissue_cues(rgb: UInt8Array, white: WhitePoint, um_per_px: float) -> Cues:
@@ -177,9 +191,16 @@ class DensityMap:
         self._rgb, self._tables = rgb, _density_tables(white)
         self.shape = rgb.shape[:2]
 
-    def __getitem__(self, rows: slice, /) -> Float32Array:
-        first, second, third = _densities(self._rgb[rows], self._tables)
-        return np.asarray((first + second + third) / 3, np.float32)
+    def __getitem__(self, place: slice | tuple[slice, slice], /) -> Float32Array:
+        """Of some rows, or of some rows and columns."""
+        pixels = self._rgb[place]
+        result = np.empty(pixels.shape[:2], np.float32)
+        for block in blocks(result.shape):
+            first, second, third = np.moveaxis(_looked_up(pixels[block], self._tables), -1, 0)
+            total = first + second
+            total += third
+            np.divide(total, 3, out=result[block])
+        return result
 
 
 class TextureMap:
@@ -215,24 +236,25 @@ class TextureMap:
         across = np.asarray(cv2.Scharr(part, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
         down = np.asarray(cv2.Scharr(part, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
         across *= across
-        across += down * down
+        down *= down
+        across += down
+        del part, down
         window = (self._side, self._side)
         mean = cv2.blur(across, window, borderType=cv2.BORDER_REFLECT_101)
         inner = np.asarray(mean, np.float32)[rows.start - first :][: rows.stop - rows.start]
-        return np.sqrt(np.maximum(inner, 0))
+        return np.sqrt(np.maximum(inner, 0, out=inner), out=inner)
 
 
-def _density_tables(white: WhitePoint) -> list[Float32Array]:
-    """Optical density of each grey level, a table a channel."""
+def _density_tables(white: WhitePoint) -> Float32Array:
+    """Optical density of each grey level in each channel. Shape (256, 3)."""
     grey = np.arange(256, dtype=np.float32)
-    return [
-        np.maximum(0, -np.log10((grey + 1) / np.float32(level + 1))).astype(np.float32)
-        for level in white.rgb
-    ]
+    tables = [np.maximum(0, -np.log10((grey + 1) / np.float32(level + 1))) for level in white.rgb]
+    return np.stack(tables, axis=1).astype(np.float32)
 
 
-def _densities(pixels: UInt8Array, tables: list[Float32Array]) -> list[Float32Array]:
-    return [table[pixels[..., channel]] for channel, table in enumerate(tables)]
+def _looked_up(pixels: UInt8Array, tables: AnyArray) -> AnyArray:
+    """What stands for each channel of pixels (..., 3) in its column of `tables`, (256, 3)."""
+    return cv2.LUT(pixels.reshape(1, -1, 3), tables[None]).reshape(pixels.shape)
 
 
 def odd_px(length_um: float, um_per_px: float) -> int:

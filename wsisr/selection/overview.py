@@ -17,6 +17,7 @@ from wsisr.errors import MppError, SlideError
 from wsisr.runners import in_threads
 from wsisr.slides.axis_weights import AxisWeights
 from wsisr.slides.protocol import Level, Slide, SlideInfo
+from wsisr.slides.tiles import forget_tiles
 
 OVERVIEW_UM_PER_PX = 8.0
 BLOCK_PX = 1024
@@ -155,6 +156,7 @@ def read_overview(slide: Slide, um_per_px: float = OVERVIEW_UM_PER_PX) -> Overvi
         carried = first + len(sums) - 1, sums[-1]
     if carried is not None:
         _finish(rgb, valid, carried[0], carried[1][None], level, plan)
+    forget_tiles(slide)  # those of this level: all of it has been looked at
     return Overview(rgb=rgb, valid=valid, factor=plan.factor, um_per_px=plan.um_per_px)
 
 

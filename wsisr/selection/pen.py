@@ -8,7 +8,7 @@ import numpy as np
 from wsisr.arrays import BoolArray, Int16Array, UInt8Array
 from wsisr.selection.cues import Cues, WhitePoint, balanced
 from wsisr.selection.pieces import find_pieces
-from wsisr.selection.strips import by_strips, strips
+from wsisr.selection.strips import blocks, by_strips, strips
 
 PEN_COLOURS = ("blue", "green", "red", "black")
 STROKE_AREA_UM2 = 20_000.0
@@ -54,17 +54,25 @@ def pen_mask(
     result = np.zeros(valid.shape, np.bool_)
     found: list[str] = []
     for colour in PEN_COLOURS:
-        core = _large(_by_strips(rgb, white, _CORES[colour]) & valid, least)
+        core = _coloured(rgb, white, _CORES[colour])
+        core &= valid
+        core = _large(core, least)
         if not core.any():
             continue
         if not found:
             smooth = _smooth(cues)
         found.append(colour)
-        seed = _touching(smooth, core)
-        grown = _dilated(seed, reach) & _by_strips(rgb, white, _RIMS[colour])
-        result |= _dilated(seed | grown, _disk(1))
-    result &= valid
-    return _fill(result, HOLE_AREA_UM2 / um_per_px**2), tuple(found)
+        stroke = _touching(smooth, core)
+        del core
+        grown = _dilated(stroke, reach)
+        grown &= _coloured(rgb, white, _RIMS[colour])
+        stroke |= grown
+        del grown
+        result |= _dilated(stroke, _disk(1))
+    if found:
+        result &= valid
+        result = _fill(result, HOLE_AREA_UM2 / um_per_px**2)
+    return result, tuple(found)
 
 
 def _smooth(cues: Cues) -> BoolArray:
@@ -102,9 +110,9 @@ _RIMS: Mapping[str, _Rule] = {
 }
 
 
-def _by_strips(rgb: UInt8Array, white: WhitePoint, rule: _Rule) -> BoolArray:
+def _coloured(rgb: UInt8Array, white: WhitePoint, rule: _Rule) -> BoolArray:
     result = np.empty(rgb.shape[:2], np.bool_)
-    for rows in strips(len(result)):
+    for rows in blocks(result.shape):
         red, green, blue = np.moveaxis(balanced(rgb[rows], white), 2, 0)
         result[rows] = rule(red, green, blue)
     return result
@@ -118,7 +126,7 @@ def black_border(rgb: UInt8Array, um_per_px: float) -> BoolArray:
     ndarray, shape (h, w), bool
     """
     dark = np.empty(rgb.shape[:2], np.bool_)
-    for rows in strips(len(dark)):
+    for rows in blocks(dark.shape):
         dark[rows] = rgb[rows].max(axis=2) <= BLACK_LEVEL
     if not dark.any():
         return dark
@@ -146,7 +154,9 @@ def _fill(mask: BoolArray, most_px: float) -> BoolArray:
     if not mask.any():
         return mask
     gaps = find_pieces(~mask, connectivity=4)
-    return mask | gaps.where(gaps.area <= most_px)
+    closed = gaps.where(gaps.area <= most_px)
+    closed |= mask
+    return closed
 
 
 def _touching(area: BoolArray, core: BoolArray) -> BoolArray:

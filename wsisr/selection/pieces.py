@@ -52,42 +52,43 @@ class Pieces:
         edge: BoolArray = (self.left == 0) | (self.top == 0)
         return edge | (self.right == width) | (self.bottom == height)
 
-    def labels(self) -> Iterator[tuple[slice, Int64Array]]:
-        """Rows of each strip, from above, and the piece of every pixel: 1 to n, or 0 for none."""
+    def labels(self) -> Iterator[tuple[slice, Int64Array, Int32Array]]:
+        """Rows of each strip, from above, the piece (1 to n, or 0 for none) of each of its labels,
+        and the labels of its pixels."""
         for rows, numbers in zip(strips(len(self.mask)), self.numbers, strict=True):
-            count, labels = cv2.connectedComponents(
+            _, labels = cv2.connectedComponents(
                 self.mask[rows].view(np.uint8), connectivity=self.connectivity
             )
-            yield rows, numbers[labels] if count > 1 else np.zeros(labels.shape, np.int64)
+            yield rows, numbers, np.asarray(labels, np.int32)
 
     def where(self, chosen: BoolArray) -> BoolArray:
         """The mask of the pieces that are chosen, shape (n,)."""
         result = np.zeros(self.mask.shape, np.bool_)
         if chosen.any():
             table = np.concatenate([[False], chosen])
-            for rows, labels in self.labels():
-                result[rows] = table[labels]
+            for rows, numbers, labels in self.labels():
+                np.take(table[numbers], labels, out=result[rows])
         return result
 
     def sums(self, values: RowMap) -> Float64Array:
         """Sum of a map over each piece. Shape (n,)."""
         total = np.zeros(len(self) + 1)
-        for rows, labels in self.labels():
-            total += np.bincount(labels.ravel(), values[rows].ravel(), len(total))
+        for rows, numbers, labels in self.labels():
+            total += np.bincount(numbers[labels].ravel(), values[rows].ravel(), len(total))
         return total[1:]
 
     def along_edges(self) -> Float64Array:
         """The largest share of one edge of the mask that each piece takes. Shape (n,)."""
         height, width = self.mask.shape
         counts = np.zeros((4, len(self) + 1))
-        for rows, labels in self.labels():
+        for rows, numbers, labels in self.labels():
             ends = {2: labels[:, 0], 3: labels[:, -1]}
             if rows.start == 0:
                 ends[0] = labels[0]
             if rows.stop == height:
                 ends[1] = labels[-1]
             for edge, end in ends.items():
-                counts[edge] += np.bincount(end, minlength=counts.shape[1])
+                counts[edge] += np.bincount(numbers[end], minlength=counts.shape[1])
         shares: Float64Array = counts[:, 1:] / np.array([[width, width, height, height]]).T
         return np.asarray(shares.max(axis=0), np.float64)
 

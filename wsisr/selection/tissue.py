@@ -104,22 +104,23 @@ def segment(
         raise ConfigError(f"Tissue needs RGB (h, w, 3) of uint8, not {rgb.shape} {rgb.dtype}.")
     scanned = np.ones(rgb.shape[:2], np.bool_) if valid is None else valid
     fluorescent = is_fluorescence(rgb, scanned)
-    if not fluorescent:
-        scanned = scanned & ~black_border(rgb, um_per_px)
+    if not fluorescent and (filler := black_border(rgb, um_per_px)).any():
+        scanned = scanned & ~filler
+        del filler
     white = white_point(rgb, scanned)
     cues = tissue_cues(rgb, white, um_per_px)
-    pen = np.zeros_like(scanned)
+    pen = np.zeros(scanned.shape, np.bool_)
     colours: tuple[str, ...] = ()
     if not fluorescent:
         pen, colours = pen_mask(rgb, white, cues, um_per_px, scanned)
-    usable = scanned & ~pen
+    usable = scanned & ~pen if colours else scanned
     thresholds: dict[str, Threshold] = {}
     notes: list[str] = []
     kind: TissueKind = "brightfield"
     steady = 1.0
     if fluorescent:
         kind = "fluorescence"
-        mask = np.zeros_like(scanned)
+        mask = np.zeros(scanned.shape, np.bool_)
         notes.append("dark background: a fluorescence slide, not brightfield; no tissue is marked")
     elif method == "clam-like":
         mask = clam_like(rgb, um_per_px) & scanned
@@ -161,7 +162,8 @@ def segment(
         um_per_px=um_per_px,
         factor=factor,
         pen=pen,
-        invalid=~scanned,
+        # Zeros that nobody writes to take no memory.
+        invalid=np.zeros(scanned.shape, np.bool_) if scanned.all() else ~scanned,
         kind=kind,
         overview=rgb,
         health=TissueHealth(

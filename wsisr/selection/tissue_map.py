@@ -167,8 +167,11 @@ def integral_of(values: AnyArray) -> AnyArray:
         return np.zeros((2, 2), np.int32)
     kind = np.int32 if values.dtype == np.bool_ else np.float64
     result: AnyArray = np.zeros((values.shape[0] + 1, values.shape[1] + 1), kind)
-    np.cumsum(values, axis=0, out=result[1:, 1:], dtype=kind)
-    np.cumsum(result[1:, 1:], axis=1, out=result[1:, 1:])
+    for row, above, inner in zip(values, result, result[1:], strict=False):
+        inner[1:] = row
+        inner[1:] += above[1:]
+    for inner in result[1:]:  # numpy copies a whole map that it sums up in place
+        np.cumsum(inner, out=inner)
     return result
 
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from wsisr.arrays import AnyArray, Float32Array, Int64Array
 
+BLOCK_PX = 512
+"""Columns that are summed at a time."""
+
 
 @cache
 def _loops() -> Any:
@@ -82,10 +85,15 @@ class AxisWeights:
         """Weighted sums of the rows of `pixels`, shape (length, n), shape (rows, n)."""
         if len(pixels) != self.length:
             raise ValueError(f"{len(pixels)} rows of pixels for weights of {self.length}")
-        values = np.ascontiguousarray(pixels, np.float32)
-        made = np.zeros((len(self), values.shape[1]), np.float32)
-        _loops().csr_matvecs(
-            *(len(self), self.length, values.shape[1]),
-            *(self.starts, self.columns, self.weights, values.ravel(), made.reshape(-1)),
-        )
-        return made
+        # A column's sums are its own, so that other numbers are floats for a block at a time.
+        step = pixels.shape[1] if pixels.dtype == np.float32 else BLOCK_PX
+        parts = []
+        for start in range(0, pixels.shape[1], step):
+            values = np.ascontiguousarray(pixels[:, start : start + step], np.float32)
+            made = np.zeros((len(self), values.shape[1]), np.float32)
+            _loops().csr_matvecs(
+                *(len(self), self.length, values.shape[1]),
+                *(self.starts, self.columns, self.weights, values.ravel(), made.reshape(-1)),
+            )
+            parts.append(made)
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]

@@ -19,6 +19,7 @@ import numpy as np
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import SlideError
 from wsisr.geometry import level_factor
+from wsisr.host import return_freed_memory
 from wsisr.slides.faults import DamagedTileError
 from wsisr.slides.protocol import Level, Slide, SlideInfo
 
@@ -324,6 +325,10 @@ class TiledSlide:
         """The embedded ICC profile, if any."""
         return self.store.icc_profile()
 
+    def forget_tiles(self) -> None:
+        """Let go of the decoded tiles that are kept."""
+        self._cache.clear()
+
     def close(self) -> None:
         """Let go of handles and memory; closing twice is no error."""
         if not self._closed:
@@ -400,6 +405,14 @@ def tolerate(slide: Slide) -> None:
     """Take damaged tiles of a slide for not scanned and count them (`TiledSlide.tolerate`)."""
     if isinstance(slide, TiledSlide):
         slide.tolerate()
+
+
+def forget_tiles(slide: Slide) -> None:
+    """Let go of decoded tiles that a slide keeps for reads nearby, where none are to come, and give
+    the memory that reading took back to the system."""
+    if isinstance(slide, TiledSlide):
+        slide.forget_tiles()
+    return_freed_memory()
 
 
 def damaged_patches(slide: Slide) -> int:

@@ -37,6 +37,7 @@ from wsisr.selection.points import points_of
 from wsisr.selection.quality import nuclei_map, texture_map
 from wsisr.selection.rules import Labelling, SelectionRules, apply_rules, describe_candidates
 from wsisr.slides import LevelEvidence, Slide, colour_check, level_evidence
+from wsisr.slides.tiles import forget_tiles
 from wsisr.words import finite
 
 UNLABELLED = -1
@@ -78,6 +79,7 @@ def survey_glass(
         )
     evidence = level_evidence(slide) if len(slide.info.levels) > 1 else ()
     reading, transforms = fit(evidence)
+    forget_tiles(slide)  # the rest is decided by the overview
     stored = {layer.name for layer in reading.geometry.layers if layer.native}
     drawn, use, words = read_outlines(slide, task, manifest)
     # What labels nothing leaves the slide as one without outlines.
