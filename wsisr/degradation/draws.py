@@ -28,19 +28,9 @@ _ROUNDS = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> Tensor:
-    """Ten rounds of Philox 4x32.
+    """Ten rounds of Philox 4x32: int64 words (..., 4), as of counter and key all in [0, 2^32).
 
-    Parameters
-    ----------
-    counter : four int64 tensors
-        Broadcastable words in [0, 2^32).
-    key : (int, int)
-        Words in [0, 2^32).
-
-    Returns
-    -------
-    Tensor, int64, shape (..., 4)
-        Words in [0, 2^32).
+    The counter's four tensors are broadcast.
     """
     a, b, c, d = torch.broadcast_tensors(*counter)  # type: ignore[no-untyped-call]
     key_0, key_1 = key

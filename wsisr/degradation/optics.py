@@ -24,7 +24,7 @@ _MARGIN_PX = 24
 def transfer(
     frequency: Tensor, na: Tensor, wavelength_um: Tensor, defocus_um: Tensor, sigma_um: Tensor
 ) -> Tensor:
-    """Transfer at radial frequencies.
+    """Transfer at radial frequencies: real, 1 at 0, 0 from the cutoff 2 NA / wavelength on.
 
     Parameters
     ----------
@@ -33,11 +33,6 @@ def transfer(
     na, wavelength_um, defocus_um, sigma_um : Tensor
         Numerical aperture in air, wavelength, distance from focus and extra Gaussian blur;
         broadcast against `frequency`.
-
-    Returns
-    -------
-    Tensor
-        Real; 1 at frequency 0, 0 from the cutoff 2 NA / wavelength on.
     """
     s = (frequency * wavelength_um / na).clamp(0.0, 2.0)
     half = 0.5 * s

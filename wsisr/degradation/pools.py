@@ -90,7 +90,7 @@ def negatives(
     pool: Sequence[Loss] = LOSSES,
     lr: Tensor | None = None,
 ) -> Tensor:
-    """Low-quality versions of HR patches.
+    """Low-quality versions of HR patches: (count [+ 1], N, 3, H, W) in [0, 1], without gradient.
 
     Parameters
     ----------
@@ -106,11 +106,6 @@ def negatives(
         Kinds to draw from.
     lr : Tensor, optional
         (N, 3, H / s, W / s): adds its bicubic enlargement as one more, fixed negative.
-
-    Returns
-    -------
-    Tensor
-        (count [+ 1], N, 3, H, W), clamped to [0, 1], without gradient.
     """
     unknown = set(pool) - set(LOSSES)
     if unknown or not pool:

@@ -115,14 +115,13 @@ class Judge:
     def note(self, samples: Sequence[Sample]) -> str:
         """What a person should know of it."""
         slides = [sample.slide for sample in samples]
+        words = f"{self.name}: {self.reference.words}."
         if isinstance(self.reference.kind, Maps) and len(set(slides)) < len(slides):
-            cut = (
+            words += (
                 " Scored in patches, whose borders cut objects in truth and answer alike; --whole "
                 "scores whole images."
             )
-        else:
-            cut = ""
-        return f"{self.name}: {self.reference.words}.{cut}"
+        return words
 
     def record(self) -> dict[str, Any]:
         """For results.json."""

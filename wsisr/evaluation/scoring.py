@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from wsisr.arrays import Float64Array, UInt8Array
@@ -282,8 +283,6 @@ class Scorer:
         ConfigError
             Naming the metric and what it needs.
         """
-        import torch
-
         side = round(math.floor(hr_px / scale + 1e-9) * scale)
         probe = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         try:

@@ -34,16 +34,13 @@ def f1(truth: Sequence[str], said: Sequence[str], positive: str) -> float:
 def auc(positive: ArrayLike, score: ArrayLike) -> float:
     """Area under the ROC curve: how often a positive has the higher score, ties one half.
 
+    The Mann-Whitney statistic over all pairs; NaN where a class is missing.
+
     Parameters
     ----------
     positive : array of bool, shape (n,)
     score : array of float, shape (n,)
         Higher for positives.
-
-    Returns
-    -------
-    float
-        The Mann-Whitney statistic over all pairs; NaN where a class is missing.
 
     Raises
     ------

@@ -84,13 +84,7 @@ class Protocol:
     image_tests: bool = False
 
     def __call__(self, sr: Images, hr: Images, scale: float) -> dict[str, Float64Array]:
-        """All scores of a batch.
-
-        Returns
-        -------
-        dict
-            Column name -> float64 array (N,), `inf` for identical images kept.
-        """
+        """All scores of a batch: column name -> float64 (N,), `inf` for identical images kept."""
         # Rounded once for all scores that round: conversions cost more than the errors.
         rounded = as_uint8(sr, "SR images"), as_uint8(hr, "HR images")
         given = {s.column: rounded if s.rounding else (sr, hr) for s in self.scores}

@@ -58,7 +58,9 @@ def residuals(
     transforms: Sequence[LevelTransform],
     origins: Int64Array,
 ) -> Mapping[str, Float64Array]:
-    """Sub-pixel shift of every stored LR against its HR patch.
+    """Sub-pixel shift of every stored LR against its HR patch, by layer name, shape (n, 2).
+
+    x, y in HR px: where the LR's footprint begins relative to the HR patch.
 
     Parameters
     ----------
@@ -66,11 +68,6 @@ def residuals(
         From `aligned`.
     origins : ndarray, shape (n, 2)
         Level-0 origins.
-
-    Returns
-    -------
-    mapping of layer name to ndarray, shape (n, 2)
-        x, y in HR px: where the LR's footprint begins relative to the HR patch.
     """
     by_level = {transform.level: transform for transform in transforms}
     hr = geometry.layers[0]

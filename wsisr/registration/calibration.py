@@ -125,7 +125,7 @@ def calibrate_levels(
     wanted: int = WANTED_PLACES,
     only: Collection[int] | None = None,
 ) -> tuple[LevelTransform, ...]:
-    """Measure where every level above 0 lies.
+    """Measure where every level above 0 lies; nothing of a slide of one level.
 
     Parameters
     ----------
@@ -139,11 +139,6 @@ def calibrate_levels(
     only : collection of int, optional
         Indices of the levels that matter; by default all above 0. Levels that they are measured
         against come along.
-
-    Returns
-    -------
-    tuple of LevelTransform
-        One for every measured level above 0; empty for a single-level slide.
 
     Notes
     -----

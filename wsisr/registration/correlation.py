@@ -172,7 +172,8 @@ def _plane(height: int, width: int) -> _Plane:
 def correlation_peak(
     a: Float32Array, b: Float32Array, max_shift_px: float = np.inf
 ) -> tuple[float, float]:
-    """Shift at which two whitened, windowed images correlate best.
+    """Shift (x, y), px, at which two whitened, windowed images correlate best; (0, 0) where there
+    is no peak.
 
     Parameters
     ----------
@@ -180,11 +181,6 @@ def correlation_peak(
         ``a(x) ~ b(x + shift)``. Any windowing and filtering is done already.
     max_shift_px : float
         Largest shift on either axis that the whole-pixel search considers.
-
-    Returns
-    -------
-    (float, float)
-        Shift in x and y, px; (0, 0) where there is no peak.
 
     Notes
     -----

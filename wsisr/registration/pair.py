@@ -71,6 +71,8 @@ def register_pair(
 ) -> PairCertificate:
     """Find an LR patch in an HR region that is slightly larger than its field of view.
 
+    A pair that cannot be matched has a certificate too: ``verdict == "reject"``, and a reason.
+
     Parameters
     ----------
     lr : ndarray, shape (h, w, 3), uint8, RGB
@@ -91,11 +93,6 @@ def register_pair(
     match_colours : bool
         Whether the place is refined once more on the HR in the colours of the LR
         (`wsisr.registration.colour`). Of no use for levels or focal planes of one scan.
-
-    Returns
-    -------
-    PairCertificate
-        Always; a pair that cannot be matched has ``verdict == "reject"`` and a reason.
 
     Raises
     ------

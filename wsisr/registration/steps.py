@@ -57,7 +57,9 @@ class Step:
 def profile(
     lr: Float32Array, sampled: Float32Array, axis: int, scale: float
 ) -> tuple[Float64Array, Float64Array]:
-    """Shift of strips across one axis.
+    """Middle of each strip across one axis, LR px, shape (n,), and its shift, HR px, shape (n, 2).
+
+    Strips without texture are left out.
 
     Parameters
     ----------
@@ -67,11 +69,6 @@ def profile(
         0: strips follow each other along x, 1: along y.
     scale : float
         HR px per LR px.
-
-    Returns
-    -------
-    (ndarray, shape (n,), ndarray, shape (n, 2))
-        Middle of each strip, LR px, and its shift, HR px; strips without texture are left out.
     """
     if axis == 0:
         lr, sampled = lr.T, sampled.T
