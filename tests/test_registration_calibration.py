@@ -130,6 +130,15 @@ def test_blank_slides_are_not_measured_and_say_so():
     assert calibrate_levels(ArraySlide([blank])) == ()
 
 
+def test_a_level_of_a_dozen_px_is_not_measured_and_says_so(base):
+    narrow = np.ascontiguousarray(base[:208])
+    levels = [narrow, box_level(narrow, 4), box_level(narrow, 16)]
+    middle, last = calibrate_levels(ArraySlide(levels), seed=1, wanted=8)
+    assert middle.measured
+    assert not last.measured and not last.place_unknown
+    assert last.diagnosis == "not measured: 13 px of a side are too few to be matched"
+
+
 def test_same_seed_same_answer_and_json_round_trip(base):
     slide = ArraySlide([base, box_level(base, 4)])
     places = np.random.default_rng(0).integers(200, 1000, (40, 2))

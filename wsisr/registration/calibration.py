@@ -14,7 +14,7 @@ import numpy as np
 
 from wsisr.arrays import Float64Array, Int64Array, UInt8Array
 from wsisr.registration.fitting import Line, robust_line
-from wsisr.registration.pair import register_pair
+from wsisr.registration.pair import MIN_LR_PX, register_pair
 from wsisr.registration.places import exact_factor, textured_places
 from wsisr.runners import in_threads
 from wsisr.slides.protocol import Level, Slide
@@ -68,7 +68,7 @@ class LevelTransform:
     measured : bool
         False where too few places could be matched: the shift is then 0, an assumption.
     bare : bool
-        Whether that was for want of texture, and not because the texture did not match.
+        Whether that was for want of texture or pixels, and not because the texture did not match.
     diagnosis : str
         What the numbers mean, in a sentence.
     """
@@ -211,6 +211,8 @@ def _measure(
         why = f"level {reference.index}, its reference, could not be measured"
         return unmeasured(why, bare=below.bare)
     patch = min(PATCH_PX, level.width_px, level.height_px)
+    if patch < MIN_LR_PX:
+        return unmeasured(f"{patch} px of a side are too few to be matched", bare=True)
     found = textured_places(slide, level, patch, wanted, seed, places)
 
     def measure(place: tuple[int, int, UInt8Array]) -> tuple[float, ...] | None:
