@@ -171,6 +171,9 @@ def test_comparison_draws_a_picture(tmp_path: Path) -> None:
         assert image.size == (2 * (64 + 8), 64 + 8)
     with pytest.raises(DegradationError, match="no pairs"):
         compare_with_native([], ["area"])
+    small = scan(make_scanner(0), 1, seed=2, lr_px=18)
+    with pytest.raises(DegradationError, match="18 x 18 px are too small to be compared; 19 px"):
+        compare_with_native(small, ["area"])
 
 
 def test_noise_level_measures_white_noise() -> None:

@@ -20,6 +20,9 @@ from wsisr.metrics.texture import radial_spectrum, spectrum_error
 
 _EDGE_PX = 4
 _BINS = 32
+_FLAT_PX = 9
+"""Side of the places that are asked for structure."""
+_LEAST_PX = 2 * _EDGE_PX + _FLAT_PX + 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ def compare_with_native(
     Raises
     ------
     DegradationError
-        No pairs, or a degradation that does not work at the pairs' scale.
+        No pairs, pairs that are too small, or a degradation that does not work at their scale.
     """
     used = list(pairs)
     if not used:
@@ -106,6 +109,11 @@ def compare_with_native(
     hr = torch.stack([_shifted(pair) for pair in used])
     native = torch.stack([torch.as_tensor(pair.lr.copy()).permute(2, 0, 1) for pair in used])
     size = (int(native.shape[2]), int(native.shape[3]))
+    if min(size) < _LEAST_PX:
+        raise DegradationError(
+            f"LR patches of {size[1]} x {size[0]} px are too small to be compared; {_LEAST_PX} px "
+            "a side are needed. Take a store of larger patches."
+        )
     rows = [_row("native", native, native)]
     images = [("native", native[0])]
     for spec in specs:
@@ -148,9 +156,9 @@ def noise_level(images: Tensor) -> float:
     luma = to_channel(as_batch(images)[0], "y")
     taps = torch.tensor((1.0, -2.0, 1.0), dtype=luma.dtype)
     fine = F.conv2d(luma, (taps[:, None] * taps[None, :])[None, None])
-    energy = F.avg_pool2d(fine.square(), 9, 9).flatten()
+    energy = F.avg_pool2d(fine.square(), _FLAT_PX).flatten()
     coarse = F.avg_pool2d(luma, 3, 1)[..., : fine.shape[-2], : fine.shape[-1]]
-    spread = F.avg_pool2d(coarse.square(), 9, 9) - F.avg_pool2d(coarse, 9, 9).square()
+    spread = F.avg_pool2d(coarse.square(), _FLAT_PX) - F.avg_pool2d(coarse, _FLAT_PX).square()
     flat = spread.flatten() <= torch.quantile(spread.flatten(), 0.1)
     return float(energy[flat].mean().sqrt() / 6.0)
 
