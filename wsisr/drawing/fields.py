@@ -23,7 +23,7 @@ LEAST_PX = 0.02
 def funnel(steps: Sequence[tuple[str, int]], *, title: str, width_px: int = 720) -> Chart:
     """Bars from candidates to kept: what is left after each step, and what the step lost."""
     counts = [count for _, count in steps]
-    before = [counts[0] if counts else 0, *counts[:-1]]
+    before = [*counts[:1], *counts[:-1]]
     lost = [b - c for b, c in zip(before, counts, strict=True)]
     tails = [
         f"{count:,} (−{less:,})" if less > 0 else f"{count:,}"
