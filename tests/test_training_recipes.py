@@ -10,11 +10,11 @@ from training_samples import make_store, small_request
 
 from wsisr.errors import ConfigError, ModelError
 from wsisr.inference import open_run
-from wsisr.models import create_model, list_models, load_model, model_spec
+from wsisr.models import SRModel, create_model, list_models, load_model, model_spec
 from wsisr.training import train
-from wsisr.training.config import RecipeSection
+from wsisr.training.config import ModelSection, RecipeSection, TrainConfig
 from wsisr.training.logs import read_rows
-from wsisr.training.recipes import PixelSettings, build_recipe
+from wsisr.training.recipes import PixelSettings, Recipe, build_recipe
 
 torch.set_num_threads(1)
 PSNR_TRAINED = [name for name in list_models() if name not in ("bicubic", "masrgan")]
@@ -145,22 +145,23 @@ def test_cwtnet_reads_the_stored_reference(store: Path, tmp_path: Path) -> None:
     assert any("the store's 20x" in note for note in run.document["notes"])
 
 
+def recipe_of(model: SRModel, kind: str, **settings: Any) -> Recipe:
+    section = ModelSection(name=model.info.name, preset="tiny", scale=model.info.scale)
+    recipe = RecipeSection(kind=kind, settings=settings)
+    return build_recipe(TrainConfig(model=section, recipe=recipe), model)
+
+
 def test_settings_reach_the_recipe() -> None:
     model = create_model("mihatp", scale=4, preset="tiny", groups=1, depth=1)
-    section = RecipeSection(
-        kind="contrastive", settings={"con": "shared", "feature_levels": [], "weight": 0.5}
-    )
-    recipe = build_recipe(section, model, 64)
+    recipe = recipe_of(model, "contrastive", con="shared", feature_levels=[], weight=0.5)
     assert recipe.settings.weight == 0.5 and recipe.features is None  # type: ignore[attr-defined]
     assert not list(recipe.modules["branch"].parameters())
     assert recipe.networks(model) == [model]
     for con in ("separate", "ema"):
-        two = RecipeSection(kind="contrastive", settings={"con": con, "feature_levels": []})
-        recipe = build_recipe(two, model, 64)
+        recipe = recipe_of(model, "contrastive", con=con, feature_levels=[])
         assert recipe.networks(model) == [model, recipe.modules["branch"].own]
-    bare = RecipeSection(kind="contrastive", settings={"image_space": False, "feature_levels": []})
     with pytest.raises(ConfigError, match="neither image_space nor feature_levels"):
-        build_recipe(bare, model, 64)
+        recipe_of(model, "contrastive", image_space=False, feature_levels=[])
 
 
 def test_psnr_as_a_loss_is_the_mean_over_samples_of_their_psnr() -> None:
@@ -169,6 +170,4 @@ def test_psnr_as_a_loss_is_the_mean_over_samples_of_their_psnr() -> None:
     loss = PixelSettings(loss="psnr")(wanted + errors, wanted)
     assert float(loss) == pytest.approx(-(20 + 40) / 2 / 10, abs=3e-3)  # of 20 and 40 dB
     with pytest.raises(ModelError, match="loss"):
-        build_recipe(
-            RecipeSection(kind="l1", settings={"loss": "l3"}), create_model("edsr", scale=2), 32
-        )
+        recipe_of(create_model("edsr", scale=2), "l1", loss="l3")

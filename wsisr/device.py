@@ -234,6 +234,11 @@ def full_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
     return autocast(x.device, None)
 
 
+def wide(x: Tensor) -> Tensor:
+    """The tensor in float32 at least; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def fast_kernels(device: Device) -> None:
     """For training: the fastest convolutions, found by trying, and products in TF32."""
     if on_gpu(device):

@@ -53,7 +53,7 @@ class _Bare(nn.Module):
         return out[..., : height * self.scale, : width * self.scale]
 
 
-def load_community(path: Path | str, device: torch.device | str = "cpu") -> FixedScaleModel:
+def load_community(path: Path | str) -> FixedScaleModel:
     """Load a fixed-scale RGB network that spandrel knows, in eval mode.
 
     It keeps the contract of fixed-scale models, pads as its own code does, and can be evaluated,
@@ -70,7 +70,7 @@ def load_community(path: Path | str, device: torch.device | str = "cpu") -> Fixe
     for prefix in _candidates(tensors):
         state = choose_part(tensors, [prefix], str(path)).tensors
         try:
-            return community_from(state, str(path), path.name).to(device).eval()
+            return community_from(state, str(path), path.name).eval()
         except _UnknownError as error:
             reason = error
     raise ModelError(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from wsisr.degradation.draws import Draws
 from wsisr.degradation.pools import draw_symmetries, negatives
-from wsisr.device import full_precision
+from wsisr.device import full_precision, wide
 from wsisr.errors import ModelError
 from wsisr.models.registry import build_from_settings, model_spec
 from wsisr.models.settings import require
@@ -124,8 +124,7 @@ class ContrastiveBranch(nn.Module):
 
 def similarities(anchor: Tensor, others: Tensor, kind: Similarity) -> Tensor:
     """Sim(r, x) of eq. 9: (N, C, h, w), (K, N, C, h, w) -> (K, N), in at least float32."""
-    wide = torch.float64 if anchor.dtype == torch.float64 else torch.float32
-    a, b = anchor.to(wide).flatten(2), others.to(wide).flatten(3)
+    a, b = wide(anchor).flatten(2), wide(others).flatten(3)
     if kind == "per_pixel":
         return F.cosine_similarity(a[None], b, dim=2).mean(dim=-1)
     a, b = a.flatten(1), b.flatten(2)
@@ -168,8 +167,7 @@ def contrastive_loss(
         RGB -> maps, such as `FeatureNet`; None: image space alone.
     """
     with full_precision(sr):
-        wide = torch.float64 if sr.dtype == torch.float64 else torch.float32
-        images = [sr.to(wide), positives.to(wide), negatives_.to(wide)]
+        images = [wide(sr), wide(positives), wide(negatives_)]
         if not settings.backprop_positive:
             images[1] = images[1].detach()
         images[2] = images[2].detach()

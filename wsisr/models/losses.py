@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsisr.device import full_precision
+from wsisr.device import full_precision, wide
 from wsisr.models.cwtnet import CwtOutputs
 from wsisr.models.settings import require
 
@@ -21,11 +21,10 @@ def ssim(a: Tensor, b: Tensor, data_range: float = 1.0) -> Tensor:
     Computed in at least float32. Sides below 11 px use the largest odd window that fits.
     """
     with full_precision(a):
-        wide = torch.float64 if a.dtype == torch.float64 else torch.float32
-        a, b = a.to(wide), b.to(wide)
+        a, b = wide(a), wide(b)
         side = min(SSIM_WINDOW_PX, *a.shape[-2:])
         side -= 1 - side % 2
-        offset = torch.arange(side, device=a.device, dtype=wide) - side // 2
+        offset = torch.arange(side, device=a.device, dtype=a.dtype) - side // 2
         taps = (-0.5 * (offset / SSIM_SIGMA_PX).square()).exp()
         taps = taps / taps.sum()
         channels = a.shape[1]

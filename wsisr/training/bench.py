@@ -167,7 +167,7 @@ def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Traini
     config = config.model_copy(update={"train": train})
     model = build_model(config)
     info = model.info
-    recipe = build_recipe(config.recipe, model, config.data.crop_lr_px * int(info.scale or 1))
+    recipe = build_recipe(config, model)
     job = TrainingJob(
         config=config,
         precision=choose_precision(train.precision, device, info),

@@ -187,6 +187,12 @@ class TrainConfig(_Section):
     val: ValSection = ValSection()
     recipe: RecipeSection = RecipeSection()
 
+    def scales(self, design: tuple[float, float]) -> tuple[float, float]:
+        """Smallest and largest scale of training, those that the network is made for by default."""
+        if self.model.scale is not None:
+            return float(self.model.scale), float(self.model.scale)
+        return self.data.scale_range or design
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and YAML."""
         return self.model_dump(mode="json")

@@ -175,8 +175,7 @@ def step_cost(config: TrainConfig, *, fused: bool = True) -> StepCost:
             few = model.info.smallest_batch
             data = config.data.model_copy(update={"batch": few})
             one = config.model_copy(update={"data": data})
-            side = data.crop_lr_px * int(config.model.scale or 1)
-            recipe = build_recipe(config.recipe, model, side)
+            recipe = build_recipe(one, model)
             stepper = Stepper(one, "fp32", model, recipe, device, Processes())
             standing = meter.now
             meter.start()

@@ -101,7 +101,7 @@ class FixedFeed:
             reference = torch.rand(finer, device=device) if info.takes_reference else None
             self.fixed = Batch(lr=lr, hr=hr, reference=reference, draws=draws)
             return
-        _, high = data.scale_range or info.scale_range
+        _, high = config.scales(info.scale_range)
         width = round(side * high)
         every = pixel_centres((width, width), device=device, dtype=torch.float32)
         chosen = torch.randint(len(every), (count, data.sample_px), device=device)

@@ -32,7 +32,7 @@ from wsisr.models.settings import override
 from wsisr.models.wrapper import SRModel
 from wsisr.plugins import Registry
 from wsisr.training.batches import Batch
-from wsisr.training.config import RecipeSection
+from wsisr.training.config import RecipeSection, TrainConfig
 from wsisr.words import closest
 
 Backward = Callable[[Tensor], None]
@@ -205,9 +205,11 @@ def recipe_settings(section: RecipeSection) -> list[Any]:
     return found
 
 
-def build_recipe(section: RecipeSection, model: SRModel, crop_hr_px: int) -> Recipe:
+def build_recipe(config: TrainConfig, model: SRModel) -> Recipe:
     """The recipe of a configuration, on the CPU."""
-    return RECIPES.get(section.kind).make(recipe_settings(section), model, crop_hr_px)
+    crop_hr_px = config.data.crop_lr_px * int(config.model.scale or 1)
+    settings = recipe_settings(config.recipe)
+    return RECIPES.get(config.recipe.kind).make(settings, model, crop_hr_px)
 
 
 @register_recipe

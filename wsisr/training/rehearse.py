@@ -29,8 +29,7 @@ def rehearse_step(config: TrainConfig) -> Watch:
     with rehearsed() as (device, watch):
         # As on a GPU: built on the CPU, and moved. A tensor that is no parameter or buffer stays.
         model = build_model(config)
-        side = config.data.crop_lr_px * int(config.model.scale or 1)
-        recipe = build_recipe(config.recipe, model, side)
+        recipe = build_recipe(config, model)
         stepper = Stepper(config, "fp32", model, recipe, device, Processes())
         feed = blank_feed(config, model.info, device)
         watch.counts.clear()
@@ -41,9 +40,7 @@ def rehearse_step(config: TrainConfig) -> Watch:
 def blank_feed(config: TrainConfig, info: Any, device: torch.device) -> Feed:
     """Crops of black patches that lie on a device, degraded and cut as a store's are."""
     data = config.data
-    low, high = (float(config.model.scale),) * 2 if config.model.scale else info.scale_range
-    if config.model.scale is None and data.scale_range is not None:
-        low, high = data.scale_range
+    low, high = config.scales(info.scale_range)
     side = hr_size(data.crop_lr_px + 2 * data.margin_lr_px, high)
     rule = CropRule(
         patches=PATCHES,

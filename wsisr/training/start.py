@@ -149,7 +149,7 @@ def prepare(setting: Setting, report: Reporter, *, dry_run: bool = False) -> Tra
     if request.init_from is not None and state is None:
         started = _start_from(model, request.init_from)
         say(report, started)
-    recipe = build_recipe(config.recipe, model, rule.crop_lr_px * int(config.model.scale or 1))
+    recipe = build_recipe(config, model)
     rows = PairDataset(store, arrays=[plan.hr], rows=plan.train)
     scales = validation_scales(config, rule.scale_range, plan.hr_px / 16)
     samples = build_samples(
@@ -241,8 +241,7 @@ def build_model(config: TrainConfig) -> SRModel:
 def crop_rule(config: TrainConfig, plan: DataPlan, info: ModelInfo) -> CropRule:
     """How crops are cut; the margin gives way where patches are small, the crop does not."""
     data = config.data
-    scales = (float(config.model.scale),) * 2 if config.model.scale else data.scale_range
-    low, high = scales or info.scale_range
+    low, high = config.scales(info.scale_range)
     room = lr_size(plan.hr_px, high)
     if data.crop_lr_px > room:
         wanted = hr_size(data.crop_lr_px, high)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsisr.device import on_gpu
+from wsisr.device import on_gpu, wide
 from wsisr.models.layers.attention import attend
 from wsisr.models.layers.coordinates import grid_of
 
@@ -109,8 +109,7 @@ class DeformableAttention(nn.Module):
         """(B, C, h, w) queries -> (B G, hk, wk, 2) positions in [-1, 1], at least float32."""
         b, _, height, width = q.shape
         offset = self.conv_offset(q.reshape(b * self.groups, -1, height, width))
-        offset = offset.permute(0, 2, 3, 1)
-        offset = offset if offset.dtype == torch.float64 else offset.float()
+        offset = wide(offset.permute(0, 2, 3, 1))
         reference = grid_of(
             reference_axis(offset.shape[1], self.reference_points, offset),
             reference_axis(offset.shape[2], self.reference_points, offset),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsisr.cubic import cubic_pieces
-from wsisr.device import full_precision, has_float64
+from wsisr.device import full_precision, has_float64, wide
 
 
 def _keys_kernel(x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def bicubic_matrix(in_px: int, out_px: int, like: Tensor) -> Tensor:
 def apply_matrices(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """Resample (N, C, h, w) with one matrix for each axis, in at least float32."""
     with full_precision(x):
-        work = x if x.dtype == torch.float64 else x.float()
+        work = wide(x)
         out = rows.to(work.dtype) @ work @ cols.to(work.dtype).mT
     return out.to(x.dtype)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsisr.device import full_precision
+from wsisr.device import full_precision, wide
 from wsisr.models.layers.coordinates import as_rows, gather_cells
 
 BLOCK_BYTES = 64 * 2**20
@@ -37,8 +37,7 @@ def best_match(queries: Tensor, keys: Tensor, block_bytes: int = BLOCK_BYTES) ->
     Computed in at least float32 whatever autocast says: a rounded similarity picks other keys.
     """
     with full_precision(queries):
-        if queries.dtype != torch.float64:
-            queries, keys = queries.float(), keys.float()
+        queries, keys = wide(queries), wide(keys)
         unit_keys = F.normalize(keys, dim=-1).transpose(1, 2)
         rows = max(1, block_bytes // (keys.shape[0] * keys.shape[1] * queries.element_size()))
         return torch.cat(
@@ -73,8 +72,7 @@ def patch_norms(x: Tensor) -> Tensor:
 @torch.no_grad()
 def best_patch(q: Tensor, k: Tensor, block_bytes: int = PATCH_BLOCK_BYTES) -> Tensor:
     """Row-major index of the K patch most similar to each Q patch, (N, h w)."""
-    if q.dtype != torch.float64:
-        q, k = q.float(), k.float()
+    q, k = wide(q), wide(k)
     if q.shape[-2] * q.shape[-1] <= UNFOLD_UP_TO:
         q_tokens, k_tokens = (F.unfold(t, 3, padding=1).transpose(1, 2) for t in (q, k))
         return best_match(q_tokens, k_tokens, block_bytes)
