@@ -27,6 +27,7 @@ from wsisr.tasks.request import HR, TaskRequest
 from wsisr.tasks.truth import Truth
 from wsisr.training.batches import Batch, symmetric
 from wsisr.training.config import TrainConfig
+from wsisr.training.feeds import Feed
 from wsisr.training.parallel import Processes
 from wsisr.training.sampling import sample_index, slots_of
 
@@ -201,7 +202,7 @@ def seen_images(
     return made
 
 
-class TaskFeed:
+class TaskFeed(Feed):
     """Crops of images and of what is to be drawn on them; a function of (seed, step, slot).
 
     Parameters
@@ -223,10 +224,6 @@ class TaskFeed:
         self.device, self.processes = device, processes
         self.jitter = float(config.recipe.settings.get("jitter", JITTER))
         self.side = min(config.data.crop_lr_px, *(min(image.shape[:2]) for image in images))
-        self.waited_s = 0.0
-
-    def start(self, step: int) -> None:
-        """Nothing to read ahead."""
 
     def batch(self, step: int, part: int) -> Batch:
         data, train = self.config.data, self.config.train
@@ -253,9 +250,6 @@ class TaskFeed:
         seen = _recoloured(both[:, :3], draws, self.jitter)
         target_of = torch.tensor(numbers) if numbers else both[:, 3:]
         return Batch(lr=seen.contiguous(), hr=target_of, draws=draws).to(self.device)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def _recoloured(images: Tensor, draws: Draws, amount: float) -> Tensor:

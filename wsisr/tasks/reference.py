@@ -1,9 +1,9 @@
 """Who answers: a reference that was fitted here, one of each fold, or a program of one's own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def register_segmenter(name: str) -> Callable[[Segmenter], Segmenter]:
     return keep
 
 
-class Reference(Protocol):
+class Reference(ABC):
     """Answers for images.
 
     Attributes
@@ -52,35 +52,26 @@ class Reference(Protocol):
         What it is, with a digest: scores of two different ones are never mixed.
     """
 
-    @property
-    def kind(self) -> Kind: ...
+    kind: Kind
+    words: str
+    classes: tuple[str, ...] = ()
 
-    @property
-    def words(self) -> str: ...
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
+    @abstractmethod
     def answer(self, image: UInt8Array, patient: str) -> Answer:
         """For an image (H, W, 3) of a patient."""
 
     def seen(self, patients: Iterable[str]) -> list[str]:
-        """Which of the patients it cannot answer for, because it was fitted on them."""
+        """Which of the patients it cannot answer for, because it was fitted on them; if known."""
+        return []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Own:
+class Own(Reference):
     """A registered function; what it was fitted on is not known."""
 
-    kind: Kind
-    name: str
-    function: Segmenter
-    classes: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> str:
-        record = SEGMENTERS.record(self.name) or {}
-        return f"{self.name} ({record.get('source', 'built in')} {record.get('sha256', '')[:12]})"
+    def __init__(self, kind: Kind, name: str, function: Segmenter, classes: Sequence[str]) -> None:
+        self.kind, self.name, self.function, self.classes = kind, name, function, tuple(classes)
+        record = SEGMENTERS.record(name) or {}
+        self.words = f"{name} ({record.get('source', 'built in')} {record.get('sha256', '')[:12]})"
 
     def answer(self, image: UInt8Array, patient: str) -> Answer:
         given = self.function(image)
@@ -97,11 +88,8 @@ class Own:
         types = {int(k): str(v) for k, v in said.items()} if isinstance(said, Mapping) else None
         return Answer(labels=labels.astype(np.int32), types=types)
 
-    def seen(self, patients: Iterable[str]) -> list[str]:
-        return []
 
-
-class Weights:
+class Weights(Reference):
     """HoVer-Net with a file of weights; what it was fitted on is not known.
 
     Parameters
@@ -111,8 +99,7 @@ class Weights:
         not name.
     """
 
-    kind: Kind = KINDS["nuclei"]
-    classes: tuple[str, ...] = ()
+    kind = KINDS["nuclei"]
 
     def __init__(self, path: Path, classes: Sequence[str], device: torch.device) -> None:
         self.model = read_hovernet(path).to(device)
@@ -127,11 +114,8 @@ class Weights:
     def answer(self, image: UInt8Array, patient: str) -> Answer:
         return find_nuclei(self.model, image, self.names, self.device)
 
-    def seen(self, patients: Iterable[str]) -> list[str]:
-        return []
 
-
-class FittedReference:
+class FittedReference(Reference):
     """A run of `wsisr train --task`, or its folds: each patient is answered by the network that
     was fitted without it."""
 
@@ -234,7 +218,7 @@ def open_reference(text: str, device: torch.device, classes: Sequence[str] = ())
         raise ConfigError(f"--task {text}: tasks are {', '.join(KINDS)}")
     function = SEGMENTERS.find(where) if task else None
     if function is not None:
-        return Own(kind=KINDS[task], name=where, function=function, classes=tuple(classes))
+        return Own(KINDS[task], where, function, classes)
     folder = Path(where)
     if folder.suffix.lower() in SUFFIXES and folder.is_file():
         if task != "nuclei":

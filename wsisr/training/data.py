@@ -5,12 +5,12 @@ one gather; otherwise threads read crops from the shards a few steps ahead (the 
 decoders let go of the interpreter's lock, so that threads serve and no process need be started).
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -109,22 +109,26 @@ class Role:
         return plan.y * self.corner, plan.x * self.corner, self.size or plan.read_px
 
 
-class BatchSource(Protocol):
+class BatchSource(ABC):
     """Where batches come from."""
 
     description: str
 
-    def start(self, plans: Callable[[int], StepPlan], first: int, stop: int) -> None:
+    def start(  # noqa: B027 - what lies in memory need not be read ahead
+        self, plans: Callable[[int], StepPlan], first: int, stop: int
+    ) -> None:
         """Announce the batches to come: `plans(n)` for n from `first` below `stop`."""
 
+    @abstractmethod
     def fetch(self, number: int, plan: StepPlan) -> dict[str, Tensor]:
         """uint8 tensors (k, size, size, 3) by role."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Let go of threads."""
+        """Let go of threads and memory."""
 
 
-class MemorySource:
+class MemorySource(BatchSource):
     """All patches in one tensor for each role, in memory or on the device."""
 
     def __init__(
@@ -154,9 +158,6 @@ class MemorySource:
             report(ProgressEvent(stage="load", done=done, total=len(data), unit="pair"))
         return stack
 
-    def start(self, plans: Callable[[int], StepPlan], first: int, stop: int) -> None:
-        """Nothing to read ahead."""
-
     def fetch(self, number: int, plan: StepPlan) -> dict[str, Tensor]:
         cut = _sliced if self.device.type == "cpu" else _gathered
         return {
@@ -168,7 +169,7 @@ class MemorySource:
         self.stacks = {}
 
 
-class StreamSource:
+class StreamSource(BatchSource):
     """Crops read from the shards by threads, a few steps ahead."""
 
     def __init__(self, data: PairDataset, roles: Sequence[Role], workers: int, pin: bool) -> None:

@@ -1,7 +1,7 @@
 """What hands batches to the loop: the store, or one fixed batch when only the model is timed."""
 
 import time
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 
@@ -16,7 +16,7 @@ from wsisr.training.parallel import Processes
 from wsisr.training.sampling import StepPlan, plan_step, slots_of
 
 
-class Feed(Protocol):
+class Feed(ABC):
     """Batches by step.
 
     Attributes
@@ -25,19 +25,20 @@ class Feed(Protocol):
         Seconds spent waiting for data since it was last set to 0.
     """
 
-    waited_s: float
+    waited_s = 0.0
 
-    def start(self, step: int) -> None:
+    def start(self, step: int) -> None:  # noqa: B027 - most read nothing ahead
         """Get ready to go on from a step."""
 
+    @abstractmethod
     def batch(self, step: int, part: int) -> Batch:
         """The `part`-th accumulated batch of a step, on the device."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing open
         """Let go of threads and memory."""
 
 
-class StoreFeed:
+class StoreFeed(Feed):
     """Crops of a store, finished on the device."""
 
     def __init__(
@@ -57,7 +58,6 @@ class StoreFeed:
         self.size = config.data.batch
         self.parts = config.train.accumulate
         self.stop = config.train.steps * self.parts
-        self.waited_s = 0.0
 
     def start(self, step: int) -> None:
         self.source.start(self.plan, step * self.parts, self.stop)
@@ -85,7 +85,7 @@ class StoreFeed:
         self.source.close()
 
 
-class FixedFeed:
+class FixedFeed(Feed):
     """The same random batch again and again: what is left is the model's own time."""
 
     def __init__(self, config: TrainConfig, info: ModelInfo, device: torch.device) -> None:
@@ -93,7 +93,6 @@ class FixedFeed:
         count, side = data.batch, data.crop_lr_px
         draws = Draws(seed=0, step=0, slots=torch.arange(count, device=device))
         lr = torch.rand(count, 3, side, side, device=device)
-        self.waited_s = 0.0
         if info.kind == "fixed":
             scale = int(info.scale or 1)
             hr = torch.rand(count, 3, side * scale, side * scale, device=device)
@@ -113,11 +112,5 @@ class FixedFeed:
             draws=draws,
         )
 
-    def start(self, step: int) -> None:
-        """Nothing to do."""
-
     def batch(self, step: int, part: int) -> Batch:
         return self.fixed
-
-    def close(self) -> None:
-        """Nothing to do."""

@@ -122,13 +122,10 @@ def plan_data(
     hr = store.arrays[0]
     train = store.split("train")
     notes: list[str] = []
-    native = None
-    if scale is not None:
-        native = _array_at(store, hr, scale, list(store.slides), every=False)
     usable = [name for name in store.slides if hr in store.slides[name].arrays]
     lr, origin = None, ""
     if lr_source in ("auto", "native"):
-        lr, origin, slides, note = _choose_native(store, hr, scale, native, lr_source)
+        lr, origin, slides, note = _choose_native(store, hr, scale, lr_source)
         usable = slides if lr is not None else usable
         notes += note
     simulation = None
@@ -186,7 +183,7 @@ def _array_at(
 
 
 def _choose_native(
-    store: PairStore, hr: str, scale: int | None, array: str | None, lr_source: str
+    store: PairStore, hr: str, scale: int | None, lr_source: str
 ) -> tuple[str | None, str, list[str], list[str]]:
     """Array, origin and slides of native LR, or no array and the reason."""
     asked = lr_source == "native"
@@ -198,6 +195,7 @@ def _choose_native(
                 "leave --lr-source out or name a degradation"
             )
         return None, "", [], []
+    array = _array_at(store, hr, scale, list(store.slides), every=False)
     if array is None:
         if asked:
             raise ConfigError(
