@@ -7,8 +7,8 @@ shows them by themselves.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from wsisr.metrics.object_distances import (
 from wsisr.metrics.objects import (
     Detection,
     Panoptic,
+    Sums,
     Weighted,
     aji,
     aji_plus,
@@ -37,6 +38,7 @@ from wsisr.tasks.kinds import GLAND_PX, Answer, Kind
 
 Better = Literal["high", "low", "zero"]
 Parts = Mapping[str, np.ndarray]
+S = TypeVar("S", bound=Sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,13 @@ class Pooled:
     digits: int = 4
 
 
-def _parts(prefix: str, *names: str) -> list[TaskScore]:
-    return [TaskScore(name=f"{prefix}_{name}", title=name, part=True) for name in names]
+def _names(kind: Any) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
-_DETECTION = ("hits", "extra", "missed")
-_TYPED = ("right", "taken", "lost", "extra", "missed")
-_WEIGHTED = ("truth_sum", "truth_area", "found_sum", "found_area")
+def _parts(prefix: str, kind: type[Sums]) -> list[TaskScore]:
+    return [TaskScore(name=f"{prefix}_{n}", title=n, part=True) for n in _names(kind)]
+
 
 SCORES: Mapping[str, tuple[TaskScore, ...]] = {
     "nuclei": (
@@ -95,8 +97,8 @@ SCORES: Mapping[str, tuple[TaskScore, ...]] = {
             better="zero",
             digits=3,
         ),
-        *_parts("nuclei_found", *_DETECTION),
-        *_parts("nuclei_panoptic", *_DETECTION, "iou_sum"),
+        *_parts("nuclei_found", Detection),
+        *_parts("nuclei_panoptic", Panoptic),
     ),
     "glands": (
         TaskScore(name="glands_f1", title="glands: F1"),
@@ -104,13 +106,14 @@ SCORES: Mapping[str, tuple[TaskScore, ...]] = {
         TaskScore(
             name="glands_hausdorff", title="glands: object Hausdorff, px", better="low", digits=1
         ),
-        *_parts("glands_found", *_DETECTION),
-        *_parts("glands_pooled_dice", *_WEIGHTED),
-        *_parts("glands_pooled_hausdorff", *_WEIGHTED),
+        *_parts("glands_found", Detection),
+        *_parts("glands_pooled_dice", Weighted),
+        *_parts("glands_pooled_hausdorff", Weighted),
     ),
     "classes": (
         TaskScore(name="classes_accuracy", title="classes: accuracy"),
-        *_parts("classes", "probability", "said"),
+        TaskScore(name="classes_probability", title="probability", part=True),
+        TaskScore(name="classes_said", title="said", part=True),
     ),
 }
 """The first is what a task is judged by."""
@@ -124,7 +127,8 @@ def scores_of(task: str, types: Sequence[str] = ()) -> tuple[TaskScore, ...]:
     types : sequence of str
         That truth and reference tell apart.
     """
-    return (*SCORES[task], *(s for name in types for s in _parts(_type(name), *_TYPED)))
+    typed = (score for name in types for score in _parts(_type(name), TypeDetection))
+    return (*SCORES[task], *typed)
 
 
 def _type(name: str) -> str:
@@ -233,31 +237,27 @@ def class_scores(truth: str, answer: Answer) -> dict[str, float]:
 def pooled(task: str, classes: Sequence[str] = (), types: Sequence[str] = ()) -> tuple[Pooled, ...]:
     """What is computed over all images of a task at once."""
 
-    def of(
-        kind: type, value: str, prefix: str, *names: str
-    ) -> Callable[[Parts, Sequence[str]], float]:
-        """A value of a kind of sums, whose parts are added up over all images."""
-
-        def compute(parts: Parts, _: Sequence[str]) -> float:
-            sums = kind(*(float(np.nansum(parts[f"{prefix}_{name}"])) for name in names))
-            return float(getattr(sums, value))
-
-        return compute
-
     if task == "nuclei":
-        quality = of(Panoptic, "pq", "nuclei_panoptic", *_DETECTION, "iou_sum")
         return (
-            Pooled(title="F1 of detection", value=of(Detection, "f1", "nuclei_found", *_DETECTION)),
-            Pooled(title="PQ", value=quality),
+            Pooled(
+                title="F1 of detection", value=lambda p, _: _added(Detection, "nuclei_found", p).f1
+            ),
+            Pooled(title="PQ", value=lambda p, _: _added(Panoptic, "nuclei_panoptic", p).pq),
             *_typed(types),
         )
     if task == "glands":
-        dice = of(Weighted, "value", "glands_pooled_dice", *_WEIGHTED)
-        far = of(Weighted, "value", "glands_pooled_hausdorff", *_WEIGHTED)
         return (
-            Pooled(title="F1", value=of(Detection, "f1", "glands_found", *_DETECTION)),
-            Pooled(title="object Dice", value=dice),
-            Pooled(title="object Hausdorff, px", value=far, better="low", digits=1),
+            Pooled(title="F1", value=lambda p, _: _added(Detection, "glands_found", p).f1),
+            Pooled(
+                title="object Dice",
+                value=lambda p, _: _added(Weighted, "glands_pooled_dice", p).value,
+            ),
+            Pooled(
+                title="object Hausdorff, px",
+                value=lambda p, _: _added(Weighted, "glands_pooled_hausdorff", p).value,
+                better="low",
+                digits=1,
+            ),
         )
 
     def said(parts: Parts) -> list[str]:
@@ -281,7 +281,7 @@ def _typed(types: Sequence[str]) -> list[Pooled]:
     """F1c of each type, and the share of right types among the nuclei that were found."""
 
     def sums(parts: Parts, name: str) -> TypeDetection:
-        return TypeDetection(*(int(np.nansum(parts[f"{_type(name)}_{n}"])) for n in _TYPED))
+        return _added(TypeDetection, _type(name), parts)
 
     def right(parts: Parts, _: Sequence[str]) -> float:
         each = [sums(parts, name) for name in types]
@@ -295,5 +295,11 @@ def _typed(types: Sequence[str]) -> list[Pooled]:
     return [*made, Pooled(title="types right", value=right)] if types else []
 
 
-def _filled(prefix: str, sums: Detection | Panoptic | Weighted | TypeDetection) -> dict[str, float]:
+def _filled(prefix: str, sums: Sums) -> dict[str, float]:
     return {f"{prefix}_{name}": float(value) for name, value in vars(sums).items()}
+
+
+def _added(kind: type[S], prefix: str, parts: Parts) -> S:
+    """What `_filled` made of each image, added up over all of them."""
+    make: Any = kind
+    return make(*(float(np.nansum(parts[f"{prefix}_{name}"])) for name in _names(kind)))

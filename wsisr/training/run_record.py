@@ -34,8 +34,6 @@ class RunRecord:
     ----------
     folder : Path or None
         None: nothing is written (dry runs).
-    name : str
-        Of the file.
     """
 
     folder: Path | None
@@ -75,8 +73,6 @@ def first_document(
     ----------
     store : mapping of str to str
         Its ``path``, ``digest``, ``manifest`` and ``content``.
-    environment : mapping
-        `describe_environment`.
     """
     return {
         "created_with": f"wsisr {__version__}",
