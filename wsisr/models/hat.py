@@ -21,6 +21,7 @@ from wsisr.models.layers.hybrid import (
     HybridBlock,
     HybridGroup,
     OverlapAttention,
+    extended_px,
     overlap_index,
 )
 from wsisr.models.registry import ModelSpec, register
@@ -129,12 +130,9 @@ class HybridNetwork(nn.Module):
         self.conv_before_upsample = nn.Sequential(conv3(s.width, s.head_width), nn.LeakyReLU(0.01))
         self.upsample = nn.Sequential(*pixel_shuffle_steps(s.head_width, scale))
         self.conv_last = conv3(s.head_width, 3)
-        extended = self.layers[0].residual_group.overlap_attn.extended  # type: ignore[union-attr]
-        self.extended_px = int(extended)  # type: ignore[arg-type]
         self.register_buffer("index", relative_index(s.window_px), persistent=False)
-        self.register_buffer(
-            "overlap_index", overlap_index(s.window_px, self.extended_px), persistent=False
-        )
+        wider = overlap_index(s.window_px, extended_px(s.window_px, s.overlap))
+        self.register_buffer("overlap_index", wider, persistent=False)
         self.apply(init_transformer)
 
     def forward(self, lr: Tensor) -> Tensor:

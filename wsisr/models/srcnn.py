@@ -11,7 +11,6 @@ instead of at random weights, from which the paper needed 8 x 10^8 samples.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from wsisr.models.layers.resample import enlarge
@@ -55,23 +54,15 @@ class Srcnn(nn.Module):
         if s.identity_start:
             nn.init.zeros_(self.conv3.weight)
             for layer in (self.conv1, self.conv2, self.conv3):
-                _hand_on(layer)
+                # Its first three outputs are its first three inputs.
+                assert layer.bias is not None
+                nn.init.dirac_(layer.weight[:3])
+                nn.init.zeros_(layer.bias[:3])
 
     def forward(self, lr: Tensor) -> Tensor:
         x = enlarge(lr, self.scale)
         out: Tensor = self.conv3(self.conv2(self.conv1(x).relu()).relu())
         return out
-
-
-@torch.no_grad()
-def _hand_on(layer: nn.Conv2d) -> None:
-    """Let the first three outputs of a layer be its first three inputs."""
-    assert layer.bias is not None
-    layer.weight[:3] = 0
-    layer.bias[:3] = 0
-    middle = layer.kernel_size[0] // 2
-    for colour in range(3):
-        layer.weight[colour, colour, middle, middle] = 1
 
 
 def _build(settings: SrcnnSettings, scale: int) -> FixedScaleModel:

@@ -26,6 +26,11 @@ from wsisr.models.layers.blocks import ChannelAttention, conv3, run
 from wsisr.models.layers.coordinates import grid_of
 
 
+def extended_px(window: int, overlap: float) -> int:
+    """Side of the larger windows that windows attend to."""
+    return int(window * overlap) + window
+
+
 def overlap_index(window: int, extended: int) -> Tensor:
     """Index into the ((window + extended - 1)^2, heads) table, (window^2, extended^2).
 
@@ -123,7 +128,7 @@ class OverlapAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.window = window
-        self.extended = int(window * overlap) + window
+        self.extended = extended_px(window, overlap)
         self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
         entries = (self.window + self.extended - 1) ** 2
