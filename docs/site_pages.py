@@ -42,12 +42,7 @@ def public_names(package: str) -> list[str]:
             found |= {name.asname or name.name: f"{module}.{name.name}" for name in node.names}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             offered = set(ast.literal_eval(node.value))
-    # Modules of networks are offered too; their pages are in docs/models.
-    return [
-        full
-        for name, full in sorted(found.items())
-        if (offered is None or name in offered) and full != f"wsisr.{package}.{name}"
-    ]
+    return [full for name, full in sorted(found.items()) if offered is None or name in offered]
 
 
 def page(package: str, title: str) -> str:
