@@ -162,6 +162,9 @@ def test_a_reference_learns_and_goes_on_exactly(monuseg: Path, tmp_path: Path) -
         train_task(replace(half, resume=True, assignments=("optim.lr=0.1",)))
     with pytest.raises(ConfigError, match="images were HR, not bicubic x2"):
         train_task(replace(half, resume=True, images="bicubic", scale=2.0))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is no reference"):
+        train_task(replace(half, output=tmp_path / "file"))
 
 
 def test_labels_are_found_by_content_and_refused_where_they_changed(

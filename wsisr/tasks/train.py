@@ -41,14 +41,14 @@ from wsisr.tasks.request import TASKS, TaskRequest, resolve
 from wsisr.tasks.scores import SCORES, score_answer
 from wsisr.tasks.truth import Truth
 from wsisr.training.batches import Batch
-from wsisr.training.config import TrainConfig, differences, merge, parse_config, read_config
+from wsisr.training.config import TrainConfig, differences, merge, parse_config
 from wsisr.training.engine import run_training
 from wsisr.training.interrupts import readable_faults
 from wsisr.training.job import Course, TrainingJob, TrainingOutcome
-from wsisr.training.outputs import CONFIG_NAME, RunFiles
+from wsisr.training.outputs import RunFiles
 from wsisr.training.parallel import Processes, join, leave
 from wsisr.training.recipes import Backward, Logs, Recipe
-from wsisr.training.request import FREE_TO_CHANGE, only_begun
+from wsisr.training.request import FREE_TO_CHANGE, begun_config, only_begun
 from wsisr.training.run_record import RunRecord, describe_environment, first_document
 from wsisr.training.start import alone, choose_precision, earlier_state, say
 from wsisr.words import counted
@@ -217,15 +217,9 @@ class _Run:
             return run_training(job)
 
     def _go_on(self, earlier: Mapping[str, Any]) -> None:
-        if not self.request.resume:
-            raise ConfigError(
-                f"{self.folder} is already there ({earlier['state']}, step {earlier['step']} of "
-                f"{earlier['steps']}): go on with it by --resume, or name another folder with -o"
-            )
+        old = begun_config(self.folder, earlier, self.request.resume)
         if earlier["task"] != self.request.task:
             raise ConfigError(f"{self.folder} is a reference for {earlier['task']}")
-        path = self.folder / CONFIG_NAME
-        old = parse_config(read_config(path), str(path))
         new = parse_config(merge(old.to_dict(), self.request.changes))
         changed = differences(old, new, FREE_TO_CHANGE - {"data.batch", "train.accumulate"})
         if self.request.words != earlier["images"]:

@@ -1,5 +1,6 @@
 """What a user asks for, and what it means here: configuration, device, folder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,17 +138,7 @@ def settle(request: TrainRequest, *, writes: bool = True) -> Setting:
     name = request.model if scale is None else f"{request.model}-x{scale}"
     folder = request.output or RUNS / name
     earlier = open_run(folder) if writes and (folder / RUN_NAME).is_file() else None
-    if earlier is not None and not request.resume:
-        raise ConfigError(
-            f"{folder} is already there ({earlier.state}, step {earlier.step} of {earlier.steps}): "
-            "go on with it by --resume, or name another folder with -o"
-        )
-    if (
-        writes
-        and earlier is None
-        and folder.exists()
-        and (not folder.is_dir() or not only_begun(folder))
-    ):
+    if writes and earlier is None and folder.exists() and not only_begun(folder):
         raise ConfigError(f"{folder} is there and is no run; name another folder with -o")
     if earlier is not None:
         resolved = _resumed(earlier, request, resolved)
@@ -197,6 +188,8 @@ def _profile(text: str) -> Degradation:
 
 def only_begun(folder: Path) -> bool:
     """Whether all that lies there is what a kill leaves before the run has its record."""
+    if not folder.is_dir():
+        return False
     names = {path.name for path in folder.iterdir()}
     if IN_FOLDER not in names:
         # Somebody's configuration may lie in a folder; only we leave a probe.
@@ -204,10 +197,20 @@ def only_begun(folder: Path) -> bool:
     return all(name.startswith(".") or name in BEGUN for name in names)
 
 
+def begun_config(folder: Path, record: Mapping[str, Any], resume: bool) -> TrainConfig:
+    """The configuration of a run that is there; `ConfigError` unless the user says to go on."""
+    if not resume:
+        raise ConfigError(
+            f"{folder} is already there ({record['state']}, step {record['step']} of "
+            f"{record['steps']}): go on with it by --resume, or name another folder with -o"
+        )
+    path = folder / CONFIG_NAME
+    return parse_config(read_config(path), str(path))
+
+
 def _resumed(earlier: TrainedModel, request: TrainRequest, now: Resolved) -> Resolved:
     """The earlier run's configuration with what may change; anything else is refused."""
-    path = earlier.folder / CONFIG_NAME
-    old = parse_config(read_config(path), str(path))
+    old = begun_config(earlier.folder, earlier.document, request.resume)
     if request.model != old.model.name:
         raise ConfigError(f"{earlier.folder} is a run of {old.model.name}, not of {request.model}")
     if request.scale is not None and request.scale != old.model.scale:
