@@ -88,13 +88,10 @@ class PatchDiscriminator(nn.Module):
 
 
 _VGG = {
-    "vgg16": (1024, ((1, 3, 2), (2, 3, 1), (2, 3, 2), (4, 3, 1), (4, 3, 2), (8, 3, 1), (8, 3, 2))),
+    "vgg16": (1024, ((1, 3, 2), *((times, 3, stride) for times in (2, 4, 8) for stride in (1, 2)))),
     "vgg128": (
         100,
-        (
-            *((1, 4, 2), (2, 3, 1), (2, 4, 2), (4, 3, 1), (4, 4, 2)),
-            *((8, 3, 1), (8, 4, 2), (8, 3, 1), (8, 4, 2)),
-        ),
+        ((1, 4, 2), *((times, *step) for times in (2, 4, 8, 8) for step in ((3, 1), (4, 2)))),
     ),
 }
 """Width of the dense layer; channels (over those of the first convolution), kernel and stride."""
