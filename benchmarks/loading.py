@@ -33,7 +33,7 @@ from wsisr.slides.decode import decode_stream
 from wsisr.store import ArraySpec, StoreWriter, open_pairs
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Place
-from wsisr.store.shard_layouts import chunk_decoder, known_layout
+from wsisr.store.shard_layouts import DECODERS, known_layout
 from wsisr.store.shards import ABSENT, CRC_BYTES, read_index
 from wsisr.store.window_reader import DecodedTiles, WindowReader
 
@@ -96,7 +96,7 @@ def pure_decoder(folder: Place) -> Callable[[Int64Array], None] | None:
     """Decoding alone, from memory: the limit of the codec."""
     node = read_node(folder)
     layout = known_layout(node.document)
-    decode = None if layout is None else chunk_decoder(layout.codec)
+    decode = None if layout is None else DECODERS.get(layout.codec)
     if layout is None or decode is None:
         return None
     chunks: dict[int, list[bytes]] = {}

@@ -33,8 +33,8 @@ from wsisr.store.presets import SLIDE, check_codec
 from wsisr.store.reader import PairStore
 from wsisr.store.tile_array import TileWriter
 from wsisr.store.upload import upload_into
+from wsisr.store.verify_slide import check_tiles
 from wsisr.store.verify_splits import footprints, overlapping
-from wsisr.store.verify_tiles import check_tiles
 from wsisr.store.window_reader import WindowReader
 from wsisr.testing import SlideSpec, write_slide
 from wsisr.training.data import PairDataset

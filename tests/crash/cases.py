@@ -110,7 +110,7 @@ def _tiled_slide(writer: StoreWriter, slide: str, seed: int) -> None:
     places = [(0, 0), (16, 16), (32, 32)]
     with writer.slide(slide, specs(), tiles=plan) as open_slide:
         for x, y in places:
-            under = {at: kept[at] for at in tiles_under(x, y, 32, 32)}
+            under = {at: kept[at] for at in tiles_under(x, y, (32, 32), 32)}
             patch = picture[y : y + 32, x : x + 32]
             blocks = {"40x": patch[None], "10x": patch[None, ::4, ::4]}
             open_slide.append(blocks, [Window(x, y, under)])

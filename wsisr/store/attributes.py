@@ -129,13 +129,7 @@ def root_attributes(
 
 
 def read_root_attributes(attributes: Mapping[str, Any], where: str) -> RootAttributes:
-    """Check attributes read from a root group.
-
-    Raises
-    ------
-    StoreError
-        If this is no pair store, or one of a newer format.
-    """
+    """Check attributes of a root group; StoreError if this is no pair store, or a newer one."""
     if attributes.get("format") != FORMAT:
         raise StoreError(
             f"{where} is a Zarr group but no wsisr pair store; build one with wsisr build-pairs."

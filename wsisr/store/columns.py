@@ -38,13 +38,7 @@ def with_crc(data: bytes) -> bytes:
 
 
 def without_crc(data: bytes, where: str) -> bytes:
-    """Back from `with_crc`.
-
-    Raises
-    ------
-    CorruptStoreError
-        Where the checksum does not match.
-    """
+    """Back from `with_crc`; CorruptStoreError where the checksum does not match."""
     body, sums = data[:-CRC_BYTES], data[-CRC_BYTES:]
     if len(sums) != CRC_BYTES or google_crc32c.value(body) != int.from_bytes(sums, "little"):
         raise CorruptStoreError(f"{where}: the bytes do not match their CRC-32C.")

@@ -43,13 +43,8 @@ class PatchDigests:
     values: UInt64Array
 
     def differ(self, other: "PatchDigests") -> BoolArray:
-        """Which patches are not the same.
-
-        Raises
-        ------
-        StoreError
-            If the two are of different algorithms: that tells nothing of the patches.
-        """
+        """Which patches are not the same; StoreError if the two are of different algorithms, which
+        tells nothing of the patches."""
         if self.algorithm != other.algorithm:
             raise StoreError(
                 f"Digests by {self.algorithm} and by {other.algorithm} cannot be compared; digest "

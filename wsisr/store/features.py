@@ -34,13 +34,7 @@ FLAT_SD = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class GreyPatches:
-    """Patches of one slide as grey images of one resolution, read when they are asked for.
-
-    Attributes
-    ----------
-    side_px : int
-        Side of the images.
-    """
+    """Patches of one slide as grey images of one size, read when they are asked for."""
 
     reader: ShardReader
     side_px: int

@@ -58,10 +58,6 @@ def keep_pairs(path: Path, rule: str) -> KeepResult:
     rule : str
         E.g. ``"spread<0.25 and ncc_band>0.85"``; all stored pairs are judged anew.
 
-    Returns
-    -------
-    KeepResult
-
     Raises
     ------
     StoreError

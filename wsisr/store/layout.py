@@ -123,9 +123,29 @@ class StoreTree(Generic[P]):
         return self.root / SPLITS
 
 
+class _Staging:
+    """A folder of the staging sibling."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, paths: "StorePaths", owner: type) -> Path:
+        return paths.partial / self._name
+
+
 @dataclass(frozen=True)
 class StorePaths(StoreTree[Path]):
     """Paths of a store that is written, and of its staging sibling ``<name>.partial``."""
+
+    staged_roots = _Staging("roots")
+    replaced_root = _Staging("replaced-root")
+    staged_slides = _Staging(SLIDES)
+    replaced_slides = _Staging("replaced-slides")
+    removed_slides = _Staging("removed")
+    staged_splits = _Staging(SPLITS)
+    replaced_splits = _Staging("replaced-splits")
+    slide_locks = _Staging("writing")
+    locks = _Staging("locks")
 
     @property
     def report(self) -> Path:
@@ -141,46 +161,10 @@ class StorePaths(StoreTree[Path]):
     def partial(self) -> Path:
         return self.root.with_name(self.root.name + ".partial")
 
-    @property
-    def staged_roots(self) -> Path:
-        return self.partial / "roots"
-
-    @property
-    def replaced_root(self) -> Path:
-        return self.partial / "replaced-root"
-
-    @property
-    def staged_slides(self) -> Path:
-        return self.partial / SLIDES
-
     def staged_slide(self, slide_id: str, token: str) -> SlidePaths[Path]:
         """Where one holder of the slide's lock stages it: no two write into one folder."""
         return SlidePaths(self.staged_slides / check_slide_id(slide_id) / token)
 
-    @property
-    def slide_locks(self) -> Path:
-        return self.partial / "writing"
-
     def slide_lock(self, slide_id: str) -> Path:
         """Held by the process that stages a slide."""
         return self.slide_locks / f"{check_slide_id(slide_id)}.lock"
-
-    @property
-    def removed_slides(self) -> Path:
-        return self.partial / "removed"
-
-    @property
-    def replaced_slides(self) -> Path:
-        return self.partial / "replaced-slides"
-
-    @property
-    def staged_splits(self) -> Path:
-        return self.partial / SPLITS
-
-    @property
-    def replaced_splits(self) -> Path:
-        return self.partial / "replaced-splits"
-
-    @property
-    def locks(self) -> Path:
-        return self.partial / "locks"

@@ -108,7 +108,8 @@ class LocalFiles:
                 self._files.move_to_end(key)
             # Counted before others are evicted, so that it is not itself the one to go.
             entry.users += 1
-            self._evict()
+            if len(self._files) > self._max_files:
+                self._drop(self._max_files)
         try:
             yield entry
         finally:
@@ -149,10 +150,7 @@ class LocalFiles:
         if self._pid != os.getpid():
             self._reset()
         with self._lock:
-            for key, entry in list(self._files.items()):
-                if not entry.users:
-                    os.close(entry.fd)
-                    del self._files[key]
+            self._drop(0)
 
     def __del__(self) -> None:
         if getattr(self, "_pid", None) == os.getpid():
@@ -160,12 +158,11 @@ class LocalFiles:
                 with suppress(OSError):
                     os.close(entry.fd)
 
-    def _evict(self) -> None:
-        if len(self._files) <= self._max_files:
-            return
+    def _drop(self, most: int) -> None:
+        """Close files that are not in use, the oldest first, until `most` are open."""
         for key, entry in list(self._files.items()):
+            if len(self._files) <= most:
+                return
             if not entry.users:
                 os.close(entry.fd)
                 del self._files[key]
-                if len(self._files) <= self._max_files:
-                    return

@@ -322,13 +322,8 @@ class _Object:
 
 
 def open_bucket(url: str) -> Any:
-    """The obstore store of a URL, by the standard chain of credentials.
-
-    Raises
-    ------
-    StoreError
-        If obstore is missing, or does not understand the address or its settings.
-    """
+    """The obstore store of a URL, by the standard chain of credentials; StoreError if obstore is
+    missing, or does not understand the address or its settings."""
     try:
         from obstore.exceptions import BaseError
         from obstore.store import from_url

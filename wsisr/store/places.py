@@ -26,10 +26,7 @@ class OpenFile(Protocol):
     def read_into(self, offset: int, buffers: Sequence[Buffer]) -> int:
         """Fill buffers, one behind the other, from a place of the file.
 
-        Returns
-        -------
-        int
-            How many bytes there were; fewer than asked for only at the end of the file.
+        Returns how many bytes there were; fewer than asked for only at the end of the file.
         """
 
     def tail(self, count: int) -> tuple[bytes, int]:
@@ -138,13 +135,7 @@ Address = str | os.PathLike[str] | Place
 
 
 def place_of(address: Address) -> Place:
-    """The place that a caller names.
-
-    Raises
-    ------
-    StoreError
-        For an address that cannot be read.
-    """
+    """The place that a caller names; StoreError for an address that cannot be read."""
     from wsisr.store.local_files import LocalFiles
     from wsisr.store.object_files import ObjectFiles, url_of
 

@@ -7,6 +7,7 @@ the slide's own tiles where it can (`wsisr.store.tile_array`), with plain bytes 
 layers, which are small and read in every training step; a slide that cannot is stored as `small`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -68,13 +69,7 @@ def encode_htj2k(tile: UInt8Array) -> bytes:
 
 
 def decode_htj2k(data: Any, shape: tuple[int, int, int]) -> UInt8Array:
-    """Back from `encode_htj2k`.
-
-    Raises
-    ------
-    ValueError
-        Where the stream is broken or is no 8-bit RGB image of this shape.
-    """
+    """Back from `encode_htj2k`; ValueError for a broken stream, or one of another shape or type."""
     import imagecodecs
 
     try:
@@ -119,13 +114,7 @@ CODECS: Final = (*PRESETS, SLIDE)
 
 
 def check_codec(name: str) -> str:
-    """The name itself, if it is a codec of stores.
-
-    Raises
-    ------
-    StoreError
-        If it is none.
-    """
+    """The name itself, if it is a codec of stores; StoreError if not."""
     if name not in CODECS:
         raise StoreError(f"{name!r} is no codec; choose one of {', '.join(CODECS)}.")
     return name
@@ -162,5 +151,7 @@ def _decode(data: Any, side_px: int, kind: "StreamKind") -> UInt8Array:
     return decode_stream(data, kind, side_px)
 
 
-STREAM_DECODERS: Final = {kind: partial(_decode, kind=kind) for kind in STREAM_NAMES.values()}
+STREAM_DECODERS: Final[dict[str, Callable[[Any, int], UInt8Array]]] = {
+    kind: partial(_decode, kind=kind) for kind in STREAM_NAMES.values()
+}
 """From a stream and ``side_px`` to the tile."""

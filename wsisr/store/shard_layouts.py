@@ -102,14 +102,6 @@ def _parse(document: Mapping[str, Any]) -> KnownLayout | None:
     )
 
 
-def chunk_decoder(codec: str) -> ChunkDecoder | None:
-    """Decoder of one inner chunk; None for raw bytes."""
-    if codec in STREAM_DECODERS:
-        decode = STREAM_DECODERS[codec]
-        return lambda data, side: decode(data, side_px=side)
-    return {"raw": None, "zstd": _decode_zstd, "htj2k": _decode_htj2k}[codec]
-
-
 def _decode_zstd(data: Any, side: int) -> UInt8Array:
     from numcodecs.zstd import Zstd
 
@@ -122,3 +114,11 @@ def _decode_zstd(data: Any, side: int) -> UInt8Array:
 
 def _decode_htj2k(data: Any, side: int) -> UInt8Array:
     return decode_htj2k(bytes(data), (side, side, 3))
+
+
+DECODERS: Mapping[str, ChunkDecoder] = {
+    "zstd": _decode_zstd,
+    "htj2k": _decode_htj2k,
+    **STREAM_DECODERS,
+}
+"""Of one inner chunk, by codec; raw bytes need none."""

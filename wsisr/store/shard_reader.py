@@ -20,7 +20,7 @@ from wsisr.store.caches import ShardIndexes
 from wsisr.store.layout import META
 from wsisr.store.metadata import read_node
 from wsisr.store.places import Address, OpenFile, place_of
-from wsisr.store.shard_layouts import KnownLayout, chunk_decoder, known_layout
+from wsisr.store.shard_layouts import DECODERS, KnownLayout, known_layout
 from wsisr.store.shards import ABSENT, CRC_BYTES
 
 R = TypeVar("R")
@@ -308,10 +308,8 @@ class ShardReader:
             self._read_raw(layout, file, path, offset, length, buffer.reshape(-1))
             return buffer
         data = self._stored_chunk(layout, file, path, offset, length)
-        decode = chunk_decoder(layout.codec)
-        assert decode is not None
         try:
-            return decode(data, tile)
+            return DECODERS[layout.codec](data, tile)
         except ValueError as err:
             raise CorruptStoreError(f"{path}: chunk at {offset}: {err}.") from err
 

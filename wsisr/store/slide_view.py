@@ -61,12 +61,8 @@ class SlideView:
         return stored_as(self.arrays, self.attributes)
 
     def check(self) -> None:
-        """Compare the slide's attributes and files with its digest.
-
-        Raises
-        ------
-        CorruptStoreError
-        """
+        """Compare the slide's attributes and files with its digest; CorruptStoreError where it
+        differs."""
         root = self._paths.root
         if slide_digest(root, self.attributes, self.arrays) != self.attributes.get("digest"):
             raise CorruptStoreError(

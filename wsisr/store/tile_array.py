@@ -7,7 +7,6 @@ to. The columns `window_x` and `window_y` say where a patch begins, in pixels of
 tiles follow from that and its size. Tiles stand in the order of their first use.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -101,7 +100,7 @@ class TileWriter:
             If a tile comes without its stream, or the window does not lie in the grid.
         """
         plan, size = self._plan, self._spec.size_px
-        needed = tiles_under(window.x, window.y, size, plan.tile_px)
+        needed = tiles_under(window.x, window.y, (size, size), plan.tile_px)
         row, column = needed[-1]
         if window.x < 0 or window.y < 0 or row >= plan.rows or column >= plan.columns:
             raise StoreError(f"{self._put.root}: a window at {window.x}, {window.y} is outside.")
@@ -158,8 +157,8 @@ class TileWriter:
         return {name: corners[:, axis].astype(np.int32) for axis, name in enumerate(WINDOW)}
 
 
-def tiles_under(x: int, y: int, size_px: int, tile_px: int) -> list[tuple[int, int]]:
-    """Rows and columns of the tiles under a square window, row by row."""
-    across = range(x // tile_px, (x + size_px - 1) // tile_px + 1)
-    down: Iterable[int] = range(y // tile_px, (y + size_px - 1) // tile_px + 1)
+def tiles_under(x: int, y: int, shape: tuple[int, int], tile_px: int) -> list[tuple[int, int]]:
+    """Rows and columns of the tiles under a window of some height and width, row by row."""
+    down = range(y // tile_px, (y + shape[0] - 1) // tile_px + 1)
+    across = range(x // tile_px, (x + shape[1] - 1) // tile_px + 1)
     return [(row, column) for row in down for column in across]

@@ -1,6 +1,7 @@
 """`verify`: is every byte of a store what was written, and do its splits not leak?"""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -40,6 +41,7 @@ from wsisr.store.verify_splits import (
     is_declared_leaky,
     measured_overlap,
     read_splits,
+    tie,
     units_of,
 )
 
@@ -120,10 +122,6 @@ def verify_store(
         Without it the checksums of such streams are compared, and the report says so.
     duplicates : bool
         Look for the same tissue under different patients (reads a sample of patches).
-
-    Returns
-    -------
-    VerifyReport
 
     Raises
     ------
@@ -342,14 +340,13 @@ def _check_against(
     findings: list[Finding] = _check_keys(store, other)
     findings += _check_assumed(slides, theirs, other.path.name, duplicates)
     for what in ("patient", "group", "fingerprint"):
-        table: dict[str, list[SlideIdentity]] = {}
+        table: dict[str, list[SlideIdentity]] = defaultdict(list)
         for slide in theirs:
-            table.setdefault(slide.elsewhere(what), []).append(slide)
+            table[slide.elsewhere(what)].append(slide)
         for slide in slides:
             value = slide.elsewhere(what)
-            for match in table.get(value, []) if value else []:
-                name = "the same file" if what == "fingerprint" else f"{what} {value}"
-                text = f"{name}: {slide.slide} here, {match.slide} in {other.path.name}"
+            for match in table[value] if value else ():
+                text = f"{tie(what, value)}: {slide.slide} here, {match.slide} in {other.path.name}"
                 findings.append(_crossing(text, slide, match, other.path.name))
     if not duplicates:
         return findings

@@ -49,6 +49,11 @@ class SlideIdentity:
         return str(getattr(self, what)) if known else ""
 
 
+def tie(what: str, value: str) -> str:
+    """What two slides share, in words."""
+    return "the same file" if what == "fingerprint" else f"{what} {value}"
+
+
 def is_declared_leaky(store: PairStore) -> bool:
     """Whether the manifest splits patches at random, as some papers do (design 5)."""
     split = store.attributes["manifest"].get("split")
@@ -166,13 +171,8 @@ def _is_stated(slide: str, attributes: Mapping[str, Any]) -> bool:
 
 
 def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Finding]:
-    """No patient, group or file crosses splits; no file belongs to two patients.
-
-    Parameters
-    ----------
-    declared : bool
-        Whether the manifest declares that patients cross splits.
-    """
+    """No patient, group or file crosses splits, unless the manifest declares that patients do
+    (`declared`); no file belongs to two patients."""
     findings: list[Finding] = []
     for what in ("patient", "group", "fingerprint"):
         groups: dict[str, list[SlideIdentity]] = defaultdict(list)
@@ -180,15 +180,14 @@ def check_identities(slides: list[SlideIdentity], *, declared: bool) -> list[Fin
             if value := getattr(slide, what):
                 groups[value].append(slide)
         for value, members in sorted(groups.items()):
-            names = shorten([m.slide for m in members])
+            names, name = shorten([m.slide for m in members]), tie(what, value)
             crossed = sorted({split for m in members for split in m.splits})
             if len(crossed) > 1 and not declared:
-                name = "the same file" if what == "fingerprint" else f"{what} {value}"
                 text = f"{name} is in {' and '.join(crossed)}: {names}."
-                findings.append(error("footprint" if "file" in name else "patients", text))
+                check = "footprint" if what == "fingerprint" else "patients"
+                findings.append(error(check, text))
             patients = sorted({m.patient for m in members})
             if what != "patient" and len(patients) > 1 and len(crossed) < 2:
-                name = "the same file" if what == "fingerprint" else f"group {value}"
                 text = f"{name} belongs to patients {shorten(patients)}: {names}."
                 findings.append(warning("patients", text))
     return findings
@@ -256,13 +255,7 @@ def footprints(view: SlideView) -> Float64Array:
 
 
 def overlapping(ours: Float64Array, theirs: Float64Array) -> BoolArray:
-    """Which boxes of one set share area with any of another.
-
-    Parameters
-    ----------
-    ours, theirs : ndarray, shape (a, 4) and (b, 4)
-        Left, top, right and bottom edges.
-    """
+    """Which boxes (a, 4) share area with any of others, (b, 4); edges: left, top, right, bottom."""
     hit = np.zeros(len(ours), bool)
     if not len(theirs):
         return hit

@@ -12,10 +12,10 @@ from wsisr.store.caches import ProcessCache, ShardIndexes
 from wsisr.store.columns import read_plain
 from wsisr.store.layout import META, SlidePaths, tiles_of
 from wsisr.store.places import Place
-from wsisr.store.presets import STREAM_DECODERS
+from wsisr.store.presets import STREAM_DECODERS, STREAM_NAMES
 from wsisr.store.schema import WINDOW
 from wsisr.store.shard_reader import ShardReader
-from wsisr.store.tile_array import TABLE, TilePlan, tile_digest
+from wsisr.store.tile_array import TABLE, TilePlan, tile_digest, tiles_under
 
 if TYPE_CHECKING:
     from wsisr.slides.streams import Window
@@ -126,13 +126,7 @@ class WindowReader(ShardReader):
 
     @cached_property
     def table(self) -> TileTable:
-        """The kept tiles and the windows.
-
-        Raises
-        ------
-        CorruptStoreError
-            If they are damaged or contradict each other.
-        """
+        """The kept tiles and the windows; CorruptStoreError if they are damaged or contradict."""
         parts = {name: read_plain(self.slide.tiles / name) for name in TABLE}
         corners = [read_plain(self.slide.column(name)) for name in WINDOW]
         if {part.shape for part in parts.values()} != {self.tile_shape[:1]}:
@@ -152,7 +146,7 @@ class WindowReader(ShardReader):
         """What a writer needs to keep the same tiles."""
         assert self._layout is not None
         rows, columns = self._grid
-        kind = next(k for k in STREAM_DECODERS if k == self._layout.codec)
+        kind = next(k for k in STREAM_NAMES.values() if k == self._layout.codec)
         return TilePlan(
             array=self._array, kind=kind, tile_px=self.tile_shape[1], rows=rows, columns=columns
         )
@@ -181,13 +175,8 @@ class WindowReader(ShardReader):
         return Window(x, y, tiles)
 
     def tiles(self, row: int, y: int = 0, x: int = 0, h: int = 0, w: int = 0) -> list[int]:
-        """Numbers of the tiles under a patch, or a crop of one, row by row.
-
-        Raises
-        ------
-        CorruptStoreError
-            Where one is not kept.
-        """
+        """Numbers of the tiles under a patch, or a crop of one, row by row; CorruptStoreError where
+        one is not kept."""
         height, width = h or self.shape[1] - y, w or self.shape[2] - x
         return [number for number, _, _ in self._under(row, y, x, height, width)]
 
@@ -225,15 +214,14 @@ class WindowReader(ShardReader):
         left, top = table.corners[row].tolist()
         left, top = left + x, top + y
         found = []
-        for at_row in range(top // side, (top + height - 1) // side + 1):
-            for at_column in range(left // side, (left + width - 1) // side + 1):
-                number = table.number(at_row, at_column)
-                if number is None:
-                    raise CorruptStoreError(
-                        f"{self.place}: patch {row} needs the tile at row {at_row}, column "
-                        f"{at_column}, which is not there; run wsisr verify."
-                    )
-                found.append((number, at_row * side - top, at_column * side - left))
+        for at_row, at_column in tiles_under(left, top, (height, width), side):
+            number = table.number(at_row, at_column)
+            if number is None:
+                raise CorruptStoreError(
+                    f"{self.place}: patch {row} needs the tile at row {at_row}, column "
+                    f"{at_column}, which is not there; run wsisr verify."
+                )
+            found.append((number, at_row * side - top, at_column * side - left))
         return found
 
     def shard_of(self, row: int) -> int:

@@ -94,11 +94,8 @@ class Records:
         }
         for name in view.arrays:
             spec = view.spec(name)
-            self._slide[f"{name}_um_per_px"] = spec.um_per_px
-            self._slide[f"{name}_factor"] = spec.factor
-            self._slide[f"{name}_size_px"] = spec.size_px
-            self._slide[f"{name}_origin"] = spec.origin
-            self._slide[f"{name}_native"] = spec.native
+            for field in ("um_per_px", "factor", "size_px", "origin", "native"):
+                self._slide[f"{name}_{field}"] = getattr(spec, field)
 
     def key(self, row: int) -> str:
         """Unique name of a pair, which a program that reads an export keeps in its files' names."""
@@ -141,14 +138,11 @@ def _plain(value: Any) -> Any:
 
 
 def check_identifiers(store: PairStore, allowed: bool) -> None:
-    """Refuse to let clear patient names leave a store that was built before pseudonyms.
+    """Refuse (StoreError) to let clear patient names leave a store that was built before
+    pseudonyms.
 
     Stores of today hold public barcodes and keyed pseudonyms alone, and say how each patient is
     known; older ones hold what the folder or the user's table said.
-
-    Raises
-    ------
-    StoreError
     """
     clear = [
         name

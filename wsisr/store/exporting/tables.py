@@ -74,13 +74,7 @@ class ParquetTable:
 
 
 def require(module: str) -> Any:
-    """A library of a format.
-
-    Raises
-    ------
-    StoreError
-        If it is not installed.
-    """
+    """A library of a format; StoreError where it is not installed."""
     try:
         return import_module(module)
     except ImportError as error:
