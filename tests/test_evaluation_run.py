@@ -22,6 +22,7 @@ from wsisr.evaluation.inference import Engines
 from wsisr.evaluation.plan import prepare
 from wsisr.evaluation.results import read_results, read_rows
 from wsisr.evaluation.run import run
+from wsisr.inference.engine import WindowBatch
 from wsisr.inference.network import Network
 from wsisr.metrics import psnr
 from wsisr.models import create_model, load_model, save_model
@@ -372,10 +373,10 @@ def test_a_cpu_out_of_memory_takes_smaller_parts_and_says_so(
     whole = evaluate(wanted)
     render, most = Network.render, 400
 
-    def cramped(self: Any, frame: Any, windows: Any, lr: Any, finer: Any = None) -> Any:
-        if sum(part.shape[0] * part.shape[1] for part in lr) > most:
+    def cramped(self: Any, batch: WindowBatch) -> Any:
+        if sum(part.shape[0] * part.shape[1] for part in batch.lr) > most:
             torch.empty(1 << 62, dtype=torch.uint8)  # a real allocation that fails
-        return render(self, frame, windows, lr, finer)
+        return render(self, batch)
 
     monkeypatch.setattr(Network, "render", cramped)
     said: list[str] = []

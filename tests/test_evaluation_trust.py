@@ -15,6 +15,7 @@ from wsisr_cli.main import app
 
 from wsisr.errors import ConfigError
 from wsisr.evaluation.trust import TrustRequest, calibrate
+from wsisr.inference.engine import WindowBatch
 from wsisr.inference.loading import load_network
 from wsisr.inference.tiles import plan_frame, plan_tiles, window_rows
 from wsisr.inference.trained import open_run
@@ -75,7 +76,8 @@ def test_the_spread_is_the_deviation_of_the_eight_answers(work: Path) -> None:
         frame = plan_frame(turned.shape[1], turned.shape[0], 2.0)
         (row,) = window_rows(frame, frame.region, plan_tiles(plain.needs, 2.0))
         with torch.inference_mode():
-            made = plain.run(frame, row, [turned])[0].permute(1, 2, 0).numpy()
+            batch = WindowBatch(frame=frame, windows=row, lr=[turned])
+            made = plain.run(batch)[0].permute(1, 2, 0).numpy()
         made = made[:, ::-1] if turn >= 4 else made
         answers.append(np.rot90(made, -(turn % 4)))
     wanted = np.clip(np.std(answers, axis=0) * 255, 0, 255).mean(axis=2)

@@ -1,6 +1,5 @@
 """Tiled is untiled, borders do not show, and a failed run of the network leaves no pixel."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from upscaling_samples import MoodyEngine, render_all
 from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
 from wsisr.inference.blocks import PlanePixels, Renderer
-from wsisr.inference.engine import BicubicEngine, Capacity
+from wsisr.inference.engine import BicubicEngine, Capacity, WindowBatch
 from wsisr.inference.images import super_resolve
 from wsisr.inference.network import Network
-from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, plan_frame, plan_tiles
+from wsisr.inference.tiles import Frame, Tiling, plan_frame, plan_tiles
 from wsisr.models import create_model
 
 
@@ -157,13 +156,11 @@ class _Cramped:
         self.most_px = most_px
         self.tried: list[int] = []
 
-    def render(
-        self, frame: Frame, windows: Sequence[NetworkWindow], lr: Sequence[Any], finer: Any = None
-    ) -> list[Any]:
-        self.tried.append(sum(part.shape[0] * part.shape[1] for part in lr))
+    def render(self, batch: WindowBatch) -> list[Any]:
+        self.tried.append(sum(part.shape[0] * part.shape[1] for part in batch.lr))
         if self.tried[-1] > self.most_px:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return BicubicEngine().render(frame, windows, lr)
+        return BicubicEngine().render(batch)
 
 
 @pytest.mark.parametrize("most_px", [40_000, 6_000, 900])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import wsisr
 from wsisr.degradation import names
+from wsisr.inference.engine import WindowBatch
 from wsisr.inference.network import Network
 from wsisr.inference.tiles import WHOLE, plan_frame, window_rows
 from wsisr.models import create_model, list_models, model_spec
@@ -68,7 +69,8 @@ def test_every_network_goes_forth_and_back_and_infers_on_the_device(name: str) -
         frame = plan_frame(16, 16, scale)
         (row,) = window_rows(frame, frame.region, WHOLE)
         with torch.inference_mode():
-            out = network.run(frame, row, [np.zeros((16, 16, 3), np.uint8)])
+            black = np.zeros((16, 16, 3), np.uint8)
+            out = network.run(WindowBatch(frame=frame, windows=row, lr=[black]))
         assert out.device == device and tuple(out.shape) == (1, 3, *made.shape[-2:])
     assert not watch.faults, [str(fault) for fault in watch.faults]
 

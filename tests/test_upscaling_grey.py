@@ -10,6 +10,7 @@ from slides_samples import picture
 from upscaling_samples import MoodyEngine
 
 from wsisr.inference import load
+from wsisr.inference.engine import WindowBatch
 from wsisr.slides import open_slide
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 
@@ -83,11 +84,8 @@ def test_what_a_network_colours_is_written_as_its_luma(
     grey: tuple[Path, np.ndarray], tmp_path: Path
 ) -> None:
     class Tinting(MoodyEngine):
-        def render(self, *given: object, **named: object) -> list[np.ndarray]:  # type: ignore[override]
-            return [
-                np.float32([60, 120, 180]) + 0 * block
-                for block in super().render(*given, **named)  # type: ignore[arg-type]
-            ]
+        def render(self, batch: WindowBatch) -> list[np.ndarray]:
+            return [np.float32([60, 120, 180]) + 0 * block for block in super().render(batch)]
 
     options = UpscaleOptions(scale=2.0, compression="deflate", mask=False)
     upscale_slide(grey[0], tmp_path / "o.ome.tiff", Tinting(), options)

@@ -1,6 +1,6 @@
 """What several tests of upscaling use: slides, an engine that tiles show on, whole renderings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.geometry import Box
 from wsisr.inference.bicubic import enlarge
 from wsisr.inference.blocks import Edges, PlanePixels, Renderer
-from wsisr.inference.engine import Capacity
-from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, blocks_of
+from wsisr.inference.engine import Capacity, WindowBatch
+from wsisr.inference.tiles import Tiling, TilingNeeds, blocks_of
 from wsisr.inference.trained import TrainedModel
 
 
@@ -50,18 +50,12 @@ class MoodyEngine:
         self.calls = 0
         object.__setattr__(self.trained, "weights_sha256", "0" * 64)
 
-    def render(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        lr: Sequence[UInt8Array],
-        finer: Sequence[UInt8Array] | None = None,
-    ) -> list[Float32Array]:
+    def render(self, batch: WindowBatch) -> list[Float32Array]:
         self.calls += 1
         found = []
-        for window, pixels in zip(windows, lr, strict=True):
+        for window, pixels in zip(batch.windows, batch.lr, strict=True):
             mood = (window.core.x * 7 + window.core.y * 13) % 41 - 20
-            values = enlarge(pixels, window.lr, frame, window.reach) * 0.5 + 60 + mood
+            values = enlarge(pixels, window.lr, batch.frame, window.reach) * 0.5 + 60 + mood
             found.append(np.clip(values, 0, 255).astype(np.float32))
         return found
 

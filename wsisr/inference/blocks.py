@@ -22,7 +22,7 @@ from wsisr.errors import MemoryLimitError, OutputError
 from wsisr.geometry import Box
 from wsisr.host import is_out_of_memory
 from wsisr.inference import bicubic
-from wsisr.inference.engine import BicubicEngine, Capacity, Engine
+from wsisr.inference.engine import BicubicEngine, Capacity, Engine, WindowBatch
 from wsisr.inference.network import release
 from wsisr.inference.tiles import (
     Frame,
@@ -304,17 +304,18 @@ class Renderer:
         for indices in groups.values():
             while indices:
                 now = indices[: self.capacity.batch]
-                if self.capacity.largest_px is not None:
-                    now = now[:1]
-                    made = [self._in_parts(*tasks[now[0]], source)]
-                else:
-                    try:
+                largest = self.capacity.largest_px
+                try:
+                    if largest is None:
                         made = self._render([tasks[i] for i in now], source)
-                    except (RuntimeError, MemoryError) as error:
-                        if not is_out_of_memory(error):
-                            raise
-                        self._shrink(tasks[now[0]][0], error)
-                        continue
+                    else:
+                        now = now[:1]
+                        made = [self._in_parts(*tasks[now[0]], source, largest)]
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._shrink(tasks[now[0]][0], error)
+                    continue
                 results.update(zip(now, made, strict=True))
                 indices = indices[len(now) :]
         parts = [results[i] for i in range(len(tasks))]
@@ -333,8 +334,11 @@ class Renderer:
         finer = None
         if source.finer is not None:
             finer = [source.one(plane, w.lr, finer=True) for w, plane in tasks]
+        windows = [w for w, _ in tasks]
         try:
-            return self.engine.render(self.frame, [w for w, _ in tasks], lr, finer)
+            return self.engine.render(
+                WindowBatch(frame=self.frame, windows=windows, lr=lr, finer=finer)
+            )
         except OutputError as error:
             error.item = tasks[error.item][1]
             raise
@@ -355,24 +359,18 @@ class Renderer:
             ) from error
         self.on_shrink(f"Memory ran out: going on with tiles of {capacity.largest_px} output px.")
 
-    def _in_parts(self, window: NetworkWindow, plane: int, source: PlanePixels) -> Float32Array:
+    def _in_parts(
+        self, window: NetworkWindow, plane: int, source: PlanePixels, largest_px: int
+    ) -> Float32Array:
         out = np.empty((window.reach.height, window.reach.width, 3), np.float32)
         # Whole images have no halo; their parts need one.
         needs = self.engine.needs
         halo, multiple = (max(self.plan.halo_px, needs.halo_px), needs.multiple_px)
         plan = replace(self.plan, halo_px=halo, multiple_px=multiple)
-        while True:
-            assert self.capacity.largest_px is not None
-            try:
-                for part in split_window(self.frame, plan, window, self.capacity.largest_px):
-                    pixels = self._render([(part, plane)], source)[0]
-                    y, x = part.reach.y - window.reach.y, part.reach.x - window.reach.x
-                    out[y : y + part.reach.height, x : x + part.reach.width] = pixels
-                return out
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(window, error)
+        for part in split_window(self.frame, plan, window, largest_px):
+            place = part.reach.relative_to(window.reach).slices
+            out[place] = self._render([(part, plane)], source)[0]
+        return out
 
 
 @dataclass

@@ -31,6 +31,24 @@ class Capacity:
         return self.largest_px is not None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WindowBatch:
+    """Windows that run at once: all of one shape, and so are their reaches.
+
+    Attributes
+    ----------
+    lr : sequence of ndarray, shape (h, w, 3), uint8
+        The plane pixels of each.
+    finer : sequence of ndarray, shape (2h, 2w, 3), uint8, or None
+        References, for models that take one.
+    """
+
+    frame: Frame
+    windows: Sequence[NetworkWindow]
+    lr: Sequence[UInt8Array]
+    finer: Sequence[UInt8Array] | None = None
+
+
 class Engine(Protocol):
     """What blocks are rendered by: a network, or bicubic interpolation."""
 
@@ -49,25 +67,12 @@ class Engine(Protocol):
     @property
     def pooling(self) -> str:
         """Over what a network pools that does so over its input; empty for others."""
-        ...
 
-    def render(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        lr: Sequence[UInt8Array],
-        finer: Sequence[UInt8Array] | None = None,
-    ) -> list[Float32Array]:
-        """The reach of each window, (height, width, 3) float32 in grey levels, 0 to 255.
-
-        `lr` are the windows' plane pixels, (h, w, 3) uint8, all of one shape; so are the reaches.
-        `finer` are references of twice that size, for models that take one.
-        """
-        ...
+    def render(self, batch: WindowBatch) -> list[Float32Array]:
+        """The reach of each window, (height, width, 3) float32 in grey levels, 0 to 255."""
 
     def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:
         """How many windows of a plan run at once on planes of at most `side_px`."""
-        ...
 
 
 class BicubicEngine:
@@ -81,16 +86,10 @@ class BicubicEngine:
     precision = "float32"
     pooling = ""
 
-    def render(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        lr: Sequence[UInt8Array],
-        finer: Sequence[UInt8Array] | None = None,
-    ) -> list[Float32Array]:
+    def render(self, batch: WindowBatch) -> list[Float32Array]:
         return [
-            bicubic.enlarge(pixels, window.lr, frame, window.reach)
-            for window, pixels in zip(windows, lr, strict=True)
+            bicubic.enlarge(pixels, window.lr, batch.frame, window.reach)
+            for window, pixels in zip(batch.windows, batch.lr, strict=True)
         ]
 
     def capacity(self, plan: Tiling, scale: float, side_px: int) -> Capacity:

@@ -16,13 +16,8 @@ if TYPE_CHECKING:
 
 
 def load_trained(trained: TrainedModel, device: "torch.device | str" = "cpu") -> "SRModel":
-    """The network of a trained model, in eval mode.
-
-    Raises
-    ------
-    ModelError
-        Weights that are missing, broken or of a network that this program does not know.
-    """
+    """The network of a trained model, in eval mode; ModelError for weights that are missing, broken
+    or of a network that this program does not know."""
     from wsisr.models import import_weights, load_model
 
     weights = trained.weights

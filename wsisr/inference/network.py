@@ -14,7 +14,7 @@ import numpy as np
 from wsisr.arrays import Float32Array, UInt8Array
 from wsisr.errors import ModelError, OutputError
 from wsisr.host import is_out_of_memory
-from wsisr.inference.engine import Capacity
+from wsisr.inference.engine import Capacity, WindowBatch
 from wsisr.inference.tiles import Frame, NetworkWindow, Tiling, TilingNeeds, plan_frame
 from wsisr.inference.trained import TrainedModel
 
@@ -128,48 +128,30 @@ class Network:
 
         set_local_pooling(self.model, None)
 
-    def render(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        lr: Sequence[UInt8Array],
-        finer: Sequence[UInt8Array] | None = None,
-    ) -> list[Float32Array]:
-        """See `Engine`.
-
-        Raises
-        ------
-        OutputError
-            Something is no number, naming where.
-        """
+    def render(self, batch: WindowBatch) -> list[Float32Array]:
+        """See `Engine`; OutputError names where something is no number."""
         torch = self._torch
         with torch.inference_mode():
-            out = self.run(frame, windows, lr, finer)
+            out = self.run(batch)
             # Before it is clamped, which would make infinity white.
             finite = torch.isfinite(out).flatten(1).all(1)
             if not bool(finite.all()):
                 item = int(finite.logical_not().nonzero()[0])
-                raise self._failed(frame, windows[item], item)
+                raise self._failed(batch, item)
             grey = out.clamp_(0, 1).mul_(255).permute(0, 2, 3, 1)
             return list(grey.contiguous().cpu().numpy())
 
-    def run(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        lr: Sequence[UInt8Array],
-        finer: Sequence[UInt8Array] | None = None,
-    ) -> "Tensor":
+    def run(self, batch: WindowBatch) -> "Tensor":
         """The same as a tensor (N, 3, height, width) on the device, nominally in [0, 1].
 
         Nothing in it waits for the device.
         """
         from wsisr.device import autocast, exact_float32
 
-        reference = None if finer is None else self._tensor(finer)
+        reference = None if batch.finer is None else self._tensor(batch.finer)
         dtype = getattr(self._torch, self.precision)
         with autocast(self.place, dtype), exact_float32(self.place):
-            return self._symmetric(frame, windows, self._tensor(lr), reference)
+            return self._symmetric(batch, self._tensor(batch.lr), reference)
 
     def _tensor(self, images: Sequence[UInt8Array]) -> "Tensor":
         from wsisr.device import upload
@@ -181,8 +163,8 @@ class Network:
             return x.contiguous(memory_format=torch.channels_last)
         return x.contiguous()
 
-    def _failed(self, frame: Frame, window: NetworkWindow, item: int) -> OutputError:
-        reach = window.reach
+    def _failed(self, batch: WindowBatch, item: int) -> OutputError:
+        reach, frame = batch.windows[item].reach, batch.frame
         place = (
             f"in the window at {reach.x}, {reach.y} of {reach.width} x {reach.height} px "
             f"(of {frame.width_px} x {frame.height_px} output px)"
@@ -194,26 +176,16 @@ class Network:
             item,
         )
 
-    def _symmetric(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        x: "Tensor",
-        reference: "Tensor | None",
-    ) -> "Tensor":
+    def _symmetric(self, batch: WindowBatch, x: "Tensor", reference: "Tensor | None") -> "Tensor":
         """(N, 3, height, width) of the reaches, float32, new."""
         if not self.symmetries:
-            return self._part(frame, windows, x, reference, 0).float()
-        parts = (
-            self._part(
-                frame,
-                windows,
-                _turn(x, turn),
-                None if reference is None else _turn(reference, turn),
-                turn,
-            ).float()
-            for turn in range(8)
-        )
+            return self._part(batch, x, reference, 0).float()
+
+        def turned(turn: int) -> "Tensor":
+            beside = None if reference is None else _turn(reference, turn)
+            return self._part(batch, _turn(x, turn), beside, turn).float()
+
+        parts = (turned(turn) for turn in range(8))
         if self.symmetries == "mean":
             total: Tensor = sum(parts, start=self._torch.zeros((), device=self.place))
             return total / 8.0
@@ -226,15 +198,10 @@ class Network:
         return (squares / 8.0).sqrt()
 
     def _part(
-        self,
-        frame: Frame,
-        windows: Sequence[NetworkWindow],
-        x: "Tensor",
-        reference: "Tensor | None",
-        turn: int,
+        self, batch: WindowBatch, x: "Tensor", reference: "Tensor | None", turn: int
     ) -> "Tensor":
         """The reaches, from windows that are turned; they are turned back."""
-        scale = self.model.info.scale
+        scale, frame, windows = self.model.info.scale, batch.frame, batch.windows
         lr = windows[0].lr
         if self.whole and (lr.width, lr.height) == (frame.lr_width_px, frame.lr_height_px):
             size = (frame.height_px, frame.width_px)
@@ -244,7 +211,7 @@ class Network:
             sr = self.model(x, size=size) if arbitrary else self._fixed(x, reference)
             return self._cut(windows, _turn_back(sr, turn), lambda w: (w.reach.x, w.reach.y))
         if scale is None:
-            return _turn_back(self._arbitrary(frame, windows, x, turn), turn)
+            return _turn_back(self._arbitrary(batch, x, turn), turn)
         sr = _turn_back(self._fixed(x, reference), turn)
         return self._cut(
             windows, sr, lambda w: (w.reach.x - w.lr.x * scale, w.reach.y - w.lr.y * scale)
@@ -270,12 +237,10 @@ class Network:
             )
         return self._torch.stack(parts)
 
-    def _arbitrary(
-        self, frame: Frame, windows: Sequence[NetworkWindow], x: "Tensor", turn: int
-    ) -> "Tensor":
+    def _arbitrary(self, batch: WindowBatch, x: "Tensor", turn: int) -> "Tensor":
         from wsisr.device import upload
 
-        torch = self._torch
+        torch, frame, windows = self._torch, batch.frame, batch.windows
         model: ArbitraryScaleModel = self.model  # type: ignore[assignment]
         net: Any = model.net
         features = net.encode(x)
@@ -358,7 +323,8 @@ class Network:
 
         frame = plan_frame(side_px, side_px, scale)
         (row,) = window_rows(frame, frame.region, WHOLE)
-        self.render(frame, row, [np.full((side_px, side_px, 3), 128, np.uint8)])
+        grey = np.full((side_px, side_px, 3), 128, np.uint8)
+        self.render(WindowBatch(frame=frame, windows=row, lr=[grey]))
 
 
 def release(error: BaseException) -> None:

@@ -62,11 +62,6 @@ def serves(model: TrainedModel) -> Serves:
     )
 
 
-def wanted_scale(um_per_px: float, finest_um_per_px: float) -> float:
-    """The scale to offer for an input: 4 or 2, the largest whose output is not too fine."""
-    return next((s for s in (4.0, 2.0) if um_per_px / s >= finest_um_per_px), 2.0)
-
-
 def choose(um_per_px: float, scale: float | None) -> tuple[TrainedModel | None, float, str]:
     """A shipped network for an input.
 
@@ -84,7 +79,9 @@ def choose(um_per_px: float, scale: float | None) -> tuple[TrainedModel | None, 
     """
     models = sorted(shipped().values(), key=lambda model: model.scale is None)
     finest = min(serves(model).output_um_per_px for model in models)
-    scale = wanted_scale(um_per_px, finest) if scale is None else scale
+    if scale is None:
+        # The largest whose output is not too fine.
+        scale = next((s for s in (4.0, 2.0) if um_per_px / s >= finest), 2.0)
     reasons = []
     for model in models:
         if not model.serves(scale) or not model.in_range(scale):

@@ -274,13 +274,7 @@ def open_run(folder: Path | str) -> TrainedModel:
 
 
 def open_saved(folder: Path | str) -> TrainedModel:
-    """Read what is recorded with a saved model.
-
-    Raises
-    ------
-    ConfigError
-        Its configuration is missing or broken.
-    """
+    """Read what is recorded with a saved model; ConfigError where that is missing or broken."""
     folder = Path(folder)
     path = folder / CONFIG_NAME
     config = read_document(path, "a saved model")

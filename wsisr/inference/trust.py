@@ -97,13 +97,7 @@ class Calibration:
 
 
 def read_calibration(run: Path) -> Calibration:
-    """The calibration of a run.
-
-    Raises
-    ------
-    ConfigError
-        There is none, or it cannot be read.
-    """
+    """The calibration of a run; ConfigError where there is none, or it cannot be read."""
     path = run / TRUST_NAME
     if not path.is_file():
         raise ConfigError(f"{run} is not calibrated; wsisr audit {run} does it.")

@@ -137,12 +137,8 @@ class Codec:
 
 
 def make_codec(name: str | None, quality: int, container: str = "tiff") -> Codec:
-    """Check what the user asked for; ``"lossless"`` is deflate, None what the container is for.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Check what the user asked for (else ConfigError); ``"lossless"`` is deflate, None what the
+    container is for."""
     if name is not None and name not in COMPRESSIONS:
         raise ConfigError(f"--compression {name!r}: there are {', '.join(COMPRESSIONS)}.")
     if not 1 <= quality <= 100:

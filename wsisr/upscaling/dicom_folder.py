@@ -38,12 +38,7 @@ _LONGEST_TEXT = 1024
 
 
 def check_dicom_writer() -> None:
-    """Refuse before any work where the extra is not installed.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Refuse (ConfigError) before any work where the extra is not installed."""
     try:
         import wsidicomizer  # noqa: F401
     except ImportError as error:

@@ -76,13 +76,7 @@ class UpscaleOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleJob:
-    """What `plan_job` decided.
-
-    Attributes
-    ----------
-    identity : dict
-        What the pixels depend on.
-    """
+    """What `plan_job` decided; `identity` is what the pixels depend on."""
 
     plane: Plane
     frame: Frame
@@ -121,13 +115,10 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             f"The output states its {min(um):.4g} um/px, which wsisr itself will not read back: "
             f"below {PLAUSIBLE_UM_PER_PX[0]:g} um/px it takes a resolution for a mistaken unit."
         )
-    if part is not None and options.region is not None:
-        cut = _cut(options.region, info.levels[0])
-        if cut:
-            messages.append(cut)
-    doubt = doubts(model, scale, plane.origin, None if um is None else (um[0] * um[1]) ** 0.5)
-    if doubt:
-        messages.append(doubt)
+    if options.region is not None:
+        messages.append(_cut(options.region, info.levels[0]))
+    mean_um = None if um is None else (um[0] * um[1]) ** 0.5
+    messages.append(doubts(model, scale, plane.origin, mean_um))
     provenance = {
         **provenance_of(engine),
         "scale": f"{scale:g}",
@@ -154,7 +145,7 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             width_px=frame.region.width,
             height_px=frame.region.height,
             um_per_px=um,
-            magnification=None if um is None else nominal_magnification((um[0] * um[1]) ** 0.5),
+            magnification=None if mean_um is None else nominal_magnification(mean_um),
             notice=notice,
             provenance=provenance,
             channels=codec.channels,
@@ -197,17 +188,12 @@ def plan_job(slide: Slide, path: Path, engine: Engine, options: UpscaleOptions) 
             icc=profile_of(slide.icc_profile(), grey=grey),
         ),
         identity=identity,
-        messages=tuple(messages),
+        messages=tuple(filter(None, messages)),
     )
 
 
 def check_output(output: Path, options: UpscaleOptions) -> None:
-    """Refuse an output that cannot be written, before the input is opened.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Refuse (ConfigError) an output that cannot be written, before the input is opened."""
     refuse_remote_output(output)
     container = container_of(output)
     if container is None:
@@ -263,13 +249,7 @@ def provenance_of(engine: Engine) -> dict[str, str]:
 
 
 def settle_scale(model: TrainedModel, scale: float | None) -> float:
-    """The scale to use.
-
-    Raises
-    ------
-    ConfigError
-        If the model has another one, or needs one and none is given.
-    """
+    """The scale to use; ConfigError if the model has another, or needs one and none is given."""
     if model.scale is not None:
         if scale is not None and scale != model.scale:
             raise ConfigError(

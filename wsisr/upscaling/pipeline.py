@@ -103,10 +103,6 @@ def upscale_slide(
         Audit the output too, before it has its name: both are there, or neither. It is called with
         the folder of findings and writes their page (`wsisr.reporting.write_report`).
 
-    Returns
-    -------
-    UpscaleResult
-
     Raises
     ------
     WsisrError
@@ -201,13 +197,7 @@ def _run(
 
 
 class _Audit:
-    """Looks at an output once it is whole.
-
-    Raises
-    ------
-    ConfigError
-        At once, where this output cannot be audited.
-    """
+    """Looks at an output once it is whole; ConfigError at once, where it cannot be audited."""
 
     def __init__(self, *, slide: Slide, job: UpscaleJob, report: Reporter, page: Page) -> None:
         from wsisr.upscaling.audit.grid import Grid
@@ -221,12 +211,13 @@ class _Audit:
         self.sentences: tuple[str, ...] = ()
 
     def __call__(self, staged: Path) -> None:
-        from wsisr.upscaling.audit.run import audit_made
+        from wsisr.upscaling.audit.run import AuditRequest, audit_pictures
+        from wsisr.upscaling.audit.slides import AuditSlides
 
+        request = AuditRequest(output=self._job.output.path, lr=self._slide.info.path)
         with open_slide(staged) as made:
-            found = audit_made(
-                made, self._slide, self._origin, self._job.output.path, self._report, self._page
-            )
+            pictures = AuditSlides(made, self._slide, self._origin)
+            found = audit_pictures(pictures, request, self._report, self._page)
         self.sentences = (*found.sentences, f"Audit: {found.folder}")
 
 

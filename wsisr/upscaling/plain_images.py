@@ -30,12 +30,7 @@ _FINEST_UM = 1e6 / 2**31
 
 
 def check_picture_size(path: Path, width_px: int, height_px: int) -> None:
-    """Refuse what the format, or a reader, could not hold.
-
-    Raises
-    ------
-    ConfigError
-    """
+    """Refuse (ConfigError) what the format, or a reader, could not hold."""
     side = _MAX_SIDE.get(path.suffix.lower(), 2**31 - 1)
     if width_px * height_px > MAX_PICTURE_PX or max(width_px, height_px) > side:
         raise ConfigError(

@@ -8,7 +8,7 @@ ratio of 1 means that a border is like any other place.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from math import inf, nan
 
 import numpy as np
@@ -64,17 +64,8 @@ class SeamEnergy:
     @classmethod
     def of_row(cls, row: Sequence[float]) -> "SeamEnergy":
         """Back from `row`."""
-        a, b, c, d, e, f, g, h = row
-        return cls(
-            border=float(a),
-            interior=float(b),
-            borders=int(c),
-            interiors=int(d),
-            input_border=float(e),
-            input_interior=float(f),
-            input_borders=int(g),
-            input_interiors=int(h),
-        )
+        names = [field.name for field in fields(cls)]
+        return cls(**dict(zip(names, row, strict=True)))  # type: ignore[arg-type]
 
 
 def _ratio(border: float, borders: int, interior: float, interiors: int) -> float:
@@ -121,13 +112,13 @@ def _along(
     }
     border, borders = _energy(rgb, taken)
     interior, interiors = _energy(rgb, near)
-    if lr is None:
-        return SeamEnergy(border=border, interior=interior, borders=borders, interiors=interiors)
-    low = [
-        {i for place in places if 0 < (i := round(place / scale)) < lr.shape[1]}
-        for places in (taken, near)
-    ]
-    given = [_energy(lr, places) for places in low]
+    given = [(0.0, 0), (0.0, 0)]
+    if lr is not None:
+        low = (
+            {i for place in places if 0 < (i := round(place / scale)) < lr.shape[1]}
+            for places in (taken, near)
+        )
+        given = [_energy(lr, places) for places in low]
     return SeamEnergy(
         border=border,
         interior=interior,

@@ -108,17 +108,14 @@ class Sink(Protocol):
 
     def finished(self) -> Iterator[dict[str, Any]]:
         """Records of the blocks that an earlier run finished, in order."""
-        ...
 
     def put(self, block: Box, pixels: UInt8Array, record: dict[str, Any]) -> None:
         """Store the next block; what it hands on has been kept before."""
-        ...
 
     def keep_edges(self, index: int, edges: Edges) -> None: ...
 
     def edge(self, index: int, side: str) -> UInt16Array:
         """What a block handed on: ``"right"`` or ``"below"``."""
-        ...
 
     def drop_edge(self, index: int, side: str) -> None: ...
 
@@ -128,11 +125,9 @@ class Sink(Protocol):
         `look` is called with the whole output before that has its name: what it writes is there
         when the output is.
         """
-        ...
 
     def abandon(self) -> None:
         """Let go of it unfinished."""
-        ...
 
 
 class PictureSink:

@@ -149,13 +149,7 @@ def plane_that_is(info: SlideInfo, level: int, reduction: float = 1.0) -> Plane:
 
 
 def plane_region(plane: Plane, level0: Box) -> Box:
-    """The plane pixels that a level-0 box touches, cut at the plane's edge.
-
-    Raises
-    ------
-    ConfigError
-        If nothing of it lies inside.
-    """
+    """The plane pixels that a level-0 box touches, cut at its edge; ConfigError for none."""
     x0, y0 = max(0, floor(level0.x / plane.factor)), max(0, floor(level0.y / plane.factor))
     x1 = min(plane.width_px, ceil(level0.right / plane.factor - 1e-9))
     y1 = min(plane.height_px, ceil(level0.bottom / plane.factor - 1e-9))

@@ -173,32 +173,28 @@ class Findings:
         return said
 
     def _beside_finer(self) -> list[str]:
-        said = []
         if SIDES[0] not in self.maps:
-            said.append(
+            return [
                 "Detail that the input cannot carry was not checked: that takes a finer slide "
                 "(--hr)."
-            )
-            return said
+            ]
         parts = {side: self.maps[side] for side in SIDES}
         seen = {k: v[self.tissue & ~np.isnan(v)] for k, v in parts.items()}
         told = ", ".join(f"{side} {v.mean():.1%}" for side, v in seen.items() if v.size)
-        said.append(
-            f"Against the finer slide, of what differs in tissue: {told or 'nothing differs'}."
-        )
+        said = [f"Against the finer slide, of what differs in tissue: {told or 'nothing differs'}."]
         if not self.nuclei:
-            said.append("Nuclei were not looked for: the resolution is unknown or too coarse.")
-            return said
+            lacking = "Nuclei were not looked for: the resolution is unknown or too coarse."
+            return [*said, lacking]
         total = {
             name: sum(row[name] for row in self.rows)
             for name in ("nuclei_hr", "nuclei_sr", "vanished", "appeared")
         }
-        said.append(
+        return [
+            *said,
             f"Blobs of the size of nuclei: {total['vanished']} of {total['nuclei_hr']} vanished, "
             f"{total['appeared']} of {total['nuclei_sr']} appeared; two scans of one field differ "
-            "by 2 to 6 % of them."
-        )
-        return said
+            "by 2 to 6 % of them.",
+        ]
 
 
 def write_findings(
@@ -329,13 +325,7 @@ def map_top(name: str, values: AnyArray, threshold: float) -> float:
 
 
 def read_maps(folder: Path) -> dict[str, Float32Array]:
-    """The maps of an audit by name.
-
-    Raises
-    ------
-    ValueError
-        The file is none of an audit.
-    """
+    """The maps of an audit by name; ValueError where the file is none of an audit."""
     with tifffile.TiffFile(folder / MAP_NAME) as file:
         root = ElementTree.fromstring((file.ome_metadata or "").encode())
         names = [str(c.get("Name")) for c in root.iter(f"{{{NAMESPACE}}}Channel")]

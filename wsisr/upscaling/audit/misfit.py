@@ -43,13 +43,8 @@ LEAST_THRESHOLD = 1.5
 
 
 def step_of(scale: float) -> Fraction:
-    """SR px over LR px as a fraction, so that blocks of both begin at the same place.
-
-    Raises
-    ------
-    ConfigError
-        It is no ratio of small whole numbers.
-    """
+    """SR px over LR px as a fraction, so that blocks of both begin at the same place; ConfigError
+    for no ratio of small whole numbers."""
     step = Fraction(scale).limit_denominator(LARGEST_TERM)
     if step < 1 or abs(float(step) - scale) > 1e-6 * scale:
         raise ConfigError(

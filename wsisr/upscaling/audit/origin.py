@@ -59,13 +59,8 @@ class Origin:
 
     @property
     def scale(self) -> float:
-        """The scale that was asked for, from sizes that are rounded to whole px.
-
-        Raises
-        ------
-        ConfigError
-            It is no ratio of small whole numbers.
-        """
+        """The scale that was asked for, from sizes that are rounded to whole px; ConfigError for no
+        ratio of small whole numbers."""
         frame = self.frame
         step = step_of(round(frame.scale_x, 3))
         drift = max(

@@ -22,7 +22,6 @@ from wsisr.metrics.correctness import correctness
 from wsisr.metrics.nuclei import COARSEST_UM_PER_PX, nuclei_change
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.slides.opening import open_slide
-from wsisr.slides.protocol import Slide
 from wsisr.upscaling.audit.artefacts import find_seams, split_bands
 from wsisr.upscaling.audit.findings import SIDES, Findings, write_findings
 from wsisr.upscaling.audit.grid import Grid
@@ -37,7 +36,7 @@ from wsisr.upscaling.audit.misfit import (
     step_of,
     whole_of,
 )
-from wsisr.upscaling.audit.origin import Origin, find_origin
+from wsisr.upscaling.audit.origin import find_origin
 from wsisr.upscaling.audit.slides import AuditSlides
 from wsisr.upscaling.audit.trusted import Trusting
 from wsisr.upscaling.background import find_background
@@ -143,14 +142,6 @@ def audit(
         )
         high = None if request.hr is None else stack.enter_context(open_slide(request.hr))
         return audit_pictures(AuditSlides(made, low, origin, high), request, report, page)
-
-
-def audit_made(
-    made: Slide, low: Slide, origin: Origin, output: Path, report: Reporter, page: Page
-) -> AuditResult:
-    """Audit what was just made, before it has its name `output`."""
-    request = AuditRequest(output=output, lr=low.info.path)
-    return audit_pictures(AuditSlides(made, low, origin), request, report, page)
 
 
 def audit_pictures(

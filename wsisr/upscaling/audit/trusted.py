@@ -38,13 +38,8 @@ class Trusting:
 
     @classmethod
     def of(cls, run: Path, pictures: AuditSlides, chosen: Chosen, device: str) -> "Trusting":
-        """Open a run's calibration, if it says anything of this output.
-
-        Raises
-        ------
-        ConfigError
-            Another model, scale, kind of LR or resolution; or it cannot be known.
-        """
+        """Open a run's calibration; ConfigError where it says nothing of this output: another
+        model, scale, kind of LR or resolution, or it cannot be known."""
         calibration = read_calibration(run)
         trained = open_trained(run)
         faults, notes = [], []
