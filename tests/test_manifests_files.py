@@ -88,7 +88,15 @@ def test_a_folder_is_compared_by_name_size_and_content(tmp_path: Path) -> None:
         PublishedFile(
             name=f"CAMELYON16/images/{name}", size=7, checksum=hashlib.md5(data).hexdigest()
         )
-        for name in ("right.tif", "short.tif", "long.tif", "other.tif", "gone.tif", "part.tif")
+        for name in (
+            "right.tif",
+            "short.tif",
+            "long.tif",
+            "other.tif",
+            "gone.tif",
+            "part.tif",
+            "got.tif",
+        )
     ]
     root = tmp_path / "camelyon16"
     (root / "images").mkdir(parents=True)
@@ -99,16 +107,17 @@ def test_a_folder_is_compared_by_name_size_and_content(tmp_path: Path) -> None:
         "images/long.tif": b"12345678",
         "uuid/other.tif": b"7654321",
         "uuid/part.tif.partial": b"12",
+        "uuid/got.tif.aria2": b"12",
         "notes.txt": b"mine",
         ".hidden": b"x",
     }.items():
         (root / path).write_bytes(content)
     found = compare_folder(root, files, read=False)
     assert found.missing == ("CAMELYON16/images/gone.tif",)
-    assert found.truncated == ("CAMELYON16/images/short.tif", "CAMELYON16/images/part.tif")
+    assert found.truncated == tuple(f"CAMELYON16/images/{n}.tif" for n in ("short", "part", "got"))
     assert found.changed == ("CAMELYON16/images/long.tif",) and found.extra == ("notes.txt",)
     assert (found.right, found.complete) == (2, False)
-    assert found.compared == "names; sizes of 6; checksums of 0"
+    assert found.compared == "names; sizes of 7; checksums of 0"
     deep = compare_folder(root, files, read=True)
     assert "CAMELYON16/images/other.tif" in deep.changed and deep.right == 1
     assert compare_folder(root, files[:1], read=True).complete

@@ -153,12 +153,8 @@ class RecordLock:
             time.sleep(_POLL_S)
 
     def check(self) -> None:
-        """Make sure that nobody has taken the lock over; call it before work is put into place.
-
-        Raises
-        ------
-        LockedError
-        """
+        """Make sure that nobody has taken the lock over (else LockedError); call it before work is
+        put into place."""
         if self._fd is None or not self._is_mine():
             raise LockedError(
                 f"{self.file}: this process was silent for so long that another one took its "

@@ -238,13 +238,8 @@ def own_threads() -> int:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in the order of the items, worked out ahead in `own_threads` threads.
-
-    Parameters
-    ----------
-    function : callable
-        Of one item; what it raises is raised here.
-    """
+    """Results in the order of the items, worked out ahead in `own_threads` threads; what `function`
+    raises is raised here."""
     threads = own_threads()
     if threads == 1:
         yield from map(function, items)
@@ -295,12 +290,9 @@ def _start_worker(devices: "SimpleQueue[str] | None") -> None:
 
 def one_thread() -> None:
     """As many threads as workers are enough."""
-    try:
-        import cv2
+    import cv2
 
-        cv2.setNumThreads(1)
-    except ImportError:  # pragma: no cover - OpenCV is a core dependency
-        pass
+    cv2.setNumThreads(1)
 
 
 def part_of(key: str, parts: int) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from wsisr.checkup.published_files import PublishedFile
 from wsisr.errors import ManifestError
+from wsisr.slides.leftout import UNFINISHED
 
 _HASHES = {32: "md5", 64: "sha256"}
-_PARTIAL = (".partial", ".part", ".crdownload")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def _find(name: str, there: Mapping[str, Path], by_name: Mapping[str, list[str]]
 
 def _unfinished(name: str, by_name: Mapping[str, list[str]]) -> list[str]:
     last = PurePosixPath(name).name
-    return [path for suffix in _PARTIAL for path in by_name.get(last + suffix, [])]
+    return [path for suffix in UNFINISHED for path in by_name.get(last + suffix, [])]
 
 
 def _verdict(path: Path, item: PublishedFile, read: bool) -> str:

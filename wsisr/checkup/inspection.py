@@ -45,8 +45,9 @@ def describe_slide(
     with closing(slide):
         info = slide.info
         verdict = info.verdict or judge_slide(path, backend, focal_plane)
-        evidence = {item.level: item for item in level_evidence(slide)} if _several(info) else {}
-        transforms = {t.level: t for t in calibrate_levels(slide)} if _several(info) else {}
+        several = len(info.levels) > 1
+        evidence = {item.level: item for item in level_evidence(slide)} if several else {}
+        transforms = {t.level: t for t in calibrate_levels(slide)} if several else {}
         lines = [
             str(path),
             f"  vendor      {info.vendor}",
@@ -74,13 +75,7 @@ def describe_slide(
 
 
 def describe_alignment(path: Path) -> str:
-    """The PSNR-Y ceiling that a store's residuals imply; empty where nothing was measured.
-
-    Parameters
-    ----------
-    path : Path
-        A pair store.
-    """
+    """The PSNR-Y ceiling that a pair store's residuals imply; empty where nothing was measured."""
     store = open_pairs(path)
     table = store.table()
     if "residual_x" not in table or not table.rows:
@@ -120,10 +115,6 @@ def _own_tiles(slide: Slide) -> str:
     except NotKept as reason:
         return f"cannot be kept (--codec slide stores it as small): {reason}"
     return f"can be kept as they are ({kind}; --codec slide)"
-
-
-def _several(info: SlideInfo) -> bool:
-    return len(info.levels) > 1
 
 
 def _resolution(info: SlideInfo) -> str:

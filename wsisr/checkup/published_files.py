@@ -89,13 +89,7 @@ class Publisher:
 
 
 def publisher_of(name: str) -> Publisher:
-    """What public sources state of the files of a built-in manifest.
-
-    Raises
-    ------
-    ManifestError
-        There is no such manifest, or nothing is stated.
-    """
+    """What public sources state of the files of a built-in manifest; ManifestError for nothing."""
     found = unstated(name)
     if not found.seen:
         raise ManifestError(
@@ -140,13 +134,8 @@ def _publisher(entry: Mapping[str, Any]) -> Publisher:
 
 
 def read_list(path: Path) -> tuple[PublishedFile, ...]:
-    """A publisher's list: checksums, a GDC manifest, or a listing of S3.
-
-    Raises
-    ------
-    ManifestError
-        It cannot be read, a line is none of these, or a name leads out of the folder.
-    """
+    """A publisher's list: checksums, a GDC manifest, or a listing of S3; ManifestError where it
+    cannot be read, a line is none of these, or a name leads out of the folder."""
     try:
         lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -193,13 +182,8 @@ def _plain_line(path: Path, line: str) -> PublishedFile:
 def chosen_files(
     listed: Sequence[PublishedFile], patterns: Sequence[str]
 ) -> tuple[PublishedFile, ...]:
-    """Those whose path fits one of the patterns (``fnmatch``); all where there is none.
-
-    Raises
-    ------
-    ManifestError
-        None fits.
-    """
+    """Those whose path fits one of the patterns (``fnmatch``), all where there is none;
+    ManifestError where none fits."""
     found = tuple(
         item for item in listed if not patterns or any(fnmatch(item.name, p) for p in patterns)
     )
@@ -232,13 +216,8 @@ def describe_files(publisher: Publisher, listed: Sequence[PublishedFile]) -> str
 def print_as(
     form: Form, publisher: Publisher, listed: Sequence[PublishedFile], folder: str
 ) -> list[str]:
-    """Lines for the program that downloads: addresses, S3 commands, GDC manifest, checksums.
-
-    Raises
-    ------
-    ManifestError
-        The publisher's files are not to be had in this way.
-    """
+    """Lines for the program that downloads: addresses, S3 commands, GDC manifest, checksums;
+    ManifestError where the publisher's files are not to be had in this way."""
     if form == "urls" and listed and all(item.url for item in listed):
         return [item.url for item in listed]
     if form == "checksums" and listed and all(item.checksum for item in listed):

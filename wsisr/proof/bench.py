@@ -101,18 +101,12 @@ class Bench:
         if not (self.small and check.form.compiled and check.model in SMALLER):
             return self.run(plain)
         folder = self.folder(plain).with_name(f"{check.model}-{check.form.precision}-smaller")
-        if not (folder / "card.md").is_file():
-            remove_tree(folder)
-            train(self.request(plain, folder, *SMALLER[check.model]))
-        return folder
+        return _trained(folder, self.request(plain, folder, *SMALLER[check.model]))
 
     def run(self, check: ProofCheck) -> Path:
         """The unbroken run of a form, trained now if it is not there."""
         folder = self.folder(check)
-        if not (folder / "card.md").is_file():
-            remove_tree(folder)
-            train(self.request(check, folder))
-        return folder
+        return _trained(folder, self.request(check, folder))
 
     def model(self, check: ProofCheck) -> SRModel:
         """The network of a check, its start fixed."""
@@ -120,3 +114,10 @@ class Bench:
         scale = (4 if spec.scales is None else spec.scales[0]) if spec.kind == "fixed" else None
         torch.manual_seed(0)
         return create_model(check.model, scale=scale, preset=self.preset_of(check.model))
+
+
+def _trained(folder: Path, request: TrainRequest) -> Path:
+    if not (folder / "card.md").is_file():
+        remove_tree(folder)
+        train(request)
+    return folder

@@ -36,13 +36,7 @@ CARDS_TOLERANCE = 1e-3
 
 
 def do(check: ProofCheck, bench: Bench) -> dict[str, Any]:
-    """Do a check; what it measured.
-
-    Raises
-    ------
-    CheckError
-        It has failed. Any other error is a failure too.
-    """
+    """Do a check; what it measured. CheckError: it has failed; any other error is a failure too."""
     torch.compiler.reset()
     counters.clear()
     release_memory()

@@ -52,13 +52,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class ProofCheck:
-    """One thing to find out.
-
-    Attributes
-    ----------
-    model : str
-        A network, or the name of a target.
-    """
+    """One thing to find out of a network, or of a target by its name."""
 
     kind: Kind
     model: str

@@ -143,13 +143,7 @@ def _check_all(
 
 
 def read_report(path: Path) -> Document:
-    """A report that `prove` wrote.
-
-    Raises
-    ------
-    ConfigError
-        It is none.
-    """
+    """A report that `prove` wrote; ConfigError where it is none."""
     report = read_document(path, "a report of wsisr doctor --gpu", FORMAT, FORMAT_VERSION)
     if not all(isinstance(report.get(part), dict) for part in ("rows", "identity")):
         raise ConfigError(f"{path} is damaged; name another file with -o")

@@ -71,32 +71,36 @@ def _checks(rows: list[Document]) -> str:
 def _cell(kind: str, rows: list[Document]) -> str:
     if not rows:
         return ""
-    bad = [str(Form(**row["form"])) for row in rows if row["state"] == "fail"]
+    bad = [_form(row) for row in rows if row["state"] == "fail"]
     if bad:
         return f"NO: {', '.join(bad)}"
     if kind == "resume":
         return "bit-equal" if rows[0]["facts"]["bit_equal"] else "near"
     if kind in ("train", "agree"):
-        return ", ".join(str(Form(**row["form"])) for row in rows)
+        return ", ".join(map(_form, rows))
     return "yes"
+
+
+def _form(row: Document) -> str:
+    return str(Form(**row["form"]))
+
+
+def _passed(rows: list[Document], kind: str) -> list[Document]:
+    return [row for row in rows if row["kind"] == kind and row["state"] == "pass"]
 
 
 def _speeds(rows: list[Document]) -> str:
     """Speed and memory, as they were measured."""
-    found = [row for row in rows if row["kind"] == "speed" and row["state"] == "pass"]
+    found = _passed(rows, "speed")
     if not found:
         return ""
-    waits = {
-        (row["model"], str(Form(**row["form"]))): row["facts"]
-        for row in rows
-        if row["kind"] == "train" and row["state"] == "pass"
-    }
+    waits = {(row["model"], _form(row)): row["facts"] for row in _passed(rows, "train")}
     lines = [
         "| network | form | samples/s | times plain | MiB | plain MiB | data wait, ms | busy |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in found:
-        facts, form = row["facts"], str(Form(**row["form"]))
+        facts, form = row["facts"], _form(row)
         times = f"{facts['times_plain']:.2f}" if "times_plain" in facts else ""
         plain = f"{facts['plain_memory_mib']:.0f}" if "times_plain" in facts else ""
         wait = waits.get((row["model"], form), {}).get("data_wait_ms")
@@ -109,7 +113,7 @@ def _speeds(rows: list[Document]) -> str:
 
 
 def _targets(rows: list[Document]) -> str:
-    found = [row for row in rows if row["kind"] == "target" and row["state"] == "pass"]
+    found = _passed(rows, "target")
     if not found:
         return ""
     lines = ["| target | reached | measured |", "|---|---|---|"]
@@ -130,7 +134,7 @@ def _faults(failed: list[Document]) -> str:
     for kind, row in first.items():
         number = sum(other["fault"] == kind for other in failed)
         more = f" (and {number - 1} more)" if number > 1 else ""
-        where = f"{row['kind']} {row['model']} {Form(**row['form'])}"
+        where = f"{row['kind']} {row['model']} {_form(row)}"
         lines.append(f"- **{kind}**{more}, first in {where}: {row['said']}")
         lines.append(f"  What to try: {REMEDIES.get(kind, OTHER)}.")
     return "\n".join(lines)

@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A number to reach.
-
-    Attributes
-    ----------
-    reached : callable
-        Whether what was measured reaches it, at its size.
-    """
+    """A number to reach; `reached` says whether what was measured does so, at its size."""
 
     aim: str
     reached: Callable[[dict[str, Any]], bool]
