@@ -22,6 +22,7 @@ from store_samples import make_store, patches
 from wsisr.errors import ConfigError, DiskFullError, LockedError, StoreError
 from wsisr.progress import ProgressEvent
 from wsisr.store import export_store, exporting, keep_pairs, open_pairs
+from wsisr.store.exporting.data_card import write_card
 from wsisr.store.exporting.pair_records import records_of
 from wsisr.tables import csv_cell
 
@@ -121,6 +122,17 @@ def test_parquet_beside_the_pictures(store: Path, tmp_path: Path) -> None:
     front = yaml.safe_load((tmp_path / "out/README.md").read_text().split("---")[1])
     assert front["configs"][0]["data_files"] == [{"split": "train", "path": "train/**"}]
     assert open_pairs(store).to_arrow().num_rows == 6
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size"), [(999, "n<1K"), (10**6, "1M<n<10M"), (12 * 10**6, "10M<n<100M")]
+)
+def test_the_card_names_the_size_as_the_hub_does(
+    store: Path, tmp_path: Path, pairs: int, size: str
+) -> None:
+    write_card(open_pairs(store), {"train": pairs}, tmp_path, hub=False)
+    front = yaml.safe_load((tmp_path / "README.md").read_text().split("---")[1])
+    assert front["size_categories"] == [size]
 
 
 def test_geojson_lies_where_the_pairs_lie(store: Path, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_columns_get_their_stored_types() -> None:
         ({"x": [0.5, 1.0]}, "x is float64"),
         ({"kept": [1, 0]}, "kept is int64"),
         ({"label": [0, 300]}, "do not fit int8"),
+        ({"tissue": [0.5, 1e300]}, "do not fit float32"),
         ({"ncc_20x": [0.0, 1.0]}, "unknown column"),
         ({"x_10x": [0, 1]}, "unknown column"),
     ],
@@ -46,6 +47,11 @@ def test_columns_get_their_stored_types() -> None:
 def test_wrong_columns_are_refused_together(change: dict[str, Any], message: str) -> None:
     with pytest.raises(StoreError, match=message):
         check_columns(BASE | change, ["40x", "10x"], 2)
+
+
+def test_what_is_not_known_fits() -> None:
+    found = check_columns(BASE | {"tissue": [np.nan, np.inf]}, ["40x"], 2)
+    assert np.array_equal(found["tissue"], [np.nan, np.inf], equal_nan=True)
 
 
 def test_missing_columns_are_named() -> None:

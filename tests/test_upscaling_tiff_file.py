@@ -20,7 +20,7 @@ from wsisr.inference import load
 from wsisr.slides import open_slide
 from wsisr.upscaling import UpscaleOptions, upscale_slide
 from wsisr.upscaling.codecs import COMPRESSIONS, make_codec
-from wsisr.upscaling.ome import NAMESPACE
+from wsisr.upscaling.ome import NAMESPACE, OmeFacts, ome_xml
 from wsisr.upscaling.pyramid import level_sizes
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -117,6 +117,20 @@ def test_subsampling_is_stated_only_where_chroma_is_subsampled(
     assert factors == ((2, 2) if quality < 90 else (1, 1))
     # Bio-Formats converts colours twice where the tag says 1, 1.
     assert stated == (None if factors == (1, 1) else factors)
+
+
+def test_a_name_may_hold_what_xml_cannot() -> None:
+    facts = OmeFacts(
+        name="a\x00\x1b\ud800\ufffe\uffffb\u00e9\U0001f52c",
+        width_px=1,
+        height_px=1,
+        um_per_px=None,
+        magnification=None,
+        notice="n",
+        provenance={},
+    )
+    image = ElementTree.fromstring(ome_xml(facts)).find(f"{{{NAMESPACE}}}Image")
+    assert image is not None and image.get("Name") == "ab\u00e9\U0001f52c"
 
 
 def test_ome_xml_has_the_schemas_order_and_the_provenance(outputs: dict[str, Path]) -> None:

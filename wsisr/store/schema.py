@@ -62,7 +62,6 @@ class Column:
 
     Attributes
     ----------
-    dtype : numpy.dtype
     unit : str
         Empty for pure numbers.
     meaning : str
@@ -192,7 +191,11 @@ def check_columns(columns: Columns, arrays: Sequence[str], patches: int) -> dict
         else:
             with np.errstate(over="ignore"):
                 checked[name] = np.ascontiguousarray(values.astype(column.dtype))
-            if column.dtype.kind in "iu" and not np.array_equal(checked[name], values):
+            if column.dtype.kind == "f":
+                lost = np.isfinite(values) & ~np.isfinite(checked[name])
+            else:
+                lost = checked[name] != values
+            if lost.any():
                 faults.append(f"{name} has values that do not fit {column.dtype}")
     missing = [c.name for c in COLUMNS.values() if c.required and c.name not in columns]
     if missing:

@@ -4,6 +4,7 @@ Element order is the schema's. The whole text is ASCII, so that readers which ex
 description are content. Nothing in it depends on the time of day: the same run gives the same file.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,6 @@ class OmeFacts:
     ----------
     name : str
         Image name.
-    um_per_px : (float, float) or None
     magnification : float or None
         Nominal, of the output.
     notice : str
@@ -113,6 +113,4 @@ def ome_xml(facts: OmeFacts) -> str:
 
 def _clean(text: str) -> str:
     """Without characters that XML cannot hold (file names may have them)."""
-    return "".join(
-        c for c in text if c in "\n\t" or (ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF)
-    )
+    return re.sub("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)

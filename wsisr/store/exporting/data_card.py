@@ -9,13 +9,21 @@ import yaml
 from wsisr.store.exporting.png_folders import HUB_SPLITS
 from wsisr.store.reader import PairStore
 
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+_SIZES = {
+    10**3: "n<1K",
+    10**4: "1K<n<10K",
+    10**5: "10K<n<100K",
+    10**6: "100K<n<1M",
+    10**7: "1M<n<10M",
+    10**8: "10M<n<100M",
+}
+"""What the Hub calls data sets of fewer rows than so many."""
 
 
 def write_card(store: PairStore, counts: Mapping[str, int], folder: Path, *, hub: bool) -> None:
     """``README.md``; with `hub`, splits and files as `datasets.load_dataset` wants them."""
     total = sum(counts.values())
-    size = next((word for limit, word in _SIZES if total < limit), "1M<n<10M")
+    size = next((word for limit, word in _SIZES.items() if total < limit), "100M<n<1B")
     manifest: Any = store.attributes["manifest"]
     front: dict[str, Any] = {
         "license": "other",
