@@ -55,7 +55,6 @@ class Network:
     ----------
     model : SRModel
         In eval mode, on `device`.
-    device : torch.device
     pool_px : int, optional
         Pool over windows of this side, LR px, in place of the whole input
         (`wsisr.inference.local_pool`); nothing to networks that do not pool. `close` undoes it.

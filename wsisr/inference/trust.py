@@ -130,7 +130,6 @@ def place_values(values: Float32Array, cells: Box, reduce: np.ufunc) -> AnyArray
     values : ndarray, shape (h, w)
     cells : Box
         Its `width` and `height` count the places.
-    reduce : ufunc
     """
     # Places are of real size in output px: their edges are rounded.
     rows = np.linspace(0, values.shape[0], cells.height + 1).round().astype(int)[:-1]

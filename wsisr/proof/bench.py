@@ -39,7 +39,6 @@ class Bench:
     ----------
     work : Path
         Folder of the store and the runs.
-    device : torch.device
     preset : str
         Of the networks.
     """

@@ -41,7 +41,6 @@ class UpscaleResult:
 
     Attributes
     ----------
-    um_per_px : (float, float) or None
     windows : int
         Runs of the network; the rest was filled by bicubic.
     seams : SeamEnergy

@@ -63,7 +63,6 @@ class Output:
 
     Attributes
     ----------
-    um_per_px : (float, float) or None
     description, software : str
         OME-XML, and the name of this program.
     codec : Codec
