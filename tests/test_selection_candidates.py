@@ -68,7 +68,7 @@ def test_all_kinds_stay_on_the_grid_and_inside_truncated_levels(
 def test_patch_that_fits_level_0_but_not_the_truncated_level_is_left_out():
     geometry = geometry_of(1024, 4, level=1)
     info = info_of(2051, 1024, factors=(1, 4))  # level 1 is 512 px wide: 2048 level-0 px
-    assert origin_ranges(geometry, info)[0].last == 1024
+    assert origin_ranges(geometry, info)[0][-1] == 1024
     assert grid_candidates(geometry, info)[:, 0].tolist() == [0, 1024]
 
 

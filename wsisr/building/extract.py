@@ -29,7 +29,6 @@ from wsisr.slides.streams import NotKept
 from wsisr.slides.tiles import DAMAGE_WORDS, check_damage
 from wsisr.store import StoreWriter
 from wsisr.store.layout import StorePaths
-from wsisr.store.lock import ORPHAN_WAIT_S
 from wsisr.store.presets import SLIDE
 from wsisr.store.schema import layer_column
 from wsisr.store.tile_array import TilePlan
@@ -54,37 +53,20 @@ class Rows:
         return Counter(labels[i] for i, kept in zip(self.index, self.kept, strict=True) if kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExtractResult:
-    """What one slide gave.
-
-    Attributes
-    ----------
-    stored, kept : int
-        Pairs in the store, and those that readers see.
-    shortfall : int
-        Pairs that its share wanted and its reserve could not fill.
-    not_tiled : str
-        Why its HR is not kept as the slide's own tiles, where that was asked for.
-    """
-
-    slide_id: str
-    stored: int
-    kept: int
-    shortfall: int
-    funnel: dict[str, int]
-    not_tiled: str = ""
-
-
 def extract_slide(
     task: SlideTask,
     manifest: Manifest,
     share: SlideShare,
     scan_folder: Path,
     store: Path,
-    wait_s: float = ORPHAN_WAIT_S,
-) -> ExtractResult:
+    wait_s: float,
+) -> int:
     """Extract and commit one slide; another process that writes it is waited for `wait_s`.
+
+    Returns
+    -------
+    int
+        Pairs that its share wanted and its reserve could not fill.
 
     Raises
     ------
@@ -119,10 +101,8 @@ class _Job:
     wait_s: float
 
 
-def _extract(
-    job: _Job, here: SlideTask, *, tiled: bool = False, not_tiled: str = ""
-) -> ExtractResult:
-    """Extract a slide from where it lies now.
+def _extract(job: _Job, here: SlideTask, *, tiled: bool = False, not_tiled: str = "") -> int:
+    """Extract a slide from where it lies now; `not_tiled` is why its own tiles are not kept.
 
     Raises
     ------
@@ -158,16 +138,8 @@ def _extract(
         except BaseException:
             writer.abort()
             raise
-    kept = int(columns["kept"].sum())
-    wanted = None if share.wanted is None else sum(share.wanted.values())
-    return ExtractResult(
-        slide_id=task.slide_id,
-        stored=len(rows.index),
-        kept=kept,
-        shortfall=0 if wanted is None else max(0, wanted - kept),
-        funnel=attributes["funnel"],
-        not_tiled=not_tiled,
-    )
+    wanted = sum((share.wanted or {}).values())
+    return max(0, wanted - int(columns["kept"].sum()))
 
 
 def tile_plan(source: Source, reading: Reading) -> TilePlan:

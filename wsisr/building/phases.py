@@ -10,7 +10,7 @@ of the run.
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from wsisr.building.extract import ExtractResult, extract_slide
+from wsisr.building.extract import extract_slide
 from wsisr.building.finish import finish_store
 from wsisr.building.layout import SlideTask
 from wsisr.building.manifest import Manifest
@@ -261,10 +261,9 @@ def run_phase(
             task = sources[outcome.key]
             text = clean(outcome.error, task, prepared.root)
             message = about(text, outcome.key, task.source.relative)
-        elif isinstance(outcome.value, ExtractResult) and outcome.value.shortfall:
+        elif stage == "extract" and outcome.value:
             message = (
-                f"{outcome.key}: {outcome.value.shortfall} pairs short of its share; its reserve "
-                "is used up."
+                f"{outcome.key}: {outcome.value} pairs short of its share; its reserve is used up."
             )
         report(
             ProgressEvent(

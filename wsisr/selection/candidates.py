@@ -17,23 +17,10 @@ from wsisr.selection.hashing import hash_draws, hash_key, unit_interval
 from wsisr.slides.protocol import SlideInfo
 
 
-@dataclass(frozen=True, kw_only=True)
-class OriginRange:
-    """The allowed origins of one axis: ``first, first + step, ..., last`` (level-0 px)."""
-
-    first: int
-    last: int
-    step: int
-
-    @property
-    def count(self) -> int:
-        return max(0, (self.last - self.first) // self.step + 1)
-
-
 def origin_ranges(
     geometry: PatchGeometry, info: SlideInfo, margin_px: int = 0
-) -> tuple[OriginRange, OriginRange]:
-    """Allowed origins on x and y.
+) -> tuple[range, range]:
+    """Allowed origins on x and y, level-0 px.
 
     Parameters
     ----------
@@ -57,7 +44,7 @@ def origin_ranges(
     ranges = []
     for axis in (0, 1):
         room = min(limit[axis] for limit in limits) - margin_px - geometry.field_px
-        ranges.append(OriginRange(first=first, last=room // step * step, step=step))
+        ranges.append(range(first, room // step * step + 1, step))
     return ranges[0], ranges[1]
 
 
@@ -93,8 +80,8 @@ def grid_candidates(
     stride = -(-stride // step) * step
     axes = []
     for allowed, offset in zip(origin_ranges(geometry, info, margin_px), offset_px, strict=True):
-        start = max(allowed.first, -(-offset // step) * step)
-        axes.append(np.arange(start, allowed.last + 1, stride, dtype=np.int64))
+        start = max(allowed.start, -(-offset // step) * step)
+        axes.append(np.arange(start, allowed.stop, stride, dtype=np.int64))
     x, y = np.meshgrid(axes[0], axes[1])
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
@@ -160,10 +147,10 @@ def cover_candidates(geometry: PatchGeometry, info: SlideInfo) -> Int64Array:
     for allowed, side in zip(
         origin_ranges(geometry, info), (level.width_px, level.height_px), strict=True
     ):
-        if allowed.count == 0:
+        if not allowed:
             return np.empty((0, 2), np.int64)
         count = max(1, ceil(side / geometry.field_px - 1e-9))
-        even = np.linspace(0, allowed.last, count)
+        even = np.linspace(0, allowed[-1], count)
         axes.append(np.unique(np.rint(even / allowed.step).astype(np.int64) * allowed.step))
     x, y = np.meshgrid(*axes)
     return np.stack([x.ravel(), y.ravel()], axis=1)
@@ -198,7 +185,7 @@ def random_candidates(
     if count < 0:
         raise GeometryError(f"{count} random candidates cannot be drawn.")
     range_x, range_y = origin_ranges(geometry, info, margin_px)
-    if not (range_x.count and range_y.count and count):
+    if not (range_x and range_y and count):
         return np.empty((0, 2), np.int64)
     key = hash_key("random", seed, slide_id)
     draw = np.arange(count)
@@ -236,8 +223,8 @@ def point_candidates(
     wanted = points - geometry.field_px / 2
     origins = (np.ceil(wanted / step - 0.5) * step).astype(np.int64)
     ranges = origin_ranges(geometry, info, margin_px)
-    low = np.array([r.first for r in ranges])
-    high = np.array([r.last for r in ranges])
+    low = np.array([allowed.start for allowed in ranges])
+    high = np.array([allowed.stop - 1 for allowed in ranges])
     if outside == "shift":
         if (high < low).any():
             return np.empty((0, 2), np.int64)
@@ -354,6 +341,6 @@ def greedy_non_overlapping(
     return np.asarray(kept, np.int64)
 
 
-def _pick(words: UInt64Array, allowed: OriginRange) -> Int64Array:
-    index = (unit_interval(words) * allowed.count).astype(np.int64)
-    return np.minimum(index, allowed.count - 1) * allowed.step + allowed.first
+def _pick(words: UInt64Array, allowed: range) -> Int64Array:
+    index = (unit_interval(words) * len(allowed)).astype(np.int64)
+    return np.minimum(index, len(allowed) - 1) * allowed.step + allowed.start

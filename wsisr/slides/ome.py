@@ -69,13 +69,11 @@ class OmeImage:
 def ome_images(description: str) -> tuple[OmeImage, ...]:
     """The images of an OME-XML description in its order; none if it is no sound OME-XML."""
     root = parse_xml(description)
-    if root is None or _tag(root) != "OME":
+    if root is None or str(root.tag).rpartition("}")[2] != "OME":
         return ()
     found = []
-    for element in root:
-        if _tag(element) != "Image":
-            continue
-        pixels = next((child for child in element if _tag(child) == "Pixels"), None)
+    for element in root.findall("{*}Image"):
+        pixels = element.find("{*}Pixels")
         if pixels is None:
             continue
         try:
@@ -114,8 +112,7 @@ def _image(name: str, pixels: Any, own_uuid: str) -> OmeImage:
             colour=_colour(child.get("Color")),
             samples=int(child.get("SamplesPerPixel", "1")),
         )
-        for child in pixels
-        if _tag(child) == "Channel"
+        for child in pixels.findall("{*}Channel")
     )
     if not channels:
         channels = (OmeChannel(name="", colour=None, samples=size_c),)
@@ -144,13 +141,12 @@ def _ifds(pixels: Any, counts: dict[str, int], own_uuid: str) -> dict[tuple[int,
         place = dict(zip(slowest_first, index, strict=True))
         planes.append((place["Z"], place["C"], place["T"]))
     number_of = {plane: number for number, plane in enumerate(planes)}
-    entries = [child for child in pixels if _tag(child) == "TiffData"]
+    entries = pixels.findall("{*}TiffData")
     if not entries:
         return number_of
     found: dict[tuple[int, int, int], int] = {}
     for entry in entries:
-        uuid = next((child.text or "" for child in entry if _tag(child) == "UUID"), own_uuid)
-        if uuid.strip() != own_uuid:
+        if entry.findtext("{*}UUID", own_uuid).strip() != own_uuid:
             continue
         first = tuple(int(entry.get(f"First{axis}", "0")) for axis in "ZCT")
         if first not in number_of:
@@ -183,7 +179,3 @@ def _colour(text: str | None) -> int | None:
         return None if text is None else (int(text) & 0xFFFFFFFF) >> 8
     except ValueError:
         return None
-
-
-def _tag(element: Any) -> str:
-    return str(element.tag).rsplit("}", 1)[-1]

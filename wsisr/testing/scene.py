@@ -116,9 +116,9 @@ class Scene:
     @cached_property
     def _sets(self) -> dict[str, RingSet]:
         names = ("tissue", "holes", "tumour", "exclusions", "folds", "blurs")
-        sets = {name: _ring_set(getattr(self, name)) for name in names}
+        sets = {name: RingSet(getattr(self, name)) for name in names}
         for colour in PEN_RGB:
-            sets[colour] = _ring_set(tuple(p.outline for p in self.pens if p.colour == colour))
+            sets[colour] = RingSet([p.outline for p in self.pens if p.colour == colour])
         return sets
 
     @property
@@ -280,8 +280,7 @@ class Scene:
     def nuclei(self, x: int, y: int, width: int, height: int) -> SceneNuclei:
         """All nuclei whose centre lies in a level-0 region."""
         xs, ys = lattice_axis(x, width), lattice_axis(y, height)
-        found = self._nuclei((x, y, width, height), *self._fields(xs, ys), xs, ys)
-        return found
+        return self._nuclei((x, y, width, height), *self._fields(xs, ys), xs, ys)
 
     def _nuclei(
         self,
@@ -339,10 +338,6 @@ class _Place:
         r0 = int(np.searchsorted(self.ys, inner_y[0]))
         part = lattice[r0 : r0 + len(inner_y), c0 : c0 + len(inner_x)]
         return upsample(np.asarray(part, np.float32), self.x, self.y, self.width, self.height)
-
-
-def _ring_set(outlines: tuple[Outline, ...]) -> RingSet:
-    return RingSet([np.array(o, np.float64) for o in outlines])
 
 
 def _contains(outer: tuple[int, int, int, int], box: tuple[int, int, int, int]) -> bool:

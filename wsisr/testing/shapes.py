@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wsisr.arrays import Float32Array, Float64Array
 
@@ -60,9 +60,7 @@ def stroke(points: Sequence[tuple[float, float]], width_px: float) -> Float64Arr
     return np.asarray(line.exterior.coords, np.float64)[:-1]
 
 
-def polygon_of(
-    rings: Sequence[Float64Array], holes: Sequence[Float64Array] = ()
-) -> shapely.Geometry:
+def polygon_of(rings: Sequence[ArrayLike], holes: Sequence[ArrayLike] = ()) -> shapely.Geometry:
     """Union of rings minus the union of holes, as a shapely geometry in level-0 px."""
     area = shapely.union_all([shapely.make_valid(shapely.Polygon(r)) for r in rings])
     if len(holes):
@@ -80,7 +78,7 @@ class RingSet:
     rings : sequence of ring
     """
 
-    def __init__(self, rings: Sequence[Float64Array]) -> None:
+    def __init__(self, rings: Sequence[ArrayLike]) -> None:
         self.rings = tuple(np.asarray(r, np.float64) for r in rings)
         self.bounds = np.array([[*r.min(0), *r.max(0)] for r in self.rings]).reshape(-1, 4)
         self._polygons = [shapely.Polygon(r) for r in self.rings]

@@ -4,7 +4,6 @@ All outlines are rings in continuous level-0 pixels (pixel i covers [i, i + 1)).
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import TypeAdapter
 
 from wsisr.arrays import BoolArray, Float64Array
 from wsisr.testing.levels import LevelShift
-from wsisr.testing.scene import Outline, Scene, SceneNuclei
+from wsisr.testing.scene import Scene, SceneNuclei
 from wsisr.testing.shapes import polygon_of
 
 TRUTH_VERSION = 1
@@ -102,12 +101,12 @@ class SlideTruth:
         plane = shapely.box(0, 0, self.width_px, self.height_px)
         if self.scene.frame is not None:
             plane = plane.intersection(shapely.box(*self.scene.frame))
-        return _area(self.scene.tissue, self.scene.holes).intersection(plane)
+        return polygon_of(self.scene.tissue, self.scene.holes).intersection(plane)
 
     @cached_property
     def tumour_area(self) -> shapely.Geometry:
         """Annotated tumour without exclusions (fat and tears inside it count as tumour)."""
-        return _area(self.scene.tumour, self.scene.exclusions)
+        return polygon_of(self.scene.tumour, self.scene.exclusions)
 
     def tissue_fraction(self, boxes: ArrayLike) -> Float64Array:
         """Exact tissue share of boxes.
@@ -139,7 +138,7 @@ class SlideTruth:
         """
         step = um_per_px / self.um_per_px
         width, height = (max(1, round(n / step)) for n in (self.width_px, self.height_px))
-        area = _area(self.scene.tissue, ()) if fill_holes else self.tissue_area
+        area = polygon_of(self.scene.tissue) if fill_holes else self.tissue_area
         shapely.prepare(area)
         xs, ys = (np.arange(width) + 0.5) * step, (np.arange(height) + 0.5) * step
         return np.asarray(shapely.contains_xy(area, *np.meshgrid(xs, ys)))
@@ -168,12 +167,6 @@ class SlideTruth:
 
 
 _ADAPTER = TypeAdapter(SlideTruth)
-
-
-def _area(rings: Sequence[Outline], holes: Sequence[Outline]) -> shapely.Geometry:
-    return polygon_of(
-        [np.array(r, np.float64) for r in rings], [np.array(r, np.float64) for r in holes]
-    )
 
 
 def _fraction(area: shapely.Geometry, boxes: ArrayLike) -> Float64Array:
