@@ -21,7 +21,7 @@ from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import ArraySpec, BuildLock, PairStore, StoreWriter, open_pairs
 from wsisr.store.attributes import WRITTEN_ATTRIBUTES
 from wsisr.store.presets import SLIDE
-from wsisr.store.schema import WRITTEN_COLUMNS, layer_column
+from wsisr.store.schema import WRITTEN_COLUMNS, certificate_column
 from wsisr.store.writer import refuse_foreign
 
 SCANNED = ("rescan", "rescan-reduced", "cross-scanner", "stored-level")
@@ -106,11 +106,9 @@ def _pair(store: PairStore, slide: int, row: int, hr: str, lr: str) -> RealPair:
     names = view.columns()
 
     def value(name: str) -> float:
-        for column in (layer_column(name, lr), name):
-            if column in names:
-                found = float(view.column(column)[row])
-                return found if np.isfinite(found) else 0.0
-        return 0.0
+        column = certificate_column(name, lr, names)
+        found = float(view.column(column)[row]) if column else 0.0
+        return found if np.isfinite(found) else 0.0
 
     grid: tuple[int, int] | None = None
     spec = view.spec(lr)

@@ -17,7 +17,7 @@ from wsisr.metrics.pixel import capped
 from wsisr.metrics.statistics import slide_means
 from wsisr.registration.ceiling import Ceiling, luma_power, psnr_ceiling
 from wsisr.store import PairStore
-from wsisr.store.schema import layer_column
+from wsisr.store.schema import certificate_column
 
 PATCHES = 12
 SIDE_PX = 512
@@ -48,10 +48,9 @@ def alignment_ceiling(store: PairStore, column: ScaleColumn) -> Ceiling | None:
     if column.array is None or column.origin not in NATIVE or not column.samples:
         return None
     table = store.table()
-    names = [layer_column(axis, column.array) for axis in ("residual_x", "residual_y")]
-    if names[0] not in table:
-        names = ["residual_x", "residual_y"]
-    if any(name not in table for name in names):
+    axes = ("residual_x", "residual_y")
+    names = [name for axis in axes if (name := certificate_column(axis, column.array, table))]
+    if not names:
         return None
     wanted = {(sample.slide_index, sample.row) for sample in column.samples}
     rows = [at for at, place in enumerate(map(tuple, table.index.tolist())) if place in wanted]

@@ -1,6 +1,6 @@
 """What a store contains: columns and image arrays, with names, types, units and their checks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -146,6 +146,11 @@ def layer_column(name: str, array: str) -> str:
     A point becomes ``p``, so that every column name is a plain identifier (``ncc_2p5x``).
     """
     return f"{name}_{array.replace('.', 'p').replace('-', '_')}"
+
+
+def certificate_column(name: str, array: str, have: Container[str]) -> str | None:
+    """The column of an LR array's certificate: its own, else that of the pair; None without one."""
+    return next((each for each in (layer_column(name, array), name) if each in have), None)
 
 
 def find_column(name: str, arrays: Sequence[str]) -> Column | None:

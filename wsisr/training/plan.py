@@ -18,7 +18,7 @@ from wsisr.degradation import Degradation, parse_degradation
 from wsisr.errors import ConfigError, DegradationError
 from wsisr.store import PairStore, Table
 from wsisr.store.places import Place
-from wsisr.store.schema import VERDICTS, layer_column
+from wsisr.store.schema import VERDICTS, certificate_column
 from wsisr.store.verify_splits import identities
 
 STORED_LEVEL = "stored-level"
@@ -302,10 +302,8 @@ def _flips(store: PairStore, train: Int32Array, lr: str | None) -> tuple[bool, l
 
 
 def _column(table: Table, name: str, lr: str) -> AnyArray:
-    for column in (layer_column(name, lr), name):
-        if column in table:
-            return np.asarray(table[column], np.float64)
-    return np.full(table.rows, np.nan)
+    column = certificate_column(name, lr, table)
+    return np.asarray(table[column], np.float64) if column else np.full(table.rows, np.nan)
 
 
 def _patient(store: PairStore, slide: int) -> str:
