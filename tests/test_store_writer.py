@@ -32,7 +32,14 @@ from store_samples import (
 )
 
 from wsisr.errors import DiskFullError, StoreError, StoreLockedError
-from wsisr.store import ArraySpec, StoreWriter, local_files, open_pairs, verify_store
+from wsisr.store import (
+    ArraySpec,
+    StoreWriter,
+    keep_pairs,
+    local_files,
+    open_pairs,
+    verify_store,
+)
 from wsisr.store import presets as store_presets
 from wsisr.store import shards as store_shards
 from wsisr.store.digests import patch_digests
@@ -315,6 +322,22 @@ def test_a_committed_slide_can_be_replaced_and_removed(tmp_path: Path) -> None:
     writer.clean()
     assert writer.committed() == {"b"}
     assert not (tmp_path / "a.zarr.partial").exists()
+
+
+def test_without_a_slide_a_store_is_not_finished_until_its_splits_are_written_anew(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.zarr"
+    writer = make_store(path, {"a": 3, "b": 2})
+    keep_pairs(path, "spread<=1")
+    writer.remove("a")
+    assert not open_pairs(path).split_names()
+    write_slide(writer, "a", patches(50, 2))
+    writer.commit_splits({"train": np.array([[0, 0], [0, 1], [1, 0], [1, 1]])})
+    writer.clean()
+    report = verify_store(path)
+    assert report.ok, str(report)
+    assert open_pairs(path).attributes["keep"]["kept"] == {"b": 2}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

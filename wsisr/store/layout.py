@@ -144,6 +144,7 @@ class StorePaths(StoreTree[Path]):
     removed_slides = _Staging("removed")
     staged_splits = _Staging(SPLITS)
     replaced_splits = _Staging("replaced-splits")
+    removed_splits = _Staging("removed-splits")
     slide_locks = _Staging("writing")
     locks = _Staging("locks")
 

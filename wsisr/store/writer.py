@@ -140,7 +140,7 @@ class StoreWriter:
                     )
             merged = _resumed(stored, given, writer.committed())
             if merged["slides"] != stored["slides"]:
-                remove_tree(probe.splits)
+                _take_away(probe.splits, probe.removed_splits)
             if merged != stored:
                 replace_file(probe.meta, root_json(merged), staging=probe.partial)
         return writer
@@ -192,15 +192,21 @@ class StoreWriter:
         return {entry.name for entry in self.paths.slides.iterdir() if (entry / META).is_file()}
 
     def remove(self, slide_id: str) -> None:
-        """Take a committed slide out, e.g. because its source file changed."""
+        """Take a committed slide out, e.g. because its source file changed.
+
+        The splits, which name its rows, go first, so that the store is not finished until
+        `commit_splits` writes them anew; what `keep` kept of the slide is forgotten.
+        """
         final = self.paths.slide(slide_id).root
         if final.exists():
-            aside = self.paths.removed_slides / slide_id
-            remove_tree(aside)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(final, aside)
-            sync_directory(final.parent)
-            remove_tree(aside)
+            _take_away(self.paths.splits, self.paths.removed_splits)
+            stored = read_store_attributes(self.paths.root)
+            keep = stored.get("keep", {})
+            if slide_id in keep.get("kept", {}):
+                kept = {slide: count for slide, count in keep["kept"].items() if slide != slide_id}
+                changed = dict(stored) | {"keep": {**keep, "kept": kept}}
+                replace_file(self.paths.meta, root_json(changed), staging=self.paths.partial)
+            _take_away(final, self.paths.removed_slides / slide_id)
 
     def set_root(self, changes: Mapping[str, Any]) -> None:
         """Add or replace keys of the root attributes at once, e.g. the splits of new slides.
@@ -286,8 +292,19 @@ class StoreWriter:
             paths.replaced_slides,
             paths.replaced_splits,
             paths.removed_slides,
+            paths.removed_splits,
         ):
             remove_tree(folder)
+
+
+def _take_away(final: Path, aside: Path) -> None:
+    """Take a folder of a store out of it: whatever kills this, it is there whole or not at all."""
+    if final.exists():
+        remove_tree(aside)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(final, aside)
+        sync_directory(final.parent)
+        remove_tree(aside)
 
 
 def _entries(folder: Path) -> list[Path]:
