@@ -71,7 +71,11 @@ def command(source: Path, store: Path, workers: int, *more: str) -> list[str]:
 def resident_mib(process: psutil.Process) -> list[float]:
     """Resident memory of a build's processes, MiB each: a single slide has no other workers."""
     found = []
-    for child in (process, *process.children(recursive=True)):
+    try:
+        processes = [process, *process.children(recursive=True)]
+    except psutil.Error:  # it ended just now
+        return []
+    for child in processes:
         try:
             if "resource_tracker" not in " ".join(child.cmdline()):
                 found.append(child.memory_info().rss / 2**20)

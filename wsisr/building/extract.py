@@ -22,6 +22,7 @@ from wsisr.building.scan_records import Reading, ScanRecord, load_mask, load_sca
 from wsisr.building.sources import Source, source_kind
 from wsisr.building.staging import staged
 from wsisr.errors import BuildError
+from wsisr.host import return_freed_memory
 from wsisr.registration import LevelTransform, PairCertificate
 from wsisr.registration.alignment import MAX_RESIDUAL_PX, residuals
 from wsisr.runners import own_threads
@@ -111,6 +112,7 @@ def _extract(job: _Job, here: SlideTask, *, tiled: bool = False, not_tiled: str 
     """
     task, manifest, share, record = job.task, job.manifest, job.share, job.record
     scan_folder, store = job.scan_folder, job.store
+    return_freed_memory()  # what a scan of this process left
     kind, backend = source_kind(manifest), record.info.backend
     with closing(kind.open(here, manifest, backend)) as source:
         _refuse_changed(source, task, record)
@@ -131,8 +133,10 @@ def _extract(job: _Job, here: SlideTask, *, tiled: bool = False, not_tiled: str 
                 told = (line for line in attributes["notes"] if DAMAGE_WORDS not in line)
                 attributes["notes"] = [*told, *damage]
             report = StorePaths(store).report
-            save_patches(scan_folder, report, task.slide_id, record, columns)
             save_contact_sheet(report, task.slide_id, rows.samples)
+            rows.samples.clear()
+            return_freed_memory()
+            save_patches(scan_folder, report, task.slide_id, record, columns)
             mask = load_mask(scan_folder, task.slide_id)
             writer.finish(columns, mask.view(np.uint8), attributes)
         except BaseException:

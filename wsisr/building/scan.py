@@ -28,7 +28,7 @@ from wsisr.building.sources import Source, source_kind
 from wsisr.building.staging import staged
 from wsisr.errors import DiskFullError
 from wsisr.files import replace_file
-from wsisr.host import package_versions
+from wsisr.host import package_versions, return_freed_memory
 from wsisr.slides.tiles import check_damage
 from wsisr.slides.verdicts import cache_folder, reader_versions
 
@@ -178,6 +178,7 @@ def scan_slide(task: SlideTask, manifest: Manifest, folder: Path, source: Path) 
             ),
             extras=extras,
         )
+    return_freed_memory()
     if found.picture is not None:
         save_overview(folder, task.slide_id, *found.picture)
     save_scan(folder, record, found.mask)

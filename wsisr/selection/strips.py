@@ -37,11 +37,14 @@ def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def spaced(values: RowMap, step: int) -> AnyArray:
-    """Every `step`-th pixel in reading order, as ``values.ravel()[::step]``."""
+    """Every `step`-th pixel in reading order, as ``values.ravel()[::step]``.
+
+    Copied, because what is left of a strip would keep all of it.
+    """
     width = values.shape[1]
     return np.concatenate(
         [
-            values[rows].ravel()[-rows.start * width % step :: step]
+            values[rows].ravel()[-rows.start * width % step :: step].copy()
             for rows in strips(values.shape[0])
         ]
     )
@@ -50,7 +53,10 @@ def spaced(values: RowMap, step: int) -> AnyArray:
 def thinned(values: RowMap, step: int) -> AnyArray:
     """Every `step`-th row and column."""
     return np.concatenate(
-        [values[rows][-rows.start % step :: step, ::step] for rows in strips(values.shape[0])]
+        [
+            values[rows][-rows.start % step :: step, ::step].copy()
+            for rows in strips(values.shape[0])
+        ]
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from wsisr.arrays import BoolArray, UInt8Array
 from wsisr.errors import ConfigError
+from wsisr.host import return_freed_memory
 from wsisr.selection.clam import ClamSettings, clam_mask, saturated
 from wsisr.selection.consensus import (
     DEFAULT_SETTINGS,
@@ -74,6 +75,7 @@ def tissue_of(
         method=method,
         settings=settings,
     )
+    return_freed_memory()
     health = found.health
     if view.um_per_px > um_per_px * 1.001:
         coarse = f"the slide is coarser than {um_per_px:g} um/px"
