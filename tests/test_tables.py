@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsisr.errors import ConfigError, ManifestError
-from wsisr.tables import cell_text, csv_cell, csv_lines, csv_table, read_table
+from wsisr.tables import cell_text, csv_cell, csv_lines, csv_table, markdown_table, read_table
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.from_regex("'*[=@+-]x"))
@@ -43,3 +43,12 @@ def test_tables_of_people_are_read_as_they_come(tmp_path: Path) -> None:
             read_table(path, ManifestError)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_table(tmp_path / "none.csv")
+
+
+def test_cells_of_markdown_keep_to_their_cell_and_line() -> None:
+    assert markdown_table(["", "dB"], [("a|b\n| c", 1.5), ("", None)], numbers=True) == [
+        "|  | dB |",
+        "|---|---:|",
+        "| a\\|b \\| c | 1.5 |",
+        "|  | None |",
+    ]

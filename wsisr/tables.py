@@ -1,4 +1,4 @@
-"""CSV files: read as people write them, and written as text that no spreadsheet runs."""
+"""Tables: CSV as people write it and as no spreadsheet runs it, and Markdown."""
 
 import csv
 import io
@@ -65,3 +65,18 @@ def csv_lines(rows: Iterable[Iterable[Any]], floats: str = "") -> bytes:
 def csv_table(fields: Sequence[str], rows: Iterable[Mapping[str, Any]], floats: str = "") -> bytes:
     """A whole CSV file of rows by name; empty where a row has no such field."""
     return csv_lines([fields, *([row.get(name, "") for name in fields] for row in rows)], floats)
+
+
+def markdown_cell(value: Any) -> str:
+    """A value as a cell, or a line, of Markdown: names and errors come from others."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], numbers: bool = False
+) -> list[str]:
+    """The lines of a table; `numbers`: all columns but the first are set to the right."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(header) - 1)]
+    cells = [list(map(markdown_cell, row)) for row in (header, *rows)]
+    head, *body = [f"| {' | '.join(line)} |" for line in cells]
+    return [head, f"|{'|'.join(rule)}|", *body]

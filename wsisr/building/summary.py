@@ -13,7 +13,7 @@ from wsisr.store import PairStore
 from wsisr.store.layout import StorePaths
 from wsisr.store.schema import FUNNEL_WORDS, funnel_steps
 from wsisr.store.summarise import overrides_of, patient_sources
-from wsisr.tables import csv_lines
+from wsisr.tables import csv_lines, markdown_cell, markdown_table
 from wsisr.words import counted
 
 NOTHING = "Nothing"
@@ -170,12 +170,10 @@ def summary_text(
         "",
     ]
     if failures:
-        lines += ["## Failed, or gave nothing", "", "| slide | stage | why |", "|---|---|---|"]
-        lines += [
-            f"| {f.slide_id} | {f.stage} | {_cell(f.error)} |"
-            for f in sorted(failures, key=lambda item: item.slide_id)
-        ]
-        lines.append("")
+        ordered = sorted(failures, key=lambda item: item.slide_id)
+        rows = [(f.slide_id, f.stage, f.error) for f in ordered]
+        table = markdown_table(["slide", "stage", "why"], rows)
+        lines += ["## Failed, or gave nothing", "", *table, ""]
     notes = [
         (slide_id, note)
         for slide_id in store.slides
@@ -184,7 +182,7 @@ def summary_text(
     if notes:
         lines += ["## Notes", "", *(f"- {slide_id}: {note}" for slide_id, note in notes), ""]
     if layout.left_out:
-        named = [f"- {_cell(item.relative)}: {item.reason}" for item in layout.left_out]
+        named = [f"- {markdown_cell(item.relative)}: {item.reason}" for item in layout.left_out]
         lines += ["## Left out", "", *named, ""]
     if manifest.readings:
         lines += ["## Readings of the paper", "", *(f"- {text}" for text in manifest.readings), ""]
@@ -233,23 +231,19 @@ def _slide_table(store: PairStore) -> list[str]:
         "reader",
         *(FUNNEL_WORDS.get(s, s) for s in steps),
     ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for slide_id in store.slides:
         attrs = _attributes(store, slide_id)
         mpp = f"{attrs['mpp']['value']:.4f}" if attrs.get("mpp") else ""
         split = attrs["split"] or "by patch"
         row = [slide_id, attrs["patient"], split, mpp, attrs.get("backend", "")]
         row += [attrs.get("funnel", {}).get(step, "") for step in steps]
-        lines.append("| " + " | ".join(_cell(str(cell)) for cell in row) + " |")
-    return lines
+        rows.append(row)
+    return markdown_table(head, rows)
 
 
 def _attributes(store: PairStore, slide_id: str) -> dict[str, Any]:
     return dict(store.slides[slide_id].attributes)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def not_tiled_sentences(reasons: Mapping[str, str]) -> list[str]:

@@ -26,6 +26,7 @@ from wsisr.selection import boxes_of, grid_candidates, tissue_of
 from wsisr.slides import Slide, iter_patches, open_slide
 from wsisr.slides.tiles import TiledSlide
 from wsisr.store import ArraySpec, StoreWriter
+from wsisr.tables import markdown_table
 
 PATCH_PX = 256
 OURS = "wsisr, blocks to raw shards"
@@ -132,16 +133,15 @@ def bench_slide(path: Path, most: int = 3000, folder: Path | None = None) -> lis
 
 def table(timings: Sequence[Timing]) -> str:
     """The timings as a Markdown table."""
-    lines = [
-        "| job | patches | CPU s | wall s | patches / CPU s | CPU ms / patch |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {t.name} | {t.patches:,} | {t.cpu_s:.2f} | {t.wall_s:.2f} "
-        f"| {t.patches_per_cpu_s:,.0f} | {t.cpu_ms_per_patch:.2f} |"
+    rows = [
+        (
+            *(t.name, f"{t.patches:,}", f"{t.cpu_s:.2f}", f"{t.wall_s:.2f}"),
+            *(f"{t.patches_per_cpu_s:,.0f}", f"{t.cpu_ms_per_patch:.2f}"),
+        )
         for t in timings
     ]
-    return "\n".join(lines)
+    header = ["job", "patches", "CPU s", "wall s", "patches / CPU s", "CPU ms / patch"]
+    return "\n".join(markdown_table(header, rows))
 
 
 def _write(path: Path, origins: Int64Array, folder: Path) -> None:

@@ -17,6 +17,7 @@ from wsisr.errors import DegradationError
 from wsisr.files import save_picture, staged_files
 from wsisr.metrics.images import as_batch, to_channel
 from wsisr.metrics.texture import radial_spectrum, spectrum_error
+from wsisr.tables import markdown_table
 
 _EDGE_PX = 4
 _BINS = 32
@@ -63,17 +64,16 @@ class Comparison:
 
     def markdown(self) -> str:
         """The rows as a Markdown table."""
-        head = (
-            "| LR | PSNR, dB | PSNR after tone, dB | log-spectrum distance | noise, levels | "
-            "MTF 0.25 | MTF 0.4 |\n|---|---|---|---|---|---|---|"
-        )
-        lines = [
-            f"| {r.name} | {_number(r.psnr_db)} | {_number(r.toned_psnr_db)} | "
-            f"{r.spectrum_error:.3f} | {r.noise_levels:.2f} | {r.mtf_quarter:.2f} | "
-            f"{r.mtf_high:.2f} |"
+        rows = [
+            (
+                *(r.name, _number(r.psnr_db), _number(r.toned_psnr_db), f"{r.spectrum_error:.3f}"),
+                *(f"{value:.2f}" for value in (r.noise_levels, r.mtf_quarter, r.mtf_high)),
+            )
             for r in self.rows
         ]
-        return "\n".join([head, *lines])
+        first = ["LR", "PSNR, dB", "PSNR after tone, dB", "log-spectrum distance"]
+        header = [*first, "noise, levels", "MTF 0.25", "MTF 0.4"]
+        return "\n".join(markdown_table(header, rows))
 
     def write_picture(self, path: Path, magnify: int = 3) -> None:
         """Write one pair's images side by side, in the order of the rows, as a PNG."""

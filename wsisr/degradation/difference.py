@@ -11,6 +11,7 @@ from wsisr.degradation.fitted import Fitted
 from wsisr.degradation.spec import parse_degradation
 from wsisr.degradation.uncertainty import tones
 from wsisr.errors import DegradationError
+from wsisr.tables import markdown_table
 
 BEYOND_CHANCE = 3.3
 """Standard errors that a difference must reach: 1 in 1,000 by chance, for a dozen numbers at once
@@ -65,18 +66,14 @@ class ScannerComparison:
 
     def lines(self) -> list[str]:
         """A Markdown table, the notes and the verdict."""
-        out = [
-            f"| | {self.names[0]} | {self.names[1]} | difference | standard error | differs |",
-            "|---|---|---|---|---|---|",
-        ]
+        rows = []
         words = {True: "yes", False: "no", None: "not known"}
         for row in self.rows:
             error = "-" if row.error is None else f"{row.error:.3g}"
-            out.append(
-                f"| {row.name} | {row.first:.4g} | {row.second:.4g} | "
-                f"{row.second - row.first:+.3g} | {error} | {words[row.differs]} |"
-            )
-        return [*out, "", *self.notes, self.verdict]
+            values = (f"{row.first:.4g}", f"{row.second:.4g}", f"{row.second - row.first:+.3g}")
+            rows.append((row.name, *values, error, words[row.differs]))
+        header = ["", *self.names, "difference", "standard error", "differs"]
+        return [*markdown_table(header, rows), "", *self.notes, self.verdict]
 
 
 def compare_scanners(first: Path, second: Path) -> ScannerComparison:

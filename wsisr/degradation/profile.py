@@ -19,6 +19,7 @@ from wsisr.degradation.uncertainty import centroid_errors, known, mean_gain
 from wsisr.files import save_picture
 from wsisr.metrics.texture import spectrum_error
 from wsisr.resize import to_grey
+from wsisr.tables import markdown_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +72,16 @@ class FitReport:
 
     def lines(self) -> list[str]:
         """The report as lines of a Markdown table and three facts."""
-        out = ["| simulator | held-out PSNR, dB | log-spectrum distance |", "|---|---|---|"]
-        for name, value in self.psnr_db.items():
-            out.append(f"| {name} | {value:.2f} | {self.spectrum_error[name]:.3f} |")
+        rows = [
+            (name, f"{value:.2f}", f"{self.spectrum_error[name]:.3f}")
+            for name, value in self.psnr_db.items()
+        ]
         jpeg = "none found" if self.quality is None else f"Q{self.quality} {self.subsampling}"
         gain = "" if self.gain_error_db is None else f" +- {self.gain_error_db:.2f}"
         width = self.uncertainty.get("width_px")
         doubt = "" if width is None else f" +- {width:.3f}"
         return [
-            *out,
+            *markdown_table(["simulator", "held-out PSNR, dB", "log-spectrum distance"], rows),
             "",
             f"LR: {self.origin or 'origin not known'}, x{self.scale}, HR {self.um_per_px:.4g} "
             f"um/px. Held-out gain over bicubic {self.gain_db:+.2f}{gain} dB.",

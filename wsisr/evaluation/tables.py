@@ -14,6 +14,7 @@ from wsisr.evaluation.summary import MARKS, Cell, Results, ScoreTable, sample_wo
 from wsisr.evaluation.verdicts import TOO_FEW, GroupComparison
 from wsisr.files import replace_file
 from wsisr.metrics.pixel import PSNR_CAP_DB
+from wsisr.tables import markdown_table
 from wsisr.words import counted
 
 MARKDOWN = "tables.md"
@@ -51,17 +52,17 @@ def markdown(results: Results) -> str:
         lines += [f"{sample_words(table)}; {convention(document, table)}.", ""]
         header = ["model", *map(scale_label, table.scales)]
         body = [*_markdown_lines(table), *failed_lines(results, table), *limit_lines(table)]
-        lines += [*_markdown_table(header, body, "---:"), ""]
+        lines += [*markdown_table(header, body, numbers=True), ""]
     lines += ["## Legend", "", *(f"- {text}" for text in legend(results)), ""]
     if results.pairs:
         title = results.headline["title"]
         lines += [f"## Differences, {title}", ""]
         header = ["LR", "scale", "model", "against", "difference", "95 % interval", "p (Holm)", ""]
         body = [pair_cells(pair, results.headline["digits"]) for pair in results.pairs]
-        lines += [*_markdown_table(header, body), ""]
+        lines += [*markdown_table(header, body), ""]
     for text_table in _text_tables(results):
         lines += [f"## {text_table.title}", "", *(f"- {note}" for note in text_table.notes), ""]
-        lines += [*_markdown_table(text_table.header, text_table.rows), ""]
+        lines += [*markdown_table(text_table.header, text_table.rows), ""]
     notes = [*failed_notes(results), *document["notes"], *limit_notes(document)]
     if notes:
         lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
@@ -70,7 +71,7 @@ def markdown(results: Results) -> str:
         lines += [f"## PSNR in dB / SSIM: {HEADING}", ""]
         lines += [f"- {text}" for text in reference_notes(results)]
         header = ["method: paper, data", *map(scale_label, scales)]
-        lines += ["", *_markdown_table(header, reference, "---:"), ""]
+        lines += ["", *markdown_table(header, reference, numbers=True), ""]
     return "\n".join(lines)
 
 
@@ -126,9 +127,9 @@ def latex(results: Results) -> str:
             [tex_text(group.label), *(_tex_cell(cells.get(s), digits) for s in table.scales)]
             for group, cells in table.lines
         ]
-        body += _tex_rows(failed_lines(results, table))
-        limits = _tex_rows(limit_lines(table))
-        parts += _tex_table(
+        body += tex_rows(failed_lines(results, table))
+        limits = tex_rows(limit_lines(table))
+        parts += tex_table(
             f"{tex_text(title)}. {tex_text(stamped)}",
             "l" + "r" * len(table.scales),
             ["Model", *map(_tex_scale, table.scales)],
@@ -136,14 +137,14 @@ def latex(results: Results) -> str:
         )
     for text_table in _text_tables(results):
         caption = tex_text(". ".join([text_table.title, *text_table.notes]))
-        header, *body = _tex_rows([text_table.header, *text_table.rows])
-        parts += _tex_table(caption, "l" * len(header), header, body)
+        header, *body = tex_rows([text_table.header, *text_table.rows])
+        parts += tex_table(caption, "l" * len(header), header, body)
     parts += ["", *("% " + text for text in [*legend(results), *failed_notes(results)])]
     scales, reference = reference_lines(results)
     if reference:
         header = ["Method", *map(_tex_scale, scales)]
         caption = f"PSNR in dB / SSIM: {HEADING}."
-        parts += _tex_table(caption, "l" + "r" * len(scales), header, _tex_rows(reference))
+        parts += tex_table(caption, "l" + "r" * len(scales), header, tex_rows(reference))
     return "\n".join([*parts, ""])
 
 
@@ -332,17 +333,6 @@ def _cells(results: Results) -> list[Cell]:
     return [c for table in results.tables for _, line in table.lines for c in line.values()]
 
 
-def _markdown_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], rule: str = "---"
-) -> list[str]:
-    """`rule`: of all columns but the first; ``---:`` sets them to the right."""
-    return [_row(header), _row(["---", *[rule] * (len(header) - 1)]), *map(_row, rows)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _text_tables(results: Results) -> list[TextTable]:
     return [
         *downstream_tables(results),
@@ -351,7 +341,7 @@ def _text_tables(results: Results) -> list[TextTable]:
     ]
 
 
-def _tex_table(
+def tex_table(
     caption: str, columns: str, header: Sequence[str], *groups: Sequence[Sequence[str]]
 ) -> list[str]:
     """A table of cells that are LaTeX already, with a rule above each group of rows."""
@@ -362,7 +352,8 @@ def _tex_table(
     return [*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]
 
 
-def _tex_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+def tex_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Rows of text as cells of LaTeX."""
     return [[tex_text(cell) for cell in row] for row in rows]
 
 

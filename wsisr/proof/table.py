@@ -4,6 +4,7 @@ from typing import Any
 
 from wsisr.proof.plan import Form
 from wsisr.proof.targets import TARGETS
+from wsisr.tables import markdown_table
 
 Document = dict[str, Any]
 REMEDIES = {
@@ -56,16 +57,16 @@ def _checks(rows: list[Document]) -> str:
     models = list(dict.fromkeys(row["model"] for row in rows if row["kind"] in _COLUMNS))
     if not models:
         return ""
-    lines = ["| network | " + " | ".join(_COLUMNS) + " |", "|---" * (len(_COLUMNS) + 1) + "|"]
+    lines = []
     for model in models:
-        cells = []
+        cells = [model]
         for kind in _COLUMNS:
             of = [row for row in rows if row["model"] == model and row["kind"] == kind]
             cells.append(_cell(kind, of))
-        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+        lines.append(cells)
     others = [row for row in rows if row["kind"] in ("draws", "memory", "cards")]
-    lines += [f"| {row['kind']} | {_MARKS[row['state']]} |" + " |" * 6 for row in others]
-    return "\n".join(lines)
+    lines += [[row["kind"], _MARKS[row["state"]], *[""] * (len(_COLUMNS) - 1)] for row in others]
+    return "\n".join(markdown_table(["network", *_COLUMNS], lines))
 
 
 def _cell(kind: str, rows: list[Document]) -> str:
@@ -95,34 +96,35 @@ def _speeds(rows: list[Document]) -> str:
     if not found:
         return ""
     waits = {(row["model"], _form(row)): row["facts"] for row in _passed(rows, "train")}
-    lines = [
-        "| network | form | samples/s | times plain | MiB | plain MiB | data wait, ms | busy |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for row in found:
         facts, form = row["facts"], _form(row)
         times = f"{facts['times_plain']:.2f}" if "times_plain" in facts else ""
         plain = f"{facts['plain_memory_mib']:.0f}" if "times_plain" in facts else ""
         wait = waits.get((row["model"], form), {}).get("data_wait_ms")
         lines.append(
-            f"| {row['model']} | {form} | {facts['samples_per_s']:.3g} | {times} "
-            f"| {facts['memory_mib']:.0f} | {plain} | {'' if wait is None else f'{wait:.2f}'} "
-            f"| {100 * facts['busy']:.0f} % |"
+            [
+                *(row["model"], form, f"{facts['samples_per_s']:.3g}", times),
+                *(f"{facts['memory_mib']:.0f}", plain, "" if wait is None else f"{wait:.2f}"),
+                f"{100 * facts['busy']:.0f} %",
+            ]
         )
-    return "\n".join(lines)
+    speed = ("network", "form", "samples/s", "times plain")
+    memory = ("MiB", "plain MiB", "data wait, ms", "busy")
+    return "\n".join(markdown_table([*speed, *memory], lines))
 
 
 def _targets(rows: list[Document]) -> str:
     found = _passed(rows, "target")
     if not found:
         return ""
-    lines = ["| target | reached | measured |", "|---|---|---|"]
+    lines = []
     for row in found:
         facts = dict(row["facts"])
         reached = {True: "yes", False: "NO", None: "not its size"}[facts.pop("reached", None)]
         said = ", ".join(f"{name} {value}" for name, value in facts.items())
-        lines.append(f"| {TARGETS[row['model']].aim} | {reached} | {said} |")
-    return "\n".join(lines)
+        lines.append((TARGETS[row["model"]].aim, reached, said))
+    return "\n".join(markdown_table(["target", "reached", "measured"], lines))
 
 
 def _faults(failed: list[Document]) -> str:

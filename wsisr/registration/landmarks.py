@@ -28,7 +28,7 @@ from wsisr.errors import RegistrationError
 from wsisr.files import replace_file
 from wsisr.registration import affine as aff
 from wsisr.slides.protocol import Slide, SlideInfo
-from wsisr.tables import csv_lines
+from wsisr.tables import csv_lines, markdown_table
 
 Points = dict[str, tuple[float, float]]
 
@@ -144,17 +144,19 @@ def landmark_report(
 
 def report_lines(report: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The errors as a Markdown table."""
-    lines = [
-        "| target registration error | n | median | 90th percentile | median / diagonal |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in report.items():
-        lines.append(
-            f"| {name} | {row['landmarks']} | {row['median_um']:.3g} um ({row['median_px']:.3g} "
-            f"px) | {row['p90_um']:.3g} um ({row['p90_px']:.3g} px) | "
-            f"{row['median_relative']:.5f} |"
-        )
-    return lines
+    return markdown_table(
+        ["target registration error", "n", "median", "90th percentile", "median / diagonal"],
+        [
+            (
+                name,
+                row["landmarks"],
+                f"{row['median_um']:.3g} um ({row['median_px']:.3g} px)",
+                f"{row['p90_um']:.3g} um ({row['p90_px']:.3g} px)",
+                f"{row['median_relative']:.5f}",
+            )
+            for name, row in report.items()
+        ],
+    )
 
 
 def write_points(path: Path, points: Float64Array) -> None:

@@ -8,11 +8,12 @@ from wsisr.evaluation.pipeline import load_results
 from wsisr.evaluation.published import HEADING, published
 from wsisr.evaluation.settings import scale_label
 from wsisr.evaluation.summary import MARKS, Cell, ScoreTable, sample_words
-from wsisr.evaluation.tables import cell_parts, tex_text
+from wsisr.evaluation.tables import cell_parts, tex_rows, tex_table, tex_text
 from wsisr.files import replace_file
 from wsisr.studies.definition import Budget, Row, Study
 from wsisr.studies.folder import EVALUATION, read_record
 from wsisr.studies.plan import unfit
+from wsisr.tables import markdown_table
 
 MARKDOWN = "table.md"
 LATEX = "table.tex"
@@ -173,31 +174,11 @@ def write_study_tables(folder: Path) -> None:
 
 
 def _markdown(table: StudyTable) -> str:
-    def row(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = row(["---", *["---:"] * (len(table.header) - 1)])
     lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
-    return "\n".join([*lines, row(table.header), rule, *map(row, table.lines), ""])
+    return "\n".join([*lines, *markdown_table(table.header, table.lines, numbers=True), ""])
 
 
 def _latex(table: StudyTable) -> str:
-    def row(cells: Sequence[str]) -> str:
-        return " & ".join(map(tex_text, cells)) + r" \\"
-
     caption = tex_text(" ".join([table.title + ".", *table.notes]))
-    return "\n".join(
-        [
-            "\\begin{table}",
-            f"\\caption{{{caption}}}",
-            f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-            "\\toprule",
-            row(table.header),
-            "\\midrule",
-            *map(row, table.lines),
-            "\\bottomrule",
-            "\\end{tabular}",
-            "\\end{table}",
-            "",
-        ]
-    )
+    header, *body = tex_rows([table.header, *table.lines])
+    return "\n".join([*tex_table(caption, "l" + "r" * (len(header) - 1), header, body), ""])

@@ -19,6 +19,7 @@ from wsisr.errors import ConfigError
 from wsisr.progress import Reporter, silent
 from wsisr.store import open_pairs
 from wsisr.store.window_reader import WindowReader
+from wsisr.tables import markdown_table
 from wsisr.training.batches import BatchRule, make_batch
 from wsisr.training.data import MemorySource, PairDataset, Role, StreamSource, default_workers
 from wsisr.training.engine import run_training
@@ -189,16 +190,16 @@ def run_synthetic(request: TrainRequest, report: Reporter, steps: int) -> Traini
 def loader_table(timings: Sequence[LoaderTiming]) -> str:
     """The timings as a Markdown table, with the ratio to the last row."""
     base = timings[-1].crops_per_cpu_s
-    lines = [
-        "| crops | per CPU s | ratio | MB/s of wall time |",
-        "|---|---|---|---|",
-    ]
-    lines += [
-        f"| {t.name} | {t.crops_per_cpu_s:,.0f} | {t.crops_per_cpu_s / base:.1f}x "
-        f"| {t.megabytes_per_wall_s:,.0f} |"
+    rows = [
+        (
+            t.name,
+            f"{t.crops_per_cpu_s:,.0f}",
+            f"{t.crops_per_cpu_s / base:.1f}x",
+            f"{t.megabytes_per_wall_s:,.0f}",
+        )
         for t in timings
     ]
-    return "\n".join(lines)
+    return "\n".join(markdown_table(["crops", "per CPU s", "ratio", "MB/s of wall time"], rows))
 
 
 def _timed(

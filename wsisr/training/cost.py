@@ -24,6 +24,7 @@ from wsisr.device import SHAPES, LiveBytes, accelerated, choose_device, shapes_s
 from wsisr.errors import ConfigError
 from wsisr.files import read_document
 from wsisr.shapes import Remembered, tensors
+from wsisr.tables import markdown_table
 from wsisr.training.config import TrainConfig
 from wsisr.training.feeds import FixedFeed
 from wsisr.training.parallel import Processes
@@ -213,20 +214,20 @@ def cost_table(config: TrainConfig, cards: Sequence[Card]) -> str:
         f"{cost.tflop:.3g} TFLOP, {cost.moved_gb:.3g} GB moved; it keeps "
         f"{cost.fixed_bytes / 2**30:.2f} GiB whatever the batch.",
         "",
-        f"| card | precision | GiB | hours for {steps:,} steps | largest batch | largest crop |",
-        "|---|---|---|---|---|---|",
     ]
+    rows = []
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for card in cards:
         for precision in precisions:
             hours = cost.seconds(card, precision) * steps / 3600
             batch = cost.largest_batch(card, precision)
             crop = cost.largest_crop(card, precision, data.crop_lr_px) if batch else 0
-            lines.append(
-                f"| {card.name}{'' if card.measured else ' *'} | {precision} "
-                f"| {cost.memory_gib(card, precision):.1f} | {_hours(hours)} "
-                f"| {batch or 'none'} | {crop or 'none'} |"
-            )
+            name = f"{card.name}{'' if card.measured else ' *'}"
+            memory = f"{cost.memory_gib(card, precision):.1f}"
+            rows.append((name, precision, memory, _hours(hours), batch or "none", crop or "none"))
+    asked = f"hours for {steps:,} steps"
+    header = ["card", "precision", "GiB", asked, "largest batch", "largest crop"]
+    lines += markdown_table(header, rows)
     if not all(card.measured for card in cards):
         lines += [
             "",

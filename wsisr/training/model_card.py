@@ -8,6 +8,7 @@ from typing import Any
 from wsisr.files import replace_file
 from wsisr.models.weights import NOT_FOR_DIAGNOSIS, front_matter
 from wsisr.plugins import words
+from wsisr.tables import markdown_table
 from wsisr.training.logs import read_rows
 
 _METRICS = (
@@ -57,17 +58,22 @@ def model_card(record: Mapping[str, Any], validation: Sequence[Mapping[str, floa
             "Fixed crops of the validation patients, protocol `wsisr` (8 bit, border of the scale "
             "cut off). They chose the step that is kept as best: they are not a test.",
             "",
-            "| step | scale | PSNR RGB | bicubic | PSNR Y | bicubic | SSIM RGB |",
-            "|---|---|---|---|---|---|---|",
         ]
         best = (record.get("best") or {}).get("step")
         shown = [row for row in validation if row["step"] in (best, validation[-1]["step"])]
-        lines += [
-            f"| {row['step']:.0f}{' (best)' if row['step'] == best else ''} | {row['scale']:g} "
-            f"| {row['psnr_rgb']:.2f} | {row['bicubic_psnr_rgb']:.2f} | {row['psnr_y']:.2f} "
-            f"| {row['bicubic_psnr_y']:.2f} | {row['ssim_rgb']:.4f} |"
-            for row in shown
-        ]
+        scores = ("psnr_rgb", "bicubic_psnr_rgb", "psnr_y", "bicubic_psnr_y")
+        lines += markdown_table(
+            ["step", "scale", "PSNR RGB", "bicubic", "PSNR Y", "bicubic", "SSIM RGB"],
+            [
+                (
+                    f"{row['step']:.0f}{' (best)' if row['step'] == best else ''}",
+                    f"{row['scale']:g}",
+                    *(f"{row[score]:.2f}" for score in scores),
+                    f"{row['ssim_rgb']:.4f}",
+                )
+                for row in shown
+            ],
+        )
     lines += ["", "## Limits and readings", ""]
     notes = [*record["notes"], *record["readings"], *record["warnings"]]
     lines += [f"- {note}" for note in notes] or ["- none recorded"]

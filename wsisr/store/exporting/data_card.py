@@ -8,6 +8,7 @@ import yaml
 
 from wsisr.store.exporting.png_folders import HUB_SPLITS
 from wsisr.store.reader import PairStore
+from wsisr.tables import markdown_table
 
 _SIZES = {
     10**3: "n<1K",
@@ -53,7 +54,7 @@ def write_card(store: PairStore, counts: Mapping[str, int], folder: Path, *, hub
 def _body(store: PairStore, counts: Mapping[str, int]) -> str:
     manifest: Any = store.attributes["manifest"]
     lines = [f"# {manifest.get('name', 'Pairs')}", "", str(manifest.get("description", "")), ""]
-    lines += ["| split | pairs | slides | patients |", "|---|---|---|---|"]
+    rows = []
     seen: set[str] = set()
     divided: set[str] = set()
     for name in sorted(counts):
@@ -64,9 +65,10 @@ def _body(store: PairStore, counts: Mapping[str, int]) -> str:
         patients = {view.attributes["patient"] for view in views}
         divided |= seen & patients
         seen |= patients
-        lines.append(f"| {name} | {counts[name]:,} | {len(views):,} | {len(patients):,} |")
-    lines += ["", "| array | px | um/px | origin of its pixels | slides |", "|---|---|---|---|---|"]
-    lines += _arrays(store)
+        rows.append((name, *(f"{n:,}" for n in (counts[name], len(views), len(patients)))))
+    lines += [*markdown_table(["split", "pairs", "slides", "patients"], rows), ""]
+    header = ["array", "px", "um/px", "origin of its pixels", "slides"]
+    lines += markdown_table(header, _arrays(store))
     lines += [
         "",
         "Every LR has an origin: `rescan` (a second scan of the glass; only this is a real one), "
@@ -94,7 +96,7 @@ def _body(store: PairStore, counts: Mapping[str, int]) -> str:
     return "\n".join(lines)
 
 
-def _arrays(store: PairStore) -> list[str]:
+def _arrays(store: PairStore) -> list[tuple[str, int, str, str, str]]:
     found: dict[tuple[str, int, str], list[float]] = {}
     for view in store.slides.values():
         for name in view.arrays:
@@ -105,7 +107,7 @@ def _arrays(store: PairStore) -> list[str]:
     for (name, size, origin), um in found.items():
         low, high = min(um), max(um)
         words = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        rows.append(f"| {name} | {size} | {words} | {origin} | {len(um):,} |")
+        rows.append((name, size, words, origin, f"{len(um):,}"))
     return rows
 
 
