@@ -1,15 +1,20 @@
 """What a run will cost: traced memory and arithmetic against known ones, cards, reports."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import ROOT
 
 from wsisr.errors import ConfigError
 from wsisr.models.cost import model_cost
 from wsisr.training import resolve_config
 from wsisr.training.config import TrainConfig
 from wsisr.training.cost import CARDS, choose_cards, cost_table, step_cost
+from wsisr.training.parallel import Processes
+from wsisr.training.request import Setting, TrainRequest, opening_lines, resolve
 
 
 def config_of(name: str, *more: str) -> TrainConfig:
@@ -22,6 +27,22 @@ def test_arithmetic_is_three_forward_passes_of_convolutions() -> None:
     cost = step_cost(config)
     # The first layer's input has no gradient.
     assert 0.95 < cost.tflop / (4 * 3 * 2 * forward.gmac / 1e3) <= 1.0
+
+
+def test_the_faq_says_what_the_first_line_of_a_training_says() -> None:
+    request = TrainRequest(model="mihatp")
+    first = opening_lines(
+        Setting(
+            request=request,
+            resolved=resolve(request, gpu=False),
+            folder=Path("runs/mihatp-x4"),
+            processes=Processes(),
+            device=torch.device("cpu"),
+            earlier=None,
+        )
+    )[0]
+    said = re.search(r"roughly [\d,]+ times the arithmetic", first)
+    assert said and said[0] in (ROOT / "docs/faq.md").read_text(encoding="utf-8")
 
 
 def test_memory_is_weights_moments_and_what_a_batch_keeps() -> None:

@@ -34,6 +34,8 @@ def serve(pipe: Connection, acts: list[Callable[[Path], None]]) -> None:
     """Run what is asked for, by its number and folder, and answer with the usage."""
     while True:
         number, folder = pipe.recv()
+        # The folder of the round before, in which commands ran, is gone.
+        os.chdir(folder)
         try:
             acts[number](folder)
             pipe.send(("", *usage()))
