@@ -24,7 +24,7 @@ from wsisr.evaluation.tasks import Task, against_label, dice, of_image
 from wsisr.metrics import psnr
 from wsisr.models import create_model
 from wsisr.models.cost import model_cost
-from wsisr.models.wrapper import ModelInfo
+from wsisr.models.info import ModelInfo
 from wsisr.registration.ceiling import luma_power, psnr_ceiling
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.verify_splits import SlideIdentity

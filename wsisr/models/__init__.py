@@ -44,6 +44,7 @@ from wsisr.models import (  # noqa: F401 - each registers its networks
 )
 from wsisr.models.filling import load_foreign, start_from
 from wsisr.models.importing import WeightsAnswers, import_weights
+from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import (
     NOT_BUILT,
@@ -54,7 +55,7 @@ from wsisr.models.registry import (
     register,
 )
 from wsisr.models.weights import load_model, save_model
-from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, ModelInfo, SRModel, Traits
+from wsisr.models.wrapper import ArbitraryScaleModel, FixedScaleModel, SRModel
 
 __all__ = [
     "NOT_BUILT",

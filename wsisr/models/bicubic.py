@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import output_size
 from wsisr.models.registry import ModelSpec, register
-from wsisr.models.wrapper import SRModel, Traits, check_batch
+from wsisr.models.wrapper import SRModel, check_batch
 from wsisr.resize import resize
 
 

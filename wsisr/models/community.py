@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from wsisr.errors import ModelError
 from wsisr.models.foreign.containers import behind, choose_part, read_tensors
-from wsisr.models.wrapper import FixedScaleModel, ModelInfo, Traits, pad_to
+from wsisr.models.info import ModelInfo, Traits
+from wsisr.models.wrapper import FixedScaleModel, pad_to
 
 FAMILY = "community"
 PREFIX = "community:"

@@ -24,18 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.models.edsr import EdsrBody, EdsrSettings, body_reach_px
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import STAIN_MEAN, RgbMean, conv3
 from wsisr.models.layers.coordinates import sample_at
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later
-from wsisr.models.wrapper import (
-    ArbitraryScaleModel,
-    FeatureMaps,
-    FixedScaleModel,
-    Traits,
-    render_in_chunks,
-)
+from wsisr.models.wrapper import ArbitraryScaleModel, FeatureMaps, FixedScaleModel, render_in_chunks
 
 FINEST = 4
 """Scale of the grid that other scales are sampled from."""

@@ -50,6 +50,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import (
     Chain,
     ResidualBlock,
@@ -64,7 +65,7 @@ from wsisr.models.layers.retrieval import transfer_texture
 from wsisr.models.layers.wavelet import haar, haar_diagonal
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later, require
-from wsisr.models.wrapper import SRModel, Traits, check_batch
+from wsisr.models.wrapper import SRModel, check_batch
 
 MLCAMSR_MEAN = (0.7204, 0.4298, 0.6379)
 """Mean RGB of the paper's training set."""

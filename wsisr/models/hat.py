@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.attention import PatchNorm, init_transformer, relative_index, shift_mask
 from wsisr.models.layers.blocks import DIV2K_MEAN, STAIN_MEAN, RgbMean, conv3, pixel_shuffle_steps
 from wsisr.models.layers.hybrid import (
@@ -26,7 +27,7 @@ from wsisr.models.layers.hybrid import (
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)

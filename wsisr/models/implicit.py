@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from wsisr.models.edsr import EdsrBody, EdsrSettings
 from wsisr.models.edsr import body_reach_px as edsr_reach_px
+from wsisr.models.info import Traits
 from wsisr.models.layers.coordinates import as_rows, gather_cells
 from wsisr.models.rdn import RdnBody, RdnSettings
 from wsisr.models.rdn import body_reach_px as rdn_reach_px
 from wsisr.models.settings import later, require
 from wsisr.models.swinir import SwinirBody, SwinirSettings
-from wsisr.models.wrapper import ArbitraryScaleModel, Traits
+from wsisr.models.wrapper import ArbitraryScaleModel
 
 Encoder = Literal["swinir", "edsr", "rdn"]
 EncoderSize = Literal["full", "small", "tiny"]

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import (
     DIV2K_MEAN,
     STAIN_MEAN,
@@ -39,7 +40,7 @@ from wsisr.models.layers.blocks import (
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)

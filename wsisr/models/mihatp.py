@@ -35,11 +35,12 @@ from typing import Literal
 from torch import nn
 
 from wsisr.models.hat import HatSettings, HybridNetwork, build_groups, check_hat_shape
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import STAIN_MEAN
 from wsisr.models.layers.deformable import DeformableAttention
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 PAPER_HR_PX = 192
 """Side of the paper's HR patches; its LR patches have this over the scale."""

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import conv3, pixel_shuffle_steps, run
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later, require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)

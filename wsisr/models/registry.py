@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wsisr.errors import ModelError
+from wsisr.models.info import ModelInfo
 from wsisr.models.layers.blocks import upsample_factors
 from wsisr.models.settings import override
-from wsisr.models.wrapper import ModelInfo, SRModel
+from wsisr.models.wrapper import SRModel
 from wsisr.plugins import Registry
 from wsisr.words import closest
 

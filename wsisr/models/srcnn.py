@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.resample import enlarge
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)

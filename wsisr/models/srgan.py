@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3, pixel_shuffle_steps, upsample_factors
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one, later, require
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 
 @dataclass(frozen=True, kw_only=True)

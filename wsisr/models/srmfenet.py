@@ -31,10 +31,11 @@ import torch
 from torch import Tensor, nn
 
 from wsisr.errors import ModelError
+from wsisr.models.info import Traits
 from wsisr.models.layers.blocks import Chain, conv3, pixel_shuffle_steps
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import at_least_one
-from wsisr.models.wrapper import FixedScaleModel, Traits
+from wsisr.models.wrapper import FixedScaleModel
 
 DILATIONS = (1, 2, 4, 8)
 SLOPE = 0.1

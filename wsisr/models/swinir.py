@@ -19,6 +19,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.info import Traits
 from wsisr.models.layers.attention import (
     DropPath,
     Mlp,
@@ -39,7 +40,7 @@ from wsisr.models.layers.blocks import (
 )
 from wsisr.models.registry import ModelSpec, register
 from wsisr.models.settings import later, require
-from wsisr.models.wrapper import FixedScaleModel, Traits, pad_to_multiple
+from wsisr.models.wrapper import FixedScaleModel, pad_to_multiple
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsisr.models.info import ModelInfo, Traits
 from wsisr.models.settings import override
-from wsisr.models.wrapper import ModelInfo, SRModel, Traits
+from wsisr.models.wrapper import SRModel
 
 _GROUPS = 8
 

@@ -7,8 +7,8 @@ import torch
 
 from wsisr.degradation.draws import Draws
 from wsisr.device import has_float64
+from wsisr.models.info import ModelInfo
 from wsisr.models.layers.coordinates import pixel_centres
-from wsisr.models.wrapper import ModelInfo
 from wsisr.training.batches import Batch, BatchRule, make_batch
 from wsisr.training.config import TrainConfig
 from wsisr.training.data import BatchSource

@@ -15,7 +15,8 @@ from wsisr.files import remove_partials, remove_tree
 from wsisr.inference.trained import RUN_NAME, open_run
 from wsisr.locks import IN_FOLDER, held
 from wsisr.models import create_model, start_from
-from wsisr.models.wrapper import ModelInfo, SRModel
+from wsisr.models.info import ModelInfo
+from wsisr.models.wrapper import SRModel
 from wsisr.progress import ProgressEvent, Reporter, silent
 from wsisr.store import PairStore, open_pairs
 from wsisr.store.object_files import url_of
