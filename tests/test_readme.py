@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, small_camelyon: Path) -> Pa
     (work / "camelyon16").mkdir()
     for name in ("normal_001", "tumor_001", "test_001"):
         (work / "camelyon16" / f"{name}.tif").symlink_to(small_camelyon / f"{name}.tif")
-    spec = SlideSpec(seed=3, layout="aperio", width_px=1536, height_px=1536, um_per_px=0.5)
+    spec = SlideSpec(seed=3, layout="aperio", width_px=1024, height_px=1024, um_per_px=0.5)
     write_slide(work / "slide.svs", spec)
     (work / "study").mkdir()
     (work / "study" / "slide.svs").symlink_to(work / "slide.svs")
