@@ -10,6 +10,7 @@ from wsisr.inference.trained import find_runs
 from wsisr.reporting.page import Page, template
 from wsisr.reporting.run_facts import RunFacts, read_run
 from wsisr.training.curves import after_start, at_scale, scales_of
+from wsisr.words import counted
 
 HEADER = (
     "run",
@@ -44,7 +45,7 @@ def write_runs_report(folder: Path, output: Path | None = None) -> Path:
         raise ConfigError(f"{folder} holds no training run; train one with wsisr train.")
     page = Page(
         folder.resolve().name,
-        f"{len(all_facts)} training runs",
+        counted(len(all_facts), "training run"),
         kind="Training runs",
         footer="Written by wsisr report. Validation chose the best steps: these are not tests.",
     )
