@@ -235,7 +235,7 @@ def main() -> None:
 
     # Imports make many objects and no cycles worth the search; at the end the process takes all
     # memory with it, so that nothing has to be searched for once more (0.13 CPU s of a build).
-    gc.set_threshold(150_000, 20, 20)
+    gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     try:
         _take_scheduler_signals()

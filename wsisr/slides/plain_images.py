@@ -276,16 +276,13 @@ def _rare_tiff(path: Path) -> PictureFacts | None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Pillow's image. What Pillow warns of names no file: it is said again with the name of it."""
+    """Pillow's image, without its warnings, which name no file and are checked or refused here."""
     from PIL import Image
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         with Image.open(path) as image:
             yield image
-    for text in sorted({str(warning.message).strip() for warning in said}):
-        logger.warning("%s: Pillow warns: %s", path.name, text)
 
 
 def _tiff_tags(path: Path) -> Any:
@@ -314,7 +311,10 @@ def _orientation(path: Path, image: Any) -> int:
     from PIL import Image
 
     if image.format != "PNG":
-        return int(image.getexif().get(ORIENTATION, 1) or 1)
+        stated = image.getexif()
+        if image.info.get("exif") and not stated:
+            logger.warning("%s: its EXIF is damaged: it is taken as upright.", path.name)
+        return int(stated.get(ORIENTATION, 1) or 1)
     exif = Image.Exif()
     with open(path, "rb") as file:
         file.seek(8)

@@ -80,7 +80,7 @@ def write_tissue(folder: Place, mask: UInt8Array) -> None:
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.bool_) or not mask.size:
         raise StoreError(f"{folder}: the tissue mask must be (h, w) uint8, not {mask.shape}.")
-    mask = np.ascontiguousarray(mask).view(np.uint8)
+    mask = np.ascontiguousarray(mask, np.uint8)
     document = array_document(
         shape=mask.shape,
         dtype=mask.dtype,
